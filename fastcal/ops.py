@@ -1,0 +1,125 @@
+"""The one list of ops: schemas, fakes, and the hand-over to the selected backend.
+
+Every op writes into tensors its caller allocated and returns nothing, so that the fakes are empty,
+``out=`` needs no second op, and nothing below this floor allocates results.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fastcal import backends
+from fastcal.problem import Counting, Finish, Reading, StateLayout
+
+_READING = "int class_dim, bool from_logits, str activation, bool multilabel, str space"
+_FINISH = (
+    "str[] map_names, Tensor(a!)[] maps, bool normalise, Tensor? target, Tensor? mask, "
+    "int? ignore_index, Tensor? thresholds, bool left_closed, str calibration, float eps, "
+    "Tensor(b!)? statistics"
+)
+SCHEMAS = (
+    f"ensemble_statistics(Tensor[] members, float[] weights, float[] temperatures, "
+    f"{_READING}, {_FINISH}) -> ()",
+    f"ensemble_accumulate(Tensor member, float weight, float temperature, {_READING}, "
+    "bool entropy, bool square, bool votes, Tensor(a!) state) -> ()",
+    f"ensemble_finalize(Tensor state, int num_classes, int n_members, float total_weight, "
+    f"bool entropy, bool square, bool votes, {_READING}, {_FINISH}) -> ()",
+)
+
+_library = torch.library.Library("fastcal", "DEF")
+
+
+def _finish(
+    map_names: list[str],
+    maps: list[Tensor],
+    normalise: bool,
+    target: Tensor | None,
+    mask: Tensor | None,
+    ignore_index: int | None,
+    thresholds: Tensor | None,
+    left_closed: bool,
+    calibration: str,
+    eps: float,
+    statistics: Tensor | None,
+) -> Finish:
+    counting = None
+    if target is not None and thresholds is not None and statistics is not None:
+        counting = Counting(
+            target, mask, ignore_index, thresholds, left_closed, calibration, eps, statistics
+        )
+    return Finish(dict(zip(map_names, maps, strict=True)), normalise, counting)
+
+
+def _ensemble_statistics(
+    members: list[Tensor],
+    weights: list[float],
+    temperatures: list[float],
+    class_dim: int,
+    from_logits: bool,
+    activation: str,
+    multilabel: bool,
+    space: str,
+    *finish: object,
+) -> None:
+    reading = Reading(class_dim, from_logits, activation, multilabel, space)
+    backends.select(members[0].device).ensemble_statistics(
+        members, weights, temperatures, reading, _finish(*finish)  # type: ignore[arg-type]
+    )
+
+
+def _ensemble_accumulate(
+    member: Tensor,
+    weight: float,
+    temperature: float,
+    class_dim: int,
+    from_logits: bool,
+    activation: str,
+    multilabel: bool,
+    space: str,
+    entropy: bool,
+    square: bool,
+    votes: bool,
+    state: Tensor,
+) -> None:
+    reading = Reading(class_dim, from_logits, activation, multilabel, space)
+    layout = StateLayout(member.shape[class_dim], entropy, square, votes)
+    backends.select(member.device).ensemble_accumulate(
+        member, weight, temperature, reading, layout, state
+    )
+
+
+def _ensemble_finalize(
+    state: Tensor,
+    num_classes: int,
+    n_members: int,
+    total_weight: float,
+    entropy: bool,
+    square: bool,
+    votes: bool,
+    class_dim: int,
+    from_logits: bool,
+    activation: str,
+    multilabel: bool,
+    space: str,
+    *finish: object,
+) -> None:
+    reading = Reading(class_dim, from_logits, activation, multilabel, space)
+    layout = StateLayout(num_classes, entropy, square, votes)
+    backends.select(state.device).ensemble_finalize(
+        state, n_members, total_weight, reading, layout, _finish(*finish)  # type: ignore[arg-type]
+    )
+
+
+for _schema, _implementation in zip(
+    SCHEMAS, (_ensemble_statistics, _ensemble_accumulate, _ensemble_finalize), strict=True
+):
+    _name = _schema.partition("(")[0]
+    _library.define(_schema)
+    for _key in ("CPU", "CUDA"):
+        _library.impl(_name, _implementation, _key)
+    torch.library.register_fake(f"fastcal::{_name}", lambda *_: None, lib=_library)
+
+ensemble_statistics = torch.ops.fastcal.ensemble_statistics.default
+ensemble_accumulate = torch.ops.fastcal.ensemble_accumulate.default
+ensemble_finalize = torch.ops.fastcal.ensemble_finalize.default

@@ -1,0 +1,170 @@
+"""The vocabulary every floor shares: what a pass reads, what it writes, how its integers lie.
+
+The Python mirror of ``csrc/core/problem.h``. Nothing here computes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+FLOAT_MAPS = (
+    "mean",
+    "confidence",
+    "entropy",
+    "expected_entropy",
+    "mutual_information",
+    "variance",
+    "disagreement",
+)
+MAPS = ("mean", "label", *FLOAT_MAPS[1:])
+"""Every map a pass can write, in the order of their bits in ``csrc/core/problem.h``."""
+
+CALIBRATIONS = ("both", "top-label", "classwise")
+
+FRACTION_BITS = 40
+"""A real sum is two int64 words, ``hi + lo * 2**-40`` with ``0 <= lo < 2**40``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How one member's numbers become probabilities."""
+
+    class_dim: int
+    """Axis of the classes in a member's tensor, not negative."""
+    from_logits: bool
+    activation: str
+    """``"softmax"`` or ``"sigmoid"``."""
+    multilabel: bool
+    """Every class a Bernoulli of its own."""
+    space: str
+    """``"prob"`` averages probabilities, ``"logit"`` averages logits and activates afterwards."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counting:
+    """What the statistics stage counts, and into which integers."""
+
+    target: Tensor
+    """Any integer type; the voxel shape ``[B, *S]``, or the member's shape when multilabel."""
+    mask: Tensor | None
+    """bool, voxel shape, True keeps."""
+    ignore_index: int | None
+    thresholds: Tensor
+    """The interior bin edges, ascending, on the CPU, float32 (float64 for float64 members)."""
+    left_closed: bool
+    """Bin of p = number of thresholds t with p > t, or with p >= t when left-closed."""
+    calibration: str
+    """One of `CALIBRATIONS`."""
+    eps: float
+    """Lower clip of the probability inside the negative log-likelihood."""
+    statistics: Tensor
+    """int64 ``[G, W]``, added to; G is 1, or B for one row a batch item. See `StatisticsLayout`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """What comes out of a pass: maps written in place, and statistics counted."""
+
+    maps: dict[str, Tensor]
+    """Map name to the tensor it is written to (any strides)."""
+    normalise: bool
+    """Divide the mean probabilities of a voxel by their sum first."""
+    counting: Counting | None
+
+
+@dataclass(frozen=True, slots=True)
+class StatisticsLayout:
+    """Where each integer of a statistics row lies.
+
+    Twelve words, three words a class, then bins of four words: count, hits, sum hi, sum lo.
+    """
+
+    num_classes: int
+    n_cells: int
+    """Number of bins a histogram: one more than there are thresholds."""
+    calibration: str
+
+    N_VOXELS = 0
+    N_CORRECT = 1
+    BRIER = 2  # hi, lo
+    NLL = 4  # hi, lo
+    N_CLIPPED = 6
+    N_INVALID = 7
+    N_BAD_TARGET = 8
+    BAD_TARGET_SUM = 9
+    N_UNNORMALISED = 10
+    N_OUT_OF_RANGE = 11
+    HEADER = 12
+
+    @property
+    def predicted(self) -> slice:
+        return slice(self.HEADER, self.HEADER + self.num_classes)
+
+    @property
+    def reference(self) -> slice:
+        return slice(self.predicted.stop, self.predicted.stop + self.num_classes)
+
+    @property
+    def true_positive(self) -> slice:
+        return slice(self.reference.stop, self.reference.stop + self.num_classes)
+
+    @property
+    def top_label(self) -> slice:
+        """``[n_cells, 4]``; empty for classwise calibration alone."""
+        start = self.true_positive.stop
+        return slice(start, start + 4 * self.n_cells * (self.calibration != "classwise"))
+
+    @property
+    def classwise(self) -> slice:
+        """``[num_classes, n_cells, 4]``; empty for top-label calibration alone."""
+        start = self.top_label.stop
+        wanted = self.calibration != "top-label"
+        return slice(start, start + 4 * self.n_cells * self.num_classes * wanted)
+
+    @property
+    def words(self) -> int:
+        return self.classwise.stop
+
+    @property
+    def low_words(self) -> list[int]:
+        """Index of every fractional word; the whole part is the word before it."""
+        bins = range(self.top_label.start, self.words, 4)
+        return [self.BRIER + 1, self.NLL + 1, *(start + 3 for start in bins)]
+
+
+@dataclass(frozen=True, slots=True)
+class StateLayout:
+    """Planes of an accumulator's state ``[K, *voxel shape]``, all of the accumulation type."""
+
+    num_classes: int
+    entropy: bool
+    square: bool
+    votes: bool
+
+    @classmethod
+    def for_maps(cls, num_classes: int, maps: tuple[str, ...]) -> StateLayout:
+        return cls(
+            num_classes,
+            entropy=bool({"expected_entropy", "mutual_information"} & set(maps)),
+            square="variance" in maps,
+            votes="disagreement" in maps,
+        )
+
+    @property
+    def planes(self) -> int:
+        """Sum of w p (or of w z in logit space), sum of w H, sums of w p^2, votes."""
+        return self.num_classes * (1 + self.square + self.votes) + self.entropy
+
+    @property
+    def entropy_plane(self) -> int:
+        return self.num_classes
+
+    @property
+    def square_plane(self) -> int:
+        return self.num_classes + self.entropy
+
+    @property
+    def votes_plane(self) -> int:
+        return self.square_plane + self.num_classes * self.square
