@@ -1,0 +1,1 @@
+"""Benchmarks: every result is checked before its time is printed."""
