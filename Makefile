@@ -1,0 +1,70 @@
+# The two commands of the README, `make demo` and `make test`, and the steps they are made of.
+# Needs Python >= 3.11, a C++ compiler and make; everything else is installed into .venv.
+
+PYTHON ?= python3
+VENV := $(CURDIR)/.venv
+BUILD := build/dev
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
+# The build tools are in .venv already: an isolated build would fetch them again at every rebuild.
+EDITABLE := --no-build-isolation -C build-dir=$(BUILD)
+WITH_CPP_TESTS := -C cmake.define.FASTCAL_BUILD_TESTS=ON
+CXX_SOURCES = $(shell find csrc tests/cpp -name '*.h' -o -name '*.cpp' -o -name '*.inl' -o -name '*.cu' -o -name '*.cuh')
+PYTEST_ARGS ?=
+
+export PATH := $(BIN):$(PATH)
+
+.PHONY: demo test build lint test-cpp test-python format clean distclean
+
+demo: $(VENV)/.demo-ready
+	$(PIP_INSTALL) $(EDITABLE) --no-deps -e .
+	$(BIN)/fastcal demo -o demo-run
+
+# In this order, whatever -j says: pytest comes last, so that its summary closes the output.
+test:
+	$(MAKE) build
+	$(MAKE) lint
+	$(MAKE) test-cpp
+	$(MAKE) test-python
+
+build: $(VENV)/.test-ready
+	$(PIP_INSTALL) $(EDITABLE) $(WITH_CPP_TESTS) --no-deps -e .
+
+lint: $(VENV)/.test-ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $(CXX_SOURCES)
+
+test-cpp:
+	$(BIN)/ctest --test-dir $(BUILD) --output-on-failure --no-tests=error
+
+test-python:
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+format: $(VENV)/.test-ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CXX_SOURCES)
+
+$(VENV)/.tools-ready: constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"fastcal needs Python 3.11 or newer; $(PYTHON) is {v.major}.{v.minor} (make PYTHON=python3.x)")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP_INSTALL) scikit-build-core pybind11 cmake ninja
+	touch $@
+
+# The demo's set is the smaller one: the test tools are of no use to somebody who only looks.
+$(VENV)/.demo-ready: $(VENV)/.tools-ready
+	$(PIP_INSTALL) $(EDITABLE) -e '.[train,report]'
+	touch $@
+
+$(VENV)/.test-ready: $(VENV)/.tools-ready
+	$(PIP_INSTALL) $(EDITABLE) $(WITH_CPP_TESTS) -e '.[train,report,test,dev]'
+	touch $@
+
+clean:
+	rm -rf build dist demo-run .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find fastcal tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(VENV)
