@@ -1,0 +1,221 @@
+"""What this installation can do here: versions, processor, GPU, backends.
+
+``python -m fastcal.info`` and ``fastcal info`` print it; ``--json`` gives the same as one JSON object, for bug reports.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+import fastcal
+from fastcal import backends
+
+OPTIONAL_PACKAGES = (
+    "numpy",
+    "nibabel",
+    "monai",
+    "scipy",
+    "matplotlib",
+    "jinja2",
+    "triton",
+    "SimpleITK",
+    "torchmetrics",
+)
+"""Packages whose version is reported when they are installed. None of them is imported for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class CpuInfo:
+    """The processor and what the ``cpu`` backend makes of it."""
+
+    model: str
+    logical_cores: int
+    threads: int
+    """Threads a call uses: ``torch.get_num_threads()``."""
+    isa: str | None
+    """Instruction set the kernels run with; None where the native module is missing."""
+    isa_levels: tuple[str, ...]
+    """Instruction sets that this build has and this processor runs, best first."""
+
+
+@dataclass(frozen=True, slots=True)
+class GpuInfo:
+    """The NVIDIA devices torch sees, and the driver under them."""
+
+    devices: tuple[str, ...]
+    """Name, compute capability and memory of each."""
+    driver: str | None
+    """Version of the kernel driver, e.g. ``"580.65.06"``; None where there is none."""
+    torch_cuda: str | None
+    """CUDA version torch was built with; None for a CPU build."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackendInfo:
+    """One backend and, where it does not work, the reason."""
+
+    name: str
+    available: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Info:
+    """Everything ``fastcal info`` shows."""
+
+    fastcal: str
+    python: str
+    torch: str
+    packages: dict[str, str]
+    """Version of each installed package of `OPTIONAL_PACKAGES`."""
+    system: str
+    cpu: CpuInfo
+    gpu: GpuInfo | None
+    """None when it was not asked for."""
+    backends: tuple[BackendInfo, ...]
+
+
+def collect(*, gpu: bool = True) -> Info:
+    """Ask the installation and the machine.
+
+    Args:
+        gpu: ask torch and the driver for GPUs. This initialises the CUDA driver in the process,
+            which a process that forks afterwards may not want.
+
+    Example:
+        >>> from fastcal.info import collect
+        >>> collect(gpu=False).cpu.threads >= 1
+        True
+    """
+    return Info(
+        fastcal=fastcal.__version__,
+        python=platform.python_version(),
+        torch=torch.__version__,
+        packages=_installed(OPTIONAL_PACKAGES),
+        system=platform.platform(),
+        cpu=_cpu(),
+        gpu=_gpu() if gpu else None,
+        backends=tuple(
+            BackendInfo(status.name, status.available, status.reason)
+            for status in backends.status()
+        ),
+    )
+
+
+def render(info: Info) -> str:
+    """The report as aligned lines of text, without colour."""
+    rows = [
+        ("fastcal", info.fastcal),
+        ("python", info.python),
+        ("torch", info.torch),
+        ("packages", ", ".join(f"{name} {version}" for name, version in info.packages.items())),
+        ("system", info.system),
+        ("processor", f"{info.cpu.model}, {info.cpu.logical_cores} logical cores"),
+        ("instructions", _instructions(info.cpu)),
+        ("threads", str(info.cpu.threads)),
+    ]
+    if info.gpu is not None:
+        rows += [("gpu", device) for device in info.gpu.devices or ("none",)]
+        rows += [
+            ("driver", info.gpu.driver or "none"),
+            ("torch's CUDA", info.gpu.torch_cuda or "none (a CPU build of torch)"),
+        ]
+    rows += [
+        (f"backend {status.name}", "works" if status.available else f"no: {status.reason}")
+        for status in info.backends
+    ]
+    width = max(len(label) for label, _ in rows)
+    return "\n".join(f"{label:<{width}}  {value}" for label, value in rows)
+
+
+def to_json(info: Info) -> str:
+    """The report as one JSON object."""
+    return json.dumps(asdict(info), indent=2)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``python -m fastcal.info [--json] [--no-gpu]``."""
+    parser = argparse.ArgumentParser(prog="python -m fastcal.info", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--no-gpu", action="store_true", help="do not touch the GPU driver")
+    options = parser.parse_args(arguments)
+    info = collect(gpu=not options.no_gpu)
+    print(to_json(info) if options.json else render(info))
+    return 0
+
+
+def _instructions(cpu: CpuInfo) -> str:
+    if cpu.isa is None:
+        return "no native kernels"
+    chosen = " (FASTCAL_ISA)" if os.environ.get("FASTCAL_ISA") else ""
+    return f"{cpu.isa}{chosen} of {', '.join(cpu.isa_levels)}"
+
+
+def _installed(names: Sequence[str]) -> dict[str, str]:
+    versions = {}
+    for name in names:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _cpu() -> CpuInfo:
+    isa, levels = None, ()
+    try:
+        from fastcal import _cpu as native
+    except ImportError:
+        pass  # backends.status() gives the reason
+    else:
+        isa, levels = native.isa(), tuple(native.isa_levels())
+    return CpuInfo(
+        model=_cpu_model(),
+        logical_cores=os.cpu_count() or 1,
+        threads=torch.get_num_threads(),
+        isa=isa,
+        isa_levels=levels,
+    )
+
+
+def _cpu_model() -> str:
+    # platform.processor() is empty or just "x86_64" on Linux.
+    listing = Path("/proc/cpuinfo")
+    if listing.exists():
+        model = re.search(r"^model name\s*:\s*(.+)$", listing.read_text(), re.MULTILINE)
+        if model:
+            return model[1]
+    return platform.processor() or platform.machine()
+
+
+def _gpu() -> GpuInfo:
+    devices = []
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            device = torch.cuda.get_device_properties(index)
+            memory = device.total_memory / 2**30
+            devices.append(f"{device.name}, sm_{device.major}{device.minor}, {memory:.0f} GiB")
+    return GpuInfo(tuple(devices), _driver_version(), torch.version.cuda)
+
+
+def _driver_version() -> str | None:
+    version = Path("/proc/driver/nvidia/version")
+    if not version.exists():
+        return None
+    number = re.search(r"\b\d{3,}\.\d+(\.\d+)?\b", version.read_text())
+    return number[0] if number else None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
