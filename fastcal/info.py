@@ -1,6 +1,7 @@
 """What this installation can do here: versions, processor, GPU, backends.
 
-``python -m fastcal.info`` and ``fastcal info`` print it; ``--json`` gives the same as one JSON object, for bug reports.
+``python -m fastcal.info`` and ``fastcal info`` print it; ``--json`` gives one JSON object, for bug
+reports.
 """
 
 from __future__ import annotations

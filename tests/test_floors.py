@@ -1,0 +1,277 @@
+"""The floors of the architecture, as data, and a reader of imports and includes that holds them.
+
+An arrow may point down, or to the left on its own floor; docs/architecture.md draws the floors.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Lowest floor first; within a floor, left to right. A room is a module or a package of fastcal;
+# "fastcal" is the package's own __init__, the public face of the heart.
+FLOORS: tuple[tuple[str, ...], ...] = (
+    ("_cpu", "_cuda", "triton_kernels"),
+    ("atomic", "errors", "problem", "bins"),
+    ("backends",),
+    ("ops",),
+    ("arrays", "calibration", "segments", "ensemble", "fastcal"),
+    ("data", "models", "losses"),
+    ("evaluate", "predict", "train", "recalibrate"),
+    ("report", "study"),
+    ("demo", "info", "cli", "__main__"),
+)
+POSITION = {
+    room: (floor, place) for floor, rooms in enumerate(FLOORS) for place, room in enumerate(rooms)
+}
+
+# Folder of csrc -> folders whose headers it may include, and a pattern for the <...> headers.
+STANDARD = r"[a-z_0-9]+"
+POSIX = r"pthread\.h|unistd\.h|sched\.h|cpuid\.h|immintrin\.h|arm_neon\.h|sys/auxv\.h|asm/hwcap\.h"
+CUDA = r"cuda\w*\.h|cub/.*|cuda/.*|mma\.h|cooperative_groups.*"
+PYBIND11 = r"pybind11/.*"
+INCLUDES: dict[str, tuple[frozenset[str], str]] = {
+    "core": (frozenset({"core"}), STANDARD),
+    "cpu": (frozenset({"core", "cpu"}), f"{STANDARD}|{POSIX}"),
+    "cuda": (frozenset({"core", "cuda"}), f"{STANDARD}|{CUDA}"),
+    "python": (frozenset({"core", "cpu", "cuda", "python"}), f"{STANDARD}|{PYBIND11}"),
+}
+# A std:: header compiled for AVX-512 may become everybody's copy of its inline functions: SIGILL.
+ISA_FILE = re.compile(r"_(baseline|avx2|avx512|neon)\.cpp$|\.inl$")
+ISA_HEADERS = r"cstdint|cstring|immintrin\.h|arm_neon\.h"
+INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*(?:"([^"]+)"|<([^>]+)>)', re.MULTILINE)
+
+FORBIDDEN_AT_IMPORT = (
+    *("triton", "matplotlib", "scipy", "nibabel", "monai"),
+    *("typer", "rich", "pydantic", "yaml", "jinja2"),
+)
+
+
+# --- Python ---------------------------------------------------------------------------------------
+
+
+def room_of(file: Path, package: Path) -> str:
+    parts = file.relative_to(package).with_suffix("").parts
+    return "fastcal" if parts == ("__init__",) else parts[0]
+
+
+def imported_modules(file: Path, package: Path) -> Iterator[str]:
+    """Full dotted names of everything of fastcal that a file imports, wherever in the file."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    here = ["fastcal", *file.relative_to(package).with_suffix("").parts]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(here[: -node.level]) if node.level else ""
+            source = ".".join(part for part in (base, node.module) if part)
+            yield from (f"{source}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            yield from (
+                argument.value
+                for argument in node.args[:1]
+                if isinstance(argument, ast.Constant) and isinstance(argument.value, str)
+            )
+
+
+def imported_rooms(file: Path, package: Path) -> Iterator[str]:
+    for name in imported_modules(file, package):
+        top, _, rest = name.partition(".")
+        if top == "fastcal":
+            room = rest.partition(".")[0]
+            # "from fastcal import ensemble_entropy" asks the package's own __init__.
+            yield room if room in POSITION else "fastcal"
+
+
+def python_offences(package: Path) -> list[str]:
+    offences = []
+    for file in sorted(package.rglob("*.py")):
+        importer = room_of(file, package)
+        where = file.relative_to(package.parent)
+        if importer not in POSITION:
+            offences.append(f"{where}: the room {importer!r} stands on no floor")
+            continue
+        floor, place = POSITION[importer]
+        for room in sorted(set(imported_rooms(file, package))):
+            target_floor, target_place = POSITION[room]
+            if room != importer and (target_floor, target_place) >= (floor, place):
+                direction = "up" if target_floor > floor else "to the right"
+                offences.append(f"{where}: {importer} imports {room}, which points {direction}")
+    return offences
+
+
+def write(folder: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    return folder
+
+
+def test_every_python_import_points_down_or_left() -> None:
+    assert python_offences(ROOT / "fastcal") == []
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "direction"),
+    [
+        ("ops.py", "from fastcal.cli import app", "up"),
+        ("calibration.py", "from fastcal.ensemble import ensemble_mean", "to the right"),
+        ("data/nifti.py", "import fastcal.report.html", "up"),
+        ("data/nifti.py", "from ..train import loop", "up"),
+        ("data/nifti.py", "def f():\n    from fastcal import predict", "up"),
+        ("problem.py", "from fastcal import ensemble_entropy", "up"),
+        ("predict/run.py", "import importlib\nimportlib.import_module('fastcal.train')", "right"),
+        ("garage.py", "import torch", "no floor"),
+    ],
+)
+def test_planted_upward_import_is_caught(
+    tmp_path: Path, file: str, line: str, direction: str
+) -> None:
+    package = write(tmp_path, {f"fastcal/{file}": line}) / "fastcal"
+    (offence,) = python_offences(package)
+    assert file in offence
+    assert direction in offence
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("ensemble.py", "from fastcal.calibration import CalibrationStatistics"),
+        ("train/loop.py", "from fastcal.predict import predict_cases"),
+        ("predict/run.py", "from fastcal import EnsembleAccumulator"),
+        ("data/nifti.py", "from .preprocess import crop\nfrom fastcal.errors import DataError"),
+    ],
+)
+def test_downward_and_leftward_imports_are_allowed(tmp_path: Path, file: str, line: str) -> None:
+    assert python_offences(write(tmp_path, {f"fastcal/{file}": line}) / "fastcal") == []
+
+
+# --- C++ ------------------------------------------------------------------------------------------
+
+
+def sources(csrc: Path) -> list[Path]:
+    kinds = {".h", ".cpp", ".inl", ".cu", ".cuh"}
+    return sorted(file for file in csrc.rglob("*") if file.suffix in kinds)
+
+
+def includes(file: Path, csrc: Path) -> tuple[list[Path], list[str]]:
+    """The headers of ours a file includes, and the names it includes in angle brackets.
+
+    A quoted header that is not found is returned as it is written, below csrc.
+    """
+    own, foreign = [], []
+    for quoted, angled in INCLUDE.findall(file.read_text(encoding="utf-8")):
+        if angled:
+            foreign.append(angled)
+        else:
+            beside = file.parent / quoted
+            own.append(beside if beside.exists() else csrc / quoted)
+    return own, foreign
+
+
+def include_offences(csrc: Path) -> list[str]:
+    offences = []
+    for file in sources(csrc):
+        where = file.relative_to(csrc)
+        folders, pattern = INCLUDES[where.parts[0]]
+        own, foreign = includes(file, csrc)
+        for header in own:
+            name = header.resolve().relative_to(csrc.resolve())
+            if not header.exists():
+                offences.append(f"{where}: {name} is not a header of ours")
+            elif name.parts[0] not in folders:
+                offences.append(f"{where}: includes {name}, which is not below it")
+        offences += [
+            f"{where}: <{name}> is not for csrc/{where.parts[0]}"
+            for name in foreign
+            if not re.fullmatch(pattern, name)
+        ]
+    return offences
+
+
+def isa_offences(csrc: Path) -> list[str]:
+    """Headers that the files compiled once per instruction set reach, directly or not."""
+    offences, seen = [], set()
+    pending = [file for file in sources(csrc) if ISA_FILE.search(file.name)]
+    while pending:
+        file = pending.pop()
+        if file.resolve() in seen or not file.exists():
+            continue
+        seen.add(file.resolve())
+        own, foreign = includes(file, csrc)
+        pending += own
+        offences += [
+            f"{file.relative_to(csrc)}: <{name}> in code compiled for one instruction set"
+            for name in foreign
+            if not re.fullmatch(ISA_HEADERS, name)
+        ]
+    return offences
+
+
+def test_every_cpp_include_points_down() -> None:
+    assert len(sources(ROOT / "csrc")) > 0
+    assert include_offences(ROOT / "csrc") == []
+
+
+def test_files_compiled_per_instruction_set_reach_no_standard_inline_code() -> None:
+    assert any(ISA_FILE.search(file.name) for file in sources(ROOT / "csrc"))
+    assert isa_offences(ROOT / "csrc") == []
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "offence"),
+    [
+        ("core/math.h", '#include "cpu/isa.h"', "not below"),
+        ("core/math.h", '#include "../cpu/isa.h"', "not below"),
+        ("core/math.h", "#include <torch/torch.h>", "not for csrc/core"),
+        ("core/math.h", "#include <cuda_runtime.h>", "not for csrc/core"),
+        ("cpu/ensemble.h", "  #  include <pybind11/pybind11.h>", "not for csrc/cpu"),
+        ("cuda/ensemble.h", '#include "cpu/isa.h"', "not below"),
+        ("python/cpu_module.cpp", "#include <ATen/ATen.h>", "not for csrc/python"),
+    ],
+)
+def test_planted_upward_include_is_caught(
+    tmp_path: Path, file: str, line: str, offence: str
+) -> None:
+    csrc = write(tmp_path, {"cpu/isa.h": "#include <string>\n", file: line + "\n"})
+    (caught,) = include_offences(csrc)
+    assert caught.startswith(file)
+    assert offence in caught
+
+
+def test_planted_standard_header_behind_an_instruction_set_file_is_caught(tmp_path: Path) -> None:
+    csrc = write(
+        tmp_path,
+        {
+            "cpu/ensemble_avx512.cpp": '#include "ensemble_kernel.inl"\n',
+            "cpu/ensemble_kernel.inl": '#include <cstdint>\n#include "core/math.h"\n',
+            "core/math.h": "#include <algorithm>\n",
+        },
+    )
+    assert isa_offences(csrc) == [
+        "core/math.h: <algorithm> in code compiled for one instruction set"
+    ]
+
+
+# --- what an import loads -------------------------------------------------------------------------
+
+
+def test_importing_fastcal_loads_no_optional_package_and_touches_no_gpu() -> None:
+    program = (
+        "import sys, fastcal, torch\n"
+        f"print([name for name in {FORBIDDEN_AT_IMPORT!r} if name in sys.modules],"
+        " torch.cuda.is_initialized())"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "[] False"
