@@ -2,7 +2,7 @@
 # Needs Python >= 3.11, a C++ compiler and make; everything else is installed into .venv.
 
 PYTHON ?= python3
-VENV := $(CURDIR)/.venv
+VENV := .venv
 BUILD := build/dev
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
@@ -11,8 +11,9 @@ EDITABLE := --no-build-isolation -C build-dir=$(BUILD)
 WITH_CPP_TESTS := -C cmake.define.FASTCAL_BUILD_TESTS=ON
 CXX_SOURCES = $(shell find csrc tests/cpp -name '*.h' -o -name '*.cpp' -o -name '*.inl' -o -name '*.cu' -o -name '*.cuh')
 PYTEST_ARGS ?=
+MAKEFLAGS += --no-print-directory
 
-export PATH := $(BIN):$(PATH)
+export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: demo test build lint test-cpp test-python format clean distclean
 
