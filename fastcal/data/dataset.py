@@ -1,0 +1,273 @@
+"""A dataset in nnU-Net's raw layout: ``imagesTr/CASE_0000.nii.gz``, ``labelsTr/CASE.nii.gz``."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastcal.data import description as dataset_json
+from fastcal.data import nifti
+from fastcal.data.description import Description
+from fastcal.errors import DataError
+
+_CHANNEL_FILE = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One patient: a file for each channel, and the reference label map where there is one."""
+
+    name: str
+    images: tuple[Path, ...]
+    label: Path | None
+
+    def load(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[Any] | None, nifti.Volume]:
+        """Read image and label.
+
+        Returns:
+            the image, float32 [channels, X, Y, Z]; the label map, an integer [X, Y, Z], or None;
+            and the first channel as it was read, whose geometry output files take.
+
+        Raises:
+            DataError: a file is missing or unreadable, channels or label differ in shape or
+                affine, a label is no integer.
+        """
+        like, *others = (_spatial(path) for path in self.images)
+        for path, volume in zip(self.images[1:], others, strict=True):
+            _check_place(path, volume, self.images[0], like)
+        labels = None
+        if self.label is not None:
+            volume = _spatial(self.label)
+            _check_place(self.label, volume, self.images[0], like)
+            labels = _integers(self.label, volume.data)
+        image = np.stack([volume.data for volume in (like, *others)], dtype=np.float32)
+        return image, labels, like
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A folder with ``dataset.json``, ``imagesTr`` and ``labelsTr``."""
+
+    folder: Path
+    description: Description
+    cases: list[Case]
+    """Sorted by name."""
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Dataset:
+        """List a dataset; no image is read.
+
+        Raises:
+            DataError: no folder, no usable ``dataset.json``, no case.
+
+        Example:
+            >>> Dataset.open("Dataset004_Hippocampus").num_classes  # doctest: +SKIP
+            3
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise DataError(folder, "no such folder")
+        description = dataset_json.read(folder / "dataset.json")
+        images, labels = folder / "imagesTr", folder / "labelsTr"
+        names = description.listed_cases
+        if names is None:
+            files = _channel_files(images, description.file_ending)
+            names = tuple(sorted(files))
+        if not names:
+            raise DataError(images, f"no images that end in {description.file_ending}")
+        channels = len(description.channel_names)
+        ending = description.file_ending
+        cases = [
+            Case(name, _expected(images, name, channels, ending), labels / f"{name}{ending}")
+            for name in names
+        ]
+        return cls(folder, description, cases)
+
+    @property
+    def name(self) -> str:
+        return self.description.name
+
+    @property
+    def channel_names(self) -> list[str]:
+        return list(self.description.channel_names)
+
+    @property
+    def labels(self) -> dict[str, int]:
+        """Label name to value, background 0 first, without the ignore label."""
+        return self.description.labels
+
+    @property
+    def num_classes(self) -> int:
+        """Channels of a probability map: one a label, or one a region."""
+        return self.description.num_classes
+
+    @property
+    def ignore_label(self) -> int | None:
+        return self.description.ignore_label
+
+    @property
+    def regions(self) -> tuple[dataset_json.Region, ...] | None:
+        return self.description.regions
+
+    @property
+    def regions_class_order(self) -> tuple[int, ...] | None:
+        return self.description.regions_class_order
+
+    @property
+    def file_ending(self) -> str:
+        return self.description.file_ending
+
+    def split(self, train: int, val: int, test: int) -> tuple[list[Case], list[Case], list[Case]]:
+        """The first ``train`` cases by name, the ``val`` after them, the ``test`` after those.
+
+        Raises:
+            ValueError: a count is negative, or the counts sum to more cases than there are.
+        """
+        counts = (train, val, test)
+        if min(counts) < 0 or sum(counts) > len(self.cases):
+            raise ValueError(
+                f"train, val, test: got {train}, {val}, {test}, "
+                f"expected counts that sum to at most the {len(self.cases)} cases"
+            )
+        first, second = train, train + val
+        return self.cases[:first], self.cases[first:second], self.cases[second : second + test]
+
+    def problems(self) -> list[DataError]:
+        """Every problem of every file, in order of the cases; reads all voxels."""
+        return list(self._problems())
+
+    def validate(self) -> None:
+        """Read every file and complain about all of them at once.
+
+        Checked: a file for each channel, a label map for each case, that they can be read and
+        agree in shape and affine, that labels are integers which ``dataset.json`` declares, and
+        that no file is left over.
+
+        Raises:
+            DataError: names the one bad file, or the folder and then every bad file in turn;
+                `problems` gives them one by one.
+        """
+        problems = self.problems()
+        if len(problems) == 1:
+            raise problems[0]
+        if problems:
+            listed = "; ".join(str(problem) for problem in problems)
+            raise DataError(self.folder, f"{len(problems)} problems: {listed}")
+
+    def _problems(self) -> Iterator[DataError]:
+        yield from self._left_over()
+        allowed = np.array(self.description.label_values)
+        for case in self.cases:
+            first: tuple[Path, nifti.Volume] | None = None
+            for path in (*case.images, case.label):
+                if path is None:
+                    continue
+                try:
+                    volume = _spatial(path)
+                    if first is None:
+                        first = path, volume
+                    else:
+                        _check_place(path, volume, *first)
+                    if path == case.label:
+                        _check_values(path, _integers(path, volume.data), allowed)
+                    else:
+                        _check_finite(path, volume.data)
+                except DataError as error:
+                    yield error
+
+    def _left_over(self) -> Iterator[DataError]:
+        if self.description.listed_cases is not None:
+            return
+        known = {case.name for case in self.cases}
+        channels = len(self.channel_names)
+        for _, files in sorted(_channel_files(self.folder / "imagesTr", self.file_ending).items()):
+            for channel, path in sorted(files.items()):
+                if channel >= channels:
+                    yield DataError(path, f"a channel beyond the {channels} of dataset.json")
+        for path in sorted((self.folder / "labelsTr").glob(f"[!.]*{self.file_ending}")):
+            if path.name.removesuffix(self.file_ending) not in known:
+                yield DataError(path, "a label map without an image")
+
+
+def image_cases(folder: str | Path, file_ending: str = ".nii.gz") -> list[Case]:
+    """Cases of a folder of images alone (``CASE_0000.nii.gz``), sorted by name, without labels.
+
+    A case has as many channels as its highest channel number says.
+
+    Raises:
+        DataError: no such folder, or no image in it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(folder, "no such folder")
+    cases = _channel_files(folder, file_ending)
+    if not cases:
+        raise DataError(folder, f"no images named CASE_0000{file_ending}")
+    return [
+        Case(name, _expected(folder, name, max(files) + 1, file_ending), None)
+        for name, files in sorted(cases.items())
+    ]
+
+
+def _channel_files(folder: Path, ending: str) -> dict[str, dict[int, Path]]:
+    """Case name to channel number to file."""
+    cases: dict[str, dict[int, Path]] = defaultdict(dict)
+    for path in folder.glob(f"[!.]*{ending}"):
+        match = _CHANNEL_FILE.fullmatch(path.name.removesuffix(ending))
+        if match:
+            cases[match["case"]][int(match["channel"])] = path
+    return cases
+
+
+def _expected(folder: Path, name: str, channels: int, ending: str) -> tuple[Path, ...]:
+    return tuple(folder / f"{name}_{channel:04d}{ending}" for channel in range(channels))
+
+
+def _spatial(path: Path) -> nifti.Volume:
+    """A volume of exactly three axes: trailing axes of one element dropped, a slice given one."""
+    volume = nifti.read(path)
+    shape = volume.shape
+    spatial = (*shape, 1, 1)[: max(3, len(shape))]
+    if len(spatial) < 3 or any(extent != 1 for extent in spatial[3:]):
+        raise DataError(path, f"shape {shape}, expected one 3-D volume a file")
+    data = volume.data.reshape(spatial[:3])
+    return nifti.Volume(data.shape, volume.affine, volume.header, data)
+
+
+def _check_place(
+    path: Path, volume: nifti.Geometry, first_path: Path, first: nifti.Geometry
+) -> None:
+    if volume.shape != first.shape:
+        raise DataError(path, f"shape {volume.shape}, but {first_path.name} has {first.shape}")
+    if not nifti.same_place(first.affine, volume.affine, first.shape):
+        raise DataError(path, f"its affine differs from that of {first_path.name}")
+
+
+def _integers(path: Path, data: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    if data.dtype.kind in "iu":
+        return data
+    labels = np.rint(data)
+    if not (labels == data).all():
+        raise DataError(path, "label values that are no integers")
+    integers: npt.NDArray[Any] = labels.astype(np.int32)
+    return integers
+
+
+def _check_finite(path: Path, data: npt.NDArray[Any]) -> None:
+    if data.dtype.kind == "f" and not np.isfinite(data).all():
+        raise DataError(path, "NaN or infinite voxels")
+
+
+def _check_values(path: Path, labels: npt.NDArray[Any], allowed: npt.NDArray[Any]) -> None:
+    unknown = np.setdiff1d(np.unique(labels), allowed)
+    if unknown.size:
+        raise DataError(
+            path, f"labels {unknown.tolist()} are not in dataset.json, which has {allowed.tolist()}"
+        )

@@ -1,0 +1,167 @@
+"""nnU-Net's ``dataset.json``, versions 1 and 2, as one typed description."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastcal.errors import DataError
+
+Region = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Description:
+    """What ``dataset.json`` says about channels and labels."""
+
+    name: str
+    channel_names: tuple[str, ...]
+    labels: dict[str, int]
+    """Label name to its value, background 0 first, without the ignore label.
+
+    With regions: region name to the value that its channel writes (``regions_class_order``)."""
+    ignore_label: int | None
+    """Voxels of this value were left unannotated: no loss, no metric."""
+    regions: tuple[Region, ...] | None
+    """The label values that make up each channel of a region-based (sigmoid) model, or None."""
+    regions_class_order: tuple[int, ...] | None
+    file_ending: str
+    listed_cases: tuple[str, ...] | None
+    """Training cases that the file itself lists, or None: then the folder's files count."""
+
+    @property
+    def num_classes(self) -> int:
+        """Channels of a probability map: one a label, or one a region (no background)."""
+        return len(self.labels) if self.regions is None else len(self.regions)
+
+    @property
+    def label_values(self) -> tuple[int, ...]:
+        """Every value a label map may hold, the ignore label included, ascending."""
+        values = set(self.labels.values())
+        for region in self.regions or ():
+            values.update(region)
+        if self.ignore_label is not None:
+            values.add(self.ignore_label)
+        return tuple(sorted(values))
+
+
+def read(path: Path) -> Description:
+    """Read a ``dataset.json`` of nnU-Net v2, nnU-Net v1 or the Medical Segmentation Decathlon.
+
+    Format: nnU-Net's ``documentation/dataset_format.md`` and ``region_based_training.md``.
+
+    Raises:
+        DataError: missing, not JSON, or its labels or channels make no sense.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(path, "no such file") from None
+    except OSError as error:
+        raise DataError(path, f"{error.strerror}") from error
+    except ValueError as error:
+        raise DataError(path, f"not JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise DataError(path, "expected a JSON object")
+    try:
+        return _parse(content, path.parent.name)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise DataError(path, f"{error}") from error
+
+
+def to_json(description: Description, *, num_training: int) -> dict[str, Any]:
+    """The version 2 ``dataset.json`` of a description, as a JSON object."""
+    labels: dict[str, Any] = dict(description.labels)
+    if description.regions is not None:
+        foreground = (name for name in description.labels if name != "background")
+        labels = {"background": 0}
+        labels.update(
+            (name, list(region))
+            for name, region in zip(foreground, description.regions, strict=True)
+        )
+    if description.ignore_label is not None:
+        labels["ignore"] = description.ignore_label
+    content: dict[str, Any] = {
+        "name": description.name,
+        "channel_names": {str(i): name for i, name in enumerate(description.channel_names)},
+        "labels": labels,
+        "numTraining": num_training,
+        "file_ending": description.file_ending,
+    }
+    if description.regions_class_order is not None:
+        content["regions_class_order"] = list(description.regions_class_order)
+    return content
+
+
+def _parse(content: Mapping[str, Any], folder: str) -> Description:
+    channels = content.get("channel_names", content.get("modality"))
+    if not isinstance(channels, Mapping) or not channels:
+        raise ValueError("expected 'channel_names' (version 2) or 'modality' (version 1)")
+    order = sorted(channels, key=int)
+    if [int(index) for index in order] != list(range(len(order))):
+        raise ValueError(f"channels are numbered {order}, expected 0 to {len(order) - 1}")
+
+    labels, ignore = _labels(content.get("labels"))
+    regions: tuple[Region, ...] | None = None
+    class_order: tuple[int, ...] | None = None
+    if any(len(values) > 1 for values in labels.values()):
+        foreground = {name: values for name, values in labels.items() if set(values) != {0}}
+        class_order = tuple(int(value) for value in content.get("regions_class_order") or ())
+        if len(class_order) != len(foreground):
+            raise ValueError(
+                f"'regions_class_order' has {len(class_order)} entries, "
+                f"expected one for each of {len(foreground)} regions"
+            )
+        regions = tuple(foreground.values())
+        names = {"background": 0, **dict(zip(foreground, class_order, strict=True))}
+    else:
+        names = {name: values[0] for name, values in labels.items()}
+        names = dict(sorted(names.items(), key=lambda item: item[1]))
+        if list(names.values()) != list(range(len(names))):
+            raise ValueError(f"labels are {list(names.values())}, expected 0 to {len(names) - 1}")
+
+    return Description(
+        name=str(content.get("name") or folder),
+        channel_names=tuple(str(channels[index]) for index in order),
+        labels=names,
+        ignore_label=ignore,
+        regions=regions,
+        regions_class_order=class_order,
+        file_ending=str(content.get("file_ending", ".nii.gz")),
+        listed_cases=_listed_cases(content),
+    )
+
+
+def _labels(raw: object) -> tuple[dict[str, Region], int | None]:
+    """Name to values, and the ignore label; version 1 maps value to name instead."""
+    if not isinstance(raw, Mapping) or not raw:
+        raise ValueError("expected 'labels'")
+    if all(isinstance(name, str) for name in raw.values()):
+        raw = {name: int(value) for value, name in raw.items()}
+    labels = {
+        str(name): tuple(int(v) for v in value)
+        if isinstance(value, list | tuple)
+        else (int(value),)
+        for name, value in raw.items()
+    }
+    ignored = labels.pop("ignore", None)
+    if ignored is not None and len(ignored) != 1:
+        raise ValueError("the ignore label is one value, not a region")
+    if (0,) not in labels.values():
+        raise ValueError("no background: expected a label of value 0")
+    if any(not values or min(values) < 0 for values in labels.values()):
+        raise ValueError("label values must be 0 or more")
+    return labels, None if ignored is None else ignored[0]
+
+
+def _listed_cases(content: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Case names of a version 1 ``training`` list of ``{"image": path, "label": path}``."""
+    training = content.get("training")
+    if not isinstance(training, list) or not training:
+        return None
+    ending = str(content.get("file_ending", ".nii.gz"))
+    paths = [entry["label"] if isinstance(entry, Mapping) else entry for entry in training]
+    return tuple(sorted(Path(path).name.removesuffix(ending) for path in paths))

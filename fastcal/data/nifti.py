@@ -1,0 +1,263 @@
+"""NIfTI volumes in and out: voxels in nibabel's (X, Y, Z) order, geometry kept to the bit."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastcal.atomic import atomic_path
+from fastcal.errors import DataError
+
+Array = npt.NDArray[Any]
+
+ENDINGS = (".nii.gz", ".nii")
+DTYPES = ("float32", "float64", "uint8", "uint16", "int")
+
+_SCALED = {"uint8": 255, "uint16": 65535}
+_DRAIN_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class Geometry:
+    """Where an array lies: shape, affine (voxel index to RAS mm), NIfTI header."""
+
+    shape: tuple[int, ...]
+    affine: npt.NDArray[np.float64]
+    header: Any
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Voxel size along x, y, z in mm."""
+        x, y, z = np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0))
+        return float(x), float(y), float(z)
+
+    @classmethod
+    def from_affine(cls, affine: npt.ArrayLike, shape: tuple[int, ...]) -> Geometry:
+        """The geometry of an array that has no NIfTI file of its own: mm, scanner coordinates."""
+        import nibabel as nib
+
+        matrix = np.asarray(affine, dtype=np.float64)
+        header: Any = nib.Nifti1Header()  # type: ignore[no-untyped-call]
+        header.set_data_shape(shape)
+        header.set_xyzt_units("mm")
+        header.set_qform(matrix, code="scanner")
+        header.set_sform(matrix, code="scanner")
+        return cls(tuple(shape), matrix, header)
+
+
+@dataclass(frozen=True, eq=False)
+class Volume(Geometry):
+    """A NIfTI image read into memory (an uncompressed one is mapped, not read)."""
+
+    data: Array
+    """(X, Y, Z) or (X, Y, Z, C), of the type on disk; float32 where the file scales its voxels."""
+
+
+def read(path: str | Path) -> Volume:
+    """Read a ``.nii`` or ``.nii.gz`` image.
+
+    The whole gzip stream is read, so that its checksum covers every voxel returned.
+
+    Raises:
+        DataError: the file is missing, truncated, corrupt, or no NIfTI image of real numbers.
+    """
+    path = _checked(path)
+    with naming(path):
+        if path.name.endswith(".gz"):
+            with gzip.open(path, "rb") as stream:
+                image = _image_class(stream).from_stream(stream)
+                data = _voxels(image.dataobj)
+                while stream.read(_DRAIN_BYTES):
+                    pass
+        else:
+            with path.open("rb") as stream:
+                image_class = _image_class(stream)
+            image = image_class.from_filename(path)
+            data = _voxels(image.dataobj)
+        return Volume(tuple(data.shape), image.affine.astype(np.float64), image.header, data)
+
+
+def geometry(path: str | Path) -> Geometry:
+    """Read the header of a NIfTI image alone.
+
+    Raises:
+        DataError: as `read`, but the voxels are not looked at.
+    """
+    path = _checked(path)
+    with naming(path):
+        with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as stream:
+            image = _image_class(stream).from_stream(stream)
+        return Geometry(tuple(image.shape), image.affine.astype(np.float64), image.header)
+
+
+def shape_and_affine(path: str | Path) -> tuple[tuple[int, ...], npt.NDArray[np.float64]]:
+    """Shape and affine of a NIfTI image, from its header alone."""
+    header = geometry(path)
+    return header.shape, header.affine
+
+
+def write(path: str | Path, array: Array, like: Geometry, *, dtype: str = "float32") -> None:
+    """Write ``array`` [X, Y, Z] or [X, Y, Z, C] in the geometry of ``like``.
+
+    Affine, qform and sform with their codes, and units are those of ``like``; the file appears
+    whole or not at all.
+
+    Args:
+        path: ends in ``.nii`` or ``.nii.gz``.
+        dtype: ``"float32"`` or ``"float64"``; ``"int"`` for label maps: the smallest of uint8,
+            int16 and int32 that holds them; ``"uint8"`` or ``"uint16"``: integers as they are,
+            real numbers scaled by ``scl_slope`` over [0, max] (an error of at most half a step).
+
+    Raises:
+        ValueError: the shape differs from ``like``'s, values do not fit ``dtype``, or NaN is to
+            be written as an integer.
+        OSError: the disk's own error, for example that it is full.
+    """
+    import nibabel as nib
+
+    path = _checked(path)
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype: got {dtype!r}, expected one of {', '.join(DTYPES)}")
+    if tuple(array.shape[:3]) != tuple(like.shape[:3]):
+        raise ValueError(
+            f"{path}: array has shape {tuple(array.shape)}, its image {tuple(like.shape[:3])}"
+        )
+    voxels, slope, intercept = _encode(array, dtype, path)
+
+    header = like.header.copy()
+    header.extensions.clear()
+    header["descrip"] = b""
+    header["cal_min"] = header["cal_max"] = 0
+    header.set_intent("none")
+    header.set_data_dtype(voxels.dtype)
+    image_class: Any = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
+    image = image_class(voxels, None, header)
+    image.header.set_slope_inter(slope, intercept)
+    with atomic_path(path) as temporary:
+        image.to_filename(temporary)
+
+
+def same_place(
+    one: npt.NDArray[np.float64],
+    other: npt.NDArray[np.float64],
+    shape: tuple[int, ...],
+    *,
+    tolerance: float = 0.1,
+) -> bool:
+    """Whether two affines put every corner of an array within ``tolerance`` voxels of each other.
+
+    Files that went through different tools differ in the last digits of their affines; a tenth
+    of the smallest voxel edge is invisible, and no label flips by it.
+    """
+    extents = [(0, max(extent - 1, 0)) for extent in shape[:3]]
+    corners = np.array([(x, y, z, 1.0) for x in extents[0] for y in extents[1] for z in extents[2]])
+    distance = np.linalg.norm((corners @ (one - other).T)[:, :3], axis=1).max()
+    smallest = np.sqrt((one[:3, :3] ** 2).sum(axis=0)).min()
+    return bool(distance <= tolerance * smallest)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Turn what a reader raises on a bad file into one line that names the file."""
+    from nibabel.filebasedimages import ImageFileError
+    from nibabel.spatialimages import HeaderDataError
+    from nibabel.wrapstruct import WrapStructError
+
+    try:
+        yield
+    except DataError:
+        raise
+    except FileNotFoundError:
+        raise DataError(path, "no such file") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(path, f"truncated or corrupt ({_one_line(error)})") from error
+    except OSError as error:
+        raise DataError(path, f"{error.strerror or _one_line(error)}") from error
+    except (
+        ValueError,
+        OverflowError,
+        MemoryError,
+        ImageFileError,
+        HeaderDataError,
+        WrapStructError,
+    ) as error:
+        raise DataError(path, f"{_one_line(error)}") from error
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _checked(path: str | Path) -> Path:
+    path = Path(path)
+    if not path.name.endswith(ENDINGS):
+        raise DataError(path, f"expected a name that ends in {' or '.join(ENDINGS)}")
+    return path
+
+
+def _image_class(stream: IO[bytes] | gzip.GzipFile) -> Any:
+    """NIfTI-1 or NIfTI-2 by the header size, which is the first number of either."""
+    import nibabel as nib
+
+    start = stream.read(4)
+    stream.seek(0)
+    if not start:
+        raise ValueError("the file is empty")
+    sizes = {int.from_bytes(start, "little"), int.from_bytes(start, "big")}
+    if len(start) == 4 and 348 in sizes:
+        return nib.Nifti1Image
+    if len(start) == 4 and 540 in sizes:
+        return nib.Nifti2Image
+    raise ValueError("not a NIfTI image")
+
+
+def _voxels(proxy: Any) -> Array:
+    dtype = np.dtype(proxy.dtype)
+    if dtype.kind not in "iuf":
+        raise ValueError(f"voxels of type {dtype} are not real numbers")
+    if (proxy.slope, proxy.inter) != (1.0, 0.0):
+        return np.asarray(proxy.get_scaled(dtype=np.float32)).astype(np.float32, copy=False)
+    native = dtype.newbyteorder("=") if dtype.itemsize <= 8 else np.dtype(np.float64)
+    voxels: Array = np.asanyarray(proxy.get_unscaled()).astype(native, copy=False)
+    return voxels
+
+
+def _encode(array: Array, dtype: str, path: Path) -> tuple[Array, float, float]:
+    """Voxels as stored, with the slope and intercept that decode them."""
+    if dtype in ("float32", "float64"):
+        return array.astype(dtype, copy=False), 1.0, 0.0
+    if array.dtype.kind in "iub":
+        stored = _label_dtype(array) if dtype == "int" else np.dtype(dtype)
+        limits = np.iinfo(stored)
+        if array.size and not limits.min <= array.min() <= array.max() <= limits.max:
+            raise ValueError(
+                f"{path}: values in [{array.min()}, {array.max()}] do not fit {stored}"
+            )
+        return array.astype(stored, copy=False), 1.0, 0.0
+    if dtype == "int":
+        raise ValueError(f"{path}: dtype 'int' stores integers, got {array.dtype}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{path}: NaN or infinity cannot be stored as {dtype}; use float32")
+    steps = _SCALED[dtype]
+    low = min(float(array.min(initial=0.0)), 0.0)
+    slope = float(np.float32((float(array.max(initial=0.0)) - low) / steps)) or 1.0
+    low = float(np.float32(low))
+    codes = np.rint((array - low) / slope)
+    return np.clip(codes, 0, steps).astype(dtype), slope, low
+
+
+def _label_dtype(array: Array) -> np.dtype[Any]:
+    low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
+    candidates = (np.dtype(np.uint8), np.dtype(np.int16), np.dtype(np.int32))
+    for candidate in candidates:
+        if np.iinfo(candidate).min <= low and high <= np.iinfo(candidate).max:
+            return candidate
+    return candidates[-1]
