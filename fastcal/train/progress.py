@@ -1,0 +1,116 @@
+"""What a person watching a training sees: a bar on a terminal, a line an epoch elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from fastcal.train.member import EpochRow
+
+
+class TrainingProgress:
+    """Reports epochs to standard error, with the time left if no member stops early.
+
+    Args:
+        epochs: the most that are still to come, all members together.
+        max_epochs: the most a member has.
+        shown: False reports nothing.
+    """
+
+    def __init__(self, *, epochs: int, max_epochs: int, shown: bool = True) -> None:
+        self._epochs = epochs
+        self._max_epochs = max_epochs
+        self._shown = shown
+        self._done = 0
+        self._start = time.perf_counter()
+        self._bar = _Bar(epochs) if shown and sys.stderr.isatty() else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def say(self, text: str) -> None:
+        """A message of one line."""
+        if self._bar is not None:
+            self._bar.describe(text)
+        elif self._shown:
+            print(text, file=sys.stderr, flush=True)
+
+    def epoch(self, member: str, row: EpochRow) -> None:
+        self._done += 1
+        if not self._shown:
+            return
+        best = "*" if row.best else " "
+        if self._bar is not None:
+            self._bar.advance(
+                f"{member} epoch {row.epoch}/{self._max_epochs} Dice {row.val_dice:.4f}{best}"
+            )
+            return
+        left = (time.perf_counter() - self._start) / self._done * (self._epochs - self._done)
+        self.say(
+            f"{member}  epoch {row.epoch}/{self._max_epochs}  loss {row.loss:.4f}  "
+            f"val Dice {row.val_dice:.4f}{best} NLL {row.val_nll:.4f}  lr {row.learning_rate:.2g}  "
+            f"{row.seconds:.1f} s, at most {_duration(left)} left"
+        )
+
+    def skip(self, epochs: int) -> None:
+        """Epochs that a member will not need, having stopped early."""
+        self._epochs -= epochs
+        if self._bar is not None:
+            self._bar.shorten(epochs)
+
+
+class _Bar:
+    """rich's progress bar; imported where one is drawn."""
+
+    def __init__(self, total: int) -> None:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+
+        self._total = total
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+        )
+        self._task = self._progress.add_task("training", total=total)
+        self._progress.start()
+
+    def describe(self, text: str) -> None:
+        self._progress.update(self._task, description=text)
+
+    def advance(self, text: str) -> None:
+        self._progress.update(self._task, advance=1, description=text)
+
+    def shorten(self, epochs: int) -> None:
+        self._total -= epochs
+        self._progress.update(self._task, total=self._total)
+
+    def close(self) -> None:
+        self._progress.stop()
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
