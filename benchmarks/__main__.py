@@ -1,0 +1,5 @@
+"""``python -m benchmarks``: the ensemble pass."""
+
+from benchmarks.bench_ensemble import main
+
+main()
