@@ -55,16 +55,15 @@ def test_python_example_runs(example: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("line", COMMANDS)
 def test_command_and_options_of_example_exist(line: str) -> None:
-    import click
     import typer
 
-    from fastcal.cli import app
+    from fastcal.cli.app import app
 
-    group = typer.main.get_command(app)
     name, *words = line.split("#")[0].split()[1:]
-    assert isinstance(group, click.Group)
-    command = group.commands[name]
-    known = {option for parameter in command.params for option in parameter.opts}
+    command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
+    known = {"--help"}
+    for parameter in command.params:
+        known.update(parameter.opts, parameter.secondary_opts)
     used = {word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)}
     assert used <= known
 
@@ -86,3 +85,23 @@ def test_readme_gives_both_set_up_commands_and_an_example() -> None:
     assert "make demo" in shown
     assert "make test" in shown
     assert len(blocks(readme, "python")) >= 1
+
+
+def test_every_command_and_option_is_described_on_the_page_of_the_command_line() -> None:
+    import typer
+
+    from fastcal.cli.app import app
+
+    page = (ROOT / "docs" / "cli.md").read_text()
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    for name, command in commands.items():
+        section = re.search(
+            rf"^## fastcal {name}\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL
+        )
+        assert section, f"docs/cli.md has no section on {name}"
+        missing = [
+            parameter.opts[-1]
+            for parameter in command.params
+            if parameter.name != "help" and f"`{parameter.opts[-1]}" not in section[1]
+        ]
+        assert missing == [], name

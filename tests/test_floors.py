@@ -23,7 +23,11 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("atomic", "errors", "problem", "bins"),
     ("backends",),
     ("ops",),
-    ("arrays", "calibration", "segments", "ensemble", "fastcal"),
+    (
+        *("arrays", "members", "targets", "outputs"),
+        *("calibration_values", "calibration_state", "calibration_file", "calibration"),
+        *("segments", "ensemble", "fastcal"),
+    ),
     ("data", "models", "losses"),
     ("evaluate", "predict", "train", "recalibrate"),
     ("report", "study"),

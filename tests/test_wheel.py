@@ -192,6 +192,7 @@ def configure(folder: Path, source: Path, *options: str) -> subprocess.Completed
         f"-DCMAKE_MAKE_PROGRAM={ninja}",
         f"-DPython_EXECUTABLE={sys.executable}",
         f"-Dpybind11_DIR={pybind11}",
+        "-DSKBUILD=ON",
         "-DSKBUILD_PROJECT_NAME=fastcal",
         f"-DSKBUILD_PROJECT_VERSION={metadata.version('fastcal')}",
         *options,
