@@ -1,1 +1,154 @@
-"""Which implementation runs: reference | cpu (| cuda | triton), and why the others do not."""
+"""Which implementation of the ops runs: chosen by device, or forced in a with-block.
+
+Backends are modules of this package, imported when first wanted; importing this package touches
+neither a driver nor a native module.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+import torch
+from torch import Tensor
+
+from fastcal.problem import Finish, Reading, StateLayout
+
+_DEVICES = {
+    "reference": ("cpu", "cuda"),
+    "cpu": ("cpu",),
+    "cuda": ("cuda",),
+    "triton": ("cuda",),
+}
+"""Name of every backend, and the types of device whose tensors it takes."""
+
+_PREFERENCE = {"cpu": ("cpu", "reference"), "cuda": ("cuda", "triton", "reference")}
+"""Type of device to the backends that may serve it, best first."""
+
+
+class Backend(Protocol):
+    """What a backend module provides; every function writes into tensors it is given."""
+
+    def ensemble_statistics(
+        self,
+        members: list[Tensor],
+        weights: list[float],
+        temperatures: list[float],
+        reading: Reading,
+        finish: Finish,
+    ) -> None: ...
+
+    def ensemble_accumulate(
+        self,
+        member: Tensor,
+        weight: float,
+        temperature: float,
+        reading: Reading,
+        layout: StateLayout,
+        state: Tensor,
+    ) -> None: ...
+
+    def ensemble_finalize(
+        self,
+        state: Tensor,
+        n_members: int,
+        total_weight: float,
+        reading: Reading,
+        layout: StateLayout,
+        finish: Finish,
+    ) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class BackendStatus:
+    """Whether a backend can run here, and if not, why."""
+
+    name: str
+    available: bool
+    reason: str
+    """Empty when available."""
+
+
+_forced: ContextVar[str | None] = ContextVar("fastcal_backend", default=None)
+_loaded: dict[str, Backend | str] = {}
+
+
+def _load(name: str) -> Backend | str:
+    """The backend's module, or the reason why there is none."""
+    found = _loaded.get(name)
+    if found is None:
+        module = f"{__name__}.{name}"
+        try:
+            found = cast(Backend, importlib.import_module(module))
+        except ModuleNotFoundError as error:
+            missing = error.name == module
+            found = "not built into this installation" if missing else str(error)
+        except ImportError as error:
+            found = str(error)
+        _loaded[name] = found
+    return found
+
+
+def select(device: torch.device) -> Backend:
+    """The backend that serves tensors on ``device``: the forced one, else the best available.
+
+    Raises:
+        ValueError: The forced backend does not take tensors of this device, or none does.
+    """
+    forced = _forced.get()
+    if forced is not None and device.type not in _DEVICES[forced]:
+        raise ValueError(
+            f"backend {forced!r} takes tensors on {' or '.join(_DEVICES[forced])}, "
+            f"got tensors on {device.type}"
+        )
+    for name in (forced,) if forced is not None else _PREFERENCE.get(device.type, ()):
+        found = _load(name)
+        if not isinstance(found, str):
+            return found
+    raise ValueError(f"no backend takes tensors on {device.type}")
+
+
+@contextmanager
+def backend(name: str) -> Iterator[None]:
+    """Force a backend for the calls of this thread inside a with-block; blocks may be nested.
+
+    Args:
+        name: ``"reference"`` (plain PyTorch), ``"cpu"``, ``"cuda"`` or ``"triton"``.
+
+    Raises:
+        ValueError: There is no backend of that name, or it cannot run here; the message says why.
+
+    Example:
+        >>> import torch, fastcal
+        >>> with fastcal.backend("reference"):
+        ...     fastcal.ensemble_entropy([torch.zeros(1, 2, 1)])
+        tensor([[0.6931]])
+    """
+    if name not in _DEVICES:
+        raise ValueError(f"backend must be one of {tuple(_DEVICES)}, got {name!r}")
+    found = _load(name)
+    if isinstance(found, str):
+        raise ValueError(f"backend {name!r} cannot run here: {found}")
+    token = _forced.set(name)
+    try:
+        yield
+    finally:
+        _forced.reset(token)
+
+
+def status() -> list[BackendStatus]:
+    """Every backend with whether it can run here, and the reason where it cannot.
+
+    Example:
+        >>> status()[0]
+        BackendStatus(name='reference', available=True, reason='')
+    """
+    found = {name: _load(name) for name in _DEVICES}
+    return [
+        BackendStatus(name, not isinstance(it, str), it if isinstance(it, str) else "")
+        for name, it in found.items()
+    ]

@@ -1,0 +1,72 @@
+"""Files appear whole or not at all: written beside their place, then renamed into it."""
+
+from __future__ import annotations
+
+import json
+import math
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """A temporary path in the folder of ``path``, moved onto ``path`` when the block succeeds.
+
+    The temporary name keeps every suffix of ``path`` (``.nii.gz`` stays ``.nii.gz``), since
+    writers choose their format by it. When the block raises, the temporary file is removed and
+    an earlier file at ``path`` stays as it was.
+
+    Args:
+        path: Where the file belongs; its folder exists.
+
+    Yields:
+        The path to write to.
+
+    Raises:
+        OSError: The file could not be moved into place.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".tmp-{secrets.token_hex(6)}-{path.name}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write ``text`` as UTF-8, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, value: object) -> None:
+    """Write ``value`` as indented JSON, whole or not at all.
+
+    NaN and infinities become null; NumPy scalars and arrays, paths, tuples and mappings become
+    what JSON has for them.
+
+    Raises:
+        TypeError: Something in ``value`` has no JSON form.
+    """
+    write_text(path, json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
+
+
+def _plain(value: object) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    return value

@@ -1,0 +1,290 @@
+"""The passes in plain PyTorch: any device, any strides, one block of voxels at a time.
+
+The oracle of the other backends and what runs where none of them can. A block's state is
+``[planes, voxels]`` as `StateLayout` lays it out; counting lies in `reference_counting`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from fastcal.backends import reference_counting
+from fastcal.problem import Finish, Reading, StateLayout
+
+BLOCK_ELEMENTS = 1 << 20
+"""Voxels times classes worked on at once: bounds the memory, and the int64 sums of a block."""
+
+OUT_OF_RANGE = 1e-3
+"""How far outside [0, 1] a mean of probabilities may lie before its voxel is invalid."""
+
+Box = tuple[slice, ...]
+
+
+def ensemble_statistics(
+    members: list[Tensor],
+    weights: list[float],
+    temperatures: list[float],
+    reading: Reading,
+    finish: Finish,
+) -> None:
+    """One shot: every member accumulated, then finished, a block at a time."""
+    first = members[0]
+    num_classes = first.shape[reading.class_dim]
+    layout = StateLayout.for_maps(num_classes, tuple(finish.maps))
+    total_weight = 0.0
+    for weight in weights:
+        total_weight += weight
+    dtype = _real(first.dtype)
+    for group, box in _boxes(_voxel_shape(first, reading.class_dim), num_classes, finish):
+        n_voxels = math.prod(part.stop - part.start for part in box)
+        block = torch.zeros(layout.planes, n_voxels, dtype=dtype, device=first.device)
+        for member, weight, temperature in zip(members, weights, temperatures, strict=True):
+            values = _classes_first(member, box, reading.class_dim)
+            _accumulate_block(block, values, weight, temperature, reading, layout)
+        _finish_block(block, len(members), total_weight, reading, layout, finish, group, box)
+
+
+def ensemble_accumulate(
+    member: Tensor,
+    weight: float,
+    temperature: float,
+    reading: Reading,
+    layout: StateLayout,
+    state: Tensor,
+) -> None:
+    """Add one member to ``state``, ``[planes, *voxel shape]``."""
+    for _, box in _boxes(state.shape[1:], layout.num_classes, None):
+        part = state[(slice(None), *box)]
+        block = part.reshape(layout.planes, -1)
+        values = _classes_first(member, box, reading.class_dim)
+        _accumulate_block(block, values, weight, temperature, reading, layout)
+        part.copy_(block.view(part.shape))
+
+
+def ensemble_finalize(
+    state: Tensor,
+    n_members: int,
+    total_weight: float,
+    reading: Reading,
+    layout: StateLayout,
+    finish: Finish,
+) -> None:
+    """Maps and statistics of an accumulated ``state``, which stays as it is."""
+    for group, box in _boxes(state.shape[1:], layout.num_classes, finish):
+        block = state[(slice(None), *box)].reshape(layout.planes, -1)
+        _finish_block(block, n_members, total_weight, reading, layout, finish, group, box)
+
+
+def _real(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _voxel_shape(member: Tensor, class_dim: int) -> torch.Size:
+    return torch.Size((*member.shape[:class_dim], *member.shape[class_dim + 1 :]))
+
+
+def _boxes(shape: torch.Size, num_classes: int, finish: Finish | None) -> Iterator[tuple[int, Box]]:
+    """Blocks of a voxel shape, each with the row of the statistics that it is counted in."""
+    limit = max(1, BLOCK_ELEMENTS // num_classes)
+    counting = finish.counting if finish is not None else None
+    if counting is None or counting.statistics.shape[0] == 1:
+        for box in _split(tuple(shape), limit):
+            yield 0, box
+        return
+    for group in range(shape[0]):
+        for box in _split(tuple(shape[1:]), limit):
+            yield group, (slice(group, group + 1), *box)
+
+
+def _split(shape: tuple[int, ...], limit: int) -> Iterator[Box]:
+    if 0 in shape:
+        return
+    if not shape:
+        yield ()
+        return
+    inner = math.prod(shape[1:])
+    step = max(1, limit // inner)
+    for start in range(0, shape[0], step):
+        outer = slice(start, min(start + step, shape[0]))
+        if inner <= limit:
+            yield (outer, *(slice(0, extent) for extent in shape[1:]))
+        else:
+            for box in _split(shape[1:], limit):
+                yield (outer, *box)
+
+
+def _classes_first(tensor: Tensor, box: Box, class_dim: int) -> Tensor:
+    """The box of a tensor with a class axis, as ``[C, voxels]``."""
+    part = tensor[(*box[:class_dim], slice(None), *box[class_dim:])]
+    return part.movedim(class_dim, 0).reshape(tensor.shape[class_dim], -1)
+
+
+def _accumulate_block(
+    block: Tensor,
+    values: Tensor,
+    weight: float,
+    temperature: float,
+    reading: Reading,
+    layout: StateLayout,
+) -> None:
+    logits, probabilities = _read(values.to(block.dtype), temperature, reading)
+    num_classes = layout.num_classes
+    summed = logits if reading.space == "logit" else probabilities
+    assert summed is not None
+    block[:num_classes] += weight * summed
+    if layout.entropy:
+        block[layout.entropy_plane] += weight * _member_entropy(logits, probabilities, reading)
+    if layout.square:
+        block[layout.square_plane :][:num_classes] += weight * (probabilities * probabilities)
+    if layout.votes:
+        votes = block[layout.votes_plane :][:num_classes]
+        if reading.multilabel:
+            votes += probabilities > 0.5
+        else:
+            winner = probabilities.argmax(0, keepdim=True)
+            votes.scatter_add_(0, winner, torch.ones_like(winner, dtype=votes.dtype))
+
+
+def _read(values: Tensor, temperature: float, reading: Reading) -> tuple[Tensor | None, Tensor]:
+    """A member's logits over its temperature (None where they are not needed), and activated."""
+    softmax = reading.activation == "softmax" and not reading.multilabel
+    if not reading.from_logits:
+        if temperature == 1.0 and reading.space == "prob":
+            return None, values
+        probabilities = values.clamp_min(0)
+        logits = probabilities.log()
+        if not softmax:
+            logits = logits - (1 - probabilities).log()
+        if temperature == 1.0:
+            return logits, values
+        logits = logits / temperature
+        return logits, _activate(logits, softmax)
+    logits = values if temperature == 1.0 else values / temperature
+    if not softmax:
+        # A sigmoid would turn an infinite logit into a plausible 1.
+        logits = logits.masked_fill(logits == math.inf, math.nan)
+    return logits, _activate(logits, softmax)
+
+
+def _activate(logits: Tensor, softmax: bool) -> Tensor:
+    return logits.softmax(0) if softmax else logits.sigmoid()
+
+
+def _member_entropy(logits: Tensor | None, probabilities: Tensor, reading: Reading) -> Tensor:
+    if logits is None or reading.activation != "softmax" or reading.multilabel:
+        if reading.multilabel and logits is not None:
+            return _bernoulli_entropy_of_logits(logits).sum(0)
+        return _entropy(probabilities.clamp_min(0), reading.multilabel)
+    centred = logits - logits.amax(0)
+    weights = centred.exp()
+    total = weights.sum(0)
+    moment = torch.where(centred == -math.inf, 0, weights * centred).sum(0)
+    return total.log() - moment / total
+
+
+def _bernoulli_entropy_of_logits(logits: Tensor) -> Tensor:
+    size = logits.abs()
+    tail = torch.where(size == math.inf, 0, size * (-size).sigmoid())
+    return torch.log1p((-size).exp()) + tail
+
+
+def _entropy(p: Tensor, multilabel: bool) -> Tensor:
+    entropy = -torch.xlogy(p, p).sum(0)
+    if multilabel:
+        q = (1 - p).clamp_min(0)
+        entropy = entropy - torch.xlogy(q, q).sum(0)
+    return entropy
+
+
+def _finish_block(
+    block: Tensor,
+    n_members: int,
+    total_weight: float,
+    reading: Reading,
+    layout: StateLayout,
+    finish: Finish,
+    group: int,
+    box: Box,
+) -> None:
+    num_classes = layout.num_classes
+    inverse = 1.0 / total_weight
+    raw = block[:num_classes] * inverse
+    if reading.space == "logit":
+        raw = _activate(raw, reading.activation == "softmax" and not reading.multilabel)
+    finite = raw.isfinite().all(0)
+    out_of_range = torch.zeros_like(finite)
+    if not reading.from_logits:
+        inside = (raw >= -OUT_OF_RANGE) & (raw <= 1 + OUT_OF_RANGE)
+        out_of_range = finite & ~inside.all(0)
+    p = raw.clamp_min(0)
+    if finish.normalise:
+        p = p / reference_counting.class_sum(p)
+        finite &= p.isfinite().all(0)
+    valid = finite & ~out_of_range
+    spread = _spread(block, raw, n_members, inverse, reading, layout)
+    _write_maps(p, valid, spread, reading, finish, box)
+    if finish.counting is not None:
+        reference_counting.count(
+            p, valid, out_of_range, reading, finish.normalise, finish.counting, group, box
+        )
+
+
+def _spread(
+    block: Tensor,
+    raw: Tensor,
+    n_members: int,
+    inverse: float,
+    reading: Reading,
+    layout: StateLayout,
+) -> dict[str, Tensor]:
+    """The maps that need more of the state than the mean."""
+    maps: dict[str, Tensor] = {}
+    if layout.entropy:
+        maps["expected_entropy"] = block[layout.entropy_plane] * inverse
+    if layout.square:
+        square = block[layout.square_plane :][: layout.num_classes] * inverse
+        maps["variance"] = (square - raw * raw).clamp_min(0).mean(0)
+    if layout.votes:
+        votes = block[layout.votes_plane :][: layout.num_classes]
+        if reading.multilabel:
+            maps["disagreement"] = torch.minimum(votes, n_members - votes).mean(0) / n_members
+        else:
+            maps["disagreement"] = 1 - votes.amax(0) / n_members
+    return maps
+
+
+def _write_maps(
+    p: Tensor,
+    valid: Tensor,
+    spread: dict[str, Tensor],
+    reading: Reading,
+    finish: Finish,
+    box: Box,
+) -> None:
+    wanted = finish.maps
+    values = dict(spread)
+    if {"entropy", "mutual_information"} & wanted.keys():
+        values["entropy"] = _entropy(p, reading.multilabel)
+    if "mutual_information" in wanted:
+        information = values["entropy"] - values["expected_entropy"]
+        values["mutual_information"] = information.clamp_min(0)
+    if "mean" in wanted:
+        values["mean"] = p
+    if "confidence" in wanted:
+        values["confidence"] = torch.maximum(p, 1 - p) if reading.multilabel else p.amax(0)
+    if "label" in wanted:
+        values["label"] = (p > 0.5).long() if reading.multilabel else p.argmax(0)
+    for name, target in wanted.items():
+        with_classes = name == "mean" or (reading.multilabel and name in ("label", "confidence"))
+        missing = -1 if name == "label" else math.nan
+        value = values[name].masked_fill(~valid, missing)
+        if with_classes:
+            part = target[(*box[: reading.class_dim], slice(None), *box[reading.class_dim :])]
+            part = part.movedim(reading.class_dim, 0)
+        else:
+            part = target[box]
+        part.copy_(value.view(part.shape))

@@ -1,0 +1,542 @@
+"""Exact calibration statistics: integers that add up, and the metrics read from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastcal import bins, calibration_file, calibration_values, ops
+from fastcal.arrays import Array, real_dtype, to_tensor
+from fastcal.calibration_state import CalibrationState
+from fastcal.calibration_values import NORMS, Floats, Integers, Norm
+from fastcal.errors import DataError
+from fastcal.members import check_member
+from fastcal.problem import CALIBRATIONS, StatisticsLayout
+from fastcal.targets import CaseId, Targets, check_nan_policy, read_targets
+
+Mode = Literal["both", "top-label", "classwise"]
+Reduction = Literal["pooled", "case"]
+Kind = Literal["top-label", "positive"]
+
+_SMALLEST = {torch.float32: 2.0**-126, torch.float64: 2.0**-1022}
+
+
+@dataclass(frozen=True, slots=True)
+class Reliability:
+    """One reliability diagram; arrays over the bins, NaN for the means of an empty bin."""
+
+    edges: Floats
+    """``[n_bins + 1]``"""
+    count: Integers
+    """``[n_bins]``"""
+    mean_confidence: Floats
+    """``[n_bins]``, mean confidence (or probability of the class) in the bin."""
+    accuracy: Floats
+    """``[n_bins]``, share of hits (or of the class) in the bin."""
+
+
+NOTHING_COUNTED = (None, None, None, None, False, "both", 0.0, None)
+"""What an op takes in place of `OpenCount.arguments` where there is no target."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenCount:
+    """Statistics that a call is counting."""
+
+    statistics: CalibrationStatistics
+    arguments: tuple[Any, ...]
+    """The last arguments of an op: target, mask, ..., the rows to add to."""
+    targets: Targets
+    nan_policy: str
+    source: str
+
+    def close(self) -> CalibrationStatistics:
+        """Check what was counted, and merge it.
+
+        Raises:
+            ValueError: Bad data were counted (CPU tensors; otherwise at the first read).
+        """
+        rows = self.arguments[-1]
+        self.statistics._state.take(rows, self.targets, self.nan_policy, self.source)
+        return self.statistics
+
+
+class CalibrationStatistics:
+    """Calibration of probabilities over any number of volumes, in a state of a few kilobytes.
+
+    The state is integers (sums of probabilities in steps of 2^-40): the same bits whatever the
+    number of threads, the chunking, or the order of updates and merges.
+
+    Bad data are errors, and leave the state as it was: on the CPU at the end of the call that
+    brings them, for CUDA tensors (and under ``torch.compile``) when a statistic is next read, so
+    that no call waits for the device.
+
+    Args:
+        num_classes: C. With 1 the data are binary: the probability of the positive class against
+            a target of 0 and 1.
+        n_bins: Bins of equal width over [0, 1].
+        closed: ``"right"``: bins (lo, hi], the first closed at 0. ``"left"``: [lo, hi), the last
+            closed at 1.
+        mode: Which bins are kept: ``"top-label"`` (confidence against correctness), ``"classwise"``
+            (each class's probability against its presence), or ``"both"``.
+        multilabel: Every class is a Bernoulli of its own: targets have the shape of the
+            probabilities, labels are p > 0.5, top-label bins and accuracy pool all classes, Brier
+            score and NLL are summed over classes.
+        eps: Lower clip of the probability inside the NLL, never below the smallest normal number
+            of the accumulation type, which is the default.
+
+    Raises:
+        TypeError, ValueError: An argument is not one of these.
+
+    Example:
+        >>> import torch
+        >>> statistics = CalibrationStatistics(num_classes=3, n_bins=3)
+        >>> probs = torch.tensor(
+        ...     [[0.25, 0.20, 0.55], [0.55, 0.05, 0.40], [0.10, 0.30, 0.60], [0.90, 0.05, 0.05]]
+        ... )
+        >>> statistics.update(probs, torch.tensor([0, 1, 2, 0]))
+        >>> round(statistics.ece(), 6), round(statistics.ece("max"), 4)
+        (0.2, 0.2333)
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        n_bins: int = 15,
+        closed: bins.Closed = "right",
+        mode: Mode = "both",
+        *,
+        multilabel: bool = False,
+        eps: float | None = None,
+    ) -> None:
+        if not isinstance(num_classes, int) or isinstance(num_classes, bool):
+            raise TypeError(f"num_classes must be an int, got {type(num_classes).__name__}")
+        if num_classes < 1:
+            raise ValueError(f"num_classes must be positive, got {num_classes}")
+        bins.check_bins(n_bins, closed)
+        if mode not in CALIBRATIONS:
+            raise ValueError(f"mode must be one of {CALIBRATIONS}, got {mode!r}")
+        if eps is not None and not 0 < eps < 1:
+            raise ValueError(f"eps must lie between 0 and 1, got {eps}")
+        self.num_classes = num_classes
+        self.n_bins = n_bins
+        self.closed = closed
+        self.mode = mode
+        self.multilabel = multilabel or num_classes == 1
+        self.eps = eps
+        layout = StatisticsLayout(num_classes, n_bins, mode)
+        self._state = CalibrationState(layout, self.multilabel)
+
+    def update(
+        self,
+        probs: Array,
+        target: Array,
+        *,
+        mask: Array | None = None,
+        ignore_index: int | None = None,
+        case_id: CaseId | Sequence[CaseId] | None = None,
+        class_dim: int = 1,
+        normalise: bool = False,
+        nan_policy: str = "raise",
+    ) -> None:
+        """Count one batch of probabilities.
+
+        Args:
+            probs: ``[B, C, *S]``, probabilities, never logits; float16, bfloat16, float32 or
+                float64. Binary data may leave out the class axis.
+            target: ``[B, *S]``, integers in [0, C); ``[B, C, *S]`` of 0 and 1 when multilabel.
+            mask: bool ``[B, *S]``, True keeps.
+            ignore_index: Target value that is left out.
+            case_id: One id a batch item (a string or an integer, kept as a string); equal ids
+                add up. Needed for ``reduction="case"``.
+            class_dim: Axis of the classes in ``probs``.
+            normalise: Divide each voxel's probabilities by their sum first.
+            nan_policy: ``"raise"``, or ``"omit"`` to leave out and count invalid voxels.
+
+        Raises:
+            TypeError, ValueError: Shapes, types or devices do not fit; targets outside [0, C);
+                with ``nan_policy="raise"``, voxels without valid probabilities.
+        """
+        values = to_tensor(probs, "probs")
+        check_nan_policy(nan_policy)
+        if self.num_classes == 1 and _lacks_classes(values, target, class_dim):
+            values, class_dim = values.unsqueeze(-1), values.dim()
+        real = real_dtype(values, "probs")
+        axis = check_member(values, class_dim, "probs")
+        if values.shape[axis] != self.num_classes:
+            raise ValueError(
+                f"probs must have {self.num_classes} classes along axis {axis}, "
+                f"got shape {tuple(values.shape)}"
+            )
+        if normalise and self.multilabel:
+            raise ValueError("normalise=True is not defined for binary or multilabel data")
+        targets = read_targets(
+            target,
+            mask,
+            ignore_index,
+            case_id,
+            values.shape,
+            values.device,
+            axis,
+            self.multilabel,
+        )
+        count = self.open_count(targets, values.device, real, nan_policy, "probs")
+        ops.ensemble_statistics(
+            [values],
+            [1.0],
+            [1.0],
+            axis,
+            False,
+            "softmax",
+            self.multilabel,
+            "prob",
+            [],
+            [],
+            normalise,
+            *count.arguments,
+        )
+        count.close()
+
+    def open_count(
+        self,
+        targets: Targets,
+        device: torch.device,
+        real: torch.dtype,
+        nan_policy: str,
+        source: str,
+    ) -> OpenCount:
+        """Integers for an op to add to (for the ensemble functions).
+
+        Args:
+            targets: Checked.
+            device: Of the predictions.
+            real: Their accumulation type.
+            nan_policy: ``"raise"`` or ``"omit"``, checked.
+            source: The argument to blame for invalid voxels.
+        """
+        rows = self._state.open_rows(targets, device, nan_policy, source)
+        smallest = _SMALLEST[real]
+        arguments = (
+            targets.target,
+            targets.mask,
+            targets.ignore_index,
+            bins.thresholds(self.n_bins, real),
+            self.closed == "left",
+            self.mode,
+            smallest if self.eps is None else max(self.eps, smallest),
+            rows,
+        )
+        return OpenCount(self, arguments, targets, nan_policy, source)
+
+    @property
+    def n_voxels(self) -> int:
+        """Voxels counted."""
+        return self._count(StatisticsLayout.N_VOXELS)
+
+    @property
+    def n_invalid(self) -> int:
+        """Voxels left out for want of valid probabilities (``nan_policy="omit"``)."""
+        return self._count(StatisticsLayout.N_INVALID)
+
+    @property
+    def n_clipped(self) -> int:
+        """Probabilities of the target that were below ``eps`` and clipped in the NLL."""
+        return self._count(StatisticsLayout.N_CLIPPED)
+
+    @property
+    def case_ids(self) -> tuple[str, ...]:
+        """Every case seen, in the order of first appearance."""
+        return self._state.case_ids
+
+    @property
+    def predicted(self) -> Integers:
+        """Voxels predicted as each class, ``[C]``."""
+        return self._state.total[self._state.layout.predicted].copy()
+
+    @property
+    def reference(self) -> Integers:
+        """Voxels whose target is each class, ``[C]``."""
+        return self._state.total[self._state.layout.reference].copy()
+
+    @property
+    def true_positive(self) -> Integers:
+        """Voxels of each class that are predicted as it, ``[C]``."""
+        return self._state.total[self._state.layout.true_positive].copy()
+
+    def _count(self, word: int) -> int:
+        return int(self._state.total[word])
+
+    def ece(
+        self, norm: Norm = "l1", reduction: Reduction = "pooled", *, kind: Kind | None = None
+    ) -> float:
+        """Expected calibration error over the bins.
+
+        With D_b of N samples in bin b: ``l1`` is ``sum_b D_b / N |acc_b - conf_b|`` (Naeini et
+        al., AAAI 2015; Guo et al., ICML 2017), ``l2`` its root-mean-square form, ``max`` the
+        largest gap (MCE). Empty bins add nothing; nothing counted gives NaN.
+
+        Args:
+            norm: ``"l1"``, ``"l2"`` or ``"max"``.
+            reduction: ``"pooled"`` over all voxels, or ``"case"``, the mean over cases.
+            kind: ``"top-label"``, confidence against correctness, the default for more than one
+                class; ``"positive"``, the probability of the positive class against the target,
+                the default for binary data and defined for them alone.
+
+        Raises:
+            ValueError: The bins needed were not kept, or no case ids were given.
+        """
+        _check_norm(norm)
+        if kind is None:
+            kind = "positive" if self.num_classes == 1 and self.mode != "top-label" else "top-label"
+        rows = self._rows(reduction)
+        error = calibration_values.calibration_error(self._bins(rows, kind), norm)
+        return float(_reduced(error, reduction))
+
+    def classwise_ece(self, norm: Norm = "l1", reduction: Reduction = "pooled") -> Floats:
+        """Calibration error of each class's probability against its presence, ``[C]``.
+
+        One-vs-rest; the static calibration error (Nixon et al., CVPRW 2019) is its mean. See
+        `ece` for the norms and for what is raised.
+        """
+        _check_norm(norm)
+        rows = self._rows(reduction)
+        self._need("classwise", "top-label")
+        bins_ = calibration_values.classwise_bins(rows, self._state.layout)
+        return _reduced(calibration_values.calibration_error(bins_, norm), reduction)
+
+    def brier(self, reduction: Reduction = "pooled") -> float:
+        """Brier score: squared error summed over classes, mean over voxels; in [0, 2] for
+        normalised probabilities, in [0, C] otherwise."""
+        rows = self._rows(reduction)
+        return float(_reduced(calibration_values.brier(rows, self._state.layout), reduction))
+
+    def nll(self, reduction: Reduction = "pooled") -> float:
+        """Negative log-likelihood in nats, ``-ln max(p_target, eps)``, mean over voxels."""
+        rows = self._rows(reduction)
+        return float(_reduced(calibration_values.nll(rows, self._state.layout), reduction))
+
+    def accuracy(self, reduction: Reduction = "pooled") -> float:
+        """Share of voxels (of voxels and classes when multilabel) labelled as the target."""
+        decisions = self.num_classes if self.multilabel else 1
+        rows = self._rows(reduction)
+        values = calibration_values.accuracy(rows, self._state.layout, decisions)
+        return float(_reduced(values, reduction))
+
+    def dice(self, reduction: Reduction = "pooled") -> Floats:
+        """Dice coefficient of each class, ``[C]``; NaN where neither target nor prediction has it.
+
+        With ``reduction="case"`` such cases are left out of the class's mean.
+        """
+        rows = self._rows(reduction)
+        return _reduced(calibration_values.dice(rows, self._state.layout), reduction)
+
+    def reliability(self, class_index: int | None = None) -> Reliability:
+        """The reliability diagram, pooled: top-label (positive class for binary data), or of one
+        class.
+
+        Raises:
+            ValueError: There is no such class, or the bins needed were not kept.
+        """
+        total = self._state.total
+        if class_index is None:
+            positive = self.num_classes == 1 and self.mode != "top-label"
+            found = self._bins(total, "positive" if positive else "top-label")
+        else:
+            if not 0 <= class_index < self.num_classes:
+                raise ValueError(
+                    f"class_index must be in [0, {self.num_classes}), got {class_index}"
+                )
+            self._need("classwise", "top-label")
+            found = calibration_values.classwise_bins(total, self._state.layout)[class_index]
+        count, hits, whole, fraction = found.T
+        return Reliability(
+            edges=bins.edges(self.n_bins),
+            count=count.copy(),
+            mean_confidence=calibration_values.mean_of_sum(whole, fraction, count),
+            accuracy=calibration_values.ratio(hits, count),
+        )
+
+    def _rows(self, reduction: str) -> Integers:
+        """``[W]`` pooled, ``[n_cases, W]`` by case."""
+        if reduction == "pooled":
+            return self._state.total
+        if reduction != "case":
+            raise ValueError(f"reduction must be 'pooled' or 'case', got {reduction!r}")
+        rows = self._state.case_rows
+        if len(rows) == 0:
+            raise ValueError("reduction='case' needs case ids: pass case_id with every update")
+        return rows
+
+    def _bins(self, rows: Integers, kind: str) -> Integers:
+        if kind == "positive":
+            if self.num_classes != 1:
+                raise ValueError(f"kind='positive' is for 1 class, got {self.num_classes}")
+            self._need("classwise", "top-label")
+            return calibration_values.classwise_bins(rows, self._state.layout)[..., 0, :, :]
+        if kind != "top-label":
+            raise ValueError(f"kind must be 'top-label' or 'positive', got {kind!r}")
+        self._need("top-label", "classwise")
+        return calibration_values.top_label_bins(rows, self._state.layout)
+
+    def _need(self, what: str, missing_in: str) -> None:
+        if self.mode == missing_in:
+            raise ValueError(f"{what} bins were not kept: mode is {self.mode!r}")
+
+    def case(self, case_id: CaseId) -> CalibrationStatistics:
+        """The statistics of one case alone.
+
+        Raises:
+            ValueError: There is no such case.
+        """
+        if str(case_id) not in self.case_ids:
+            raise ValueError(f"case_id {case_id!r} was never given")
+        row = self._state.case_row(str(case_id))
+        alone = self._empty()
+        alone._state.add(row[None], (str(case_id),))
+        return alone
+
+    def merge(self, other: CalibrationStatistics) -> None:
+        """Add everything ``other`` has counted, in place; rows of equal case ids add up.
+
+        Raises:
+            TypeError: ``other`` is something else.
+            ValueError: ``other`` has other classes, bins, mode or eps.
+        """
+        if not isinstance(other, CalibrationStatistics):
+            raise TypeError(f"other must be CalibrationStatistics, got {type(other).__name__}")
+        mine, theirs = self._settings(), other._settings()
+        different = [name for name in mine if mine[name] != theirs[name]]
+        if different:
+            name = different[0]
+            raise ValueError(
+                f"statistics differ in {name}: {mine[name]!r} here, {theirs[name]!r} in the other"
+            )
+        self._state.merge(other._state)
+
+    def __add__(self, other: CalibrationStatistics) -> CalibrationStatistics:
+        if not isinstance(other, CalibrationStatistics):
+            return NotImplemented
+        both = self._empty()
+        both.merge(self)
+        both.merge(other)
+        return both
+
+    def __eq__(self, other: object) -> bool:
+        """Equal settings and integers, the cases in any order."""
+        if not isinstance(other, CalibrationStatistics):
+            return NotImplemented
+        mine, theirs = self._state, other._state
+        return (
+            self._settings() == other._settings()
+            and np.array_equal(mine.total, theirs.total)
+            and set(mine.case_ids) == set(theirs.case_ids)
+            and all(np.array_equal(mine.case_row(i), theirs.case_row(i)) for i in mine.case_ids)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        settings = ", ".join(f"{name}={value!r}" for name, value in self._settings().items())
+        return f"CalibrationStatistics({settings})"
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "num_classes": self.num_classes,
+            "n_bins": self.n_bins,
+            "closed": self.closed,
+            "mode": self.mode,
+            "multilabel": self.multilabel,
+            "eps": self.eps,
+        }
+
+    def _empty(self) -> CalibrationStatistics:
+        return CalibrationStatistics(**self._settings())
+
+    def reset(self) -> None:
+        """Forget everything counted, bad data that wait for a read included."""
+        self._state = CalibrationState(self._state.layout, self.multilabel)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Settings and integers as plain values and int64 tensors, for ``torch.save``."""
+        return {
+            "settings": self._settings(),
+            "total": torch.from_numpy(self._state.total.copy()),
+            "case_ids": list(self.case_ids),
+            "case_rows": torch.from_numpy(self._state.case_rows.copy()),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Hold what `state_dict` gave instead of what was counted so far.
+
+        Raises:
+            ValueError: The state has other settings, or rows that do not fit them.
+        """
+        missing = {"settings", "total", "case_ids", "case_rows"} - state.keys()
+        if missing:
+            raise ValueError(f"state lacks {sorted(missing)}")
+        settings = dict(state["settings"])
+        if settings != self._settings():
+            raise ValueError(f"state has settings {settings}, expected {self._settings()}")
+        total, case_rows = np.asarray(state["total"]), np.asarray(state["case_rows"])
+        case_ids = [str(name) for name in state["case_ids"]]
+        words = self._state.layout.words
+        fits = total.shape == (words,) and case_rows.shape == (len(case_ids), words)
+        if not fits or total.dtype != np.int64 or case_rows.dtype != np.int64:
+            raise ValueError(
+                f"state must have int64 rows of {words} words, got total {total.shape} and "
+                f"{case_rows.shape} for {len(case_ids)} cases"
+            )
+        if len(set(case_ids)) < len(case_ids):
+            raise ValueError("state repeats a case id")
+        self._state.replace(total, case_rows, case_ids)
+
+    def save(self, path: str | Path) -> None:
+        """Write the state to ``.npz`` or ``.json``, whole or not at all.
+
+        Raises:
+            ValueError: The suffix is neither.
+            OSError: The file cannot be written.
+        """
+        state = {
+            "total": self._state.total,
+            "case_rows": self._state.case_rows,
+            "case_ids": self.case_ids,
+        }
+        calibration_file.write(Path(path), self._settings(), state)
+
+    @classmethod
+    def load(cls, path: str | Path) -> CalibrationStatistics:
+        """The statistics that `save` wrote.
+
+        Raises:
+            DataError: The file is damaged or is something else.
+            FileNotFoundError: There is no such file.
+        """
+        settings, state = calibration_file.read(Path(path))
+        try:
+            loaded = cls(**settings)
+            loaded.load_state_dict({"settings": settings, **state})
+        except (TypeError, ValueError) as error:
+            raise DataError(path, str(error)) from error
+        return loaded
+
+
+def _lacks_classes(values: Tensor, target: Array, class_dim: int) -> bool:
+    if values.shape != getattr(target, "shape", None):
+        return False
+    return class_dim >= values.dim() or values.shape[class_dim] != 1
+
+
+def _check_norm(norm: str) -> None:
+    if norm not in NORMS:
+        raise ValueError(f"norm must be one of {NORMS}, got {norm!r}")
+
+
+def _reduced(values: Floats, reduction: str) -> Floats:
+    return calibration_values.mean_over_cases(values) if reduction == "case" else values

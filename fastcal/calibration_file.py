@@ -1,0 +1,86 @@
+"""Calibration statistics as plain data and as files; no pickle anywhere."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastcal.atomic import atomic_path, write_json
+from fastcal.errors import DataError
+
+_FORMAT = "fastcal calibration statistics"
+_VERSION = 1
+_ARRAYS = ("total", "case_rows")
+
+
+def write(path: Path, settings: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+    """Write settings and integers to ``.json`` or ``.npz``, whole or not at all.
+
+    Raises:
+        ValueError: The suffix is neither.
+    """
+    header = {"format": _FORMAT, "version": _VERSION, "settings": dict(settings)}
+    suffix = _suffix(path)
+    case_ids = list(state["case_ids"])
+    if suffix == ".json":
+        cases = dict(zip(case_ids, state["case_rows"].tolist(), strict=True))
+        write_json(path, {**header, "total": state["total"].tolist(), "cases": cases})
+        return
+    with atomic_path(path) as temporary:
+        np.savez(
+            temporary,
+            header=np.array(json.dumps(header)),
+            total=state["total"],
+            case_rows=state["case_rows"],
+            case_ids=np.array(case_ids, dtype=np.str_),
+        )
+
+
+def read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Settings and integers of a file that `write` wrote.
+
+    Raises:
+        DataError: The file is damaged or is something else.
+        FileNotFoundError: There is no such file.
+    """
+    try:
+        header, state = _read_json(path) if _suffix(path) == ".json" else _read_npz(path)
+        if header.get("format") != _FORMAT:
+            raise DataError(path, f"not a file of {_FORMAT}")
+        if header.get("version") != _VERSION:
+            raise DataError(
+                path, f"version {header.get('version')!r} is not known, only {_VERSION}"
+            )
+        return dict(header["settings"]), state
+    except (DataError, FileNotFoundError):
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(path, f"not readable as {_FORMAT} ({error})") from error
+
+
+def _suffix(path: Path) -> str:
+    if path.suffix not in (".json", ".npz"):
+        raise ValueError(f"path must end in .json or .npz, got {path}")
+    return path.suffix
+
+
+def _read_json(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if content.get("format") != _FORMAT:
+        return content, {}
+    total = np.array(content["total"], dtype=np.int64)
+    rows = np.array(list(content["cases"].values()), dtype=np.int64).reshape(-1, total.size)
+    return content, {"total": total, "case_rows": rows, "case_ids": list(content["cases"])}
+
+
+def _read_npz(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    with np.load(path, allow_pickle=False) as content:
+        header = json.loads(str(content["header"]))
+        state: dict[str, Any] = {name: content[name] for name in _ARRAYS}
+        state["case_ids"] = content["case_ids"].tolist()
+    return header, state

@@ -1,0 +1,189 @@
+"""The integers behind `CalibrationStatistics`: one pooled row, and one row a case."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastcal import calibration_values
+from fastcal.calibration_values import Integers
+from fastcal.problem import StatisticsLayout
+from fastcal.targets import Targets
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """Counts of a call whose values have not been looked at."""
+
+    rows: Tensor
+    case_ids: tuple[str, ...] | None
+    nan_policy: str
+    source: str
+
+
+class CalibrationState:
+    """Rows of one layout, added to by calls and merges; order never shows in the integers.
+
+    Args:
+        layout: Of every row.
+        multilabel: Targets are 0 or 1 (for the messages).
+    """
+
+    def __init__(self, layout: StatisticsLayout, multilabel: bool) -> None:
+        self.layout = layout
+        self.multilabel = multilabel
+        self._total: Integers | None = None
+        self._positions: dict[str, int] = {}
+        self._case_rows: Integers | None = None
+        self._pending: list[_Pending] = []
+        self._warned = False
+
+    @property
+    def total(self) -> Integers:
+        """The pooled row ``[W]``, after everything still on a device was checked and merged."""
+        while self._pending:
+            self._settle(self._pending[0], None)
+            del self._pending[0]
+        if self._total is None:
+            self._total = np.zeros(self.layout.words, np.int64)
+        return self._total
+
+    @property
+    def case_rows(self) -> Integers:
+        """``[n_cases, W]`` in the order of `case_ids`."""
+        if self._pending:
+            _ = self.total
+        if self._case_rows is None:
+            return np.zeros((0, self.layout.words), np.int64)
+        return self._case_rows[: len(self._positions)]
+
+    @property
+    def case_ids(self) -> tuple[str, ...]:
+        """In the order of their first appearance."""
+        if self._pending:
+            _ = self.total
+        return tuple(self._positions)
+
+    def case_row(self, case_id: str) -> Integers:
+        """``[W]``; KeyError where the case is unknown."""
+        row: Integers = self.case_rows[self._positions[case_id]]
+        return row
+
+    def open_rows(
+        self, targets: Targets, device: torch.device, nan_policy: str, source: str
+    ) -> Tensor:
+        """Integers for an op to add to: fresh, or those of an earlier call still on the device."""
+        if targets.case_ids is None and device.type != "cpu" and self._pending:
+            last = self._pending[-1]
+            same = last.case_ids is None and last.nan_policy == nan_policy
+            if same and last.rows.device == device and last.source == source:
+                return last.rows
+        return torch.zeros(targets.n_rows, self.layout.words, dtype=torch.int64, device=device)
+
+    def take(self, rows: Tensor, targets: Targets, nan_policy: str, source: str) -> None:
+        """Check and merge counted rows; later, where reading them would wait or not trace.
+
+        Raises:
+            ValueError: The rows count bad data; nothing was merged.
+        """
+        if self._pending and self._pending[-1].rows is rows:
+            return
+        pending = _Pending(rows, targets.case_ids, nan_policy, source)
+        if rows.device.type != "cpu" or torch.compiler.is_compiling():
+            self._pending.append(pending)
+        else:
+            self._settle(pending, targets)
+
+    def add(self, rows: Integers, case_ids: Sequence[str] | None) -> None:
+        """Add rows ``[G, W]`` to the pooled row, and to the rows of their cases."""
+        total = rows.sum(0) if self._total is None else self._total + rows.sum(0)
+        self._total = calibration_values.carried(total, self.layout)
+        if case_ids is not None:
+            self._add_cases(rows, case_ids)
+
+    def merge(self, other: CalibrationState) -> None:
+        """Add everything that ``other`` holds."""
+        mine, total = self.total, other.total
+        self._total = calibration_values.carried(mine + total, self.layout)
+        if other.case_ids:
+            self._add_cases(other.case_rows, other.case_ids)
+
+    def replace(self, total: Integers, case_rows: Integers, case_ids: Sequence[str]) -> None:
+        """Forget everything, pending calls too, and hold these rows instead."""
+        self._pending.clear()
+        self._total = total.copy()
+        self._positions = {name: position for position, name in enumerate(case_ids)}
+        self._case_rows = case_rows.copy()
+
+    def _add_cases(self, rows: Integers, case_ids: Sequence[str]) -> None:
+        positions = self._positions
+        at = np.array([positions.setdefault(name, len(positions)) for name in case_ids], np.intp)
+        kept = self._case_rows
+        if kept is None or len(positions) > len(kept):
+            capacity = max(len(positions), 0 if kept is None else 2 * len(kept))
+            grown = np.zeros((capacity, self.layout.words), np.int64)
+            if kept is not None:
+                grown[: len(kept)] = kept
+            kept = self._case_rows = grown
+        np.add.at(kept, at, rows)
+        kept[at] = calibration_values.carried(kept[at], self.layout)
+
+    def _settle(self, pending: _Pending, targets: Targets | None) -> None:
+        rows = pending.rows.cpu().numpy()
+        if rows[:, StatisticsLayout.N_INVALID : StatisticsLayout.HEADER].any():
+            self._examine(rows.sum(0), pending, targets)
+        self.add(rows, pending.case_ids)
+
+    def _examine(self, total: Integers, pending: _Pending, targets: Targets | None) -> None:
+        """Raise for bad data; warn, once, for probabilities that do not sum to 1."""
+        layout = StatisticsLayout
+        if total[layout.N_BAD_TARGET]:
+            raise ValueError(self._bad_target_message(total, targets))
+        n_invalid = int(total[layout.N_INVALID])
+        if n_invalid and pending.nan_policy == "raise":
+            n_outside = int(total[layout.N_OUT_OF_RANGE])
+            raise ValueError(_invalid_message(n_invalid, n_outside, pending.source))
+        n_unnormalised = int(total[layout.N_UNNORMALISED])
+        if n_unnormalised and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"the probabilities of {_voxels(n_unnormalised)} do not sum to 1 within 1e-3; they "
+                "are used as they are (normalise=True divides by the sum)",
+                stacklevel=5,
+            )
+
+    def _bad_target_message(self, total: Integers, targets: Targets | None) -> str:
+        top = 2 if self.multilabel else self.layout.num_classes
+        n_bad = int(total[StatisticsLayout.N_BAD_TARGET])
+        values = [] if targets is None else targets.values_outside(top)
+        if values:
+            found = ", ".join(str(value) for value in values[:5]) + ", ..." * (len(values) > 5)
+        else:
+            mean = int(total[StatisticsLayout.BAD_TARGET_SUM]) / n_bad
+            found = f"{mean:g}" if n_bad == 1 else f"{mean:g} on average"
+        return (
+            f"target is outside [0, {top}) and not ignore_index at {_voxels(n_bad)}: found {found}"
+        )
+
+
+def _invalid_message(n_invalid: int, n_outside: int, source: str) -> str:
+    message = f"{source} gives no valid probabilities at {_voxels(n_invalid)}"
+    if n_outside:
+        remedy = (
+            "update() takes probabilities, not logits"
+            if source == "probs"
+            else "for logits pass from_logits=True"
+        )
+        message += f"; probabilities lie outside [0, 1] at {_voxels(n_outside)}: {remedy}"
+    if n_invalid > n_outside:
+        message += f"; NaN, +inf or -inf in all classes at {_voxels(n_invalid - n_outside)}"
+    return message + " (nan_policy='omit' leaves such voxels out)"
+
+
+def _voxels(n: int) -> str:
+    return f"{n} voxel" if n == 1 else f"{n} voxels"

@@ -1,0 +1,28 @@
+"""Errors that fastcal raises beside ``TypeError`` and ``ValueError``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class DataError(ValueError):
+    """A file or folder does not hold what was expected of it.
+
+    ``str(error)`` is one line that begins with the path, so that a command can print it as it is.
+
+    Args:
+        path: The file or folder.
+        problem: What is wrong with it; line breaks become spaces.
+
+    Example:
+        >>> str(DataError("labels/case_1.nii.gz", "truncated gzip stream"))
+        'labels/case_1.nii.gz: truncated gzip stream'
+    """
+
+    def __init__(self, path: str | Path, problem: str) -> None:
+        self.path = Path(path)
+        self.problem = " ".join(problem.split())
+        super().__init__(f"{path}: {self.problem}")
+
+    def __reduce__(self) -> tuple[type[DataError], tuple[Path, str]]:
+        return type(self), (self.path, self.problem)
