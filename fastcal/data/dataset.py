@@ -22,7 +22,10 @@ _CHANNEL_FILE = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 
 @dataclass(frozen=True)
 class Case:
-    """One patient: a file for each channel, and the reference label map where there is one."""
+    """One patient: a file for each channel, and the reference label map where there is one.
+
+    A single image file may hold all channels along its fourth axis, as the Decathlon's do.
+    """
 
     name: str
     images: tuple[Path, ...]
@@ -39,8 +42,8 @@ class Case:
             DataError: a file is missing or unreadable, channels or label differ in shape or
                 affine, a label is no integer.
         """
-        like, *others = (_spatial(path) for path in self.images)
-        for path, volume in zip(self.images[1:], others, strict=True):
+        like, *others = _channels(self.images)
+        for path, volume in zip(self.images[1:], others, strict=False):
             _check_place(path, volume, self.images[0], like)
         labels = None
         if self.label is not None:
@@ -170,15 +173,20 @@ class Dataset:
                 if path is None:
                     continue
                 try:
-                    volume = _spatial(path)
+                    if case.images == (path,):
+                        volumes = _channels(case.images)
+                        _check_count(path, len(volumes), len(self.channel_names))
+                    else:
+                        volumes = [_spatial(path)]
                     if first is None:
-                        first = path, volume
+                        first = path, volumes[0]
                     else:
-                        _check_place(path, volume, *first)
-                    if path == case.label:
-                        _check_values(path, _integers(path, volume.data), allowed)
-                    else:
-                        _check_finite(path, volume.data)
+                        _check_place(path, volumes[0], *first)
+                    for volume in volumes:
+                        if path == case.label:
+                            _check_values(path, _integers(path, volume.data), allowed)
+                        else:
+                            _check_finite(path, volume.data)
                 except DataError as error:
                     yield error
 
@@ -227,12 +235,31 @@ def _channel_files(folder: Path, ending: str) -> dict[str, dict[int, Path]]:
 
 
 def _expected(folder: Path, name: str, channels: int, ending: str) -> tuple[Path, ...]:
+    whole = folder / f"{name}{ending}"
+    if whole.is_file() and not (folder / f"{name}_0000{ending}").is_file():
+        return (whole,)
     return tuple(folder / f"{name}_{channel:04d}{ending}" for channel in range(channels))
 
 
+def _channels(images: tuple[Path, ...]) -> list[nifti.Volume]:
+    """A volume for each channel: one a file, or all those of a case's only file."""
+    if len(images) > 1:
+        return [_spatial(path) for path in images]
+    volume = nifti.read(images[0])
+    if volume.data.ndim != 4:
+        return [_three_axes(images[0], volume)]
+    return [
+        nifti.Volume(volume.shape[:3], volume.affine, volume.header, volume.data[..., channel])
+        for channel in range(volume.shape[3])
+    ]
+
+
 def _spatial(path: Path) -> nifti.Volume:
-    """A volume of exactly three axes: trailing axes of one element dropped, a slice given one."""
-    volume = nifti.read(path)
+    return _three_axes(path, nifti.read(path))
+
+
+def _three_axes(path: Path, volume: nifti.Volume) -> nifti.Volume:
+    """Drop trailing axes of one element, or give a slice its third axis."""
     shape = volume.shape
     spatial = (*shape, 1, 1)[: max(3, len(shape))]
     if len(spatial) < 3 or any(extent != 1 for extent in spatial[3:]):
@@ -258,6 +285,11 @@ def _integers(path: Path, data: npt.NDArray[Any]) -> npt.NDArray[Any]:
         raise DataError(path, "label values that are no integers")
     integers: npt.NDArray[Any] = labels.astype(np.int32)
     return integers
+
+
+def _check_count(path: Path, found: int, expected: int) -> None:
+    if found != expected:
+        raise DataError(path, f"{found} channels, but dataset.json has {expected}")
 
 
 def _check_finite(path: Path, data: npt.NDArray[Any]) -> None:

@@ -114,7 +114,7 @@ def write(path: str | Path, array: Array, like: Geometry, *, dtype: str = "float
         path: ends in ``.nii`` or ``.nii.gz``.
         dtype: ``"float32"`` or ``"float64"``; ``"int"`` for label maps: the smallest of uint8,
             int16 and int32 that holds them; ``"uint8"`` or ``"uint16"``: integers as they are,
-            real numbers scaled by ``scl_slope`` over [0, max] (an error of at most half a step).
+            real numbers scaled by ``scl_slope`` over [0, max] (an error of about half a step at most).
 
     Raises:
         ValueError: the shape differs from ``like``'s, values do not fit ``dtype``, or NaN is to
@@ -224,7 +224,7 @@ def _voxels(proxy: Any) -> Array:
     if dtype.kind not in "iuf":
         raise ValueError(f"voxels of type {dtype} are not real numbers")
     if (proxy.slope, proxy.inter) != (1.0, 0.0):
-        return np.asarray(proxy.get_scaled(dtype=np.float32)).astype(np.float32, copy=False)
+        return np.asarray(proxy, dtype=np.float32)
     native = dtype.newbyteorder("=") if dtype.itemsize <= 8 else np.dtype(np.float64)
     voxels: Array = np.asanyarray(proxy.get_unscaled()).astype(native, copy=False)
     return voxels
