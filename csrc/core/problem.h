@@ -1,0 +1,124 @@
+// What a pass reads, what it writes and what it counts: plain views with 64-bit strides.
+// Mirrors fastcal/problem.py.
+#pragma once
+
+#include <cstdint>
+
+#include "core/dtype.h"
+
+namespace fastcal {
+
+// Voxel axes that remain after neighbouring axes were merged; more is refused.
+constexpr int kMaxAxes = 12;
+
+// One operand over the voxel axes of a Walk; strides count elements.
+struct View {
+  void *data = nullptr;
+  Dtype dtype = Dtype::kFloat32;
+  std::int64_t class_stride = 0;
+  std::int64_t strides[kMaxAxes] = {};
+};
+
+enum class Activation : std::int32_t { kSoftmax = 0, kSigmoid = 1 };
+
+struct Reading {
+  bool from_logits = true;
+  Activation activation = Activation::kSoftmax;
+  bool multilabel = false;
+  bool logit_space = false;
+};
+
+// Bit positions equal fastcal.problem.MAPS.
+enum class Map : std::int32_t {
+  kMean = 0,
+  kLabel = 1,
+  kConfidence = 2,
+  kEntropy = 3,
+  kExpectedEntropy = 4,
+  kMutualInformation = 5,
+  kVariance = 6,
+  kDisagreement = 7,
+};
+constexpr int kMapCount = 8;
+
+struct Maps {
+  View views[kMapCount]; // data is null where a map is not asked for
+
+  bool wants(Map map) const { return views[static_cast<int>(map)].data != nullptr; }
+  const View &operator[](Map map) const { return views[static_cast<int>(map)]; }
+};
+
+// A row of statistics: header, three words a class, then bins of {count, hits, sum hi, sum lo}.
+// A real sum is hi + lo * 2^-40.
+namespace word {
+constexpr int kVoxels = 0;
+constexpr int kCorrect = 1;
+constexpr int kBrier = 2;
+constexpr int kNll = 4;
+constexpr int kClipped = 6;
+constexpr int kInvalid = 7;
+constexpr int kBadTarget = 8;
+constexpr int kBadTargetSum = 9;
+constexpr int kUnnormalised = 10;
+constexpr int kOutOfRange = 11;
+constexpr int kHeader = 12;
+} // namespace word
+
+constexpr int kFractionBits = 40;
+constexpr std::int64_t kFractionMask = (std::int64_t{1} << kFractionBits) - 1;
+constexpr double kFractionScale = 1099511627776.0; // 2^40
+
+constexpr int kBinWords = 4;
+
+struct StatisticsLayout {
+  std::int64_t num_classes = 0;
+  std::int64_t n_cells = 0;
+  bool top_label = false;
+  bool classwise = false;
+
+  std::int64_t predicted() const { return word::kHeader; }
+  std::int64_t reference() const { return predicted() + num_classes; }
+  std::int64_t true_positive() const { return reference() + num_classes; }
+  std::int64_t top_label_bins() const { return true_positive() + num_classes; }
+  std::int64_t classwise_bins() const {
+    return top_label_bins() + (top_label ? kBinWords * n_cells : 0);
+  }
+  std::int64_t words() const {
+    return classwise_bins() + (classwise ? kBinWords * n_cells * num_classes : 0);
+  }
+};
+
+struct Counting {
+  bool wanted = false;
+  View target;
+  View mask; // data is null without a mask
+  bool has_ignore_index = false;
+  std::int64_t ignore_index = 0;
+  const void *thresholds = nullptr; // n_cells - 1 interior edges of the accumulation type
+  bool left_closed = false;
+  double eps = 0.0;
+  StatisticsLayout layout;
+  std::int64_t *statistics = nullptr; // [groups][layout.words()], added to
+  std::int64_t groups = 1;            // 1, or the extent of the outermost voxel axis
+};
+
+struct Finish {
+  Maps maps;
+  bool normalise = false;
+  Counting counting;
+};
+
+// Planes of a streamed state, in this order: sums, entropy, squares, votes.
+struct StateLayout {
+  std::int64_t num_classes = 0;
+  bool entropy = false;
+  bool square = false;
+  bool votes = false;
+
+  std::int64_t entropy_plane() const { return num_classes; }
+  std::int64_t square_plane() const { return num_classes + (entropy ? 1 : 0); }
+  std::int64_t votes_plane() const { return square_plane() + (square ? num_classes : 0); }
+  std::int64_t planes() const { return votes_plane() + (votes ? num_classes : 0); }
+};
+
+} // namespace fastcal

@@ -1,0 +1,336 @@
+// The statistics stage on one block of voxels: integers only, the same on every instruction set and
+// backend for equal probabilities. Compiled once an instruction set, without contraction.
+
+#include "cpu/kernels.h"
+#include "cpu/vec_math.h"
+
+namespace fastcal::cpu::FASTCAL_ISA {
+
+static inline void add_real(std::int64_t *hi_lo, std::int64_t sum) {
+  const std::int64_t lo = hi_lo[1] + (sum & kFractionMask);
+  hi_lo[0] += (sum >> kFractionBits) + (lo >> kFractionBits);
+  hi_lo[1] = lo & kFractionMask;
+}
+
+// -------------------------------------------------------------------------------------- targets
+
+template <typename Element>
+static void load_target_elements(const TargetBlock &t) {
+  const Element *from = static_cast<const Element *>(t.target.data);
+  for (std::int64_t c = 0; c < t.target.classes; ++c) {
+    const Element *plane = from + c * t.target.class_stride;
+    std::int32_t *__restrict classes = t.classes + c * t.pitch;
+    std::int32_t *__restrict keep = t.keep;
+    for (std::int64_t v = 0; v < t.target.voxels; ++v) {
+      const std::int64_t value = static_cast<std::int64_t>(plane[v * t.target.voxel_stride]);
+      const bool ignored = t.has_ignore_index && value == t.ignore_index;
+      // Outside [0, C) becomes -1, which no label equals.
+      const bool inside = value >= 0 && value < t.num_classes;
+      classes[v] = inside ? static_cast<std::int32_t>(value) : -1;
+      keep[v] = ignored ? 0 : keep[v];
+    }
+  }
+  for (std::int64_t v = 0; v < t.target.voxels; ++v) {
+    bool bad = false;
+    for (std::int64_t c = 0; c < t.target.classes; ++c) {
+      bad |= t.classes[c * t.pitch + v] < 0;
+    }
+    if (!bad || t.keep[v] == 0) {
+      continue;
+    }
+    t.keep[v] = 0;
+    t.row[word::kBadTarget] += 1;
+    for (std::int64_t c = 0; c < t.target.classes; ++c) {
+      const Element value = from[c * t.target.class_stride + v * t.target.voxel_stride];
+      t.row[word::kBadTargetSum] +=
+          t.classes[c * t.pitch + v] < 0 ? static_cast<std::int64_t>(value) : 0;
+    }
+  }
+}
+
+static void load_target(const TargetBlock &t) {
+  const std::uint8_t *mask = static_cast<const std::uint8_t *>(t.mask.data);
+  for (std::int64_t v = 0; v < t.target.voxels; ++v) {
+    t.keep[v] = mask == nullptr || mask[v * t.mask.voxel_stride] != 0 ? -1 : 0;
+  }
+  switch (t.target.dtype) {
+  case Dtype::kInt8:
+    return load_target_elements<std::int8_t>(t);
+  case Dtype::kInt16:
+    return load_target_elements<std::int16_t>(t);
+  case Dtype::kInt32:
+    return load_target_elements<std::int32_t>(t);
+  case Dtype::kInt64:
+    return load_target_elements<std::int64_t>(t);
+  case Dtype::kUInt16:
+    return load_target_elements<std::uint16_t>(t);
+  case Dtype::kUInt32:
+    return load_target_elements<std::uint32_t>(t);
+  case Dtype::kUInt64:
+    return load_target_elements<std::uint64_t>(t);
+  default:
+    return load_target_elements<std::uint8_t>(t); // uint8 and bool
+  }
+}
+
+// ----------------------------------------------------------------------------------------- bins
+
+template <typename Real> struct Thresholds {
+  const Real *values;
+  std::int64_t count;
+  bool left_closed;
+
+  inline IntVec<Real> above(Vec<Real> p, Real threshold) const {
+    return left_closed ? p >= threshold : p > threshold;
+  }
+};
+
+// Bins of a few voxels of a vector, one at a time: the ones that are neither in the first nor in
+// the last bin.
+template <typename Real>
+static inline void count_leftovers(Vec<Real> p, std::uint32_t which, std::uint32_t hits,
+                                   const Thresholds<Real> &bins, std::int64_t *cells) {
+  constexpr std::int64_t kCount = Lanes<Real>::kCount;
+  alignas(64) typename Lanes<Real>::Int cell_of[kCount];
+  alignas(64) Real value[kCount];
+  IntVec<Real> above = {};
+  for (std::int64_t k = 0; k < bins.count; ++k) {
+    above -= bins.above(p, bins.values[k]);
+  }
+  store(cell_of, above);
+  store(value, p);
+  for (; which != 0; which &= which - 1) {
+    const int lane = __builtin_ctz(which);
+    std::int64_t *cell = cells + kBinWords * cell_of[lane];
+    cell[0] += 1;
+    cell[1] += (hits >> lane) & 1;
+    cell[3] += fixed_point(static_cast<double>(value[lane]));
+  }
+}
+
+// Adds one plane of values to its histogram. Nearly all voxels of a real volume lie in the first or
+// the last bin: those are counted by whole vectors, the rest by bit mask.
+template <typename Real, typename Hit>
+static inline void count_bins(const Real *values, const std::int32_t *keep, std::int64_t voxels,
+                              const Thresholds<Real> &bins, const Hit &hit, std::int64_t *cells) {
+  constexpr Real kInfinity = static_cast<Real>(__builtin_inf());
+  const Real first = bins.count > 0 ? bins.values[0] : kInfinity;
+  const Real last = bins.count > 0 ? bins.values[bins.count - 1] : kInfinity;
+  std::int64_t first_count = 0;
+  std::int64_t first_hits = 0;
+  std::int64_t last_count = 0;
+  std::int64_t last_hits = 0;
+  FixedPointSum<Real> first_sum;
+  FixedPointSum<Real> last_sum;
+  for (std::int64_t i = 0; i < voxels; i += Lanes<Real>::kCount) {
+    const Vec<Real> p = load(values + i);
+    const IntVec<Real> kept = load_lanes<Real>(keep + i);
+    const IntVec<Real> in_first = ~bins.above(p, first) & kept;
+    const IntVec<Real> in_last = bins.above(p, last) & kept;
+    const std::uint32_t hits = bits_of<Real>(hit(i));
+    const std::uint32_t first_bits = bits_of<Real>(in_first);
+    const std::uint32_t last_bits = bits_of<Real>(in_last);
+    const std::uint32_t rest = bits_of<Real>(kept) & ~(first_bits | last_bits);
+    if (first_bits != 0) {
+      first_count += __builtin_popcount(first_bits);
+      first_hits += __builtin_popcount(first_bits & hits);
+      first_sum.add(in_first ? p : Vec<Real>{});
+    }
+    if (last_bits != 0) {
+      last_count += __builtin_popcount(last_bits);
+      last_hits += __builtin_popcount(last_bits & hits);
+      last_sum.add(in_last ? p : Vec<Real>{});
+    }
+    if (rest != 0) {
+      count_leftovers<Real>(p, rest, hits, bins, cells);
+    }
+  }
+  std::int64_t *last_cell = cells + kBinWords * bins.count;
+  cells[0] += first_count;
+  cells[1] += first_hits;
+  cells[3] += first_sum.total();
+  last_cell[0] += last_count;
+  last_cell[1] += last_hits;
+  last_cell[3] += last_sum.total();
+}
+
+// --------------------------------------------------------------------------------- proper scores
+
+template <typename Real> static inline std::int64_t count_lanes(IntVec<Real> mask) {
+  return __builtin_popcount(bits_of<Real>(mask));
+}
+
+// Brier, negative log-likelihood and the voxel counts of exclusive classes.
+template <typename Real> static void count_scores(const CountBlock<Real> &b) {
+  FixedPointSum<Real> brier;
+  FixedPointSum<Real> nll;
+  std::int64_t kept_voxels = 0;
+  std::int64_t correct = 0;
+  std::int64_t clipped = 0;
+  std::int64_t unnormalised = 0;
+  for (std::int64_t i = 0; i < b.voxels; i += Lanes<Real>::kCount) {
+    const IntVec<Real> kept = load_lanes<Real>(b.keep + i);
+    const IntVec<Real> target = load_lanes<Real>(b.target + i);
+    Vec<Real> squares = {};
+    Vec<Real> p_target = {};
+    for (std::int64_t c = 0; c < b.layout.num_classes; ++c) {
+      const Vec<Real> p = load(b.mean + c * b.mean_pitch + i);
+      const IntVec<Real> is_target = target == splat_int<Real>(c);
+      const Vec<Real> d = is_target ? p - Real{1} : p;
+      squares += d * d;
+      p_target = is_target ? p : p_target;
+    }
+    const IntVec<Real> below = p_target < b.eps;
+    const Vec<Real> loss = -log_exact_steps<Real>(below ? splat<Real>(b.eps) : p_target);
+    brier.add(kept ? squares : Vec<Real>{});
+    nll.add(kept ? loss : Vec<Real>{});
+    kept_voxels += count_lanes<Real>(kept);
+    correct += count_lanes<Real>(kept & (load_lanes<Real>(b.label + i) == target));
+    clipped += count_lanes<Real>(kept & below);
+    if (b.class_sum != nullptr) {
+      const Vec<Real> excess = load(b.class_sum + i) - Real{1};
+      unnormalised += count_lanes<Real>(kept & ((excess > Real{1e-3}) | (excess < Real{-1e-3})));
+    }
+  }
+  add_real(b.row + word::kBrier, brier.total());
+  add_real(b.row + word::kNll, nll.total());
+  b.row[word::kVoxels] += kept_voxels;
+  b.row[word::kCorrect] += correct;
+  b.row[word::kClipped] += clipped;
+  b.row[word::kUnnormalised] += unnormalised;
+}
+
+// The same for one class of a multilabel problem, a Bernoulli of its own.
+template <typename Real> static void count_binary_scores(const CountBlock<Real> &b, std::int64_t c) {
+  FixedPointSum<Real> brier;
+  FixedPointSum<Real> nll;
+  std::int64_t correct = 0;
+  std::int64_t clipped = 0;
+  for (std::int64_t i = 0; i < b.voxels; i += Lanes<Real>::kCount) {
+    const IntVec<Real> kept = load_lanes<Real>(b.keep + i);
+    const IntVec<Real> positive = load_lanes<Real>(b.target + c * b.pitch + i) == splat_int<Real>(1);
+    const IntVec<Real> label = load_lanes<Real>(b.label + c * b.pitch + i) == splat_int<Real>(1);
+    const Vec<Real> p = load(b.mean + c * b.mean_pitch + i);
+    const Vec<Real> d = positive ? p - Real{1} : p;
+    const Vec<Real> p_target = positive ? p : Real{1} - p;
+    const IntVec<Real> below = p_target < b.eps;
+    const Vec<Real> loss = -log_exact_steps<Real>(below ? splat<Real>(b.eps) : p_target);
+    brier.add(kept ? d * d : Vec<Real>{});
+    nll.add(kept ? loss : Vec<Real>{});
+    correct += count_lanes<Real>(kept & (label == positive));
+    clipped += count_lanes<Real>(kept & below);
+  }
+  add_real(b.row + word::kBrier, brier.total());
+  add_real(b.row + word::kNll, nll.total());
+  b.row[word::kCorrect] += correct;
+  b.row[word::kClipped] += clipped;
+}
+
+// ---------------------------------------------------------------------------------- class counts
+
+static inline std::int64_t count_equal(const std::int32_t *values, const std::int32_t *others,
+                                       const std::int32_t *keep, std::int32_t wanted,
+                                       std::int64_t voxels) {
+  using Ints = IntVec<float>;
+  const Ints all = splat_int<float>(wanted);
+  Ints sum = {};
+  for (std::int64_t i = 0; i < voxels; i += Lanes<float>::kCount) {
+    sum -= (load_as<Ints>(values + i) == all) & (load_as<Ints>(others + i) == all) &
+           load_as<Ints>(keep + i);
+  }
+  return sum_lanes(sum);
+}
+
+template <typename Real> static void count_classes(const CountBlock<Real> &b) {
+  const StatisticsLayout &layout = b.layout;
+  std::int64_t *predicted = b.row + layout.predicted();
+  std::int64_t *reference = b.row + layout.reference();
+  std::int64_t *true_positive = b.row + layout.true_positive();
+  constexpr std::int64_t kFewClasses = 16; // below it three vector sweeps a class are cheaper
+  if (b.multilabel || layout.num_classes <= kFewClasses) {
+    for (std::int64_t c = 0; c < layout.num_classes; ++c) {
+      const std::int64_t plane = b.multilabel ? c * b.pitch : 0;
+      const std::int32_t wanted = b.multilabel ? 1 : static_cast<std::int32_t>(c);
+      const std::int32_t *label = b.label + plane;
+      const std::int32_t *target = b.target + plane;
+      predicted[c] += count_equal(label, label, b.keep, wanted, b.voxels);
+      reference[c] += count_equal(target, target, b.keep, wanted, b.voxels);
+      true_positive[c] += count_equal(label, target, b.keep, wanted, b.voxels);
+    }
+    return;
+  }
+  for (std::int64_t v = 0; v < b.voxels; ++v) {
+    if (b.keep[v] != 0) {
+      predicted[b.label[v]] += 1;
+      reference[b.target[v]] += 1;
+      true_positive[b.label[v]] += b.label[v] == b.target[v];
+    }
+  }
+}
+
+// Invalid voxels leave the count and are counted as such.
+template <typename Real> static void drop_invalid(const CountBlock<Real> &b) {
+  for (std::int64_t v = 0; v < b.voxels; ++v) {
+    b.row[word::kInvalid] += b.keep[v] & (b.validity[v] & 1);
+    b.row[word::kOutOfRange] += b.keep[v] & ((b.validity[v] >> 1) & 1);
+    b.keep[v] = b.validity[v] != 0 ? 0 : b.keep[v];
+  }
+}
+
+static inline bool any_set(const std::int32_t *values, std::int64_t n) {
+  using Ints = IntVec<float>;
+  Ints any = {};
+  for (std::int64_t i = 0; i < n; i += Lanes<float>::kCount) {
+    any |= load_as<Ints>(values + i);
+  }
+  return bits_of<float>(any != Ints{}) != 0;
+}
+
+template <typename Real> static void count(const CountBlock<Real> &b) {
+  if (any_set(b.validity, b.voxels)) {
+    drop_invalid<Real>(b);
+  }
+  const StatisticsLayout &layout = b.layout;
+  const Thresholds<Real> bins{b.thresholds, layout.n_cells - 1, b.left_closed};
+  std::int64_t *const top_label = b.row + layout.top_label_bins();
+  std::int64_t *const classwise = b.row + layout.classwise_bins();
+  count_classes<Real>(b);
+  if (!b.multilabel) {
+    count_scores<Real>(b);
+    if (layout.top_label) {
+      const auto correct = [&](std::int64_t i) -> IntVec<Real> {
+        return load_lanes<Real>(b.label + i) == load_lanes<Real>(b.target + i);
+      };
+      count_bins<Real>(b.confidence, b.keep, b.voxels, bins, correct, top_label);
+    }
+  } else {
+    using Ints = IntVec<float>;
+    Ints kept = {};
+    for (std::int64_t i = 0; i < b.voxels; i += Lanes<float>::kCount) {
+      kept -= load_as<Ints>(b.keep + i);
+    }
+    b.row[word::kVoxels] += sum_lanes(kept);
+  }
+  for (std::int64_t c = 0; c < layout.num_classes; ++c) {
+    const std::int64_t plane = b.multilabel ? c * b.pitch : 0;
+    if (b.multilabel) {
+      count_binary_scores<Real>(b, c);
+      if (layout.top_label) {
+        const auto correct = [&](std::int64_t i) -> IntVec<Real> {
+          return load_lanes<Real>(b.label + plane + i) == load_lanes<Real>(b.target + plane + i);
+        };
+        count_bins<Real>(b.confidence + plane, b.keep, b.voxels, bins, correct, top_label);
+      }
+    }
+    if (layout.classwise) {
+      const IntVec<Real> wanted = splat_int<Real>(b.multilabel ? 1 : c);
+      const auto is_class = [&](std::int64_t i) -> IntVec<Real> {
+        return load_lanes<Real>(b.target + plane + i) == wanted;
+      };
+      count_bins<Real>(b.mean + c * b.mean_pitch, b.keep, b.voxels, bins, is_class,
+                       classwise + c * kBinWords * layout.n_cells);
+    }
+  }
+}
+
+} // namespace fastcal::cpu::FASTCAL_ISA

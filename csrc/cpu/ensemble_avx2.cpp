@@ -1,0 +1,13 @@
+#define FASTCAL_ISA avx2
+#define FASTCAL_VECTOR_BYTES 32
+#include "cpu/ensemble_kernel.inl"
+
+namespace fastcal::cpu {
+
+const MapsStage kMapsAvx2 = {
+    {avx2::load_tile<float>, avx2::to_logits<float>, avx2::accumulate<float>, avx2::finish<float>},
+    {avx2::load_tile<double>, avx2::to_logits<double>, avx2::accumulate<double>,
+     avx2::finish<double>},
+    avx2::read_words};
+
+} // namespace fastcal::cpu

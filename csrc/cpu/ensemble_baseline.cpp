@@ -1,0 +1,13 @@
+#define FASTCAL_ISA baseline
+#define FASTCAL_VECTOR_BYTES 16
+#include "cpu/ensemble_kernel.inl"
+
+namespace fastcal::cpu {
+
+const MapsStage kMapsBaseline = {
+    {baseline::load_tile<float>, baseline::to_logits<float>, baseline::accumulate<float>, baseline::finish<float>},
+    {baseline::load_tile<double>, baseline::to_logits<double>, baseline::accumulate<double>,
+     baseline::finish<double>},
+    baseline::read_words};
+
+} // namespace fastcal::cpu

@@ -1,0 +1,27 @@
+// The instruction sets the package was compiled for, best first, and the one in use.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "cpu/kernels.h"
+
+namespace fastcal::cpu {
+
+struct Isa {
+  const char *name;
+  bool (*runs_here)();
+  const MapsStage *maps;
+  const CountStage *counts;
+};
+
+// Names of the levels this machine can run, best first.
+std::vector<std::string> isa_levels();
+
+// The level in use: the best one, unless FASTCAL_ISA or set_isa named another.
+const Isa &current_isa();
+
+// Throws std::invalid_argument for a name that is unknown or does not run here.
+void set_isa(const std::string &name);
+
+} // namespace fastcal::cpu

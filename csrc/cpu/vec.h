@@ -1,0 +1,165 @@
+// Vectors of the instruction set being compiled, as GCC/Clang vector extensions. Included only by
+// the files of one instruction set, inside whose namespace everything here lives, so that the
+// linker cannot keep an AVX-512 copy of a function for everybody.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace fastcal::cpu::FASTCAL_ISA {
+
+template <typename Real> struct Lanes;
+
+template <> struct Lanes<float> {
+  static constexpr std::int64_t kCount = FASTCAL_VECTOR_BYTES / 4;
+  using Int = std::int32_t;
+  typedef float Vector __attribute__((vector_size(FASTCAL_VECTOR_BYTES)));
+  typedef std::int32_t IntVector __attribute__((vector_size(FASTCAL_VECTOR_BYTES)));
+};
+
+template <> struct Lanes<double> {
+  static constexpr std::int64_t kCount = FASTCAL_VECTOR_BYTES / 8;
+  using Int = std::int64_t;
+  typedef double Vector __attribute__((vector_size(FASTCAL_VECTOR_BYTES)));
+  typedef std::int64_t IntVector __attribute__((vector_size(FASTCAL_VECTOR_BYTES)));
+};
+
+template <typename Real> using Vec = typename Lanes<Real>::Vector;
+template <typename Real> using IntVec = typename Lanes<Real>::IntVector;
+
+template <typename V, typename T> static inline V load_as(const T *from) {
+  V v;
+  std::memcpy(&v, from, sizeof v);
+  return v;
+}
+
+template <typename Real> static inline Vec<Real> load(const Real *from) {
+  return load_as<Vec<Real>>(from);
+}
+
+template <typename V, typename T> static inline void store(T *to, V v) {
+  std::memcpy(to, &v, sizeof v);
+}
+
+template <typename Real> static inline Vec<Real> splat(Real value) { return value - Vec<Real>{}; }
+
+template <typename Real> static inline IntVec<Real> splat_int(std::int64_t value) {
+  return static_cast<typename Lanes<Real>::Int>(value) - IntVec<Real>{};
+}
+
+// 32-bit lanes widened to the lanes of Real.
+template <typename Real> static inline IntVec<Real> load_lanes(const std::int32_t *from) {
+  if constexpr (sizeof(Real) == 4) {
+    return load_as<IntVec<Real>>(from);
+  } else {
+    typedef std::int32_t Half __attribute__((vector_size(FASTCAL_VECTOR_BYTES / 2)));
+    return __builtin_convertvector(load_as<Half>(from), IntVec<Real>);
+  }
+}
+
+template <typename Real> static inline void store_lanes(std::int32_t *to, IntVec<Real> v) {
+  if constexpr (sizeof(Real) == 4) {
+    store(to, v);
+  } else {
+    typedef std::int32_t Half __attribute__((vector_size(FASTCAL_VECTOR_BYTES / 2)));
+    store(to, __builtin_convertvector(v, Half));
+  }
+}
+
+// One bit a lane of a comparison's result.
+template <typename Real> static inline std::uint32_t bits_of(IntVec<Real> mask) {
+#if defined(__AVX512DQ__) && FASTCAL_VECTOR_BYTES == 64
+  if constexpr (sizeof(Real) == 4) {
+    return _mm512_movepi32_mask(reinterpret_cast<__m512i>(mask));
+  } else {
+    return _mm512_movepi64_mask(reinterpret_cast<__m512i>(mask));
+  }
+#elif defined(__AVX__) && FASTCAL_VECTOR_BYTES == 32
+  if constexpr (sizeof(Real) == 4) {
+    return static_cast<std::uint32_t>(_mm256_movemask_ps(reinterpret_cast<__m256>(mask)));
+  } else {
+    return static_cast<std::uint32_t>(_mm256_movemask_pd(reinterpret_cast<__m256d>(mask)));
+  }
+#elif defined(__SSE2__) && FASTCAL_VECTOR_BYTES == 16
+  if constexpr (sizeof(Real) == 4) {
+    return static_cast<std::uint32_t>(_mm_movemask_ps(reinterpret_cast<__m128>(mask)));
+  } else {
+    return static_cast<std::uint32_t>(_mm_movemask_pd(reinterpret_cast<__m128d>(mask)));
+  }
+#else
+  std::uint32_t bits = 0;
+  for (int lane = 0; lane < Lanes<Real>::kCount; ++lane) {
+    bits |= static_cast<std::uint32_t>(mask[lane] & 1) << lane;
+  }
+  return bits;
+#endif
+}
+
+template <typename IntV> static inline std::int64_t sum_lanes(IntV v) {
+  std::int64_t sum = 0;
+  for (std::size_t lane = 0; lane < sizeof(IntV) / sizeof(v[0]); ++lane) {
+    sum += static_cast<std::int64_t>(v[lane]);
+  }
+  return sum;
+}
+
+// Reals as 2^-40 fixed point, rounded half to even, summed exactly in 64-bit lanes. Adding 1.5 * 2^52
+// leaves the rounded integer in the low mantissa bits; its own bits are taken off at the end.
+// Holds |value| < 2^11.
+template <typename Real> struct FixedPointSum {
+  typedef double Doubles __attribute__((vector_size(FASTCAL_VECTOR_BYTES)));
+  typedef std::int64_t Longs __attribute__((vector_size(FASTCAL_VECTOR_BYTES)));
+  static constexpr double kMagic = 6755399441055744.0;
+
+  Longs lanes = {};
+  std::int64_t adds = 0;
+
+  static inline Longs bits(Doubles values) {
+    return reinterpret_cast<Longs>(values * kFractionScale + kMagic);
+  }
+
+  inline void add(Vec<Real> values) {
+    if constexpr (sizeof(Real) == 8) {
+      lanes += bits(values);
+      adds += 1;
+    } else {
+      typedef float Half __attribute__((vector_size(FASTCAL_VECTOR_BYTES / 2)));
+      Half low;
+      Half high;
+      std::memcpy(&low, &values, sizeof low);
+      std::memcpy(&high, reinterpret_cast<const char *>(&values) + sizeof low, sizeof high);
+      lanes += bits(__builtin_convertvector(low, Doubles));
+      lanes += bits(__builtin_convertvector(high, Doubles));
+      adds += 2;
+    }
+  }
+
+  inline std::int64_t total() const {
+    std::int64_t magic;
+    std::memcpy(&magic, &kMagic, sizeof magic);
+    const std::int64_t per_lane = FASTCAL_VECTOR_BYTES / 8;
+    const std::uint64_t offset =
+        static_cast<std::uint64_t>(magic) * static_cast<std::uint64_t>(adds * per_lane);
+    std::uint64_t sum = 0;
+    for (int lane = 0; lane < per_lane; ++lane) {
+      sum += static_cast<std::uint64_t>(lanes[lane]);
+    }
+    return static_cast<std::int64_t>(sum - offset);
+  }
+};
+
+static inline std::int64_t fixed_point(double value) {
+  constexpr double kMagic = 6755399441055744.0;
+  const double shifted = value * kFractionScale + kMagic;
+  std::int64_t bits;
+  std::int64_t magic;
+  std::memcpy(&bits, &shifted, sizeof bits);
+  std::memcpy(&magic, &kMagic, sizeof magic);
+  return bits - magic;
+}
+
+} // namespace fastcal::cpu::FASTCAL_ISA

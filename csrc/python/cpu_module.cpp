@@ -1,0 +1,88 @@
+// fastcal._cpu: addresses, extents and strides in; everything is allocated by the caller.
+#include <atomic>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "cpu/ensemble.h"
+#include "cpu/isa.h"
+#include "cpu/thread_pool.h"
+#include "python/views.h"
+
+namespace fastcal::python {
+
+namespace {
+
+void ensemble_statistics(const py::tuple &shape, std::int64_t classes, const py::tuple &views,
+                         const std::vector<double> &weights,
+                         const std::vector<double> &temperatures, const py::tuple &reading,
+                         const py::tuple &finish, int n_threads) {
+  cpu::Members members;
+  for (const py::handle &view : views) {
+    members.views.push_back(view_from(view));
+  }
+  members.weights = weights;
+  members.temperatures = temperatures;
+  const auto extents = shape_from(shape);
+  const Reading how = reading_from(reading);
+  const Finish what = finish_from(finish, classes);
+  const py::gil_scoped_release release;
+  cpu::ensemble_statistics(extents, classes, members, how, what, n_threads);
+}
+
+void ensemble_accumulate(const py::tuple &shape, const py::tuple &member, double weight,
+                         double temperature, const py::tuple &reading, const py::tuple &layout,
+                         const py::tuple &state, int n_threads) {
+  const auto extents = shape_from(shape);
+  const View from = view_from(member);
+  const View to = view_from(state);
+  const Reading how = reading_from(reading);
+  const StateLayout planes = state_layout_from(layout);
+  const py::gil_scoped_release release;
+  cpu::ensemble_accumulate(extents, from, weight, temperature, how, planes, to, n_threads);
+}
+
+void ensemble_finalize(const py::tuple &shape, const py::tuple &state, const py::tuple &layout,
+                       std::int64_t n_members, double total_weight, const py::tuple &reading,
+                       const py::tuple &finish, int n_threads) {
+  const auto extents = shape_from(shape);
+  const View from = view_from(state);
+  const StateLayout planes = state_layout_from(layout);
+  const Reading how = reading_from(reading);
+  const Finish what = finish_from(finish, planes.num_classes);
+  const py::gil_scoped_release release;
+  cpu::ensemble_finalize(extents, from, planes, n_members, total_weight, how, what, n_threads);
+}
+
+// Reads memory and nothing else: the floor the benchmarks measure the kernels against.
+std::uint64_t read_bytes(std::uintptr_t data, std::int64_t n_bytes, int n_threads) {
+  const py::gil_scoped_release release;
+  const auto *words = reinterpret_cast<const std::uint64_t *>(data);
+  const std::int64_t n_words = n_bytes / 8;
+  constexpr std::int64_t kChunk = 1 << 15;
+  std::atomic<std::uint64_t> all{0};
+  const auto &isa = cpu::current_isa();
+  cpu::parallel_for((n_words + kChunk - 1) / kChunk, n_threads, [&](std::int64_t chunk) {
+    const std::int64_t first = chunk * kChunk;
+    all ^= isa.maps->read(words + first, std::min(kChunk, n_words - first));
+  });
+  return all;
+}
+
+} // namespace
+
+PYBIND11_MODULE(_cpu, module, py::mod_gil_not_used()) {
+  module.doc() = "The CPU backend of fastcal; called by fastcal.backends.cpu.";
+  module.def("ensemble_statistics", &ensemble_statistics);
+  module.def("ensemble_accumulate", &ensemble_accumulate);
+  module.def("ensemble_finalize", &ensemble_finalize);
+  module.def("read_bytes", &read_bytes, py::arg("address"), py::arg("n_bytes"),
+             py::arg("n_threads"), "XOR of the 64-bit words at an address, by vector reads.");
+  module.def("isa", [] { return std::string(cpu::current_isa().name); },
+             "Name of the instruction set in use.");
+  module.def("isa_levels", &cpu::isa_levels,
+             "Names of the instruction sets this machine runs, best first.");
+  module.def("set_isa", &cpu::set_isa, py::arg("name"), "Force an instruction set by name.");
+}
+
+} // namespace fastcal::python

@@ -1,0 +1,40 @@
+"""The compiled CPU module (csrc/python/cpu_module.cpp)."""
+
+from collections.abc import Sequence
+
+_View = tuple[int, int, int, tuple[int, ...]]
+
+def ensemble_statistics(
+    shape: tuple[int, ...],
+    classes: int,
+    views: tuple[_View, ...],
+    weights: Sequence[float],
+    temperatures: Sequence[float],
+    reading: tuple[bool, int, bool, bool],
+    finish: tuple[object, ...],
+    n_threads: int,
+) -> None: ...
+def ensemble_accumulate(
+    shape: tuple[int, ...],
+    member: _View,
+    weight: float,
+    temperature: float,
+    reading: tuple[bool, int, bool, bool],
+    layout: tuple[int, bool, bool, bool],
+    state: _View,
+    n_threads: int,
+) -> None: ...
+def ensemble_finalize(
+    shape: tuple[int, ...],
+    state: _View,
+    layout: tuple[int, bool, bool, bool],
+    n_members: int,
+    total_weight: float,
+    reading: tuple[bool, int, bool, bool],
+    finish: tuple[object, ...],
+    n_threads: int,
+) -> None: ...
+def read_bytes(address: int, n_bytes: int, n_threads: int) -> int: ...
+def isa() -> str: ...
+def isa_levels() -> list[str]: ...
+def set_isa(name: str) -> None: ...

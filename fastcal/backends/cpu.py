@@ -1,0 +1,70 @@
+"""The compiled CPU backend: hands addresses over and sizes the thread pool, nothing else."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fastcal import _cpu
+from fastcal.backends import native
+from fastcal.problem import Finish, Reading, StateLayout
+
+
+def ensemble_statistics(
+    members: list[Tensor],
+    weights: list[float],
+    temperatures: list[float],
+    reading: Reading,
+    finish: Finish,
+) -> None:
+    class_dim = reading.class_dim
+    _cpu.ensemble_statistics(
+        native.voxel_shape(members[0], class_dim),
+        members[0].shape[class_dim],
+        tuple(native.class_view(member, class_dim) for member in members),
+        weights,
+        temperatures,
+        native.reading_tuple(reading),
+        native.finish_tuple(finish, reading),
+        torch.get_num_threads(),
+    )
+
+
+def ensemble_accumulate(
+    member: Tensor,
+    weight: float,
+    temperature: float,
+    reading: Reading,
+    layout: StateLayout,
+    state: Tensor,
+) -> None:
+    _cpu.ensemble_accumulate(
+        native.voxel_shape(member, reading.class_dim),
+        native.class_view(member, reading.class_dim),
+        weight,
+        temperature,
+        native.reading_tuple(reading),
+        native.layout_tuple(layout),
+        native.class_view(state, 0),
+        torch.get_num_threads(),
+    )
+
+
+def ensemble_finalize(
+    state: Tensor,
+    n_members: int,
+    total_weight: float,
+    reading: Reading,
+    layout: StateLayout,
+    finish: Finish,
+) -> None:
+    _cpu.ensemble_finalize(
+        native.voxel_shape(state, 0),
+        native.class_view(state, 0),
+        native.layout_tuple(layout),
+        n_members,
+        total_weight,
+        native.reading_tuple(reading),
+        native.finish_tuple(finish, reading),
+        torch.get_num_threads(),
+    )

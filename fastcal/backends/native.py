@@ -1,0 +1,94 @@
+"""Tensors as the plain tuples that the compiled modules take (``csrc/python/views.h``)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fastcal.problem import MAPS, Counting, Finish, Reading, StateLayout
+
+DTYPES = {
+    torch.float32: 0,
+    torch.float16: 1,
+    torch.bfloat16: 2,
+    torch.float64: 3,
+    torch.uint8: 4,
+    torch.int8: 5,
+    torch.int16: 6,
+    torch.int32: 7,
+    torch.int64: 8,
+    torch.uint16: 9,
+    torch.uint32: 10,
+    torch.uint64: 11,
+    torch.bool: 12,
+}
+_ACTIVATIONS = {"softmax": 0, "sigmoid": 1}
+
+View = tuple[int, int, int, tuple[int, ...]]
+
+
+def class_view(tensor: Tensor, class_dim: int) -> View:
+    """A tensor with a class axis: (address, dtype, class stride, strides of the voxel axes)."""
+    strides = tensor.stride()
+    return (
+        tensor.data_ptr(),
+        DTYPES[tensor.dtype],
+        strides[class_dim],
+        strides[:class_dim] + strides[class_dim + 1 :],
+    )
+
+
+def voxel_view(tensor: Tensor) -> View:
+    """A tensor of the voxel shape."""
+    return (tensor.data_ptr(), DTYPES[tensor.dtype], 0, tensor.stride())
+
+
+def voxel_shape(tensor: Tensor, class_dim: int) -> tuple[int, ...]:
+    shape = tuple(tensor.shape)
+    return shape[:class_dim] + shape[class_dim + 1 :]
+
+
+def reading_tuple(reading: Reading) -> tuple[bool, int, bool, bool]:
+    return (
+        reading.from_logits,
+        _ACTIVATIONS[reading.activation],
+        reading.multilabel,
+        reading.space == "logit",
+    )
+
+
+def layout_tuple(layout: StateLayout) -> tuple[int, bool, bool, bool]:
+    return (layout.num_classes, layout.entropy, layout.square, layout.votes)
+
+
+def finish_tuple(finish: Finish, reading: Reading) -> tuple[object, ...]:
+    """((map number, view) pairs, normalise, counting or None)."""
+    with_classes = {"mean", "label", "confidence"} if reading.multilabel else {"mean"}
+    maps = tuple(
+        (
+            MAPS.index(name),
+            class_view(tensor, reading.class_dim) if name in with_classes else voxel_view(tensor),
+        )
+        for name, tensor in finish.maps.items()
+    )
+    counting = None
+    if finish.counting is not None:
+        counting = _counting_tuple(finish.counting, reading)
+    return (maps, finish.normalise, counting)
+
+
+def _counting_tuple(counting: Counting, reading: Reading) -> tuple[object, ...]:
+    target = counting.target
+    return (
+        class_view(target, reading.class_dim) if reading.multilabel else voxel_view(target),
+        None if counting.mask is None else voxel_view(counting.mask),
+        counting.ignore_index,
+        counting.thresholds.data_ptr(),
+        counting.thresholds.numel() + 1,
+        counting.left_closed,
+        counting.calibration != "classwise",
+        counting.calibration != "top-label",
+        counting.eps,
+        counting.statistics.data_ptr(),
+        counting.statistics.shape[0],
+    )
