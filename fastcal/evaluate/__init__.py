@@ -1,0 +1,20 @@
+"""Scores of predicted label maps and of the probabilities behind them."""
+
+from fastcal.evaluate.calibration import calibration_summary
+from fastcal.evaluate.cases import CaseRun, Failure, Progress, part_of
+from fastcal.evaluate.folder import evaluate_folder
+from fastcal.evaluate.labels import LabelScheme
+from fastcal.evaluate.overlap import overlap
+from fastcal.evaluate.surface import surface_scores
+
+__all__ = [
+    "CaseRun",
+    "Failure",
+    "LabelScheme",
+    "Progress",
+    "calibration_summary",
+    "evaluate_folder",
+    "overlap",
+    "part_of",
+    "surface_scores",
+]

@@ -1,0 +1,100 @@
+"""Calibration of one folder of probabilities, as numbers for a JSON file."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from numpy.typing import NDArray
+
+from fastcal import ensemble_statistics
+from fastcal.evaluate.labels import LabelScheme
+
+if TYPE_CHECKING:
+    from fastcal import CalibrationStatistics
+    from fastcal.data.predictions import Probabilities
+
+
+def calibration_summary(
+    statistics: CalibrationStatistics, *, reduction: Literal["pooled", "case"] = "pooled"
+) -> dict[str, Any]:
+    """Return the calibration metrics of a state by name.
+
+    Parameters
+    ----------
+    statistics
+        A state with top-label and classwise bins.
+    reduction
+        ``"pooled"`` over all voxels, or ``"case"`` for the mean over cases.
+
+    Returns
+    -------
+    dict
+        ``ECE``, ``MCE``, ``Brier``, ``NLL``, ``accuracy``, ``classwise_ECE`` (class index to its
+        one-vs-rest error), ``classwise_ECE_mean`` over the defined classes, ``n_voxels``,
+        ``n_invalid``. Fractions, not percentages; NLL in nats; Brier summed over classes.
+
+    Examples
+    --------
+    >>> import torch, fastcal
+    >>> statistics = fastcal.CalibrationStatistics(2)
+    >>> probs = torch.tensor([[0.75, 0.25], [0.25, 0.75]])[None]  # [B, C, *S]
+    >>> statistics.update(probs, torch.tensor([[0, 1]]))
+    >>> calibration_summary(statistics)["ECE"]
+    0.25
+    """
+    classwise = [float(error) for error in statistics.classwise_ece(reduction=reduction)]
+    defined = [error for error in classwise if not math.isnan(error)]
+    return {
+        "ECE": statistics.ece(reduction=reduction),
+        "MCE": statistics.ece(norm="max", reduction=reduction),
+        "classwise_ECE": {str(k): error for k, error in enumerate(classwise)},
+        "classwise_ECE_mean": sum(defined) / len(defined) if defined else float("nan"),
+        "Brier": statistics.brier(reduction=reduction),
+        "NLL": statistics.nll(reduction=reduction),
+        "accuracy": statistics.accuracy(reduction=reduction),
+        "n_voxels": int(statistics.n_voxels),
+        "n_invalid": int(statistics.n_invalid),
+    }
+
+
+def count_case(
+    found: Probabilities,
+    labels: NDArray[Any],
+    *,
+    scheme: LabelScheme,
+    case: str,
+    n_bins: int = 15,
+    closed: Literal["right", "left"] = "right",
+) -> CalibrationStatistics:
+    """Count the saved probabilities of a case against its labels ``[X, Y, Z]``.
+
+    Raises
+    ------
+    ValueError
+        Shapes that differ, or voxels without valid probabilities.
+    """
+    kept = scheme.kept(labels)
+    results = ensemble_statistics(
+        [as_tensor(found)[None]],
+        torch.from_numpy(scheme.target(labels))[None],
+        maps=(),
+        from_logits=False,
+        activation="sigmoid" if found.activation == "sigmoid" else "softmax",
+        multilabel=scheme.multilabel,
+        mask=None if kept is None else torch.from_numpy(kept)[None],
+        n_bins=n_bins,
+        closed=closed,
+        case_id=[case],
+    )
+    assert results.calibration is not None
+    return results.calibration
+
+
+def as_tensor(found: Probabilities) -> torch.Tensor:
+    """Return probabilities ``[C, X, Y, Z]`` as a tensor that shares their memory if it can."""
+    data = found.data
+    if any(stride < 0 for stride in data.strides):
+        data = data.copy(order="K")
+    return torch.from_numpy(data.astype(data.dtype.newbyteorder("="), copy=False))

@@ -1,0 +1,151 @@
+"""The loop over cases: this part's share, what is finished already, failures, time left."""
+
+from __future__ import annotations
+
+import errno
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias, TypeVar
+
+Case = TypeVar("Case")
+
+_HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+"""A full or read-only disk fails every later case too, so that ``keep_going`` does not go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A case that could not be done, and the one line that says why."""
+
+    case: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """State of a run after a case."""
+
+    case: str
+    done: int
+    """Cases done, skipped or failed so far."""
+    total: int
+    seconds_left: float
+    """Mean time of the cases computed so far, times the cases that are left."""
+
+    def __str__(self) -> str:
+        minutes, seconds = divmod(round(self.seconds_left), 60)
+        return f"{self.done}/{self.total} {self.case}, {minutes}:{seconds:02d} left"
+
+
+ProgressOption: TypeAlias = "bool | Callable[[Progress], None]"
+
+
+@dataclass(frozen=True, slots=True)
+class CaseRun:
+    """What a loop did with its cases, by name, in the order of the loop."""
+
+    done: tuple[str, ...]
+    skipped: tuple[str, ...]
+    failed: tuple[Failure, ...]
+
+
+def part_of(cases: Sequence[Case], *, num_parts: int = 1, part_id: int = 0) -> list[Case]:
+    """Return the share of one part: every ``num_parts``-th case, starting at ``part_id``.
+
+    Parameters
+    ----------
+    cases
+        All cases, in the same order for every part.
+    num_parts, part_id
+        How many parts there are, and which of them (from 0) this is.
+
+    Raises
+    ------
+    ValueError
+        If ``num_parts < 1`` or ``part_id`` is outside ``[0, num_parts)``.
+
+    Examples
+    --------
+    >>> part_of(["a", "b", "c", "d", "e"], num_parts=2, part_id=1)
+    ['b', 'd']
+    """
+    if num_parts < 1:
+        raise ValueError(f"num_parts: got {num_parts}, expected at least 1")
+    if not 0 <= part_id < num_parts:
+        raise ValueError(f"part_id: got {part_id}, expected 0 <= part_id < num_parts ({num_parts})")
+    return list(cases[part_id::num_parts])
+
+
+def run_cases(
+    cases: Sequence[str],
+    work: Callable[[str], None],
+    *,
+    finished: Callable[[str], bool] | None = None,
+    keep_going: bool = False,
+    progress: ProgressOption = False,
+) -> CaseRun:
+    """Do every case that is not finished.
+
+    Parameters
+    ----------
+    cases
+        Case names.
+    work
+        Does one case; leaves nothing half-written when it raises.
+    finished
+        Says whether a case's files are all there already; None: no case is.
+    keep_going
+        Go on after a case that fails; the failures are returned. A full disk ends the loop anyway.
+    progress
+        True prints a line a case to stderr; a function is called with a `Progress` instead.
+
+    Raises
+    ------
+    ValueError, OSError, RuntimeError, MemoryError
+        What ``work`` raised, unless ``keep_going``.
+
+    Examples
+    --------
+    >>> run = run_cases(["a", "b"], print, finished=lambda case: case == "a")
+    b
+    >>> run.done, run.skipped
+    (('b',), ('a',))
+    """
+    report = _reporter(progress)
+    skipped = [] if finished is None else [case for case in cases if finished(case)]
+    waiting = sorted(set(cases) - set(skipped), key=cases.index)
+    done: list[str] = []
+    failed: list[Failure] = []
+    start = time.monotonic()
+    for position, case in enumerate(waiting, start=1):
+        try:
+            work(case)
+        except (ValueError, OSError, RuntimeError, MemoryError) as error:
+            if not keep_going or getattr(error, "errno", None) in _HOPELESS:
+                raise
+            failed.append(Failure(case, one_line(error)))
+        else:
+            done.append(case)
+        mean = (time.monotonic() - start) / position
+        left = mean * (len(waiting) - position)
+        report(Progress(case, len(skipped) + position, len(cases), left))
+    return CaseRun(tuple(done), tuple(skipped), tuple(failed))
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error's message as one line, or its class name where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _reporter(progress: ProgressOption) -> Callable[[Progress], None]:
+    if callable(progress):
+        return progress
+    if progress:
+        return lambda state: print(state, file=sys.stderr, flush=True)
+    return _say_nothing
+
+
+def _say_nothing(state: Progress) -> None:
+    del state

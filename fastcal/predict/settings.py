@@ -1,0 +1,64 @@
+"""``prediction.json``: how the files of a prediction folder were made, so that no two ways mix."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fastcal import atomic
+from fastcal.errors import DataError
+
+FILE = "prediction.json"
+
+
+def settle(folder: Path, settings: Mapping[str, Any], *, overwrite: bool) -> None:
+    """Write the settings of a prediction folder, or compare them with those already there.
+
+    A run that resumes, and every part of a sharded run, must find its own settings.
+
+    Raises
+    ------
+    DataError
+        If the folder was made with other settings and ``overwrite`` is False, naming the first.
+    """
+    path = folder / FILE
+    # As JSON gives them back: tuples are lists there.
+    wanted = json.loads(json.dumps(settings))
+    if path.exists() and not overwrite:
+        known = _read(folder)
+        for name, value in wanted.items():
+            if name in known and known[name] != value:
+                raise DataError(
+                    path,
+                    f"this folder was made with {name} = {known[name]!r}, now {value!r}; choose "
+                    "another folder, or overwrite",
+                )
+        wanted = {**known, **wanted}
+        if wanted == known:
+            return
+    atomic.write_json(path, wanted)
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    """Return the settings a prediction folder was made with; empty where there are none."""
+    path = folder / FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise DataError(path, f"not JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise DataError(path, "expected a JSON object")
+    return content
+
+
+def copy_description(dataset_json: Path, folder: Path) -> None:
+    """Copy a ``dataset.json`` into a prediction folder, where nnU-Net puts it too."""
+    if not dataset_json.is_file():
+        return
+    with atomic.atomic_path(folder / dataset_json.name) as temporary:
+        shutil.copyfile(dataset_json, temporary)

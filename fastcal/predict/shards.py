@@ -1,0 +1,162 @@
+"""Statistics of many cases: the sum of a part's cases, and the sum of the parts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastcal import CalibrationStatistics, atomic
+from fastcal.errors import DataError
+from fastcal.evaluate.calibration import calibration_summary
+from fastcal.predict.maps import STATISTICS
+
+_PART = re.compile(rf"{STATISTICS}\.part-(\d+)-of-(\d+)\.npz")
+
+
+@dataclass(frozen=True, slots=True)
+class MergedStatistics:
+    """Result of `merge_statistics`."""
+
+    statistics: CalibrationStatistics
+    state_file: Path
+    """The integer state, ``OUT/calibration.npz``."""
+    summary_file: Path
+    """The metrics, ``OUT/calibration.json``."""
+    parts: tuple[Path, ...]
+
+
+def merge_statistics(parts: str | Path | Sequence[str | Path], out: str | Path) -> MergedStatistics:
+    """Add the calibration statistics of the parts of a sharded run.
+
+    The sum is over integers: whatever the number of parts and their order, the state is that of
+    one run over all cases, bit for bit.
+
+    Parameters
+    ----------
+    parts
+        Prediction folders of the parts (often all in one folder), or state files
+        ``OUT/calibration.part-K-of-N.npz``.
+    out
+        Prediction folder that receives ``calibration.npz`` and ``calibration.json``.
+
+    Raises
+    ------
+    DataError
+        A folder without parts, a part that is missing or given twice, a case counted by two
+        parts, a file that cannot be read, or bins that differ.
+
+    Examples
+    --------
+    >>> merged = merge_statistics("predictions", "predictions")  # doctest: +SKIP
+    >>> merged.statistics.ece()  # doctest: +SKIP
+    0.0123
+    """
+    given = [parts] if isinstance(parts, str | Path) else list(parts)
+    files = [file for path in given for file in _part_files(Path(path))]
+    if not files:
+        raise ValueError("parts: got none, expected at least one folder or state file")
+    _check_complete(files)
+    total = add_statistics(files)
+    folder = Path(out)
+    state_file, summary_file = write_statistics(total, folder)
+    return MergedStatistics(total, state_file, summary_file, tuple(files))
+
+
+def add_statistics(
+    files: Iterable[Path], *, start: CalibrationStatistics | None = None
+) -> CalibrationStatistics:
+    """Add saved states that have no case in common, to ``start`` if there is one.
+
+    Raises
+    ------
+    DataError
+        A file that cannot be read, has other bins or classes, or a case that came before.
+    """
+    total = start
+    counted: dict[str, Path] = {}
+    for file in files:
+        one = _load(file)
+        for case in one.case_ids:
+            if case in counted:
+                raise DataError(file, f"case {case} is counted in {counted[case]} too")
+            counted[case] = file
+        if total is None:
+            total = one
+            continue
+        try:
+            total.merge(one)
+        except ValueError as error:
+            raise DataError(file, f"{error}") from error
+    if total is None:
+        raise ValueError("files: got none, expected at least one state file")
+    return _in_order_of_cases(total)
+
+
+def _in_order_of_cases(statistics: CalibrationStatistics) -> CalibrationStatistics:
+    """The same state with its cases sorted, so that its file is the same whoever added them."""
+    state = statistics.state_dict()
+    order = sorted(range(len(state["case_ids"])), key=state["case_ids"].__getitem__)
+    state["case_ids"] = [state["case_ids"][position] for position in order]
+    state["case_rows"] = state["case_rows"][order]
+    statistics.load_state_dict(state)
+    return statistics
+
+
+def _load(file: Path) -> CalibrationStatistics:
+    try:
+        return CalibrationStatistics.load(file)
+    except FileNotFoundError as error:
+        raise DataError(file, "no such file") from error
+
+
+def write_statistics(
+    statistics: CalibrationStatistics, folder: Path, *, part_id: int = 0, num_parts: int = 1
+) -> tuple[Path, Path]:
+    """Write a state and its summary into a prediction folder; return both paths."""
+    name = STATISTICS if num_parts == 1 else f"{STATISTICS}.part-{part_id}-of-{num_parts}"
+    folder.mkdir(parents=True, exist_ok=True)
+    state_file, summary_file = folder / f"{name}.npz", folder / f"{name}.json"
+    statistics.save(state_file)
+    atomic.write_json(summary_file, _summary(statistics))
+    return state_file, summary_file
+
+
+def _summary(statistics: CalibrationStatistics) -> dict[str, Any]:
+    cases = sorted(statistics.case_ids)
+    return {
+        "pooled": calibration_summary(statistics),
+        "case": calibration_summary(statistics, reduction="case") if cases else None,
+        "cases": cases,
+    }
+
+
+def _part_files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    found = sorted(file for file in path.glob("*.npz") if _PART.fullmatch(file.name))
+    whole = path / f"{STATISTICS}.npz"
+    if not found and whole.is_file():
+        return [whole]
+    if not found:
+        raise DataError(path, "no statistics here (calibration.part-K-of-N.npz)")
+    return found
+
+
+def _check_complete(files: Sequence[Path]) -> None:
+    """Parts of an N-part run: every one of them, once."""
+    seen: dict[tuple[int, int], Path] = {}
+    for file in files:
+        match = _PART.fullmatch(file.name)
+        if match is None:
+            continue
+        key = int(match[2]), int(match[1])
+        if key in seen:
+            raise DataError(file, f"the same part as {seen[key]}")
+        seen[key] = file
+    for num_parts, part_id in list(seen):
+        for other in range(num_parts):
+            if (num_parts, other) not in seen:
+                raise DataError(seen[num_parts, part_id], f"part {other} of {num_parts} is missing")
