@@ -5,6 +5,7 @@ One case is in memory at a time, and an uncompressed one is mapped rather than r
 
 from __future__ import annotations
 
+import math
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -191,11 +192,12 @@ def write_npz(path: str | Path, probabilities: Array, *, activation: str = "soft
         raise ValueError(f"probabilities: got shape {probabilities.shape}, expected [C, X, Y, Z]")
     if activation not in ("softmax", "sigmoid"):
         raise ValueError(f"activation: got {activation!r}, expected softmax or sigmoid")
-    arrays = {"probabilities": probabilities.transpose(0, 3, 2, 1)}
-    if activation == "sigmoid":
-        arrays["activation"] = np.array(activation)
+    stored = probabilities.transpose(0, 3, 2, 1)
     with atomic_path(path) as temporary:
-        np.savez_compressed(temporary, **arrays)
+        if activation == "softmax":
+            np.savez_compressed(temporary, probabilities=stored)
+        else:
+            np.savez_compressed(temporary, probabilities=stored, activation=np.array(activation))
 
 
 @contextmanager
@@ -265,11 +267,13 @@ def _map_member(path: Path, info: zipfile.ZipInfo) -> Array:
     with path.open("rb") as stream:
         stream.seek(info.header_offset + 26)
         name, extra = (int.from_bytes(stream.read(2), "little") for _ in range(2))
-        stream.seek(name + extra, 1)
+        start = stream.seek(name + extra, 1)
         shape, fortran, dtype = _npy_header(stream)
         offset = stream.tell()
     if dtype.hasobject:
         raise ValueError("an array of objects")
+    if offset - start + math.prod(shape) * dtype.itemsize != info.file_size:
+        raise ValueError(f"{info.file_size} bytes are no array of shape {shape}")
     return np.memmap(path, dtype, "c", offset, shape, "F" if fortran else "C")
 
 
