@@ -174,7 +174,8 @@ def _installed(names: Sequence[str]) -> dict[str, str]:
 
 
 def _cpu() -> CpuInfo:
-    isa, levels = None, ()
+    isa: str | None = None
+    levels: tuple[str, ...] = ()
     try:
         from fastcal import _cpu as native
     except ImportError:

@@ -26,7 +26,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     (
         *("arrays", "members", "targets", "outputs"),
         *("calibration_values", "calibration_state", "calibration_file", "calibration"),
-        *("segments", "ensemble", "fastcal"),
+        *("segments", "ensemble", "accumulator", "fastcal"),
     ),
     ("data", "models", "losses"),
     ("evaluate", "predict", "train", "recalibrate"),
