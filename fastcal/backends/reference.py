@@ -2,6 +2,9 @@
 
 The oracle of the other backends and what runs where none of them can. A block's state is
 ``[planes, voxels]`` as `StateLayout` lays it out; counting lies in `reference_counting`.
+
+Only steps that give an element the same bits wherever it lies in a block are used: PyTorch's own
+softmax, sigmoid and sums over many rows do not, and streaming would differ from one shot.
 """
 
 from __future__ import annotations
@@ -21,6 +24,9 @@ BLOCK_ELEMENTS = 1 << 20
 OUT_OF_RANGE = 1e-3
 """How far outside [0, 1] a mean of probabilities may lie before its voxel is invalid."""
 
+CERTAIN_LOGIT = 1e30
+"""The logit of a probability of 1 under the sigmoid."""
+
 Box = tuple[slice, ...]
 
 
@@ -39,13 +45,13 @@ def ensemble_statistics(
     for weight in weights:
         total_weight += weight
     dtype = _real(first.dtype)
-    for group, box in _boxes(_voxel_shape(first, reading.class_dim), num_classes, finish):
+    for box in _split(_voxel_shape(first, reading.class_dim), BLOCK_ELEMENTS // num_classes):
         n_voxels = math.prod(part.stop - part.start for part in box)
         block = torch.zeros(layout.planes, n_voxels, dtype=dtype, device=first.device)
         for member, weight, temperature in zip(members, weights, temperatures, strict=True):
             values = _classes_first(member, box, reading.class_dim)
             _accumulate_block(block, values, weight, temperature, reading, layout)
-        _finish_block(block, len(members), total_weight, reading, layout, finish, group, box)
+        _finish_block(block, len(members), total_weight, reading, layout, finish, box)
 
 
 def ensemble_accumulate(
@@ -57,7 +63,7 @@ def ensemble_accumulate(
     state: Tensor,
 ) -> None:
     """Add one member to ``state``, ``[planes, *voxel shape]``."""
-    for _, box in _boxes(state.shape[1:], layout.num_classes, None):
+    for box in _split(state.shape[1:], BLOCK_ELEMENTS // layout.num_classes):
         part = state[(slice(None), *box)]
         block = part.reshape(layout.planes, -1)
         values = _classes_first(member, box, reading.class_dim)
@@ -74,33 +80,21 @@ def ensemble_finalize(
     finish: Finish,
 ) -> None:
     """Maps and statistics of an accumulated ``state``, which stays as it is."""
-    for group, box in _boxes(state.shape[1:], layout.num_classes, finish):
+    for box in _split(state.shape[1:], BLOCK_ELEMENTS // layout.num_classes):
         block = state[(slice(None), *box)].reshape(layout.planes, -1)
-        _finish_block(block, n_members, total_weight, reading, layout, finish, group, box)
+        _finish_block(block, n_members, total_weight, reading, layout, finish, box)
 
 
 def _real(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def _voxel_shape(member: Tensor, class_dim: int) -> torch.Size:
-    return torch.Size((*member.shape[:class_dim], *member.shape[class_dim + 1 :]))
-
-
-def _boxes(shape: torch.Size, num_classes: int, finish: Finish | None) -> Iterator[tuple[int, Box]]:
-    """Blocks of a voxel shape, each with the row of the statistics that it is counted in."""
-    limit = max(1, BLOCK_ELEMENTS // num_classes)
-    counting = finish.counting if finish is not None else None
-    if counting is None or counting.statistics.shape[0] == 1:
-        for box in _split(tuple(shape), limit):
-            yield 0, box
-        return
-    for group in range(shape[0]):
-        for box in _split(tuple(shape[1:]), limit):
-            yield group, (slice(group, group + 1), *box)
+def _voxel_shape(member: Tensor, class_dim: int) -> tuple[int, ...]:
+    return (*member.shape[:class_dim], *member.shape[class_dim + 1 :])
 
 
 def _split(shape: tuple[int, ...], limit: int) -> Iterator[Box]:
+    """Boxes of at most ``limit`` voxels (at least one) that tile a voxel shape, in order."""
     if 0 in shape:
         return
     if not shape:
@@ -145,7 +139,8 @@ def _accumulate_block(
         if reading.multilabel:
             votes += probabilities > 0.5
         else:
-            winner = probabilities.argmax(0, keepdim=True)
+            ranked = probabilities if logits is None else logits
+            winner = ranked.argmax(0, keepdim=True)
             votes.scatter_add_(0, winner, torch.ones_like(winner, dtype=votes.dtype))
 
 
@@ -158,7 +153,9 @@ def _read(values: Tensor, temperature: float, reading: Reading) -> tuple[Tensor 
         probabilities = values.clamp_min(0)
         logits = probabilities.log()
         if not softmax:
-            logits = logits - (1 - probabilities).log()
+            odds = logits - (1 - probabilities).log()
+            # +inf would mean invalid input, and could not be averaged with a -inf.
+            logits = odds.masked_fill(probabilities == 1, CERTAIN_LOGIT)
         if temperature == 1.0:
             return logits, values
         logits = logits / temperature
@@ -171,32 +168,44 @@ def _read(values: Tensor, temperature: float, reading: Reading) -> tuple[Tensor 
 
 
 def _activate(logits: Tensor, softmax: bool) -> Tensor:
-    return logits.softmax(0) if softmax else logits.sigmoid()
+    if not softmax:
+        return 1 / (1 + (-logits).exp())
+    weights = (logits - logits.amax(0)).exp()
+    return weights / _sum(weights)
+
+
+def _sum(rows: Tensor) -> Tensor:
+    """Sum over the first axis, in pairs."""
+    while len(rows) > 1:
+        half = len(rows) // 2
+        paired = rows[:half] + rows[half : 2 * half]
+        rows = torch.cat((paired, rows[2 * half :])) if len(rows) % 2 else paired
+    return rows[0]
 
 
 def _member_entropy(logits: Tensor | None, probabilities: Tensor, reading: Reading) -> Tensor:
     if logits is None or reading.activation != "softmax" or reading.multilabel:
         if reading.multilabel and logits is not None:
-            return _bernoulli_entropy_of_logits(logits).sum(0)
+            return _sum(_bernoulli_entropy_of_logits(logits))
         return _entropy(probabilities.clamp_min(0), reading.multilabel)
     centred = logits - logits.amax(0)
     weights = centred.exp()
-    total = weights.sum(0)
-    moment = torch.where(centred == -math.inf, 0, weights * centred).sum(0)
+    total = _sum(weights)
+    moment = _sum(torch.where(centred == -math.inf, 0, weights * centred))
     return total.log() - moment / total
 
 
 def _bernoulli_entropy_of_logits(logits: Tensor) -> Tensor:
     size = logits.abs()
-    tail = torch.where(size == math.inf, 0, size * (-size).sigmoid())
+    tail = torch.where(size == math.inf, 0, size / (1 + size.exp()))
     return torch.log1p((-size).exp()) + tail
 
 
 def _entropy(p: Tensor, multilabel: bool) -> Tensor:
-    entropy = -torch.xlogy(p, p).sum(0)
+    entropy = -_sum(torch.xlogy(p, p))
     if multilabel:
         q = (1 - p).clamp_min(0)
-        entropy = entropy - torch.xlogy(q, q).sum(0)
+        entropy = entropy - _sum(torch.xlogy(q, q))
     return entropy
 
 
@@ -207,7 +216,6 @@ def _finish_block(
     reading: Reading,
     layout: StateLayout,
     finish: Finish,
-    group: int,
     box: Box,
 ) -> None:
     num_classes = layout.num_classes
@@ -229,7 +237,7 @@ def _finish_block(
     _write_maps(p, valid, spread, reading, finish, box)
     if finish.counting is not None:
         reference_counting.count(
-            p, valid, out_of_range, reading, finish.normalise, finish.counting, group, box
+            p, valid, out_of_range, reading, finish.normalise, finish.counting, box
         )
 
 
@@ -247,11 +255,12 @@ def _spread(
         maps["expected_entropy"] = block[layout.entropy_plane] * inverse
     if layout.square:
         square = block[layout.square_plane :][: layout.num_classes] * inverse
-        maps["variance"] = (square - raw * raw).clamp_min(0).mean(0)
+        maps["variance"] = _sum((square - raw * raw).clamp_min(0)) / layout.num_classes
     if layout.votes:
         votes = block[layout.votes_plane :][: layout.num_classes]
         if reading.multilabel:
-            maps["disagreement"] = torch.minimum(votes, n_members - votes).mean(0) / n_members
+            against = torch.minimum(votes, n_members - votes)
+            maps["disagreement"] = _sum(against) / (layout.num_classes * n_members)
         else:
             maps["disagreement"] = 1 - votes.amax(0) / n_members
     return maps

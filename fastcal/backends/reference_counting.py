@@ -13,6 +13,8 @@ from torch import Tensor
 
 from fastcal.problem import FRACTION_BITS, Counting, Reading, StatisticsLayout
 
+Box = tuple[slice, ...]
+
 _UNIT = 1 << FRACTION_BITS
 _LOW = _UNIT - 1
 
@@ -57,10 +59,39 @@ def count(
     reading: Reading,
     normalised: bool,
     counting: Counting,
-    group: int,
-    box: tuple[slice, ...],
+    box: Box,
 ) -> None:
-    """Add a block of mean probabilities ``p [C, voxels]`` to row ``group`` of the statistics."""
+    """Add a block of mean probabilities ``p [C, voxels]`` to the statistics, row by row."""
+    statistics = counting.statistics
+    if statistics.shape[0] == 1:
+        _count_row(statistics[0], p, valid, out_of_range, reading, normalised, counting, box)
+        return
+    items = range(box[0].start, box[0].stop)
+    size = p.shape[1] // len(items)
+    for position, item in enumerate(items):
+        part = slice(position * size, (position + 1) * size)
+        _count_row(
+            statistics[item],
+            p[:, part],
+            valid[part],
+            out_of_range[part],
+            reading,
+            normalised,
+            counting,
+            (slice(item, item + 1), *box[1:]),
+        )
+
+
+def _count_row(
+    row: Tensor,
+    p: Tensor,
+    valid: Tensor,
+    out_of_range: Tensor,
+    reading: Reading,
+    normalised: bool,
+    counting: Counting,
+    box: Box,
+) -> None:
     num_classes = p.shape[0]
     layout = StatisticsLayout(num_classes, counting.thresholds.numel() + 1, counting.calibration)
     words = torch.zeros(layout.words, dtype=torch.int64, device=p.device)
@@ -89,7 +120,6 @@ def count(
     else:
         _count_exclusive(words, layout, p, target[0], counting)
 
-    row = counting.statistics[group]
     row += words
     low = torch.tensor(layout.low_words, device=row.device)
     carry = row[low] >> FRACTION_BITS
@@ -97,7 +127,7 @@ def count(
     row[low] &= _LOW
 
 
-def _target(target: Tensor, reading: Reading, box: tuple[slice, ...]) -> Tensor:
+def _target(target: Tensor, reading: Reading, box: Box) -> Tensor:
     """The box of the targets as int64 ``[C or 1, voxels]``."""
     if not reading.multilabel:
         return target[box].reshape(1, -1).to(torch.int64)
