@@ -106,7 +106,9 @@ def train_member(
     cuda = [task.device] if task.device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
         torch.manual_seed(order.derived_seed(task.seed, task.number, order.INITIALISATION))
-        model = UNet(**task.network).to(task.device, memory_format=torch.channels_last)
+        model = UNet(**task.network).to(task.device)
+        # Missing from torch's annotations of Module.to.
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
         schedule = Schedule(config.learning_rate)
         if (task.folder / LAST).exists():

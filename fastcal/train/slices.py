@@ -45,8 +45,8 @@ class SliceSet:
 
     def case_names(self, slices: Tensor) -> list[str]:
         """Names of the cases some slices belong to, each once, in order."""
-        indices = self.case.cpu()[slices.cpu()].unique().tolist()
-        return [self.names[index] for index in indices]
+        indices = self.case.cpu()[slices.cpu()].tolist()
+        return [self.names[index] for index in sorted(set(indices))]
 
 
 def plan_preprocessing(cases: Sequence[Case], config: TrainConfig) -> Preprocessing:
@@ -63,11 +63,7 @@ def plan_preprocessing(cases: Sequence[Case], config: TrainConfig) -> Preprocess
             problems.append(error)
     if not geometries:
         raise problems[0]
-    axis = config.slice_axis
-    if axis == "auto":
-        spacings = np.median([geometry.spacing for geometry in geometries], axis=0)
-        largest = spacings.max() * (1 - SPACING_TOLERANCE)
-        axis = max(index for index in range(3) if spacings[index] >= largest)
+    axis = _coarsest_axis(geometries) if config.slice_axis == "auto" else config.slice_axis
     preprocessing = Preprocessing(axis, config.spacing, None, config.percentiles)
     size = config.size
     if size is None:
@@ -76,6 +72,12 @@ def plan_preprocessing(cases: Sequence[Case], config: TrainConfig) -> Preprocess
         rows, columns = (max(extents) for extents in zip(*planes, strict=True))
         size = (-(-rows // divisor) * divisor, -(-columns // divisor) * divisor)
     return Preprocessing(axis, config.spacing, size, config.percentiles)
+
+
+def _coarsest_axis(geometries: Sequence[Geometry]) -> int:
+    spacings = np.median([geometry.spacing for geometry in geometries], axis=0)
+    largest = spacings.max() * (1 - SPACING_TOLERANCE)
+    return max(axis for axis in range(3) if spacings[axis] >= largest)
 
 
 def load_slices(
