@@ -22,7 +22,7 @@ BLOCK_ELEMENTS = 1 << 20
 """Voxels times classes worked on at once: bounds the memory, and the int64 sums of a block."""
 
 OUT_OF_RANGE = 1e-3
-"""How far outside [0, 1] a mean of probabilities may lie before its voxel is invalid."""
+"""How far outside [0, 1] probabilities may lie, interpolated ones say, before they are invalid."""
 
 CERTAIN_LOGIT = 1e30
 """The logit of a probability of 1 under the sigmoid."""
@@ -150,12 +150,13 @@ def _read(values: Tensor, temperature: float, reading: Reading) -> tuple[Tensor 
     if not reading.from_logits:
         if temperature == 1.0 and reading.space == "prob":
             return None, values
-        probabilities = values.clamp_min(0)
+        probabilities = values.clamp_min(0).masked_fill(values < -OUT_OF_RANGE, math.nan)
         logits = probabilities.log()
         if not softmax:
-            odds = logits - (1 - probabilities).log()
+            rest = (1 - probabilities).clamp_min(0)
+            odds = logits - rest.masked_fill(probabilities > 1 + OUT_OF_RANGE, math.nan).log()
             # +inf would mean invalid input, and could not be averaged with a -inf.
-            logits = odds.masked_fill(probabilities == 1, CERTAIN_LOGIT)
+            logits = odds.masked_fill(rest == 0, CERTAIN_LOGIT)
         if temperature == 1.0:
             return logits, values
         logits = logits / temperature
@@ -165,6 +166,10 @@ def _read(values: Tensor, temperature: float, reading: Reading) -> tuple[Tensor 
         # A sigmoid would turn an infinite logit into a plausible 1.
         logits = logits.masked_fill(logits == math.inf, math.nan)
     return logits, _activate(logits, softmax)
+
+
+def _outside(probabilities: Tensor) -> Tensor:
+    return (probabilities < -OUT_OF_RANGE) | (probabilities > 1 + OUT_OF_RANGE)
 
 
 def _activate(logits: Tensor, softmax: bool) -> Tensor:
@@ -202,11 +207,10 @@ def _bernoulli_entropy_of_logits(logits: Tensor) -> Tensor:
 
 
 def _entropy(p: Tensor, multilabel: bool) -> Tensor:
-    entropy = -_sum(torch.xlogy(p, p))
-    if multilabel:
-        q = (1 - p).clamp_min(0)
-        entropy = entropy - _sum(torch.xlogy(q, q))
-    return entropy
+    if not multilabel:
+        return -_sum(torch.xlogy(p, p))
+    p = p.clamp_max(1)
+    return -_sum(torch.xlogy(p, p) + torch.xlogy(1 - p, 1 - p))
 
 
 def _finish_block(
@@ -223,12 +227,11 @@ def _finish_block(
     raw = block[:num_classes] * inverse
     if reading.space == "logit":
         raw = _activate(raw, reading.activation == "softmax" and not reading.multilabel)
-    finite = raw.isfinite().all(0)
+    p = raw.clamp_min(0)
+    finite = p.isfinite().all(0)
     out_of_range = torch.zeros_like(finite)
     if not reading.from_logits:
-        inside = (raw >= -OUT_OF_RANGE) & (raw <= 1 + OUT_OF_RANGE)
-        out_of_range = finite & ~inside.all(0)
-    p = raw.clamp_min(0)
+        out_of_range = finite & _outside(raw).any(0)
     if finish.normalise:
         p = p / reference_counting.class_sum(p)
         finite &= p.isfinite().all(0)
