@@ -58,12 +58,13 @@ def arranged(tensor: Tensor, layout: str) -> Tensor:
         return tensor.movedim(1, -1).contiguous().movedim(-1, 1)
     if layout == "cropped":
         pad = [1, 2] * (tensor.ndim - 2)
-        padded = torch.nn.functional.pad(tensor, pad, value=float("nan"))
+        filler = float("nan") if tensor.is_floating_point() else 77
+        padded = torch.nn.functional.pad(tensor, pad, value=filler)
         for axis in range(2, tensor.ndim):
             padded = padded.narrow(axis, 1, tensor.shape[axis])
         return padded
     if layout == "strided":
-        base = torch.full([2 * n for n in reversed(tensor.shape)], float("nan"), dtype=tensor.dtype)
+        base = tensor.new_full([2 * n for n in reversed(tensor.shape)], 77)
         view = base[tuple(slice(None, None, 2) for _ in tensor.shape)]
         view = view.permute(*reversed(range(tensor.ndim)))
         return view.copy_(tensor)
