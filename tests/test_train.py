@@ -145,6 +145,17 @@ def test_members_added_later_are_those_of_one_go(trained: Run, blobs: Path, tmp_
         assert same(weights(member), weights(expected))
 
 
+def test_members_trained_side_by_side_are_those_trained_in_turn(
+    trained: Run, blobs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train_ensemble(blobs, tmp_path / "run", members=2, config=TINY, device="cpu", jobs=2)
+    for member, expected in zip(run.members, trained.members, strict=True):
+        assert same(weights(member), weights(expected))
+    lines = [line for line in capsys.readouterr().err.splitlines() if "epoch" in line]
+    assert len(lines) == 6
+    assert sum(line.startswith("member_01  epoch") for line in lines) == 3
+
+
 def test_a_line_an_epoch_reports_progress_off_a_terminal(
     blobs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -274,6 +285,7 @@ def test_every_bad_case_is_listed_before_anything_is_written(tmp_path: Path) -> 
     [
         ({"loss": "focal"}, "loss: got 'focal', expected 'ce' or 'dice'"),
         ({"members": 0}, "members: got 0"),
+        ({"jobs": 0}, "jobs: got 0"),
         ({"config": TrainConfig(class_weights=(1.0, 2.0))}, "class_weights: got 2"),
         ({"split": (9, 1, 0)}, "train, val, test: got 9, 1, 0"),
         ({"split": {"train": ["blob_00"], "val": ["nobody"]}}, "not in the dataset: nobody"),

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
-from typing import Any
 
 from fastcal.atomic import atomic_path
-from fastcal.models.run import CURVES, LOG
-
-
-def read_log(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a member's log.jsonl, one dictionary an epoch."""
-    return [json.loads(line) for line in (folder / LOG).read_text(encoding="utf-8").splitlines()]
+from fastcal.models.run import CURVES
+from fastcal.train.log import read_log
 
 
 def draw_curves(folder: Path) -> Path | None:
@@ -27,7 +21,7 @@ def draw_curves(folder: Path) -> Path | None:
         )
         return None
     rows = read_log(folder)
-    epochs = [row["epoch"] for row in rows]
+    epochs = [row.epoch for row in rows]
     figure = Figure(figsize=(7, 8), layout="constrained")
     panels = figure.subplots(4, 1, sharex=True)
     series = (
@@ -37,13 +31,11 @@ def draw_curves(folder: Path) -> Path | None:
         ("learning_rate", "learning rate"),
     )
     for panel, (key, title) in zip(panels, series, strict=True):
-        values = [float("nan") if row[key] is None else row[key] for row in rows]
-        panel.plot(epochs, values, linewidth=1.2)
+        panel.plot(epochs, [getattr(row, key) for row in rows], linewidth=1.2)
         panel.set_ylabel(title)
         panel.grid(alpha=0.3)
-    kept = [row for row in rows if row["best"]]
-    if kept and kept[-1]["val_dice"] is not None:
-        panels[1].plot(kept[-1]["epoch"], kept[-1]["val_dice"], "o", markersize=4)
+    kept = [row for row in rows if row.best][-1:]
+    panels[1].plot([row.epoch for row in kept], [row.val_dice for row in kept], "o", markersize=4)
     panels[-1].set_xlabel("epoch")
     panels[0].set_title(folder.name)
     with atomic_path(folder / CURVES) as temporary:

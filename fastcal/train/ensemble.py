@@ -17,8 +17,9 @@ from fastcal.losses import PaperDiceLoss, WeightedCrossEntropy
 from fastcal.models.run import CONFIG, DATASET, FORMAT, LOG, SPLITS, Run
 from fastcal.models.unet import Head, UNet
 from fastcal.train.config import TrainConfig
-from fastcal.train.curves import read_log
-from fastcal.train.member import EpochRow, Task, train_member
+from fastcal.train.log import EpochRow, read_log
+from fastcal.train.member import Task, train_member
+from fastcal.train.processes import train_in_processes
 from fastcal.train.progress import TrainingProgress
 from fastcal.train.slices import SliceSet, load_slices, plan_preprocessing
 from fastcal.train.splits import Split, SplitSource, resolve_split
@@ -37,9 +38,10 @@ def train_ensemble(
     config: TrainConfig | None = None,
     split: SplitSource | None = None,
     device: torch.device | str | None = None,
+    jobs: int = 1,
     progress: bool = True,
 ) -> Run:
-    """Train the members of an ensemble, one after the other, into a run folder.
+    """Train the members of an ensemble into a run folder.
 
     2-D networks on slices, as in the paper. A run folder that exists goes on where it was left:
     finished members stay, one that was killed resumes (to the same weights on a CPU with as many
@@ -55,6 +57,8 @@ def train_ensemble(
         config: every other setting.
         split: counts, names or a file; see `resolve_split`.
         device: None is the GPU if there is one.
+        jobs: members trained at a time, each in a process with its share of the threads. A script
+            that asks for more than one needs the guard ``if __name__ == "__main__":``.
         progress: report epochs to standard error.
 
     Raises:
@@ -70,6 +74,8 @@ def train_ensemble(
         raise ValueError(f"loss: got {loss!r}, expected 'ce' or 'dice'")
     if members < 1:
         raise ValueError(f"members: got {members!r}, expected at least 1")
+    if jobs < 1:
+        raise ValueError(f"jobs: got {jobs!r}, expected at least 1")
     place = _device(device)
     opened = dataset if isinstance(dataset, Dataset) else Dataset.open(dataset)
     if opened.regions is not None:
@@ -99,8 +105,8 @@ def train_ensemble(
         val = _resident(load_slices(opened, chosen.val, preprocessing), place)
         if existing is None:
             existing = _create(folder, settings, opened, chosen, preprocessing, place)
-        for number in range(members):
-            task = Task(
+        tasks = [
+            Task(
                 number=number,
                 folder=folder / f"member_{number:02d}",
                 network=settings["network"],
@@ -110,8 +116,17 @@ def train_ensemble(
                 device=place,
                 ignore_label=opened.ignore_label,
             )
-            train_member(task, train, val, on_epoch=_Reporter(report, task))
-            report.skip(config.max_epochs - len(read_log(task.folder)))
+            for number in range(members)
+        ]
+        if jobs > 1:
+            del train, val
+            train_in_processes(
+                tasks, opened.folder, chosen, preprocessing, jobs=jobs, report=report
+            )
+        else:
+            for task in tasks:
+                train_member(task, train, val, on_epoch=_Reporter(report, task))
+                report.skip(config.max_epochs - len(read_log(task.folder)))
     return existing
 
 

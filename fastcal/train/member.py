@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable
@@ -14,13 +13,14 @@ import torch
 from torch import nn
 
 from fastcal import atomic
-from fastcal.models.run import BEST, FINISHED, LAST, LOG, read_checkpoint
+from fastcal.models.run import BEST, FINISHED, LAST, read_checkpoint
 from fastcal.models.unet import UNet
 from fastcal.train import order
 from fastcal.train.config import TrainConfig
 from fastcal.train.curves import draw_curves
+from fastcal.train.log import EpochRow, append_row, forget_later_epochs
 from fastcal.train.slices import SliceSet
-from fastcal.train.validation import Validation, validate
+from fastcal.train.validation import validate
 
 
 @dataclass(slots=True)
@@ -52,21 +52,6 @@ class Schedule:
     def finished(self, config: TrainConfig) -> bool:
         stale = self.epoch - self.best_epoch
         return self.epoch >= config.max_epochs or stale >= config.early_stopping
-
-
-@dataclass(frozen=True, slots=True)
-class EpochRow:
-    """A line of log.jsonl."""
-
-    epoch: int
-    loss: float
-    """Mean over the epoch's steps."""
-    val_dice: float
-    val_dice_per_class: list[float]
-    val_nll: float
-    learning_rate: float
-    best: bool
-    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +101,7 @@ def train_member(
             model.load_state_dict(saved["model"])
             optimiser.load_state_dict(saved["optimiser"])
             schedule = Schedule(**saved["schedule"])
-        _forget_later_epochs(task.folder / LOG, schedule.epoch)
+        forget_later_epochs(task.folder, schedule.epoch)
         while not schedule.finished(config):
             start = time.perf_counter()
             loss = _train_epoch(task, model, optimiser, schedule, train)
@@ -127,9 +112,17 @@ def train_member(
             best = schedule.step(scores.dice, config)
             _save(task, model, optimiser, schedule, best)
             seconds = time.perf_counter() - start
-            row = _row(schedule.epoch, loss, scores, learning_rate, best, seconds)
-            with (task.folder / LOG).open("a", encoding="utf-8") as log:
-                log.write(json.dumps(_without_nan(asdict(row))) + "\n")
+            row = EpochRow(
+                epoch=schedule.epoch,
+                loss=loss,
+                val_dice=scores.dice,
+                val_dice_per_class=scores.dice_per_class,
+                val_nll=scores.nll,
+                learning_rate=learning_rate,
+                best=best,
+                seconds=round(seconds, 3),
+            )
+            append_row(task.folder, row)
             on_epoch(row)
     draw_curves(task.folder)
     atomic.write_json(
@@ -210,33 +203,3 @@ def _save(
             },
             temporary,
         )
-
-
-def _row(
-    epoch: int, loss: float, scores: Validation, learning_rate: float, best: bool, seconds: float
-) -> EpochRow:
-    return EpochRow(
-        epoch=epoch,
-        loss=loss,
-        val_dice=scores.dice,
-        val_dice_per_class=scores.dice_per_class,
-        val_nll=scores.nll,
-        learning_rate=learning_rate,
-        best=best,
-        seconds=round(seconds, 3),
-    )
-
-
-def _forget_later_epochs(log: Path, epoch: int) -> None:
-    """Cut what a killed training logged behind its last checkpoint, a torn last line included."""
-    if log.exists():
-        lines = log.read_text(encoding="utf-8").splitlines()[:epoch]
-        atomic.write_text(log, "".join(f"{line}\n" for line in lines))
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

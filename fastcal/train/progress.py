@@ -7,7 +7,7 @@ import time
 from types import TracebackType
 from typing import Self
 
-from fastcal.train.member import EpochRow
+from fastcal.train.log import EpochRow
 
 
 class TrainingProgress:
