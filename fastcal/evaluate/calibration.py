@@ -87,9 +87,15 @@ def count_case(
         n_bins=n_bins,
         closed=closed,
         case_id=[case],
+        nan_policy="omit",
     )
-    assert results.calibration is not None
-    return results.calibration
+    statistics = results.calibration
+    assert statistics is not None
+    if statistics.n_invalid:
+        raise ValueError(
+            f"{statistics.n_invalid} voxels without valid probabilities (NaN, or outside [0, 1])"
+        )
+    return statistics
 
 
 def as_tensor(found: Probabilities) -> torch.Tensor:

@@ -56,9 +56,11 @@ def read_labels(path: Path) -> tuple[NDArray[Any], Volume]:
         If the file cannot be read, or holds numbers that are not integers.
     """
     volume = nifti.read(path)
-    labels = volume.data
-    if labels.ndim != 3:
-        raise DataError(path, f"shape {_times(labels.shape)}, expected a 3-D label map")
+    shape = (*volume.shape, 1, 1)[: max(3, len(volume.shape))]
+    if any(extent != 1 for extent in shape[3:]):
+        raise DataError(path, f"shape {_times(shape)}, expected a 3-D label map")
+    labels = volume.data.reshape(shape[:3])
+    volume = nifti.Volume(labels.shape, volume.affine, volume.header, labels)
     if not np.issubdtype(labels.dtype, np.integer):
         rounded = np.rint(labels)
         if not np.array_equal(rounded, labels):

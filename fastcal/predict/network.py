@@ -56,8 +56,9 @@ def predict_cases(
     """Predict cases with the members of a run, on the grid of their images.
 
     Members go one at a time through one `fastcal.EnsembleAccumulator`, so that memory does not
-    grow with their number. A case that has all its files is skipped: a killed run goes on where
-    it was, to the same bits.
+    grow with their number. Where slices were resampled, logits are resampled back (linearly, as
+    nnU-Net does) before they become probabilities. A case that has all its files is skipped: a
+    killed run goes on where it was, to the same bits.
 
     Parameters
     ----------
@@ -210,7 +211,8 @@ class _Networks:
             raise ValueError(f"mc_dropout: got {mc_dropout}, expected 0 or more passes")
         place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         folders = _chosen_members(run, members)
-        networks = tuple(load_member(folder, place) for folder in folders)
+        with torch.random.fork_rng([]):  # building a network draws its first weights
+            networks = tuple(load_member(folder, place) for folder in folders)
         for folder, network in zip(folders, networks, strict=True):
             if network.dims != 2 or network.num_classes != run.num_classes:
                 raise DataError(

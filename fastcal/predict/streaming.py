@@ -146,6 +146,9 @@ def combine(
         raise ValueError("members: got none, expected at least one")
     like = first.like or _geometry_of_labels(first, references, case)
     target, mask = _target(first, references, case, like)
+    batch, classes, *voxels = first.shape
+    label_shape = (batch, classes, *voxels) if estimator.scheme.multilabel else (batch, *voxels)
+    labels = torch.empty(label_shape, dtype=torch.int16, device=first.device)
     results = accumulator.finalize(
         target,
         mask=mask,
@@ -153,9 +156,9 @@ def combine(
         closed=estimator.closed,
         case_id=None if target is None else [case],
         nan_policy="omit",
+        out={"label": labels},
     )
-    assert isinstance(results.label, Tensor)
-    if bool((results.label < 0).any()):
+    if bool((labels < 0).any()):
         raise _culprit(members, estimator, first.source)
     return results, like
 

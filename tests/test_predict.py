@@ -1,0 +1,326 @@
+"""`fastcal.predict.predict_cases`: the members of a run to maps, labels and calibration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from cohort import (
+    CASES,
+    SHAPE,
+    assert_same_geometry,
+    files_in,
+    random_labels,
+    write_images,
+    write_nifti,
+    write_run,
+)
+
+from fastcal.data.nifti import read
+from fastcal.data.preprocess import Preprocessing
+from fastcal.errors import DataError
+from fastcal.models import UNet
+from fastcal.predict import ensemble_folders, merge_statistics, predict_cases
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def member_probabilities(network: UNet, image: Path, plan: Preprocessing) -> np.ndarray:
+    """[C, X, Y, Z] of one network, without any of fastcal.predict."""
+    volume = read(image)
+    slices = plan.apply(np.asarray(volume.data, np.float32)[None], volume)
+    with torch.no_grad():
+        logits = plan.invert(network(slices), volume)
+    activated = logits.softmax(0) if network.head == "softmax" else logits.sigmoid()
+    return activated.double().numpy()
+
+
+def loaded(path: Path) -> np.ndarray:
+    return np.asarray(nib.load(path).dataobj)
+
+
+def write_references(folder: Path) -> None:
+    rng = np.random.default_rng(5)
+    for case in CASES:
+        write_nifti(folder / f"{case}.nii.gz", random_labels(rng))
+
+
+@pytest.mark.parametrize("head", ["softmax", "sigmoid"])
+@pytest.mark.parametrize(
+    "plan", [Preprocessing(), Preprocessing(slice_axis=1, spacing=(1.5, 2.0), size=(8, 16))]
+)
+def test_prediction_is_the_mean_of_the_members_on_the_images_grid(
+    tmp_path: Path, head: str, plan: Preprocessing
+) -> None:
+    networks = write_run(tmp_path / "run", head=head, preprocessing=plan)
+    write_images(tmp_path / "images")
+    summary = predict_cases(
+        tmp_path / "run",
+        tmp_path / "images",
+        tmp_path / "out",
+        maps=("entropy", "mean"),
+        save_probabilities=True,
+    )
+    assert summary.done == CASES
+    for case in CASES:
+        image = tmp_path / f"images/{case}_0000.nii.gz"
+        members = [member_probabilities(network, image, plan) for network in networks]
+        mean = np.mean(members, axis=0)
+        made = np.moveaxis(loaded(tmp_path / f"out/mean/{case}.nii.gz"), -1, 0)
+        np.testing.assert_allclose(made, mean, atol=2e-6)
+        entropy = loaded(tmp_path / f"out/entropy/{case}.nii.gz")
+        np.testing.assert_allclose(entropy, -(mean * np.log(mean)).sum(0), atol=4e-6)
+        labels = loaded(tmp_path / f"out/{case}.nii.gz")
+        np.testing.assert_array_equal(labels, made.argmax(0))
+        stored = np.load(tmp_path / f"out/{case}.npz")["probabilities"]
+        np.testing.assert_array_equal(stored.transpose(0, 3, 2, 1), made)
+        for file in (f"{case}.nii.gz", f"entropy/{case}.nii.gz", f"mean/{case}.nii.gz"):
+            assert_same_geometry(tmp_path / "out" / file, image)
+
+
+def test_members_are_chosen_by_number(tmp_path: Path) -> None:
+    networks = write_run(tmp_path / "run", members=3)
+    write_images(tmp_path / "images")
+    predict_cases(
+        tmp_path / "run", tmp_path / "images", tmp_path / "out", maps=("mean",), members=[2]
+    )
+    image = tmp_path / "images/case_a_0000.nii.gz"
+    expected = member_probabilities(networks[2], image, Preprocessing())
+    made = np.moveaxis(loaded(tmp_path / "out/mean/case_a.nii.gz"), -1, 0)
+    np.testing.assert_allclose(made, expected, atol=2e-6)
+    with pytest.raises(ValueError, match=r"members: got 3, expected some of \[0, 1, 2\]"):
+        predict_cases(tmp_path / "run", tmp_path / "images", tmp_path / "x", members=[3])
+
+
+@pytest.mark.parametrize("head", ["softmax", "sigmoid"])
+def test_ensemble_of_saved_members_is_the_ensemble_of_the_run(tmp_path: Path, head: str) -> None:
+    write_run(tmp_path / "run", head=head)
+    write_images(tmp_path / "images")
+    write_references(tmp_path / "labels")
+    options = {"labels": tmp_path / "labels"}
+    whole = predict_cases(tmp_path / "run", tmp_path / "images", tmp_path / "whole", **options)
+    for member in range(2):
+        predict_cases(
+            tmp_path / "run",
+            tmp_path / "images",
+            tmp_path / f"member_{member}",
+            members=[member],
+            maps=(),
+            save_probabilities=True,
+        )
+    folders = [tmp_path / "member_0", tmp_path / "member_1"]
+    saved = ensemble_folders(folders, tmp_path / "saved", **options)
+    for case in CASES:
+        name = f"entropy/{case}.nii.gz"
+        np.testing.assert_allclose(
+            loaded(tmp_path / "saved" / name), loaded(tmp_path / "whole" / name), atol=2e-6
+        )
+    assert saved.statistics is not None
+    assert whole.statistics is not None
+    assert saved.statistics.brier() == pytest.approx(whole.statistics.brier(), rel=1e-5)
+
+
+def test_dropout_passes_follow_from_the_seed_and_are_averaged(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", dropout=0.5)
+    write_images(tmp_path / "images")
+
+    def entropy(name: str, **options: object) -> np.ndarray:
+        predict_cases(
+            tmp_path / "run",
+            tmp_path / "images",
+            tmp_path / name,
+            maps=("entropy", "mutual_information"),
+            members=[0],
+            **options,
+        )
+        return loaded(tmp_path / name / "mutual_information/case_b.nii.gz")
+
+    plain = entropy("plain")
+    assert np.abs(plain).max() < 1e-6
+    five = entropy("five", mc_dropout=5, seed=1)
+    assert five.max() > 1e-4
+    np.testing.assert_array_equal(entropy("again", mc_dropout=5, seed=1), five)
+    assert not np.array_equal(entropy("other", mc_dropout=5, seed=2), five)
+    assert not np.array_equal(entropy("six", mc_dropout=6, seed=1), five)
+
+
+def test_dropout_leaves_the_global_random_state_alone(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", dropout=0.5)
+    write_images(tmp_path / "images")
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    predict_cases(tmp_path / "run", tmp_path / "images", tmp_path / "out", mc_dropout=2)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_dropout_on_a_network_without_any_is_an_error(tmp_path: Path) -> None:
+    write_run(tmp_path / "run")
+    write_images(tmp_path / "images")
+    with pytest.raises(ValueError, match=r"mc_dropout: got 3, but .*member_00 has no dropout"):
+        predict_cases(tmp_path / "run", tmp_path / "images", tmp_path / "out", mc_dropout=3)
+
+
+def test_killed_run_resumes_to_the_same_files(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", dropout=0.5)
+    write_images(tmp_path / "images")
+    write_references(tmp_path / "labels")
+    options = {
+        "labels": tmp_path / "labels",
+        "mc_dropout": 3,
+        "save_probabilities": True,
+        "dtype": "uint16",
+    }
+
+    def die(_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict_cases(
+            tmp_path / "run", tmp_path / "images", tmp_path / "killed", progress=die, **options
+        )
+    resumed = predict_cases(tmp_path / "run", tmp_path / "images", tmp_path / "killed", **options)
+    assert (resumed.skipped, resumed.done) == (("case_a",), ("case_b", "case_c"))
+    predict_cases(tmp_path / "run", tmp_path / "images", tmp_path / "whole", **options)
+    assert files_in(tmp_path / "killed") == files_in(tmp_path / "whole")
+
+
+def test_shards_add_up_to_the_bytes_of_one_run(tmp_path: Path) -> None:
+    write_run(tmp_path / "run")
+    write_images(tmp_path / "images")
+    write_references(tmp_path / "labels")
+    run, images, labels = tmp_path / "run", tmp_path / "images", tmp_path / "labels"
+    predict_cases(run, images, tmp_path / "whole", labels=labels)
+    for part_id in range(2):
+        predict_cases(run, images, tmp_path / "parts", labels=labels, num_parts=2, part_id=part_id)
+    merge_statistics(tmp_path / "parts", tmp_path / "parts")
+    parts, whole = files_in(tmp_path / "parts"), files_in(tmp_path / "whole")
+    assert {name: parts[name] for name in whole} == whole
+
+
+def test_split_of_the_run_names_the_cases(tmp_path: Path) -> None:
+    write_run(tmp_path / "run")
+    write_images(tmp_path / "images")
+    run, images = tmp_path / "run", tmp_path / "images"
+    assert predict_cases(run, images, tmp_path / "a", cases="test").done == CASES[1:]
+    assert predict_cases(run, images, tmp_path / "b", cases=["case_c"]).done == ("case_c",)
+    with pytest.raises(ValueError, match="cases: got 'tests'"):
+        predict_cases(run, images, tmp_path / "c", cases="tests")
+    with pytest.raises(DataError, match="images: no images of case case_x"):
+        predict_cases(run, images, tmp_path / "c", cases=["case_x"])
+
+
+def test_weights_that_changed_are_not_mixed_with_those_before(tmp_path: Path) -> None:
+    write_run(tmp_path / "run")
+    write_images(tmp_path / "images")
+    predict_cases(tmp_path / "run", tmp_path / "images", tmp_path / "out", cases=["case_a"])
+    checkpoint = torch.load(tmp_path / "run/member_01/best.pt")
+    checkpoint["model"]["classifier.bias"] += 1
+    torch.save(checkpoint, tmp_path / "run/member_01/best.pt")
+    with pytest.raises(DataError, match="made with weights_sha256"):
+        predict_cases(tmp_path / "run", tmp_path / "images", tmp_path / "out")
+    predict_cases(tmp_path / "run", tmp_path / "images", tmp_path / "out", overwrite=True)
+
+
+def break_nan(tmp_path: Path) -> str:
+    image = np.ones(SHAPE, np.float32)
+    image[0, 0, 0] = np.nan
+    write_nifti(tmp_path / "images/case_b_0000.nii.gz", image)
+    return r"case_b_0000\.nii\.gz: .*NaN"
+
+
+def break_channels(tmp_path: Path) -> str:
+    write_nifti(tmp_path / "images/case_b_0001.nii.gz", np.ones(SHAPE, np.float32))
+    return r"case_b_0000\.nii\.gz: 2 channels, expected 1"
+
+
+def break_gz(tmp_path: Path) -> str:
+    path = tmp_path / "images/case_b_0000.nii.gz"
+    path.write_bytes(path.read_bytes()[:-30])
+    return r"case_b_0000\.nii\.gz: truncated or corrupt"
+
+
+def break_label(tmp_path: Path) -> str:
+    write_nifti(tmp_path / "labels/case_b.nii.gz", np.full(SHAPE, 9, np.uint8))
+    return r"labels/case_b\.nii\.gz: label 9"
+
+
+@pytest.mark.parametrize("damage", [break_nan, break_channels, break_gz, break_label])
+def test_bad_case_is_one_line_that_names_the_file_and_spares_the_others(
+    tmp_path: Path, damage
+) -> None:
+    write_run(tmp_path / "run", members=1)
+    write_images(tmp_path / "images")
+    write_references(tmp_path / "labels")
+    message = damage(tmp_path)
+    run, images, labels = tmp_path / "run", tmp_path / "images", tmp_path / "labels"
+    with pytest.raises(DataError, match=message) as caught:
+        predict_cases(run, images, tmp_path / "stopped", labels=labels)
+    assert "\n" not in str(caught.value)
+    summary = predict_cases(run, images, tmp_path / "out", labels=labels, keep_going=True)
+    assert summary.done == ("case_a", "case_c")
+    assert [(one.case, one.reason) for one in summary.failed] == [("case_b", str(caught.value))]
+    assert not [name for name in files_in(tmp_path / "out") if "case_b" in name]
+
+
+def test_run_without_members_and_folder_without_images_are_named(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", members=0)
+    write_images(tmp_path / "images")
+    with pytest.raises(DataError, match="run: no member whose training has ended"):
+        predict_cases(tmp_path / "run", tmp_path / "images", tmp_path / "out")
+    with pytest.raises(DataError, match=r"config\.json"):
+        predict_cases(tmp_path / "nowhere", tmp_path / "images", tmp_path / "out")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="empty: no images"):
+        predict_cases(tmp_path / "run", tmp_path / "empty", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"temperature": 0.0}, "temperature"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"mc_dropout": -1}, "mc_dropout"),
+        ({"maps": ("sharpness",)}, "maps: got 'sharpness'"),
+        ({"space": "logit", "maps": ("variance",)}, "variance"),
+        ({"members": []}, "members: got none"),
+        ({"num_parts": 0}, "num_parts: got 0"),
+    ],
+)
+def test_bad_option_is_named_before_anything_is_written(
+    tmp_path: Path, options: dict[str, object], message: str
+) -> None:
+    write_run(tmp_path / "run")
+    write_images(tmp_path / "images")
+    with pytest.raises(ValueError, match=message):
+        predict_cases(tmp_path / "run", tmp_path / "images", tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.data
+def test_real_cases_are_predicted_where_they_lie(tmp_path: Path, data_dir: Path) -> None:
+    write_run(tmp_path / "run")
+    name = sorted((data_dir / "imagesTr").glob("*_0000.nii.gz"))[0].name
+    case = name.removesuffix("_0000.nii.gz")
+    summary = predict_cases(
+        tmp_path / "run",
+        data_dir / "imagesTr",
+        tmp_path / "out",
+        cases=[case],
+        labels=data_dir / "labelsTr",
+    )
+    image = data_dir / "imagesTr" / name
+    assert_same_geometry(tmp_path / f"out/{case}.nii.gz", image)
+    assert_same_geometry(tmp_path / f"out/entropy/{case}.nii.gz", image)
+    assert summary.statistics is not None
+    assert summary.statistics.n_voxels == np.prod(nib.load(image).shape)
