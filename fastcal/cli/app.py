@@ -1,0 +1,112 @@
+"""The command ``fastcal``: its list of commands, and what an error looks like."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from fastcal.cli.demo import demo
+from fastcal.cli.ensemble import ensemble
+from fastcal.cli.evaluate import evaluate
+from fastcal.cli.info import info
+from fastcal.cli.merge import merge
+from fastcal.cli.outcome import SOME_CASES_FAILED
+from fastcal.cli.predict import predict
+from fastcal.cli.train import train
+from fastcal.cli.values import SpreadCommand
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+_INPUT_ERRORS = (ValueError, TypeError, OSError, ImportError)
+
+app = typer.Typer(
+    name="fastcal",
+    help="Calibrated uncertainty for segmentation ensembles: train, predict, ensemble, evaluate.",
+    epilog=(
+        f"Exit codes: 0 all is done, {SOME_CASES_FAILED} some cases failed under --keep-going, "
+        f"{BAD_INPUT} bad input, {INTERRUPTED} interrupted. "
+        "FASTCAL_DEBUG=1 shows where an error comes from."
+    ),
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for _command in (train, predict, ensemble, merge, evaluate, demo, info):
+    app.command(_command.__name__, cls=SpreadCommand)(_command)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from fastcal import __version__
+
+        typer.echo(f"fastcal {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Print the version and stop."
+        ),
+    ] = False,
+) -> None:
+    del version
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: The words after ``fastcal``; those of the process when None.
+
+    Returns:
+        The exit code: 0, `SOME_CASES_FAILED`, `BAD_INPUT` or `INTERRUPTED`.
+
+    Example:
+        >>> main(["predict", "--no-such-option"])
+        2
+    """
+    debug = os.environ.get("FASTCAL_DEBUG", "") not in ("", "0")
+    try:
+        code = app(args=arguments, standalone_mode=False)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except _INPUT_ERRORS as error:
+        if debug:
+            raise
+        _complain(_message(error))
+        return BAD_INPUT
+    except Exception as error:
+        # Usage errors: their class moved from click into typer between the releases supported.
+        describe = getattr(error, "format_message", None)
+        if describe is None or debug:
+            raise
+        if message := describe():
+            _complain(f"{message} ({_command_path(error)} --help lists what there is)")
+        return int(getattr(error, "exit_code", BAD_INPUT))
+    if code == INTERRUPTED:
+        _complain("interrupted; the same command goes on from here")
+    return int(code or 0)
+
+
+def _command_path(error: Exception) -> str:
+    context = getattr(error, "ctx", None)
+    return context.command_path if context is not None else "fastcal"
+
+
+def _message(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error) or type(error).__name__
+
+
+def _complain(message: str) -> None:
+    print(f"fastcal: {message}", file=sys.stderr)

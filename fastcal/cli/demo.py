@@ -1,0 +1,119 @@
+"""``fastcal demo``."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fastcal.cli.outcome import print_table
+from fastcal.cli.settings import (
+    BatchSize,
+    ConfigFile,
+    Device,
+    Epochs,
+    Iterations,
+    Jobs,
+    LearningRate,
+    parse_split,
+    training_config,
+)
+from fastcal.cli.train import Loss
+
+
+class Kind(StrEnum):
+    """Which phantom."""
+
+    brain = "brain"
+    heart = "heart"
+    prostate = "prostate"
+
+
+def demo(
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for everything it makes.")],
+    dataset: Annotated[
+        Path | None,
+        typer.Option(
+            "-d",
+            "--dataset",
+            help="nnU-Net raw dataset to use instead of phantoms, at full length.",
+        ),
+    ] = None,
+    kind: Annotated[
+        Kind | None, typer.Option("--kind", help="Which phantom to draw.  [default: heart]")
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            "--split",
+            metavar="TRAIN,VAL,TEST",
+            help="Cases of each part, by sorted name; needed with --dataset.",
+        ),
+    ] = None,
+    members: Annotated[int, typer.Option("--members", help="Members for each loss.")] = 3,
+    losses: Annotated[
+        list[Loss], typer.Option("--loss", help="Losses to compare; several may follow.")
+    ] = [Loss.ce, Loss.dice],  # noqa: B006  # typer reads it, nobody changes it
+    seed: Annotated[int, typer.Option("--seed", help="Of the phantoms and the training.")] = 0,
+    epochs: Epochs = None,
+    iterations: Iterations = None,
+    batch_size: BatchSize = None,
+    learning_rate: LearningRate = None,
+    config: ConfigFile = None,
+    device: Device = None,
+    jobs: Jobs = 1,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print the table alone.")] = False,
+) -> None:
+    """Compare losses, and single models with ensembles: the whole job, with a report.
+
+    Run again after an interruption, it goes on where it stopped.
+    """
+    from fastcal.demo import SPLIT, demo_config, run_demo
+    from fastcal.report.experiment import compare_losses
+    from fastcal.report.scores import COLUMNS, table
+    from fastcal.train import TrainConfig
+
+    settings = training_config(
+        demo_config() if dataset is None else TrainConfig(),
+        config,
+        max_epochs=epochs,
+        iterations_per_epoch=iterations,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+    )
+    names = [loss.value for loss in losses]
+    if dataset is None:
+        comparison = run_demo(
+            out,
+            kind=(kind or Kind.heart).value,
+            split=parse_split(split) if split else SPLIT,
+            members=members,
+            losses=names,
+            seed=seed,
+            config=settings,
+            device=device,
+            jobs=jobs,
+            progress=not quiet,
+        )
+    else:
+        if kind is not None:
+            raise ValueError("--kind: got one beside --dataset, expected one of them")
+        if split is None:
+            raise ValueError("--split: got none, expected TRAIN,VAL,TEST with --dataset")
+        comparison = compare_losses(
+            dataset,
+            out,
+            split=parse_split(split),
+            members=members,
+            losses=names,
+            seed=seed,
+            config=settings,
+            device=device,
+            jobs=jobs,
+            progress=not quiet,
+        )
+    rows = [(f"{row.loss}, {row.model}", *row.values) for row in table(comparison)]
+    print_table(["held-out cases", *(title for _, title in COLUMNS)], rows)
+    typer.echo(f"report: {out / 'report.html'}\nnumbers: {out / 'results.json'}")

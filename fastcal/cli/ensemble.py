@@ -1,0 +1,84 @@
+"""``fastcal ensemble``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fastcal.cli import mapping
+from fastcal.cli.outcome import finish_predictions
+
+
+def ensemble(
+    inputs: Annotated[
+        list[Path],
+        typer.Option(
+            "-i",
+            "--inputs",
+            help="Folders of saved probabilities, a member each: -i A B C, or -i A -i B -i C.",
+        ),
+    ],
+    out: mapping.Out,
+    maps: mapping.Maps = [mapping.Map.entropy],  # noqa: B006  # typer reads it, nobody changes it
+    space: mapping.SpaceOption = mapping.Space.prob,
+    weights: Annotated[
+        list[float] | None,
+        typer.Option("--weights", help="A weight for each folder; equal without it."),
+    ] = None,
+    temperature: Annotated[
+        list[float] | None,
+        typer.Option("--temperature", help="One for all folders, or one for each."),
+    ] = None,
+    from_logits: Annotated[
+        bool, typer.Option("--from-logits", help="The files hold logits, not probabilities.")
+    ] = False,
+    cases: mapping.Cases = None,
+    labels: mapping.Labels = None,
+    dataset_json: Annotated[
+        Path | None,
+        typer.Option(
+            "--dataset-json",
+            help="dataset.json with labels, regions, ignore label; looked for in and above inputs.",
+        ),
+    ] = None,
+    bins: mapping.Bins = 15,
+    closed: mapping.ClosedOption = mapping.Closed.right,
+    dtype: mapping.Dtype = mapping.MapType.float32,
+    save_probabilities: mapping.SaveProbabilities = False,
+    num_parts: mapping.NumParts = 1,
+    part_id: mapping.PartId = 0,
+    overwrite: mapping.Overwrite = False,
+    keep_going: mapping.KeepGoing = False,
+    device: Annotated[
+        str, typer.Option("--device", help="Where members are combined: cpu, cuda, cuda:1.")
+    ] = "cpu",
+    quiet: mapping.Quiet = False,
+) -> None:
+    """Combine folders of saved probabilities, such as nnU-Net's: labels, maps, calibration."""
+    from fastcal.predict import ensemble_folders
+
+    summary = ensemble_folders(
+        inputs,
+        out,
+        maps=[one.value for one in maps],
+        space=space.value,
+        weights=weights or None,
+        temperature=temperature or 1.0,
+        from_logits=from_logits,
+        cases=cases or None,
+        labels=labels,
+        dataset_json=dataset_json,
+        n_bins=bins,
+        closed=closed.value,
+        dtype=dtype.value,
+        save_probabilities=save_probabilities,
+        num_parts=num_parts,
+        part_id=part_id,
+        overwrite=overwrite,
+        keep_going=keep_going,
+        device=device,
+        progress=not quiet,
+    )
+    finish_predictions(summary)

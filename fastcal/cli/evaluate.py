@@ -1,0 +1,95 @@
+"""``fastcal evaluate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fastcal.cli import mapping
+from fastcal.cli.outcome import list_failures, print_table
+
+
+def evaluate(
+    labels: Annotated[Path, typer.Option("-g", "--labels", help="Folder of reference label maps.")],
+    predictions: Annotated[
+        Path,
+        typer.Option(
+            "-p",
+            "--predictions",
+            help="Folder of predictions: label maps, and npz for calibration.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", help="JSON file to write.")],
+    dataset_json: Annotated[
+        Path | None,
+        typer.Option(
+            "--dataset-json",
+            help="dataset.json with the labels' names; looked for in and above both folders.",
+        ),
+    ] = None,
+    num_classes: Annotated[
+        int | None,
+        typer.Option(
+            "--num-classes", help="Classes with the background, where there is no dataset.json."
+        ),
+    ] = None,
+    probabilities: Annotated[
+        bool,
+        typer.Option(
+            "--probabilities/--no-probabilities", help="Read probabilities for the calibration."
+        ),
+    ] = True,
+    surface: Annotated[
+        bool, typer.Option("--surface/--no-surface", help="Compute HD95 and surface Dice.")
+    ] = True,
+    tolerance: Annotated[
+        float, typer.Option("--tolerance", help="Tolerance of the surface Dice, mm.")
+    ] = 1.0,
+    bins: mapping.Bins = 15,
+    closed: mapping.ClosedOption = mapping.Closed.right,
+    chill: Annotated[
+        bool, typer.Option("--chill", help="Score what was predicted, though labels has more.")
+    ] = False,
+    keep_going: mapping.KeepGoing = False,
+    quiet: mapping.Quiet = False,
+) -> None:
+    """Score predictions: Dice, HD95, surface Dice, volumes, calibration."""
+    from fastcal.evaluate import evaluate_folder
+
+    summary = evaluate_folder(
+        labels,
+        predictions,
+        out,
+        dataset_json=dataset_json,
+        num_classes=num_classes,
+        probabilities=probabilities,
+        surface=surface,
+        tolerance_mm=tolerance,
+        n_bins=bins,
+        closed=closed.value,
+        chill=chill,
+        keep_going=keep_going,
+        progress=not quiet,
+    )
+    _print_summary(summary)
+    typer.echo(f"written: {out}")
+    list_failures((one["case"], one["reason"]) for one in summary["failed"])
+
+
+def _print_summary(summary: dict[str, Any]) -> None:
+    measures = [m for m in ("Dice", "HD95", "SurfaceDice") if m in summary["foreground_mean"]]
+    rows = [
+        [name, *(f"{values[m]:.4f}" for m in measures)]
+        for name, values in (*summary["mean"].items(), ("mean", summary["foreground_mean"]))
+    ]
+    print_table(["structure", *measures], rows)
+    if summary["calibration"] is not None:
+        pooled, case = summary["calibration"]["pooled"], summary["calibration"]["case"]
+        names = [n for n in ("ECE", "NLL", "Brier", "accuracy") if isinstance(pooled.get(n), float)]
+        rows = [
+            [label, *(f"{values[n]:.5f}" for n in names)]
+            for label, values in (("pooled voxels", pooled), ("mean of cases", case))
+        ]
+        print_table(["calibration", *names], rows)

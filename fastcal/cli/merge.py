@@ -1,0 +1,29 @@
+"""``fastcal merge``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fastcal.cli.outcome import print_calibration
+
+
+def merge(
+    inputs: Annotated[
+        list[Path],
+        typer.Option(
+            "-i",
+            "--inputs",
+            help="Folders of the parts (often one folder for all), or their state files.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Prediction folder that gets the sum.")],
+) -> None:
+    """Add the calibration of the parts of a run with --num-parts, to the bits of one run."""
+    from fastcal.predict import merge_statistics
+
+    merged = merge_statistics(inputs, out)
+    print_calibration(merged.statistics)
+    typer.echo(f"{len(merged.parts)} parts added: {merged.summary_file}")

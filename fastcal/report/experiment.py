@@ -1,0 +1,309 @@
+"""The paper's first experiment: losses compared, single models against their ensembles."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastcal import atomic
+from fastcal.errors import DataError
+from fastcal.report.scores import ComparedLoss, Comparison, Scored, Scores, markdown
+from fastcal.report.style import LOSS_NAMES
+
+if TYPE_CHECKING:
+    from fastcal.data.dataset import Case, Dataset
+    from fastcal.predict import PredictionSummary
+    from fastcal.train import TrainConfig
+
+SETTINGS, RESULTS, TABLE, PAGE = "experiment.json", "results.json", "results.md", "report.html"
+ENSEMBLE = "ensemble"
+
+
+def compare_losses(
+    dataset: Dataset | Path | str,
+    out: Path | str,
+    *,
+    split: tuple[int, int, int] = (128, 32, 42),
+    members: int = 5,
+    losses: Sequence[str] = ("ce", "dice"),
+    seed: int = 0,
+    config: TrainConfig | None = None,
+    device: str | None = None,
+    jobs: int = 1,
+    panel_cases: int = 3,
+    min_count: int = 0,
+    command: str | None = None,
+    progress: bool = True,
+) -> Comparison:
+    """Train an ensemble for each loss and score members and ensembles on held-out cases.
+
+    A member's numbers and its ensemble's come from the same predictions: the probabilities that
+    each member saved. Interrupted, it goes on where it stopped when it is called again.
+
+    Args:
+        dataset: nnU-Net raw dataset, or its folder.
+        out: Folder for everything::
+
+                runs/LOSS/            the trained members
+                predictions/LOSS/member_00/ ... /ensemble/
+                results.json results.md report.html
+
+        split: Cases to train, to validate and to test, in order of their sorted names.
+        members: Members of each ensemble.
+        losses: Names of losses, ``"ce"`` and ``"dice"``.
+        seed: Of the whole experiment; member m is seeded alike for every loss.
+        config: How to train; the defaults of `fastcal.train.TrainConfig` when None.
+        device: Device to train and predict on; a GPU if there is one when None.
+        jobs: Members trained at a time, each in a process; see `fastcal.train.train_ensemble`.
+        panel_cases: Held-out cases drawn in the report, at equal distances in the list of names.
+        min_count: Bins of this many voxels or fewer are not drawn in reliability diagrams.
+        command: What the results say made them; the process's own command line when None.
+        progress: Say on stderr what is being done and how long it will take.
+
+    Returns:
+        The scores, with the statistics behind them.
+
+    Raises:
+        DataError: the dataset is unusable, or `out` holds an experiment with other settings.
+        ValueError: a count is out of range, a loss is unknown or named twice.
+
+    Reference: Mehrtash et al., IEEE TMI 39(12):3868-3878, 2020, sections III and IV.
+
+    Example:
+        >>> comparison = compare_losses("Dataset004_Hippocampus", "study")  # doctest: +SKIP
+        >>> comparison.losses[0].ensemble.scores.ece  # doctest: +SKIP
+        0.0061
+    """
+    from fastcal.data.dataset import Dataset
+    from fastcal.train import TrainConfig
+
+    folder = Path(out)
+    opened = dataset if isinstance(dataset, Dataset) else Dataset.open(dataset)
+    plan = _Plan(
+        opened, folder, split, members, seed, config or TrainConfig(), device, jobs, progress
+    )
+    _check(plan, losses, panel_cases)
+    _claim(folder, plan.settings(losses))
+    clock = _Clock(len(losses), enabled=progress)
+    compared = []
+    for loss in losses:
+        clock.start(f"training {members} members with {_name(loss)}")
+        _train(plan, loss)
+        clock.start(f"predicting {split[2]} held-out cases with {_name(loss)}")
+        compared.append(_predict_and_score(plan, loss))
+        clock.loss_done()
+    comparison = Comparison(
+        dataset=opened.name,
+        structures=tuple(opened.labels),
+        split=split,
+        seed=seed,
+        config=plan.config.to_json(),
+        command=command or _command_line(),
+        software=_software(),
+        losses=tuple(compared),
+    )
+    clock.start("writing the report")
+    _write(plan, comparison, panel_cases=panel_cases, min_count=min_count)
+    clock.start(f"done: {folder / PAGE}")
+    return comparison
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """One experiment: what is trained, how, and where its folders are."""
+
+    dataset: Dataset
+    folder: Path
+    split: tuple[int, int, int]
+    members: int
+    seed: int
+    config: TrainConfig
+    device: str | None
+    jobs: int
+    progress: bool
+
+    @property
+    def test_cases(self) -> list[Case]:
+        return self.dataset.split(*self.split)[2]
+
+    @property
+    def labels(self) -> Path:
+        return self.dataset.folder / "labelsTr"
+
+    def run(self, loss: str) -> Path:
+        return self.folder / "runs" / loss
+
+    def predictions(self, loss: str, model: str) -> Path:
+        return self.folder / "predictions" / loss / model
+
+    def settings(self, losses: Sequence[str]) -> dict[str, Any]:
+        """Everything the results depend on."""
+        return {
+            "dataset": str(self.dataset.folder.resolve()),
+            "cases": [case.name for case in self.dataset.cases[: sum(self.split)]],
+            "split": list(self.split),
+            "members": self.members,
+            "losses": list(losses),
+            "seed": self.seed,
+            "config": self.config.to_json(),
+        }
+
+
+def _check(plan: _Plan, losses: Sequence[str], panel_cases: int) -> None:
+    if min(plan.split) < 1:
+        raise ValueError(f"split: got {plan.split}, expected at least one case of each part")
+    if plan.members < 1:
+        raise ValueError(f"members: got {plan.members}, expected 1 or more")
+    if panel_cases < 0:
+        raise ValueError(f"panel_cases: got {panel_cases}, expected 0 or more")
+    if not losses or len(set(losses)) < len(losses) or not set(losses) <= LOSS_NAMES.keys():
+        known = ", ".join(LOSS_NAMES)
+        raise ValueError(f"losses: got {tuple(losses)}, expected some of {known}, each once")
+    for case in plan.test_cases:
+        if case.label is None:
+            raise DataError(
+                case.images[0], "is held out for testing, but has no reference label map"
+            )
+    if plan.dataset.regions is not None:
+        raise DataError(
+            plan.dataset.folder, "has regions; the losses compared need exclusive labels"
+        )
+
+
+def _claim(folder: Path, settings: dict[str, Any]) -> None:
+    """Make the folder this experiment's own: another one's half-done files must not mix with it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / SETTINGS
+    wanted = json.loads(json.dumps(settings))
+    try:
+        present = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        atomic.write_json(file, wanted)
+        return
+    except ValueError as error:
+        raise DataError(file, f"not JSON ({error})") from error
+    for name, value in wanted.items():
+        if present.get(name) != value:
+            raise DataError(
+                file, f"this folder holds an experiment with another {name}; choose another"
+            )
+
+
+def _train(plan: _Plan, loss: str) -> None:
+    from fastcal.train import train_ensemble
+
+    train_ensemble(
+        plan.dataset,
+        plan.run(loss),
+        loss=loss,
+        members=plan.members,
+        seed=plan.seed,
+        config=plan.config,
+        split=plan.split,
+        device=plan.device,
+        jobs=plan.jobs,
+        progress=plan.progress,
+    )
+
+
+def _predict_and_score(plan: _Plan, loss: str) -> ComparedLoss:
+    from fastcal.predict import ensemble_folders, predict_cases
+
+    members = []
+    for number in range(plan.members):
+        folder = plan.predictions(loss, f"member_{number:02d}")
+        predicted = predict_cases(
+            plan.run(loss),
+            plan.dataset.folder / "imagesTr",
+            folder,
+            cases="test",
+            members=[number],
+            maps=(),
+            labels=plan.labels,
+            save_probabilities=True,
+            device=plan.device,
+        )
+        members.append(_scored(f"member {number}", predicted))
+    together = ensemble_folders(
+        [plan.predictions(loss, f"member_{number:02d}") for number in range(plan.members)],
+        plan.predictions(loss, ENSEMBLE),
+        maps=("entropy",),
+        labels=plan.labels,
+    )
+    return ComparedLoss(loss, tuple(members), _scored("ensemble", together))
+
+
+def _scored(name: str, predicted: PredictionSummary) -> Scored:
+    stats = predicted.statistics
+    if stats is None:
+        raise ValueError(f"{predicted.out}: no case was predicted")
+    return Scored(name, Scores.from_statistics(stats), stats)
+
+
+def _write(plan: _Plan, comparison: Comparison, *, panel_cases: int, min_count: int) -> None:
+    from fastcal.report.gallery import load_views, spread_over
+    from fastcal.report.html import write_report
+
+    models = {loss.title: plan.predictions(loss.loss, ENSEMBLE) for loss in comparison.losses}
+    cases = load_views(
+        spread_over(plan.test_cases, panel_cases), models, file_ending=plan.dataset.file_ending
+    )
+    atomic.write_json(plan.folder / RESULTS, comparison.to_dict())
+    atomic.write_text(plan.folder / TABLE, markdown(comparison))
+    write_report(plan.folder / PAGE, comparison, cases=cases, min_count=min_count)
+
+
+class _Clock:
+    """Says what begins, and from the first loss's time how long the others will take."""
+
+    def __init__(self, losses: int, *, enabled: bool) -> None:
+        self._left = losses
+        self._enabled = enabled
+        self._start = self._loss_start = time.monotonic()
+        self._per_loss: float | None = None
+
+    def start(self, what: str) -> None:
+        if self._enabled:
+            elapsed = time.monotonic() - self._start
+            left = ""
+            if self._per_loss is not None and self._left:
+                spent = time.monotonic() - self._loss_start
+                left = f", about {_minutes(max(0.0, self._per_loss * self._left - spent))} left"
+            print(f"[{_minutes(elapsed)}{left}] {what}", file=sys.stderr, flush=True)
+
+    def loss_done(self) -> None:
+        now = time.monotonic()
+        self._per_loss = now - self._loss_start
+        self._loss_start = now
+        self._left -= 1
+
+
+def _minutes(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"
+
+
+def _name(loss: str) -> str:
+    return LOSS_NAMES[loss].lower().replace("dice", "Dice")
+
+
+def _command_line() -> str:
+    return shlex.join([Path(sys.argv[0]).name or "python", *sys.argv[1:]])
+
+
+def _software() -> str:
+    import torch
+
+    from fastcal import __version__
+
+    return (
+        f"fastcal {__version__}, torch {torch.__version__}, Python {platform.python_version()}, "
+        f"{torch.get_num_threads()} threads"
+    )

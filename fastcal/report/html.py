@@ -1,0 +1,85 @@
+"""One self-contained HTML page about a comparison: table, figures, panels, how it was made."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fastcal import atomic
+from fastcal.report import panels, plots, style
+from fastcal.report.scores import COLUMNS, Comparison, signs, table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from fastcal.calibration import CalibrationStatistics
+
+
+def write_report(
+    out: Path | str,
+    comparison: Comparison,
+    *,
+    cases: Sequence[panels.CaseView] = (),
+    min_count: int = 0,
+) -> Path:
+    """Write the page, whole or not at all. It asks the network for nothing.
+
+    Args:
+        out: The HTML file.
+        comparison: Its models need their statistics, which the reliability diagrams draw.
+        cases: Cases to show as image, reference, predictions and entropies.
+        min_count: Bins of this many voxels or fewer are not drawn in the reliability diagrams.
+
+    Returns:
+        The file written.
+
+    Raises:
+        ValueError: a model of `comparison` has no statistics.
+        OSError: the file cannot be written.
+    """
+    import jinja2
+
+    target = Path(out)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("fastcal.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    structures = dict(enumerate(comparison.structures))
+    structures.pop(0, None)
+    page = environment.get_template("comparison.html.j2").render(
+        comparison=comparison,
+        columns=[title for _, title in COLUMNS],
+        rows=table(comparison),
+        signs=signs(comparison),
+        min_count=min_count,
+        scores_png=_base64(plots.scores_figure(comparison.losses)),
+        reliability_png=_base64(
+            plots.reliability_figure(_diagrams(comparison), min_count=min_count)
+        ),
+        panels_png=_base64(panels.case_panels(cases, structures)) if cases else "",
+    )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    atomic.write_text(target, page)
+    return target
+
+
+def _diagrams(comparison: Comparison) -> Mapping[str, CalibrationStatistics]:
+    """The first member and the ensemble of each loss."""
+    found = {}
+    for loss in comparison.losses:
+        for model, title in ((loss.members[0], "single"), (loss.ensemble, "ensemble")):
+            if model.statistics is None:
+                raise ValueError(
+                    f"comparison: {loss.loss} {model.name} has no statistics, which the "
+                    "reliability diagrams need"
+                )
+            found[f"{loss.title}, {title}"] = model.statistics
+    return found
+
+
+def _base64(figure: Figure) -> str:
+    with style.house_style():
+        return base64.b64encode(style.png_bytes(figure)).decode("ascii")
