@@ -85,7 +85,7 @@ def brain(grid: Grid, rng: np.random.Generator, ood: bool) -> list[Structure]:
         ),
     ) + 1.0 * grid.field(rng, 6.0)
 
-    radius = rng.uniform(0.12, 0.21) * grid.extent[0]
+    radius = rng.uniform(0.17, 0.25) * grid.extent[0]
     side = rng.choice((-1.0, 1.0))
     place = (
         centre[0] + side * rng.uniform(0.35, 0.6) * radii[0],
@@ -101,9 +101,9 @@ def brain(grid: Grid, rng: np.random.Generator, ood: bool) -> list[Structure]:
         return shape + wobble * r * grid.field(rng, 0.45 * r)
 
     edema = np.minimum(np.minimum(lump(1.0, 0.28), head - 3.0), 1.5 - ventricles)
-    core = np.minimum(lump(rng.uniform(0.5, 0.68), 0.18), edema - 0.5)
-    rim = rng.uniform(2.5, 6.0)
-    necrosis = np.minimum(core - rim, lump(0.6, 0.3))
+    core = np.minimum(lump(rng.uniform(0.62, 0.76), 0.18), edema - 0.5)
+    rim = rng.uniform(3.0, 6.0)
+    necrosis = np.minimum(core - rim, lump(0.65, 0.2))
     return [
         Structure("white matter", head),
         Structure("grey matter", cortex),

@@ -267,9 +267,9 @@ def _acquire(
     for contrast in recipe.contrasts.values():
         tissues = sorted(contrast)
         signals = {t: contrast[t] * rng.uniform(0.9, 1.1) for t in tissues}
-        gamma, fade = rng.uniform(1.4, 2.0), rng.uniform(0.25, 0.45)
+        gamma, fade = rng.uniform(1.4, 2.0), rng.uniform(0.15, 0.35)
         if ood:
-            signals = {t: (1 - fade) * s**gamma + fade * 0.6 for t, s in signals.items()}
+            signals = {t: (1 - fade) * s**gamma + fade * min(s, 0.5) for t, s in signals.items()}
         image = np.zeros(grid.shape)
         for structure, share in zip(structures, shares, strict=True):
             image += share * (signals[structure.tissue] - image)
@@ -283,7 +283,7 @@ def _acquire(
         if ood:
             image *= _coil_gain(grid, recipe.coil, rng)
             image = fields.motion_ghosts(rng, image, rng.uniform(0.8, 2.0))
-            sigma *= 1.5
+            sigma *= 1.2
         image = fields.rician(rng, image, sigma)
         if recipe.body is anatomy.brain:
             image *= body > 0
@@ -297,7 +297,7 @@ def _coil_gain(grid: Grid, place: Millimetres, rng: np.random.Generator) -> Arra
     x, z = x + rng.normal(0.0, 3.0), z + rng.normal(0.0, 3.0)
     squared = (grid.x - x) ** 2 + (grid.y - y) ** 2 + (0.5 * (grid.z - z)) ** 2
     reach = rng.uniform(0.28, 0.4) * max(grid.extent[:2])
-    gain: Array = 0.25 + 2.2 / (1.0 + squared / reach**2) ** 1.5
+    gain: Array = 0.4 + 2.0 / (1.0 + squared / reach**2) ** 1.5
     return gain
 
 
