@@ -114,7 +114,7 @@ def write(path: str | Path, array: Array, like: Geometry, *, dtype: str = "float
         path: ends in ``.nii`` or ``.nii.gz``.
         dtype: ``"float32"`` or ``"float64"``; ``"int"`` for label maps: the smallest of uint8,
             int16 and int32 that holds them; ``"uint8"`` or ``"uint16"``: integers as they are,
-            real numbers scaled by ``scl_slope`` over [0, max] (an error of about half a step at most).
+            real numbers scaled by ``scl_slope`` over [0, max] (half a step of error).
 
     Raises:
         ValueError: the shape differs from ``like``'s, values do not fit ``dtype``, or NaN is to
