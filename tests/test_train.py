@@ -175,6 +175,14 @@ def test_without_matplotlib_a_message_takes_the_place_of_the_curves(
     assert "member_00: no curves.png, which needs matplotlib" in capsys.readouterr().err
 
 
+def test_a_dice_loss_may_have_a_softmax_head(blobs: Path, tmp_path: Path) -> None:
+    config = replace(TINY, head="softmax", max_epochs=1)
+    run = train_ensemble(
+        blobs, tmp_path / "run", loss="dice", members=1, config=config, progress=False
+    )
+    assert run.head == load_member(run.members[0]).head == "softmax"
+
+
 # --- killed and resumed
 
 KILLED = """
@@ -286,6 +294,7 @@ def test_every_bad_case_is_listed_before_anything_is_written(tmp_path: Path) -> 
         ({"loss": "focal"}, "loss: got 'focal', expected 'ce' or 'dice'"),
         ({"members": 0}, "members: got 0"),
         ({"jobs": 0}, "jobs: got 0"),
+        ({"config": TrainConfig(head="sigmoid")}, "cross entropy needs 'softmax'"),
         ({"config": TrainConfig(class_weights=(1.0, 2.0))}, "class_weights: got 2"),
         ({"split": (9, 1, 0)}, "train, val, test: got 9, 1, 0"),
         ({"split": {"train": ["blob_00"], "val": ["nobody"]}}, "not in the dataset: nobody"),

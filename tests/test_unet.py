@@ -67,6 +67,13 @@ def test_every_level_has_two_normalised_convolutions_and_their_weights_are_hes()
     assert deepest.weight.std().item() == pytest.approx((2 / (128 * 9)) ** 0.5, rel=0.02)
 
 
+def test_last_layers_weights_sum_to_zero_over_the_classes() -> None:
+    weight = UNet(1, 3, head="sigmoid").classifier.weight
+    torch.testing.assert_close(weight.sum(0), torch.zeros(8, 1, 1), atol=1e-6, rtol=0)
+    assert weight.std() > 0.1
+    assert UNet(1, 1, head="sigmoid").classifier.weight.std() > 0.1
+
+
 def test_dropout_sits_in_the_deepest_blocks_and_only_it_wakes_for_monte_carlo() -> None:
     torch.manual_seed(0)
     model = UNet(1, 2, widths=(2, 4, 8, 8), dropout=0.5).eval()

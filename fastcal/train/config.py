@@ -26,6 +26,8 @@ class TrainConfig:
     """Rate in the deepest blocks; the paper has 0.5 where Monte Carlo dropout is wanted."""
     norm: str = "batch"
     """``"batch"`` or ``"instance"``."""
+    head: Literal["softmax", "sigmoid"] | None = None
+    """None: the paper's, softmax for cross entropy and sigmoid for Dice (which takes either)."""
 
     slice_axis: int | Literal["auto"] = "auto"
     """Voxel axis the slices are stacked along. ``"auto"``: that of the largest median spacing

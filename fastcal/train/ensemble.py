@@ -72,6 +72,8 @@ def train_ensemble(
     config = config or TrainConfig()
     if loss not in HEADS:
         raise ValueError(f"loss: got {loss!r}, expected 'ce' or 'dice'")
+    if loss == "ce" and config.head == "sigmoid":
+        raise ValueError("head: got 'sigmoid', but cross entropy needs 'softmax'")
     if members < 1:
         raise ValueError(f"members: got {members!r}, expected at least 1")
     if jobs < 1:
@@ -151,7 +153,7 @@ def _loss(name: str, config: TrainConfig, ignore_label: int | None) -> nn.Module
     if name == "ce":
         return WeightedCrossEntropy(weight=config.class_weights, ignore_index=ignore_label)
     return PaperDiceLoss(
-        head=HEADS[name],
+        head=config.head or HEADS[name],
         weight=config.class_weights,
         eps=config.dice_eps,
         ignore_index=ignore_label,
@@ -166,7 +168,7 @@ def _settings(dataset: Dataset, loss: str, seed: int, config: TrainConfig) -> di
         widths=config.widths,
         dropout=config.dropout,
         norm=config.norm,
-        head=HEADS[loss],
+        head=config.head or HEADS[loss],
     )
     return {
         "loss": loss,
