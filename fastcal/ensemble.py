@@ -267,6 +267,7 @@ def open_count(
     Raises:
         TypeError, ValueError: The target or what belongs to it does not fit.
     """
+    check_nan_policy(nan_policy)
     if target is None:
         for name, value in (("mask", mask), ("ignore_index", ignore_index), ("case_id", case_id)):
             if value is not None:
@@ -274,7 +275,6 @@ def open_count(
         if not maps:
             raise ValueError("maps must not be empty without a target")
         return None
-    check_nan_policy(nan_policy)
     num_classes = shape[class_dim]
     if num_classes == 1 and not multilabel:
         raise ValueError(

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastcal import calibration_values
-from fastcal.calibration_values import Integers
+from fastcal.calibration import values
+from fastcal.calibration.values import Integers
 from fastcal.problem import StatisticsLayout
 from fastcal.targets import Targets
 
@@ -74,6 +74,12 @@ class CalibrationState:
         row: Integers = self.case_rows[self._positions[case_id]]
         return row
 
+    def sorted_cases(self) -> tuple[list[str], Integers]:
+        """Ids in ascending order, and their rows."""
+        rows = self.case_rows
+        ids = sorted(self._positions)
+        return ids, rows[[self._positions[name] for name in ids]]
+
     def open_rows(
         self, targets: Targets, device: torch.device, nan_policy: str, source: str
     ) -> Tensor:
@@ -102,14 +108,14 @@ class CalibrationState:
     def add(self, rows: Integers, case_ids: Sequence[str] | None) -> None:
         """Add rows ``[G, W]`` to the pooled row, and to the rows of their cases."""
         total = rows.sum(0) if self._total is None else self._total + rows.sum(0)
-        self._total = calibration_values.carried(total, self.layout)
+        self._total = values.carried(total, self.layout)
         if case_ids is not None:
             self._add_cases(rows, case_ids)
 
     def merge(self, other: CalibrationState) -> None:
         """Add everything that ``other`` holds."""
         mine, total = self.total, other.total
-        self._total = calibration_values.carried(mine + total, self.layout)
+        self._total = values.carried(mine + total, self.layout)
         if other.case_ids:
             self._add_cases(other.case_rows, other.case_ids)
 
@@ -131,7 +137,7 @@ class CalibrationState:
                 grown[: len(kept)] = kept
             kept = self._case_rows = grown
         np.add.at(kept, at, rows)
-        kept[at] = calibration_values.carried(kept[at], self.layout)
+        kept[at] = values.carried(kept[at], self.layout)
 
     def _settle(self, pending: _Pending, targets: Targets | None) -> None:
         rows = pending.rows.cpu().numpy()
