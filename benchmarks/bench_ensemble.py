@@ -102,6 +102,7 @@ class Workloads:
         def run() -> tuple[dict[str, Tensor], plain.Scores]:
             got = fastcal.ensemble_statistics(members, target, maps=SIX, out=out)
             c = got.calibration
+            assert c is not None
             values = (c.ece(), c.classwise_ece(), c.nll(), c.brier(), c.dice())
             return out, plain.Scores(*(torch.as_tensor(v, dtype=torch.float64) for v in values))
 
@@ -137,7 +138,7 @@ class Workloads:
             classwise = scores.classwise_ece.double() - torch.from_numpy(want.classwise_ece)
             exact = max(abs(scores.ece.item() - want.ece), classwise.abs().max().item())
             errors.append(0.0 if exact <= 1e-12 else math.inf)
-        return max(worst, *errors)
+        return float(max(worst, *errors))
 
 
 def compare(
@@ -308,7 +309,7 @@ def run(settings: Settings) -> tuple[list[Row], list[str], list[memory.Extra]]:
     return rows, notes, extras
 
 
-def parse(arguments: Sequence[str] | None) -> tuple[Settings, str]:
+def parse(arguments: Sequence[str] | None) -> tuple[Settings, str | None]:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description=__doc__,
@@ -325,7 +326,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[Settings, str]:
     parser.add_argument("--rounds", type=int, default=default.rounds)
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     parser.add_argument("--quick", action="store_true", help="small volume, three rounds")
-    parser.add_argument("--name", default="ensemble", help="file name in benchmarks/results")
+    parser.add_argument("--name", help="file name in benchmarks/results; --quick alone writes none")
     given = parser.parse_args(arguments)
     settings = Settings(
         members=given.members,
@@ -340,8 +341,8 @@ def parse(arguments: Sequence[str] | None) -> tuple[Settings, str]:
     )
     if given.quick:
         settings = replace(settings, shape=(48, 48, 40), rounds=3)
-        return settings, f"{given.name}-quick"
-    return settings, given.name
+        return settings, given.name
+    return settings, given.name or "ensemble"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -352,6 +353,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         f"Ensemble pass: M = {settings.members}, C = {settings.classes}, {shape}, {settings.dtype}"
     )
     _show(title, rows, notes)
+    if name is None:
+        return
     path = harness.write(
         name, title, asdict(settings), rows, notes, {"memory": [asdict(e) for e in extras]}
     )

@@ -101,7 +101,7 @@ def scores(mean: Tensor, label: Tensor, target: Tensor) -> Scores:
         label: predicted class ``[B, *S]``, int64.
         target: true class ``[B, *S]``, int64.
     """
-    from monai.metrics import CalibrationErrorMetric
+    from monai.metrics.calibration import CalibrationErrorMetric
     from torchmetrics.classification import MulticlassCalibrationError
 
     n_classes = mean.shape[1]
@@ -120,7 +120,9 @@ def scores(mean: Tensor, label: Tensor, target: Tensor) -> Scores:
         (target * n_classes + label).flatten(), minlength=n_classes * n_classes
     ).reshape(n_classes, n_classes)
     dice = 2 * confusion.diagonal() / (confusion.sum(0) + confusion.sum(1))
-    return Scores(top_label.compute(), classwise.aggregate(), nll, brier, dice)
+    by_class = classwise.aggregate()
+    assert isinstance(by_class, Tensor)
+    return Scores(top_label.compute(), by_class, nll, brier, dice)
 
 
 def pipeline(members: Sequence[Tensor], target: Tensor) -> tuple[dict[str, Tensor], Scores]:

@@ -555,3 +555,87 @@ def test_a_bad_norm_or_reduction_is_refused_by_name():
         statistics.brier(reduction="mean")
     with pytest.raises((IndexError, ValueError), match="class_index"):
         statistics.reliability(class_index=3)
+
+
+@given(st.data())
+def test_every_engine_counts_awkward_probabilities_alike(data):
+    """NaN, numbers out of range, ignored and masked voxels, all options: the same integers."""
+    draw = data.draw
+    dtype = draw(st.sampled_from(DTYPES))
+    n_classes = draw(st.sampled_from([1, 2, 3, 5, 16, 19, 40]))
+    multilabel = n_classes == 1 or draw(st.booleans())
+    size = draw(st.sampled_from([1, 17, 65, 300, 1100]))
+    seed = draw(st.integers(0, 2**31))
+    layout = draw(st.sampled_from(["contiguous", "channels_last", "strided"]))
+    (p,) = probabilities(
+        1, n_classes, (size,), dtype=dtype, exclusive=not multilabel, seed=seed, scale=4
+    )
+    random = np.random.default_rng(seed)
+    values = torch.tensor([math.nan, math.inf, -5e-4, -0.5, 1.0005, 1.5, 0.0, -0.0, 1.0]).to(dtype)
+    for _ in range(draw(st.integers(0, 12))):
+        where = random.integers(2), random.integers(n_classes), random.integers(size)
+        p[where] = values[random.integers(len(values))]
+    target = labels(2, p.shape, seed=seed) if multilabel else labels(n_classes, (2, size))
+    ignore_index = draw(st.sampled_from([None, 0, 255]))
+    if ignore_index == 255:
+        target[..., ::5] = 255
+    mask = labels(5, (2, size), seed=seed) > 0 if draw(st.booleans()) else None
+    normalise = not multilabel and draw(st.booleans())
+    options = {
+        "n_bins": draw(st.sampled_from([1, 2, 10, 15, 33])),
+        "closed": draw(st.sampled_from(["right", "left"])),
+        "mode": draw(st.sampled_from(["both", "top-label", "classwise"])),
+        "eps": draw(st.sampled_from([None, 1e-3])),
+        "multilabel": multilabel,
+    }
+    states = []
+    for chosen in ENGINES:
+        with using(chosen):
+            states.append(CalibrationStatistics(n_classes, **options))
+            states[-1].update(
+                arranged(p, layout),
+                target,
+                mask=mask,
+                ignore_index=ignore_index,
+                case_id=["a", "b"],
+                normalise=normalise,
+                nan_policy="omit",
+            )
+    for state in states[1:]:
+        assert_same_state(state, states[0])
+
+
+@on_every_engine
+def test_normalised_probabilities_are_divided_by_their_sum():
+    (p,), target = probabilities(1, 4, (90,), dtype=torch.float64), labels(4, (2, 90))
+    scale = 0.5 + torch.rand(2, 1, 90, generator=torch.Generator().manual_seed(0)) / 3
+    statistics = CalibrationStatistics(4)
+    statistics.update(p * scale, target, normalise=True)
+    scaled = (p * scale) / (p * scale).sum(1, keepdim=True)
+    want = oracle.scores(
+        exact(scaled),
+        target.numpy(),
+        edges=oracle.edges(15, np.float64),
+        eps=float(np.finfo(np.float64).tiny),
+    )
+    assert_scores_match(statistics, want, exact_input=True)
+
+
+@on_every_engine
+def test_a_voxel_with_one_ignored_class_is_left_out_whole_when_multilabel():
+    (p,), y = (
+        probabilities(1, 3, (80,), dtype=torch.float64, exclusive=False),
+        labels(2, (2, 3, 80)),
+    )
+    y[0, 1, ::4] = 255
+    got = counted(p, y, multilabel=True, ignore_index=255)
+    want = oracle.scores(
+        exact(p),
+        y.numpy(),
+        edges=oracle.edges(15, np.float64),
+        multilabel=True,
+        ignore_index=255,
+        eps=float(np.finfo(np.float64).tiny),
+    )
+    assert got.n_voxels == 140
+    assert_scores_match(got, want, exact_input=True)

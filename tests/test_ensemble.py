@@ -165,6 +165,19 @@ def test_maps_match_the_oracle(dtype, n_classes, n_members, layout):
 
 
 @on_every_engine
+@pytest.mark.filterwarnings("ignore:.*classes along axis")
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_any_number_of_classes_is_computed(layout):
+    """Every specialised count, every tier and the loop beyond: the neighbours of each boundary."""
+    for n_classes in (*range(1, 35), 47, 48, 49, 63, 64, 65, 128, 1000):
+        size = 19 if n_classes < 40 else 150
+        members = [arranged(m, layout) for m in logits(2, n_classes, (size,), seed=n_classes)]
+        got = fastcal.ensemble_statistics(members, maps=MAPS)
+        expected = oracle.maps([exact(m) for m in members])
+        assert_maps_match(got, expected, MAPS, plain=plain_maps(members))
+
+
+@on_every_engine
 @pytest.mark.parametrize("name", MAPS)
 def test_maps_have_the_documented_dtype(name):
     for dtype in DTYPES:
