@@ -157,7 +157,7 @@ def test_wheel_computes_in_a_clean_environment_without_gpu(clean_python: Path) -
         "print(fastcal.ensemble_entropy([torch.zeros(1, 4, 2, 2)] * 2)[0, 0, 0].item())"
     )
     file, available, entropy = output(
-        clean_python, "-c", program, CUDA_VISIBLE_DEVICES=""
+        clean_python, "-P", "-c", program, CUDA_VISIBLE_DEVICES=""
     ).splitlines()
     assert Path(file).is_relative_to(clean_python.parent.parent)
     assert available == "[True]"
@@ -173,7 +173,10 @@ def test_editable_install_runs_the_source_tree(tmp_path: Path) -> None:
     editable = build("editable", tmp_path)
     python = clean_environment(tmp_path / "venv", editable)
     file, isa = output(
-        python, "-c", "import fastcal._cpu; print(fastcal.__file__); print(fastcal._cpu.isa())"
+        python,
+        "-P",
+        "-c",
+        "import fastcal._cpu; print(fastcal.__file__); print(fastcal._cpu.isa())",
     ).splitlines()
     assert Path(file) == ROOT / "fastcal" / "__init__.py"
     assert isa != ""
@@ -235,8 +238,8 @@ def test_sdist_holds_every_source_and_configures(tmp_path: Path) -> None:
             for root in (ROOT, tree)
         )
         assert there == here
-    assert {"pyproject.toml", "CMakeLists.txt", "LICENSE", "README.md"} <= {
-        path.name for path in tree.iterdir()
-    }
+    top = {path.name for path in tree.iterdir()}
+    assert {"pyproject.toml", "CMakeLists.txt", "LICENSE", "README.md"} <= top
+    assert not {".venv", "build", "demo-run", "dist"} & top
     result = configure(tmp_path / "build", tree, "-DFASTCAL_CUDA=OFF")
     assert result.returncode == 0, result.stderr
