@@ -194,4 +194,5 @@ class EnsembleAccumulator:
             normalise,
             *(NOTHING_COUNTED if count is None else count.arguments),
         )
-        return gather(self._maps, tensors, out, self._numpy, count)
+        statistics = None if count is None else count.close()
+        return gather(self._maps, tensors, out, self._numpy, statistics)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import secrets
@@ -28,9 +29,12 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         The path to write to.
 
     Raises:
+        FileNotFoundError: There is no such folder.
         OSError: The file could not be moved into place.
     """
     path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "No such folder", str(path.parent))
     temporary = path.with_name(f".tmp-{secrets.token_hex(6)}-{path.name}")
     try:
         yield temporary

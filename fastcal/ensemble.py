@@ -241,7 +241,8 @@ def ensemble_statistics(
         normalise,
         *(NOTHING_COUNTED if count is None else count.arguments),
     )
-    return gather(names, tensors, out, members.numpy, count)
+    statistics = None if count is None else count.close()
+    return gather(names, tensors, out, members.numpy, statistics)
 
 
 def open_count(
@@ -295,10 +296,10 @@ def gather(
     tensors: list[Tensor],
     out: Mapping[str, Array] | Array | None,
     numpy: bool,
-    count: OpenCount | None,
+    calibration: CalibrationStatistics | None,
 ) -> EnsembleStatistics:
-    """The results of a pass as the caller wants them; counted data are checked here."""
-    result = EnsembleStatistics(calibration=None if count is None else count.close())
+    """The results of a pass as the caller wants them."""
+    result = EnsembleStatistics(calibration=calibration)
     for name, tensor in zip(names, tensors, strict=True):
         setattr(result, name, outputs.given_back(name, tensor, out, numpy))
     return result

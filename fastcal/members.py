@@ -72,7 +72,7 @@ def read_members(
     if not tensors:
         raise ValueError("preds must hold at least one member, got none")
     first = tensors[0]
-    axis = check_member(first, class_dim, "preds[0]")
+    axis = check_member(first, class_dim, "preds[0]", stacklevel=4)
     for index, member in enumerate(tensors):
         if member.shape != first.shape:
             raise ValueError(
@@ -107,8 +107,11 @@ def read_members(
     )
 
 
-def check_member(member: Tensor, class_dim: int, name: str) -> int:
-    """The class axis of one member, counted from the front; its device and classes checked."""
+def check_member(member: Tensor, class_dim: int, name: str, *, stacklevel: int = 3) -> int:
+    """The class axis of one member, counted from the front; its device and classes checked.
+
+    ``stacklevel`` leads a warning to the user's line.
+    """
     if member.device.type not in ("cpu", "cuda"):
         raise ValueError(f"{name} must be on the CPU or a CUDA device, got {member.device}")
     dims = member.dim()
@@ -125,7 +128,7 @@ def check_member(member: Tensor, class_dim: int, name: str) -> int:
         warnings.warn(
             f"{name} of shape {tuple(member.shape)} has {num_classes} classes along axis {axis}; "
             "if that axis is a spatial one, pass class_dim",
-            stacklevel=4,
+            stacklevel=stacklevel,
         )
     return axis
 

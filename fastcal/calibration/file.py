@@ -17,6 +17,12 @@ _FORMAT = "fastcal calibration statistics"
 _VERSION = 1
 _ARRAYS = ("total", "case_rows")
 
+_DAMAGE = (
+    *(ValueError, KeyError, TypeError, AttributeError),
+    *(OverflowError, EOFError, zipfile.BadZipFile),
+)
+"""What the readers raise for files that are damaged or something else."""
+
 
 def write(path: Path, settings: Mapping[str, Any], state: Mapping[str, Any]) -> None:
     """Write settings and integers to ``.json`` or ``.npz``, whole or not at all.
@@ -45,11 +51,13 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Settings and integers of a file that `write` wrote.
 
     Raises:
+        ValueError: The suffix is neither ``.json`` nor ``.npz``.
         DataError: The file is damaged or is something else.
         FileNotFoundError: There is no such file.
     """
+    reader = _read_json if _suffix(path) == ".json" else _read_npz
     try:
-        header, state = _read_json(path) if _suffix(path) == ".json" else _read_npz(path)
+        header, state = reader(path)
         if header.get("format") != _FORMAT:
             raise DataError(path, f"not a file of {_FORMAT}")
         if header.get("version") != _VERSION:
@@ -59,7 +67,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         return dict(header["settings"]), state
     except (DataError, FileNotFoundError):
         raise
-    except (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         raise DataError(path, f"not readable as {_FORMAT} ({error})") from error
 
 

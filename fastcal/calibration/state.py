@@ -160,7 +160,7 @@ class CalibrationState:
             warnings.warn(
                 f"the probabilities of {_voxels(n_unnormalised)} do not sum to 1 within 1e-3; they "
                 "are used as they are (normalise=True divides by the sum)",
-                stacklevel=5,
+                stacklevel=6,
             )
 
     def _bad_target_message(self, total: Integers, targets: Targets | None) -> str:

@@ -1,0 +1,78 @@
+"""Files appear whole or not at all."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fastcal.atomic import atomic_path, write_json, write_text
+
+
+def test_the_file_appears_when_the_block_succeeds(tmp_path):
+    path = tmp_path / "case.nii.gz"
+    with atomic_path(path) as temporary:
+        assert temporary.parent == tmp_path
+        assert temporary.suffixes == [".nii", ".gz"]
+        temporary.write_bytes(b"whole")
+        assert not path.exists()
+    assert path.read_bytes() == b"whole"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def write_half(path, error):
+    with atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise error
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, OSError])
+def test_a_failure_leaves_the_earlier_file_and_nothing_else(tmp_path, error):
+    path = tmp_path / "a.json"
+    path.write_text("earlier")
+    with pytest.raises(error):
+        write_half(path, error)
+    assert path.read_text() == "earlier"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_block_that_writes_nothing_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "a.txt"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_folder_is_an_error_that_names_it(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        write_text(tmp_path / "nowhere" / "a.txt", "x")
+
+
+def test_json_has_null_for_nan_and_plain_numbers_for_numpy(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(
+        path,
+        {
+            "nan": float("nan"),
+            "inf": np.float32("inf"),
+            "array": np.array([[1.5, np.nan]]),
+            "count": np.int64(2**60),
+            "pair": (1, True, None),
+            "path": Path("a/b"),
+            3: "key",
+        },
+    )
+    assert json.loads(path.read_text()) == {
+        "nan": None,
+        "inf": None,
+        "array": [[1.5, None]],
+        "count": 2**60,
+        "pair": [1, True, None],
+        "path": "a/b",
+        "3": "key",
+    }
+
+
+def test_json_of_what_has_no_form_writes_nothing(tmp_path):
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "a.json", {"x": object()})
+    assert list(tmp_path.iterdir()) == []
