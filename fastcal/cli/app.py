@@ -32,7 +32,6 @@ app = typer.Typer(
         f"{BAD_INPUT} bad input, {INTERRUPTED} interrupted. "
         "FASTCAL_DEBUG=1 shows where an error comes from."
     ),
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -49,8 +48,9 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option(
@@ -59,6 +59,8 @@ def _options(
     ] = False,
 ) -> None:
     del version
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -76,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     debug = os.environ.get("FASTCAL_DEBUG", "") not in ("", "0")
     try:
-        code = app(args=arguments, standalone_mode=False)
+        code = app(args=arguments, prog_name="fastcal", standalone_mode=False)
     except KeyboardInterrupt:
         code = INTERRUPTED
     except _INPUT_ERRORS as error:

@@ -295,7 +295,8 @@ def _name(loss: str) -> str:
 
 
 def _command_line() -> str:
-    return shlex.join([Path(sys.argv[0]).name or "python", *sys.argv[1:]])
+    program = Path(sys.argv[0]).name
+    return shlex.join(["fastcal" if program == "__main__.py" else program, *sys.argv[1:]])
 
 
 def _software() -> str:

@@ -272,7 +272,7 @@ def markdown(comparison: Comparison) -> str:
         f"{comparison.dataset}: {train} cases to train, {validation} to validate, {test} held out; "
         f"{comparison.n_members} members a loss, seed {comparison.seed}. {comparison.software}.",
         "",
-        "```",
+        "```sh",
         comparison.command,
         "```",
         "",

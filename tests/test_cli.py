@@ -1,0 +1,501 @@
+"""The command line: options reach their functions, errors are one line, exit codes mean something."""
+
+from __future__ import annotations
+
+import errno
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import typer
+
+import fastcal
+from fastcal.cli import main
+from fastcal.cli.app import app
+from fastcal.cli.settings import parse_split, training_config
+from fastcal.cli.values import spread
+
+Recorder = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    """Replaces a function; returns the dict that its next call's arguments go into."""
+
+    def replace(name: str, result: object) -> dict[str, Any]:
+        call: dict[str, Any] = {}
+
+        def stand_in(*args: object, **kwargs: object) -> object:
+            call.update(kwargs, args=args)
+            return result
+
+        monkeypatch.setattr(name, stand_in)
+        return call
+
+    return replace
+
+
+def raising(error: BaseException) -> Callable[..., None]:
+    def stand_in(*_: object, **__: object) -> None:
+        raise error
+
+    return stand_in
+
+
+def summary(out: str = "out", failed: tuple[Any, ...] = ()) -> SimpleNamespace:
+    return SimpleNamespace(
+        out=Path(out), done=("a", "b"), skipped=("c",), failed=failed, statistics=None
+    )
+
+
+def write_member(folder: Path, cases: dict[str, np.ndarray]) -> Path:
+    """nnU-Net's ``--save_probabilities``: npz (C, Z, Y, X) beside the label map."""
+    folder.mkdir(parents=True)
+    for case, values in cases.items():
+        image = nib.Nifti1Image(values.argmax(0).astype(np.uint8), np.diag([1.0, 2.0, 3.0, 1.0]))
+        nib.save(image, folder / f"{case}.nii.gz")
+        np.savez_compressed(folder / f"{case}.npz", probabilities=values.transpose(0, 3, 2, 1))
+    return folder
+
+
+@pytest.fixture
+def folds(tmp_path: Path) -> list[Path]:
+    """Three members' folders with two cases each, and no dataset.json."""
+    rng = np.random.default_rng(3)
+    return [
+        write_member(
+            tmp_path / f"fold_{k}",
+            {
+                case: np.moveaxis(rng.dirichlet(np.ones(3), (5, 4, 3)), -1, 0).astype(np.float32)
+                for case in ("case_a", "case_b")
+            },
+        )
+        for k in range(3)
+    ]
+
+
+# --- help and version -----------------------------------------------------------------------------
+
+
+def test_without_arguments_the_help_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    printed = capsys.readouterr().out
+    for command in ("train", "predict", "ensemble", "merge", "evaluate", "demo", "info"):
+        assert f" {command} " in printed
+
+
+def test_version_is_the_package_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"fastcal {fastcal.__version__}\n"
+
+
+def options() -> list[Any]:
+    group: Any = typer.main.get_command(app)
+    return [
+        pytest.param(option, id=f"{name} {option.opts[-1]}")
+        for name, command in group.commands.items()
+        for option in command.params
+    ]
+
+
+@pytest.mark.parametrize("option", options())
+def test_every_option_explains_itself(option: Any) -> None:
+    assert option.help.endswith((".", "]"))
+
+
+# --- errors ---------------------------------------------------------------------------------------
+
+EVALUATE = ["evaluate", "-g", "labels", "-p", "predictions", "-o", "scores.json"]
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("n_bins: got 0, expected 1 or more"), "n_bins: got 0, expected 1 or more"),
+        (TypeError("probs: got str, expected a tensor"), "probs: got str, expected a tensor"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "out/case.nii.gz"),
+            "out/case.nii.gz: No space left on device",
+        ),
+        (FileNotFoundError(errno.ENOENT, "No such file", "a.json"), "a.json: No such file"),
+        (ImportError("MONAI is missing"), "MONAI is missing"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    error: Exception,
+    line: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.delenv("FASTCAL_DEBUG", raising=False)
+    monkeypatch.setattr("fastcal.evaluate.evaluate_folder", raising(error))
+    assert main(EVALUATE) == 2
+    assert capsys.readouterr().err == f"fastcal: {line}\n"
+
+
+def test_debug_shows_where_an_error_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTCAL_DEBUG", "1")
+    monkeypatch.setattr("fastcal.evaluate.evaluate_folder", raising(ValueError("bad")))
+    with pytest.raises(ValueError, match="bad"):
+        main(EVALUATE)
+
+
+def test_an_error_that_is_no_bad_input_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastcal.evaluate.evaluate_folder", raising(AssertionError("a bug")))
+    with pytest.raises(AssertionError, match="a bug"):
+        main(EVALUATE)
+
+
+def test_interrupt_is_one_line_and_exit_code_130(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("fastcal.evaluate.evaluate_folder", raising(KeyboardInterrupt()))
+    assert main(EVALUATE) == 130
+    assert capsys.readouterr().err == "fastcal: interrupted; the same command goes on from here\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["predict", "--no-such"], "--no-such"),
+        (["launch"], "launch"),
+        (["evaluate", "-g", "labels"], "--predictions"),
+        (["ensemble", "-i", "a", "-o", "b", "--maps", "entropie"], "entropie"),
+        (["train", "-d", "a", "-o", "b", "--members", "many"], "--members"),
+    ],
+)
+def test_wrong_usage_is_one_line_that_names_it(
+    arguments: list[str], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    printed = capsys.readouterr().err
+    assert named in printed
+    assert printed.count("\n") == 1
+    assert "--help" in printed
+
+
+def test_missing_folders_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    missing = str(tmp_path / "nowhere")
+    assert main(["train", "-d", missing, "-o", str(tmp_path / "run")]) == 2
+    assert main(["predict", "-m", missing, "-i", missing, "-o", str(tmp_path / "out")]) == 2
+    assert main(["ensemble", "-i", missing, "-o", str(tmp_path / "out")]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3
+    assert all(line.startswith(f"fastcal: {missing}") for line in lines)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_python_m_fastcal_is_the_command_with_its_exit_code(tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "fastcal", "merge", "-i", str(tmp_path), "-o", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"fastcal: {tmp_path}")
+    assert result.stderr.count("\n") == 1
+
+
+# --- options reach their functions ----------------------------------------------------------------
+
+
+def test_train_passes_every_option_on(recorded: Recorder, tmp_path: Path) -> None:
+    settings = tmp_path / "settings.yaml"
+    settings.write_text("widths: [4, 8]\nbatch_size: 3\nmirror: [0, 1]\n")
+    call = recorded("fastcal.train.train_ensemble", SimpleNamespace(members=[1, 2]))
+    arguments = (
+        "train -d data -o run --loss dice --members 2 --seed 7 --split 5,2,1 --epochs 9 "
+        "--iterations 11 --batch-size 4 --learning-rate 0.01 --dropout 0.5 --device cpu --jobs 2 -q"
+    )
+    assert main([*arguments.split(), "--config", str(settings)]) == 0
+    config = call.pop("config")
+    assert (config.widths, config.mirror, config.batch_size) == ((4, 8), (0, 1), 4)
+    assert (config.max_epochs, config.iterations_per_epoch) == (9, 11)
+    assert (config.learning_rate, config.dropout) == (0.01, 0.5)
+    assert call == {
+        "args": (Path("data"), Path("run")),
+        "loss": "dice",
+        "members": 2,
+        "seed": 7,
+        "split": (5, 2, 1),
+        "device": "cpu",
+        "jobs": 2,
+        "progress": False,
+    }
+
+
+def test_train_takes_a_file_as_split(recorded: Recorder) -> None:
+    call = recorded("fastcal.train.train_ensemble", SimpleNamespace(members=[]))
+    assert main(["train", "-d", "data", "-o", "run", "--split", "splits.json"]) == 0
+    assert call["split"] == Path("splits.json")
+
+
+SHARED = (
+    "--space logit --bins 20 --closed left --dtype uint8 --save-probabilities --num-parts 3 "
+    "--part-id 1 --overwrite --keep-going --maps entropy variance -g labels -q"
+)
+SHARED_OPTIONS = {
+    "space": "logit",
+    "n_bins": 20,
+    "closed": "left",
+    "dtype": "uint8",
+    "save_probabilities": True,
+    "num_parts": 3,
+    "part_id": 1,
+    "overwrite": True,
+    "keep_going": True,
+    "maps": ["entropy", "variance"],
+    "labels": Path("labels"),
+    "progress": False,
+}
+
+
+def test_predict_passes_every_option_on(recorded: Recorder) -> None:
+    call = recorded("fastcal.predict.predict_cases", summary())
+    arguments = (
+        "predict -m run -i images -o out --cases a b --members 0 2 --mc-dropout 5 --seed 3 "
+        f"--temperature 1.5 --device cpu --batch-size 4 {SHARED}"
+    )
+    assert main(arguments.split()) == 0
+    assert call == SHARED_OPTIONS | {
+        "args": (Path("run"), Path("images"), Path("out")),
+        "cases": ["a", "b"],
+        "members": [0, 2],
+        "mc_dropout": 5,
+        "seed": 3,
+        "temperature": 1.5,
+        "device": "cpu",
+        "batch_size": 4,
+    }
+
+
+def test_predict_takes_a_part_of_the_split_as_cases(recorded: Recorder) -> None:
+    call = recorded("fastcal.predict.predict_cases", summary())
+    assert main("predict -m run -i images -o out --cases test".split()) == 0
+    assert call["cases"] == "test"
+    assert main("predict -m run -i images -o out".split()) == 0
+    assert call["cases"] is None
+
+
+def test_ensemble_passes_every_option_on(recorded: Recorder) -> None:
+    call = recorded("fastcal.predict.ensemble_folders", summary())
+    arguments = (
+        "ensemble -i a b -i c -o out --weights 1 2 0.5 --temperature 1 2 3 --from-logits "
+        f"--cases x --dataset-json d.json --device cuda:1 {SHARED}"
+    )
+    assert main(arguments.split()) == 0
+    assert call == SHARED_OPTIONS | {
+        "args": ([Path("a"), Path("b"), Path("c")], Path("out")),
+        "weights": [1.0, 2.0, 0.5],
+        "temperature": [1.0, 2.0, 3.0],
+        "from_logits": True,
+        "cases": ["x"],
+        "dataset_json": Path("d.json"),
+        "device": "cuda:1",
+    }
+
+
+def test_evaluate_passes_every_option_on(recorded: Recorder) -> None:
+    scores: dict[str, Any] = {"mean": {}, "foreground_mean": {"Dice": 0.5}, "failed": []}
+    call = recorded("fastcal.evaluate.evaluate_folder", scores | {"calibration": None})
+    arguments = (
+        "--dataset-json d.json --num-classes 3 --no-probabilities --no-surface --tolerance 2 "
+        "--bins 20 --closed left --chill --keep-going -q"
+    )
+    assert main([*EVALUATE, *arguments.split()]) == 0
+    assert call == {
+        "args": (Path("labels"), Path("predictions"), Path("scores.json")),
+        "dataset_json": Path("d.json"),
+        "num_classes": 3,
+        "probabilities": False,
+        "surface": False,
+        "tolerance_mm": 2.0,
+        "n_bins": 20,
+        "closed": "left",
+        "chill": True,
+        "keep_going": True,
+        "progress": False,
+    }
+
+
+class _Rows:
+    losses = ()
+
+
+def test_demo_passes_every_option_on(recorded: Recorder) -> None:
+    call = recorded("fastcal.demo.run_demo", _Rows())
+    arguments = (
+        "demo -o out --kind brain --split 4,2,2 --members 2 --loss dice --seed 5 --epochs 3 "
+        "--iterations 6 --batch-size 7 --learning-rate 0.1 --device cpu --jobs 2 -q"
+    )
+    assert main(arguments.split()) == 0
+    config = call.pop("config")
+    assert (config.max_epochs, config.iterations_per_epoch) == (3, 6)
+    assert (config.batch_size, config.learning_rate) == (7, 0.1)
+    assert call == {
+        "args": (Path("out"),),
+        "kind": "brain",
+        "split": (4, 2, 2),
+        "members": 2,
+        "losses": ["dice"],
+        "seed": 5,
+        "device": "cpu",
+        "jobs": 2,
+        "progress": False,
+    }
+
+
+def test_demo_on_a_dataset_compares_losses_there(recorded: Recorder) -> None:
+    call = recorded("fastcal.report.experiment.compare_losses", _Rows())
+    assert main("demo -o out -d data --split 128,32,42 --members 5 --epochs 40".split()) == 0
+    assert call.pop("config").max_epochs == 40
+    assert call == {
+        "args": (Path("data"), Path("out")),
+        "split": (128, 32, 42),
+        "members": 5,
+        "losses": ["ce", "dice"],
+        "seed": 0,
+        "device": None,
+        "jobs": 1,
+        "progress": True,
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [("--split 1,1,1 --kind brain", "--kind"), ("", "--split"), ("--split 1,2", "1,2")],
+)
+def test_demo_on_a_dataset_wants_a_split_and_no_phantom(
+    arguments: str, named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["demo", "-o", "out", "-d", "data", *arguments.split()]) == 2
+    assert named in capsys.readouterr().err
+
+
+def test_info_prints_text_and_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "--no-gpu"]) == 0
+    assert fastcal.__version__ in capsys.readouterr().out
+    assert main(["info", "--no-gpu", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["fastcal"] == fastcal.__version__
+
+
+# --- settings -------------------------------------------------------------------------------------
+
+
+def test_options_come_before_the_settings_file(tmp_path: Path) -> None:
+    from fastcal.train import TrainConfig
+
+    file = tmp_path / "settings.json"
+    file.write_text('{"max_epochs": 5, "batch_size": 8}')
+    config = training_config(TrainConfig(dropout=0.25), file, max_epochs=7, batch_size=None)
+    assert (config.max_epochs, config.batch_size, config.dropout) == (7, 8, 0.25)
+
+
+@pytest.mark.parametrize("text", ["no_such_setting: 1", "batch_size: 0", "- a\n- b", "a: [", "x"])
+def test_settings_file_that_makes_no_sense_is_named(text: str, tmp_path: Path) -> None:
+    from fastcal.train import TrainConfig
+
+    file = tmp_path / "settings.yaml"
+    file.write_text(text)
+    with pytest.raises(ValueError, match="settings.yaml: "):
+        training_config(TrainConfig(), file)
+
+
+def test_split_is_three_numbers() -> None:
+    assert parse_split("128,32,42") == (128, 32, 42)
+    for text in ("1,2", "a,b,c", "1,2,3,4", ""):
+        with pytest.raises(ValueError, match="TRAIN,VAL,TEST"):
+            parse_split(text)
+
+
+# --- several values after one flag ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("-i a b c -o d", "-i a -i b -i c -o d"),
+        ("-i a -i b -o d", "-i a -i b -o d"),
+        ("--inputs=a b", "--inputs=a --inputs b"),
+        ("-o d e", "-o d e"),
+        ("-w 1 -2 3 -q", "-w 1 -w -2 -w 3 -q"),
+        ("", ""),
+    ],
+)
+def test_values_are_spread_over_repeated_flags(words: str, expected: str) -> None:
+    assert spread(words.split(), {"-i", "--inputs", "-w"}) == expected.split()
+
+
+def test_folders_may_follow_one_flag_or_have_one_each(folds: list[Path], tmp_path: Path) -> None:
+    together, each = tmp_path / "together", tmp_path / "each"
+    assert main(["ensemble", "-i", *map(str, folds), "-o", str(together)]) == 0
+    repeated = [word for folder in folds for word in ("-i", str(folder))]
+    assert main(["ensemble", *repeated, "-o", str(each)]) == 0
+    for name in ("case_a.nii.gz", "entropy/case_b.nii.gz"):
+        first, second = nib.load(together / name), nib.load(each / name)
+        np.testing.assert_array_equal(first.get_fdata(), second.get_fdata())
+        np.testing.assert_array_equal(first.affine, np.diag([1.0, 2.0, 3.0, 1.0]))
+
+
+# --- failures of single cases ---------------------------------------------------------------------
+
+
+def test_failed_cases_are_listed_and_exit_code_is_1_with_keep_going(
+    folds: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = folds[1] / "case_a.npz"
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    out = tmp_path / "out"
+    command = ["ensemble", "-i", *map(str, folds), "-o", str(out), "-q"]
+    assert main([*command, "--keep-going"]) == 1
+    failures = capsys.readouterr().err.splitlines()
+    assert failures[0] == "fastcal: 1 failed:"
+    assert failures[1].startswith(f"  case_a: {damaged}")
+    assert (out / "case_b.nii.gz").exists()
+    assert not (out / "case_a.nii.gz").exists()
+
+
+def test_first_failed_case_ends_a_run_without_keep_going(
+    folds: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = folds[0] / "case_b.npz"
+    damaged.write_bytes(b"")
+    assert main(["ensemble", "-i", *map(str, folds), "-o", str(tmp_path / "out"), "-q"]) == 2
+    assert capsys.readouterr().err.startswith(f"fastcal: {damaged}")
+
+
+def test_parts_are_merged_to_the_numbers_of_one_run(
+    folds: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inputs = ["-i", *map(str, folds)]
+    labels = ["-g", str(folds[0]), "-q"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert main(["ensemble", *inputs, "-o", str(whole), *labels]) == 0
+    for part in ("0", "1"):
+        sharding = ["--num-parts", "2", "--part-id", part]
+        assert main(["ensemble", *inputs, "-o", str(parts), *labels, *sharding]) == 0
+    assert main(["merge", "-i", str(parts), "-o", str(parts)]) == 0
+    assert "2 parts added" in capsys.readouterr().out
+    one, added = (json.loads((f / "calibration.json").read_text()) for f in (whole, parts))
+    assert one == added
+
+
+def test_evaluate_prints_what_it_wrote(
+    folds: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "scores.json"
+    arguments = ["-g", str(folds[0]), "-p", str(folds[1]), "-o", str(out), "--num-classes", "3"]
+    assert main(["evaluate", *arguments, "--no-surface", "-q"]) == 0
+    scores = json.loads(out.read_text())
+    printed = capsys.readouterr().out
+    assert f"{scores['foreground_mean']['Dice']:.4f}" in printed
+    assert f"{scores['calibration']['pooled']['ECE']:.5f}" in printed
