@@ -228,7 +228,7 @@ def _finish_block(
     if reading.space == "logit":
         raw = _activate(raw, reading.activation == "softmax" and not reading.multilabel)
     p = raw.clamp_min(0)
-    finite = p.isfinite().all(0)
+    finite = raw.isfinite().all(0)
     out_of_range = torch.zeros_like(finite)
     if not reading.from_logits:
         out_of_range = finite & _outside(raw).any(0)
