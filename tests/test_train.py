@@ -23,9 +23,9 @@ from fastcal.data.dataset import Dataset
 from fastcal.data.nifti import Geometry
 from fastcal.data.preprocess import Preprocessing
 from fastcal.errors import DataError
-from fastcal.models import Run, load_member
+from fastcal.models import Run, UNet, load_member
 from fastcal.train import TrainConfig, resolve_split, train_ensemble
-from fastcal.train.member import Schedule
+from fastcal.train.member import Schedule, start_from_frequencies
 from fastcal.train.order import augmented, batches, derived_seed
 from fastcal.train.slices import SliceSet, load_slices, plan_preprocessing
 from fastcal.train.validation import dice_of_confusion, validate
@@ -360,6 +360,14 @@ def test_the_plateau_rule_lowers_the_learning_rate_and_stops() -> None:
     assert not schedule.finished(config)
     assert schedule.step(math.nan, config) is False
     assert schedule.finished(config)
+
+
+def test_cross_entropy_starts_from_the_weighted_frequencies_of_the_classes() -> None:
+    model = UNet(1, 3, widths=(2, 4))
+    labels = torch.tensor([0] * 6 + [1] * 1 + [9] * 4, dtype=torch.uint8)
+    start_from_frequencies(model, labels, torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64))
+    start = model.classifier.bias.softmax(0)
+    torch.testing.assert_close(start, torch.tensor([7.0, 4.0, 3.0]) / 14)
 
 
 def test_dice_counts_a_case_as_a_whole_and_leaves_out_absent_classes() -> None:

@@ -209,7 +209,7 @@ def _centre_over_classes(classifier: nn.Module) -> None:
     seeds on hippocampus MRI were stuck there for 250 steps and more; none of 7 with centred rows).
     """
     weight = classifier.get_parameter("weight")
-    weight -= weight.mean(dim=0)
+    weight.sub_(weight.mean(dim=0))
 
 
 def _check_arguments(

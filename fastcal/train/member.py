@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fastcal import atomic
+from fastcal.losses import WeightedCrossEntropy
 from fastcal.models.run import BEST, FINISHED, LAST, read_checkpoint
 from fastcal.models.unet import UNet
 from fastcal.train import order
@@ -91,7 +92,10 @@ def train_member(
     cuda = [task.device] if task.device.type == "cuda" else []
     with torch.random.fork_rng(devices=cuda):
         torch.manual_seed(order.derived_seed(task.seed, task.number, order.INITIALISATION))
-        model = UNet(**task.network).to(task.device)
+        model = UNet(**task.network)
+        if isinstance(task.loss, WeightedCrossEntropy):
+            start_from_frequencies(model, train.labels, task.loss.weight)
+        model.to(task.device)
         # Missing from torch's annotations of Module.to.
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
@@ -133,6 +137,23 @@ def train_member(
             "best_val_dice": schedule.best_dice,
         },
     )
+
+
+@torch.no_grad()
+def start_from_frequencies(model: UNet, labels: Tensor, weight: Tensor | None) -> None:
+    """Let a softmax network begin at the (weighted) frequencies of the classes, by its last biases.
+
+    From equal probabilities, cross entropy first makes every feature of the last layer one of the
+    background, and foreground voxels can be left with none: a seed on hippocampus MRI called
+    nothing foreground for 400 steps. From the frequencies, five of five seeds had a Dice above 0.5
+    after 50 steps and above 0.8 after 200. The same idea as the prior of RetinaNet (Lin et al.,
+    ICCV 2017).
+    """
+    counts = torch.bincount(labels.flatten(), minlength=model.num_classes)[: model.num_classes]
+    frequencies = (counts.double().cpu() + 1) * (1.0 if weight is None else weight.cpu())
+    bias = model.classifier.get_parameter("bias")
+    # A class of weight 0 begins as rare as one voxel.
+    bias.copy_((frequencies.clamp_min(1) / frequencies.sum()).log())
 
 
 def _train_epoch(
