@@ -104,7 +104,7 @@ def compare_losses(
         structures=tuple(opened.labels),
         split=split,
         seed=seed,
-        config=plan.config.to_json(),
+        config=plan.settings(losses)["config"],
         command=command or _command_line(),
         software=_software(),
         losses=tuple(compared),
@@ -144,8 +144,8 @@ class _Plan:
         return self.folder / "predictions" / loss / model
 
     def settings(self, losses: Sequence[str]) -> dict[str, Any]:
-        """Everything the results depend on."""
-        return {
+        """Everything the results depend on, as JSON gives it back."""
+        settings = {
             "dataset": str(self.dataset.folder.resolve()),
             "cases": [case.name for case in self.dataset.cases[: sum(self.split)]],
             "split": list(self.split),
@@ -154,6 +154,8 @@ class _Plan:
             "seed": self.seed,
             "config": self.config.to_json(),
         }
+        plain: dict[str, Any] = json.loads(json.dumps(settings))
+        return plain
 
 
 def _check(plan: _Plan, losses: Sequence[str], panel_cases: int) -> None:
@@ -181,15 +183,14 @@ def _claim(folder: Path, settings: dict[str, Any]) -> None:
     """Make the folder this experiment's own: another one's half-done files must not mix with it."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / SETTINGS
-    wanted = json.loads(json.dumps(settings))
     try:
         present = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        atomic.write_json(file, wanted)
+        atomic.write_json(file, settings)
         return
     except ValueError as error:
         raise DataError(file, f"not JSON ({error})") from error
-    for name, value in wanted.items():
+    for name, value in settings.items():
         if present.get(name) != value:
             raise DataError(
                 file, f"this folder holds an experiment with another {name}; choose another"

@@ -116,6 +116,7 @@ def _bars(
     ax.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1])
     ax.tick_params(labelbottom=False)
     legend = ax.legend(
+        *ax.get_legend_handles_labels(),
         loc="upper left",
         title=f"ECE {100 * error:.2f} %",
         title_fontproperties={"weight": "bold", "size": 11},
