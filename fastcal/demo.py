@@ -87,8 +87,8 @@ def demo_config() -> TrainConfig:
         widths=(8, 16, 32, 64),
         batch_size=16,
         iterations_per_epoch=24,
-        max_epochs=14,
-        plateau_patience=4,
+        max_epochs=22,
+        plateau_patience=5,
     )
 
 

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from fastcal import atomic
 from fastcal.errors import DataError
-from fastcal.report.scores import ComparedLoss, Comparison, Scored, Scores, markdown
+from fastcal.report.scores import (
+    ComparedLoss,
+    Comparison,
+    Scored,
+    Scores,
+    counted,
+    markdown,
+)
 from fastcal.report.style import LOSS_NAMES
 
 if TYPE_CHECKING:
@@ -94,9 +101,9 @@ def compare_losses(
     clock = _Clock(len(losses), enabled=progress)
     compared = []
     for loss in losses:
-        clock.start(f"training {members} members with {_name(loss)}")
+        clock.start(f"training {counted(members, 'member')} with {_name(loss)}")
         _train(plan, loss)
-        clock.start(f"predicting {split[2]} held-out cases with {_name(loss)}")
+        clock.start(f"predicting {counted(split[2], 'held-out case')} with {_name(loss)}")
         compared.append(_predict_and_score(plan, loss))
         clock.loss_done()
     comparison = Comparison(

@@ -242,10 +242,7 @@ def table(comparison: Comparison) -> list[Row]:
     lines = []
     for loss in comparison.losses:
         mean = [loss.mean(m) for m, _ in COLUMNS]
-        spread = tuple(
-            "{} to {}".format(*(number(m, v).removesuffix(" %") for v in loss.range(m)))
-            for m, _ in COLUMNS
-        )
+        spread = tuple(_spread(loss, m) for m, _ in COLUMNS)
         lines.append((loss.title, f"single (mean of {len(loss.members)})", mean, spread))
         ensemble = [getattr(loss.ensemble.scores, m) for m, _ in COLUMNS]
         lines.append((loss.title, f"ensemble of {len(loss.members)}", ensemble, ("",) * len(mean)))
@@ -265,12 +262,25 @@ def table(comparison: Comparison) -> list[Row]:
     ]
 
 
+def counted(count: int, thing: str) -> str:
+    """A number and its noun, which gets an s where it needs one."""
+    return f"{count} {thing}{'' if count == 1 else 's'}"
+
+
+def _spread(loss: ComparedLoss, measure: str) -> str:
+    if len(loss.members) == 1:
+        return ""
+    low, high = (number(measure, v).removesuffix(" %") for v in loss.range(measure))
+    return f"{low} to {high}"
+
+
 def markdown(comparison: Comparison) -> str:
     """The table, the structures' Dice and the signs, as a section for docs/results.md."""
     train, validation, test = comparison.split
     lines = [
         f"{comparison.dataset}: {train} cases to train, {validation} to validate, {test} held out; "
-        f"{comparison.n_members} members a loss, seed {comparison.seed}. {comparison.software}.",
+        f"{counted(comparison.n_members, 'member')} a loss, seed {comparison.seed}. "
+        f"{comparison.software}.",
         "",
         "```sh",
         comparison.command,
