@@ -219,6 +219,15 @@ def test_a_file_that_holds_no_results_is_named(text: str, tmp_path: Path) -> Non
         Comparison.load(file)
 
 
+RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
+
+
+@pytest.mark.parametrize("file", sorted(RESULTS.glob("*.json")), ids=lambda file: file.stem)
+def test_documented_results_are_those_of_their_json(file: Path) -> None:
+    page = RESULTS.with_suffix(".md").read_text(encoding="utf-8")
+    assert markdown(Comparison.load(file)) in page
+
+
 # --- panels ---------------------------------------------------------------------------------------
 
 

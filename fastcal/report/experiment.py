@@ -45,7 +45,7 @@ def compare_losses(
     device: str | None = None,
     jobs: int = 1,
     panel_cases: int = 3,
-    min_count: int = 0,
+    min_count: int = 100,
     command: str | None = None,
     progress: bool = True,
 ) -> Comparison:

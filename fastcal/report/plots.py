@@ -148,7 +148,7 @@ def _histogram(ax: Axes, edges: np.ndarray, count: np.ndarray) -> Axes:
     top = max(10.0, 3.0 * float(count.max(initial=1)))
     below.set_ylim(0.7, top)
     decades = range(0, int(np.log10(top)) + 1)
-    step = max(1, len(decades) // 3)
+    step = max(1, len(decades) // 2)
     below.set_yticks([10.0**d for d in decades[::step]])
     below.minorticks_off()
     below.set_ylabel("Voxels")
