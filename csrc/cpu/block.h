@@ -61,39 +61,4 @@ inline Run run_of(const Walk &walk, const View &view, const Segment &segment,
   return run;
 }
 
-template <typename To, typename From>
-void scatter(const Run &run, const From *tile, std::int64_t pitch) {
-  To *to = static_cast<To *>(const_cast<void *>(run.data));
-  for (std::int64_t c = 0; c < run.classes; ++c) {
-    const From *from = tile + c * pitch;
-    To *plane = to + c * run.class_stride;
-    if (run.voxel_stride == 1) {
-      for (std::int64_t v = 0; v < run.voxels; ++v) {
-        plane[v] = static_cast<To>(from[v]);
-      }
-    } else {
-      for (std::int64_t v = 0; v < run.voxels; ++v) {
-        plane[v * run.voxel_stride] = static_cast<To>(from[v]);
-      }
-    }
-  }
-}
-
-// Writes a tile [classes][pitch] of labels to a view of any integer type.
-inline void scatter_labels(const Run &run, const std::int32_t *tile, std::int64_t pitch) {
-  switch (run.dtype) {
-  case Dtype::kInt64:
-  case Dtype::kUInt64:
-    return scatter<std::int64_t>(run, tile, pitch);
-  case Dtype::kInt32:
-  case Dtype::kUInt32:
-    return scatter<std::int32_t>(run, tile, pitch);
-  case Dtype::kInt16:
-  case Dtype::kUInt16:
-    return scatter<std::int16_t>(run, tile, pitch);
-  default:
-    return scatter<std::int8_t>(run, tile, pitch);
-  }
-}
-
 } // namespace fastcal::cpu

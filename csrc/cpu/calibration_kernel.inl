@@ -14,44 +14,70 @@ static inline void add_real(std::int64_t *hi_lo, std::int64_t sum) {
 
 // -------------------------------------------------------------------------------------- targets
 
+// One plane of targets as 32-bit lanes; outside [0, C) becomes -1, which no label equals.
 template <typename Element>
-static void load_target_elements(const TargetBlock &t) {
+static inline void load_target_plane(const TargetBlock &t, const Element *__restrict from,
+                                     std::int64_t stride, std::int32_t *__restrict classes,
+                                     std::int32_t *__restrict keep) {
+  using Value = std::int64_t;
+  const Value limit = t.num_classes;
+  for (std::int64_t v = 0; v < t.target.voxels; ++v) {
+    const Value value = static_cast<Value>(from[v * stride]);
+    classes[v] = value >= 0 && value < limit ? static_cast<std::int32_t>(value) : -1;
+  }
+  for (std::int64_t v = 0; t.has_ignore_index && v < t.target.voxels; ++v) {
+    keep[v] = static_cast<Value>(from[v * stride]) == t.ignore_index ? 0 : keep[v];
+  }
+}
+
+// Counts the voxels whose target is no class, and drops them.
+template <typename Element> static void drop_bad_targets(const TargetBlock &t) {
   const Element *from = static_cast<const Element *>(t.target.data);
-  for (std::int64_t c = 0; c < t.target.classes; ++c) {
-    const Element *plane = from + c * t.target.class_stride;
-    std::int32_t *__restrict classes = t.classes + c * t.pitch;
-    std::int32_t *__restrict keep = t.keep;
-    for (std::int64_t v = 0; v < t.target.voxels; ++v) {
-      const std::int64_t value = static_cast<std::int64_t>(plane[v * t.target.voxel_stride]);
-      const bool ignored = t.has_ignore_index && value == t.ignore_index;
-      // Outside [0, C) becomes -1, which no label equals.
-      const bool inside = value >= 0 && value < t.num_classes;
-      classes[v] = inside ? static_cast<std::int32_t>(value) : -1;
-      keep[v] = ignored ? 0 : keep[v];
+  for (std::int64_t v = 0; v < t.target.voxels; ++v) {
+    std::int64_t bad = 0;
+    std::int64_t sum = 0;
+    for (std::int64_t c = 0; c < t.target.classes; ++c) {
+      if (t.classes[c * t.pitch + v] < 0) {
+        bad = 1;
+        sum += static_cast<std::int64_t>(
+            from[c * t.target.class_stride + v * t.target.voxel_stride]);
+      }
+    }
+    if (bad != 0 && t.keep[v] != 0) {
+      t.keep[v] = 0;
+      t.row[word::kBadTarget] += 1;
+      t.row[word::kBadTargetSum] += sum;
     }
   }
-  for (std::int64_t v = 0; v < t.target.voxels; ++v) {
-    bool bad = false;
-    for (std::int64_t c = 0; c < t.target.classes; ++c) {
-      bad |= t.classes[c * t.pitch + v] < 0;
+}
+
+template <typename Element> static void load_target_elements(const TargetBlock &t) {
+  const Element *from = static_cast<const Element *>(t.target.data);
+  std::int32_t lowest = 0;
+  for (std::int64_t c = 0; c < t.target.classes; ++c) {
+    const Element *plane = from + c * t.target.class_stride;
+    std::int32_t *classes = t.classes + c * t.pitch;
+    if (t.target.voxel_stride == 1) {
+      load_target_plane<Element>(t, plane, 1, classes, t.keep);
+    } else {
+      load_target_plane<Element>(t, plane, t.target.voxel_stride, classes, t.keep);
     }
-    if (!bad || t.keep[v] == 0) {
-      continue;
+    for (std::int64_t v = 0; v < t.target.voxels; ++v) {
+      lowest = classes[v] < lowest ? classes[v] : lowest;
     }
-    t.keep[v] = 0;
-    t.row[word::kBadTarget] += 1;
-    for (std::int64_t c = 0; c < t.target.classes; ++c) {
-      const Element value = from[c * t.target.class_stride + v * t.target.voxel_stride];
-      t.row[word::kBadTargetSum] +=
-          t.classes[c * t.pitch + v] < 0 ? static_cast<std::int64_t>(value) : 0;
-    }
+  }
+  if (lowest < 0) {
+    drop_bad_targets<Element>(t);
   }
 }
 
 static void load_target(const TargetBlock &t) {
   const std::uint8_t *mask = static_cast<const std::uint8_t *>(t.mask.data);
-  for (std::int64_t v = 0; v < t.target.voxels; ++v) {
-    t.keep[v] = mask == nullptr || mask[v * t.mask.voxel_stride] != 0 ? -1 : 0;
+  for (std::int64_t v = 0; mask == nullptr && v < t.target.voxels; ++v) {
+    t.keep[v] = -1;
+  }
+  for (std::int64_t v = 0; mask != nullptr && v < t.target.voxels; ++v) {
+    t.keep[v] = mask[v * t.mask.voxel_stride] != 0 ? -1 : 0;
   }
   switch (t.target.dtype) {
   case Dtype::kInt8:
@@ -85,31 +111,83 @@ template <typename Real> struct Thresholds {
   }
 };
 
-// Bins of a few voxels of a vector, one at a time: the ones that are neither in the first nor in
-// the last bin.
-template <typename Real>
-static inline void count_leftovers(Vec<Real> p, std::uint32_t which, std::uint32_t hits,
-                                   const Thresholds<Real> &bins, std::int64_t *cells) {
-  constexpr std::int64_t kCount = Lanes<Real>::kCount;
-  alignas(64) typename Lanes<Real>::Int cell_of[kCount];
-  alignas(64) Real value[kCount];
-  IntVec<Real> above = {};
-  for (std::int64_t k = 0; k < bins.count; ++k) {
-    above -= bins.above(p, bins.values[k]);
+// The voxels of a block that lie neither in the first nor in the last bin, gathered so that their
+// bins are found by whole vectors.
+template <typename Real> struct Leftovers {
+  alignas(64) Real values[kMaxBlockVoxels + kLaneMultiple];
+  alignas(64) std::int32_t hits[kMaxBlockVoxels + kLaneMultiple];
+  std::int64_t count = 0;
+
+  // The lanes of `which` out of a vector of values that also lies at `from`.
+  inline void add(Vec<Real> vector, const Real *from, std::uint32_t which, IntVec<Real> hit,
+                  std::uint32_t hit_bits) {
+    constexpr std::uint32_t kAll = (1U << Lanes<Real>::kCount) - 1;
+    if (which == kAll) {
+      store(values + count, vector);
+      store_lanes<Real>(hits + count, hit & splat_int<Real>(1));
+      count += Lanes<Real>::kCount;
+      return;
+    }
+    for (; which != 0; which &= which - 1) {
+      const int lane = __builtin_ctz(which);
+      values[count] = from[lane];
+      hits[count] = static_cast<std::int32_t>((hit_bits >> lane) & 1);
+      ++count;
+    }
   }
-  store(cell_of, above);
-  store(value, p);
-  for (; which != 0; which &= which - 1) {
-    const int lane = __builtin_ctz(which);
-    std::int64_t *cell = cells + kBinWords * cell_of[lane];
-    cell[0] += 1;
-    cell[1] += (hits >> lane) & 1;
-    cell[3] += fixed_point(static_cast<double>(value[lane]));
+};
+
+// More thresholds than this are searched, not compared one after another.
+constexpr std::int64_t kComparedThresholds = 64;
+
+template <typename Real>
+static inline std::int64_t search_cell(const Thresholds<Real> &bins, Real p) {
+  std::int64_t low = 0;
+  std::int64_t high = bins.count;
+  while (low < high) {
+    const std::int64_t middle = (low + high) / 2;
+    const Real threshold = bins.values[middle];
+    const bool above = bins.left_closed ? p >= threshold : p > threshold;
+    low = above ? middle + 1 : low;
+    high = above ? high : middle;
+  }
+  return low;
+}
+
+template <typename Real>
+static void count_leftovers(Leftovers<Real> &left, const Thresholds<Real> &bins,
+                            std::int64_t *cells) {
+  constexpr std::int64_t kCount = Lanes<Real>::kCount;
+  store(left.values + left.count, Vec<Real>{});
+  for (std::int64_t i = 0; i < left.count; i += kCount) {
+    alignas(64) typename Lanes<Real>::Int cell_of[kCount];
+    alignas(64) std::int64_t fixed[kCount];
+    const Vec<Real> p = load(left.values + i);
+    FixedPointSum<Real>::each(p, fixed);
+    if (bins.count <= kComparedThresholds) {
+      IntVec<Real> above = {};
+      for (std::int64_t k = 0; k < bins.count; ++k) {
+        above -= bins.above(p, bins.values[k]);
+      }
+      store(cell_of, above);
+    } else {
+      for (int lane = 0; lane < kCount; ++lane) {
+        cell_of[lane] =
+            static_cast<typename Lanes<Real>::Int>(search_cell(bins, left.values[i + lane]));
+      }
+    }
+    const std::int64_t n = left.count - i < kCount ? left.count - i : kCount;
+    for (std::int64_t lane = 0; lane < n; ++lane) {
+      std::int64_t *cell = cells + kBinWords * cell_of[lane];
+      cell[0] += 1;
+      cell[1] += left.hits[i + lane];
+      cell[3] += fixed[lane];
+    }
   }
 }
 
 // Adds one plane of values to its histogram. Nearly all voxels of a real volume lie in the first or
-// the last bin: those are counted by whole vectors, the rest by bit mask.
+// the last bin: those are counted by whole vectors, the rest gathered.
 template <typename Real, typename Hit>
 static inline void count_bins(const Real *values, const std::int32_t *keep, std::int64_t voxels,
                               const Thresholds<Real> &bins, const Hit &hit, std::int64_t *cells) {
@@ -122,12 +200,14 @@ static inline void count_bins(const Real *values, const std::int32_t *keep, std:
   std::int64_t last_hits = 0;
   FixedPointSum<Real> first_sum;
   FixedPointSum<Real> last_sum;
+  Leftovers<Real> left;
   for (std::int64_t i = 0; i < voxels; i += Lanes<Real>::kCount) {
     const Vec<Real> p = load(values + i);
     const IntVec<Real> kept = load_lanes<Real>(keep + i);
     const IntVec<Real> in_first = ~bins.above(p, first) & kept;
     const IntVec<Real> in_last = bins.above(p, last) & kept;
-    const std::uint32_t hits = bits_of<Real>(hit(i));
+    const IntVec<Real> hit_lanes = hit(i);
+    const std::uint32_t hits = bits_of<Real>(hit_lanes);
     const std::uint32_t first_bits = bits_of<Real>(in_first);
     const std::uint32_t last_bits = bits_of<Real>(in_last);
     const std::uint32_t rest = bits_of<Real>(kept) & ~(first_bits | last_bits);
@@ -142,7 +222,7 @@ static inline void count_bins(const Real *values, const std::int32_t *keep, std:
       last_sum.add(in_last ? p : Vec<Real>{});
     }
     if (rest != 0) {
-      count_leftovers<Real>(p, rest, hits, bins, cells);
+      left.add(p, values + i, rest, hit_lanes, hits);
     }
   }
   std::int64_t *last_cell = cells + kBinWords * bins.count;
@@ -152,6 +232,7 @@ static inline void count_bins(const Real *values, const std::int32_t *keep, std:
   last_cell[0] += last_count;
   last_cell[1] += last_hits;
   last_cell[3] += last_sum.total();
+  count_leftovers<Real>(left, bins, cells);
 }
 
 // --------------------------------------------------------------------------------- proper scores
@@ -228,17 +309,26 @@ template <typename Real> static void count_binary_scores(const CountBlock<Real> 
 
 // ---------------------------------------------------------------------------------- class counts
 
-static inline std::int64_t count_equal(const std::int32_t *values, const std::int32_t *others,
-                                       const std::int32_t *keep, std::int32_t wanted,
-                                       std::int64_t voxels) {
+static inline void count_class(const std::int32_t *label, const std::int32_t *target,
+                               const std::int32_t *keep, std::int32_t wanted, std::int64_t voxels,
+                               std::int64_t *predicted, std::int64_t *reference,
+                               std::int64_t *true_positive) {
   using Ints = IntVec<float>;
   const Ints all = splat_int<float>(wanted);
-  Ints sum = {};
+  Ints labels = {};
+  Ints targets = {};
+  Ints both = {};
   for (std::int64_t i = 0; i < voxels; i += Lanes<float>::kCount) {
-    sum -= (load_as<Ints>(values + i) == all) & (load_as<Ints>(others + i) == all) &
-           load_as<Ints>(keep + i);
+    const Ints kept = load_as<Ints>(keep + i);
+    const Ints is_label = (load_as<Ints>(label + i) == all) & kept;
+    const Ints is_target = (load_as<Ints>(target + i) == all) & kept;
+    labels -= is_label;
+    targets -= is_target;
+    both -= is_label & is_target;
   }
-  return sum_lanes(sum);
+  *predicted += sum_lanes(labels);
+  *reference += sum_lanes(targets);
+  *true_positive += sum_lanes(both);
 }
 
 template <typename Real> static void count_classes(const CountBlock<Real> &b) {
@@ -251,11 +341,8 @@ template <typename Real> static void count_classes(const CountBlock<Real> &b) {
     for (std::int64_t c = 0; c < layout.num_classes; ++c) {
       const std::int64_t plane = b.multilabel ? c * b.pitch : 0;
       const std::int32_t wanted = b.multilabel ? 1 : static_cast<std::int32_t>(c);
-      const std::int32_t *label = b.label + plane;
-      const std::int32_t *target = b.target + plane;
-      predicted[c] += count_equal(label, label, b.keep, wanted, b.voxels);
-      reference[c] += count_equal(target, target, b.keep, wanted, b.voxels);
-      true_positive[c] += count_equal(label, target, b.keep, wanted, b.voxels);
+      count_class(b.label + plane, b.target + plane, b.keep, wanted, b.voxels, predicted + c,
+                  reference + c, true_positive + c);
     }
     return;
   }

@@ -17,7 +17,7 @@ namespace {
 std::int64_t block_voxels_for(std::int64_t classes) {
   constexpr std::int64_t kElements = 4096;
   return std::clamp(kElements / std::max<std::int64_t>(classes, 1) / 64 * 64,
-                    std::int64_t{64}, std::int64_t{1024});
+                    std::int64_t{64}, kMaxBlockVoxels);
 }
 
 template <typename Real> constexpr Dtype real_dtype() {
@@ -101,6 +101,7 @@ public:
 
 private:
   static constexpr std::int64_t kChunkBlocks = 64;
+  static constexpr std::int64_t kCachedBytes = 8 << 20;
 
   struct Planes {
     Real *data;
@@ -127,6 +128,9 @@ private:
     }
 
     void flush() {
+      if (pass_.past_caches_) {
+        pass_.isa_.maps->fence();
+      }
       if (!counting()) {
         return;
       }
@@ -186,6 +190,8 @@ private:
     }
     walk_ = plan_walk(shape, operands, pinned);
     group_voxels_ = walk_.voxels / std::max<std::int64_t>(groups_, 1);
+    // Maps of a large volume would only push the members out of the caches.
+    past_caches_ = finishes && walk_.voxels * static_cast<std::int64_t>(sizeof(Real)) > kCachedBytes;
   }
 
   // ------------------------------------------------------------------------------ one block
@@ -222,8 +228,8 @@ private:
       return;
     }
     for (const Segment &segment : block.segments) {
-      scatter<Real>(run_of(walk_, state, segment, state_layout.planes()),
-                    planes.data + segment.first, planes.pitch);
+      kernels_.store(run_of(walk_, state, segment, state_layout.planes()),
+                     planes.data + segment.first, planes.pitch, false);
     }
   }
 
@@ -307,17 +313,8 @@ private:
     return planes.data + k * planes.pitch;
   }
 
-  // Where a map of one plane a voxel is written: straight to memory where that is possible.
-  Real *map_target(const Block &block, Scratch<Real> &scratch, Map map) const {
-    const View &view = finish.maps[map];
-    if (view.data == nullptr) {
-      return nullptr;
-    }
-    if (block.is_direct(walk_, view, real_dtype<Real>())) {
-      return static_cast<Real *>(
-          const_cast<void *>(run_of(walk_, view, block.segments.front(), 1).data));
-    }
-    return scratch.maps[static_cast<int>(map)];
+  Real *tile_of(Scratch<Real> &scratch, Map map) const {
+    return finish.maps.wants(map) ? scratch.maps[static_cast<int>(map)] : nullptr;
   }
 
   void finish_block(const Block &block, Scratch<Real> &scratch, const Planes &planes) {
@@ -340,24 +337,19 @@ private:
     f.lane_scratch = scratch.lanes;
     f.block_pitch = scratch.pitch;
 
-    const View &mean = finish.maps[Map::kMean];
-    if (mean.data != nullptr && block.is_direct(walk_, mean, real_dtype<Real>())) {
-      f.mean = static_cast<Real *>(
-          const_cast<void *>(run_of(walk_, mean, block.segments.front(), classes_).data));
-      f.mean_pitch = mean.class_stride;
-    } else if (mean.data != nullptr || counting.wanted || f.logit_space || f.normalise) {
-      f.mean = scratch.mean;
-      f.mean_pitch = scratch.pitch;
-    }
+    const bool mean = finish.maps.wants(Map::kMean) || counting.wanted || f.logit_space ||
+                      f.normalise;
+    f.mean = mean ? scratch.mean : nullptr;
+    f.mean_pitch = scratch.pitch;
     const bool wants_confidence =
         finish.maps.wants(Map::kConfidence) || (counting.wanted && counting.layout.top_label);
     f.confidence = wants_confidence ? scratch.confidence : nullptr;
     f.label = finish.maps.wants(Map::kLabel) || counting.wanted ? scratch.label : nullptr;
-    f.entropy = map_target(block, scratch, Map::kEntropy);
-    f.expected_entropy = map_target(block, scratch, Map::kExpectedEntropy);
-    f.mutual_information = map_target(block, scratch, Map::kMutualInformation);
-    f.variance = map_target(block, scratch, Map::kVariance);
-    f.disagreement = map_target(block, scratch, Map::kDisagreement);
+    f.entropy = tile_of(scratch, Map::kEntropy);
+    f.expected_entropy = tile_of(scratch, Map::kExpectedEntropy);
+    f.mutual_information = tile_of(scratch, Map::kMutualInformation);
+    f.variance = tile_of(scratch, Map::kVariance);
+    f.disagreement = tile_of(scratch, Map::kDisagreement);
     const bool checks_sum = counting.wanted && f.check_range && !f.multilabel && !f.normalise &&
                             reading_.activation == Activation::kSoftmax;
     f.validity = counting.wanted ? scratch.validity : nullptr;
@@ -367,7 +359,7 @@ private:
     if (counting.wanted) {
       count_block(block, scratch, f);
     }
-    store_maps(block, scratch, f);
+    store_maps(block, scratch);
   }
 
   void count_block(const Block &block, Scratch<Real> &scratch, const FinishBlock<Real> &f) {
@@ -409,28 +401,24 @@ private:
     count<Real>(isa_, c);
   }
 
-  void store_maps(const Block &block, const Scratch<Real> &scratch, const FinishBlock<Real> &f) {
+  void store_maps(const Block &block, const Scratch<Real> &scratch) const {
     const std::int64_t label_planes = reading_.multilabel ? classes_ : 1;
     for (const Segment &segment : block.segments) {
-      const auto put = [&](Map map, const Real *tile, std::int64_t planes, std::int64_t pitch) {
-        const View &view = finish.maps[map];
-        if (view.data != nullptr && !block.is_direct(walk_, view, real_dtype<Real>())) {
-          scatter<Real>(run_of(walk_, view, segment, planes), tile + segment.first, pitch);
+      const auto put = [&](Map map, const Real *tile, std::int64_t planes) {
+        if (finish.maps.wants(map)) {
+          kernels_.store(run_of(walk_, finish.maps[map], segment, planes), tile + segment.first,
+                         scratch.pitch, past_caches_);
         }
       };
-      put(Map::kMean, f.mean, classes_, f.mean_pitch);
-      put(Map::kEntropy, f.entropy, 1, scratch.pitch);
-      put(Map::kExpectedEntropy, f.expected_entropy, 1, scratch.pitch);
-      put(Map::kMutualInformation, f.mutual_information, 1, scratch.pitch);
-      put(Map::kVariance, f.variance, 1, scratch.pitch);
-      put(Map::kDisagreement, f.disagreement, 1, scratch.pitch);
-      if (finish.maps.wants(Map::kConfidence)) {
-        scatter<Real>(run_of(walk_, finish.maps[Map::kConfidence], segment, label_planes),
-                      scratch.confidence + segment.first, scratch.pitch);
+      put(Map::kMean, scratch.mean, classes_);
+      put(Map::kConfidence, scratch.confidence, label_planes);
+      for (const Map map : {Map::kEntropy, Map::kExpectedEntropy, Map::kMutualInformation,
+                            Map::kVariance, Map::kDisagreement}) {
+        put(map, scratch.maps[static_cast<int>(map)], 1);
       }
       if (finish.maps.wants(Map::kLabel)) {
-        scatter_labels(run_of(walk_, finish.maps[Map::kLabel], segment, label_planes),
-                       scratch.label + segment.first, scratch.pitch);
+        isa_.maps->store_labels(run_of(walk_, finish.maps[Map::kLabel], segment, label_planes),
+                                scratch.label + segment.first, scratch.pitch, past_caches_);
       }
     }
   }
@@ -443,6 +431,7 @@ private:
   Walk walk_;
   std::int64_t groups_ = 1;
   std::int64_t group_voxels_ = 0;
+  bool past_caches_ = false;
   std::mutex statistics_mutex_;
 };
 

@@ -1,112 +1,25 @@
-// The maps stage on one block of voxels: load, accumulate a member, finish. Compiled once an
-// instruction set, with contraction.
+// The maps stage on one block of voxels: accumulate a member, finish. Compiled once an instruction
+// set, with contraction.
 
 #include "cpu/kernels.h"
 #include "cpu/vec_math.h"
 
 namespace fastcal::cpu::FASTCAL_ISA {
 
-// ---------------------------------------------------------------------------------------- load
-
-static inline float half_to_float(std::uint16_t half) {
-  // Shifted into place the exponent is 112 too small; the multiply repairs it, subnormals included.
-  std::uint32_t bits = static_cast<std::uint32_t>(half & 0x7fff) << 13;
-  float magnitude;
-  std::memcpy(&magnitude, &bits, sizeof bits);
-  magnitude *= 5.192296858534828e33F; // 2^112
-  std::memcpy(&bits, &magnitude, sizeof bits);
-  bits |= (half & 0x7c00) == 0x7c00 ? 0x7f800000U : 0U;
-  bits |= static_cast<std::uint32_t>(half & 0x8000) << 16;
-  std::memcpy(&magnitude, &bits, sizeof bits);
-  return magnitude;
+template <typename Real> static inline Vec<Real> not_negative(Vec<Real> x) {
+  return x < Real{0} ? Vec<Real>{} : x; // NaN stays
 }
 
-static inline float bfloat_to_float(std::uint16_t half) {
-  const std::uint32_t bits = static_cast<std::uint32_t>(half) << 16;
-  float value;
-  std::memcpy(&value, &bits, sizeof bits);
-  return value;
+template <typename Real> static inline Vec<Real> nan_vector() {
+  return splat<Real>(static_cast<Real>(__builtin_nan("")));
 }
 
-struct Half {
-  std::uint16_t bits;
-};
-struct BFloat {
-  std::uint16_t bits;
-};
-
-static inline float to_real(float value) { return value; }
-static inline double to_real(double value) { return value; }
-static inline float to_real(Half value) { return half_to_float(value.bits); }
-static inline float to_real(BFloat value) { return bfloat_to_float(value.bits); }
-
-template <typename Real, typename Element>
-static inline void load_row(const Element *__restrict from, Real *__restrict to, std::int64_t n) {
-  std::int64_t i = 0;
-#if defined(__AVX512F__)
-  if constexpr (sizeof(Element) == 2 && sizeof(Real) == 4) {
-    // The zero-masked forms: gcc 12 warns about the undefined source of the plain ones.
-    constexpr __mmask16 kAll = 0xffff;
-    for (; i + 16 <= n; i += 16) {
-      const __m256i raw = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(from + i));
-      __m512 wide;
-      if constexpr (__is_same(Element, Half)) {
-        wide = _mm512_maskz_cvtph_ps(kAll, raw);
-      } else {
-        const __m512i words = _mm512_maskz_cvtepu16_epi32(kAll, raw);
-        wide = _mm512_castsi512_ps(_mm512_maskz_slli_epi32(kAll, words, 16));
-      }
-      _mm512_storeu_ps(to + i, wide);
-    }
-  }
-#elif defined(__F16C__)
-  if constexpr (__is_same(Element, Half)) {
-    for (; i + 8 <= n; i += 8) {
-      const __m128i raw = _mm_loadu_si128(reinterpret_cast<const __m128i *>(from + i));
-      _mm256_storeu_ps(to + i, _mm256_cvtph_ps(raw));
-    }
-  }
-#endif
-  for (; i < n; ++i) {
-    to[i] = static_cast<Real>(to_real(from[i]));
-  }
-}
-
-template <typename Real, typename Element>
-static inline void load_elements(const Run &run, Real *__restrict tile, std::int64_t pitch) {
-  const Element *from = static_cast<const Element *>(run.data);
-  if (run.voxel_stride == 1) {
-    for (std::int64_t c = 0; c < run.classes; ++c) {
-      load_row(from + c * run.class_stride, tile + c * pitch, run.voxels);
-    }
-    return;
-  }
-  for (std::int64_t v = 0; v < run.voxels; ++v) {
-    const Element *voxel = from + v * run.voxel_stride;
-    for (std::int64_t c = 0; c < run.classes; ++c) {
-      tile[c * pitch + v] = static_cast<Real>(to_real(voxel[c * run.class_stride]));
-    }
-  }
-}
-
-template <typename Real> static void load_tile(const Run &run, Real *tile, std::int64_t pitch) {
-  if constexpr (sizeof(Real) == 8) {
-    load_elements<Real, double>(run, tile, pitch);
-  } else if (run.dtype == Dtype::kFloat16) {
-    load_elements<Real, Half>(run, tile, pitch);
-  } else if (run.dtype == Dtype::kBFloat16) {
-    load_elements<Real, BFloat>(run, tile, pitch);
-  } else {
-    load_elements<Real, float>(run, tile, pitch);
-  }
-}
-
-// ln x for x >= 0 with ln 0 = -inf; below 0 NaN.
-template <typename Real> static inline Vec<Real> log_of_probability(Vec<Real> x) {
+// ln p with ln 0 = -inf. A rounding error below 0 counts as 0; what is further off is NaN.
+template <typename Real> static inline Vec<Real> log_of_probability(Vec<Real> p) {
   constexpr Real kInfinity = static_cast<Real>(__builtin_inf());
-  const Vec<Real> log = log2_vector<Real>(x) * Constants<Real>::kLn2;
-  const Vec<Real> positive = x > Real{0} ? log + (x - x) : x - x - kInfinity;
-  return x < Real{0} ? splat<Real>(static_cast<Real>(__builtin_nan(""))) : positive;
+  const Vec<Real> log = log2_vector<Real>(p) * Constants<Real>::kLn2 + (p - p); // inf, NaN: NaN
+  const Vec<Real> not_positive = p < Real{-1e-3} || p != p ? nan_vector<Real>() : splat<Real>(-kInfinity);
+  return p > Real{0} ? log : not_positive;
 }
 
 template <typename Real>
@@ -120,7 +33,7 @@ static void to_logits(Real *tile, std::int64_t pitch, std::int64_t voxels, std::
       if (activation == Activation::kSigmoid) {
         // p = 1 becomes a large finite logit: +inf would mean invalid input.
         const Vec<Real> odds = z - log_of_probability<Real>(Real{1} - p);
-        z = p == Real{1} ? splat<Real>(-Constants<Real>::kMinExponent) : odds;
+        z = p < Real{1} || p > Real{1.001} ? odds : splat<Real>(Real{1e30});
       }
       store(at, z);
     }
@@ -129,13 +42,14 @@ static void to_logits(Real *tile, std::int64_t pitch, std::int64_t voxels, std::
 
 // ---------------------------------------------------------------------------- one member's numbers
 
-template <typename Real> static inline Vec<Real> sigmoid(Vec<Real> z, Real log2e_over_t) {
-  constexpr Real kLargest = static_cast<Real>(sizeof(Real) == 4 ? 3.40282347e38 : 1.7976931348623157e308);
-  // +inf is invalid input: turn it into NaN instead of 1.
-  z = z > kLargest ? splat<Real>(static_cast<Real>(__builtin_nan(""))) : z;
-  const Vec<Real> t = z * log2e_over_t;
-  const Vec<Real> e = exp2_vector<Real>(t < Real{0} ? t : -t);
-  const Vec<Real> numerator = t < Real{0} ? e : splat<Real>(1) + (e - e);
+template <typename Real>
+static inline Vec<Real> sigmoid(Vec<Real> z, const ExpScale<Real> &scale) {
+  constexpr Real kLargest =
+      static_cast<Real>(sizeof(Real) == 4 ? 3.40282347e38 : 1.7976931348623157e308);
+  // +inf is invalid input: NaN instead of 1.
+  z = z > kLargest ? nan_vector<Real>() : z;
+  const Vec<Real> e = exp_vector<Real>(scale, z < Real{0} ? z : -z);
+  const Vec<Real> numerator = z < Real{0} ? e : Real{1} + (e - e);
   return numerator / (e + Real{1});
 }
 
@@ -166,60 +80,91 @@ template <typename Real, int kClasses, bool kEntropy, bool kMoments>
 static void accumulate_softmax(const Accumulate<Real> &a) {
   constexpr int kLocal = kClasses > 0 ? kClasses : 1;
   const std::int64_t classes = kClasses > 0 ? kClasses : a.classes;
-  const Real log2e_over_t = Constants<Real>::kLog2E * a.inverse_temperature;
+  const ExpScale<Real> scale(a.inverse_temperature);
+  const Real weight = a.weight;
+  const std::int64_t ahead = a.prefetch ? a.voxels : 0;
+  const std::int64_t pitch = a.pitch;
+  const std::int64_t member_pitch = a.member_pitch;
+  const std::int64_t voxels = a.voxels;
+  const Real *__restrict member = a.member;
+  Real *__restrict sum = a.sum;
   Vec<Real> local[kLocal];
   Vec<Real> *const e = kClasses > 0 ? local : reinterpret_cast<Vec<Real> *>(a.lane_scratch);
-  Real *__restrict sum = a.sum;
-  const Real *__restrict member = a.member;
+  const auto each_group = [&](const auto &function) __attribute__((always_inline)) {
+    if constexpr (kClasses > 0) {
+      in_fours_of<kClasses>(function);
+    } else {
+      in_fours(classes, function);
+    }
+  };
 
-  for (std::int64_t i = 0; i < a.voxels; i += Lanes<Real>::kCount) {
+  for (std::int64_t i = 0; i < voxels; i += Lanes<Real>::kCount) {
     Vec<Real> top = load(member + i);
     IntVec<Real> best = {};
-    e[0] = top;
-#pragma GCC unroll 16
-    for (std::int64_t c = 1; c < classes; ++c) {
-      const Vec<Real> z = load(member + c * a.member_pitch + i);
-      if constexpr (kClasses > 0) {
-        e[c] = z;
+    each_group([&](auto count, std::int64_t first) __attribute__((always_inline)) {
+#pragma GCC unroll 4
+      for (int k = 0; k < decltype(count)::kValue; ++k) {
+        const std::int64_t c = first + k;
+        const Vec<Real> z = load(member + c * member_pitch + i);
+        __builtin_prefetch(member + c * member_pitch + i + ahead, 0, 2);
+        if constexpr (kClasses > 0) {
+          e[c] = z;
+        }
+        if constexpr (kMoments) {
+          best = z > top ? splat_int<Real>(c) : best;
+        }
+        top = z > top ? z : top;
       }
-      if constexpr (kMoments) {
-        best = z > top ? splat_int<Real>(c) : best;
-      }
-      top = z > top ? z : top;
-    }
-    if (a.prefetch) {
-#pragma GCC unroll 16
-      for (std::int64_t c = 0; c < classes; ++c) {
-        __builtin_prefetch(member + c * a.member_pitch + i + a.voxels, 0, 2);
-      }
-    }
+    });
     Vec<Real> total = {};
+    Vec<Real> total_lost = {};
     Vec<Real> weighted = {};
-#pragma GCC unroll 16
-    for (std::int64_t c = 0; c < classes; ++c) {
-      const Vec<Real> z = kClasses > 0 ? e[c] : load(member + c * a.member_pitch + i);
-      Vec<Real> t = (z - top) * log2e_over_t;
-      e[c] = exp2_vector<Real>(t);
-      total += e[c];
-      if constexpr (kEntropy) {
-        // The clamp of exp2 keeps 0 * -inf out of the sum.
-        t = t < Constants<Real>::kMinExponent ? splat<Real>(Constants<Real>::kMinExponent) : t;
-        weighted += e[c] * t;
+    Vec<Real> weighted_lost = {};
+    each_group([&](auto count, std::int64_t first) __attribute__((always_inline)) {
+      constexpr int kCount = decltype(count)::kValue;
+      Vec<Real> power[kCount];
+      Vec<Real> d[kCount];
+#pragma GCC unroll 4
+      for (int k = 0; k < kCount; ++k) {
+        const std::int64_t c = first + k;
+        power[k] = (kClasses > 0 ? e[c] : load(member + c * member_pitch + i)) - top;
       }
-    }
+      exp_each<Real, kCount>(scale, power, d);
+      Vec<Real> part = {};
+      Vec<Real> weighted_part = {};
+#pragma GCC unroll 4
+      for (int k = 0; k < kCount; ++k) {
+        e[first + k] = power[k];
+        part += power[k];
+        if constexpr (kEntropy) {
+          weighted_part += power[k] * d[k];
+        }
+      }
+      if constexpr (kClasses > 0) {
+        total += part;
+        weighted += weighted_part;
+      } else {
+        add_compensated<Real>(&total, &total_lost, part);
+        add_compensated<Real>(&weighted, &weighted_lost, weighted_part);
+      }
+    });
     const Vec<Real> inverse = Real{1} / total;
-    const Vec<Real> scaled = inverse * a.weight;
-#pragma GCC unroll 16
-    for (std::int64_t c = 0; c < classes; ++c) {
-      store(sum + c * a.pitch + i, load(sum + c * a.pitch + i) + e[c] * scaled);
-    }
+    const Vec<Real> scaled = inverse * weight;
+    each_group([&](auto count, std::int64_t first) __attribute__((always_inline)) {
+#pragma GCC unroll 4
+      for (int k = 0; k < decltype(count)::kValue; ++k) {
+        Real *at = sum + (first + k) * pitch + i;
+        store(at, load(at) + e[first + k] * scaled);
+      }
+    });
     if constexpr (kEntropy) {
-      const Vec<Real> h = (log2_vector<Real>(total) - weighted * inverse) * Constants<Real>::kLn2;
-      store(a.entropy + i, load(a.entropy + i) + h * a.weight);
+      const Vec<Real> h = log2_vector<Real>(total) * Constants<Real>::kLn2 -
+                          weighted * inverse * scale.inverse_temperature;
+      store(a.entropy + i, load(a.entropy + i) + h * weight);
     }
     if constexpr (kMoments) {
       for (std::int64_t c = 0; c < classes; ++c) {
-        add_moments<Real>(a, c * a.pitch + i, e[c] * inverse);
+        add_moments<Real>(a, c * pitch + i, e[c] * inverse);
       }
       add_votes<Real>(a, i, best);
     }
@@ -229,7 +174,7 @@ static void accumulate_softmax(const Accumulate<Real> &a) {
 // Classes that do not share a denominator: sigmoid outputs, or probabilities as they are.
 template <typename Real, bool kSigmoid, bool kEntropy>
 static void accumulate_independent(const Accumulate<Real> &a) {
-  const Real log2e_over_t = Constants<Real>::kLog2E * a.inverse_temperature;
+  const ExpScale<Real> scale(a.inverse_temperature);
   for (std::int64_t i = 0; i < a.voxels; i += Lanes<Real>::kCount) {
     Vec<Real> entropy = {};
     Vec<Real> top = {};
@@ -240,7 +185,7 @@ static void accumulate_independent(const Accumulate<Real> &a) {
         __builtin_prefetch(a.member + c * a.member_pitch + i + a.voxels, 0, 2);
       }
       if constexpr (kSigmoid) {
-        p = sigmoid<Real>(p, log2e_over_t);
+        p = sigmoid<Real>(p, scale);
       }
       Real *at = a.sum + c * a.pitch + i;
       store(at, load(at) + p * a.weight);
@@ -342,12 +287,13 @@ template <typename Real> static void accumulate(const Accumulate<Real> &a) {
 
 // Logit space: activates the mean logits into the mean planes.
 template <typename Real> static void activate_mean(const FinishBlock<Real> &f) {
+  const ExpScale<Real> scale(Real{1});
   Vec<Real> *const e = reinterpret_cast<Vec<Real> *>(f.lane_scratch);
   for (std::int64_t i = 0; i < f.voxels; i += Lanes<Real>::kCount) {
     if (f.activation == Activation::kSigmoid || f.multilabel) {
       for (std::int64_t c = 0; c < f.classes; ++c) {
         const Vec<Real> z = load(f.sum + c * f.pitch + i) * f.scale;
-        store(f.mean + c * f.mean_pitch + i, sigmoid<Real>(z, Constants<Real>::kLog2E));
+        store(f.mean + c * f.mean_pitch + i, sigmoid<Real>(z, scale));
       }
       continue;
     }
@@ -358,7 +304,7 @@ template <typename Real> static void activate_mean(const FinishBlock<Real> &f) {
     }
     Vec<Real> total = {};
     for (std::int64_t c = 0; c < f.classes; ++c) {
-      e[c] = exp2_vector<Real>((e[c] - top) * Constants<Real>::kLog2E);
+      e[c] = exp_vector<Real>(scale, e[c] - top);
       total += e[c];
     }
     const Vec<Real> inverse = Real{1} / total;
@@ -379,30 +325,27 @@ template <typename Real> struct Probabilities {
   }
 };
 
-template <typename Real> static inline Vec<Real> not_negative(Vec<Real> x) {
-  return x < Real{0} ? Vec<Real>{} : x; // NaN stays
-}
-
-template <typename Real> static inline Vec<Real> nan_vector() {
-  return splat<Real>(static_cast<Real>(__builtin_nan("")));
-}
-
 // Divides by the sum over the classes into the mean planes.
 template <typename Real>
 static void normalise_mean(const FinishBlock<Real> &f, const Probabilities<Real> &from) {
   for (std::int64_t i = 0; i < f.voxels; i += Lanes<Real>::kCount) {
     Vec<Real> total = {};
+    Vec<Real> spread = {};
     IntVec<Real> outside = {};
     for (std::int64_t c = 0; c < f.classes; ++c) {
       const Vec<Real> p = from.at(c, i);
+      spread += p;
       total += not_negative<Real>(p);
       outside |= (p < Real{-1e-3}) | (p > Real{1.001});
     }
-    // Two is no probability: the range check that follows sees what was out of range before.
-    const IntVec<Real> flagged = f.check_range ? outside : IntVec<Real>{};
+    // Two is no probability: the range check that follows sees what was out of range before. What
+    // is not finite stays so, and is not out of range.
+    const IntVec<Real> flagged =
+        f.check_range ? outside & (spread - spread == Vec<Real>{}) : IntVec<Real>{};
     for (std::int64_t c = 0; c < f.classes; ++c) {
       const Vec<Real> share = not_negative<Real>(from.at(c, i)) / total;
-      store(f.mean + c * f.mean_pitch + i, flagged ? splat<Real>(2) : share);
+      const Vec<Real> finite = share + (spread - spread);
+      store(f.mean + c * f.mean_pitch + i, flagged ? splat<Real>(2) : finite);
     }
   }
 }
@@ -443,16 +386,18 @@ template <typename Real>
 static inline void write_summary(const FinishBlock<Real> &f, std::int64_t i,
                                  const VoxelSummary<Real> &v) {
   const Vec<Real> nan = nan_vector<Real>();
-  const Vec<Real> entropy = not_negative<Real>(v.entropy);
   if (f.entropy != nullptr) {
-    store(f.entropy + i, v.valid ? entropy : nan);
+    store(f.entropy + i, v.valid ? v.entropy : nan);
   }
   if (f.expected_entropy != nullptr) {
     store(f.expected_entropy + i, v.valid ? load(f.entropy_sum + i) * f.scale : nan);
   }
   if (f.mutual_information != nullptr) {
-    const Vec<Real> difference = entropy - load(f.entropy_sum + i) * f.scale;
-    store(f.mutual_information + i, v.valid ? not_negative<Real>(difference) : nan);
+    // One member tells itself nothing: 0, not the rounding of two equal entropies.
+    const Vec<Real> difference = v.entropy - load(f.entropy_sum + i) * f.scale;
+    const Vec<Real> information =
+        f.inverse_members < Real{1} ? not_negative<Real>(difference) : Vec<Real>{};
+    store(f.mutual_information + i, v.valid ? information : nan);
   }
   if (f.variance != nullptr) {
     store(f.variance + i, v.valid ? mean_variance<Real>(f, i) : nan);
@@ -472,34 +417,77 @@ static inline void write_summary(const FinishBlock<Real> &f, std::int64_t i,
   }
 }
 
+// -sum p log2 p alone: when nothing else is asked for, NaN and infinity show in the sum itself.
+template <typename Real>
+static void finish_entropy(const FinishBlock<Real> &f, const Probabilities<Real> &mean) {
+  for (std::int64_t i = 0; i < f.voxels; i += Lanes<Real>::kCount) {
+    Vec<Real> bits = {};
+    Vec<Real> lost = {};
+    in_fours(f.classes, [&](auto count, std::int64_t first) __attribute__((always_inline)) {
+      constexpr int kCount = decltype(count)::kValue;
+      Vec<Real> p[kCount];
+      Vec<Real> log[kCount];
+#pragma GCC unroll 4
+      for (int k = 0; k < kCount; ++k) {
+        log[k] = p[k] = mean.at(first + k, i);
+      }
+      log2_each<Real, kCount>(log);
+      Vec<Real> part = p[0] * log[0];
+#pragma GCC unroll 4
+      for (int k = 1; k < kCount; ++k) {
+        part += p[k] * log[k];
+      }
+      add_compensated<Real>(&bits, &lost, part);
+    });
+    const Vec<Real> entropy = bits * -Constants<Real>::kLn2;
+    store(f.entropy + i, entropy - entropy == Vec<Real>{} ? entropy : nan_vector<Real>());
+  }
+}
+
 template <typename Real, bool kEntropy, bool kStore, bool kRange>
 static void finish_exclusive(const FinishBlock<Real> &f, const Probabilities<Real> &mean) {
   for (std::int64_t i = 0; i < f.voxels; i += Lanes<Real>::kCount) {
     VoxelSummary<Real> v = {};
     Vec<Real> lowest = {};
     Vec<Real> bits = {};
-    for (std::int64_t c = 0; c < f.classes; ++c) {
-      Vec<Real> p = mean.at(c, i);
-      if constexpr (kRange) {
-        lowest = p < lowest ? p : lowest;
-        p = not_negative<Real>(p);
+    Vec<Real> lost = {};
+    in_fours(f.classes, [&](auto count, std::int64_t first) __attribute__((always_inline)) {
+      constexpr int kCount = decltype(count)::kValue;
+      Vec<Real> p[kCount];
+      Vec<Real> log[kCount];
+#pragma GCC unroll 4
+      for (int k = 0; k < kCount; ++k) {
+        const std::int64_t c = first + k;
+        p[k] = mean.at(c, i);
+        if constexpr (kRange) {
+          lowest = p[k] < lowest ? p[k] : lowest;
+          p[k] = not_negative<Real>(p[k]);
+        }
+        if constexpr (kStore) {
+          store(f.mean + c * f.mean_pitch + i, p[k]);
+        }
+        log[k] = p[k];
+        v.class_sum += p[k];
+        v.label = p[k] > v.confidence ? splat_int<Real>(c) : v.label;
+        v.confidence = p[k] > v.confidence ? p[k] : v.confidence;
       }
-      if constexpr (kStore) {
-        store(f.mean + c * f.mean_pitch + i, p);
-      }
-      v.class_sum += p;
-      v.label = p > v.confidence ? splat_int<Real>(c) : v.label;
-      v.confidence = p > v.confidence ? p : v.confidence;
       if constexpr (kEntropy) {
-        bits -= p * log2_vector<Real>(p);
+        log2_each<Real, kCount>(log);
+        Vec<Real> part = p[0] * log[0];
+#pragma GCC unroll 4
+        for (int k = 1; k < kCount; ++k) {
+          part += p[k] * log[k];
+        }
+        add_compensated<Real>(&bits, &lost, part);
       }
-    }
+    });
     v.finite = v.class_sum - v.class_sum == Vec<Real>{};
     v.valid = v.finite;
     if constexpr (kRange) {
-      v.valid &= (lowest >= Real{-1e-3}) & (v.confidence <= Real{1.001});
+      v.finite &= lowest - lowest == Vec<Real>{};
+      v.valid = v.finite & (lowest >= Real{-1e-3}) & (v.confidence <= Real{1.001});
     }
-    v.entropy = bits * Constants<Real>::kLn2;
+    v.entropy = bits * -Constants<Real>::kLn2;
     write_summary<Real>(f, i, v);
     if (f.confidence != nullptr) {
       store(f.confidence + i, v.valid ? v.confidence : nan_vector<Real>());
@@ -562,6 +550,13 @@ static void finish_exclusive_for(const FinishBlock<Real> &f, const Probabilities
   }
 }
 
+template <typename Real> static bool wants_entropy_alone(const FinishBlock<Real> &f) {
+  return f.entropy != nullptr && f.mean == nullptr && f.confidence == nullptr &&
+         f.label == nullptr && f.expected_entropy == nullptr && f.mutual_information == nullptr &&
+         f.variance == nullptr && f.disagreement == nullptr && f.validity == nullptr &&
+         !f.check_range;
+}
+
 template <typename Real> static void finish(const FinishBlock<Real> &f) {
   Probabilities<Real> mean{f.sum, f.pitch, f.scale};
   if (f.logit_space) {
@@ -574,32 +569,13 @@ template <typename Real> static void finish(const FinishBlock<Real> &f) {
   }
   if (f.multilabel) {
     finish_multilabel<Real>(f, mean);
+  } else if (wants_entropy_alone(f)) {
+    finish_entropy<Real>(f, mean);
   } else if (f.check_range) {
     finish_exclusive_for<Real, true>(f, mean);
   } else {
     finish_exclusive_for<Real, false>(f, mean);
   }
-}
-
-static std::uint64_t read_words(const std::uint64_t *words, std::int64_t n_words) {
-  typedef std::uint64_t Words __attribute__((vector_size(FASTCAL_VECTOR_BYTES)));
-  constexpr std::int64_t kStep = FASTCAL_VECTOR_BYTES / 8;
-  Words sums[4] = {};
-  std::int64_t i = 0;
-  for (; i + 4 * kStep <= n_words; i += 4 * kStep) {
-    for (int k = 0; k < 4; ++k) {
-      sums[k] ^= load_as<Words>(words + i + k * kStep);
-    }
-  }
-  std::uint64_t sum = 0;
-  for (; i < n_words; ++i) {
-    sum ^= words[i];
-  }
-  const Words all = sums[0] ^ sums[1] ^ sums[2] ^ sums[3];
-  for (int lane = 0; lane < kStep; ++lane) {
-    sum ^= all[lane];
-  }
-  return sum;
 }
 
 } // namespace fastcal::cpu::FASTCAL_ISA

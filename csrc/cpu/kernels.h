@@ -11,6 +11,8 @@ namespace fastcal::cpu {
 // Lanes of the widest vector, in elements of the narrowest real type; blocks are padded to it.
 constexpr std::int64_t kLaneMultiple = 16;
 
+constexpr std::int64_t kMaxBlockVoxels = 1024;
+
 // A run of voxels of one operand in memory.
 struct Run {
   const void *data;
@@ -110,6 +112,8 @@ template <typename Real> struct CountBlock {
 
 template <typename Real> struct MapsKernels {
   void (*load)(const Run &run, Real *tile, std::int64_t pitch);
+  // past_caches: the memory written is not read again soon, and `fence` must follow.
+  void (*store)(const Run &run, const Real *tile, std::int64_t pitch, bool past_caches);
   // In place: probabilities to logits (ln p; for sigmoid ln p - ln (1 - p)).
   void (*to_logits)(Real *tile, std::int64_t pitch, std::int64_t voxels, std::int64_t classes,
                     Activation activation);
@@ -120,6 +124,9 @@ template <typename Real> struct MapsKernels {
 struct MapsStage {
   MapsKernels<float> f32;
   MapsKernels<double> f64;
+  void (*store_labels)(const Run &run, const std::int32_t *tile, std::int64_t pitch,
+                       bool past_caches);
+  void (*fence)();
   std::uint64_t (*read)(const std::uint64_t *words, std::int64_t n_words);
 };
 

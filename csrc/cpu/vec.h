@@ -51,6 +51,54 @@ template <typename Real> static inline IntVec<Real> splat_int(std::int64_t value
   return static_cast<typename Lanes<Real>::Int>(value) - IntVec<Real>{};
 }
 
+// The larger of x and low, NaN where x is NaN. (Written as a conditional it compiles to a compare and
+// a blend; the instruction itself returns its second operand when one is NaN.)
+template <typename Real> static inline Vec<Real> at_least(Vec<Real> x, Real low) {
+#if FASTCAL_VECTOR_BYTES == 64 && defined(__AVX512F__)
+  if constexpr (sizeof(Real) == 4) {
+    return _mm512_maskz_max_ps(0xffff, splat<Real>(low), x);
+  } else {
+    return _mm512_maskz_max_pd(0xff, splat<Real>(low), x);
+  }
+#elif FASTCAL_VECTOR_BYTES == 32 && defined(__AVX__)
+  if constexpr (sizeof(Real) == 4) {
+    return _mm256_max_ps(splat<Real>(low), x);
+  } else {
+    return _mm256_max_pd(splat<Real>(low), x);
+  }
+#elif FASTCAL_VECTOR_BYTES == 16 && defined(__SSE2__)
+  if constexpr (sizeof(Real) == 4) {
+    return _mm_max_ps(splat<Real>(low), x);
+  } else {
+    return _mm_max_pd(splat<Real>(low), x);
+  }
+#else
+  const Vec<Real> lowest = splat<Real>(low);
+  return x < lowest ? lowest : x;
+#endif
+}
+
+// Stores past the caches, to an address aligned to the vector: what is written once and not read
+// again soon costs no read of the line it replaces.
+template <typename V> static inline void stream(void *to, V v) {
+#if FASTCAL_VECTOR_BYTES == 64 && defined(__AVX512F__)
+  _mm512_stream_si512(static_cast<__m512i *>(to), reinterpret_cast<__m512i>(v));
+#elif FASTCAL_VECTOR_BYTES == 32 && defined(__AVX__)
+  _mm256_stream_si256(static_cast<__m256i *>(to), reinterpret_cast<__m256i>(v));
+#elif FASTCAL_VECTOR_BYTES == 16 && defined(__SSE2__)
+  _mm_stream_si128(static_cast<__m128i *>(to), reinterpret_cast<__m128i>(v));
+#else
+  std::memcpy(to, &v, sizeof v);
+#endif
+}
+
+// Orders streamed stores before what follows.
+static inline void stream_fence() {
+#if defined(__SSE2__)
+  _mm_sfence();
+#endif
+}
+
 // 32-bit lanes widened to the lanes of Real.
 template <typename Real> static inline IntVec<Real> load_lanes(const std::int32_t *from) {
   if constexpr (sizeof(Real) == 4) {
@@ -138,12 +186,30 @@ template <typename Real> struct FixedPointSum {
     }
   }
 
-  inline std::int64_t total() const {
+  // The fixed-point values themselves.
+  static inline void each(Vec<Real> values, std::int64_t *fixed) {
+    constexpr std::int64_t kHalf = FASTCAL_VECTOR_BYTES / 8;
+    if constexpr (sizeof(Real) == 8) {
+      store(fixed, bits(values) - magic_bits());
+    } else {
+      typedef float Half __attribute__((vector_size(FASTCAL_VECTOR_BYTES / 2)));
+      Half halves[2];
+      std::memcpy(halves, &values, sizeof halves);
+      store(fixed, bits(__builtin_convertvector(halves[0], Doubles)) - magic_bits());
+      store(fixed + kHalf, bits(__builtin_convertvector(halves[1], Doubles)) - magic_bits());
+    }
+  }
+
+  static inline std::int64_t magic_bits() {
     std::int64_t magic;
     std::memcpy(&magic, &kMagic, sizeof magic);
+    return magic;
+  }
+
+  inline std::int64_t total() const {
     const std::int64_t per_lane = FASTCAL_VECTOR_BYTES / 8;
     const std::uint64_t offset =
-        static_cast<std::uint64_t>(magic) * static_cast<std::uint64_t>(adds * per_lane);
+        static_cast<std::uint64_t>(magic_bits()) * static_cast<std::uint64_t>(adds * per_lane);
     std::uint64_t sum = 0;
     for (int lane = 0; lane < per_lane; ++lane) {
       sum += static_cast<std::uint64_t>(lanes[lane]);
@@ -151,15 +217,5 @@ template <typename Real> struct FixedPointSum {
     return static_cast<std::int64_t>(sum - offset);
   }
 };
-
-static inline std::int64_t fixed_point(double value) {
-  constexpr double kMagic = 6755399441055744.0;
-  const double shifted = value * kFractionScale + kMagic;
-  std::int64_t bits;
-  std::int64_t magic;
-  std::memcpy(&bits, &shifted, sizeof bits);
-  std::memcpy(&magic, &kMagic, sizeof magic);
-  return bits - magic;
-}
 
 } // namespace fastcal::cpu::FASTCAL_ISA

@@ -1,0 +1,189 @@
+// Between memory and tiles in the cache: any strides, any element type. Compiled once an instruction
+// set.
+
+#include "cpu/kernels.h"
+#include "cpu/vec.h"
+
+namespace fastcal::cpu::FASTCAL_ISA {
+
+// ---------------------------------------------------------------------------------------- load
+
+static inline float half_to_float(std::uint16_t half) {
+  // Shifted into place the exponent is 112 too small; the multiply repairs it, subnormals included.
+  std::uint32_t bits = static_cast<std::uint32_t>(half & 0x7fff) << 13;
+  float magnitude;
+  std::memcpy(&magnitude, &bits, sizeof bits);
+  magnitude *= 5.192296858534828e33F; // 2^112
+  std::memcpy(&bits, &magnitude, sizeof bits);
+  bits |= (half & 0x7c00) == 0x7c00 ? 0x7f800000U : 0U;
+  bits |= static_cast<std::uint32_t>(half & 0x8000) << 16;
+  std::memcpy(&magnitude, &bits, sizeof bits);
+  return magnitude;
+}
+
+static inline float bfloat_to_float(std::uint16_t half) {
+  const std::uint32_t bits = static_cast<std::uint32_t>(half) << 16;
+  float value;
+  std::memcpy(&value, &bits, sizeof bits);
+  return value;
+}
+
+struct Half {
+  std::uint16_t bits;
+};
+struct BFloat {
+  std::uint16_t bits;
+};
+
+static inline float to_real(float value) { return value; }
+static inline double to_real(double value) { return value; }
+static inline float to_real(Half value) { return half_to_float(value.bits); }
+static inline float to_real(BFloat value) { return bfloat_to_float(value.bits); }
+
+template <typename Real, typename Element>
+static inline void load_row(const Element *__restrict from, Real *__restrict to, std::int64_t n) {
+  std::int64_t i = 0;
+#if defined(__AVX512F__)
+  if constexpr (sizeof(Element) == 2 && sizeof(Real) == 4) {
+    // The zero-masked forms: gcc 12 warns about the undefined source of the plain ones.
+    constexpr __mmask16 kAll = 0xffff;
+    for (; i + 16 <= n; i += 16) {
+      const __m256i raw = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(from + i));
+      __m512 wide;
+      if constexpr (__is_same(Element, Half)) {
+        wide = _mm512_maskz_cvtph_ps(kAll, raw);
+      } else {
+        const __m512i words = _mm512_maskz_cvtepu16_epi32(kAll, raw);
+        wide = _mm512_castsi512_ps(_mm512_maskz_slli_epi32(kAll, words, 16));
+      }
+      _mm512_storeu_ps(to + i, wide);
+    }
+  }
+#elif defined(__F16C__)
+  if constexpr (__is_same(Element, Half)) {
+    for (; i + 8 <= n; i += 8) {
+      const __m128i raw = _mm_loadu_si128(reinterpret_cast<const __m128i *>(from + i));
+      _mm256_storeu_ps(to + i, _mm256_cvtph_ps(raw));
+    }
+  }
+#endif
+  for (; i < n; ++i) {
+    to[i] = static_cast<Real>(to_real(from[i]));
+  }
+}
+
+template <typename Real, typename Element>
+static inline void load_elements(const Run &run, Real *__restrict tile, std::int64_t pitch) {
+  const Element *from = static_cast<const Element *>(run.data);
+  if (run.voxel_stride == 1) {
+    for (std::int64_t c = 0; c < run.classes; ++c) {
+      load_row(from + c * run.class_stride, tile + c * pitch, run.voxels);
+    }
+    return;
+  }
+  for (std::int64_t v = 0; v < run.voxels; ++v) {
+    const Element *voxel = from + v * run.voxel_stride;
+    for (std::int64_t c = 0; c < run.classes; ++c) {
+      tile[c * pitch + v] = static_cast<Real>(to_real(voxel[c * run.class_stride]));
+    }
+  }
+}
+
+template <typename Real> static void load_tile(const Run &run, Real *tile, std::int64_t pitch) {
+  if constexpr (sizeof(Real) == 8) {
+    load_elements<Real, double>(run, tile, pitch);
+  } else if (run.dtype == Dtype::kFloat16) {
+    load_elements<Real, Half>(run, tile, pitch);
+  } else if (run.dtype == Dtype::kBFloat16) {
+    load_elements<Real, BFloat>(run, tile, pitch);
+  } else {
+    load_elements<Real, float>(run, tile, pitch);
+  }
+}
+
+// --------------------------------------------------------------------------------------- store
+
+template <typename Element>
+static inline bool is_vector_aligned(const Element *to) {
+  return reinterpret_cast<std::uintptr_t>(to) % FASTCAL_VECTOR_BYTES == 0;
+}
+
+template <typename To, typename From>
+static inline void store_row(To *__restrict to, const From *__restrict from, std::int64_t n,
+                             bool past_caches) {
+  typedef To ToVector __attribute__((vector_size(FASTCAL_VECTOR_BYTES)));
+  constexpr std::int64_t kStep = FASTCAL_VECTOR_BYTES / static_cast<std::int64_t>(sizeof(To));
+  typedef From FromVector __attribute__((vector_size(kStep * sizeof(From))));
+  std::int64_t i = 0;
+  if (past_caches) {
+    for (; i < n && !is_vector_aligned(to + i); ++i) {
+      to[i] = static_cast<To>(from[i]);
+    }
+    for (; i + kStep <= n; i += kStep) {
+      stream(to + i, __builtin_convertvector(load_as<FromVector>(from + i), ToVector));
+    }
+  }
+  for (; i < n; ++i) {
+    to[i] = static_cast<To>(from[i]);
+  }
+}
+
+template <typename To, typename From>
+static inline void store_elements(const Run &run, const From *tile, std::int64_t pitch,
+                                  bool past_caches) {
+  To *to = static_cast<To *>(const_cast<void *>(run.data));
+  for (std::int64_t c = 0; c < run.classes; ++c) {
+    const From *from = tile + c * pitch;
+    To *plane = to + c * run.class_stride;
+    if (run.voxel_stride == 1) {
+      store_row(plane, from, run.voxels, past_caches);
+      continue;
+    }
+    for (std::int64_t v = 0; v < run.voxels; ++v) {
+      plane[v * run.voxel_stride] = static_cast<To>(from[v]);
+    }
+  }
+}
+
+template <typename Real>
+static void store_tile(const Run &run, const Real *tile, std::int64_t pitch, bool past_caches) {
+  store_elements<Real>(run, tile, pitch, past_caches);
+}
+
+// Labels go to any integer type.
+static void store_labels(const Run &run, const std::int32_t *tile, std::int64_t pitch,
+                         bool past_caches) {
+  switch (size_of(run.dtype)) {
+  case 8:
+    return store_elements<std::int64_t>(run, tile, pitch, past_caches);
+  case 4:
+    return store_elements<std::int32_t>(run, tile, pitch, past_caches);
+  case 2:
+    return store_elements<std::int16_t>(run, tile, pitch, false);
+  default:
+    return store_elements<std::int8_t>(run, tile, pitch, false);
+  }
+}
+
+static std::uint64_t read_words(const std::uint64_t *words, std::int64_t n_words) {
+  typedef std::uint64_t Words __attribute__((vector_size(FASTCAL_VECTOR_BYTES)));
+  constexpr std::int64_t kStep = FASTCAL_VECTOR_BYTES / 8;
+  Words sums[4] = {};
+  std::int64_t i = 0;
+  for (; i + 4 * kStep <= n_words; i += 4 * kStep) {
+    for (int k = 0; k < 4; ++k) {
+      sums[k] ^= load_as<Words>(words + i + k * kStep);
+    }
+  }
+  std::uint64_t sum = 0;
+  for (; i < n_words; ++i) {
+    sum ^= words[i];
+  }
+  const Words all = sums[0] ^ sums[1] ^ sums[2] ^ sums[3];
+  for (int lane = 0; lane < kStep; ++lane) {
+    sum ^= all[lane];
+  }
+  return sum;
+}
+
+} // namespace fastcal::cpu::FASTCAL_ISA
