@@ -137,8 +137,8 @@ template <typename Real> struct Leftovers {
   }
 };
 
-// More thresholds than this are searched, not compared one after another.
-constexpr std::int64_t kComparedThresholds = 64;
+// Up to so many bins, thresholds are compared one after another and counts kept on the stack.
+constexpr std::int64_t kTableCells = 64;
 
 template <typename Real>
 static inline std::int64_t search_cell(const Thresholds<Real> &bins, Real p) {
@@ -155,41 +155,65 @@ static inline std::int64_t search_cell(const Thresholds<Real> &bins, Real p) {
 }
 
 template <typename Real>
+static inline void find_cells(const Thresholds<Real> &bins, Vec<Real> p, const Real *values,
+                              typename Lanes<Real>::Int *cell_of) {
+  if (bins.count < kTableCells) {
+    IntVec<Real> above = {};
+    for (std::int64_t k = 0; k < bins.count; ++k) {
+      above -= bins.above(p, bins.values[k]);
+    }
+    store(cell_of, above);
+    return;
+  }
+  for (std::int64_t lane = 0; lane < Lanes<Real>::kCount; ++lane) {
+    cell_of[lane] = static_cast<typename Lanes<Real>::Int>(search_cell(bins, values[lane]));
+  }
+}
+
+// Count and hits of a bin share a word, so that a voxel costs two additions in memory.
+constexpr int kHitShift = 32;
+
+template <typename Real>
 static void count_leftovers(Leftovers<Real> &left, const Thresholds<Real> &bins,
                             std::int64_t *cells) {
   constexpr std::int64_t kCount = Lanes<Real>::kCount;
+  alignas(64) std::int64_t table[kTableCells][2];
+  const bool small = bins.count < kTableCells;
+  if (small) {
+    std::memset(table, 0, sizeof table[0] * static_cast<std::size_t>(bins.count + 1));
+  }
   store(left.values + left.count, Vec<Real>{});
   for (std::int64_t i = 0; i < left.count; i += kCount) {
     alignas(64) typename Lanes<Real>::Int cell_of[kCount];
     alignas(64) std::int64_t fixed[kCount];
     const Vec<Real> p = load(left.values + i);
     FixedPointSum<Real>::each(p, fixed);
-    if (bins.count <= kComparedThresholds) {
-      IntVec<Real> above = {};
-      for (std::int64_t k = 0; k < bins.count; ++k) {
-        above -= bins.above(p, bins.values[k]);
-      }
-      store(cell_of, above);
-    } else {
-      for (int lane = 0; lane < kCount; ++lane) {
-        cell_of[lane] =
-            static_cast<typename Lanes<Real>::Int>(search_cell(bins, left.values[i + lane]));
-      }
-    }
+    find_cells<Real>(bins, p, left.values + i, cell_of);
     const std::int64_t n = left.count - i < kCount ? left.count - i : kCount;
-    for (std::int64_t lane = 0; lane < n; ++lane) {
+    for (std::int64_t lane = 0; small && lane < n; ++lane) {
+      std::int64_t *entry = table[cell_of[lane]];
+      entry[0] += 1 + (static_cast<std::int64_t>(left.hits[i + lane]) << kHitShift);
+      entry[1] += fixed[lane];
+    }
+    for (std::int64_t lane = 0; !small && lane < n; ++lane) {
       std::int64_t *cell = cells + kBinWords * cell_of[lane];
       cell[0] += 1;
       cell[1] += left.hits[i + lane];
       cell[3] += fixed[lane];
     }
   }
+  for (std::int64_t k = 0; small && left.count > 0 && k <= bins.count; ++k) {
+    std::int64_t *cell = cells + kBinWords * k;
+    cell[0] += table[k][0] & ((std::int64_t{1} << kHitShift) - 1);
+    cell[1] += table[k][0] >> kHitShift;
+    cell[3] += table[k][1];
+  }
 }
 
 // Adds one plane of values to its histogram. Nearly all voxels of a real volume lie in the first or
 // the last bin: those are counted by whole vectors, the rest gathered.
 template <typename Real, typename Hit>
-static inline void count_bins(const Real *values, const std::int32_t *keep, std::int64_t voxels,
+static void count_bins(const Real *values, const std::int32_t *keep, std::int64_t voxels,
                               const Thresholds<Real> &bins, const Hit &hit, std::int64_t *cells) {
   constexpr Real kInfinity = static_cast<Real>(__builtin_inf());
   const Real first = bins.count > 0 ? bins.values[0] : kInfinity;
@@ -201,6 +225,8 @@ static inline void count_bins(const Real *values, const std::int32_t *keep, std:
   FixedPointSum<Real> first_sum;
   FixedPointSum<Real> last_sum;
   Leftovers<Real> left;
+  // With more lanes than this between the outer bins, the whole vector is gathered: one path.
+  constexpr int kMixedLanes = static_cast<int>(Lanes<Real>::kCount / 4);
   for (std::int64_t i = 0; i < voxels; i += Lanes<Real>::kCount) {
     const Vec<Real> p = load(values + i);
     const IntVec<Real> kept = load_lanes<Real>(keep + i);
@@ -211,6 +237,10 @@ static inline void count_bins(const Real *values, const std::int32_t *keep, std:
     const std::uint32_t first_bits = bits_of<Real>(in_first);
     const std::uint32_t last_bits = bits_of<Real>(in_last);
     const std::uint32_t rest = bits_of<Real>(kept) & ~(first_bits | last_bits);
+    if (__builtin_popcount(rest) > kMixedLanes) {
+      left.add(p, values + i, bits_of<Real>(kept), hit_lanes, hits);
+      continue;
+    }
     if (first_bits != 0) {
       first_count += __builtin_popcount(first_bits);
       first_hits += __builtin_popcount(first_bits & hits);

@@ -383,7 +383,7 @@ static inline Vec<Real> vote_disagreement(const FinishBlock<Real> &f, std::int64
 }
 
 template <typename Real>
-static inline void write_summary(const FinishBlock<Real> &f, std::int64_t i,
+static inline __attribute__((always_inline)) void write_summary(const FinishBlock<Real> &f, std::int64_t i,
                                  const VoxelSummary<Real> &v) {
   const Vec<Real> nan = nan_vector<Real>();
   if (f.entropy != nullptr) {
