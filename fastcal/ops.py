@@ -27,7 +27,7 @@ SCHEMAS = (
     f"bool entropy, bool square, bool votes, {_READING}, {_FINISH}) -> ()",
 )
 
-_library = torch.library.Library("fastcal", "DEF")
+_library = torch.library.Library("fastcal", "DEF")  # type: ignore[no-untyped-call]
 
 
 def _finish(
@@ -64,7 +64,11 @@ def _ensemble_statistics(
 ) -> None:
     reading = Reading(class_dim, from_logits, activation, multilabel, space)
     backends.select(members[0].device).ensemble_statistics(
-        members, weights, temperatures, reading, _finish(*finish)  # type: ignore[arg-type]
+        members,
+        weights,
+        temperatures,
+        reading,
+        _finish(*finish),  # type: ignore[arg-type]
     )
 
 
@@ -107,7 +111,12 @@ def _ensemble_finalize(
     reading = Reading(class_dim, from_logits, activation, multilabel, space)
     layout = StateLayout(num_classes, entropy, square, votes)
     backends.select(state.device).ensemble_finalize(
-        state, n_members, total_weight, reading, layout, _finish(*finish)  # type: ignore[arg-type]
+        state,
+        n_members,
+        total_weight,
+        reading,
+        layout,
+        _finish(*finish),  # type: ignore[arg-type]
     )
 
 
@@ -115,9 +124,9 @@ for _schema, _implementation in zip(
     SCHEMAS, (_ensemble_statistics, _ensemble_accumulate, _ensemble_finalize), strict=True
 ):
     _name = _schema.partition("(")[0]
-    _library.define(_schema)
+    _library.define(_schema)  # type: ignore[no-untyped-call]
     for _key in ("CPU", "CUDA"):
-        _library.impl(_name, _implementation, _key)
+        _library.impl(_name, _implementation, _key)  # type: ignore[no-untyped-call]
     torch.library.register_fake(f"fastcal::{_name}", lambda *_: None, lib=_library)
 
 ensemble_statistics = torch.ops.fastcal.ensemble_statistics.default

@@ -125,7 +125,8 @@ class StatisticsLayout:
 
     @property
     def words(self) -> int:
-        return self.classwise.stop
+        stop: int = self.classwise.stop
+        return stop
 
     @property
     def low_words(self) -> list[int]:
