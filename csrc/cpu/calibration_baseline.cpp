@@ -4,6 +4,7 @@
 
 namespace fastcal::cpu {
 
-const CountStage kCountBaseline = {baseline::load_target, baseline::count<float>, baseline::count<double>};
+const CountStage kCountBaseline = {baseline::load_target, baseline::count<float>,
+                                   baseline::count<double>};
 
 } // namespace fastcal::cpu

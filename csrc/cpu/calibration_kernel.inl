@@ -39,8 +39,8 @@ template <typename Element> static void drop_bad_targets(const TargetBlock &t) {
     for (std::int64_t c = 0; c < t.target.classes; ++c) {
       if (t.classes[c * t.pitch + v] < 0) {
         bad = 1;
-        sum += static_cast<std::int64_t>(
-            from[c * t.target.class_stride + v * t.target.voxel_stride]);
+        sum +=
+            static_cast<std::int64_t>(from[c * t.target.class_stride + v * t.target.voxel_stride]);
       }
     }
     if (bad != 0 && t.keep[v] != 0) {
@@ -104,11 +104,6 @@ static void load_target(const TargetBlock &t) {
 template <typename Real> struct Thresholds {
   const Real *values;
   std::int64_t count;
-  bool left_closed;
-
-  inline IntVec<Real> above(Vec<Real> p, Real threshold) const {
-    return left_closed ? p >= threshold : p > threshold;
-  }
 };
 
 // The voxels of a block that lie neither in the first nor in the last bin, gathered so that their
@@ -146,8 +141,7 @@ static inline std::int64_t search_cell(const Thresholds<Real> &bins, Real p) {
   std::int64_t high = bins.count;
   while (low < high) {
     const std::int64_t middle = (low + high) / 2;
-    const Real threshold = bins.values[middle];
-    const bool above = bins.left_closed ? p >= threshold : p > threshold;
+    const bool above = p > bins.values[middle];
     low = above ? middle + 1 : low;
     high = above ? high : middle;
   }
@@ -159,8 +153,9 @@ static inline void find_cells(const Thresholds<Real> &bins, Vec<Real> p, const R
                               typename Lanes<Real>::Int *cell_of) {
   if (bins.count < kTableCells) {
     IntVec<Real> above = {};
+#pragma GCC unroll 4
     for (std::int64_t k = 0; k < bins.count; ++k) {
-      above -= bins.above(p, bins.values[k]);
+      above -= p > bins.values[k];
     }
     store(cell_of, above);
     return;
@@ -173,14 +168,18 @@ static inline void find_cells(const Thresholds<Real> &bins, Vec<Real> p, const R
 // Count and hits of a bin share a word, so that a voxel costs two additions in memory.
 constexpr int kHitShift = 32;
 
+// Neighbouring voxels often fall in one bin: tables in turn keep an addition from waiting for the
+// one before it.
+constexpr int kTables = 4;
+
 template <typename Real>
 static void count_leftovers(Leftovers<Real> &left, const Thresholds<Real> &bins,
                             std::int64_t *cells) {
   constexpr std::int64_t kCount = Lanes<Real>::kCount;
-  alignas(64) std::int64_t table[kTableCells][2];
+  alignas(64) std::int64_t tables[kTables][kTableCells][2];
   const bool small = bins.count < kTableCells;
-  if (small) {
-    std::memset(table, 0, sizeof table[0] * static_cast<std::size_t>(bins.count + 1));
+  for (int t = 0; small && t < kTables; ++t) {
+    std::memset(tables[t], 0, sizeof tables[t][0] * static_cast<std::size_t>(bins.count + 1));
   }
   store(left.values + left.count, Vec<Real>{});
   for (std::int64_t i = 0; i < left.count; i += kCount) {
@@ -191,7 +190,7 @@ static void count_leftovers(Leftovers<Real> &left, const Thresholds<Real> &bins,
     find_cells<Real>(bins, p, left.values + i, cell_of);
     const std::int64_t n = left.count - i < kCount ? left.count - i : kCount;
     for (std::int64_t lane = 0; small && lane < n; ++lane) {
-      std::int64_t *entry = table[cell_of[lane]];
+      std::int64_t *entry = tables[lane % kTables][cell_of[lane]];
       entry[0] += 1 + (static_cast<std::int64_t>(left.hits[i + lane]) << kHitShift);
       entry[1] += fixed[lane];
     }
@@ -204,9 +203,11 @@ static void count_leftovers(Leftovers<Real> &left, const Thresholds<Real> &bins,
   }
   for (std::int64_t k = 0; small && left.count > 0 && k <= bins.count; ++k) {
     std::int64_t *cell = cells + kBinWords * k;
-    cell[0] += table[k][0] & ((std::int64_t{1} << kHitShift) - 1);
-    cell[1] += table[k][0] >> kHitShift;
-    cell[3] += table[k][1];
+    for (int t = 0; t < kTables; ++t) {
+      cell[0] += tables[t][k][0] & ((std::int64_t{1} << kHitShift) - 1);
+      cell[1] += tables[t][k][0] >> kHitShift;
+      cell[3] += tables[t][k][1];
+    }
   }
 }
 
@@ -214,7 +215,7 @@ static void count_leftovers(Leftovers<Real> &left, const Thresholds<Real> &bins,
 // the last bin: those are counted by whole vectors, the rest gathered.
 template <typename Real, typename Hit>
 static void count_bins(const Real *values, const std::int32_t *keep, std::int64_t voxels,
-                              const Thresholds<Real> &bins, const Hit &hit, std::int64_t *cells) {
+                       const Thresholds<Real> &bins, const Hit &hit, std::int64_t *cells) {
   constexpr Real kInfinity = static_cast<Real>(__builtin_inf());
   const Real first = bins.count > 0 ? bins.values[0] : kInfinity;
   const Real last = bins.count > 0 ? bins.values[bins.count - 1] : kInfinity;
@@ -230,8 +231,8 @@ static void count_bins(const Real *values, const std::int32_t *keep, std::int64_
   for (std::int64_t i = 0; i < voxels; i += Lanes<Real>::kCount) {
     const Vec<Real> p = load(values + i);
     const IntVec<Real> kept = load_lanes<Real>(keep + i);
-    const IntVec<Real> in_first = ~bins.above(p, first) & kept;
-    const IntVec<Real> in_last = bins.above(p, last) & kept;
+    const IntVec<Real> in_first = ~(p > first) & kept;
+    const IntVec<Real> in_last = (p > last) & kept;
     const IntVec<Real> hit_lanes = hit(i);
     const std::uint32_t hits = bits_of<Real>(hit_lanes);
     const std::uint32_t first_bits = bits_of<Real>(in_first);
@@ -312,14 +313,16 @@ template <typename Real> static void count_scores(const CountBlock<Real> &b) {
 }
 
 // The same for one class of a multilabel problem, a Bernoulli of its own.
-template <typename Real> static void count_binary_scores(const CountBlock<Real> &b, std::int64_t c) {
+template <typename Real>
+static void count_binary_scores(const CountBlock<Real> &b, std::int64_t c) {
   FixedPointSum<Real> brier;
   FixedPointSum<Real> nll;
   std::int64_t correct = 0;
   std::int64_t clipped = 0;
   for (std::int64_t i = 0; i < b.voxels; i += Lanes<Real>::kCount) {
     const IntVec<Real> kept = load_lanes<Real>(b.keep + i);
-    const IntVec<Real> positive = load_lanes<Real>(b.target + c * b.pitch + i) == splat_int<Real>(1);
+    const IntVec<Real> positive =
+        load_lanes<Real>(b.target + c * b.pitch + i) == splat_int<Real>(1);
     const IntVec<Real> label = load_lanes<Real>(b.label + c * b.pitch + i) == splat_int<Real>(1);
     const Vec<Real> p = load(b.mean + c * b.mean_pitch + i);
     const Vec<Real> d = positive ? p - Real{1} : p;
@@ -408,7 +411,7 @@ template <typename Real> static void count(const CountBlock<Real> &b) {
     drop_invalid<Real>(b);
   }
   const StatisticsLayout &layout = b.layout;
-  const Thresholds<Real> bins{b.thresholds, layout.n_cells - 1, b.left_closed};
+  const Thresholds<Real> bins{b.thresholds, layout.n_cells - 1};
   std::int64_t *const top_label = b.row + layout.top_label_bins();
   std::int64_t *const classwise = b.row + layout.classwise_bins();
   count_classes<Real>(b);

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
+#include <limits>
 #include <mutex>
 #include <type_traits>
 
@@ -16,8 +18,8 @@ namespace {
 // Voxels a block: about 16 KB a plane set, so that the running sums stay in the first-level cache.
 std::int64_t block_voxels_for(std::int64_t classes) {
   constexpr std::int64_t kElements = 4096;
-  return std::clamp(kElements / std::max<std::int64_t>(classes, 1) / 64 * 64,
-                    std::int64_t{64}, kMaxBlockVoxels);
+  return std::clamp(kElements / std::max<std::int64_t>(classes, 1) / 64 * 64, std::int64_t{64},
+                    kMaxBlockVoxels);
 }
 
 template <typename Real> constexpr Dtype real_dtype() {
@@ -163,6 +165,8 @@ private:
     return needs;
   }
 
+  static std::vector<Real> open_thresholds(const Counting &counting);
+
   void plan(const std::vector<std::int64_t> &shape) {
     std::vector<View *> operands;
     for (View &member : members.views) {
@@ -185,13 +189,15 @@ private:
           operands.push_back(&counting.mask);
         }
         groups_ = counting.groups;
+        thresholds_ = open_thresholds(counting);
         pinned = groups_ > 1 ? 1 : 0;
       }
     }
     walk_ = plan_walk(shape, operands, pinned);
     group_voxels_ = walk_.voxels / std::max<std::int64_t>(groups_, 1);
     // Maps of a large volume would only push the members out of the caches.
-    past_caches_ = finishes && walk_.voxels * static_cast<std::int64_t>(sizeof(Real)) > kCachedBytes;
+    past_caches_ =
+        finishes && walk_.voxels * static_cast<std::int64_t>(sizeof(Real)) > kCachedBytes;
   }
 
   // ------------------------------------------------------------------------------ one block
@@ -286,8 +292,7 @@ private:
     return planes.data;
   }
 
-  void accumulate(const Block &block, Scratch<Real> &scratch, std::size_t m,
-                  const Planes &planes) {
+  void accumulate(const Block &block, Scratch<Real> &scratch, std::size_t m, const Planes &planes) {
     Accumulate<Real> a{};
     const Planes member = read_member(block, scratch, m, &a.holds);
     a.member = member.data;
@@ -337,8 +342,8 @@ private:
     f.lane_scratch = scratch.lanes;
     f.block_pitch = scratch.pitch;
 
-    const bool mean = finish.maps.wants(Map::kMean) || counting.wanted || f.logit_space ||
-                      f.normalise;
+    const bool mean =
+        finish.maps.wants(Map::kMean) || counting.wanted || f.logit_space || f.normalise;
     f.mean = mean ? scratch.mean : nullptr;
     f.mean_pitch = scratch.pitch;
     const bool wants_confidence =
@@ -393,8 +398,7 @@ private:
     c.keep = scratch.keep;
     c.validity = scratch.validity;
     c.class_sum = f.class_sum;
-    c.thresholds = static_cast<const Real *>(counting.thresholds);
-    c.left_closed = counting.left_closed;
+    c.thresholds = thresholds_.data();
     c.eps = static_cast<Real>(counting.eps);
     c.layout = counting.layout;
     c.row = scratch.row;
@@ -429,11 +433,24 @@ private:
   const std::int64_t classes_;
   const std::int64_t block_voxels_;
   Walk walk_;
+  std::vector<Real> thresholds_;
   std::int64_t groups_ = 1;
   std::int64_t group_voxels_ = 0;
   bool past_caches_ = false;
   std::mutex statistics_mutex_;
 };
+
+// The thresholds such that p > t means "in a higher cell": p >= t is p > the number before t.
+template <typename Real> std::vector<Real> Pass<Real>::open_thresholds(const Counting &counting) {
+  const auto *edges = static_cast<const Real *>(counting.thresholds);
+  std::vector<Real> open(edges, edges + counting.layout.n_cells - 1);
+  for (Real &threshold : open) {
+    threshold = counting.left_closed
+                    ? std::nextafter(threshold, -std::numeric_limits<Real>::infinity())
+                    : threshold;
+  }
+  return open;
+}
 
 StateLayout state_for(const Finish &finish, std::int64_t classes) {
   StateLayout layout;

@@ -18,7 +18,8 @@ template <typename Real> static inline Vec<Real> nan_vector() {
 template <typename Real> static inline Vec<Real> log_of_probability(Vec<Real> p) {
   constexpr Real kInfinity = static_cast<Real>(__builtin_inf());
   const Vec<Real> log = log2_vector<Real>(p) * Constants<Real>::kLn2 + (p - p); // inf, NaN: NaN
-  const Vec<Real> not_positive = p < Real{-1e-3} || p != p ? nan_vector<Real>() : splat<Real>(-kInfinity);
+  const Vec<Real> not_positive =
+      p < Real{-1e-3} || p != p ? nan_vector<Real>() : splat<Real>(-kInfinity);
   return p > Real{0} ? log : not_positive;
 }
 
@@ -42,8 +43,7 @@ static void to_logits(Real *tile, std::int64_t pitch, std::int64_t voxels, std::
 
 // ---------------------------------------------------------------------------- one member's numbers
 
-template <typename Real>
-static inline Vec<Real> sigmoid(Vec<Real> z, const ExpScale<Real> &scale) {
+template <typename Real> static inline Vec<Real> sigmoid(Vec<Real> z, const ExpScale<Real> &scale) {
   constexpr Real kLargest =
       static_cast<Real>(sizeof(Real) == 4 ? 3.40282347e38 : 1.7976931348623157e308);
   // +inf is invalid input: NaN instead of 1.
@@ -383,8 +383,8 @@ static inline Vec<Real> vote_disagreement(const FinishBlock<Real> &f, std::int64
 }
 
 template <typename Real>
-static inline __attribute__((always_inline)) void write_summary(const FinishBlock<Real> &f, std::int64_t i,
-                                 const VoxelSummary<Real> &v) {
+static inline __attribute__((always_inline)) void
+write_summary(const FinishBlock<Real> &f, std::int64_t i, const VoxelSummary<Real> &v) {
   const Vec<Real> nan = nan_vector<Real>();
   if (f.entropy != nullptr) {
     store(f.entropy + i, v.valid ? v.entropy : nan);

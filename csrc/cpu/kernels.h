@@ -40,9 +40,9 @@ template <typename Real> struct Accumulate {
   Real inverse_temperature;
   Real *sum; // [classes][pitch]
   std::int64_t pitch;
-  Real *entropy; // null where not wanted
-  Real *square;  // [classes][pitch], null where not wanted
-  Real *votes;   // [classes][pitch], null where not wanted
+  Real *entropy;      // null where not wanted
+  Real *square;       // [classes][pitch], null where not wanted
+  Real *votes;        // [classes][pitch], null where not wanted
   Real *lane_scratch; // [classes][kLaneMultiple]
 };
 
@@ -100,11 +100,10 @@ template <typename Real> struct CountBlock {
   const std::int32_t *label;  // [classes or 1][pitch]
   const Real *confidence;     // [classes or 1][pitch]
   std::int64_t pitch;
-  std::int32_t *keep;            // validity is folded in
+  std::int32_t *keep; // validity is folded in
   const std::int32_t *validity;
-  const Real *class_sum; // null: do not count unnormalised voxels
-  const Real *thresholds;
-  bool left_closed;
+  const Real *class_sum;  // null: do not count unnormalised voxels
+  const Real *thresholds; // cell of p = number of thresholds below p
   Real eps;
   StatisticsLayout layout;
   std::int64_t *row; // private to the thread; bin sums are left unnormalised in lo

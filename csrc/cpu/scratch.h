@@ -39,7 +39,7 @@ struct ScratchNeeds {
   std::int64_t block_voxels = 0;
   std::int64_t classes = 0;
   std::int64_t state_planes = 0;
-  std::int64_t label_planes = 1;  // classes when multilabel
+  std::int64_t label_planes = 1; // classes when multilabel
   std::int64_t statistics_words = 0;
 };
 
@@ -48,13 +48,13 @@ template <typename Real> struct Scratch {
   // cache set.
   std::int64_t pitch = 0;
 
-  Real *member = nullptr;       // [classes][pitch]
-  Real *state = nullptr;        // [state planes][pitch]
-  Real *mean = nullptr;         // [classes][pitch]
-  Real *lanes = nullptr;        // [classes][kLaneMultiple]
-  Real *confidence = nullptr;   // [label planes][pitch]
-  Real *maps[kMapCount] = {};   // [pitch] each
-  Real *class_sum = nullptr;    // [pitch]
+  Real *member = nullptr;         // [classes][pitch]
+  Real *state = nullptr;          // [state planes][pitch]
+  Real *mean = nullptr;           // [classes][pitch]
+  Real *lanes = nullptr;          // [classes][kLaneMultiple]
+  Real *confidence = nullptr;     // [label planes][pitch]
+  Real *maps[kMapCount] = {};     // [pitch] each
+  Real *class_sum = nullptr;      // [pitch]
   std::int32_t *label = nullptr;  // [label planes][pitch]
   std::int32_t *target = nullptr; // [label planes][pitch]
   std::int32_t *keep = nullptr;

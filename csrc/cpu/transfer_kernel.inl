@@ -1,5 +1,5 @@
-// Between memory and tiles in the cache: any strides, any element type. Compiled once an instruction
-// set.
+// Between memory and tiles in the cache: any strides, any element type. Compiled once an
+// instruction set.
 
 #include "cpu/kernels.h"
 #include "cpu/vec.h"
@@ -45,16 +45,14 @@ static inline void load_row(const Element *__restrict from, Real *__restrict to,
   std::int64_t i = 0;
 #if defined(__AVX512F__)
   if constexpr (sizeof(Element) == 2 && sizeof(Real) == 4) {
-    // The zero-masked forms: gcc 12 warns about the undefined source of the plain ones.
-    constexpr __mmask16 kAll = 0xffff;
     for (; i + 16 <= n; i += 16) {
       const __m256i raw = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(from + i));
       __m512 wide;
       if constexpr (__is_same(Element, Half)) {
-        wide = _mm512_maskz_cvtph_ps(kAll, raw);
+        wide = _mm512_cvtph_ps(raw);
       } else {
-        const __m512i words = _mm512_maskz_cvtepu16_epi32(kAll, raw);
-        wide = _mm512_castsi512_ps(_mm512_maskz_slli_epi32(kAll, words, 16));
+        const __m512i words = _mm512_cvtepu16_epi32(raw);
+        wide = _mm512_castsi512_ps(_mm512_slli_epi32(words, 16));
       }
       _mm512_storeu_ps(to + i, wide);
     }
@@ -103,8 +101,7 @@ template <typename Real> static void load_tile(const Run &run, Real *tile, std::
 
 // --------------------------------------------------------------------------------------- store
 
-template <typename Element>
-static inline bool is_vector_aligned(const Element *to) {
+template <typename Element> static inline bool is_vector_aligned(const Element *to) {
   return reinterpret_cast<std::uintptr_t>(to) % FASTCAL_VECTOR_BYTES == 0;
 }
 

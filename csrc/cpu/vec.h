@@ -51,14 +51,14 @@ template <typename Real> static inline IntVec<Real> splat_int(std::int64_t value
   return static_cast<typename Lanes<Real>::Int>(value) - IntVec<Real>{};
 }
 
-// The larger of x and low, NaN where x is NaN. (Written as a conditional it compiles to a compare and
-// a blend; the instruction itself returns its second operand when one is NaN.)
+// The larger of x and low, NaN where x is NaN. (Written as a conditional it compiles to a compare
+// and a blend; the instruction itself returns its second operand when one is NaN.)
 template <typename Real> static inline Vec<Real> at_least(Vec<Real> x, Real low) {
 #if FASTCAL_VECTOR_BYTES == 64 && defined(__AVX512F__)
   if constexpr (sizeof(Real) == 4) {
-    return _mm512_maskz_max_ps(0xffff, splat<Real>(low), x);
+    return _mm512_max_ps(splat<Real>(low), x);
   } else {
-    return _mm512_maskz_max_pd(0xff, splat<Real>(low), x);
+    return _mm512_max_pd(splat<Real>(low), x);
   }
 #elif FASTCAL_VECTOR_BYTES == 32 && defined(__AVX__)
   if constexpr (sizeof(Real) == 4) {
@@ -155,11 +155,29 @@ template <typename IntV> static inline std::int64_t sum_lanes(IntV v) {
   return sum;
 }
 
-// Reals as 2^-40 fixed point, rounded half to even, summed exactly in 64-bit lanes. Adding 1.5 * 2^52
-// leaves the rounded integer in the low mantissa bits; its own bits are taken off at the end.
+// The two halves of a vector of floats as doubles. (The generic conversion of gcc 12 goes through
+// vectors of half the width.)
+typedef double Doubles __attribute__((vector_size(FASTCAL_VECTOR_BYTES)));
+
+#if FASTCAL_VECTOR_BYTES == 64 && defined(__AVX512DQ__)
+static inline Doubles low_half(Vec<float> v) { return _mm512_cvtps_pd(_mm512_castps512_ps256(v)); }
+static inline Doubles high_half(Vec<float> v) {
+  return _mm512_cvtps_pd(_mm512_extractf32x8_ps(v, 1));
+}
+#elif FASTCAL_VECTOR_BYTES == 32 && defined(__AVX__)
+static inline Doubles low_half(Vec<float> v) { return _mm256_cvtps_pd(_mm256_castps256_ps128(v)); }
+static inline Doubles high_half(Vec<float> v) {
+  return _mm256_cvtps_pd(_mm256_extractf128_ps(v, 1));
+}
+#else
+static inline Doubles low_half(Vec<float> v) { return Doubles{v[0], v[1]}; }
+static inline Doubles high_half(Vec<float> v) { return Doubles{v[2], v[3]}; }
+#endif
+
+// Reals as 2^-40 fixed point, rounded half to even, summed exactly in 64-bit lanes. Adding 1.5 *
+// 2^52 leaves the rounded integer in the low mantissa bits; its own bits are taken off at the end.
 // Holds |value| < 2^11.
 template <typename Real> struct FixedPointSum {
-  typedef double Doubles __attribute__((vector_size(FASTCAL_VECTOR_BYTES)));
   typedef std::int64_t Longs __attribute__((vector_size(FASTCAL_VECTOR_BYTES)));
   static constexpr double kMagic = 6755399441055744.0;
 
@@ -175,13 +193,8 @@ template <typename Real> struct FixedPointSum {
       lanes += bits(values);
       adds += 1;
     } else {
-      typedef float Half __attribute__((vector_size(FASTCAL_VECTOR_BYTES / 2)));
-      Half low;
-      Half high;
-      std::memcpy(&low, &values, sizeof low);
-      std::memcpy(&high, reinterpret_cast<const char *>(&values) + sizeof low, sizeof high);
-      lanes += bits(__builtin_convertvector(low, Doubles));
-      lanes += bits(__builtin_convertvector(high, Doubles));
+      lanes += bits(low_half(values));
+      lanes += bits(high_half(values));
       adds += 2;
     }
   }
@@ -192,11 +205,8 @@ template <typename Real> struct FixedPointSum {
     if constexpr (sizeof(Real) == 8) {
       store(fixed, bits(values) - magic_bits());
     } else {
-      typedef float Half __attribute__((vector_size(FASTCAL_VECTOR_BYTES / 2)));
-      Half halves[2];
-      std::memcpy(halves, &values, sizeof halves);
-      store(fixed, bits(__builtin_convertvector(halves[0], Doubles)) - magic_bits());
-      store(fixed + kHalf, bits(__builtin_convertvector(halves[1], Doubles)) - magic_bits());
+      store(fixed, bits(low_half(values)) - magic_bits());
+      store(fixed + kHalf, bits(high_half(values)) - magic_bits());
     }
   }
 

@@ -21,8 +21,8 @@ template <> struct Constants<float> {
   // e^r on [-ln 2 / 2, ln 2 / 2], highest power first: minimax with the constant fixed at 1, error
   // 1e-8.
   static constexpr int kExpTerms = 7;
-  static constexpr float kExp[] = {1.39336416e-3F, 8.36914871e-3F, 4.16664667e-2F, 1.66665047e-1F,
-                                   0.5F,           1.0F,           1.0F};
+  static constexpr float kExp[] = {
+      1.39336416e-3F, 8.36914871e-3F, 4.16664667e-2F, 1.66665047e-1F, 0.5F, 1.0F, 1.0F};
   // log2(1 + f) / f on [sqrt(1/2) - 1, sqrt 2 - 1]: minimax, error 5e-8.
   static constexpr int kLog2Terms = 9;
   static constexpr float kLog2[] = {0.123109683F,  -0.205861881F, 0.216078222F,
@@ -41,10 +41,20 @@ template <> struct Constants<double> {
   static constexpr int kAtanhTerms = 10;
   // e^r as above: inverse factorials.
   static constexpr int kExpTerms = 14;
-  static constexpr double kExp[] = {
-      1.0 / 6227020800.0, 1.0 / 479001600.0, 1.0 / 39916800.0, 1.0 / 3628800.0, 1.0 / 362880.0,
-      1.0 / 40320.0,      1.0 / 5040.0,      1.0 / 720.0,      1.0 / 120.0,     1.0 / 24.0,
-      1.0 / 6.0,          0.5,               1.0,              1.0};
+  static constexpr double kExp[] = {1.0 / 6227020800.0,
+                                    1.0 / 479001600.0,
+                                    1.0 / 39916800.0,
+                                    1.0 / 3628800.0,
+                                    1.0 / 362880.0,
+                                    1.0 / 40320.0,
+                                    1.0 / 5040.0,
+                                    1.0 / 720.0,
+                                    1.0 / 120.0,
+                                    1.0 / 24.0,
+                                    1.0 / 6.0,
+                                    0.5,
+                                    1.0,
+                                    1.0};
 };
 
 // The numbers of e^(d / T) for one temperature: T is folded into the constants, so that it costs
@@ -83,8 +93,8 @@ static inline void exp_each(const ExpScale<Real> &scale, Vec<Real> *d, Vec<Real>
     clamped[k] = at_least<Real>(d[k], scale.lowest);
     const Vec<Real> shifted = clamped[k] * scale.to_exponent + K::kRoundMagic;
     r[k] = (shifted - K::kRoundMagic) * scale.from_exponent + clamped[k];
-    power[k] = reinterpret_cast<Vec<Real>>(reinterpret_cast<IntVec<Real>>(shifted)
-                                           << K::kMantissaBits);
+    power[k] =
+        reinterpret_cast<Vec<Real>>(reinterpret_cast<IntVec<Real>>(shifted) << K::kMantissaBits);
     p[k] = splat<Real>(scale.coefficients[0]);
   }
 #pragma GCC unroll 16

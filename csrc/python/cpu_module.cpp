@@ -78,8 +78,9 @@ PYBIND11_MODULE(_cpu, module, py::mod_gil_not_used()) {
   module.def("ensemble_finalize", &ensemble_finalize);
   module.def("read_bytes", &read_bytes, py::arg("address"), py::arg("n_bytes"),
              py::arg("n_threads"), "XOR of the 64-bit words at an address, by vector reads.");
-  module.def("isa", [] { return std::string(cpu::current_isa().name); },
-             "Name of the instruction set in use.");
+  module.def(
+      "isa", [] { return std::string(cpu::current_isa().name); },
+      "Name of the instruction set in use.");
   module.def("isa_levels", &cpu::isa_levels,
              "Names of the instruction sets this machine runs, best first.");
   module.def("set_isa", &cpu::set_isa, py::arg("name"), "Force an instruction set by name.");
