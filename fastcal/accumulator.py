@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fastcal import bins, ops, outputs
+from fastcal.arguments import flag, whole_number
 from fastcal.arrays import Array, real_dtype, to_tensor
 from fastcal.calibration import NOTHING_COUNTED, Mode
 from fastcal.ensemble import Activation, EnsembleStatistics, Space, gather, open_count
@@ -55,9 +56,9 @@ class EnsembleAccumulator:
         multilabel: bool = False,
         space: Space = "prob",
     ) -> None:
-        self._activation = check_reading(activation, multilabel, space)
+        self._activation = check_reading(from_logits, activation, multilabel, space)
         self._maps = outputs.check_maps(maps, space)
-        self._class_dim = class_dim
+        self._class_dim = whole_number(class_dim, "class_dim")
         self._from_logits = from_logits
         self._multilabel = multilabel
         self._space = space
@@ -85,7 +86,10 @@ class EnsembleAccumulator:
             TypeError, ValueError: An argument does not fit; nothing was added.
         """
         tensor = to_tensor(member, "member")
-        weight, temperature = check_weight(weight), check_temperature(temperature)
+        weight, temperature = (
+            check_weight(weight, "weight"),
+            check_temperature(temperature, "temperature"),
+        )
         state = self._state
         if state is None:
             real = real_dtype(tensor, "member")
@@ -152,7 +156,7 @@ class EnsembleAccumulator:
         state = self._state
         if state is None:
             raise RuntimeError("finalize needs a member: none was added with update")
-        if normalise and self._multilabel:
+        if flag(normalise, "normalise") and self._multilabel:
             raise ValueError("normalise=True is not defined with multilabel=True")
         axis = self._class_dim % len(self._shape)
         layout = StateLayout.for_maps(self._shape[axis], self._maps)

@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fastcal.arguments import whole_number
+
 Closed = Literal["right", "left"]
 CLOSED = ("right", "left")
 
@@ -41,11 +43,15 @@ def thresholds(n_bins: int, dtype: torch.dtype) -> Tensor:
     return _thresholds(n_bins, dtype)
 
 
-def check_bins(n_bins: int, closed: str) -> None:
-    """Raise TypeError or ValueError unless ``n_bins`` and ``closed`` describe bins."""
-    if not isinstance(n_bins, int) or isinstance(n_bins, bool):
-        raise TypeError(f"n_bins must be an int, got {type(n_bins).__name__}")
+def check_bins(n_bins: int, closed: str) -> int:
+    """``n_bins`` as an int.
+
+    Raises:
+        TypeError, ValueError: ``n_bins`` and ``closed`` do not describe bins.
+    """
+    n_bins = whole_number(n_bins, "n_bins")
     if not 1 <= n_bins <= 65536:
         raise ValueError(f"n_bins must be between 1 and 65536, got {n_bins}")
     if closed not in CLOSED:
         raise ValueError(f"closed must be one of {CLOSED}, got {closed!r}")
+    return n_bins

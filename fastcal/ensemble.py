@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from fastcal import bins, ops, outputs
+from fastcal.arguments import flag
 from fastcal.arrays import Array
 from fastcal.calibration import NOTHING_COUNTED, CalibrationStatistics, Mode, OpenCount
 from fastcal.members import Members, check_reading, read_members
+from fastcal.problem import CALIBRATIONS
 from fastcal.targets import CaseId, check_nan_policy, read_targets
 
 Activation = Literal["softmax", "sigmoid"]
@@ -98,7 +100,7 @@ def ensemble_entropy(
         "entropy",
         read_members(preds, class_dim, weights, temperature),
         from_logits,
-        check_reading(activation, multilabel, space),
+        check_reading(from_logits, activation, multilabel, space),
         multilabel,
         space,
         out,
@@ -132,7 +134,7 @@ def ensemble_mean(
         "mean",
         read_members(preds, class_dim, weights, temperature),
         from_logits,
-        check_reading(activation, multilabel, space),
+        check_reading(from_logits, activation, multilabel, space),
         multilabel,
         space,
         out,
@@ -201,14 +203,14 @@ def ensemble_statistics(
         >>> result.label, result.variance, round(result.calibration.brier(), 4)
         (tensor([0]), tensor([0.0936]), 0.3615)
     """
-    activation_used = check_reading(activation, multilabel, space)
+    activation_used = check_reading(from_logits, activation, multilabel, space)
     names = outputs.check_maps(maps, space)
     members = read_members(preds, class_dim, weights, temperature)
     first, axis = members.tensors[0], members.class_dim
     tensors = outputs.map_tensors(
         names, out, first.shape, first.device, axis, members.real, multilabel
     )
-    if normalise and multilabel:
+    if flag(normalise, "normalise") and multilabel:
         raise ValueError("normalise=True is not defined with multilabel=True")
     count = open_count(
         target,
@@ -282,6 +284,8 @@ def open_count(
             f"one class (class_dim {class_dim} of shape {tuple(shape)}) cannot be counted as "
             "exclusive: pass multilabel=True for binary data"
         )
+    if mode not in CALIBRATIONS:
+        raise ValueError(f"calibration must be one of {CALIBRATIONS}, got {mode!r}")
     statistics = CalibrationStatistics(
         num_classes, n_bins, closed, mode, multilabel=multilabel, eps=eps
     )

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fastcal.arguments import flag, real_number, whole_number
 from fastcal.arrays import Array, real_dtype, to_tensor
 
 ACTIVATIONS = ("softmax", "sigmoid")
@@ -56,7 +57,9 @@ def read_members(
         numpy = len(preds) > 0 and isinstance(preds[0], np.ndarray)
         tensors = [
             member
-            if type(member) is Tensor and not member.requires_grad
+            if type(member) is Tensor
+            and not member.requires_grad
+            and member.layout is torch.strided
             else to_tensor(member, f"preds[{index}]")
             for index, member in enumerate(preds)
         ]
@@ -85,16 +88,20 @@ def read_members(
                 f"{first.device}, preds[{index}] is {member.dtype} on {member.device}"
             )
     n_members = len(tensors)
-    if isinstance(temperature, float | int):
-        temperatures = [check_temperature(temperature)] * n_members
+    if isinstance(temperature, float | int) or getattr(temperature, "ndim", None) == 0:
+        temperatures = [check_temperature(temperature, "temperature")] * n_members
     else:
         temperatures = [
-            check_temperature(value) for value in _numbers(temperature, "temperature", n_members)
+            check_temperature(value, f"temperature[{index}]")
+            for index, value in enumerate(_listed(temperature, "temperature", n_members))
         ]
     if weights is None:
         chosen = [1.0] * n_members
     else:
-        chosen = [check_weight(value) for value in _numbers(weights, "weights", n_members)]
+        chosen = [
+            check_weight(value, f"weights[{index}]")
+            for index, value in enumerate(_listed(weights, "weights", n_members))
+        ]
         kept = [index for index, weight in enumerate(chosen) if weight > 0]
         if not kept:
             raise ValueError(f"weights must not all be 0, got {chosen}")
@@ -114,7 +121,7 @@ def check_member(member: Tensor, class_dim: int, name: str, *, stacklevel: int =
     """
     if member.device.type not in ("cpu", "cuda"):
         raise ValueError(f"{name} must be on the CPU or a CUDA device, got {member.device}")
-    dims = member.dim()
+    dims, class_dim = member.dim(), whole_number(class_dim, "class_dim")
     if not -dims <= class_dim < dims:
         raise ValueError(
             f"class_dim must be an axis of a member, got {class_dim} for {name} of shape "
@@ -133,20 +140,24 @@ def check_member(member: Tensor, class_dim: int, name: str, *, stacklevel: int =
     return axis
 
 
-def check_weight(weight: float) -> float:
-    if not 0 <= weight < math.inf:
-        raise ValueError(f"weights must be finite and not negative, got {weight}")
-    return float(weight)
+def check_weight(weight: object, name: str) -> float:
+    number = real_number(weight, name)
+    if not 0 <= number < math.inf:
+        raise ValueError(f"{name} must be finite and not negative, got {number:g}")
+    return number
 
 
-def check_temperature(temperature: float) -> float:
-    if not 0 < temperature < math.inf:
-        raise ValueError(f"temperature must be finite and positive, got {temperature}")
-    return float(temperature)
+def check_temperature(temperature: object, name: str) -> float:
+    number = real_number(temperature, name)
+    if not 0 < number < math.inf:
+        raise ValueError(f"{name} must be finite and positive, got {number:g}")
+    return number
 
 
-def check_reading(activation: str, multilabel: bool, space: str) -> str:
+def check_reading(from_logits: bool, activation: str, multilabel: bool, space: str) -> str:
     """The activation in use: ``multilabel`` always means the sigmoid."""
+    flag(from_logits, "from_logits")
+    flag(multilabel, "multilabel")
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation must be one of {ACTIVATIONS}, got {activation!r}")
     if space not in SPACES:
@@ -154,15 +165,10 @@ def check_reading(activation: str, multilabel: bool, space: str) -> str:
     return "sigmoid" if multilabel else activation
 
 
-def _numbers(values: Sequence[float] | Array, name: str, n_members: int) -> list[float]:
+def _listed(values: Sequence[float] | Array, name: str, n_members: int) -> Sequence[object]:
     listed = values.tolist() if hasattr(values, "tolist") else values
-    if isinstance(listed, float | int):
-        listed = [listed] * n_members if name == "temperature" else [listed]
     if not isinstance(listed, list | tuple):
         raise TypeError(f"{name} must be numbers, one a member, got {type(values).__name__}")
     if len(listed) != n_members:
         raise ValueError(f"{name} must have one number a member: {n_members}, got {len(listed)}")
-    for value in listed:
-        if not isinstance(value, float | int):
-            raise TypeError(f"{name} must hold numbers, got {value!r}")
-    return list(listed)
+    return listed

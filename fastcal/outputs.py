@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -18,8 +18,11 @@ def check_maps(maps: str | Sequence[str], space: str) -> tuple[str, ...]:
     """``maps`` as a tuple of known names, each once.
 
     Raises:
+        TypeError: ``maps`` are no names.
         ValueError: A name is unknown, or the map is not defined for averaged logits.
     """
+    if not isinstance(maps, Iterable):
+        raise TypeError(f"maps must be names of maps, got {type(maps).__name__}")
     names = (maps,) if isinstance(maps, str) else tuple(dict.fromkeys(maps))
     for name in names:
         if name not in MAPS:

@@ -9,6 +9,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from fastcal.arguments import whole_number
 from fastcal.arrays import INTEGERS, Array, to_tensor
 
 CaseId: TypeAlias = str | int
@@ -95,7 +96,11 @@ def read_targets(
             raise ValueError(f"mask must be on {device}, got {kept.device}")
     ids = None if case_id is None else _case_ids(case_id, shape[0] if class_dim > 0 else 1)
     return Targets(
-        labels, kept, None if ignore_index is None else int(ignore_index), ids, class_dim
+        labels,
+        kept,
+        None if ignore_index is None else whole_number(ignore_index, "ignore_index"),
+        ids,
+        class_dim,
     )
 
 

@@ -36,8 +36,8 @@ def test_a_compiled_graph_bins_with_the_same_thresholds():
     [
         (0, "right", ValueError, "n_bins must be between"),
         (-3, "right", ValueError, "n_bins must be between"),
-        (15.0, "right", TypeError, "n_bins must be an int, got float"),
-        (True, "right", TypeError, "n_bins must be an int, got bool"),
+        (15.0, "right", TypeError, "n_bins must be an integer, got 15.0"),
+        (True, "right", TypeError, "n_bins must be an integer, got True"),
         (15, "both", ValueError, "closed must be one of"),
     ],
 )

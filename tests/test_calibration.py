@@ -367,6 +367,15 @@ def test_plus_adds_without_touching_its_operands():
     assert_same_state(a, total)
 
 
+def test_sum_adds_a_list_of_statistics():
+    parts = [CalibrationStatistics(2) for _ in range(3)]
+    for part in parts:
+        part.update(torch.tensor([[0.75, 0.25]]), torch.tensor([0]))
+    assert sum(parts) == parts[0] + parts[1] + parts[2]
+    with pytest.raises(TypeError, match="unsupported operand"):
+        1 + parts[0]
+
+
 @pytest.mark.parametrize(
     "other",
     [{"num_classes": 4}, {"n_bins": 10}, {"closed": "left"}, {"mode": "classwise"}],
@@ -417,6 +426,16 @@ def test_case_reduction_without_case_ids_is_refused():
     (p,), target = probabilities(1, 3, (20,)), labels(3, (2, 20))
     with pytest.raises(ValueError, match="case_id"):
         counted(p, target).ece(reduction="case")
+
+
+@on_every_engine
+def test_case_reduction_is_refused_where_some_voxels_have_no_case():
+    statistics = CalibrationStatistics(2)
+    probs, target = torch.tensor([[0.75, 0.25]]), torch.tensor([0])
+    statistics.update(probs, target, case_id="a")
+    statistics.update(probs, target)
+    with pytest.raises(ValueError, match="1 of 2 voxels came without"):
+        statistics.brier("case")
 
 
 @on_every_engine

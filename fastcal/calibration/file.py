@@ -87,7 +87,8 @@ def _read_json(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _read_npz(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    with np.load(path, allow_pickle=False) as content:
+    # np.load leaves a file open that it opened itself and found damaged.
+    with path.open("rb") as opened, np.load(opened, allow_pickle=False) as content:
         header = json.loads(str(content["header"]))
         state: dict[str, Any] = {name: content[name] for name in _ARRAYS}
         state["case_ids"] = content["case_ids"].tolist()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fastcal import bins
+from fastcal.arguments import whole_number
 from fastcal.calibration import values
 from fastcal.calibration.state import CalibrationState
 from fastcal.calibration.values import NORMS, Floats, Integers, Norm
@@ -155,6 +156,7 @@ class CalibrationMetrics:
             positive = self.num_classes == 1 and self.mode != "top-label"
             found = self._bins(total, "positive" if positive else "top-label")
         else:
+            class_index = whole_number(class_index, "class_index")
             if not 0 <= class_index < self.num_classes:
                 raise ValueError(
                     f"class_index must be in [0, {self.num_classes}), got {class_index}"
@@ -178,6 +180,12 @@ class CalibrationMetrics:
         rows = self._state.case_rows
         if len(rows) == 0:
             raise ValueError("reduction='case' needs case ids: pass case_id with every update")
+        without = self.n_voxels - int(rows[:, StatisticsLayout.N_VOXELS].sum())
+        if without:
+            raise ValueError(
+                "reduction='case' needs case ids: pass case_id with every update; "
+                f"{without} of {self.n_voxels} voxels came without"
+            )
         return rows
 
     def _bins(self, rows: Integers, kind: str) -> Integers:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fastcal import bins, ops
+from fastcal.arguments import flag, real_number, whole_number
 from fastcal.arrays import Array, real_dtype, to_tensor
 from fastcal.calibration import file
 from fastcal.calibration.metrics import CalibrationMetrics, Mode
@@ -98,20 +99,20 @@ class CalibrationStatistics(CalibrationMetrics):
         multilabel: bool = False,
         eps: float | None = None,
     ) -> None:
-        if not isinstance(num_classes, int) or isinstance(num_classes, bool):
-            raise TypeError(f"num_classes must be an int, got {type(num_classes).__name__}")
+        num_classes = whole_number(num_classes, "num_classes")
         if num_classes < 1:
             raise ValueError(f"num_classes must be positive, got {num_classes}")
-        bins.check_bins(n_bins, closed)
+        n_bins = bins.check_bins(n_bins, closed)
         if mode not in CALIBRATIONS:
             raise ValueError(f"mode must be one of {CALIBRATIONS}, got {mode!r}")
+        eps = None if eps is None else real_number(eps, "eps")
         if eps is not None and not 0 < eps < 1:
-            raise ValueError(f"eps must lie between 0 and 1, got {eps}")
+            raise ValueError(f"eps must lie between 0 and 1, got {eps:g}")
         self.num_classes = num_classes
         self.n_bins = n_bins
         self.closed = closed
         self.mode = mode
-        self.multilabel = multilabel or num_classes == 1
+        self.multilabel = flag(multilabel, "multilabel") or num_classes == 1
         self.eps = eps
         layout = StatisticsLayout(num_classes, n_bins, mode)
         self._state = CalibrationState(layout, self.multilabel)
@@ -157,7 +158,7 @@ class CalibrationStatistics(CalibrationMetrics):
                 f"probs must have {self.num_classes} classes along axis {axis}, "
                 f"got shape {tuple(values.shape)}"
             )
-        if normalise and self.multilabel:
+        if flag(normalise, "normalise") and self.multilabel:
             raise ValueError("normalise=True is not defined for binary or multilabel data")
         targets = read_targets(
             target,
@@ -255,6 +256,10 @@ class CalibrationStatistics(CalibrationMetrics):
         both.merge(self)
         both.merge(other)
         return both
+
+    def __radd__(self, other: object) -> CalibrationStatistics:
+        """``0 + statistics``, so that ``sum`` takes a list of them."""
+        return self + self._empty() if other == 0 else NotImplemented
 
     def __eq__(self, other: object) -> bool:
         """Equal settings and integers, the cases in any order."""
