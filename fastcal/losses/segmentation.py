@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fastcal.losses.checks import check_head, check_shapes, class_weights
+
 
 class WeightedCrossEntropy(nn.Module):
     """``L = -(1/N) sum_i sum_k w_k 1(y_i = k) ln p_ik`` with ``p = softmax(logits)``.
@@ -19,11 +21,14 @@ class WeightedCrossEntropy(nn.Module):
         weight: one ``w_k`` a class; None is 1 for every class.
         ignore_index: voxels of this target count neither in the sum nor in N. Where nothing is
             left, the loss is 0.
+        label_smoothing: share of each target that is spread evenly over all classes, in [0, 1)
+            (Szegedy et al., CVPR 2016).
 
     ``forward(logits [B, C, *S], target [B, *S] of any integer type) -> scalar``
 
     Raises:
-        ValueError: shapes that do not match, or a weight that is not one a class.
+        ValueError: shapes that do not match, a weight that is not one a class, or a share that is
+            none.
 
     Source: Mehrtash et al., IEEE TMI 39(12), 2020.
 
@@ -37,14 +42,21 @@ class WeightedCrossEntropy(nn.Module):
     weight: Tensor | None
 
     def __init__(
-        self, *, weight: Sequence[float] | Tensor | None = None, ignore_index: int | None = None
+        self,
+        *,
+        weight: Sequence[float] | Tensor | None = None,
+        ignore_index: int | None = None,
+        label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
-        self.register_buffer("weight", _class_weights(weight), persistent=False)
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing: got {label_smoothing}, expected 0 <= share < 1")
+        self.register_buffer("weight", class_weights(weight), persistent=False)
         self.ignore_index = ignore_index
+        self.label_smoothing = label_smoothing
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        _check_shapes(logits, target, self.weight)
+        check_shapes(logits, target, self.weight)
         target = target.long()
         if self.ignore_index is None:
             kept, n_voxels = target, target.numel()
@@ -54,7 +66,12 @@ class WeightedCrossEntropy(nn.Module):
             n_voxels = target.numel() - int(ignored.sum())
         weight = None if self.weight is None else self.weight.to(logits.dtype)
         total = functional.cross_entropy(
-            logits, kept, weight=weight, reduction="sum", ignore_index=-100
+            logits,
+            kept,
+            weight=weight,
+            reduction="sum",
+            ignore_index=-100,
+            label_smoothing=self.label_smoothing,
         )
         return total / max(n_voxels, 1)
 
@@ -96,15 +113,13 @@ class PaperDiceLoss(nn.Module):
         ignore_index: int | None = None,
     ) -> None:
         super().__init__()
-        if head not in ("softmax", "sigmoid"):
-            raise ValueError(f"head: got {head!r}, expected 'softmax' or 'sigmoid'")
-        self.head = head
-        self.register_buffer("weight", _class_weights(weight), persistent=False)
+        self.head = check_head(head)
+        self.register_buffer("weight", class_weights(weight), persistent=False)
         self.eps = eps
         self.ignore_index = ignore_index
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        _check_shapes(logits, target, self.weight)
+        check_shapes(logits, target, self.weight)
         target = target.long().unsqueeze(1)
         p = logits.softmax(1) if self.head == "softmax" else logits.sigmoid()
         if self.ignore_index is not None:
@@ -119,27 +134,3 @@ class PaperDiceLoss(nn.Module):
         size = (y + p * p).sum(summed)  # y is 0 or 1, its own square
         dice = 2.0 * overlap / (size + self.eps)
         return -(dice if self.weight is None else self.weight.to(dice.dtype) * dice).sum()
-
-
-def _class_weights(weight: Sequence[float] | Tensor | None) -> Tensor | None:
-    if weight is None:
-        return None
-    weights = torch.as_tensor(weight, dtype=torch.float64)
-    if weights.ndim != 1 or not bool((weights >= 0).all()):
-        raise ValueError(f"weight: got {weight!r}, expected one number >= 0 a class")
-    return weights
-
-
-def _check_shapes(logits: Tensor, target: Tensor, weight: Tensor | None) -> None:
-    expected = (logits.shape[0], *logits.shape[2:])
-    if tuple(target.shape) != expected:
-        raise ValueError(
-            f"target: got shape {tuple(target.shape)}, expected {expected} "
-            f"for logits {tuple(logits.shape)}"
-        )
-    if target.is_floating_point():
-        raise TypeError(f"target: got {target.dtype}, expected an integer type")
-    if weight is not None and weight.numel() != logits.shape[1]:
-        raise ValueError(
-            f"weight: got {weight.numel()} numbers, expected one a class: {logits.shape[1]}"
-        )

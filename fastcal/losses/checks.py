@@ -1,0 +1,73 @@
+"""What every loss checks of its arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+HEADS = ("softmax", "sigmoid")
+
+
+def check_head(head: str) -> str:
+    """``head``, if it is one of `HEADS`.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if head not in HEADS:
+        raise ValueError(f"head: got {head!r}, expected 'softmax' or 'sigmoid'")
+    return head
+
+
+def class_weights(weight: Sequence[float] | Tensor | None) -> Tensor | None:
+    """One number a class as float64, or None.
+
+    Raises:
+        ValueError: not one number >= 0 a class.
+    """
+    if weight is None:
+        return None
+    weights = torch.as_tensor(weight, dtype=torch.float64)
+    if weights.ndim != 1 or not bool((weights >= 0).all()):
+        raise ValueError(f"weight: got {weight!r}, expected one number >= 0 a class")
+    return weights
+
+
+def check_shapes(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> None:
+    """Logits ``[B, C, *S]``, integers ``[B, *S]`` and one weight a class.
+
+    Raises:
+        TypeError: the target holds no integers.
+        ValueError: shapes that do not match, or a weight that is not one a class.
+    """
+    expected = (logits.shape[0], *logits.shape[2:])
+    if tuple(target.shape) != expected:
+        raise ValueError(
+            f"target: got shape {tuple(target.shape)}, expected {expected} "
+            f"for logits {tuple(logits.shape)}"
+        )
+    if target.is_floating_point():
+        raise TypeError(f"target: got {target.dtype}, expected an integer type")
+    if weight is not None and weight.numel() != logits.shape[1]:
+        raise ValueError(
+            f"weight: got {weight.numel()} numbers, expected one a class: {logits.shape[1]}"
+        )
+
+
+def without_ignored(target: Tensor, ignore_index: int | None) -> tuple[Tensor, Tensor | None]:
+    """Targets as int64 with class 0 where they are ignored, and the mask of what is kept.
+
+    The mask is None where nothing can be ignored.
+    """
+    target = target.long()
+    if ignore_index is None:
+        return target, None
+    kept = target != ignore_index
+    return target.masked_fill(~kept, 0), kept
+
+
+def one_hot(target: Tensor, like: Tensor) -> Tensor:
+    """``target`` ``[B, *S]`` as zeros and ones of the shape and type of ``like`` ``[B, C, *S]``."""
+    return torch.zeros_like(like, requires_grad=False).scatter_(1, target.unsqueeze(1), 1.0)

@@ -1,0 +1,130 @@
+"""Cross entropy against smoothed targets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fastcal.losses.checks import check_shapes, one_hot, without_ignored
+from fastcal.losses.segmentation import WeightedCrossEntropy
+
+
+class LabelSmoothingLoss(WeightedCrossEntropy):
+    """`WeightedCrossEntropy` against ``(1 - s) y + s / C``.
+
+    Args:
+        smoothing: the share s, in [0, 1).
+        weight: see `WeightedCrossEntropy`, as for ``ignore_index``.
+
+    Source: Szegedy et al., CVPR 2016.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.tensor([[[2.0], [0.0]]])
+        >>> round(LabelSmoothingLoss(smoothing=0.1)(logits, torch.tensor([[0]])).item(), 4)
+        0.2269
+    """
+
+    def __init__(
+        self,
+        *,
+        smoothing: float = 0.1,
+        weight: Sequence[float] | Tensor | None = None,
+        ignore_index: int | None = None,
+    ) -> None:
+        super().__init__(weight=weight, ignore_index=ignore_index, label_smoothing=smoothing)
+
+
+class SVLSLoss(nn.Module):
+    """Spatially varying label smoothing: ``L = -(1/N) sum_i sum_k s_ik ln p_ik``.
+
+    ``s`` is the one-hot target seen through a Gaussian window whose centre weighs as much as all
+    its neighbours together: inside a structure it is the target itself, at a border it says how
+    much of the neighbourhood is of each class. Beyond the image, the nearest voxel is repeated.
+
+    Args:
+        kernel_size: of the window along every axis, odd.
+        sigma: of the Gaussian, in voxels.
+        ignore_index: voxels of this target leave the mean, and the windows of the others.
+
+    ``forward(logits [B, C, *S], target [B, *S] of any integer type) -> scalar``, 1 to 3 spatial
+    axes.
+
+    Raises:
+        ValueError: an argument out of range, or shapes that do not match.
+
+    Source: Islam and Glocker, IPMI 2021.
+
+    Example:
+        >>> import torch
+        >>> loss = SVLSLoss()
+        >>> logits = torch.zeros(1, 2, 4, 4)
+        >>> round(loss(logits, torch.zeros(1, 4, 4, dtype=torch.uint8)).item(), 4)
+        0.6931
+    """
+
+    def __init__(
+        self, *, kernel_size: int = 3, sigma: float = 1.0, ignore_index: int | None = None
+    ) -> None:
+        super().__init__()
+        if kernel_size < 3 or kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size: got {kernel_size}, expected an odd number from 3 on")
+        if not sigma > 0:
+            raise ValueError(f"sigma: got {sigma}, expected more than 0")
+        self.kernel_size = kernel_size
+        self.sigma = sigma
+        self.ignore_index = ignore_index
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        check_shapes(logits, target)
+        if not 1 <= logits.ndim - 2 <= 3:
+            raise ValueError(f"logits: got {tuple(logits.shape)}, expected 1 to 3 spatial axes")
+        target, kept = without_ignored(target, self.ignore_index)
+        losses = -(self.smoothed(target, kept, logits) * logits.log_softmax(1)).sum(1)
+        if kept is None:
+            return losses.mean()
+        return losses.masked_fill(~kept, 0.0).sum() / kept.sum().clamp(min=1)
+
+    @torch.no_grad()
+    def smoothed(self, target: Tensor, kept: Tensor | None, like: Tensor) -> Tensor:
+        """The soft targets, of the shape and type of ``like`` ``[B, C, *S]``; they sum to 1.
+
+        Args:
+            target: int64 ``[B, *S]``, a class everywhere.
+            kept: bool ``[B, *S]``, or None for all.
+            like: the logits.
+        """
+        dims = like.ndim - 2
+        window = self.window(dims).to(like)
+        hot = one_hot(target, like)
+        if kept is not None:
+            hot = hot * kept.unsqueeze(1)
+        batch, classes, *extents = hot.shape
+        reach = self.kernel_size // 2
+        padded = functional.pad(
+            hot.reshape(batch * classes, 1, *extents), (reach,) * 2 * dims, mode="replicate"
+        )
+        convolve = (functional.conv1d, functional.conv2d, functional.conv3d)[dims - 1]
+        soft = convolve(padded, window[None, None]).reshape(hot.shape)
+        if kept is None:
+            return soft
+        total = soft.sum(1, keepdim=True)
+        return soft / total.masked_fill(total == 0, 1.0)
+
+    def window(self, dims: int) -> Tensor:
+        """The window ``[kernel_size] * dims`` in float64; it sums to 1, half of it in the centre.
+
+        Args:
+            dims: spatial axes.
+        """
+        offset = torch.arange(self.kernel_size, dtype=torch.float64) - self.kernel_size // 2
+        line = torch.exp(-(offset**2) / (2 * self.sigma**2))
+        window = line
+        for _ in range(dims - 1):
+            window = window.unsqueeze(-1) * line
+        centre = (self.kernel_size // 2,) * dims
+        window[centre] = window.sum() - window[centre]
+        return window / window.sum()
