@@ -113,20 +113,21 @@ template <typename Real> struct Leftovers {
   alignas(64) std::int32_t hits[kMaxBlockVoxels + kLaneMultiple];
   std::int64_t count = 0;
 
-  // The lanes of `which` out of a vector of values that also lies at `from`.
-  inline void add(Vec<Real> vector, const Real *from, std::uint32_t which, IntVec<Real> hit,
-                  std::uint32_t hit_bits) {
+  // The lanes of `which` out of the values at `from`; `hit` has a bit for every hit.
+  inline void add(const Real *from, std::uint32_t which, std::uint32_t hit) {
     constexpr std::uint32_t kAll = (1U << Lanes<Real>::kCount) - 1;
     if (which == kAll) {
-      store(values + count, vector);
-      store_lanes<Real>(hits + count, hit & splat_int<Real>(1));
+      store(values + count, load(from));
+      for (std::int64_t lane = 0; lane < Lanes<Real>::kCount; ++lane) {
+        hits[count + lane] = static_cast<std::int32_t>((hit >> lane) & 1);
+      }
       count += Lanes<Real>::kCount;
       return;
     }
     for (; which != 0; which &= which - 1) {
       const int lane = __builtin_ctz(which);
       values[count] = from[lane];
-      hits[count] = static_cast<std::int32_t>((hit_bits >> lane) & 1);
+      hits[count] = static_cast<std::int32_t>((hit >> lane) & 1);
       ++count;
     }
   }
@@ -153,7 +154,6 @@ static inline void find_cells(const Thresholds<Real> &bins, Vec<Real> p, const R
                               typename Lanes<Real>::Int *cell_of) {
   if (bins.count < kTableCells) {
     IntVec<Real> above = {};
-#pragma GCC unroll 4
     for (std::int64_t k = 0; k < bins.count; ++k) {
       above -= p > bins.values[k];
     }
@@ -230,30 +230,29 @@ static void count_bins(const Real *values, const std::int32_t *keep, std::int64_
   constexpr int kMixedLanes = static_cast<int>(Lanes<Real>::kCount / 4);
   for (std::int64_t i = 0; i < voxels; i += Lanes<Real>::kCount) {
     const Vec<Real> p = load(values + i);
-    const IntVec<Real> kept = load_lanes<Real>(keep + i);
-    const IntVec<Real> in_first = ~(p > first) & kept;
-    const IntVec<Real> in_last = (p > last) & kept;
-    const IntVec<Real> hit_lanes = hit(i);
-    const std::uint32_t hits = bits_of<Real>(hit_lanes);
-    const std::uint32_t first_bits = bits_of<Real>(in_first);
-    const std::uint32_t last_bits = bits_of<Real>(in_last);
-    const std::uint32_t rest = bits_of<Real>(kept) & ~(first_bits | last_bits);
+    const Mask<Real> kept = Mask<Real>::set(keep + i);
+    const Mask<Real> in_first = kept.without(Mask<Real>::above(p, splat<Real>(first)));
+    const Mask<Real> in_last = kept & Mask<Real>::above(p, splat<Real>(last));
+    const std::uint32_t hits = hit(i).bits();
+    const std::uint32_t first_bits = in_first.bits();
+    const std::uint32_t last_bits = in_last.bits();
+    const std::uint32_t rest = kept.bits() & ~(first_bits | last_bits);
     if (__builtin_popcount(rest) > kMixedLanes) {
-      left.add(p, values + i, bits_of<Real>(kept), hit_lanes, hits);
+      left.add(values + i, kept.bits(), hits);
       continue;
     }
     if (first_bits != 0) {
       first_count += __builtin_popcount(first_bits);
       first_hits += __builtin_popcount(first_bits & hits);
-      first_sum.add(in_first ? p : Vec<Real>{});
+      first_sum.add(in_first.choose(p, Vec<Real>{}));
     }
     if (last_bits != 0) {
       last_count += __builtin_popcount(last_bits);
       last_hits += __builtin_popcount(last_bits & hits);
-      last_sum.add(in_last ? p : Vec<Real>{});
+      last_sum.add(in_last.choose(p, Vec<Real>{}));
     }
     if (rest != 0) {
-      left.add(p, values + i, rest, hit_lanes, hits);
+      left.add(values + i, rest, hits);
     }
   }
   std::int64_t *last_cell = cells + kBinWords * bins.count;
@@ -268,48 +267,60 @@ static void count_bins(const Real *values, const std::int32_t *keep, std::int64_
 
 // --------------------------------------------------------------------------------- proper scores
 
-template <typename Real> static inline std::int64_t count_lanes(IntVec<Real> mask) {
-  return __builtin_popcount(bits_of<Real>(mask));
-}
-
 // Brier, negative log-likelihood and the voxel counts of exclusive classes.
 template <typename Real> static void count_scores(const CountBlock<Real> &b) {
   FixedPointSum<Real> brier;
   FixedPointSum<Real> nll;
-  std::int64_t kept_voxels = 0;
-  std::int64_t correct = 0;
-  std::int64_t clipped = 0;
-  std::int64_t unnormalised = 0;
-  for (std::int64_t i = 0; i < b.voxels; i += Lanes<Real>::kCount) {
-    const IntVec<Real> kept = load_lanes<Real>(b.keep + i);
-    const IntVec<Real> target = load_lanes<Real>(b.target + i);
-    Vec<Real> squares = {};
-    Vec<Real> p_target = {};
-    for (std::int64_t c = 0; c < b.layout.num_classes; ++c) {
-      const Vec<Real> p = load(b.mean + c * b.mean_pitch + i);
-      const IntVec<Real> is_target = target == splat_int<Real>(c);
-      const Vec<Real> d = is_target ? p - Real{1} : p;
-      squares += d * d;
-      p_target = is_target ? p : p_target;
+  LaneCounter<Real> kept_voxels;
+  LaneCounter<Real> correct;
+  LaneCounter<Real> clipped;
+  LaneCounter<Real> unnormalised;
+  const std::int64_t classes = b.layout.num_classes;
+  const Vec<Real> eps = splat<Real>(b.eps);
+  // Four vectors of voxels side by side: one logarithm alone would wait for each of its steps.
+  in_fours(b.voxels / Lanes<Real>::kCount, [&](auto count, std::int64_t first) {
+    constexpr int kCount = decltype(count)::kValue;
+    Vec<Real> loss[kCount];
+    Mask<Real> kept[kCount];
+#pragma GCC unroll 4
+    for (int k = 0; k < kCount; ++k) {
+      const std::int64_t i = (first + k) * Lanes<Real>::kCount;
+      const IntVec<Real> target = load_lanes<Real>(b.target + i);
+      Vec<Real> squares = {};
+      Vec<Real> p_target = {};
+      for (std::int64_t c = 0; c < classes; ++c) {
+        const Vec<Real> p = load(b.mean + c * b.mean_pitch + i);
+        const Mask<Real> is_target = Mask<Real>::equal(target, splat_int<Real>(c));
+        const Vec<Real> d = is_target.choose(p - Real{1}, p);
+        squares += d * d;
+        p_target = is_target.choose(p, p_target);
+      }
+      kept[k] = Mask<Real>::set(b.keep + i);
+      const Mask<Real> below = Mask<Real>::above(eps, p_target);
+      loss[k] = below.choose(eps, p_target);
+      brier.add(kept[k].choose(squares, Vec<Real>{}));
+      kept_voxels.add(kept[k]);
+      correct.add(kept[k] & Mask<Real>::equal(load_lanes<Real>(b.label + i), target));
+      clipped.add(kept[k] & below);
     }
-    const IntVec<Real> below = p_target < b.eps;
-    const Vec<Real> loss = -log_exact_steps<Real>(below ? splat<Real>(b.eps) : p_target);
-    brier.add(kept ? squares : Vec<Real>{});
-    nll.add(kept ? loss : Vec<Real>{});
-    kept_voxels += count_lanes<Real>(kept);
-    correct += count_lanes<Real>(kept & (load_lanes<Real>(b.label + i) == target));
-    clipped += count_lanes<Real>(kept & below);
-    if (b.class_sum != nullptr) {
-      const Vec<Real> excess = load(b.class_sum + i) - Real{1};
-      unnormalised += count_lanes<Real>(kept & ((excess > Real{1e-3}) | (excess < Real{-1e-3})));
+    log_exact_steps<Real, kCount>(loss);
+#pragma GCC unroll 4
+    for (int k = 0; k < kCount; ++k) {
+      nll.add(kept[k].choose(-loss[k], Vec<Real>{}));
     }
+  });
+  for (std::int64_t i = 0; b.class_sum != nullptr && i < b.voxels; i += Lanes<Real>::kCount) {
+    const Vec<Real> excess = load(b.class_sum + i) - Real{1};
+    const Mask<Real> off = Mask<Real>::above(excess, splat<Real>(Real{1e-3})) |
+                           Mask<Real>::above(splat<Real>(Real{-1e-3}), excess);
+    unnormalised.add(Mask<Real>::set(b.keep + i) & off);
   }
   add_real(b.row + word::kBrier, brier.total());
   add_real(b.row + word::kNll, nll.total());
-  b.row[word::kVoxels] += kept_voxels;
-  b.row[word::kCorrect] += correct;
-  b.row[word::kClipped] += clipped;
-  b.row[word::kUnnormalised] += unnormalised;
+  b.row[word::kVoxels] += kept_voxels.total();
+  b.row[word::kCorrect] += correct.total();
+  b.row[word::kClipped] += clipped.total();
+  b.row[word::kUnnormalised] += unnormalised.total();
 }
 
 // The same for one class of a multilabel problem, a Bernoulli of its own.
@@ -317,27 +328,29 @@ template <typename Real>
 static void count_binary_scores(const CountBlock<Real> &b, std::int64_t c) {
   FixedPointSum<Real> brier;
   FixedPointSum<Real> nll;
-  std::int64_t correct = 0;
-  std::int64_t clipped = 0;
+  LaneCounter<Real> correct;
+  LaneCounter<Real> clipped;
+  const Vec<Real> eps = splat<Real>(b.eps);
   for (std::int64_t i = 0; i < b.voxels; i += Lanes<Real>::kCount) {
-    const IntVec<Real> kept = load_lanes<Real>(b.keep + i);
-    const IntVec<Real> positive =
-        load_lanes<Real>(b.target + c * b.pitch + i) == splat_int<Real>(1);
-    const IntVec<Real> label = load_lanes<Real>(b.label + c * b.pitch + i) == splat_int<Real>(1);
+    const Mask<Real> kept = Mask<Real>::set(b.keep + i);
+    const IntVec<Real> target = load_lanes<Real>(b.target + c * b.pitch + i);
+    const IntVec<Real> label = load_lanes<Real>(b.label + c * b.pitch + i);
+    const Mask<Real> positive = Mask<Real>::equal(target, splat_int<Real>(1));
     const Vec<Real> p = load(b.mean + c * b.mean_pitch + i);
-    const Vec<Real> d = positive ? p - Real{1} : p;
-    const Vec<Real> p_target = positive ? p : Real{1} - p;
-    const IntVec<Real> below = p_target < b.eps;
-    const Vec<Real> loss = -log_exact_steps<Real>(below ? splat<Real>(b.eps) : p_target);
-    brier.add(kept ? d * d : Vec<Real>{});
-    nll.add(kept ? loss : Vec<Real>{});
-    correct += count_lanes<Real>(kept & (label == positive));
-    clipped += count_lanes<Real>(kept & below);
+    const Vec<Real> d = positive.choose(p - Real{1}, p);
+    const Vec<Real> p_target = positive.choose(p, Real{1} - p);
+    const Mask<Real> below = Mask<Real>::above(eps, p_target);
+    Vec<Real> log = below.choose(eps, p_target);
+    log_exact_steps<Real, 1>(&log);
+    brier.add(kept.choose(d * d, Vec<Real>{}));
+    nll.add(kept.choose(-log, Vec<Real>{}));
+    correct.add(kept & Mask<Real>::equal(label, target));
+    clipped.add(kept & below);
   }
   add_real(b.row + word::kBrier, brier.total());
   add_real(b.row + word::kNll, nll.total());
-  b.row[word::kCorrect] += correct;
-  b.row[word::kClipped] += clipped;
+  b.row[word::kCorrect] += correct.total();
+  b.row[word::kClipped] += clipped.total();
 }
 
 // ---------------------------------------------------------------------------------- class counts
@@ -346,22 +359,22 @@ static inline void count_class(const std::int32_t *label, const std::int32_t *ta
                                const std::int32_t *keep, std::int32_t wanted, std::int64_t voxels,
                                std::int64_t *predicted, std::int64_t *reference,
                                std::int64_t *true_positive) {
-  using Ints = IntVec<float>;
-  const Ints all = splat_int<float>(wanted);
-  Ints labels = {};
-  Ints targets = {};
-  Ints both = {};
+  using Lane = Mask<float>;
+  const IntVec<float> all = splat_int<float>(wanted);
+  LaneCounter<float> labels;
+  LaneCounter<float> targets;
+  LaneCounter<float> both;
   for (std::int64_t i = 0; i < voxels; i += Lanes<float>::kCount) {
-    const Ints kept = load_as<Ints>(keep + i);
-    const Ints is_label = (load_as<Ints>(label + i) == all) & kept;
-    const Ints is_target = (load_as<Ints>(target + i) == all) & kept;
-    labels -= is_label;
-    targets -= is_target;
-    both -= is_label & is_target;
+    const Lane kept = Lane::set(keep + i);
+    const Lane is_label = kept & Lane::equal(load_lanes<float>(label + i), all);
+    const Lane is_target = kept & Lane::equal(load_lanes<float>(target + i), all);
+    labels.add(is_label);
+    targets.add(is_target);
+    both.add(is_label & is_target);
   }
-  *predicted += sum_lanes(labels);
-  *reference += sum_lanes(targets);
-  *true_positive += sum_lanes(both);
+  *predicted += labels.total();
+  *reference += targets.total();
+  *true_positive += both.total();
 }
 
 template <typename Real> static void count_classes(const CountBlock<Real> &b) {
@@ -418,8 +431,8 @@ template <typename Real> static void count(const CountBlock<Real> &b) {
   if (!b.multilabel) {
     count_scores<Real>(b);
     if (layout.top_label) {
-      const auto correct = [&](std::int64_t i) -> IntVec<Real> {
-        return load_lanes<Real>(b.label + i) == load_lanes<Real>(b.target + i);
+      const auto correct = [&](std::int64_t i) {
+        return Mask<Real>::equal(load_lanes<Real>(b.label + i), load_lanes<Real>(b.target + i));
       };
       count_bins<Real>(b.confidence, b.keep, b.voxels, bins, correct, top_label);
     }
@@ -436,16 +449,17 @@ template <typename Real> static void count(const CountBlock<Real> &b) {
     if (b.multilabel) {
       count_binary_scores<Real>(b, c);
       if (layout.top_label) {
-        const auto correct = [&](std::int64_t i) -> IntVec<Real> {
-          return load_lanes<Real>(b.label + plane + i) == load_lanes<Real>(b.target + plane + i);
+        const auto correct = [&](std::int64_t i) {
+          return Mask<Real>::equal(load_lanes<Real>(b.label + plane + i),
+                                   load_lanes<Real>(b.target + plane + i));
         };
         count_bins<Real>(b.confidence + plane, b.keep, b.voxels, bins, correct, top_label);
       }
     }
     if (layout.classwise) {
       const IntVec<Real> wanted = splat_int<Real>(b.multilabel ? 1 : c);
-      const auto is_class = [&](std::int64_t i) -> IntVec<Real> {
-        return load_lanes<Real>(b.target + plane + i) == wanted;
+      const auto is_class = [&](std::int64_t i) {
+        return Mask<Real>::equal(load_lanes<Real>(b.target + plane + i), wanted);
       };
       count_bins<Real>(b.mean + c * b.mean_pitch, b.keep, b.voxels, bins, is_class,
                        classwise + c * kBinWords * layout.n_cells);

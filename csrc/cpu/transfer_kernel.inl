@@ -47,6 +47,7 @@ static inline void load_row(const Element *__restrict from, Real *__restrict to,
   if constexpr (sizeof(Element) == 2 && sizeof(Real) == 4) {
     for (; i + 16 <= n; i += 16) {
       const __m256i raw = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(from + i));
+      __builtin_prefetch(from + i + n, 0, 2); // the next block's row
       __m512 wide;
       if constexpr (__is_same(Element, Half)) {
         wide = _mm512_cvtph_ps(raw);
@@ -61,6 +62,7 @@ static inline void load_row(const Element *__restrict from, Real *__restrict to,
   if constexpr (__is_same(Element, Half)) {
     for (; i + 8 <= n; i += 8) {
       const __m128i raw = _mm_loadu_si128(reinterpret_cast<const __m128i *>(from + i));
+      __builtin_prefetch(from + i + n, 0, 2);
       _mm256_storeu_ps(to + i, _mm256_cvtph_ps(raw));
     }
   }

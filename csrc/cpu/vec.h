@@ -120,19 +120,19 @@ template <typename Real> static inline void store_lanes(std::int32_t *to, IntVec
 
 // One bit a lane of a comparison's result.
 template <typename Real> static inline std::uint32_t bits_of(IntVec<Real> mask) {
-#if defined(__AVX512DQ__) && FASTCAL_VECTOR_BYTES == 64
+#if FASTCAL_VECTOR_BYTES == 64 && defined(__AVX512DQ__)
   if constexpr (sizeof(Real) == 4) {
     return _mm512_movepi32_mask(reinterpret_cast<__m512i>(mask));
   } else {
     return _mm512_movepi64_mask(reinterpret_cast<__m512i>(mask));
   }
-#elif defined(__AVX__) && FASTCAL_VECTOR_BYTES == 32
+#elif FASTCAL_VECTOR_BYTES == 32 && defined(__AVX__)
   if constexpr (sizeof(Real) == 4) {
     return static_cast<std::uint32_t>(_mm256_movemask_ps(reinterpret_cast<__m256>(mask)));
   } else {
     return static_cast<std::uint32_t>(_mm256_movemask_pd(reinterpret_cast<__m256d>(mask)));
   }
-#elif defined(__SSE2__) && FASTCAL_VECTOR_BYTES == 16
+#elif FASTCAL_VECTOR_BYTES == 16 && defined(__SSE2__)
   if constexpr (sizeof(Real) == 4) {
     return static_cast<std::uint32_t>(_mm_movemask_ps(reinterpret_cast<__m128>(mask)));
   } else {
@@ -146,6 +146,75 @@ template <typename Real> static inline std::uint32_t bits_of(IntVec<Real> mask) 
   return bits;
 #endif
 }
+
+// A comparison's result in the form the instruction set computes it: a mask register of AVX-512, a
+// vector of ones and zeros elsewhere. (Left as a vector, gcc 12 moves every AVX-512 mask out of its
+// register and back.)
+template <typename Real> struct Mask {
+#if FASTCAL_VECTOR_BYTES == 64 && defined(__AVX512DQ__)
+  std::uint32_t value;
+
+  static inline Mask above(Vec<Real> a, Vec<Real> b) {
+    if constexpr (sizeof(Real) == 4) {
+      return {_mm512_cmp_ps_mask(a, b, _CMP_GT_OQ)};
+    } else {
+      return {_mm512_cmp_pd_mask(a, b, _CMP_GT_OQ)};
+    }
+  }
+  static inline Mask equal(IntVec<Real> a, IntVec<Real> b) {
+    if constexpr (sizeof(Real) == 4) {
+      return {_mm512_cmpeq_epi32_mask(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b))};
+    } else {
+      return {_mm512_cmpeq_epi64_mask(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b))};
+    }
+  }
+  inline Vec<Real> choose(Vec<Real> yes, Vec<Real> no) const {
+    if constexpr (sizeof(Real) == 4) {
+      return _mm512_mask_mov_ps(no, static_cast<__mmask16>(value), yes);
+    } else {
+      return _mm512_mask_mov_pd(no, static_cast<__mmask8>(value), yes);
+    }
+  }
+  inline Mask without(Mask other) const { return {value & ~other.value}; }
+  inline std::uint32_t bits() const { return value; }
+#else
+  IntVec<Real> value;
+
+  static inline Mask above(Vec<Real> a, Vec<Real> b) { return {a > b}; }
+  static inline Mask equal(IntVec<Real> a, IntVec<Real> b) { return {a == b}; }
+  inline Vec<Real> choose(Vec<Real> yes, Vec<Real> no) const { return value ? yes : no; }
+  inline Mask without(Mask other) const { return {value & ~other.value}; }
+  inline std::uint32_t bits() const { return bits_of<Real>(value); }
+#endif
+
+  inline Mask operator&(Mask other) const { return {value & other.value}; }
+  inline Mask operator|(Mask other) const { return {value | other.value}; }
+  // Lanes of 32-bit integers that are -1 or 0.
+  static inline Mask set(const std::int32_t *lanes) {
+    return equal(load_lanes<Real>(lanes), splat_int<Real>(-1));
+  }
+};
+
+// Counts the lanes that are set, over at most 2^31 masks.
+template <typename Real> struct LaneCounter {
+#if FASTCAL_VECTOR_BYTES == 64 && defined(__AVX512DQ__)
+  std::int64_t sum = 0;
+
+  inline void add(Mask<Real> mask) { sum += __builtin_popcount(mask.value); }
+  inline std::int64_t total() const { return sum; }
+#else
+  IntVec<Real> lanes = {};
+
+  inline void add(Mask<Real> mask) { lanes -= mask.value; }
+  inline std::int64_t total() const {
+    std::int64_t sum = 0;
+    for (int lane = 0; lane < Lanes<Real>::kCount; ++lane) {
+      sum += lanes[lane];
+    }
+    return sum;
+  }
+#endif
+};
 
 template <typename IntV> static inline std::int64_t sum_lanes(IntV v) {
   std::int64_t sum = 0;

@@ -192,7 +192,7 @@ template <int kCount> struct Count {
   static constexpr int kValue = kCount;
 };
 
-// Calls f(Count<n>, first) for groups of four classes and a last one of what remains.
+// Calls f(Count<n>, first) for groups of four classes (or vectors) and a last one of what remains.
 template <typename Function>
 static inline __attribute__((always_inline)) void in_fours(std::int64_t classes,
                                                            const Function &f) {
@@ -221,14 +221,33 @@ static inline __attribute__((always_inline)) void in_fours_of(const Function &f)
   }
 }
 
-// ln x of the statistics stage: every step one IEEE operation in this order, the same bits on
-// every backend (files that use it are compiled without contraction).
-template <typename Real> static inline Vec<Real> log_exact_steps(Vec<Real> x) {
-  Vec<Real> e;
-  const Vec<Real> f = split<Real>(x, &e) - Real{1};
-  const Vec<Real> s = f / (f + Real{2});
-  const Vec<Real> t = s + s;
-  return e * Constants<Real>::kLn2 + (t + t * atanh_tail<Real>(s * s));
+// ln x of the statistics stage, of kCount vectors in place: every step one IEEE operation in this
+// order, the same bits on every backend (files that use it are compiled without contraction).
+template <typename Real, int kCount> static inline void log_exact_steps(Vec<Real> *x) {
+  using K = Constants<Real>;
+  Vec<Real> e[kCount];
+  Vec<Real> t[kCount];
+  Vec<Real> z[kCount];
+  Vec<Real> r[kCount];
+#pragma GCC unroll 4
+  for (int k = 0; k < kCount; ++k) {
+    const Vec<Real> f = split<Real>(x[k], &e[k]) - Real{1};
+    const Vec<Real> s = f / (f + Real{2});
+    t[k] = s + s;
+    z[k] = s * s;
+    r[k] = splat<Real>(Real{1} / Real{2 * K::kAtanhTerms + 1});
+  }
+#pragma GCC unroll 16
+  for (int term = K::kAtanhTerms - 1; term >= 1; --term) {
+#pragma GCC unroll 4
+    for (int k = 0; k < kCount; ++k) {
+      r[k] = r[k] * z[k] + Real{1} / static_cast<Real>(2 * term + 1);
+    }
+  }
+#pragma GCC unroll 4
+  for (int k = 0; k < kCount; ++k) {
+    x[k] = e[k] * K::kLn2 + (t[k] + t[k] * (r[k] * z[k]));
+  }
 }
 
 } // namespace fastcal::cpu::FASTCAL_ISA

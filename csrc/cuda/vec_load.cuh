@@ -1,0 +1,86 @@
+// Reads of members and integers, and writes of maps: 16 bytes at a time where that is allowed.
+#pragma once
+
+#include <cstdint>
+
+#include "cuda/arguments.h"
+#include "cuda/real.cuh"
+
+namespace fastcal::cuda {
+
+template <int kBytes> struct Packet;
+template <> struct Packet<2> {
+  using Type = unsigned short;
+};
+template <> struct Packet<4> {
+  using Type = unsigned int;
+};
+template <> struct Packet<8> {
+  using Type = uint2;
+};
+template <> struct Packet<16> {
+  using Type = uint4;
+};
+
+// kCount neighbours in one access; the address is a multiple of their size.
+template <typename Element, int kCount>
+__device__ __forceinline__ void load_run(const Element *from, Real<Element> (&values)[kCount]) {
+  using Bits = typename Packet<kCount * static_cast<int>(sizeof(Element))>::Type;
+  union {
+    Bits bits;
+    Element elements[kCount];
+  } packet;
+  packet.bits = __ldcs(reinterpret_cast<const Bits *>(from));
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) {
+    values[i] = to_real(packet.elements[i]);
+  }
+}
+
+template <typename Element> __device__ __forceinline__ Real<Element> load_one(const Element *from) {
+  return to_real(*from);
+}
+
+__device__ __forceinline__ std::int64_t load_integer(const View &view, std::int64_t offset) {
+  switch (view.dtype) {
+  case Dtype::kInt8:
+    return static_cast<const std::int8_t *>(view.data)[offset];
+  case Dtype::kInt16:
+    return static_cast<const std::int16_t *>(view.data)[offset];
+  case Dtype::kInt32:
+    return static_cast<const std::int32_t *>(view.data)[offset];
+  case Dtype::kInt64:
+  case Dtype::kUInt64:
+    return static_cast<const std::int64_t *>(view.data)[offset];
+  case Dtype::kUInt16:
+    return static_cast<const std::uint16_t *>(view.data)[offset];
+  case Dtype::kUInt32:
+    return static_cast<const std::uint32_t *>(view.data)[offset];
+  default:
+    return static_cast<const std::uint8_t *>(view.data)[offset]; // uint8 and bool
+  }
+}
+
+// Labels go to any integer type; -1 sets every bit.
+__device__ __forceinline__ void store_label(const View &view, std::int64_t offset, int label) {
+  switch (size_of(view.dtype)) {
+  case 8:
+    static_cast<std::int64_t *>(view.data)[offset] = label;
+    return;
+  case 4:
+    static_cast<std::int32_t *>(view.data)[offset] = label;
+    return;
+  case 2:
+    static_cast<std::int16_t *>(view.data)[offset] = static_cast<std::int16_t>(label);
+    return;
+  default:
+    static_cast<std::int8_t *>(view.data)[offset] = static_cast<std::int8_t>(label);
+  }
+}
+
+template <typename Real>
+__device__ __forceinline__ void store_real(const View &view, std::int64_t offset, Real value) {
+  static_cast<Real *>(view.data)[offset] = value;
+}
+
+} // namespace fastcal::cuda
