@@ -28,7 +28,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         *("calibration_values", "calibration_state", "calibration_file", "calibration"),
         *("segments", "ensemble", "accumulator", "fastcal"),
     ),
-    ("data", "models", "losses"),
+    ("data", "models", "losses", "torchmetrics", "monai"),
     ("evaluate", "predict", "train", "recalibrate"),
     ("report", "study"),
     ("demo", "info", "cli", "__main__"),

@@ -1,0 +1,44 @@
+"""The counts of `CalibrationStatistics` as torchmetrics metrics.
+
+Real `torchmetrics.Metric` objects: ``update``, ``compute``, ``reset``, ``forward``, ``plot``,
+collections, clones, checkpoints, and processes whose states are summed. The state is a few hundred
+int64 words whatever the number of voxels, where torchmetrics keeps every confidence; sums of
+integers are the same for any chunking and any number of processes.
+
+Numbers are those of `CalibrationStatistics`, not torchmetrics' own where these differ: bins are
+(lo, hi] (``closed="left"`` for [lo, hi)) and 1.0 belongs to the last one, not to a bin of its own
+(torchmetrics#3510); logits are what ``from_logits`` says, never guessed; counts do not stop at 2^24
+voxels a bin.
+"""
+
+from __future__ import annotations
+
+from fastcal.torchmetrics.base import CalibrationMetric
+from fastcal.torchmetrics.brier_score import (
+    BinaryBrierScore,
+    BrierScore,
+    MulticlassBrierScore,
+    MultilabelBrierScore,
+)
+from fastcal.torchmetrics.calibration_error import (
+    BinaryCalibrationError,
+    CalibrationError,
+    ClasswiseCalibrationError,
+    MulticlassCalibrationError,
+    MultilabelCalibrationError,
+)
+from fastcal.torchmetrics.predictive_entropy import PredictiveEntropy
+
+__all__ = [
+    "BinaryBrierScore",
+    "BinaryCalibrationError",
+    "BrierScore",
+    "CalibrationError",
+    "CalibrationMetric",
+    "ClasswiseCalibrationError",
+    "MulticlassBrierScore",
+    "MulticlassCalibrationError",
+    "MultilabelBrierScore",
+    "MultilabelCalibrationError",
+    "PredictiveEntropy",
+]

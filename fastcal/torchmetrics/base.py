@@ -1,0 +1,147 @@
+"""Metrics whose state is a vector of integers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from fastcal.arguments import flag, whole_number
+from fastcal.calibration import CalibrationStatistics
+from fastcal.ensemble import ensemble_statistics
+
+try:
+    from torchmetrics import Metric
+except ImportError as error:
+    raise ImportError(
+        "fastcal.torchmetrics needs torchmetrics: pip install 'fastcal[torchmetrics]'"
+    ) from error
+
+Task = Literal["binary", "multiclass", "multilabel"]
+
+
+class IntegerMetric(Metric):
+    """A metric whose state is the int64 vector ``counts``, summed over processes."""
+
+    is_differentiable = False
+    full_state_update = False
+    plot_lower_bound = 0.0
+
+    counts: Tensor
+
+    def _add_counts(self, words: int) -> None:
+        self.add_state("counts", torch.zeros(words, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def plot(self, val: Tensor | Sequence[Tensor] | None = None, ax: Any | None = None) -> Any:
+        """Plot one value (``compute()`` when None) or several; returns the figure and its axes."""
+        return self._plot(val, ax)
+
+    def _value(self, number: Any) -> Tensor:
+        return torch.as_tensor(number, dtype=self.dtype, device=self.device)
+
+    def _apply(
+        self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = ""
+    ) -> nn.Module:
+        # Counts go where the metric goes, but stay integers: ``set_dtype`` is for the results.
+        module = super()._apply(fn, exclude_state=("counts", *exclude_state))
+        device = fn(torch.zeros(1, device=self.counts.device)).device
+        self.counts = self.counts.to(device)
+        self._defaults["counts"] = torch.zeros_like(self.counts)
+        return module
+
+
+class CalibrationMetric(IntegerMetric):
+    """A metric read from `CalibrationStatistics`."""
+
+    higher_is_better = False
+
+    def __init__(
+        self,
+        empty: CalibrationStatistics,
+        ignore_index: int | None,
+        validate_args: bool,
+        from_logits: bool,
+        kwargs: dict[str, Any],
+    ) -> None:
+        super().__init__(**kwargs)
+        self._empty = empty
+        self.ignore_index = (
+            None if ignore_index is None else whole_number(ignore_index, "ignore_index")
+        )
+        self.validate_args = flag(validate_args, "validate_args")
+        self.from_logits = flag(from_logits, "from_logits")
+        self._add_counts(len(empty.state_dict()["total"]))
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Count one batch.
+
+        Raises:
+            TypeError, ValueError: Shapes or types that do not fit; targets outside [0, C); with
+                ``validate_args``, voxels without valid probabilities.
+        """
+        empty = self._empty
+        if empty.num_classes == 1:
+            preds, target = preds.unsqueeze(-1), target.unsqueeze(-1)
+        axis = -1 if empty.num_classes == 1 else 1
+        if preds.dim() <= max(axis, 0) or preds.shape[axis] != empty.num_classes:
+            raise ValueError(
+                f"preds must have {empty.num_classes} classes along axis {axis}, "
+                f"got shape {tuple(preds.shape)}"
+            )
+        counted = ensemble_statistics(
+            [preds],
+            target,
+            maps=(),
+            class_dim=axis,
+            from_logits=self.from_logits,
+            multilabel=empty.multilabel,
+            calibration=empty.mode,
+            n_bins=empty.n_bins,
+            closed=empty.closed,
+            ignore_index=self.ignore_index,
+            nan_policy="raise" if self.validate_args else "omit",
+        ).calibration
+        assert counted is not None
+        self.counts += counted.state_dict()["total"].to(self.counts.device)
+
+    def statistics(self) -> CalibrationStatistics:
+        """Everything counted, over all processes as `compute` has it: every other metric, and
+        reliability diagrams, can be read from it."""
+        with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync):
+            return self._statistics()
+
+    def _statistics(self) -> CalibrationStatistics:
+        summed, carried = self._fresh(), self._fresh()
+        summed.load_state_dict({**summed.state_dict(), "total": self.counts.cpu()})
+        carried.merge(summed)  # merging brings the sums' fractions back below 1
+        return carried
+
+    def _fresh(self) -> CalibrationStatistics:
+        empty = self._empty
+        return CalibrationStatistics(
+            empty.num_classes,
+            empty.n_bins,
+            empty.closed,
+            empty.mode,
+            multilabel=empty.multilabel,
+            eps=empty.eps,
+        )
+
+
+def checked_task(task: str) -> str:
+    if task not in ("binary", "multiclass", "multilabel"):
+        raise ValueError(f"task must be 'binary', 'multiclass' or 'multilabel', got {task!r}")
+    return task
+
+
+def needed(number: int | None, name: str) -> int:
+    if number is None:
+        raise ValueError(f"{name} is needed for this task")
+    return number
+
+
+def check_several(number: int, name: str) -> None:
+    if whole_number(number, name) < 2:
+        raise ValueError(f"{name} must be 2 or more, got {number}; one class is the binary task")

@@ -1,0 +1,280 @@
+"""Calibration errors, by task."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from torch import Tensor
+from torchmetrics import Metric
+
+from fastcal import bins
+from fastcal.calibration import CalibrationStatistics, Mode
+from fastcal.torchmetrics.base import CalibrationMetric, Task, check_several, checked_task, needed
+
+Norm = Literal["l1", "l2", "max"]
+Average = Literal["macro", "none"]
+
+
+class _CalibrationError(CalibrationMetric):
+    plot_upper_bound = 1.0
+
+    def __init__(
+        self,
+        num_classes: int,
+        mode: Mode,
+        multilabel: bool,
+        n_bins: int,
+        norm: Norm,
+        closed: bins.Closed,
+        ignore_index: int | None,
+        validate_args: bool,
+        from_logits: bool,
+        kwargs: dict[str, Any],
+    ) -> None:
+        if norm not in ("l1", "l2", "max"):
+            raise ValueError(f"norm must be one of 'l1', 'l2', 'max', got {norm!r}")
+        empty = CalibrationStatistics(num_classes, n_bins, closed, mode, multilabel=multilabel)
+        super().__init__(empty, ignore_index, validate_args, from_logits, kwargs)
+        self.norm: Norm = norm
+
+    @property
+    def n_bins(self) -> int:
+        return self._empty.n_bins
+
+
+class BinaryCalibrationError(_CalibrationError):
+    """Calibration error of the positive class's probability.
+
+    Args:
+        n_bins: Bins of equal width over [0, 1].
+        norm: ``"l1"`` (ECE), ``"l2"`` (RMSCE) or ``"max"`` (MCE).
+        ignore_index: Target value that is left out.
+        validate_args: False leaves voxels without valid probabilities (NaN) out instead of raising.
+        from_logits: ``preds`` are logits; False: probabilities. Never guessed.
+        closed: ``"right"``: bins (lo, hi]; ``"left"``: [lo, hi). The end bins hold 0 and 1.
+        kwargs: Of `torchmetrics.Metric`.
+
+    ``update(preds [N, ...] floating point, target [N, ...] of 0 and 1)``; ``compute()`` is a
+    scalar of the metric's ``dtype`` (float32; ``set_dtype`` for more), NaN where nothing was
+    counted.
+
+    Raises:
+        TypeError, ValueError: An argument is not one of these.
+
+    Example:
+        >>> from torch import tensor
+        >>> metric = BinaryCalibrationError(n_bins=2)
+        >>> metric(tensor([0.25, 0.25, 0.55, 0.75, 0.75]), tensor([0, 0, 1, 1, 1]))
+        tensor(0.2900)
+    """
+
+    def __init__(
+        self,
+        n_bins: int = 15,
+        norm: Norm = "l1",
+        ignore_index: int | None = None,
+        validate_args: bool = True,
+        *,
+        from_logits: bool = False,
+        closed: bins.Closed = "right",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            *(1, "classwise", True, n_bins, norm, closed),
+            *(ignore_index, validate_args, from_logits, kwargs),
+        )
+
+    def compute(self) -> Tensor:
+        return self._value(self._statistics().ece(self.norm))
+
+
+class MulticlassCalibrationError(_CalibrationError):
+    """Top-label calibration error: the confidence of the label against its correctness.
+
+    Args:
+        num_classes: C.
+        n_bins: See `BinaryCalibrationError`, as for the other arguments.
+
+    ``update(preds [N, C, ...], target [N, ...] in [0, C))``; ``compute()`` is a scalar.
+
+    Example:
+        >>> from torch import tensor
+        >>> preds = tensor(
+        ...     [[0.25, 0.20, 0.55], [0.55, 0.05, 0.40], [0.10, 0.30, 0.60], [0.90, 0.05, 0.05]]
+        ... )
+        >>> metric = MulticlassCalibrationError(num_classes=3, n_bins=3)
+        >>> metric(preds, tensor([0, 1, 2, 0]))
+        tensor(0.2000)
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        n_bins: int = 15,
+        norm: Norm = "l1",
+        ignore_index: int | None = None,
+        validate_args: bool = True,
+        *,
+        from_logits: bool = False,
+        closed: bins.Closed = "right",
+        **kwargs: Any,
+    ) -> None:
+        check_several(num_classes, "num_classes")
+        super().__init__(
+            *(num_classes, "top-label", False, n_bins, norm, closed),
+            *(ignore_index, validate_args, from_logits, kwargs),
+        )
+
+    def compute(self) -> Tensor:
+        return self._value(self._statistics().ece(self.norm))
+
+
+class _EveryClassError(_CalibrationError):
+    """Calibration error of each class's probability, averaged or not."""
+
+    plot_legend_name = "Class"
+
+    def __init__(
+        self,
+        num_classes: int,
+        multilabel: bool,
+        n_bins: int,
+        norm: Norm,
+        average: Average,
+        ignore_index: int | None,
+        validate_args: bool,
+        from_logits: bool,
+        closed: bins.Closed,
+        kwargs: dict[str, Any],
+    ) -> None:
+        if average not in ("macro", "none"):
+            raise ValueError(f"average must be 'macro' or 'none', got {average!r}")
+        super().__init__(
+            *(num_classes, "classwise", multilabel, n_bins, norm, closed),
+            *(ignore_index, validate_args, from_logits, kwargs),
+        )
+        self.average = average
+
+    def compute(self) -> Tensor:
+        errors = self._statistics().classwise_ece(self.norm)
+        return self._value(errors.mean() if self.average == "macro" else errors)
+
+
+class ClasswiseCalibrationError(_EveryClassError):
+    """Calibration error of every class's probability against its presence, one-vs-rest.
+
+    Args:
+        num_classes: C.
+        n_bins: See `BinaryCalibrationError`, as for the arguments not listed here.
+        average: ``"macro"``, the mean over classes (the static calibration error of Nixon et al.,
+            CVPRW 2019), or ``"none"``, one a class.
+
+    ``update(preds [N, C, ...], target [N, ...] in [0, C))``; ``compute()`` is a scalar, or
+    ``[C]``.
+
+    Example:
+        >>> from torch import tensor
+        >>> metric = ClasswiseCalibrationError(num_classes=2, average="none")
+        >>> metric(tensor([[0.75, 0.25], [0.5, 0.5]]), tensor([0, 0]))
+        tensor([0.3750, 0.3750])
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        n_bins: int = 15,
+        norm: Norm = "l1",
+        average: Average = "macro",
+        ignore_index: int | None = None,
+        validate_args: bool = True,
+        *,
+        from_logits: bool = False,
+        closed: bins.Closed = "right",
+        **kwargs: Any,
+    ) -> None:
+        check_several(num_classes, "num_classes")
+        super().__init__(
+            *(num_classes, False, n_bins, norm, average),
+            *(ignore_index, validate_args, from_logits, closed, kwargs),
+        )
+
+
+class MultilabelCalibrationError(_EveryClassError):
+    """Calibration error of every label's probability against its presence.
+
+    Args:
+        num_labels: Labels, each a Bernoulli of its own.
+        n_bins: See `BinaryCalibrationError`, as for the arguments not listed here.
+        average: ``"macro"``, the mean over labels, or ``"none"``, one a label.
+        ignore_index: A voxel with this target in any of its labels is left out.
+
+    ``update(preds [N, L, ...], target [N, L, ...] of 0 and 1)``; ``compute()`` is a scalar, or
+    ``[L]``.
+
+    Example:
+        >>> from torch import tensor
+        >>> metric = MultilabelCalibrationError(num_labels=2, average="none")
+        >>> metric(tensor([[0.75, 0.25], [0.5, 0.5]]), tensor([[1, 1], [1, 0]]))
+        tensor([0.3750, 0.6250])
+    """
+
+    def __init__(
+        self,
+        num_labels: int,
+        n_bins: int = 15,
+        norm: Norm = "l1",
+        average: Average = "macro",
+        ignore_index: int | None = None,
+        validate_args: bool = True,
+        *,
+        from_logits: bool = False,
+        closed: bins.Closed = "right",
+        **kwargs: Any,
+    ) -> None:
+        check_several(num_labels, "num_labels")
+        super().__init__(
+            *(num_labels, True, n_bins, norm, average),
+            *(ignore_index, validate_args, from_logits, closed, kwargs),
+        )
+
+
+class CalibrationError(Metric):
+    """`BinaryCalibrationError`, `MulticlassCalibrationError` or `MultilabelCalibrationError`.
+
+    Args:
+        task: ``"binary"``, ``"multiclass"`` or ``"multilabel"``.
+        n_bins: See `BinaryCalibrationError`, as for ``norm``, ``ignore_index`` and
+            ``validate_args``.
+        num_classes: For ``"multiclass"``.
+        num_labels: For ``"multilabel"``.
+        kwargs: Other arguments of the metric of that task.
+
+    Raises:
+        ValueError: The task is another, or lacks its number of classes.
+    """
+
+    def __new__(  # type: ignore[misc]
+        cls,
+        task: Task,
+        n_bins: int = 15,
+        norm: Norm = "l1",
+        num_classes: int | None = None,
+        num_labels: int | None = None,
+        ignore_index: int | None = None,
+        validate_args: bool = True,
+        **kwargs: Any,
+    ) -> Metric:
+        shared: dict[str, Any] = {
+            **kwargs,
+            "n_bins": n_bins,
+            "norm": norm,
+            "ignore_index": ignore_index,
+            "validate_args": validate_args,
+        }
+        match checked_task(task):
+            case "binary":
+                return BinaryCalibrationError(**shared)
+            case "multiclass":
+                return MulticlassCalibrationError(needed(num_classes, "num_classes"), **shared)
+            case _:
+                return MultilabelCalibrationError(needed(num_labels, "num_labels"), **shared)
