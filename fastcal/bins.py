@@ -55,3 +55,59 @@ def check_bins(n_bins: int, closed: str) -> int:
     if closed not in CLOSED:
         raise ValueError(f"closed must be one of {CLOSED}, got {closed!r}")
     return n_bins
+
+
+EdgeRule = Literal["linspace", "linspace64", "torch", "torch32", "torch32-eps", "floor"]
+"""How a library finds the interior edges; see `library_thresholds`."""
+
+
+@lru_cache(maxsize=64)
+def library_thresholds(
+    rule: EdgeRule, n_bins: int, dtype: torch.dtype, closed: Closed
+) -> tuple[float, ...]:
+    """The interior edges of another library for data of ``dtype``, numbers of that type.
+
+    Args:
+        rule: ``"linspace"``: `numpy.linspace` rounded to the type. ``"linspace64"``: the same,
+            data compared with it in float64. ``"torch"``: `torch.linspace` in the type.
+            ``"torch32"``: `torch.linspace` in float32. ``"torch32-eps"``: that, up to 1 + 2^-23.
+            ``"floor"``: the bin is ``floor(p * n_bins)``, the product in float64.
+        n_bins: Bins over [0, 1].
+        dtype: float32 or float64.
+        closed: Which side of a bin belongs to it.
+
+    Example:
+        >>> library_thresholds("floor", 4, torch.float32, "left")
+        (0.25, 0.5, 0.75)
+    """
+    real = np.float32 if dtype == torch.float32 else np.float64
+    inner: NDArray[np.floating]
+    if rule == "linspace":
+        inner = edges(n_bins)[1:-1].astype(real)
+    elif rule == "linspace64":
+        exact = edges(n_bins)[1:-1]
+        inner = exact.astype(real)
+        # p > edge in float64 is p > (the largest number of the type that is not above the edge).
+        if closed == "right":
+            inner = np.where(inner > exact, np.nextafter(inner, real(0)), inner)
+        else:
+            inner = np.where(inner < exact, np.nextafter(inner, real(1)), inner)
+    elif rule == "floor":
+        inner = _floor_thresholds(n_bins, real)
+    else:
+        end = 1 + torch.finfo(torch.float32).eps if rule == "torch32-eps" else 1.0
+        single = torch.float32 if rule != "torch" else dtype
+        inner = torch.linspace(0.0, end, n_bins + 1, dtype=single).numpy()[1:-1]
+    return tuple(float(edge) for edge in inner)
+
+
+def _floor_thresholds(n_bins: int, real: type[np.floating]) -> NDArray[np.floating]:
+    """The smallest p with ``floor(p * n_bins) >= k``, for k from 1 to ``n_bins - 1``."""
+    k = np.arange(1, n_bins)
+    found = (k / n_bins).astype(real)
+    for _ in range(4):  # k / n_bins is at most a few numbers off
+        below = np.nextafter(found, real(0))
+        found = np.where(np.floor(below.astype(np.float64) * n_bins) >= k, below, found)
+        short = np.floor(found.astype(np.float64) * n_bins) < k
+        found = np.where(short, np.nextafter(found, real(1)), found)
+    return found

@@ -1,13 +1,21 @@
 """Exact calibration statistics: integers that add up, and the metrics read from them."""
 
-from fastcal.calibration.metrics import Kind, Mode, Reduction, Reliability
+from fastcal.calibration.conventions import ConventionName
+from fastcal.calibration.measures import Kind, Measure, MeasureName, Mode, Norm, Reduction
+from fastcal.calibration.metrics import Reliability
 from fastcal.calibration.statistics import NOTHING_COUNTED, CalibrationStatistics, OpenCount
+from fastcal.calibration.values import BrierParts
 
 __all__ = [
     "NOTHING_COUNTED",
+    "BrierParts",
     "CalibrationStatistics",
+    "ConventionName",
     "Kind",
+    "Measure",
+    "MeasureName",
     "Mode",
+    "Norm",
     "OpenCount",
     "Reduction",
     "Reliability",

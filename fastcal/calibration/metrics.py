@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from fastcal import bins
 from fastcal.arguments import whole_number
-from fastcal.calibration import values
+from fastcal.calibration import conventions, values
+from fastcal.calibration.conventions import ConventionName
+from fastcal.calibration.measures import Kind, Measure, MeasureName, Mode, Norm, Reduction
 from fastcal.calibration.state import CalibrationState
-from fastcal.calibration.values import NORMS, Floats, Integers, Norm
+from fastcal.calibration.values import BrierParts, Floats, Integers
 from fastcal.problem import StatisticsLayout
-
-Mode = Literal["both", "top-label", "classwise"]
-Reduction = Literal["pooled", "case"]
-Kind = Literal["top-label", "positive"]
 
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """One reliability diagram; arrays over the bins, NaN for the means of an empty bin."""
+    """One reliability diagram; arrays over the bins, NaN for the means of an empty bin.
+
+    With ``convention="torchmetrics"`` there is one bin more, [1, 1], for probabilities of 1.
+    """
 
     edges: Floats
     """``[n_bins + 1]``"""
@@ -40,6 +40,7 @@ class CalibrationMetrics:
     mode: Mode
     multilabel: bool
     eps: float | None
+    convention: ConventionName
     _state: CalibrationState
 
     @property
@@ -56,6 +57,11 @@ class CalibrationMetrics:
     def n_clipped(self) -> int:
         """Probabilities of the target that were below ``eps`` and clipped in the NLL."""
         return self._count(StatisticsLayout.N_CLIPPED)
+
+    @property
+    def percent(self) -> bool:
+        """Whether calibration errors are in %, as in the paper's convention, not fractions."""
+        return conventions.find(self.convention).percent
 
     @property
     def case_ids(self) -> tuple[str, ...]:
@@ -81,7 +87,13 @@ class CalibrationMetrics:
         return int(self._state.total[word])
 
     def ece(
-        self, norm: Norm = "l1", reduction: Reduction = "pooled", *, kind: Kind | None = None
+        self,
+        norm: Norm = "l1",
+        reduction: Reduction = "pooled",
+        *,
+        kind: Kind | None = None,
+        debias: bool = False,
+        min_count: int = 0,
     ) -> float:
         """Expected calibration error over the bins.
 
@@ -93,56 +105,127 @@ class CalibrationMetrics:
             norm: ``"l1"``, ``"l2"`` or ``"max"``.
             reduction: ``"pooled"`` over all voxels, or ``"case"``, the mean over cases.
             kind: ``"top-label"``, confidence against correctness, the default for more than one
-                class; ``"positive"``, the probability of the positive class against the target,
-                the default for binary data and defined for them alone.
+                class; ``"positive"``, the probability of the positive class (the second of two)
+                against the target, the default for binary data and defined for at most two
+                classes. A convention may have another default.
+            debias: With ``norm="l2"``, subtract the variance of each bin's accuracy, which few
+                samples a bin inflate the error by: ``acc (1 - acc) / (D - 1)`` a bin, the sum not
+                below 0 (Kumar et al., NeurIPS 2019). It treats voxels as independent.
+            min_count: Bins with this many samples or fewer add nothing (the paper's code has the
+                option); they stay in N.
+
+        Returns:
+            A fraction; % where `percent` is True.
 
         Raises:
             ValueError: The bins needed were not kept, or no case ids were given.
         """
-        _check_norm(norm)
-        if kind is None:
-            kind = "positive" if self.num_classes == 1 and self.mode != "top-label" else "top-label"
-        rows = self._rows(reduction)
-        error = values.calibration_error(self._bins(rows, kind), norm)
-        return float(_reduced(error, reduction))
+        return self._scalar(Measure("ece", norm, debias, min_count, kind), reduction)
 
-    def classwise_ece(self, norm: Norm = "l1", reduction: Reduction = "pooled") -> Floats:
+    def ace(self, reduction: Reduction = "pooled", *, kind: Kind | None = None) -> float:
+        """Average calibration error: the mean gap of the bins that are not empty.
+
+        Every bin weighs the same, whatever it holds (Neumann et al., NeurIPS workshop 2018;
+        MONAI's ``"average"``). This is not the adaptive error of Nixon et al., whose bins hold
+        equal numbers of samples. See `ece` for the arguments.
+        """
+        return self._scalar(Measure("ace", kind=kind), reduction)
+
+    def classwise_ece(
+        self,
+        norm: Norm = "l1",
+        reduction: Reduction = "pooled",
+        *,
+        debias: bool = False,
+        min_count: int = 0,
+    ) -> Floats:
         """Calibration error of each class's probability against its presence, ``[C]``.
 
         One-vs-rest; the static calibration error (Nixon et al., CVPRW 2019) is its mean. See
-        `ece` for the norms and for what is raised.
+        `ece` for the arguments and for what is raised.
         """
-        _check_norm(norm)
-        rows = self._rows(reduction)
-        self._need("classwise", "top-label")
-        histograms = values.classwise_bins(rows, self._state.layout)
-        return _reduced(values.calibration_error(histograms, norm), reduction)
+        return self._vector(Measure("classwise_ece", norm, debias, min_count), reduction)
+
+    def classwise_ace(self, reduction: Reduction = "pooled") -> Floats:
+        """Average calibration error of each class, ``[C]``: `ace` of its probability against its
+        presence. Barfoot et al. (MICCAI 2024) average it over classes and images (mL1-ACE)."""
+        return self._vector(Measure("classwise_ace"), reduction)
 
     def brier(self, reduction: Reduction = "pooled") -> float:
         """Brier score: squared error summed over classes, mean over voxels; in [0, 2] for
         normalised probabilities, in [0, C] otherwise."""
-        rows = self._rows(reduction)
-        return float(_reduced(values.brier(rows, self._state.layout), reduction))
+        return self._scalar(Measure("brier"), reduction)
+
+    def brier_decomposition(self) -> BrierParts:
+        """The pooled Brier score as reliability, resolution and uncertainty over the bins.
+
+        ``brier = reliability - resolution + uncertainty + within_bins`` (Murphy, 1973; the last
+        term Stephenson et al., Weather and Forecasting 2008), each summed over the classes'
+        one-vs-rest histograms. The first three are exact, and so is the last as what is left of
+        the score; its two halves, the variance of the probabilities inside bins and their
+        covariance with the target, would need sums of p^2 and p y a bin, which are not kept. For
+        the parts of one case take ``case(case_id).brier_decomposition()``.
+
+        Raises:
+            ValueError: Classwise bins were not kept.
+
+        Example:
+            >>> import torch
+            >>> from fastcal import CalibrationStatistics
+            >>> statistics = CalibrationStatistics(num_classes=1, n_bins=2)
+            >>> probs = torch.tensor([[0.25, 0.25, 0.75, 0.75]])
+            >>> statistics.update(probs, torch.tensor([[0, 1, 1, 1]]))
+            >>> statistics.brier_decomposition()  # doctest: +NORMALIZE_WHITESPACE
+            BrierParts(brier=0.1875, reliability=0.0625, resolution=0.0625, uncertainty=0.1875,
+                       within_bins=0.0)
+        """
+        self._need("classwise", "top-label")
+        return values.brier_parts(self._state.total, self._state.layout)
 
     def nll(self, reduction: Reduction = "pooled") -> float:
         """Negative log-likelihood in nats, ``-ln max(p_target, eps)``, mean over voxels."""
-        rows = self._rows(reduction)
-        return float(_reduced(values.nll(rows, self._state.layout), reduction))
+        return self._scalar(Measure("nll"), reduction)
 
     def accuracy(self, reduction: Reduction = "pooled") -> float:
         """Share of voxels (of voxels and classes when multilabel) labelled as the target."""
-        decisions = self.num_classes if self.multilabel else 1
-        rows = self._rows(reduction)
-        share = values.accuracy(rows, self._state.layout, decisions)
-        return float(_reduced(share, reduction))
+        return self._scalar(Measure("accuracy"), reduction)
 
     def dice(self, reduction: Reduction = "pooled") -> Floats:
         """Dice coefficient of each class, ``[C]``; NaN where neither target nor prediction has it.
 
         With ``reduction="case"`` such cases are left out of the class's mean.
         """
-        rows = self._rows(reduction)
-        return _reduced(values.dice(rows, self._state.layout), reduction)
+        return self._vector(Measure("dice"), reduction)
+
+    def volume_bias(self, reduction: Reduction = "pooled") -> Floats:
+        """Soft volume less reference volume of each class, ``sum p - sum y`` in voxels, ``[C]``.
+
+        A network can be well calibrated voxel by voxel in the mean and still over- or
+        underestimate every structure (Popordanoska et al., ISBI 2021; Rousseau et al., 2021). It
+        is signed: with ``reduction="case"`` cases of opposite bias cancel.
+
+        Raises:
+            ValueError: Classwise bins were not kept, or no case ids were given.
+        """
+        return self._vector(Measure("volume_bias"), reduction)
+
+    def per_case(self, measure: Measure | MeasureName = "ece") -> dict[str, float]:
+        """A measure of each case, by case id in the order of first appearance.
+
+        Raises:
+            ValueError: No case ids were given, or the bins needed were not kept.
+
+        Example:
+            >>> import torch
+            >>> from fastcal import CalibrationStatistics
+            >>> statistics = CalibrationStatistics(num_classes=2)
+            >>> probs = torch.tensor([[[0.75], [0.25]], [[0.5], [0.5]]])
+            >>> statistics.update(probs, torch.tensor([[0], [0]]), case_id=["a", "b"])
+            >>> statistics.per_case("ece")
+            {'a': 0.25, 'b': 0.5}
+        """
+        found = self.measured(self._rows("case"), as_measure(measure))
+        return dict(zip(self.case_ids, found.tolist(), strict=True))
 
     def reliability(self, class_index: int | None = None) -> Reliability:
         """The reliability diagram, pooled: top-label (positive class for binary data), or of one
@@ -153,23 +236,73 @@ class CalibrationMetrics:
         """
         total = self._state.total
         if class_index is None:
-            positive = self.num_classes == 1 and self.mode != "top-label"
-            found = self._bins(total, "positive" if positive else "top-label")
+            found = self._histogram(total, None)
         else:
             class_index = whole_number(class_index, "class_index")
-            if not 0 <= class_index < self.num_classes:
-                raise ValueError(
-                    f"class_index must be in [0, {self.num_classes}), got {class_index}"
-                )
+            self._check_class(class_index)
             self._need("classwise", "top-label")
             found = values.classwise_bins(total, self._state.layout)[class_index]
-        count, hits, whole, fraction = found.T
+        count, hits, whole, fraction = self._binned(found).T
         return Reliability(
-            edges=bins.edges(self.n_bins),
+            edges=conventions.find(self.convention).bin_edges(self.n_bins),
             count=count.copy(),
             mean_confidence=values.mean_of_sum(whole, fraction, count),
             accuracy=values.ratio(hits, count),
         )
+
+    def measured(self, rows: Integers, measure: Measure) -> Floats:
+        """One number a row of the state, ``[...]`` of rows ``[..., W]``."""
+        found = self._of_rows(rows, measure)
+        if not measure.of_classes:
+            return found
+        if measure.class_index is None:
+            return values.mean_over_classes(found)
+        self._check_class(measure.class_index)
+        return found[..., measure.class_index]
+
+    def words_of(self, measure: Measure) -> slice:
+        """Which words of a row, beside those before the bins, a measure reads."""
+        layout = self._state.layout
+        if measure.name.startswith("classwise") or measure.name == "volume_bias":
+            return layout.classwise
+        if measure.name in ("ece", "ace"):
+            positive = self._kind(measure.kind) == "positive"
+            return layout.classwise if positive else layout.top_label
+        return slice(0, 0)
+
+    def _of_rows(self, rows: Integers, measure: Measure) -> Floats:
+        """``[...]``, or ``[..., C]`` for the measures of classes."""
+        layout, name = self._state.layout, measure.name
+        if name == "brier":
+            return values.brier(rows, layout)
+        if name == "nll":
+            return values.nll(rows, layout)
+        if name == "accuracy":
+            return values.accuracy(rows, layout, self.num_classes if self.multilabel else 1)
+        if name == "dice":
+            return values.dice(rows, layout)
+        if name in ("ece", "ace"):
+            histograms = self._histogram(rows, measure.kind)
+        else:
+            self._need("classwise", "top-label")
+            if name == "volume_bias":
+                return values.volume_bias(rows, layout)
+            histograms = values.classwise_bins(rows, layout)
+        return values.calibration_error(
+            self._binned(histograms),
+            "mean" if name.endswith("ace") else measure.norm,
+            total=histograms[..., 0].sum(-1),
+            debias=measure.debias,
+            min_count=measure.min_count,
+            scale=100 if self.percent else 1,
+        )
+
+    def _scalar(self, measure: Measure, reduction: str) -> float:
+        return float(self._vector(measure, reduction))
+
+    def _vector(self, measure: Measure, reduction: str) -> Floats:
+        found = self._of_rows(self._rows(reduction), measure)
+        return values.mean_over_cases(found) if reduction == "case" else found
 
     def _rows(self, reduction: str) -> Integers:
         """``[W]`` pooled, ``[n_cases, W]`` by case."""
@@ -188,26 +321,37 @@ class CalibrationMetrics:
             )
         return rows
 
-    def _bins(self, rows: Integers, kind: str) -> Integers:
-        if kind == "positive":
-            if self.num_classes != 1:
-                raise ValueError(f"kind='positive' is for 1 class, got {self.num_classes}")
+    def _kind(self, kind: Kind | None) -> Kind:
+        if kind is not None:
+            return kind
+        positive = conventions.find(self.convention).positive
+        if self.num_classes in positive and self.mode != "top-label":
+            return "positive"
+        return "top-label"
+
+    def _histogram(self, rows: Integers, kind: Kind | None) -> Integers:
+        """``[..., n_cells, 4]``"""
+        if self._kind(kind) == "positive":
+            if self.num_classes > 2:
+                raise ValueError(f"kind='positive' is for 1 or 2 classes, got {self.num_classes}")
             self._need("classwise", "top-label")
-            return values.classwise_bins(rows, self._state.layout)[..., 0, :, :]
-        if kind != "top-label":
-            raise ValueError(f"kind must be 'top-label' or 'positive', got {kind!r}")
+            return values.classwise_bins(rows, self._state.layout)[..., -1, :, :]
         self._need("top-label", "classwise")
         return values.top_label_bins(rows, self._state.layout)
+
+    def _binned(self, histograms: Integers) -> Integers:
+        """``[..., n_cells, 4]`` without the cell of the samples that are in no bin."""
+        return histograms[..., int(conventions.find(self.convention).zeros_dropped) :, :]
+
+    def _check_class(self, class_index: int) -> None:
+        if not 0 <= class_index < self.num_classes:
+            raise ValueError(f"class_index must be in [0, {self.num_classes}), got {class_index}")
 
     def _need(self, what: str, missing_in: str) -> None:
         if self.mode == missing_in:
             raise ValueError(f"{what} bins were not kept: mode is {self.mode!r}")
 
 
-def _check_norm(norm: str) -> None:
-    if norm not in NORMS:
-        raise ValueError(f"norm must be one of {NORMS}, got {norm!r}")
-
-
-def _reduced(found: Floats, reduction: str) -> Floats:
-    return values.mean_over_cases(found) if reduction == "case" else found
+def as_measure(measure: Measure | MeasureName) -> Measure:
+    """``measure``, made of its name where that is what was given."""
+    return measure if isinstance(measure, Measure) else Measure(measure)

@@ -180,12 +180,10 @@ class CalibrationState:
 def _invalid_message(n_invalid: int, n_outside: int, source: str) -> str:
     message = f"{source} gives no valid probabilities at {_voxels(n_invalid)}"
     if n_outside:
-        remedy = (
-            "update() takes probabilities, not logits"
-            if source == "probs"
-            else "for logits pass from_logits=True"
+        message += (
+            f"; probabilities lie outside [0, 1] at {_voxels(n_outside)}: "
+            "for logits pass from_logits=True"
         )
-        message += f"; probabilities lie outside [0, 1] at {_voxels(n_outside)}: {remedy}"
     if n_invalid > n_outside:
         message += f"; NaN, +inf or -inf in all classes at {_voxels(n_invalid - n_outside)}"
     return message + " (nan_policy='omit' leaves such voxels out)"

@@ -14,16 +14,15 @@ from torch import Tensor
 from fastcal import bins, ops
 from fastcal.arguments import flag, real_number, whole_number
 from fastcal.arrays import Array, real_dtype, to_tensor
-from fastcal.calibration import file
-from fastcal.calibration.metrics import CalibrationMetrics, Mode
+from fastcal.calibration import conventions, file
+from fastcal.calibration.conventions import ConventionName
+from fastcal.calibration.measures import Mode
+from fastcal.calibration.metrics import CalibrationMetrics
 from fastcal.calibration.state import CalibrationState
 from fastcal.errors import DataError
 from fastcal.members import check_member
 from fastcal.problem import CALIBRATIONS, StatisticsLayout
 from fastcal.targets import CaseId, Targets, check_nan_policy, read_targets
-
-_SMALLEST = {torch.float32: 2.0**-126, torch.float64: 2.0**-1022}
-
 
 NOTHING_COUNTED = (None, None, None, None, False, "both", 0.0, None)
 """What an op takes in place of `OpenCount.arguments` where there is no target."""
@@ -66,7 +65,7 @@ class CalibrationStatistics(CalibrationMetrics):
             a target of 0 and 1.
         n_bins: Bins of equal width over [0, 1].
         closed: ``"right"``: bins (lo, hi], the first closed at 0. ``"left"``: [lo, hi), the last
-            closed at 1.
+            closed at 1. None is ``"right"``, or what the convention has.
         mode: Which bins are kept: ``"top-label"`` (confidence against correctness), ``"classwise"``
             (each class's probability against its presence), or ``"both"``.
         multilabel: Every class is a Bernoulli of its own: targets have the shape of the
@@ -74,9 +73,12 @@ class CalibrationStatistics(CalibrationMetrics):
             score and NLL are summed over classes.
         eps: Lower clip of the probability inside the NLL, never below the smallest normal number
             of the accumulation type, which is the default.
+        convention: Whose edges, zeros and ones, units and eps are used: ``"default"``, or a
+            library's (see `preset`, which also has its number of bins).
 
     Raises:
-        TypeError, ValueError: An argument is not one of these.
+        TypeError, ValueError: An argument is not one of these, or ``closed`` is not what the
+            convention has.
 
     Example:
         >>> import torch
@@ -93,16 +95,23 @@ class CalibrationStatistics(CalibrationMetrics):
         self,
         num_classes: int,
         n_bins: int = 15,
-        closed: bins.Closed = "right",
+        closed: bins.Closed | None = None,
         mode: Mode = "both",
         *,
         multilabel: bool = False,
         eps: float | None = None,
+        convention: ConventionName = "default",
     ) -> None:
         num_classes = whole_number(num_classes, "num_classes")
         if num_classes < 1:
             raise ValueError(f"num_classes must be positive, got {num_classes}")
+        found = conventions.find(convention)
+        closed = (found.closed or "right") if closed is None else closed
         n_bins = bins.check_bins(n_bins, closed)
+        if found.closed not in (None, closed):
+            raise ValueError(
+                f"closed must be {found.closed!r} for convention={convention!r}, got {closed!r}"
+            )
         if mode not in CALIBRATIONS:
             raise ValueError(f"mode must be one of {CALIBRATIONS}, got {mode!r}")
         eps = None if eps is None else real_number(eps, "eps")
@@ -114,8 +123,69 @@ class CalibrationStatistics(CalibrationMetrics):
         self.mode = mode
         self.multilabel = flag(multilabel, "multilabel") or num_classes == 1
         self.eps = eps
-        layout = StatisticsLayout(num_classes, n_bins, mode)
+        self.convention = convention
+        self._convention = found
+        layout = StatisticsLayout(num_classes, n_bins + self._convention.extra_cells, mode)
         self._state = CalibrationState(layout, self.multilabel)
+
+    @classmethod
+    def preset(
+        cls,
+        name: ConventionName,
+        num_classes: int,
+        *,
+        n_bins: int | None = None,
+        mode: Mode | None = None,
+        multilabel: bool = False,
+        eps: float | None = None,
+    ) -> CalibrationStatistics:
+        """Statistics that reproduce another library's numbers from the same probabilities.
+
+        - ``"paper"``: (lo, hi], 10 bins; p = 0 falls into no bin but counts in N; errors in %; NLL
+          clipped at 1e-15 (Mehrtash et al., IEEE TMI 2020, by the first author's code).
+        - ``"torchmetrics"``: [lo, hi), 15 bins, and one more for p = 1.
+        - ``"monai"``: (lo, hi], 20 bins up to 1 + 2^-23, classwise; its mean over cases is
+          ``classwise_ece(reduction="case")``.
+        - ``"netcal"``: [lo, hi), 10 bins; p clipped to [eps, 1 - eps] (in a copy); two classes are
+          binary data.
+        - ``"sklearn"``: (lo, hi], 5 bins, as `sklearn.calibration.calibration_curve`; NLL clipped
+          at the eps of the type, as `sklearn.metrics.log_loss`.
+        - ``"exacta"``: bin ``floor(p n)``, 15 bins; top-label for binary data too.
+        - ``"fiducio"``: (lo, hi], 15 bins; NLL clipped at 1e-12.
+        - ``"default"``: what the class does by itself.
+
+        Edges are each library's own, to the last bit.
+
+        Args:
+            name: One of these.
+            num_classes: See the class, as for the others.
+            n_bins: The library's default if None.
+            mode: ``"both"``, or ``"classwise"`` for MONAI, if None.
+            multilabel: See the class.
+            eps: The library's if None.
+
+        Raises:
+            TypeError, ValueError: As for the class.
+
+        Example:
+            >>> import torch
+            >>> probs, target = torch.tensor([[0.95, 1.0]]), torch.tensor([[1, 0]])
+            >>> for name in ("default", "torchmetrics"):
+            ...     statistics = CalibrationStatistics.preset(name, num_classes=1)
+            ...     statistics.update(probs, target)
+            ...     print(round(statistics.ece(), 3))
+            0.475
+            0.525
+        """
+        convention = conventions.find(name)
+        return cls(
+            num_classes,
+            convention.n_bins if n_bins is None else n_bins,
+            mode=convention.mode if mode is None else mode,
+            multilabel=multilabel,
+            eps=eps,
+            convention=name,
+        )
 
     def update(
         self,
@@ -128,12 +198,13 @@ class CalibrationStatistics(CalibrationMetrics):
         class_dim: int = 1,
         normalise: bool = False,
         nan_policy: str = "raise",
+        from_logits: bool = False,
     ) -> None:
         """Count one batch of probabilities.
 
         Args:
-            probs: ``[B, C, *S]``, probabilities, never logits; float16, bfloat16, float32 or
-                float64. Binary data may leave out the class axis.
+            probs: ``[B, C, *S]``, probabilities; float16, bfloat16, float32 or float64. Binary
+                data may leave out the class axis.
             target: ``[B, *S]``, integers in [0, C); ``[B, C, *S]`` of 0 and 1 when multilabel.
             mask: bool ``[B, *S]``, True keeps.
             ignore_index: Target value that is left out.
@@ -142,6 +213,8 @@ class CalibrationStatistics(CalibrationMetrics):
             class_dim: Axis of the classes in ``probs``.
             normalise: Divide each voxel's probabilities by their sum first.
             nan_policy: ``"raise"``, or ``"omit"`` to leave out and count invalid voxels.
+            from_logits: ``probs`` are logits, to be made probabilities on the way: softmax, or
+                sigmoid for binary and multilabel data. Never guessed.
 
         Raises:
             TypeError, ValueError: Shapes, types or devices do not fit; targets outside [0, C);
@@ -158,8 +231,13 @@ class CalibrationStatistics(CalibrationMetrics):
                 f"probs must have {self.num_classes} classes along axis {axis}, "
                 f"got shape {tuple(values.shape)}"
             )
+        from_logits = flag(from_logits, "from_logits")
         if flag(normalise, "normalise") and self.multilabel:
             raise ValueError("normalise=True is not defined for binary or multilabel data")
+        if self._convention.clipped:
+            if from_logits:
+                raise ValueError(f"from_logits=True: {self.convention!r} clips probabilities")
+            values = _clipped(values)
         targets = read_targets(
             target,
             mask,
@@ -176,8 +254,8 @@ class CalibrationStatistics(CalibrationMetrics):
             [1.0],
             [1.0],
             axis,
-            False,
-            "softmax",
+            from_logits,
+            "sigmoid" if self.multilabel else "softmax",
             self.multilabel,
             "prob",
             [],
@@ -205,15 +283,15 @@ class CalibrationStatistics(CalibrationMetrics):
             source: The argument to blame for invalid voxels.
         """
         rows = self._state.open_rows(targets, device, nan_policy, source)
-        smallest = _SMALLEST[real]
+        smallest = self._convention.smallest(real)
         arguments = (
             targets.target,
             targets.mask,
             targets.ignore_index,
-            bins.thresholds(self.n_bins, real),
+            self._convention.thresholds(self.n_bins, real, self.closed),
             self.closed == "left",
             self.mode,
-            smallest if self.eps is None else max(self.eps, smallest),
+            smallest if self.eps is None else max(self.eps, torch.finfo(real).tiny),
             rows,
         )
         return OpenCount(self, arguments, targets, nan_policy, source)
@@ -287,6 +365,7 @@ class CalibrationStatistics(CalibrationMetrics):
             "mode": self.mode,
             "multilabel": self.multilabel,
             "eps": self.eps,
+            "convention": self.convention,
         }
 
     def _empty(self) -> CalibrationStatistics:
@@ -356,7 +435,7 @@ class CalibrationStatistics(CalibrationMetrics):
         settings, state = file.read(Path(path))
         try:
             loaded = cls(**settings)
-            loaded.load_state_dict({"settings": settings, **state})
+            loaded.load_state_dict({"settings": loaded._settings(), **state})
         except (TypeError, ValueError) as error:
             raise DataError(path, str(error)) from error
         return loaded
@@ -366,3 +445,10 @@ def _lacks_classes(values: Tensor, target: Array, class_dim: int) -> bool:
     if values.shape != getattr(target, "shape", None):
         return False
     return class_dim >= values.dim() or values.shape[class_dim] != 1
+
+
+def _clipped(values: Tensor) -> Tensor:
+    """What lies in [0, 1], clipped to [eps, 1 - eps] with the eps of its type."""
+    eps = torch.finfo(values.dtype).eps
+    inside = (values >= 0) & (values <= 1)
+    return torch.where(inside, values.clamp(eps, 1 - eps), values)
