@@ -294,15 +294,24 @@ private:
 
   void accumulate(const Block &block, Scratch<Real> &scratch, std::size_t m, const Planes &planes) {
     Accumulate<Real> a{};
-    const Planes member = read_member(block, scratch, m, &a.holds);
-    a.member = member.data;
-    a.member_pitch = member.pitch;
+    const View &view = members.views[m];
+    if (reads_halves() && block.is_direct(walk_, view, view.dtype)) {
+      a.member = run_of(walk_, view, block.segments.front(), classes_).data;
+      a.dtype = view.dtype;
+      a.member_pitch = view.class_stride;
+      a.holds = Holds::kLogits;
+    } else {
+      const Planes member = read_member(block, scratch, m, &a.holds);
+      a.member = member.data;
+      a.dtype = real_dtype<Real>();
+      a.member_pitch = member.pitch;
+    }
     a.voxels = block.padded;
     a.classes = classes_;
     a.activation = activation();
     a.multilabel = reading_.multilabel;
     a.logit_space = reading_.logit_space;
-    a.prefetch = member.data != scratch.member;
+    a.prefetch = a.member != scratch.member;
     a.weight = static_cast<Real>(members.weights[m]);
     a.inverse_temperature = static_cast<Real>(1.0 / members.temperatures[m]);
     a.sum = planes.data;
@@ -311,7 +320,14 @@ private:
     a.square = state_layout.square ? plane(planes, state_layout.square_plane()) : nullptr;
     a.votes = state_layout.votes ? plane(planes, state_layout.votes_plane()) : nullptr;
     a.lane_scratch = scratch.lanes;
+    a.totals = scratch.class_sum;
     kernels_.accumulate(a);
+  }
+
+  // A plain softmax of logits takes half precision from memory; the rest wants a tile of Real.
+  bool reads_halves() const {
+    return reading_.from_logits && activation() == Activation::kSoftmax && !reading_.logit_space &&
+           !state_layout.square && !state_layout.votes;
   }
 
   static Real *plane(const Planes &planes, std::int64_t k) {

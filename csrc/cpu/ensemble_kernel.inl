@@ -1,6 +1,7 @@
 // The maps stage on one block of voxels: accumulate a member, finish. Compiled once an instruction
 // set, with contraction.
 
+#include "cpu/element.h"
 #include "cpu/kernels.h"
 #include "cpu/vec_math.h"
 
@@ -74,9 +75,28 @@ static inline void add_votes(const Accumulate<Real> &a, std::int64_t i, IntVec<R
   }
 }
 
+// entropy += w ln total, four vectors of voxels side by side.
+template <typename Real> static void add_logarithms(const Accumulate<Real> &a) {
+  const Real factor = Constants<Real>::kLn2 * a.weight;
+  in_fours(a.voxels / Lanes<Real>::kCount, [&](auto count, std::int64_t first) {
+    constexpr int kCount = decltype(count)::kValue;
+    Vec<Real> log[kCount];
+#pragma GCC unroll 4
+    for (int k = 0; k < kCount; ++k) {
+      log[k] = load(a.totals + (first + k) * Lanes<Real>::kCount);
+    }
+    log2_each<Real, kCount>(log);
+#pragma GCC unroll 4
+    for (int k = 0; k < kCount; ++k) {
+      Real *at = a.entropy + (first + k) * Lanes<Real>::kCount;
+      store(at, load(at) + log[k] * factor);
+    }
+  });
+}
+
 // Softmax of one member and its addition to the block. kClasses 0 takes the count at run time and
 // keeps the exponentials in the lane scratch instead of registers.
-template <typename Real, int kClasses, bool kEntropy, bool kMoments>
+template <typename Real, typename Element, int kClasses, bool kEntropy, bool kMoments>
 static void accumulate_softmax(const Accumulate<Real> &a) {
   constexpr int kLocal = kClasses > 0 ? kClasses : 1;
   const std::int64_t classes = kClasses > 0 ? kClasses : a.classes;
@@ -86,7 +106,7 @@ static void accumulate_softmax(const Accumulate<Real> &a) {
   const std::int64_t pitch = a.pitch;
   const std::int64_t member_pitch = a.member_pitch;
   const std::int64_t voxels = a.voxels;
-  const Real *__restrict member = a.member;
+  const Element *__restrict member = static_cast<const Element *>(a.member);
   Real *__restrict sum = a.sum;
   Vec<Real> local[kLocal];
   Vec<Real> *const e = kClasses > 0 ? local : reinterpret_cast<Vec<Real> *>(a.lane_scratch);
@@ -99,13 +119,13 @@ static void accumulate_softmax(const Accumulate<Real> &a) {
   };
 
   for (std::int64_t i = 0; i < voxels; i += Lanes<Real>::kCount) {
-    Vec<Real> top = load(member + i);
+    Vec<Real> top = load_real<Real>(member + i);
     IntVec<Real> best = {};
     each_group([&](auto count, std::int64_t first) __attribute__((always_inline)) {
 #pragma GCC unroll 4
       for (int k = 0; k < decltype(count)::kValue; ++k) {
         const std::int64_t c = first + k;
-        const Vec<Real> z = load(member + c * member_pitch + i);
+        const Vec<Real> z = load_real<Real>(member + c * member_pitch + i);
         __builtin_prefetch(member + c * member_pitch + i + ahead, 0, 2);
         if constexpr (kClasses > 0) {
           e[c] = z;
@@ -127,7 +147,7 @@ static void accumulate_softmax(const Accumulate<Real> &a) {
 #pragma GCC unroll 4
       for (int k = 0; k < kCount; ++k) {
         const std::int64_t c = first + k;
-        power[k] = (kClasses > 0 ? e[c] : load(member + c * member_pitch + i)) - top;
+        power[k] = (kClasses > 0 ? e[c] : load_real<Real>(member + c * member_pitch + i)) - top;
       }
       exp_each<Real, kCount>(scale, power, d);
       Vec<Real> part = {};
@@ -148,7 +168,7 @@ static void accumulate_softmax(const Accumulate<Real> &a) {
         add_compensated<Real>(&weighted, &weighted_lost, weighted_part);
       }
     });
-    const Vec<Real> inverse = Real{1} / total;
+    const Vec<Real> inverse = reciprocal<Real>(total);
     const Vec<Real> scaled = inverse * weight;
     each_group([&](auto count, std::int64_t first) __attribute__((always_inline)) {
 #pragma GCC unroll 4
@@ -158,9 +178,10 @@ static void accumulate_softmax(const Accumulate<Real> &a) {
       }
     });
     if constexpr (kEntropy) {
-      const Vec<Real> h = log2_vector<Real>(total) * Constants<Real>::kLn2 -
-                          weighted * inverse * scale.inverse_temperature;
-      store(a.entropy + i, load(a.entropy + i) + h * weight);
+      // ln total - sum e d / total, the logarithm later: alone it would wait for its own steps.
+      const Vec<Real> rest = weighted * inverse * (scale.inverse_temperature * weight);
+      store(a.entropy + i, load(a.entropy + i) - rest);
+      store(a.totals + i, total);
     }
     if constexpr (kMoments) {
       for (std::int64_t c = 0; c < classes; ++c) {
@@ -169,20 +190,24 @@ static void accumulate_softmax(const Accumulate<Real> &a) {
       add_votes<Real>(a, i, best);
     }
   }
+  if constexpr (kEntropy) {
+    add_logarithms<Real>(a);
+  }
 }
 
 // Classes that do not share a denominator: sigmoid outputs, or probabilities as they are.
 template <typename Real, bool kSigmoid, bool kEntropy>
 static void accumulate_independent(const Accumulate<Real> &a) {
+  const Real *member = static_cast<const Real *>(a.member);
   const ExpScale<Real> scale(a.inverse_temperature);
   for (std::int64_t i = 0; i < a.voxels; i += Lanes<Real>::kCount) {
     Vec<Real> entropy = {};
     Vec<Real> top = {};
     IntVec<Real> best = {};
     for (std::int64_t c = 0; c < a.classes; ++c) {
-      Vec<Real> p = load(a.member + c * a.member_pitch + i);
+      Vec<Real> p = load(member + c * a.member_pitch + i);
       if (a.prefetch) {
-        __builtin_prefetch(a.member + c * a.member_pitch + i + a.voxels, 0, 2);
+        __builtin_prefetch(member + c * a.member_pitch + i + a.voxels, 0, 2);
       }
       if constexpr (kSigmoid) {
         p = sigmoid<Real>(p, scale);
@@ -214,12 +239,13 @@ static void accumulate_independent(const Accumulate<Real> &a) {
 
 // Logit space: the sum is of w z / T; only votes look at the member by itself.
 template <typename Real> static void accumulate_logits(const Accumulate<Real> &a) {
+  const Real *member = static_cast<const Real *>(a.member);
   const Real factor = a.weight * a.inverse_temperature;
   for (std::int64_t i = 0; i < a.voxels; i += Lanes<Real>::kCount) {
     Vec<Real> top = {};
     IntVec<Real> best = {};
     for (std::int64_t c = 0; c < a.classes; ++c) {
-      const Vec<Real> z = load(a.member + c * a.member_pitch + i);
+      const Vec<Real> z = load(member + c * a.member_pitch + i);
       Real *at = a.sum + c * a.pitch + i;
       store(at, load(at) + z * factor);
       if (a.votes != nullptr && a.multilabel) {
@@ -238,31 +264,37 @@ template <typename Real> static void accumulate_logits(const Accumulate<Real> &a
 template <typename Real> using AccumulateFunction = void (*)(const Accumulate<Real> &);
 
 // Class counts in registers: 2 to 16 for float; double takes the run-time loop.
-template <typename Real, bool kEntropy, bool kMoments>
+template <typename Real, typename Element, bool kEntropy, bool kMoments>
 static AccumulateFunction<Real> softmax_for(std::int64_t classes) {
   if constexpr (sizeof(Real) == 4) {
     static constexpr AccumulateFunction<Real> kSpecialised[] = {
-        accumulate_softmax<Real, 2, kEntropy, kMoments>,
-        accumulate_softmax<Real, 3, kEntropy, kMoments>,
-        accumulate_softmax<Real, 4, kEntropy, kMoments>,
-        accumulate_softmax<Real, 5, kEntropy, kMoments>,
-        accumulate_softmax<Real, 6, kEntropy, kMoments>,
-        accumulate_softmax<Real, 7, kEntropy, kMoments>,
-        accumulate_softmax<Real, 8, kEntropy, kMoments>,
-        accumulate_softmax<Real, 9, kEntropy, kMoments>,
-        accumulate_softmax<Real, 10, kEntropy, kMoments>,
-        accumulate_softmax<Real, 11, kEntropy, kMoments>,
-        accumulate_softmax<Real, 12, kEntropy, kMoments>,
-        accumulate_softmax<Real, 13, kEntropy, kMoments>,
-        accumulate_softmax<Real, 14, kEntropy, kMoments>,
-        accumulate_softmax<Real, 15, kEntropy, kMoments>,
-        accumulate_softmax<Real, 16, kEntropy, kMoments>,
+        accumulate_softmax<Real, Element, 2, kEntropy, kMoments>,
+        accumulate_softmax<Real, Element, 3, kEntropy, kMoments>,
+        accumulate_softmax<Real, Element, 4, kEntropy, kMoments>,
+        accumulate_softmax<Real, Element, 5, kEntropy, kMoments>,
+        accumulate_softmax<Real, Element, 6, kEntropy, kMoments>,
+        accumulate_softmax<Real, Element, 7, kEntropy, kMoments>,
+        accumulate_softmax<Real, Element, 8, kEntropy, kMoments>,
+        accumulate_softmax<Real, Element, 9, kEntropy, kMoments>,
+        accumulate_softmax<Real, Element, 10, kEntropy, kMoments>,
+        accumulate_softmax<Real, Element, 11, kEntropy, kMoments>,
+        accumulate_softmax<Real, Element, 12, kEntropy, kMoments>,
+        accumulate_softmax<Real, Element, 13, kEntropy, kMoments>,
+        accumulate_softmax<Real, Element, 14, kEntropy, kMoments>,
+        accumulate_softmax<Real, Element, 15, kEntropy, kMoments>,
+        accumulate_softmax<Real, Element, 16, kEntropy, kMoments>,
     };
     if (classes >= 2 && classes <= 16) {
       return kSpecialised[classes - 2];
     }
   }
-  return accumulate_softmax<Real, 0, kEntropy, kMoments>;
+  return accumulate_softmax<Real, Element, 0, kEntropy, kMoments>;
+}
+
+template <typename Real, typename Element>
+static void softmax_of(bool entropy, const Accumulate<Real> &a) {
+  (entropy ? softmax_for<Real, Element, true, false>
+           : softmax_for<Real, Element, false, false>)(a.classes)(a);
 }
 
 template <typename Real> static void accumulate(const Accumulate<Real> &a) {
@@ -277,9 +309,15 @@ template <typename Real> static void accumulate(const Accumulate<Real> &a) {
     entropy ? accumulate_independent<Real, true, true>(a)
             : accumulate_independent<Real, true, false>(a);
   } else if (moments) {
-    (entropy ? softmax_for<Real, true, true> : softmax_for<Real, false, true>)(a.classes)(a);
+    (entropy ? softmax_for<Real, Real, true, true>
+             : softmax_for<Real, Real, false, true>)(a.classes)(a);
+  } else if (a.dtype == Dtype::kFloat16 || a.dtype == Dtype::kBFloat16) {
+    if constexpr (sizeof(Real) == 4) {
+      a.dtype == Dtype::kFloat16 ? softmax_of<Real, Half>(entropy, a)
+                                 : softmax_of<Real, BFloat>(entropy, a);
+    }
   } else {
-    (entropy ? softmax_for<Real, true, false> : softmax_for<Real, false, false>)(a.classes)(a);
+    softmax_of<Real, Real>(entropy, a);
   }
 }
 

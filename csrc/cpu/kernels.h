@@ -27,7 +27,8 @@ struct Run {
 enum class Holds : std::int32_t { kLogits, kProbabilities };
 
 template <typename Real> struct Accumulate {
-  const Real *member; // [classes][member_pitch]
+  const void *member; // [classes][member_pitch]; half precision only for a plain softmax of logits
+  Dtype dtype;
   std::int64_t member_pitch;
   std::int64_t voxels; // padded to kLaneMultiple
   std::int64_t classes;
@@ -44,6 +45,7 @@ template <typename Real> struct Accumulate {
   Real *square;       // [classes][pitch], null where not wanted
   Real *votes;        // [classes][pitch], null where not wanted
   Real *lane_scratch; // [classes][kLaneMultiple]
+  Real *totals;       // [voxels], scratch
 };
 
 template <typename Real> struct FinishBlock {

@@ -54,7 +54,7 @@ template <typename Real> struct Scratch {
   Real *lanes = nullptr;          // [classes][kLaneMultiple]
   Real *confidence = nullptr;     // [label planes][pitch]
   Real *maps[kMapCount] = {};     // [pitch] each
-  Real *class_sum = nullptr;      // [pitch]
+  Real *class_sum = nullptr;      // [pitch]; also the totals of accumulate
   std::int32_t *label = nullptr;  // [label planes][pitch]
   std::int32_t *target = nullptr; // [label planes][pitch]
   std::int32_t *keep = nullptr;

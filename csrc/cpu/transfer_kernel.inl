@@ -1,72 +1,20 @@
 // Between memory and tiles in the cache: any strides, any element type. Compiled once an
 // instruction set.
 
+#include "cpu/element.h"
 #include "cpu/kernels.h"
-#include "cpu/vec.h"
 
 namespace fastcal::cpu::FASTCAL_ISA {
 
 // ---------------------------------------------------------------------------------------- load
 
-static inline float half_to_float(std::uint16_t half) {
-  // Shifted into place the exponent is 112 too small; the multiply repairs it, subnormals included.
-  std::uint32_t bits = static_cast<std::uint32_t>(half & 0x7fff) << 13;
-  float magnitude;
-  std::memcpy(&magnitude, &bits, sizeof bits);
-  magnitude *= 5.192296858534828e33F; // 2^112
-  std::memcpy(&bits, &magnitude, sizeof bits);
-  bits |= (half & 0x7c00) == 0x7c00 ? 0x7f800000U : 0U;
-  bits |= static_cast<std::uint32_t>(half & 0x8000) << 16;
-  std::memcpy(&magnitude, &bits, sizeof bits);
-  return magnitude;
-}
-
-static inline float bfloat_to_float(std::uint16_t half) {
-  const std::uint32_t bits = static_cast<std::uint32_t>(half) << 16;
-  float value;
-  std::memcpy(&value, &bits, sizeof bits);
-  return value;
-}
-
-struct Half {
-  std::uint16_t bits;
-};
-struct BFloat {
-  std::uint16_t bits;
-};
-
-static inline float to_real(float value) { return value; }
-static inline double to_real(double value) { return value; }
-static inline float to_real(Half value) { return half_to_float(value.bits); }
-static inline float to_real(BFloat value) { return bfloat_to_float(value.bits); }
-
 template <typename Real, typename Element>
 static inline void load_row(const Element *__restrict from, Real *__restrict to, std::int64_t n) {
   std::int64_t i = 0;
-#if defined(__AVX512F__)
-  if constexpr (sizeof(Element) == 2 && sizeof(Real) == 4) {
-    for (; i + 16 <= n; i += 16) {
-      const __m256i raw = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(from + i));
-      __builtin_prefetch(from + i + n, 0, 2); // the next block's row
-      __m512 wide;
-      if constexpr (__is_same(Element, Half)) {
-        wide = _mm512_cvtph_ps(raw);
-      } else {
-        const __m512i words = _mm512_cvtepu16_epi32(raw);
-        wide = _mm512_castsi512_ps(_mm512_slli_epi32(words, 16));
-      }
-      _mm512_storeu_ps(to + i, wide);
-    }
+  for (; i + Lanes<Real>::kCount <= n; i += Lanes<Real>::kCount) {
+    store(to + i, load_real<Real>(from + i));
+    __builtin_prefetch(from + i + n, 0, 2); // the next block's row
   }
-#elif defined(__F16C__)
-  if constexpr (__is_same(Element, Half)) {
-    for (; i + 8 <= n; i += 8) {
-      const __m128i raw = _mm_loadu_si128(reinterpret_cast<const __m128i *>(from + i));
-      __builtin_prefetch(from + i + n, 0, 2);
-      _mm256_storeu_ps(to + i, _mm256_cvtph_ps(raw));
-    }
-  }
-#endif
   for (; i < n; ++i) {
     to[i] = static_cast<Real>(to_real(from[i]));
   }

@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "core/problem.h"
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif

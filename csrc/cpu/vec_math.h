@@ -11,8 +11,8 @@ template <typename Real> struct Constants;
 template <> struct Constants<float> {
   static constexpr float kLog2E = 1.44269504F;
   static constexpr float kLn2 = 0.693147181F;
-  // 1.5 * 2^23 rounds to an integer in the low bits; the exponent's bias rides along.
-  static constexpr float kRoundMagic = 12582912.0F + 127.0F;
+  static constexpr float kRoundMagic = 12582912.0F; // 1.5 * 2^23: adding it rounds to an integer
+  static constexpr float kExponentBias = 127.0F;
   static constexpr float kMinExponent = -127.0F;
   static constexpr std::int32_t kMantissaBits = 23;
   static constexpr std::int32_t kMantissaMask = 0x007fffff;
@@ -33,7 +33,8 @@ template <> struct Constants<float> {
 template <> struct Constants<double> {
   static constexpr double kLog2E = 1.4426950408889634;
   static constexpr double kLn2 = 0.6931471805599453;
-  static constexpr double kRoundMagic = 6755399441055744.0 + 1023.0; // 1.5 * 2^52, as above
+  static constexpr double kRoundMagic = 6755399441055744.0; // 1.5 * 2^52
+  static constexpr double kExponentBias = 1023.0;
   static constexpr double kMinExponent = -1023.0;
   static constexpr std::int64_t kMantissaBits = 52;
   static constexpr std::int64_t kMantissaMask = 0x000fffffffffffff;
@@ -57,27 +58,61 @@ template <> struct Constants<double> {
                                     1.0};
 };
 
+// Where a vector holds sixteen floats, 2^(j / 16) comes from a register by permutation and three
+// terms of e^r do; elsewhere the polynomial covers the whole interval.
+template <typename Real>
+constexpr bool kHasExpTable = FASTCAL_VECTOR_BYTES == 64 && sizeof(Real) == 4;
+
 // The numbers of e^(d / T) for one temperature: T is folded into the constants, so that it costs
 // nothing a voxel.
 template <typename Real> struct ExpScale {
-  Real to_exponent;   // log2(e) / T
-  Real from_exponent; // -T ln 2
+  static constexpr int kTableBits = kHasExpTable<Real> ? 4 : 0;
+  static constexpr Real kSteps = Real{1 << kTableBits}; // of the exponent between powers of two
+  static constexpr int kTerms = kHasExpTable<Real> ? 3 : Constants<Real>::kExpTerms;
+
+  Real to_exponent;   // kSteps log2(e) / T
+  Real from_exponent; // -T ln 2 / kSteps
   Real lowest;        // d below which e^(d / T) counts as 0
   Real inverse_temperature;
-  Real coefficients[Constants<Real>::kExpTerms]; // of r / T, as powers of r
+  Real coefficients[kTerms]; // of the powers of r
 
   explicit ExpScale(Real inverse_t) : inverse_temperature(inverse_t) {
     using K = Constants<Real>;
-    to_exponent = K::kLog2E * inverse_t;
-    from_exponent = -K::kLn2 / inverse_t;
-    lowest = K::kMinExponent / to_exponent;
-    Real power = Real{1};
-    for (int term = K::kExpTerms - 1; term >= 0; --term) {
-      coefficients[term] = K::kExp[term] * power;
-      power *= inverse_t;
+    to_exponent = kSteps * K::kLog2E * inverse_t;
+    from_exponent = -K::kLn2 / (inverse_t * kSteps);
+    lowest = K::kMinExponent * kSteps / to_exponent;
+    if constexpr (kHasExpTable<Real>) {
+      coefficients[0] = inverse_t * inverse_t * inverse_t / Real{6};
+      coefficients[1] = inverse_t * inverse_t / Real{2};
+      coefficients[2] = inverse_t;
+    } else {
+      Real power = Real{1};
+      for (int term = kTerms - 1; term >= 0; --term) {
+        coefficients[term] = K::kExp[term] * power;
+        power *= inverse_t;
+      }
     }
   }
 };
+
+#if FASTCAL_VECTOR_BYTES == 64
+// Mantissa bits of 2^(j / 16).
+alignas(64) constexpr std::int32_t kExpTable[16] = {
+    0x000000, 0x05aac3, 0x0b95c2, 0x11c3d3, 0x1837f0, 0x1ef532, 0x25fed7, 0x2d583f,
+    0x3504f3, 0x3d08a4, 0x45672a, 0x4e248c, 0x5744fd, 0x60ccdf, 0x6ac0c7, 0x75257d};
+
+// 2^n 2^(j / 16) where the low bits of `shifted` hold 16 (n + bias) + j. At the clamp all bits are
+// 0, and so is the result.
+static inline Vec<float> table_power(Vec<float> shifted) {
+  const auto bits = reinterpret_cast<__m512i>(shifted);
+  const __m512i mantissa =
+      _mm512_permutexvar_epi32(bits, _mm512_load_si512(static_cast<const void *>(kExpTable)));
+  constexpr int kAndOr = 0xea; // (a & b) | c
+  const __m512i exponent_mask = _mm512_set1_epi32(0x7f800000);
+  return reinterpret_cast<Vec<float>>(
+      _mm512_ternarylogic_epi32(_mm512_slli_epi32(bits, 19), exponent_mask, mantissa, kAndOr));
+}
+#endif
 
 // d becomes e^(d / T), for kCount vectors and d <= 0 (or a little above); 0 below the smallest
 // normal; NaN stays NaN. The vectors advance step by step together: one Horner chain alone would
@@ -85,20 +120,27 @@ template <typename Real> struct ExpScale {
 template <typename Real, int kCount>
 static inline void exp_each(const ExpScale<Real> &scale, Vec<Real> *d, Vec<Real> *clamped) {
   using K = Constants<Real>;
+  using Scale = ExpScale<Real>;
+  // Rounds to an integer in the low bits, the exponent's bias added.
+  constexpr Real kMagic = K::kRoundMagic + K::kExponentBias * Scale::kSteps;
   Vec<Real> power[kCount];
   Vec<Real> p[kCount];
   Vec<Real> r[kCount];
 #pragma GCC unroll 4
   for (int k = 0; k < kCount; ++k) {
     clamped[k] = at_least<Real>(d[k], scale.lowest);
-    const Vec<Real> shifted = clamped[k] * scale.to_exponent + K::kRoundMagic;
-    r[k] = (shifted - K::kRoundMagic) * scale.from_exponent + clamped[k];
-    power[k] =
-        reinterpret_cast<Vec<Real>>(reinterpret_cast<IntVec<Real>>(shifted) << K::kMantissaBits);
+    const Vec<Real> shifted = clamped[k] * scale.to_exponent + kMagic;
+    r[k] = (shifted - kMagic) * scale.from_exponent + clamped[k];
+    if constexpr (kHasExpTable<Real>) {
+      power[k] = table_power(shifted);
+    } else {
+      power[k] =
+          reinterpret_cast<Vec<Real>>(reinterpret_cast<IntVec<Real>>(shifted) << K::kMantissaBits);
+    }
     p[k] = splat<Real>(scale.coefficients[0]);
   }
 #pragma GCC unroll 16
-  for (int term = 1; term < K::kExpTerms; ++term) {
+  for (int term = 1; term < Scale::kTerms; ++term) {
 #pragma GCC unroll 4
     for (int k = 0; k < kCount; ++k) {
       p[k] = p[k] * r[k] + scale.coefficients[term];
@@ -106,7 +148,11 @@ static inline void exp_each(const ExpScale<Real> &scale, Vec<Real> *d, Vec<Real>
   }
 #pragma GCC unroll 4
   for (int k = 0; k < kCount; ++k) {
-    d[k] = p[k] * power[k];
+    if constexpr (kHasExpTable<Real>) {
+      d[k] = power[k] + power[k] * (p[k] * r[k]);
+    } else {
+      d[k] = p[k] * power[k];
+    }
   }
 }
 
@@ -191,6 +237,18 @@ static inline void add_compensated(Vec<Real> *sum, Vec<Real> *lost, Vec<Real> te
 template <int kCount> struct Count {
   static constexpr int kValue = kCount;
 };
+
+// 1 / x to within an ulp or two, for x not near the ends of the range: an estimate and one Newton
+// step take half the time of a division.
+template <typename Real> static inline Vec<Real> reciprocal(Vec<Real> x) {
+#if FASTCAL_VECTOR_BYTES == 64 && defined(__AVX512F__)
+  if constexpr (sizeof(Real) == 4) {
+    const Vec<Real> estimate = _mm512_rcp14_ps(x);
+    return estimate + estimate * (Real{1} - x * estimate);
+  }
+#endif
+  return Real{1} / x;
+}
 
 // Calls f(Count<n>, first) for groups of four classes (or vectors) and a last one of what remains.
 template <typename Function>

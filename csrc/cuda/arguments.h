@@ -72,10 +72,32 @@ struct MemberEntry {
   double inverse_temperature;
 };
 
+struct CountingArguments {
+  bool wanted = false;
+  bool has_ignore_index = false;
+  bool left_closed = false;
+  bool checks_sum = false; // count voxels whose probabilities do not sum to 1
+  bool top_label = false;
+  bool classwise = false;
+  std::int32_t n_cells = 0;
+  std::int64_t ignore_index = 0;
+  double eps = 0.0;
+  View target;
+  View mask;
+  std::int64_t *statistics = nullptr;
+  std::int64_t words = 0; // of a row; where its parts begin:
+  std::int64_t predicted = 0;
+  std::int64_t top_label_bins = 0;
+  std::int64_t classwise_bins = 0;
+};
+
+// 32-bit words of a block's scores, see count.cuh.
+constexpr int kScoreWords = 17;
+
 // Byte offsets of what a block keeps in shared memory.
 struct SharedPlan {
   std::int32_t thresholds = 0; // [n_cells - 1] of the accumulation type
-  std::int32_t scores = 0;     // 64-bit words, see block_histogram.cuh
+  std::int32_t scores = 0;     // [kScoreWords]
   std::int32_t classes = 0;    // [3][classes] 32-bit counts
   std::int32_t bins = 0;       // [histograms][n_cells][4] 32-bit words
   std::int32_t tiles = 0;      // one a warp
@@ -110,10 +132,11 @@ struct PassArguments {
 
   View member; // dtype and strides of every member; data is unused
   View state;
-  StateLayout state_layout;
+  std::int64_t entropy_plane = 0; // of the state, as StateLayout has them
+  std::int64_t square_plane = 0;
+  std::int64_t votes_plane = 0;
   Maps maps;
-  Counting counting; // thresholds is unused
-
+  CountingArguments counting;
   SharedPlan shared;
   std::int64_t tile_bytes = 0;
   unsigned char *tile_workspace = nullptr; // [warps of the grid][tile_bytes], or in shared memory

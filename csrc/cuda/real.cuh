@@ -18,6 +18,9 @@ template <> struct RealOf<double> {
 };
 template <typename Element> using Real = typename RealOf<Element>::Type;
 
+// Loops over the classes advance this many at once; the logarithms of double are long enough.
+template <typename Real> constexpr int kClassUnroll = sizeof(Real) == 4 ? 4 : 1;
+
 __device__ __forceinline__ float to_real(float value) { return value; }
 __device__ __forceinline__ double to_real(double value) { return value; }
 __device__ __forceinline__ float to_real(__half value) { return __half2float(value); }

@@ -82,17 +82,17 @@ __device__ __forceinline__ void load_state(const PassArguments &a, const Tile<Re
       tile.sum_at(c, slot) = at[c * plane];
     }
     if (a.keeps_entropy) {
-      tile.entropy[slot] = at[a.state_layout.entropy_plane() * plane];
+      tile.entropy[slot] = at[a.entropy_plane * plane];
     }
     if (a.keeps_square) {
-      Real square = at[a.state_layout.square_plane() * plane];
+      Real square = at[a.square_plane * plane];
       for (int c = 1; a.accepts_squares && c < a.classes; ++c) {
-        square += at[(a.state_layout.square_plane() + c) * plane];
+        square += at[(a.square_plane + c) * plane];
       }
       tile.square[slot] = square;
     }
     for (int c = 0; a.keeps_votes && c < a.classes; ++c) {
-      tile.votes_at(c, slot) = at[(a.state_layout.votes_plane() + c) * plane];
+      tile.votes_at(c, slot) = at[(a.votes_plane + c) * plane];
     }
   }
 }
@@ -108,13 +108,13 @@ __device__ __forceinline__ void store_state(const PassArguments &a, const Tile<R
       at[c * plane] = tile.sum_at(c, slot);
     }
     if (a.keeps_entropy) {
-      at[a.state_layout.entropy_plane() * plane] = tile.entropy[slot];
+      at[a.entropy_plane * plane] = tile.entropy[slot];
     }
     if (a.keeps_square) {
-      at[a.state_layout.square_plane() * plane] = tile.square[slot];
+      at[a.square_plane * plane] = tile.square[slot];
     }
     for (int c = 0; a.keeps_votes && c < a.classes; ++c) {
-      at[(a.state_layout.votes_plane() + c) * plane] = tile.votes_at(c, slot);
+      at[(a.votes_plane + c) * plane] = tile.votes_at(c, slot);
     }
   }
 }

@@ -63,18 +63,60 @@ __device__ __forceinline__ std::int64_t load_integer(const View &view, std::int6
 
 // Labels go to any integer type; -1 sets every bit.
 __device__ __forceinline__ void store_label(const View &view, std::int64_t offset, int label) {
-  switch (size_of(view.dtype)) {
-  case 8:
+  switch (view.dtype) {
+  case Dtype::kInt64:
+  case Dtype::kUInt64:
     static_cast<std::int64_t *>(view.data)[offset] = label;
     return;
-  case 4:
+  case Dtype::kInt32:
+  case Dtype::kUInt32:
     static_cast<std::int32_t *>(view.data)[offset] = label;
     return;
-  case 2:
+  case Dtype::kInt16:
+  case Dtype::kUInt16:
     static_cast<std::int16_t *>(view.data)[offset] = static_cast<std::int16_t>(label);
     return;
   default:
     static_cast<std::int8_t *>(view.data)[offset] = static_cast<std::int8_t>(label);
+  }
+}
+
+// A thread's neighbours in a plane of a tile; aligned to their size.
+template <int kCount, typename Real>
+__device__ __forceinline__ void read_plane(const Real *plane, Real (&values)[kCount]) {
+  constexpr int kBytes = kCount * static_cast<int>(sizeof(Real));
+  constexpr int kStep = (kBytes < 16 ? kBytes : 16) / static_cast<int>(sizeof(Real));
+  using Bits = typename Packet<(kBytes < 16 ? kBytes : 16)>::Type;
+#pragma unroll
+  for (int i = 0; i < kCount; i += kStep) {
+    union {
+      Bits bits;
+      Real reals[kStep];
+    } packet;
+    packet.bits = *reinterpret_cast<const Bits *>(plane + i);
+#pragma unroll
+    for (int k = 0; k < kStep; ++k) {
+      values[i + k] = packet.reals[k];
+    }
+  }
+}
+
+template <int kCount, typename Real>
+__device__ __forceinline__ void write_plane(Real *plane, const Real (&values)[kCount]) {
+  constexpr int kBytes = kCount * static_cast<int>(sizeof(Real));
+  constexpr int kStep = (kBytes < 16 ? kBytes : 16) / static_cast<int>(sizeof(Real));
+  using Bits = typename Packet<(kBytes < 16 ? kBytes : 16)>::Type;
+#pragma unroll
+  for (int i = 0; i < kCount; i += kStep) {
+    union {
+      Bits bits;
+      Real reals[kStep];
+    } packet;
+#pragma unroll
+    for (int k = 0; k < kStep; ++k) {
+      packet.reals[k] = values[i + k];
+    }
+    *reinterpret_cast<Bits *>(plane + i) = packet.bits;
   }
 }
 

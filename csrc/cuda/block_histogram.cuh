@@ -1,0 +1,186 @@
+// Exact counts of a block: 32-bit words in shared memory, added up once at the end.
+#pragma once
+
+#include <cstdint>
+
+#include "cuda/arguments.h"
+#include "cuda/real.cuh"
+
+namespace fastcal::cuda {
+
+// ------------------------------------------------------------------- reals as 2^-40 fixed point
+
+// rint(v 2^40), half to even, for the numbers of a proper score.
+__device__ __forceinline__ std::int64_t fixed_point(float v) {
+  return __float2ll_rn(v * static_cast<float>(kFractionScale));
+}
+__device__ __forceinline__ std::int64_t fixed_point(double v) {
+  return __double2ll_rn(v * kFractionScale);
+}
+
+// The same for |v| < 4, in single precision arithmetic alone: adding 1.5 * 2^23 leaves the rounded
+// integer in the low bits, first of v 2^20, then of what that left over (both exact).
+__device__ __forceinline__ std::int64_t fixed_probability(float v) {
+  constexpr float kMagic = 12582912.0F;
+  constexpr int kMagicBits = 0x4b400000;
+  constexpr float kHalfScale = 1048576.0F; // 2^20
+  const float scaled = v * kHalfScale;
+  const float high = scaled + kMagic;
+  const float rest = scaled - (high - kMagic);
+  const float low = rest * kHalfScale + kMagic;
+  return static_cast<std::int64_t>(__float_as_int(high) - kMagicBits) * (std::int64_t{1} << 20) +
+         (__float_as_int(low) - kMagicBits);
+}
+__device__ __forceinline__ std::int64_t fixed_probability(double v) { return fixed_point(v); }
+
+// --------------------------------------------------------------------------- sums over a warp
+
+__device__ __forceinline__ unsigned warp_sum(unsigned value) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  return __reduce_add_sync(0xffffffffU, value);
+#else
+  for (int distance = kWarpLanes / 2; distance > 0; distance /= 2) {
+    value += __shfl_xor_sync(0xffffffffU, value, distance);
+  }
+  return value;
+#endif
+}
+
+// Of numbers in [0, 2^58): in pieces of 27 bits, whose sums over a warp fit 32.
+__device__ __forceinline__ std::int64_t warp_sum(std::int64_t value) {
+  constexpr int kPiece = 27;
+  constexpr std::int64_t kMask = (std::int64_t{1} << kPiece) - 1;
+  const std::int64_t low = warp_sum(static_cast<unsigned>(value & kMask));
+  const std::int64_t middle = warp_sum(static_cast<unsigned>((value >> kPiece) & kMask));
+  const std::int64_t high = warp_sum(static_cast<unsigned>(value >> (2 * kPiece)));
+  return low + (middle << kPiece) + (high << (2 * kPiece));
+}
+
+// ------------------------------------------------------------------------------ 64-bit words
+
+// A 64-bit word in shared memory as two of 32: a shared 64-bit atomic is a loop on recent chips.
+// Of concurrent additions exactly one sees each wrap of the low word.
+__device__ __forceinline__ void add_shared(unsigned *low_high, std::uint64_t value) {
+  const unsigned low = static_cast<unsigned>(value);
+  unsigned high = static_cast<unsigned>(value >> 32);
+  const unsigned before = atomicAdd(low_high, low);
+  high += before + low < before ? 1U : 0U;
+  if (high != 0) {
+    atomicAdd(low_high + 1, high);
+  }
+}
+
+__device__ __forceinline__ std::uint64_t read_shared(const unsigned *low_high) {
+  return static_cast<std::uint64_t>(low_high[1]) << 32 | low_high[0];
+}
+
+__device__ __forceinline__ void add_global(std::int64_t *word, std::int64_t value) {
+  if (value != 0) {
+    atomicAdd(reinterpret_cast<unsigned long long *>(word), static_cast<unsigned long long>(value));
+  }
+}
+
+// {hi, lo} of a sum of fixed-point numbers; the carry is left to the end of the call.
+__device__ __forceinline__ void add_global_real(std::int64_t *hi_lo, std::int64_t sum) {
+  add_global(hi_lo, sum >> kFractionBits);
+  add_global(hi_lo + 1, sum & kFractionMask);
+}
+
+// ------------------------------------------------------------------------------------- bins
+
+// One histogram of the block: {count, hits, low, high} a bin in shared memory, or straight in the
+// statistics where all of them together would not fit.
+struct Histogram {
+  unsigned *shared;
+  std::int64_t *global;
+
+  __device__ __forceinline__ void add(int cell, unsigned count, unsigned hits,
+                                      std::int64_t sum) const {
+    if (shared != nullptr) {
+      unsigned *bin = shared + kBinWords * cell;
+      atomicAdd(bin, count);
+      if (hits != 0) {
+        atomicAdd(bin + 1, hits);
+      }
+      add_shared(bin + 2, static_cast<std::uint64_t>(sum));
+    } else {
+      std::int64_t *bin = global + kBinWords * cell;
+      add_global(bin, count);
+      add_global(bin + 1, hits);
+      add_global_real(bin + 2, sum);
+    }
+  }
+};
+
+template <typename Real> struct Thresholds {
+  const Real *values;
+  int count;
+  bool left_closed;
+  Real first;
+  Real last;
+
+  __device__ __forceinline__ bool above(Real p, Real threshold) const {
+    return left_closed ? p >= threshold : p > threshold;
+  }
+  __device__ __forceinline__ int cell_of(Real p) const {
+    int low = 0;
+    int high = count;
+    while (low < high) {
+      const int middle = (low + high) / 2;
+      const bool beyond = above(p, values[middle]);
+      low = beyond ? middle + 1 : low;
+      high = beyond ? high : middle;
+    }
+    return low;
+  }
+};
+
+// Nearly all voxels of a real volume lie in the first or the last bin: a thread counts those in
+// registers, a warp adds them up, and one atomic a warp reaches shared memory. The others go there
+// one by one.
+template <typename Real> class OuterBins {
+public:
+  __device__ __forceinline__ void add(const Thresholds<Real> &bins, const Histogram &histogram,
+                                      Real p, bool hit) {
+    const std::int64_t q = fixed_probability(p);
+    const unsigned one = 1U + (hit ? 1U << kHitShift : 0U);
+    if (bins.above(p, bins.last)) {
+      last_ += one;
+      last_sum_ += q;
+    } else if (!bins.above(p, bins.first)) {
+      first_ += one;
+      first_sum_ += q;
+    } else {
+      histogram.add(bins.cell_of(p), 1U, hit ? 1U : 0U, q);
+    }
+  }
+
+  // By all lanes of a warp together.
+  __device__ __forceinline__ void flush(const Thresholds<Real> &bins, const Histogram &histogram,
+                                        int lane) {
+    flush_one(histogram, bins.count, last_, last_sum_, lane);
+    flush_one(histogram, 0, first_, first_sum_, lane);
+    first_ = last_ = 0;
+    first_sum_ = last_sum_ = 0;
+  }
+
+private:
+  // Count and hits of at most 2^16 - 1 values share a word.
+  static constexpr int kHitShift = 16;
+
+  __device__ __forceinline__ static void flush_one(const Histogram &histogram, int cell,
+                                                   unsigned counts, std::int64_t sum, int lane) {
+    const unsigned all = warp_sum(counts);
+    const std::int64_t total = warp_sum(sum);
+    if (lane == 0 && all != 0) {
+      histogram.add(cell, all & ((1U << kHitShift) - 1), all >> kHitShift, total);
+    }
+  }
+
+  unsigned first_ = 0;
+  unsigned last_ = 0;
+  std::int64_t first_sum_ = 0;
+  std::int64_t last_sum_ = 0;
+};
+
+} // namespace fastcal::cuda

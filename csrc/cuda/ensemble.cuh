@@ -1,0 +1,90 @@
+// The one kernel: a warp carries a tile of voxels through both stages, tile after tile.
+//
+//   one shot     members -> sums -> maps, statistics
+//   accumulate   state, member -> sums -> state
+//   finalize     state -> sums -> maps, statistics
+#pragma once
+
+#include <cstdint>
+
+#include "cuda/accumulate.cuh"
+#include "cuda/count.cuh"
+
+namespace fastcal::cuda {
+
+#ifndef FASTCAL_CUDA_SHIM
+__device__ __forceinline__ unsigned char *shared_memory() {
+  extern __shared__ __align__(16) unsigned char memory[];
+  return memory;
+}
+#endif
+
+// kTier classes in registers (0: class by class), kV voxels a thread, kSplit: classes dealt over
+// lanes.
+template <typename Element, int kTier, int kV, bool kSplit>
+__device__ __forceinline__ void pass_tile(const PassArguments &a,
+                                          const Counts<Real<Element>> &counts,
+                                          const Tile<Real<Element>> &tile) {
+  if (a.loads_state) {
+    load_state(a, tile);
+  } else {
+    clear_tile(a, tile, kTier == 0);
+  }
+  __syncwarp();
+  if constexpr (kTier == 0) {
+    accumulate_by_class<Element, kV>(a, tile);
+  } else {
+    accumulate_softmax<Element, kTier, kV, kSplit>(a, tile);
+  }
+  __syncwarp();
+  if (a.stores_state) {
+    store_state(a, tile);
+  }
+  if (a.finishes) {
+    finish_tile(a, counts, tile);
+  }
+  __syncwarp();
+}
+
+template <typename Element, int kTier, int kV, bool kSplit>
+__global__ void __launch_bounds__(kMaxWarps * kWarpLanes)
+    ensemble_pass(const __grid_constant__ PassArguments a) {
+  using R = Real<Element>;
+  unsigned char *const shared = shared_memory();
+  const int warp = static_cast<int>(threadIdx.x) / kWarpLanes;
+  const int warps = static_cast<int>(blockDim.x) / kWarpLanes;
+  const int width = kWarpLanes * kV;
+  unsigned char *memory = shared + a.shared.tiles + warp * a.tile_bytes;
+  if (a.tile_workspace != nullptr) {
+    const std::int64_t block = std::int64_t{blockIdx.y} * gridDim.x + blockIdx.x;
+    memory = a.tile_workspace + (block * warps + warp) * a.tile_bytes;
+  }
+  Tile<R> tile =
+      make_tile<R>(a, memory, width, static_cast<int>(threadIdx.x) % kWarpLanes);
+  Counts<R> counts{};
+  if (a.counting.wanted) {
+    counts = open_counts<R>(a, shared);
+  }
+  for (std::int64_t group = blockIdx.y; group < a.groups; group += gridDim.y) {
+    if (a.counting.wanted) {
+      counts.row = a.counting.statistics + group * a.counting.words;
+      clear_counts(a, counts);
+      __syncthreads();
+    }
+    const std::int64_t step = std::int64_t{gridDim.x} * warps;
+    for (std::int64_t i = std::int64_t{blockIdx.x} * warps + warp; i < a.tiles; i += step) {
+      const std::int64_t first = i * width;
+      const std::int64_t left = a.group_voxels - first;
+      tile.first = group * a.group_voxels + first;
+      tile.count = left < width ? static_cast<int>(left) : width;
+      pass_tile<Element, kTier, kV, kSplit>(a, counts, tile);
+    }
+    if (a.counting.wanted) {
+      __syncthreads();
+      add_counts(a, counts);
+      __syncthreads();
+    }
+  }
+}
+
+} // namespace fastcal::cuda

@@ -1,0 +1,59 @@
+// The fused pass on an NVIDIA GPU. Nothing here needs CUDA's headers. Every call is asynchronous on
+// the caller's stream and allocates nothing.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "core/problem.h"
+#include "cuda/error.h"
+
+namespace fastcal::cuda {
+
+// Where a pass runs, and the memory it may use there.
+struct Place {
+  int device = 0;
+  void *stream = nullptr;
+  void *workspace = nullptr; // workspace_bytes() of device memory, aligned to 16
+  std::int64_t workspace_bytes = 0;
+};
+
+// Members of one shape, type and strides: `view` is the first.
+struct Members {
+  View view;
+  std::vector<void *> addresses;
+  std::vector<double> weights;
+  std::vector<double> temperatures;
+};
+
+struct Size {
+  std::int64_t classes = 0;
+  std::int64_t n_members = 0;
+  std::int64_t n_cells = 0; // 0 without statistics
+  Dtype dtype = Dtype::kFloat32;
+};
+
+// Device memory that a pass of this size wants; 0 for all but large ones.
+Error workspace_bytes(int device, const Size &size, std::int64_t *bytes);
+
+// Members in, maps out, statistics added.
+Error ensemble_statistics(const std::vector<std::int64_t> &shape, std::int64_t classes,
+                          const Members &members, const Reading &reading, const Finish &finish,
+                          const double *thresholds, const Place &place);
+
+// One member into the state [layout.planes(), *shape].
+Error ensemble_accumulate(const std::vector<std::int64_t> &shape, const Members &member,
+                          const Reading &reading, const StateLayout &layout, const View &state,
+                          const Place &place);
+
+// Maps out and statistics added, from the state.
+Error ensemble_finalize(const std::vector<std::int64_t> &shape, const View &state,
+                        const StateLayout &layout, std::int64_t n_members, double total_weight,
+                        const Reading &reading, const Finish &finish, const double *thresholds,
+                        const Place &place);
+
+// Empty, or why no GPU of this machine can run the kernels. Touches the driver.
+std::string unavailable();
+
+} // namespace fastcal::cuda

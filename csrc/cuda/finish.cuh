@@ -1,0 +1,270 @@
+// The second stage, maps: what the sums of one voxel amount to.
+#pragma once
+
+#include <cstdint>
+
+#include "cuda/tile.cuh"
+#include "cuda/vec_load.cuh"
+
+namespace fastcal::cuda {
+
+template <typename Real> struct Outcome {
+  bool finite = false;
+  bool valid = false; // finite, and in range where that is checked
+  int label = 0;
+  Real confidence = 0;
+  Real class_sum = 0;
+  Real entropy = 0;
+};
+
+__device__ __forceinline__ bool wants(const PassArguments &a, Map map) {
+  return a.maps.views[static_cast<int>(map)].data != nullptr;
+}
+
+__device__ __forceinline__ bool wants_entropy(const PassArguments &a) {
+  return wants(a, Map::kEntropy) || wants(a, Map::kMutualInformation);
+}
+
+template <typename Real> __device__ __forceinline__ bool out_of_range(Real p) {
+  return p < Real(-1e-3) || p > Real(1.001);
+}
+
+// ------------------------------------------------- the sums of one voxel become probabilities
+
+// Logit space: activates the mean logits in place.
+template <typename Real>
+__device__ __forceinline__ void activate_mean(const PassArguments &a, const Tile<Real> &tile,
+                                              int slot) {
+  const Real scale = static_cast<Real>(a.scale);
+  const Real factor = exp_factor(Real{1});
+  if (a.reading.multilabel || a.reading.activation == Activation::kSigmoid) {
+    for (int c = 0; c < a.classes; ++c) {
+      Real &at = tile.sum_at(c, slot);
+      at = sigmoid(at * scale, factor);
+    }
+    return;
+  }
+  Real top = -infinity<Real>();
+  for (int c = 0; c < a.classes; ++c) {
+    top = larger(top, tile.sum_at(c, slot) * scale);
+  }
+  Real total = 0, lost = 0;
+  for (int c = 0; c < a.classes; ++c) {
+    Real &at = tile.sum_at(c, slot);
+    at = exp_scaled(at * scale - top, factor);
+    add_compensated(total, lost, at);
+  }
+  const Real inverse = divide_approximate(Real{1}, total);
+  for (int c = 0; c < a.classes; ++c) {
+    tile.sum_at(c, slot) *= inverse;
+  }
+}
+
+// Divides by the sum over the classes; an out-of-range voxel is given one that will be seen.
+template <typename Real>
+__device__ __forceinline__ void normalise_mean(const PassArguments &a, const Tile<Real> &tile,
+                                               int slot, Real scale) {
+  Real total = 0;
+  Real spread = 0;
+  bool outside = false;
+  for (int c = 0; c < a.classes; ++c) {
+    const Real p = multiply_exact(tile.sum_at(c, slot), scale);
+    spread = add_exact(spread, p);
+    total = add_exact(total, not_negative(p));
+    outside = outside || out_of_range(p);
+  }
+  // Two is no probability. What is not finite stays so, and is not out of range.
+  const bool flagged = a.checks_range && outside && is_finite(spread);
+  for (int c = 0; c < a.classes; ++c) {
+    Real &at = tile.sum_at(c, slot);
+    const Real share = divide_exact(not_negative(multiply_exact(at, scale)), total);
+    at = flagged ? Real{2} : share + (spread - spread);
+  }
+}
+
+// ------------------------------------------------------------------------------- one outcome
+
+template <typename Real>
+__device__ __forceinline__ Outcome<Real> conclude_exclusive(const PassArguments &a,
+                                                            const Tile<Real> &tile, int slot,
+                                                            Real scale, bool keep) {
+  Outcome<Real> out;
+  Real lowest = 0;
+  Real lost = 0;
+  const bool entropy = wants_entropy(a);
+#pragma unroll kClassUnroll<Real>
+  for (int c = 0; c < a.classes; ++c) {
+    const Real raw = multiply_exact(tile.sum_at(c, slot), scale);
+    lowest = raw < lowest ? raw : lowest;
+    const Real p = not_negative(raw);
+    if (keep) {
+      tile.sum_at(c, slot) = p;
+    }
+    out.class_sum = add_exact(out.class_sum, p);
+    out.label = p > out.confidence ? c : out.label;
+    out.confidence = p > out.confidence ? p : out.confidence;
+    if (entropy) {
+      add_compensated(out.entropy, lost, -p_log_p(p));
+    }
+  }
+  out.finite = is_finite(out.class_sum) && is_finite(lowest);
+  out.valid = out.finite &&
+              !(a.checks_range && (lowest < Real(-1e-3) || out.confidence > Real(1.001)));
+  return out;
+}
+
+template <typename Real>
+__device__ __forceinline__ Outcome<Real> conclude_multilabel(const PassArguments &a,
+                                                             const Tile<Real> &tile, int slot,
+                                                             Real scale) {
+  Outcome<Real> out;
+  bool outside = false;
+  Real lost = 0;
+  const bool entropy = wants_entropy(a);
+  for (int c = 0; c < a.classes; ++c) {
+    const Real raw = multiply_exact(tile.sum_at(c, slot), scale);
+    const Real p = not_negative(raw);
+    outside = outside || out_of_range(raw);
+    out.class_sum = add_exact(out.class_sum, raw);
+    tile.sum_at(c, slot) = p;
+    if (entropy) {
+      add_compensated(out.entropy, lost, bernoulli_entropy(p > Real{1} ? Real{1} : p));
+    }
+  }
+  out.finite = is_finite(out.class_sum);
+  out.valid = out.finite && !(a.checks_range && outside);
+  return out;
+}
+
+// ---------------------------------------------------------------------------- maps of a voxel
+
+template <typename Real>
+__device__ __forceinline__ void write_map(const PassArguments &a, Map map, std::int64_t voxel,
+                                          Real value) {
+  const View &view = a.maps.views[static_cast<int>(map)];
+  store_real(view, offset_of(a.grid, view.strides, voxel), value);
+}
+
+// Variance and disagreement, read from the running sums before they are overwritten.
+template <typename Real> struct Spread {
+  Real variance = 0;
+  Real disagreement = 0;
+};
+
+template <typename Real>
+__device__ __forceinline__ Spread<Real> spread_of(const PassArguments &a, const Tile<Real> &tile,
+                                                  int slot) {
+  Spread<Real> spread;
+  const Real scale = static_cast<Real>(a.scale);
+  if (wants(a, Map::kVariance)) {
+    Real squares = 0;
+    for (int c = 0; c < a.classes; ++c) {
+      const Real p = tile.sum_at(c, slot) * scale;
+      squares = fused(p, p, squares);
+    }
+    const Real total = not_negative(tile.square[slot] * scale - squares);
+    spread.variance = total / static_cast<Real>(a.classes);
+  }
+  if (wants(a, Map::kDisagreement)) {
+    const Real inverse = static_cast<Real>(a.inverse_members);
+    Real most = 0;
+    Real minority = 0;
+    for (int c = 0; c < a.classes; ++c) {
+      const Real share = tile.votes_at(c, slot) * inverse;
+      most = larger(most, share);
+      minority += share > Real(0.5) ? Real{1} - share : share;
+    }
+    spread.disagreement =
+        a.reading.multilabel ? minority / static_cast<Real>(a.classes) : Real{1} - most;
+  }
+  return spread;
+}
+
+template <typename Real>
+__device__ __forceinline__ void write_class_maps(const PassArguments &a, const Tile<Real> &tile,
+                                                 int slot, std::int64_t voxel,
+                                                 const Outcome<Real> &out) {
+  const Real nan = quiet_nan<Real>();
+  const View &mean = a.maps.views[static_cast<int>(Map::kMean)];
+  const View &label = a.maps.views[static_cast<int>(Map::kLabel)];
+  const View &confidence = a.maps.views[static_cast<int>(Map::kConfidence)];
+  if (mean.data != nullptr) {
+    const std::int64_t at = offset_of(a.grid, mean.strides, voxel);
+#pragma unroll kClassUnroll<Real>
+    for (int c = 0; c < a.classes; ++c) {
+      store_real(mean, at + c * mean.class_stride, out.valid ? tile.sum_at(c, slot) : nan);
+    }
+  }
+  const int planes = a.reading.multilabel ? a.classes : 1;
+  if (label.data != nullptr) {
+    const std::int64_t at = offset_of(a.grid, label.strides, voxel);
+    for (int c = 0; c < planes; ++c) {
+      const int value = a.reading.multilabel ? tile.sum_at(c, slot) > Real(0.5) : out.label;
+      store_label(label, at + c * label.class_stride, out.valid ? value : -1);
+    }
+  }
+  if (confidence.data != nullptr) {
+    const std::int64_t at = offset_of(a.grid, confidence.strides, voxel);
+    for (int c = 0; c < planes; ++c) {
+      Real value = out.confidence;
+      if (a.reading.multilabel) {
+        const Real p = tile.sum_at(c, slot);
+        value = p > Real(0.5) ? p : Real{1} - p;
+      }
+      store_real(confidence, at + c * confidence.class_stride, out.valid ? value : nan);
+    }
+  }
+}
+
+template <typename Real>
+__device__ __forceinline__ void write_voxel_maps(const PassArguments &a, const Tile<Real> &tile,
+                                                 int slot, std::int64_t voxel,
+                                                 const Outcome<Real> &out,
+                                                 const Spread<Real> &spread) {
+  const Real nan = quiet_nan<Real>();
+  const Real expected = a.keeps_entropy ? tile.entropy[slot] * static_cast<Real>(a.scale) : nan;
+  if (wants(a, Map::kEntropy)) {
+    write_map(a, Map::kEntropy, voxel, out.valid ? out.entropy : nan);
+  }
+  if (wants(a, Map::kExpectedEntropy)) {
+    write_map(a, Map::kExpectedEntropy, voxel, out.valid ? expected : nan);
+  }
+  if (wants(a, Map::kMutualInformation)) {
+    // One member tells itself nothing: 0, not the rounding of two equal entropies.
+    const Real information =
+        a.inverse_members < 1.0 ? not_negative(out.entropy - expected) : Real{0};
+    write_map(a, Map::kMutualInformation, voxel, out.valid ? information : nan);
+  }
+  if (wants(a, Map::kVariance)) {
+    write_map(a, Map::kVariance, voxel, out.valid ? spread.variance : nan);
+  }
+  if (wants(a, Map::kDisagreement)) {
+    write_map(a, Map::kDisagreement, voxel, out.valid ? spread.disagreement : nan);
+  }
+}
+
+// Probabilities into the tile (where somebody reads them), maps out.
+template <typename Real>
+__device__ __forceinline__ Outcome<Real> finish_voxel(const PassArguments &a,
+                                                      const Tile<Real> &tile, int slot) {
+  const std::int64_t voxel = tile.first + slot;
+  const Spread<Real> spread = spread_of(a, tile, slot);
+  Real scale = static_cast<Real>(a.scale);
+  if (a.reading.logit_space) {
+    activate_mean(a, tile, slot);
+    scale = Real{1};
+  }
+  if (a.normalise && !a.reading.multilabel) {
+    normalise_mean(a, tile, slot, scale);
+    scale = Real{1};
+  }
+  const bool keep = a.counting.wanted || wants(a, Map::kMean);
+  const Outcome<Real> out = a.reading.multilabel
+                                ? conclude_multilabel(a, tile, slot, scale)
+                                : conclude_exclusive(a, tile, slot, scale, keep);
+  write_class_maps(a, tile, slot, voxel, out);
+  write_voxel_maps(a, tile, slot, voxel, out, spread);
+  return out;
+}
+
+} // namespace fastcal::cuda
