@@ -30,11 +30,14 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
     Raises:
         FileNotFoundError: There is no such folder.
+        IsADirectoryError: ``path`` is a folder.
         OSError: The file could not be moved into place.
     """
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "No such folder", str(path.parent))
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "Is a folder", str(path))
     temporary = path.with_name(f".tmp-{secrets.token_hex(6)}-{path.name}")
     try:
         yield temporary

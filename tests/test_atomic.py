@@ -47,6 +47,13 @@ def test_a_missing_folder_is_an_error_that_names_it(tmp_path):
         write_text(tmp_path / "nowhere" / "a.txt", "x")
 
 
+def test_a_folder_in_the_files_place_is_an_error_that_names_it(tmp_path):
+    (tmp_path / "a.txt").mkdir()
+    with pytest.raises(IsADirectoryError, match=r"Is a folder: '.*/a\.txt'"):
+        write_text(tmp_path / "a.txt", "x")
+    assert list(tmp_path.iterdir()) == [tmp_path / "a.txt"]
+
+
 def test_json_has_null_for_nan_and_plain_numbers_for_numpy(tmp_path):
     path = tmp_path / "a.json"
     write_json(

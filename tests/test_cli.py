@@ -305,7 +305,12 @@ def test_ensemble_passes_every_option_on(recorded: Recorder) -> None:
 
 
 def test_evaluate_passes_every_option_on(recorded: Recorder) -> None:
-    scores: dict[str, Any] = {"mean": {}, "foreground_mean": {"Dice": 0.5}, "failed": []}
+    scores: dict[str, Any] = {
+        "mean": {},
+        "foreground_mean": {"Dice": 0.5},
+        "failed": [],
+        "labels": {},
+    }
     call = recorded("fastcal.evaluate.evaluate_folder", scores | {"calibration": None})
     arguments = (
         "--dataset-json d.json --num-classes 3 --no-probabilities --no-surface --tolerance 2 "
@@ -475,7 +480,7 @@ def test_failed_cases_are_listed_and_exit_code_is_1_with_keep_going(
     command = ["ensemble", "-i", *map(str, folds), "-o", str(out), "-q"]
     assert main([*command, "--keep-going"]) == 1
     failures = capsys.readouterr().err.splitlines()
-    assert failures[0] == "fastcal: 1 failed:"
+    assert failures[0] == "fastcal: 1 case failed:"
     assert failures[1].startswith(f"  case_a: {damaged}")
     assert (out / "case_b.nii.gz").exists()
     assert not (out / "case_a.nii.gz").exists()
@@ -515,4 +520,4 @@ def test_evaluate_prints_what_it_wrote(
     scores = json.loads(out.read_text())
     printed = capsys.readouterr().out
     assert f"{scores['foreground_mean']['Dice']:.4f}" in printed
-    assert f"{scores['calibration']['pooled']['ECE']:.5f}" in printed
+    assert f"{scores['calibration']['pooled']['Brier']:.5f}" in printed

@@ -265,6 +265,14 @@ def test_a_folder_of_images_alone_is_a_list_of_cases(folder: Path) -> None:
     assert label is None
 
 
+def test_an_image_without_a_channel_number_is_named_rather_than_passed_over(folder: Path) -> None:
+    (folder / "imagesTr/d.nii.gz").write_bytes(b"")
+    with pytest.raises(DataError, match=r"d\.nii\.gz: no channel .* expected CASE_0000\.nii\.gz"):
+        image_cases(folder / "imagesTr")
+    with pytest.raises(DataError, match=r"d\.nii\.gz: no channel"):
+        Dataset.open(folder)
+
+
 def test_a_missing_channel_of_an_images_folder_is_named(folder: Path) -> None:
     (folder / "imagesTr/b_0000.nii.gz").unlink()
     with pytest.raises(DataError, match=r"b_0000\.nii\.gz: no such file"):

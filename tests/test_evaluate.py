@@ -195,6 +195,30 @@ def test_every_reference_needs_a_prediction_unless_chill(predicted: Path) -> Non
     assert len(evaluate(predicted, chill=True)["metric_per_case"]) == 2
 
 
+def test_a_case_that_was_not_predicted_is_listed_with_keep_going(predicted: Path) -> None:
+    (predicted / "out/case_c.nii.gz").unlink()
+    summary = evaluate(predicted, keep_going=True)
+    reason = f"{predicted / 'out'}: no prediction of case case_c"
+    assert summary["failed"] == [{"case": "case_c", "reason": reason}]
+    assert len(summary["metric_per_case"]) == 2
+
+
+def test_structures_have_the_names_of_dataset_json(predicted: Path) -> None:
+    described = json.loads((predicted / "dataset.json").read_text())["labels"]
+    names = {str(value): name for name, value in described.items() if value}
+    assert evaluate(predicted)["labels"] == names
+    (predicted / "dataset.json").unlink()
+    assert evaluate(predicted, num_classes=3)["labels"] == {}
+
+
+def test_the_file_is_written_into_a_folder_that_is_made_for_it(predicted: Path) -> None:
+    target = predicted / "scores/all/summary.json"
+    evaluate_folder(predicted / "labels", predicted / "out", target, surface=False)
+    assert target.is_file()
+    with pytest.raises(DataError, match="all: a folder, expected the name of a JSON file"):
+        evaluate_folder(predicted / "labels", predicted / "out", target.parent, surface=False)
+
+
 def test_prediction_without_reference_is_named(predicted: Path) -> None:
     (predicted / "labels/case_c.nii.gz").unlink()
     with pytest.raises(DataError, match=r"out/case_c\.nii\.gz: no reference"):

@@ -397,6 +397,8 @@ def test_full_disk_leaves_nothing_half_written_and_ends_the_run(
         ({"weights": [1.0]}, "weights: got 1, expected one for each folder"),
         ({"weights": [1.0, -1.0, 1.0]}, "weights"),
         ({"temperature": 0.0}, "temperature"),
+        ({"device": "cuda:99"}, "device: got 'cuda:99'"),
+        ({"labels": "labels", "n_bins": 0}, "n_bins must be between 1 and 65536, got 0"),
         ({"num_parts": 2, "part_id": 2}, "part_id: got 2"),
         ({"space": "logit", "maps": ("mutual_information",)}, "mutual_information"),
         ({"cases": ["case_x"]}, "case_x"),
@@ -406,6 +408,8 @@ def test_bad_option_is_named_before_anything_is_written(
     tmp_path: Path, options: dict[str, object], message: str
 ) -> None:
     folders, *_ = write_cohort(tmp_path)
+    if "labels" in options:
+        options = {**options, "labels": tmp_path / str(options["labels"])}
     with pytest.raises(ValueError, match=message):
         ensemble_folders(folders, tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()

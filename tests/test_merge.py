@@ -105,7 +105,7 @@ def test_damaged_missing_and_absent_states_are_named(sharded: Path) -> None:
     damaged.write_bytes(damaged.read_bytes()[:100])
     with pytest.raises(DataError, match=r"part-1-of-3\.npz"):
         merge_statistics(sharded / "parts", sharded / "merged")
-    with pytest.raises(DataError, match=r"nothing\.npz: no such file"):
+    with pytest.raises(DataError, match=r"nothing\.npz: no such file or folder"):
         merge_statistics(sharded / "nothing.npz", sharded / "merged")
     with pytest.raises(DataError, match=r"labels: no statistics here"):
         merge_statistics(sharded / "labels", sharded / "merged")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import nibabel as nib
@@ -219,6 +220,15 @@ def test_split_of_the_run_names_the_cases(tmp_path: Path) -> None:
         predict_cases(run, images, tmp_path / "c", cases=["case_x"])
 
 
+def test_a_split_without_cases_is_an_error(tmp_path: Path) -> None:
+    write_run(tmp_path / "run")
+    write_images(tmp_path / "images")
+    splits = json.loads((tmp_path / "run/splits.json").read_text())
+    (tmp_path / "run/splits.json").write_text(json.dumps({**splits, "test": []}))
+    with pytest.raises(DataError, match="run: the split of this run has no test cases"):
+        predict_cases(tmp_path / "run", tmp_path / "images", tmp_path / "out", cases="test")
+
+
 def test_weights_that_changed_are_not_mixed_with_those_before(tmp_path: Path) -> None:
     write_run(tmp_path / "run")
     write_images(tmp_path / "images")
@@ -243,6 +253,11 @@ def break_channels(tmp_path: Path) -> str:
     return r"case_b_0000\.nii\.gz: 2 channels, expected 1"
 
 
+def break_fourth_axis(tmp_path: Path) -> str:
+    write_nifti(tmp_path / "images/case_b_0000.nii.gz", np.ones((*SHAPE, 2), np.float32))
+    return r"case_b_0000\.nii\.gz: 2 channels, expected 1"
+
+
 def break_gz(tmp_path: Path) -> str:
     path = tmp_path / "images/case_b_0000.nii.gz"
     path.write_bytes(path.read_bytes()[:-30])
@@ -254,7 +269,9 @@ def break_label(tmp_path: Path) -> str:
     return r"labels/case_b\.nii\.gz: label 9"
 
 
-@pytest.mark.parametrize("damage", [break_nan, break_channels, break_gz, break_label])
+@pytest.mark.parametrize(
+    "damage", [break_nan, break_channels, break_fourth_axis, break_gz, break_label]
+)
 def test_bad_case_is_one_line_that_names_the_file_and_spares_the_others(
     tmp_path: Path, damage
 ) -> None:
@@ -289,6 +306,9 @@ def test_run_without_members_and_folder_without_images_are_named(tmp_path: Path)
     ("options", "message"),
     [
         ({"temperature": 0.0}, "temperature"),
+        ({"temperature": float("nan")}, "temperature: got nan"),
+        ({"device": "gpu"}, "device: got 'gpu'"),
+        ({"labels": "images", "n_bins": 0}, "n_bins must be between 1 and 65536, got 0"),
         ({"batch_size": 0}, "batch_size"),
         ({"mc_dropout": -1}, "mc_dropout"),
         ({"maps": ("sharpness",)}, "maps: got 'sharpness'"),
@@ -302,6 +322,8 @@ def test_bad_option_is_named_before_anything_is_written(
 ) -> None:
     write_run(tmp_path / "run")
     write_images(tmp_path / "images")
+    if "labels" in options:
+        options = {**options, "labels": tmp_path / str(options["labels"])}
     with pytest.raises(ValueError, match=message):
         predict_cases(tmp_path / "run", tmp_path / "images", tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()

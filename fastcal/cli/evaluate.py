@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from fastcal.cli import mapping
-from fastcal.cli.outcome import list_failures, print_table
+from fastcal.cli.outcome import list_failures, print_calibration, print_table
 
 
 def evaluate(
@@ -78,18 +78,19 @@ def evaluate(
     list_failures((one["case"], one["reason"]) for one in summary["failed"])
 
 
+_TITLES = {"Dice": "Dice", "HD95": "HD95, mm", "SurfaceDice": "surface Dice"}
+
+
 def _print_summary(summary: dict[str, Any]) -> None:
-    measures = [m for m in ("Dice", "HD95", "SurfaceDice") if m in summary["foreground_mean"]]
-    rows = [
-        [name, *(f"{values[m]:.4f}" for m in measures)]
-        for name, values in (*summary["mean"].items(), ("mean", summary["foreground_mean"]))
-    ]
-    print_table(["structure", *measures], rows)
+    measures = [measure for measure in _TITLES if measure in summary["foreground_mean"]]
+    names = summary["labels"]
+    structures = [(names.get(key, key), values) for key, values in summary["mean"].items()]
+    print_table(
+        ["structure", *(_TITLES[measure] for measure in measures)],
+        [
+            [name, *(f"{values[measure]:.4f}" for measure in measures)]
+            for name, values in (*structures, ("mean", summary["foreground_mean"]))
+        ],
+    )
     if summary["calibration"] is not None:
-        pooled, case = summary["calibration"]["pooled"], summary["calibration"]["case"]
-        names = [n for n in ("ECE", "NLL", "Brier", "accuracy") if isinstance(pooled.get(n), float)]
-        rows = [
-            [label, *(f"{values[n]:.5f}" for n in names)]
-            for label, values in (("pooled voxels", pooled), ("mean of cases", case))
-        ]
-        print_table(["calibration", *names], rows)
+        print_calibration(summary["calibration"]["pooled"], summary["calibration"]["case"])

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fastcal.cli.outcome import print_calibration
+from fastcal.cli.outcome import counted, print_statistics
 
 
 def merge(
@@ -25,5 +25,5 @@ def merge(
     from fastcal.predict import merge_statistics
 
     merged = merge_statistics(inputs, out)
-    print_calibration(merged.statistics)
-    typer.echo(f"{len(merged.parts)} parts added: {merged.summary_file}")
+    print_statistics(merged.statistics)
+    typer.echo(f"{counted(len(merged.parts), 'part')} added: {merged.summary_file}")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import sys
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -17,6 +16,16 @@ SOME_CASES_FAILED = 1
 """Exit code of a run with --keep-going that left cases out."""
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun.
+
+    Example:
+        >>> counted(1, "case"), counted(2, "case")
+        ('1 case', '2 cases')
+    """
+    return f"{number} {noun}" + "s" * (number != 1)
+
+
 def list_failures(failures: Iterable[tuple[str, str]]) -> None:
     """Name the cases that failed, on stderr, and leave with `SOME_CASES_FAILED` if there are any.
 
@@ -25,7 +34,7 @@ def list_failures(failures: Iterable[tuple[str, str]]) -> None:
     """
     lines = [f"  {case}: {reason}" for case, reason in failures]
     if lines:
-        typer.echo(f"fastcal: {len(lines)} failed:", err=True)
+        typer.echo(f"fastcal: {counted(len(lines), 'case')} failed:", err=True)
         for line in lines:
             typer.echo(line, err=True)
         raise typer.Exit(SOME_CASES_FAILED)
@@ -50,40 +59,35 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 def finish_predictions(summary: PredictionSummary) -> None:
     """Print what a run over cases did; failed cases are listed and end in an exit code of 1."""
     if summary.statistics is not None:
-        print_calibration(summary.statistics)
+        print_statistics(summary.statistics)
     resumed = f", {len(summary.skipped)} were there already" if summary.skipped else ""
-    typer.echo(f"{len(summary.done)} cases written to {summary.out}{resumed}")
+    typer.echo(f"{counted(len(summary.done), 'case')} written to {summary.out}{resumed}")
     list_failures((one.case, one.reason) for one in summary.failed)
 
 
-def print_calibration(statistics: CalibrationStatistics) -> None:
-    """Print the errors of pooled voxels and of cases."""
-    if statistics.n_voxels == 0:
-        return
-    classwise = statistics.classwise_ece
-    dice = statistics.dice
+def print_statistics(statistics: CalibrationStatistics) -> None:
+    """Print the calibration that was counted, of pooled voxels and of cases."""
+    from fastcal.evaluate import calibration_summary
+
+    if statistics.n_voxels:
+        print_calibration(
+            calibration_summary(statistics), calibration_summary(statistics, reduction="case")
+        )
+
+
+def print_calibration(pooled: Mapping[str, Any], by_case: Mapping[str, Any]) -> None:
+    """Print two of `fastcal.evaluate.calibration_summary`: of pooled voxels and of cases."""
     print_table(
         ["calibration", "ECE", "classwise ECE", "NLL", "Brier", "Dice"],
         [
             [
                 name,
-                f"{100 * statistics.ece(reduction=reduction):.3f} %",
-                f"{100 * _mean(classwise(reduction=reduction)):.3f} %",
-                f"{statistics.nll(reduction):.5f}",
-                f"{statistics.brier(reduction):.5f}",
-                f"{_mean(dice(reduction)[1:]):.4f}",
+                f"{100 * values['ECE']:.3f} %",
+                f"{100 * values['classwise_ECE_mean']:.3f} %",
+                f"{values['NLL']:.5f}",
+                f"{values['Brier']:.5f}",
+                f"{values['Dice_foreground_mean']:.4f}",
             ]
-            for name, reduction in _REDUCTIONS
+            for name, values in (("pooled voxels", pooled), ("mean of cases", by_case))
         ],
     )
-
-
-_REDUCTIONS: tuple[tuple[str, Literal["pooled", "case"]], ...] = (
-    ("pooled voxels", "pooled"),
-    ("mean of cases", "case"),
-)
-
-
-def _mean(values: Iterable[float]) -> float:
-    defined = [float(value) for value in values if not math.isnan(value)]
-    return sum(defined) / len(defined) if defined else math.nan

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from fastcal.cli.outcome import counted
 from fastcal.cli.settings import (
     BatchSize,
     ConfigFile,
@@ -87,4 +88,4 @@ def train(
         jobs=jobs,
         progress=not quiet,
     )
-    typer.echo(f"{len(run.members)} members in {out}")
+    typer.echo(f"{counted(len(run.members), 'member')} in {out}")

@@ -210,7 +210,7 @@ def image_cases(folder: str | Path, file_ending: str = ".nii.gz") -> list[Case]:
     A case has as many channels as its highest channel number says.
 
     Raises:
-        DataError: no such folder, or no image in it.
+        DataError: no such folder, no image in it, or an image without its channel in its name.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -225,12 +225,17 @@ def image_cases(folder: str | Path, file_ending: str = ".nii.gz") -> list[Case]:
 
 
 def _channel_files(folder: Path, ending: str) -> dict[str, dict[int, Path]]:
-    """Case name to channel number to file."""
+    """Case name to channel number to file.
+
+    Raises:
+        DataError: a file is named otherwise; to pass over it would lose a case without a word.
+    """
     cases: dict[str, dict[int, Path]] = defaultdict(dict)
     for path in folder.glob(f"[!.]*{ending}"):
         match = _CHANNEL_FILE.fullmatch(path.name.removesuffix(ending))
-        if match:
-            cases[match["case"]][int(match["channel"])] = path
+        if match is None:
+            raise DataError(path, f"no channel in its name, expected CASE_0000{ending}")
+        cases[match["case"]][int(match["channel"])] = path
     return cases
 
 

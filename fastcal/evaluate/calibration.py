@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -32,8 +33,10 @@ def calibration_summary(
     -------
     dict
         ``ECE``, ``MCE``, ``Brier``, ``NLL``, ``accuracy``, ``classwise_ECE`` (class index to its
-        one-vs-rest error), ``classwise_ECE_mean`` over the defined classes, ``n_voxels``,
-        ``n_invalid``. Fractions, not percentages; NLL in nats; Brier summed over classes.
+        one-vs-rest error), ``classwise_ECE_mean`` over the defined classes, ``Dice`` (class index
+        to its overlap), ``Dice_foreground_mean`` over the defined ones but the background,
+        ``n_voxels``, ``n_invalid``. Fractions, not percentages; NLL in nats; Brier summed over
+        classes.
 
     Examples
     --------
@@ -44,19 +47,26 @@ def calibration_summary(
     >>> calibration_summary(statistics)["ECE"]
     0.25
     """
-    classwise = [float(error) for error in statistics.classwise_ece(reduction=reduction)]
-    defined = [error for error in classwise if not math.isnan(error)]
+    classwise = statistics.classwise_ece(reduction=reduction).tolist()
+    dice = statistics.dice(reduction=reduction).tolist()
     return {
         "ECE": statistics.ece(reduction=reduction),
         "MCE": statistics.ece(norm="max", reduction=reduction),
         "classwise_ECE": {str(k): error for k, error in enumerate(classwise)},
-        "classwise_ECE_mean": sum(defined) / len(defined) if defined else float("nan"),
+        "classwise_ECE_mean": _mean_of_defined(classwise),
+        "Dice": {str(k): overlap for k, overlap in enumerate(dice)},
+        "Dice_foreground_mean": _mean_of_defined(dice if statistics.multilabel else dice[1:]),
         "Brier": statistics.brier(reduction=reduction),
         "NLL": statistics.nll(reduction=reduction),
         "accuracy": statistics.accuracy(reduction=reduction),
         "n_voxels": int(statistics.n_voxels),
         "n_invalid": int(statistics.n_invalid),
     }
+
+
+def _mean_of_defined(values: Sequence[float]) -> float:
+    defined = [value for value in values if not math.isnan(value)]
+    return sum(defined) / len(defined) if defined else math.nan
 
 
 def count_case(

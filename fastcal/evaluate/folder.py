@@ -86,7 +86,8 @@ def evaluate_folder(
     chill
         nnU-Net's word: score the cases that were predicted, though ``labels`` has more.
     keep_going
-        Go on after a case that fails; failures are listed under ``"failed"``.
+        Go on after a case that fails, or that was not predicted; failures are listed under
+        ``"failed"``.
     progress
         True prints a line a case to stderr; a function is called with a `Progress`.
 
@@ -99,14 +100,16 @@ def evaluate_folder(
         ``volume_ref_ml``. Added to each case: ``case`` and ``calibration`` (see
         `calibration_summary`), null without probabilities. Added at the top: ``calibration``
         (``pooled`` over voxels, ``case`` = mean over cases, ``n_cases``,
-        ``cases_without_probabilities``), null where no case has any; ``settings``; ``failed``.
+        ``cases_without_probabilities``), null where no case has any; ``labels`` (the name of each
+        structure, where ``dataset.json`` has one); ``settings``; ``failed``.
         NaN is written as ``NaN``, as nnU-Net does.
 
     Raises
     ------
     DataError
-        A folder without cases, a case without prediction (unless ``chill``) or reference, files
-        that cannot be read, shapes, affines or class counts that differ, labels out of range.
+        A folder without cases, a case without prediction (unless ``chill`` or ``keep_going``) or
+        without reference, files that cannot be read, shapes, affines or class counts that differ,
+        labels out of range.
     ImportError
         If ``surface`` and MONAI is not installed.
 
@@ -130,23 +133,26 @@ def evaluate_folder(
         closed=closed,
     )
     pooled = scoring.statistics()
-    references, predicted = _paired(labels, predictions, chill=chill)
+    references, predicted = _paired(labels, predictions, complete=not (chill or keep_going))
+    # Found out now rather than when everything is scored.
+    if out_file.is_dir():
+        raise DataError(out_file, "a folder, expected the name of a JSON file")
+    out_file.parent.mkdir(parents=True, exist_ok=True)
     records: dict[str, dict[str, Any]] = {}
 
     def score(case: str) -> None:
+        if case not in predicted:
+            raise DataError(predictions, f"no prediction of case {case}")
         record, statistics = _score_case(case, references[case], predicted[case], scoring)
         if statistics is not None:
             pooled.merge(statistics)
         records[case] = record
 
-    run = run_cases(
-        sorted(predicted),
-        score,
-        keep_going=keep_going,
-        progress=progress,
-    )
+    wanted = predicted if chill else references
+    run = run_cases(sorted(wanted), score, keep_going=keep_going, progress=progress)
     if not records:
-        raise DataError(predictions, f"no case could be scored: {run.failed[0].reason}")
+        reasons = "; ".join(dict.fromkeys(one.reason for one in run.failed))
+        raise DataError(predictions, f"no case could be scored: {reasons}")
     summary = _summary(list(records.values()), pooled, scoring)
     summary["failed"] = [{"case": one.case, "reason": one.reason} for one in run.failed]
     # nnU-Net's readers do arithmetic on these numbers: NaN stays NaN.
@@ -169,18 +175,18 @@ def _scheme(
 
 
 def _paired(
-    labels: Path, predictions: Path, *, chill: bool
+    labels: Path, predictions: Path, *, complete: bool
 ) -> tuple[dict[str, Path], dict[str, Path]]:
     predicted, references = find_label_maps(predictions), find_label_maps(labels)
     for case, path in predicted.items():
         if case not in references:
             raise DataError(path, f"no reference {labels / case}.nii.gz")
     missing = sorted(set(references) - set(predicted))
-    if missing and not chill:
+    if missing and complete:
         raise DataError(
             predictions,
             f"no prediction for {len(missing)} of {len(references)} cases of "
-            f"{labels}, first {missing[0]}; chill=True scores the others",
+            f"{labels}, first {missing[0]}; chill scores the others",
         )
     return references, predicted
 
@@ -268,6 +274,7 @@ def _summary(
             name: float(np.mean([mean[key][name] for key in keys])) for name in names
         },
         "calibration": calibration,
+        "labels": scoring.scheme.names,
         "settings": {
             "tolerance_mm": scoring.tolerance_mm if scoring.surface else None,
             "n_bins": scoring.n_bins,

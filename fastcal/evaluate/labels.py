@@ -34,6 +34,8 @@ class LabelScheme:
     """Labels of each region, in the order of the channels; None for exclusive classes."""
     regions_class_order: tuple[int, ...] | None = None
     """Label written where a region's probability exceeds 0.5; later regions overwrite earlier."""
+    structures: tuple[str, ...] = ()
+    """Name of each scored structure; empty where no ``dataset.json`` gives them."""
 
     @classmethod
     def of_classes(cls, num_classes: int, *, ignore_label: int | None = None) -> LabelScheme:
@@ -66,6 +68,7 @@ class LabelScheme:
             described.ignore_label,
             described.regions,
             described.regions_class_order,
+            tuple(described.labels)[1:],
         )
 
     @property
@@ -79,6 +82,11 @@ class LabelScheme:
         if self.regions is not None:
             return {str(group if len(group) > 1 else group[0]): group for group in self.regions}
         return {str(label): (label,) for label in range(1, self.num_classes)}
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Name of every scored structure by its key in `foreground`, as far as it has one."""
+        return dict(zip(self.foreground, self.structures, strict=False))
 
     @property
     def highest_label(self) -> int:
@@ -98,17 +106,16 @@ class LabelScheme:
     def check(self, labels: NDArray[Any], source: Path) -> None:
         """Raise a `DataError` that names the file and a value if a label is out of range."""
         known = labels if self.ignore_label is None else labels[labels != self.ignore_label]
-        if known.size == 0:
+        if known.size == 0 or (known.min() >= 0 and known.max() <= self.highest_label):
             return
-        low, high = known.min(), known.max()
-        bad = low if low < 0 else high
-        if low < 0 or high > self.highest_label:
-            count = int(((known < 0) | (known > self.highest_label)).sum())
-            raise DataError(
-                source,
-                f"label {bad} in the label map ({count} voxels), "
-                f"expected 0 to {self.highest_label}",
-            )
+        outside = known[(known < 0) | (known > self.highest_label)]
+        values = np.unique(outside).tolist()
+        found = ", ".join(map(str, values[:5])) + ", ..." * (len(values) > 5)
+        raise DataError(
+            source,
+            f"label {found} in the label map ({outside.size} voxels), "
+            f"expected 0 to {self.highest_label}",
+        )
 
     def kept(self, labels: NDArray[Any]) -> NDArray[np.bool_] | None:
         """Return the voxels that count, or None where all do."""

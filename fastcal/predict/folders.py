@@ -16,6 +16,7 @@ from fastcal.evaluate.calibration import as_tensor
 from fastcal.evaluate.cases import ProgressOption, part_of
 from fastcal.evaluate.labels import LabelScheme
 from fastcal.evaluate.reference import find_dataset_json
+from fastcal.models.device import choose_device
 from fastcal.predict.maps import CaseFiles
 from fastcal.predict.settings import copy_description, settle
 from fastcal.predict.streaming import Activation, Estimator, Member, References, combine
@@ -112,7 +113,7 @@ def ensemble_folders(
     >>> summary.done  # doctest: +SKIP
     ('case_001', 'case_002')
     """
-    sources = _Sources.open(folders, weights, temperature, from_logits, torch.device(device))
+    sources = _Sources.open(folders, weights, temperature, from_logits, choose_device(device))
     if Path(out).resolve() in {Path(folder).resolve() for folder in folders}:
         raise ValueError(f"out: got {out}, which is one of the folders to read")
     files = CaseFiles(
@@ -126,6 +127,7 @@ def ensemble_folders(
     scheme, activation = sources.reading(chosen, dataset_json, keep_going=keep_going)
     estimator = Estimator(files.needed_maps, scheme, from_logits, activation, space, n_bins, closed)
     estimator.accumulator()  # complains about options that do not go together
+    empty = None if labels is None else estimator.statistics()
     part = part_of(chosen, num_parts=num_parts, part_id=part_id)
     references = None if labels is None else References.find(labels, scheme)
     if references is not None and not keep_going:
@@ -161,7 +163,7 @@ def ensemble_folders(
         part,
         work,
         files=files,
-        empty=None if labels is None else estimator.statistics(),
+        empty=empty,
         num_parts=num_parts,
         part_id=part_id,
         overwrite=overwrite,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from fastcal.data.preprocess import Preprocessing
 from fastcal.errors import DataError
 from fastcal.evaluate.cases import ProgressOption, part_of
 from fastcal.evaluate.labels import LabelScheme
+from fastcal.models.device import choose_device
 from fastcal.models.run import BEST, DATASET, Run, load_member
 from fastcal.models.unet import UNet, set_mc_dropout
 from fastcal.predict.maps import CaseFiles
@@ -131,7 +133,8 @@ def predict_cases(
     activation: Activation = "sigmoid" if opened.head == "sigmoid" else "softmax"
     estimator = Estimator(files.needed_maps, scheme, True, activation, space, n_bins, closed)
     estimator.accumulator()  # complains about options that do not go together
-    if temperature <= 0:
+    empty = None if labels is None else estimator.statistics()
+    if not 0 < temperature < math.inf:
         raise ValueError(f"temperature: got {temperature}, expected a number above 0")
     if batch_size < 1:
         raise ValueError(f"batch_size: got {batch_size}, expected at least 1")
@@ -172,7 +175,7 @@ def predict_cases(
         list(part),
         work,
         files=files,
-        empty=None if labels is None else estimator.statistics(),
+        empty=empty,
         num_parts=num_parts,
         part_id=part_id,
         overwrite=overwrite,
@@ -209,7 +212,7 @@ class _Networks:
     ) -> _Networks:
         if mc_dropout < 0:
             raise ValueError(f"mc_dropout: got {mc_dropout}, expected 0 or more passes")
-        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        place = choose_device(device)
         folders = _chosen_members(run, members)
         with torch.random.fork_rng([]):  # building a network draws its first weights
             networks = tuple(load_member(folder, place) for folder in folders)
@@ -242,6 +245,8 @@ class _Networks:
                 case.images[0], f"{len(case.images)} channels, expected {self.channels}"
             )
         image, _, like = replace(case, label=None).load()
+        if len(image) != self.channels:
+            raise DataError(case.images[0], f"{len(image)} channels, expected {self.channels}")
         try:
             return self.preprocessing.apply(image, like), like
         except ValueError as error:
@@ -286,7 +291,9 @@ def _chosen_cases(
         splits = run.split
         if wanted not in splits:
             raise ValueError(f"cases: got {wanted!r}, expected names or one of {sorted(splits)}")
-        wanted = splits[wanted]
+        split, wanted = wanted, splits[wanted]
+        if not wanted:
+            raise DataError(run.path, f"the split of this run has no {split} cases")
     place = Path(images) if isinstance(images, str | Path) else Path("images")
     for name in wanted:
         if name not in found:

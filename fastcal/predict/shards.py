@@ -78,7 +78,7 @@ def add_statistics(
     total = start
     counted: dict[str, Path] = {}
     for file in files:
-        one = _load(file)
+        one = CalibrationStatistics.load(file)
         for case in one.case_ids:
             if case in counted:
                 raise DataError(file, f"case {case} is counted in {counted[case]} too")
@@ -92,24 +92,7 @@ def add_statistics(
             raise DataError(file, f"{error}") from error
     if total is None:
         raise ValueError("files: got none, expected at least one state file")
-    return _in_order_of_cases(total)
-
-
-def _in_order_of_cases(statistics: CalibrationStatistics) -> CalibrationStatistics:
-    """The same state with its cases sorted, so that its file is the same whoever added them."""
-    state = statistics.state_dict()
-    order = sorted(range(len(state["case_ids"])), key=state["case_ids"].__getitem__)
-    state["case_ids"] = [state["case_ids"][position] for position in order]
-    state["case_rows"] = state["case_rows"][order]
-    statistics.load_state_dict(state)
-    return statistics
-
-
-def _load(file: Path) -> CalibrationStatistics:
-    try:
-        return CalibrationStatistics.load(file)
-    except FileNotFoundError as error:
-        raise DataError(file, "no such file") from error
+    return total
 
 
 def write_statistics(
@@ -134,8 +117,10 @@ def _summary(statistics: CalibrationStatistics) -> dict[str, Any]:
 
 
 def _part_files(path: Path) -> list[Path]:
-    if not path.is_dir():
+    if path.is_file():
         return [path]
+    if not path.is_dir():
+        raise DataError(path, "no such file or folder")
     found = sorted(file for file in path.glob("*.npz") if _PART.fullmatch(file.name))
     whole = path / f"{STATISTICS}.npz"
     if not found and whole.is_file():

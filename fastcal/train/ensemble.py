@@ -14,6 +14,7 @@ from fastcal import atomic
 from fastcal.data.dataset import Dataset
 from fastcal.data.preprocess import Preprocessing
 from fastcal.losses import PaperDiceLoss, WeightedCrossEntropy
+from fastcal.models.device import choose_device
 from fastcal.models.run import CONFIG, DATASET, FORMAT, LOG, SPLITS, Run
 from fastcal.models.unet import Head, UNet
 from fastcal.train.config import TrainConfig
@@ -78,7 +79,7 @@ def train_ensemble(
         raise ValueError(f"members: got {members!r}, expected at least 1")
     if jobs < 1:
         raise ValueError(f"jobs: got {jobs!r}, expected at least 1")
-    place = _device(device)
+    place = choose_device(device)
     opened = dataset if isinstance(dataset, Dataset) else Dataset.open(dataset)
     if opened.regions is not None:
         raise ValueError(f"{opened.folder}: dataset.json has regions; training needs plain labels")
@@ -141,12 +142,6 @@ class _Reporter:
 
     def __call__(self, row: EpochRow) -> None:
         self._report.epoch(self._member, row)
-
-
-def _device(device: torch.device | str | None) -> torch.device:
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(device)
 
 
 def _loss(name: str, config: TrainConfig, ignore_label: int | None) -> nn.Module:
