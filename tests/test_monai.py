@@ -28,6 +28,17 @@ from fastcal.monai import (
 )
 
 CLASSES = 3
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """These tensors are too small to share."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 AFFINE = np.diag([0.8, 0.9, 2.5, 1.0]) + np.eye(4, k=3) * 7
 
 
@@ -72,6 +83,18 @@ def test_bins_include_their_upper_edge_as_those_of_monai_do() -> None:
     found = CalibrationErrorMetric(2)(probs, hot)
     assert found.item() == pytest.approx((2 * 0.1 + 0.1) / 3)
     torch.testing.assert_close(found, Theirs(2)(probs, hot), rtol=0, atol=1e-6)
+
+
+def test_edges_are_those_of_monai() -> None:
+    """Each probability is an edge of numpy's, of torch's or of MONAI's, or a neighbour of one."""
+    edges = torch.cat([torch.linspace(0, end, 21) for end in (1.0, 1 + 2.0**-23)])
+    near = torch.cat([edges, edges.nextafter(torch.tensor(0.0)), edges.nextafter(edges + 1)])
+    near = near[(near >= 0) & (near <= 1)]
+    hot = torch.arange(len(near)).remainder(3).eq(0)[None, None].long()
+    for reduction in ("expected", "average", "maximum"):
+        settings: dict[str, Any] = {"calibration_reduction": reduction}
+        found = CalibrationErrorMetric(**settings)(near[None, None], hot)
+        torch.testing.assert_close(found, Theirs(**settings)(near[None, None], hot))
 
 
 @pytest.mark.parametrize(

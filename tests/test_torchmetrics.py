@@ -6,7 +6,7 @@ import copy
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,15 @@ import fastcal.torchmetrics as ours
 from fastcal import CalibrationStatistics, ensemble_entropy
 
 CLASSES = 4
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """These tensors are too small to share."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def problem(n: int = 60, seed: int = 7) -> tuple[Tensor, Tensor]:
@@ -94,6 +103,27 @@ def test_golden_numbers_of_torchmetrics() -> None:
     sure = torch.tensor([0.95, 1.0]), torch.tensor([1, 0])
     assert ours.BinaryCalibrationError()(*sure).item() == pytest.approx(0.475)
     assert theirs.BinaryCalibrationError()(*sure).item() == pytest.approx(0.525)
+
+
+def test_convention_of_torchmetrics_gives_its_numbers_at_every_edge() -> None:
+    edges = torch.linspace(0, 1, 16)
+    near = torch.cat([edges, edges.nextafter(torch.tensor(0.5)), torch.ones(3)])
+    target = torch.arange(len(near)).remainder(3).eq(0).long()
+    logits = torch.logit(near.double())
+    for norm in ("l1", "l2", "max"):
+        expected = theirs.BinaryCalibrationError(norm=norm)(near, target).item()
+        metric = ours.BinaryCalibrationError(norm=norm, convention="torchmetrics")
+        assert metric(near, target).item() == pytest.approx(expected, abs=1e-6)
+        metric.reset()
+        assert ours.BinaryCalibrationError(norm=norm)(near, target).item() != pytest.approx(
+            expected, abs=1e-3
+        )
+    finite = logits.isfinite()
+    told = ours.BinaryCalibrationError(from_logits=True, convention="torchmetrics")
+    asked = ours.BinaryCalibrationError(convention="torchmetrics")
+    assert told(logits[finite], target[finite]).item() == pytest.approx(
+        asked(logits[finite].sigmoid(), target[finite]).item()
+    )
 
 
 def test_classwise_and_multilabel_errors_are_binary_errors_of_each_class() -> None:

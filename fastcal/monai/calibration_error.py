@@ -13,15 +13,15 @@ from torch import Tensor
 from fastcal import bins
 from fastcal.arguments import flag
 from fastcal.calibration import CalibrationStatistics
+from fastcal.calibration.conventions import ConventionName
 from fastcal.calibration.values import Floats
 
 
 class CalibrationErrorMetric(CumulativeIterationMetric):
     """Calibration error of every class of every image: `monai.metrics.CalibrationErrorMetric`.
 
-    The same arguments, calls and reductions; one pass over the volume instead of one a class, and
-    counts that do not stop at 2^24 voxels a bin. Edges are ``numpy.linspace(0, 1)`` in float64,
-    MONAI's end at 1 + 1.2e-7: a probability within that of an edge may change its bin.
+    The same arguments, calls, reductions and edges; one pass over the volume instead of one a
+    class, and counts that do not stop at 2^24 voxels a bin.
 
     Args:
         num_bins: Bins of equal width over [0, 1].
@@ -31,8 +31,9 @@ class CalibrationErrorMetric(CumulativeIterationMetric):
         metric_reduction: Over images and classes: ``"none"``, ``"mean"``, ``"sum"``,
             ``"mean_batch"``, ``"sum_batch"``, ``"mean_channel"`` or ``"sum_channel"``.
         get_not_nans: `aggregate` gives the number of values that are not NaN too.
-        right: False: bins (lo, hi]; True: [lo, hi). That is what MONAI 1.6 does; its documentation
-            says the opposite.
+        right: False: bins (lo, hi] between MONAI's edges, which end at 1 + 2^-23; True: [lo, hi)
+            between those of ``numpy.linspace(0, 1)``. MONAI 1.6's documentation has the two sides
+            the other way round; its code does this.
 
     ``metric(y_pred, y)``: probabilities and one-hot targets ``[B, C, *S]``, or lists of
     ``[C, *S]``; gives the errors ``[B, C]`` of this batch.
@@ -47,7 +48,7 @@ class CalibrationErrorMetric(CumulativeIterationMetric):
         >>> metric(torch.tensor([[[0.25, 0.25], [0.75, 0.75]]]), torch.tensor([[[0, 1], [1, 0]]]))
         tensor([[0.2500, 0.2500]])
         >>> metric.aggregate()
-        tensor(0.2500)
+        tensor([0.2500])
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class CalibrationErrorMetric(CumulativeIterationMetric):
     ) -> None:
         super().__init__()
         self.closed: bins.Closed = "left" if flag(right, "right") else "right"
+        self.convention: ConventionName = "default" if right else "monai"
         self.num_bins = bins.check_bins(num_bins, self.closed)
         self.include_background = flag(include_background, "include_background")
         self.calibration_reduction = CalibrationReduction(calibration_reduction)
@@ -81,7 +83,12 @@ class CalibrationErrorMetric(CumulativeIterationMetric):
             y_pred, y = ignore_background(y_pred=y_pred, y=y)
         n_images, num_classes = y_pred.shape[:2]
         statistics = CalibrationStatistics(
-            num_classes, self.num_bins, self.closed, "classwise", multilabel=True
+            num_classes,
+            self.num_bins,
+            self.closed,
+            "classwise",
+            multilabel=True,
+            convention=self.convention,
         )
         images = list(range(n_images))
         statistics.update(y_pred, _zeros_and_ones(y), case_id=images)
@@ -94,13 +101,7 @@ class CalibrationErrorMetric(CumulativeIterationMetric):
             return image.classwise_ece("l1")
         if self.calibration_reduction == CalibrationReduction.MAXIMUM:
             return image.classwise_ece("max")
-        gaps = []
-        for k in range(image.num_classes):
-            curve = image.reliability(k)
-            filled = curve.count > 0
-            gap = np.abs(curve.mean_confidence - curve.accuracy)[filled]
-            gaps.append(gap.mean() if gap.size else np.nan)
-        return np.array(gaps)
+        return image.classwise_ace()
 
     def aggregate(
         self, reduction: MetricReduction | str | None = None

@@ -5,10 +5,9 @@ collections, clones, checkpoints, and processes whose states are summed. The sta
 int64 words whatever the number of voxels, where torchmetrics keeps every confidence; sums of
 integers are the same for any chunking and any number of processes.
 
-Numbers are those of `CalibrationStatistics`, not torchmetrics' own where these differ: bins are
-(lo, hi] (``closed="left"`` for [lo, hi)) and 1.0 belongs to the last one, not to a bin of its own
-(torchmetrics#3510); logits are what ``from_logits`` says, never guessed; counts do not stop at 2^24
-voxels a bin.
+Numbers are those of `CalibrationStatistics`: bins are (lo, hi] and 1.0 belongs to the last one, not
+to a bin of its own (torchmetrics#3510; ``convention="torchmetrics"`` has its bins); logits are what
+``from_logits`` says, never guessed; counts do not stop at 2^24 voxels a bin.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fastcal.arguments import flag, whole_number
 from fastcal.calibration import CalibrationStatistics
-from fastcal.ensemble import ensemble_statistics
+from fastcal.ensemble import ensemble_mean, ensemble_statistics
 
 try:
     from torchmetrics import Metric
@@ -90,20 +90,33 @@ class CalibrationMetric(IntegerMetric):
                 f"preds must have {empty.num_classes} classes along axis {axis}, "
                 f"got shape {tuple(preds.shape)}"
             )
-        counted = ensemble_statistics(
-            [preds],
-            target,
-            maps=(),
-            class_dim=axis,
-            from_logits=self.from_logits,
-            multilabel=empty.multilabel,
-            calibration=empty.mode,
-            n_bins=empty.n_bins,
-            closed=empty.closed,
-            ignore_index=self.ignore_index,
-            nan_policy="raise" if self.validate_args else "omit",
-        ).calibration
-        assert counted is not None
+        nan_policy = "raise" if self.validate_args else "omit"
+        if empty.convention == "default":
+            counted = ensemble_statistics(
+                [preds],
+                target,
+                maps=(),
+                class_dim=axis,
+                from_logits=self.from_logits,
+                multilabel=empty.multilabel,
+                calibration=empty.mode,
+                n_bins=empty.n_bins,
+                closed=empty.closed,
+                ignore_index=self.ignore_index,
+                nan_policy=nan_policy,
+            ).calibration
+            assert counted is not None
+        else:
+            counted = self._fresh()
+            if self.from_logits:
+                preds = ensemble_mean([preds], class_dim=axis, multilabel=empty.multilabel)
+            counted.update(
+                preds,
+                target,
+                class_dim=axis,
+                ignore_index=self.ignore_index,
+                nan_policy=nan_policy,
+            )
         self.counts += counted.state_dict()["total"].to(self.counts.device)
 
     def statistics(self) -> CalibrationStatistics:
@@ -127,6 +140,7 @@ class CalibrationMetric(IntegerMetric):
             empty.mode,
             multilabel=empty.multilabel,
             eps=empty.eps,
+            convention=empty.convention,
         )
 
 

@@ -8,7 +8,8 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from fastcal import bins
-from fastcal.calibration import CalibrationStatistics, Mode
+from fastcal.calibration import CalibrationStatistics
+from fastcal.calibration.conventions import ConventionName
 from fastcal.torchmetrics.base import CalibrationMetric, Task, check_several, checked_task, needed
 
 Norm = Literal["l1", "l2", "max"]
@@ -20,12 +21,8 @@ class _CalibrationError(CalibrationMetric):
 
     def __init__(
         self,
-        num_classes: int,
-        mode: Mode,
-        multilabel: bool,
-        n_bins: int,
+        empty: CalibrationStatistics,
         norm: Norm,
-        closed: bins.Closed,
         ignore_index: int | None,
         validate_args: bool,
         from_logits: bool,
@@ -33,7 +30,6 @@ class _CalibrationError(CalibrationMetric):
     ) -> None:
         if norm not in ("l1", "l2", "max"):
             raise ValueError(f"norm must be one of 'l1', 'l2', 'max', got {norm!r}")
-        empty = CalibrationStatistics(num_classes, n_bins, closed, mode, multilabel=multilabel)
         super().__init__(empty, ignore_index, validate_args, from_logits, kwargs)
         self.norm: Norm = norm
 
@@ -51,7 +47,10 @@ class BinaryCalibrationError(_CalibrationError):
         ignore_index: Target value that is left out.
         validate_args: False leaves voxels without valid probabilities (NaN) out instead of raising.
         from_logits: ``preds`` are logits; False: probabilities. Never guessed.
-        closed: ``"right"``: bins (lo, hi]; ``"left"``: [lo, hi). The end bins hold 0 and 1.
+        closed: ``"right"``: bins (lo, hi]; ``"left"``: [lo, hi). The end bins hold 0 and 1. None is
+            ``"right"``, or what the convention has.
+        convention: Whose edges, zeros and ones are used; ``"torchmetrics"`` reproduces its numbers
+            bin by bin. See `CalibrationStatistics`.
         kwargs: Of `torchmetrics.Metric`.
 
     ``update(preds [N, ...] floating point, target [N, ...] of 0 and 1)``; ``compute()`` is a
@@ -76,13 +75,12 @@ class BinaryCalibrationError(_CalibrationError):
         validate_args: bool = True,
         *,
         from_logits: bool = False,
-        closed: bins.Closed = "right",
+        closed: bins.Closed | None = None,
+        convention: ConventionName = "default",
         **kwargs: Any,
     ) -> None:
-        super().__init__(
-            *(1, "classwise", True, n_bins, norm, closed),
-            *(ignore_index, validate_args, from_logits, kwargs),
-        )
+        empty = CalibrationStatistics(1, n_bins, closed, "classwise", convention=convention)
+        super().__init__(empty, norm, ignore_index, validate_args, from_logits, kwargs)
 
     def compute(self) -> Tensor:
         return self._value(self._statistics().ece(self.norm))
@@ -116,14 +114,15 @@ class MulticlassCalibrationError(_CalibrationError):
         validate_args: bool = True,
         *,
         from_logits: bool = False,
-        closed: bins.Closed = "right",
+        closed: bins.Closed | None = None,
+        convention: ConventionName = "default",
         **kwargs: Any,
     ) -> None:
         check_several(num_classes, "num_classes")
-        super().__init__(
-            *(num_classes, "top-label", False, n_bins, norm, closed),
-            *(ignore_index, validate_args, from_logits, kwargs),
+        empty = CalibrationStatistics(
+            num_classes, n_bins, closed, "top-label", convention=convention
         )
+        super().__init__(empty, norm, ignore_index, validate_args, from_logits, kwargs)
 
     def compute(self) -> Tensor:
         return self._value(self._statistics().ece(self.norm))
@@ -136,23 +135,17 @@ class _EveryClassError(_CalibrationError):
 
     def __init__(
         self,
-        num_classes: int,
-        multilabel: bool,
-        n_bins: int,
+        empty: CalibrationStatistics,
         norm: Norm,
         average: Average,
         ignore_index: int | None,
         validate_args: bool,
         from_logits: bool,
-        closed: bins.Closed,
         kwargs: dict[str, Any],
     ) -> None:
         if average not in ("macro", "none"):
             raise ValueError(f"average must be 'macro' or 'none', got {average!r}")
-        super().__init__(
-            *(num_classes, "classwise", multilabel, n_bins, norm, closed),
-            *(ignore_index, validate_args, from_logits, kwargs),
-        )
+        super().__init__(empty, norm, ignore_index, validate_args, from_logits, kwargs)
         self.average = average
 
     def compute(self) -> Tensor:
@@ -189,14 +182,15 @@ class ClasswiseCalibrationError(_EveryClassError):
         validate_args: bool = True,
         *,
         from_logits: bool = False,
-        closed: bins.Closed = "right",
+        closed: bins.Closed | None = None,
+        convention: ConventionName = "default",
         **kwargs: Any,
     ) -> None:
         check_several(num_classes, "num_classes")
-        super().__init__(
-            *(num_classes, False, n_bins, norm, average),
-            *(ignore_index, validate_args, from_logits, closed, kwargs),
+        empty = CalibrationStatistics(
+            num_classes, n_bins, closed, "classwise", convention=convention
         )
+        super().__init__(empty, norm, average, ignore_index, validate_args, from_logits, kwargs)
 
 
 class MultilabelCalibrationError(_EveryClassError):
@@ -228,14 +222,15 @@ class MultilabelCalibrationError(_EveryClassError):
         validate_args: bool = True,
         *,
         from_logits: bool = False,
-        closed: bins.Closed = "right",
+        closed: bins.Closed | None = None,
+        convention: ConventionName = "default",
         **kwargs: Any,
     ) -> None:
         check_several(num_labels, "num_labels")
-        super().__init__(
-            *(num_labels, True, n_bins, norm, average),
-            *(ignore_index, validate_args, from_logits, closed, kwargs),
+        empty = CalibrationStatistics(
+            num_labels, n_bins, closed, "classwise", multilabel=True, convention=convention
         )
+        super().__init__(empty, norm, average, ignore_index, validate_args, from_logits, kwargs)
 
 
 class CalibrationError(Metric):
