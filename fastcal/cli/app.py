@@ -16,6 +16,7 @@ from fastcal.cli.info import info
 from fastcal.cli.merge import merge
 from fastcal.cli.outcome import SOME_CASES_FAILED
 from fastcal.cli.predict import predict
+from fastcal.cli.recalibrate import recalibrate
 from fastcal.cli.train import train
 from fastcal.cli.values import SpreadCommand
 
@@ -38,6 +39,7 @@ app = typer.Typer(
 )
 for _command in (train, predict, ensemble, merge, evaluate, demo, info):
     app.command(_command.__name__, cls=SpreadCommand)(_command)
+app.add_typer(recalibrate)
 
 
 def _show_version(wanted: bool) -> None:

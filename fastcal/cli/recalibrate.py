@@ -1,0 +1,186 @@
+"""``fastcal recalibrate``: ``fit`` and ``apply``."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fastcal.cli import mapping
+from fastcal.cli.outcome import finish_predictions, print_table
+from fastcal.cli.values import SpreadCommand
+
+if TYPE_CHECKING:
+    from fastcal.recalibrate import Calibrator, FolderFit
+
+recalibrate = typer.Typer(
+    name="recalibrate",
+    help="Fit a calibrator to saved probabilities with labels, and apply it to others.",
+    no_args_is_help=True,
+)
+
+
+class Method(StrEnum):
+    """Calibrators; the names are those of `fastcal.recalibrate.METHODS`."""
+
+    temperature = "temperature"
+    temperature_per_class = "temperature-per-class"
+    vector = "vector"
+    dirichlet = "dirichlet"
+    histogram = "histogram"
+    isotonic = "isotonic"
+
+
+class Order(StrEnum):
+    """What is fitted where folders are the members of an ensemble."""
+
+    pool_then_calibrate = "pool-then-calibrate"
+    member_then_pool = "member-then-pool"
+
+
+DatasetJson = Annotated[
+    Path | None,
+    typer.Option(
+        "--dataset-json",
+        help="dataset.json with labels, regions, ignore label; looked for in and above inputs.",
+    ),
+]
+
+
+@recalibrate.command("fit", cls=SpreadCommand)
+def fit(
+    inputs: Annotated[
+        list[Path],
+        typer.Option(
+            "-i",
+            "--inputs",
+            help="Folders of saved probabilities; one with fold_*/validation stands for these.",
+        ),
+    ],
+    labels: Annotated[Path, typer.Option("-g", "--labels", help="Folder of reference label maps.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="JSON file to write.")],
+    method: Annotated[
+        Method, typer.Option("--method", help="What is fitted.")
+    ] = Method.temperature,
+    ensemble: Annotated[
+        Order | None,
+        typer.Option(
+            "--ensemble",
+            help="Folders are members: calibrate their mean, or each of them. Without it, "
+            "folders hold different cases of one calibrator.",
+        ),
+    ] = None,
+    weights: Annotated[
+        list[float] | None,
+        typer.Option("--weights", help="A weight for each member; equal without it."),
+    ] = None,
+    space: mapping.SpaceOption = mapping.Space.prob,
+    from_logits: Annotated[
+        bool, typer.Option("--from-logits", help="The files hold logits, not probabilities.")
+    ] = False,
+    cases: Annotated[
+        list[str] | None,
+        typer.Option("--cases", help="Names of the cases to fit to; all without it."),
+    ] = None,
+    dataset_json: DatasetJson = None,
+    bins: Annotated[int, typer.Option("--bins", help="Bins of the histogram method.")] = 15,
+    odir: Annotated[
+        float, typer.Option("--odir", help="Off-diagonal penalty of the dirichlet method.")
+    ] = 1e-5,
+) -> None:
+    """Fit a calibrator to saved probabilities, such as nnU-Net's cross validation."""
+    from fastcal.recalibrate import fit_folders
+
+    fitted = fit_folders(
+        inputs,
+        labels,
+        out,
+        method=method.value,
+        ensemble=None if ensemble is None else ensemble.value,
+        from_logits=from_logits,
+        weights=weights or None,
+        space=space.value,
+        cases=cases or None,
+        dataset_json=dataset_json,
+        n_bins=bins,
+        odir=odir,
+    )
+    _print_fit(fitted)
+
+
+@recalibrate.command("apply", cls=SpreadCommand)
+def apply(
+    calibrator: Annotated[
+        Path, typer.Option("-c", "--calibrator", help="JSON file that fit wrote.")
+    ],
+    inputs: Annotated[
+        list[Path],
+        typer.Option(
+            "-i",
+            "--inputs",
+            help="Folders of saved probabilities; of an ensemble, a member each, as in the fit.",
+        ),
+    ],
+    out: mapping.Out,
+    maps: mapping.Maps = [mapping.Map.entropy],  # noqa: B006  # typer reads it, nobody changes it
+    cases: mapping.Cases = None,
+    labels: mapping.Labels = None,
+    dataset_json: DatasetJson = None,
+    bins: mapping.Bins = 15,
+    closed: mapping.ClosedOption = mapping.Closed.right,
+    dtype: mapping.Dtype = mapping.MapType.float32,
+    save_probabilities: mapping.SaveProbabilities = False,
+    num_parts: mapping.NumParts = 1,
+    part_id: mapping.PartId = 0,
+    overwrite: mapping.Overwrite = False,
+    keep_going: mapping.KeepGoing = False,
+    quiet: mapping.Quiet = False,
+) -> None:
+    """Calibrate saved probabilities: labels, maps, npz, as ensemble writes them."""
+    from fastcal.recalibrate import apply_folders
+
+    summary = apply_folders(
+        calibrator,
+        inputs,
+        out,
+        maps=[one.value for one in maps],
+        cases=cases or None,
+        labels=labels,
+        dataset_json=dataset_json,
+        n_bins=bins,
+        closed=closed.value,
+        dtype=dtype.value,
+        save_probabilities=save_probabilities,
+        num_parts=num_parts,
+        part_id=part_id,
+        overwrite=overwrite,
+        keep_going=keep_going,
+        progress=not quiet,
+    )
+    finish_predictions(summary)
+
+
+def _print_fit(fitted: FolderFit) -> None:
+    rows = []
+    for number, one in enumerate(fitted.calibrators):
+        name = "calibrator" if len(fitted.calibrators) == 1 else f"member {number}"
+        before, after = getattr(one, "nll_before_", None), getattr(one, "nll_", None)
+        numbers = ["" if value is None else f"{value:.5f}" for value in (before, after)]
+        rows.append([name, _parameters(one), *numbers, str(getattr(one, "n_voxels_", ""))])
+    print_table([fitted.calibrators[0].kind, "parameters", "NLL", "after", "voxels"], rows)
+    typer.echo(f"fitted to {len(fitted.cases)} cases; written: {fitted.out}")
+
+
+def _parameters(calibrator: Calibrator) -> str:
+    from fastcal.recalibrate import TemperatureScaling, VectorScaling
+
+    if isinstance(calibrator, TemperatureScaling):
+        found = calibrator.temperature_
+        each = [found] if isinstance(found, float) else found.tolist()
+        return "T " + " ".join(f"{one:.4f}" for one in each)
+    if isinstance(calibrator, VectorScaling):
+        weight, bias = calibrator.weight_.tolist(), calibrator.bias_.tolist()
+        return f"w {' '.join(f'{w:.3f}' for w in weight)}, b {' '.join(f'{b:.3f}' for b in bias)}"
+    return f"of {calibrator.num_classes_} classes"

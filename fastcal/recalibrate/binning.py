@@ -1,0 +1,213 @@
+"""Calibrators that count: histogram binning and isotonic regression, one class against the rest."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fastcal import bins
+from fastcal.recalibrate.calibrator import Calibrator, Stream, numbers
+from fastcal.recalibrate.histogram import FineHistogram, cell_values, isotonic_curve
+from fastcal.recalibrate.volumes import Activation, Block
+
+Floats = npt.NDArray[np.float64]
+
+
+class ProbabilityMap(Calibrator):
+    """What the counting calibrators have in common: a curve a class, and one pass to fit it.
+
+    Each class's probability is mapped by its own curve; softmax probabilities are divided by
+    their new sum, and stay as they were where that is 0.
+    """
+
+    n_voxels_: int | None = None
+    """Voxels fitted to; None for a calibrator from a file."""
+
+    @abstractmethod
+    def _mapped(self, p: Tensor) -> Tensor:
+        """The curves at probabilities [C, n], float64."""
+
+    def _transform(self, values: Tensor, dtype: torch.dtype) -> Tensor:
+        del dtype
+        p = self.reading.probabilities(values)
+        made = self._mapped(p)
+        if self.reading.bernoulli:
+            return made
+        total = made.sum(0)
+        return torch.where(total > 0, made / total, p.double())
+
+
+class HistogramBinning(ProbabilityMap):
+    """In each bin of probability, the share of voxels that are of the class (Zadrozny & Elkan,
+    ICML 2001).
+
+    Args:
+        n_bins: Bins of equal width over [0, 1].
+        closed: ``"right"``: bins (lo, hi], the first closed at 0. ``"left"``: [lo, hi).
+        from_logits: See `Calibrator`, as for ``activation``, ``multilabel`` and ``eps``.
+
+    Attributes:
+        frequency_: float64 ``[C, n_bins]``, NaN in a bin that no voxel fell into; probabilities
+            there are left as they are.
+
+    Example:
+        >>> import torch
+        >>> p = torch.tensor([[0.9, 0.9, 0.9, 0.9], [0.1, 0.1, 0.1, 0.1]])[None]
+        >>> calibrator = HistogramBinning(n_bins=2, from_logits=False)
+        >>> calibrator.fit_transform(p, torch.tensor([[0, 0, 0, 1]]))[0, 0]
+        tensor([0.7500, 0.7500, 0.7500, 0.7500])
+    """
+
+    kind = "histogram"
+
+    def __init__(
+        self,
+        *,
+        n_bins: int = 15,
+        closed: bins.Closed = "right",
+        from_logits: bool = True,
+        activation: Activation = "softmax",
+        multilabel: bool = False,
+        eps: float | None = None,
+    ) -> None:
+        super().__init__(
+            from_logits=from_logits, activation=activation, multilabel=multilabel, eps=eps
+        )
+        bins.check_bins(n_bins, closed)
+        self.n_bins = n_bins
+        self.closed = closed
+        self._frequency: Tensor | None = None
+
+    @property
+    def frequency_(self) -> Floats:
+        self._fitted()
+        assert self._frequency is not None
+        return self._frequency.numpy()
+
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings(), "n_bins": self.n_bins, "closed": self.closed}
+
+    def _fit(self, stream: Stream) -> None:
+        shape = (stream.num_classes, self.n_bins)
+        count, hits = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.int64)
+        n_voxels = 0
+        for volume in stream:
+            for block in volume.blocks():
+                p = self.reading.probabilities(block.values)
+                present = _present(block, stream.num_classes)
+                n_voxels += p.shape[1]
+                for k, (cell, hit) in enumerate(zip(self._bin(p).cpu(), present, strict=True)):
+                    count[k] += torch.bincount(cell, minlength=self.n_bins)
+                    hits[k] += torch.bincount(cell[hit], minlength=self.n_bins)
+        if n_voxels == 0:
+            raise ValueError("no voxel is left to fit to: all are masked, ignored or invalid")
+        self.n_voxels_ = n_voxels
+        self._frequency = hits.double() / count
+
+    def _bin(self, p: Tensor) -> Tensor:
+        real = torch.float64 if p.dtype == torch.float64 else torch.float32
+        inner = bins.thresholds(self.n_bins, real).to(p.device)
+        return torch.bucketize(p.to(real).contiguous(), inner, right=self.closed == "left")
+
+    def _mapped(self, p: Tensor) -> Tensor:
+        assert self._frequency is not None
+        made = self._frequency.to(p.device).gather(1, self._bin(p))
+        return torch.where(made.isnan(), p.double(), made)
+
+    def _state(self) -> dict[str, Any]:
+        return {"frequency": [_or_none(row) for row in self.frequency_.tolist()]}
+
+    def _restore(self, state: Mapping[str, Any], num_classes: int) -> None:
+        rows = [[-1.0 if one is None else one for one in row] for row in state["frequency"]]
+        found = numbers({"frequency": rows}, "frequency", (num_classes, self.n_bins))
+        self._frequency = torch.where(found < 0, torch.nan, found)
+
+
+class IsotonicRegression(ProbabilityMap):
+    """A rising curve from each class's probability to its frequency (Zadrozny & Elkan, KDD 2002).
+
+    Fitted to a histogram of 129,024 cells that are spaced by the bits of p near 0 and of 1 - p
+    near 1: the result is that of scikit-learn's ``IsotonicRegression`` on probabilities rounded
+    to the middle of their cells, at most a 2^-10 part of p or of 1 - p away. One reading of the
+    data, in 2 MB a class.
+
+    Attributes:
+        knots_: For each class, probabilities and their calibrated values, between which the curve
+            is linear; constant outside.
+    """
+
+    kind = "isotonic"
+
+    def __init__(
+        self,
+        *,
+        from_logits: bool = True,
+        activation: Activation = "softmax",
+        multilabel: bool = False,
+        eps: float | None = None,
+    ) -> None:
+        super().__init__(
+            from_logits=from_logits, activation=activation, multilabel=multilabel, eps=eps
+        )
+        self._knots: list[tuple[Floats, Floats]] | None = None
+
+    @property
+    def knots_(self) -> list[tuple[Floats, Floats]]:
+        self._fitted()
+        assert self._knots is not None
+        return self._knots
+
+    def _fit(self, stream: Stream) -> None:
+        histogram = FineHistogram(stream.num_classes)
+        for volume in stream:
+            for block in volume.blocks():
+                p = self.reading.probabilities(block.values)
+                histogram.add(p, _present(block, stream.num_classes))
+        self.n_voxels_ = int(histogram.count[0].sum())
+        if self.n_voxels_ == 0:
+            raise ValueError("no voxel is left to fit to: all are masked, ignored or invalid")
+        x = cell_values()
+        rows = zip(histogram.count, histogram.hits, strict=True)
+        self._knots = [isotonic_curve(count, hits, x) for count, hits in rows]
+
+    def _mapped(self, p: Tensor) -> Tensor:
+        return torch.stack([self._curve(one.double(), k) for k, one in enumerate(p)])
+
+    def _curve(self, p: Tensor, k: int) -> Tensor:
+        x, y = (torch.from_numpy(one).to(p.device) for one in self.knots_[k])
+        if len(x) == 1:
+            return y.expand_as(p)
+        right = torch.searchsorted(x, p.contiguous()).clamp(1, len(x) - 1)
+        share = ((p - x[right - 1]) / (x[right] - x[right - 1])).clamp(0, 1)
+        return y[right - 1] + share * (y[right] - y[right - 1])
+
+    def _state(self) -> dict[str, Any]:
+        return {"knots": [[x.tolist(), y.tolist()] for x, y in self.knots_]}
+
+    def _restore(self, state: Mapping[str, Any], num_classes: int) -> None:
+        if len(state["knots"]) != num_classes:
+            raise ValueError(f"knots of {len(state['knots'])} classes, expected {num_classes}")
+        self._knots = []
+        for row in state["knots"]:
+            x, y = numbers({"knots": row}, "knots", (2, len(row[0]))).numpy()
+            if len(x) == 0 or not (np.diff(x) > 0).all() or not (np.diff(y) >= 0).all():
+                raise ValueError("knots must rise")
+            self._knots.append((x, y))
+
+
+def _present(block: Block, num_classes: int) -> Tensor:
+    """Which classes each voxel has, bool [C, n] on the CPU."""
+    target = block.target.cpu()
+    if target.dim() == 2:
+        return target == 1
+    return target == torch.arange(num_classes)[:, None]
+
+
+def _or_none(row: list[float]) -> list[float | None]:
+    return [None if one != one else one for one in row]

@@ -1,0 +1,373 @@
+"""What all calibrators share: fit, transform, and their JSON."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor
+
+from fastcal.arrays import Array, real_dtype, to_tensor
+from fastcal.atomic import write_json
+from fastcal.errors import DataError
+from fastcal.members import check_member
+from fastcal.recalibrate.volumes import (
+    Activation,
+    Reading,
+    Volume,
+    Volumes,
+    read_volume,
+    walk_pairs,
+)
+
+FORMAT = "fastcal recalibration"
+VERSION = 1
+
+Self_ = TypeVar("Self_", bound="Calibrator")
+
+
+class Calibrator(ABC):
+    """A map from predictions to better probabilities, fitted to targets.
+
+    Subclasses say what the map is. All of them read the same arguments.
+
+    Args:
+        from_logits: Predictions are logits; False: probabilities. Never guessed.
+        activation: ``"softmax"``, or ``"sigmoid"`` for exclusive classes whose probabilities do
+            not sum to 1: each class is then fitted on its own, one against the rest.
+        multilabel: Every class is a Bernoulli of its own, with targets ``[B, C, *S]``.
+        eps: What a probability of 0 is read as; by default the smallest number its type can
+            hold (2^-24 for float16, 2^-126 for float32).
+
+    Raises:
+        TypeError, ValueError: An argument is not one of these.
+    """
+
+    kind: ClassVar[str]
+    """Name in files and on the command line."""
+
+    def __init__(
+        self,
+        *,
+        from_logits: bool = True,
+        activation: Activation = "softmax",
+        multilabel: bool = False,
+        eps: float | None = None,
+    ) -> None:
+        for name, value in (("from_logits", from_logits), ("multilabel", multilabel)):
+            if not isinstance(value, bool):
+                raise TypeError(f"{name} must be True or False, got {value!r}")
+        if activation not in ("softmax", "sigmoid"):
+            raise ValueError(f"activation must be 'softmax' or 'sigmoid', got {activation!r}")
+        if eps is not None and not (isinstance(eps, float) and 0 < eps < 0.5):
+            raise ValueError(f"eps must lie between 0 and 0.5, got {eps!r}")
+        self.from_logits = from_logits
+        self.activation: Activation = "sigmoid" if multilabel else activation
+        self.multilabel = multilabel
+        self.eps = eps
+        self.num_classes_: int | None = None
+        """C, once fitted."""
+
+    @property
+    def reading(self) -> Reading:
+        """How predictions are read."""
+        return Reading(self.from_logits, self.activation, self.multilabel, self.eps)
+
+    def fit(
+        self: Self_,
+        preds: Array,
+        target: Array,
+        *,
+        mask: Array | None = None,
+        ignore_index: int | None = None,
+        class_dim: int = 1,
+        nan_policy: str = "raise",
+    ) -> Self_:
+        """Fit to one batch; what was fitted before is forgotten.
+
+        Args:
+            preds: ``[B, C, *S]``, float16, bfloat16, float32 or float64, any strides.
+            target: Integers in [0, C), ``[B, *S]``; ``[B, C, *S]`` of 0 and 1 when multilabel.
+            mask: bool ``[B, *S]``, True keeps.
+            ignore_index: Target value that is left out.
+            class_dim: Axis of the classes in ``preds``: 1, or 0 for ``[C, *S]``.
+            nan_policy: ``"raise"``, or ``"omit"`` to leave out voxels without valid values.
+
+        Returns:
+            The calibrator itself.
+
+        Raises:
+            TypeError, ValueError: An argument does not fit; no voxel is left; targets outside
+                [0, C); voxels without valid values.
+        """
+        volumes = [(preds, target, mask)]
+        return self.fit_stream(
+            volumes, ignore_index=ignore_index, class_dim=class_dim, nan_policy=nan_policy
+        )
+
+    def fit_stream(
+        self: Self_,
+        volumes: Volumes,
+        *,
+        ignore_index: int | None = None,
+        class_dim: int = 1,
+        nan_policy: str = "raise",
+    ) -> Self_:
+        """Fit to volumes that are read one at a time, such as cases on disk.
+
+        Nothing of a volume's size is kept. The result is that of `fit` on all of them at once,
+        but for the rounding of sums.
+
+        Args:
+            volumes: ``(preds, target)`` or ``(preds, target, mask)`` of each volume, as in `fit`.
+                It is iterated over several times, in which it must give the same volumes: a list,
+                or an object whose ``__iter__`` reads them again; a generator is refused.
+            ignore_index: Target value that is left out.
+            class_dim: Axis of the classes in ``preds``.
+            nan_policy: ``"raise"`` or ``"omit"``.
+
+        Returns:
+            The calibrator itself.
+
+        Raises:
+            TypeError, ValueError: As `fit`.
+        """
+        if isinstance(volumes, Iterator):
+            raise TypeError(
+                "volumes must be iterable several times (a list, or an object with __iter__), "
+                f"got {type(volumes).__name__}"
+            )
+        stream = Stream(volumes, self.reading, class_dim, ignore_index, nan_policy)
+        self._fit(stream)
+        self.num_classes_ = stream.num_classes
+        return self
+
+    def fit_transform(
+        self,
+        preds: Array,
+        target: Array,
+        *,
+        mask: Array | None = None,
+        ignore_index: int | None = None,
+        class_dim: int = 1,
+        nan_policy: str = "raise",
+    ) -> Array:
+        """`fit`, then `transform` of the same predictions."""
+        self.fit(
+            preds,
+            target,
+            mask=mask,
+            ignore_index=ignore_index,
+            class_dim=class_dim,
+            nan_policy=nan_policy,
+        )
+        return self.transform(preds, class_dim=class_dim)
+
+    def transform(self, preds: Array, *, class_dim: int = 1) -> Array:
+        """Calibrated probabilities.
+
+        Args:
+            preds: ``[B, C, *S]``, of the kind fitted to.
+            class_dim: Axis of the classes.
+
+        Returns:
+            Probabilities of the shape of ``preds``, NumPy where it is; float32, float64 for
+            float64. Voxels without valid values (NaN) hold NaN.
+
+        Raises:
+            TypeError, ValueError: Not fitted, or an argument does not fit.
+        """
+        num_classes = self._fitted()
+        values = to_tensor(preds, "preds")
+        real = real_dtype(values, "preds")
+        axis = check_member(values, class_dim, "preds")
+        if values.shape[axis] != num_classes:
+            raise ValueError(
+                f"preds must have {num_classes} classes along axis {axis}, "
+                f"got shape {tuple(values.shape)}"
+            )
+        out = torch.empty_like(values, dtype=real)
+        for block, place in walk_pairs(values.movedim(axis, 0), out.movedim(axis, 0)):
+            flat = block.reshape(num_classes, -1)
+            valid = self.reading.valid(flat)
+            made = self._transform(flat, values.dtype)
+            place.copy_(torch.where(valid, made, torch.nan).reshape(place.shape))
+        return out.numpy() if _is_numpy(preds) else out
+
+    def save(self, path: str | Path) -> None:
+        """Write settings and what was fitted as JSON, whole or not at all.
+
+        Raises:
+            ValueError: Not fitted yet.
+            OSError: The file cannot be written.
+        """
+        write_json(path, {"format": FORMAT, "version": VERSION, **self.to_dict()})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Settings and what was fitted, as plain values.
+
+        Raises:
+            ValueError: Not fitted yet.
+        """
+        return {
+            "kind": self.kind,
+            "settings": self.settings(),
+            "num_classes": self._fitted(),
+            "fitted": self._state(),
+        }
+
+    @classmethod
+    def from_dict(cls: type[Self_], content: Mapping[str, Any]) -> Self_:
+        """The calibrator that `to_dict` described.
+
+        Raises:
+            ValueError, TypeError, KeyError: It is none of this class.
+        """
+        if content["kind"] != cls.kind:
+            raise ValueError(f"kind {content['kind']!r}, expected {cls.kind!r}")
+        made = cls(**content["settings"])
+        number = content["num_classes"]
+        if not isinstance(number, int) or number < 1:
+            raise ValueError(f"num_classes {number!r}, expected a positive number")
+        made._restore(content["fitted"], number)
+        made.num_classes_ = number
+        return made
+
+    @classmethod
+    def load(cls: type[Self_], path: str | Path) -> Self_:
+        """The calibrator that `save` wrote; `fastcal.recalibrate.load` reads any kind.
+
+        Raises:
+            DataError: The file is damaged, or of something else.
+            FileNotFoundError: There is no such file.
+        """
+        return build(Path(path), cls.from_dict)
+
+    def settings(self) -> dict[str, Any]:
+        """The arguments it was made with."""
+        return {
+            "from_logits": self.from_logits,
+            "activation": self.activation,
+            "multilabel": self.multilabel,
+            "eps": self.eps,
+        }
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.settings().items())})"
+        )
+
+    def _fitted(self) -> int:
+        if self.num_classes_ is None:
+            raise ValueError(f"{type(self).__name__} is not fitted yet: call fit first")
+        return self.num_classes_
+
+    @abstractmethod
+    def _fit(self, stream: Stream) -> None: ...
+
+    @abstractmethod
+    def _transform(self, values: Tensor, dtype: torch.dtype) -> Tensor:
+        """Probabilities of ``values`` [C, n]; anything where they are invalid."""
+
+    @abstractmethod
+    def _state(self) -> dict[str, Any]:
+        """What was fitted, for JSON."""
+
+    @abstractmethod
+    def _restore(self, state: Mapping[str, Any], num_classes: int) -> None:
+        """Take what `_state` gave; a ValueError where it does not fit."""
+
+
+class Stream:
+    """The volumes of a fit, checked each time they are read."""
+
+    def __init__(
+        self,
+        volumes: Volumes,
+        reading: Reading,
+        class_dim: int,
+        ignore_index: int | None,
+        nan_policy: str,
+    ) -> None:
+        self._volumes = volumes
+        self._reading = reading
+        self._class_dim = class_dim
+        self._ignore_index = ignore_index
+        self._nan_policy = nan_policy
+        self._num_classes: int | None = None
+
+    @property
+    def num_classes(self) -> int:
+        """C, of the first volume."""
+        if self._num_classes is None:
+            next(iter(self), None)
+        if self._num_classes is None:
+            raise ValueError("volumes must hold at least one volume, got none")
+        return self._num_classes
+
+    def __iter__(self) -> Iterator[Volume]:
+        for number, item in enumerate(self._volumes):
+            if not isinstance(item, tuple) or len(item) not in (2, 3):
+                raise TypeError(
+                    "volumes must give (preds, target) or (preds, target, mask), got "
+                    f"{type(item).__name__}"
+                )
+            volume = read_volume(
+                *item,
+                reading=self._reading,
+                class_dim=self._class_dim,
+                ignore_index=self._ignore_index,
+                nan_policy=self._nan_policy,
+            )
+            if self._num_classes is None:
+                self._num_classes = volume.num_classes
+            if volume.num_classes != self._num_classes:
+                raise ValueError(
+                    f"volumes must have one number of classes: {self._num_classes} in the first, "
+                    f"{volume.num_classes} in volume {number}"
+                )
+            yield volume
+
+
+Made = TypeVar("Made")
+
+
+def build(path: Path, make: Callable[[dict[str, Any]], Made]) -> Made:
+    """Read a file of `Calibrator.save` and hand its content to ``make``.
+
+    Raises:
+        DataError: The file is damaged, or of something else.
+        FileNotFoundError: There is no such file.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise DataError(path, f"not a file of {FORMAT}")
+        if content.get("version") != VERSION:
+            raise DataError(
+                path, f"version {content.get('version')!r} is not known, only {VERSION}"
+            )
+        return make(content)
+    except DataError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        what = " ".join(str(error).split())
+        raise DataError(path, f"not readable as {FORMAT} ({what})") from error
+
+
+def _is_numpy(preds: Array) -> bool:
+    import numpy as np
+
+    return isinstance(preds, np.ndarray)
+
+
+def numbers(state: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> Tensor:
+    """A float64 tensor of a JSON state; a ValueError where its shape is another."""
+    tensor = torch.tensor(state[name], dtype=torch.float64)
+    if tuple(tensor.shape) != shape or not bool(tensor.isfinite().all()):
+        raise ValueError(f"{name} must be finite numbers of shape {shape}")
+    return tensor

@@ -1,0 +1,288 @@
+"""Calibrated ensembles: members calibrated and then pooled, or pooled and then calibrated."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from fastcal.arrays import Array
+from fastcal.atomic import write_json
+from fastcal.ensemble import ensemble_mean
+from fastcal.recalibrate.calibrator import FORMAT, VERSION, Calibrator
+from fastcal.recalibrate.volumes import Volumes
+
+Order = Literal["pool-then-calibrate", "member-then-pool"]
+ORDERS = ("pool-then-calibrate", "member-then-pool")
+
+
+class EnsembleCalibration:
+    """One calibrator for the mean of an ensemble, or one for each member.
+
+    ``"pool-then-calibrate"`` fits to the mean of the members, ``"member-then-pool"`` fits each
+    member on its own and averages what comes out. Members that are calibrated one by one give an
+    underconfident mean, so that pooling first is usually the better of the two (Rahaman & Thiery,
+    NeurIPS 2021).
+
+    Args:
+        calibrator: A calibrator to copy, not fitted; its ``from_logits``, ``activation`` and
+            ``multilabel`` describe the members.
+        order: One of the two.
+        weights: One a member; equal by default.
+        space: Averages probabilities (``"prob"``), or logits (``"logit"``).
+
+    Raises:
+        TypeError, ValueError: An argument is not one of these.
+
+    Example:
+        >>> import torch
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> members = 3 * torch.randn(2, 1, 3, 1000, generator=generator)
+        >>> target = torch.randint(3, (1, 1000), generator=generator)
+        >>> ensemble = EnsembleCalibration(TemperatureScaling(), order="member-then-pool")
+        >>> ensemble.fit(members, target).transform(members).shape
+        torch.Size([1, 3, 1000])
+    """
+
+    kind = "ensemble"
+
+    def __init__(
+        self,
+        calibrator: Calibrator,
+        *,
+        order: Order = "pool-then-calibrate",
+        weights: Sequence[float] | None = None,
+        space: Literal["prob", "logit"] = "prob",
+    ) -> None:
+        if not isinstance(calibrator, Calibrator):
+            raise TypeError(f"calibrator must be a Calibrator, got {type(calibrator).__name__}")
+        if order not in ORDERS:
+            raise ValueError(f"order must be one of {ORDERS}, got {order!r}")
+        if space not in ("prob", "logit"):
+            raise ValueError(f"space must be 'prob' or 'logit', got {space!r}")
+        self.calibrator = calibrator
+        self.order: Order = order
+        self.weights = None if weights is None else [float(weight) for weight in weights]
+        self.space: Literal["prob", "logit"] = space
+        self.calibrators_: list[Calibrator] | None = None
+        """One for each member, or the one of their mean; None before the fit."""
+
+    def fit(
+        self,
+        preds: Array | Sequence[Array],
+        target: Array,
+        *,
+        mask: Array | None = None,
+        ignore_index: int | None = None,
+        class_dim: int = 1,
+        nan_policy: str = "raise",
+    ) -> EnsembleCalibration:
+        """Fit to one batch.
+
+        Args:
+            preds: List of M members ``[B, C, *S]``, or one tensor ``[M, B, C, *S]``.
+            target: See `Calibrator.fit`, as for the others.
+            mask: bool ``[B, *S]``, True keeps.
+            ignore_index: Target value that is left out.
+            class_dim: Axis of the classes in a member.
+            nan_policy: ``"raise"`` or ``"omit"``.
+
+        Raises:
+            TypeError, ValueError: An argument does not fit.
+        """
+        volumes = [(preds, target, mask)]
+        return self.fit_stream(
+            volumes, ignore_index=ignore_index, class_dim=class_dim, nan_policy=nan_policy
+        )
+
+    def fit_stream(
+        self,
+        volumes: Volumes,
+        *,
+        ignore_index: int | None = None,
+        class_dim: int = 1,
+        nan_policy: str = "raise",
+    ) -> EnsembleCalibration:
+        """Fit to volumes that are read one at a time.
+
+        Args:
+            volumes: ``(members, target)`` or ``(members, target, mask)`` of each volume, iterable
+                several times; ``members`` is a sequence, of which a fit of single members asks
+                for one at a time, so that it may read them as they are asked for.
+            ignore_index: Target value that is left out.
+            class_dim: Axis of the classes in a member.
+            nan_policy: ``"raise"`` or ``"omit"``.
+
+        Raises:
+            TypeError, ValueError: As `fit`.
+        """
+        _refuse_iterator(volumes)
+        if self.order == "pool-then-calibrate":
+            streams: list[Volumes] = [_Pooled(volumes, self, class_dim)]
+        else:
+            streams = [_OneMember(volumes, m) for m in range(self._members_of(volumes))]
+        return self.fit_each(
+            streams, ignore_index=ignore_index, class_dim=class_dim, nan_policy=nan_policy
+        )
+
+    def fit_each(
+        self,
+        streams: Sequence[Volumes],
+        *,
+        ignore_index: int | None = None,
+        class_dim: int = 1,
+        nan_policy: str = "raise",
+    ) -> EnsembleCalibration:
+        """Fit each calibrator to a stream of its own, ``(preds, target[, mask])``.
+
+        For members whose held-out cases differ, such as the folds of a cross validation. With
+        ``order="pool-then-calibrate"`` there is one stream, of mean probabilities.
+
+        Raises:
+            TypeError, ValueError: As `Calibrator.fit_stream`; a number of streams that does not
+                fit ``order`` or ``weights``.
+        """
+        pooled = self.order == "pool-then-calibrate"
+        if not streams or (pooled and len(streams) != 1):
+            raise ValueError(f"streams: got {len(streams)}, expected {'1' if pooled else 'some'}")
+        if not pooled and self.weights is not None and len(self.weights) != len(streams):
+            raise ValueError(
+                f"weights must have one number a member: {len(streams)}, got {len(self.weights)}"
+            )
+        fitted = []
+        for stream in streams:
+            own = copy.deepcopy(self.calibrator)
+            own.from_logits = own.from_logits and not pooled
+            fitted.append(
+                own.fit_stream(
+                    stream, ignore_index=ignore_index, class_dim=class_dim, nan_policy=nan_policy
+                )
+            )
+        self.calibrators_ = fitted
+        return self
+
+    def transform(self, preds: Array | Sequence[Array], *, class_dim: int = 1) -> Array:
+        """Calibrated mean probabilities, ``[B, C, *S]``.
+
+        Args:
+            preds: Members, as in `fit`.
+            class_dim: Axis of the classes in a member.
+
+        Raises:
+            TypeError, ValueError: Not fitted, or an argument does not fit.
+        """
+        fitted = self._fitted()
+        if self.order == "pool-then-calibrate":
+            return fitted[0].transform(self.pooled(preds, class_dim=class_dim), class_dim=class_dim)
+        if len(preds) != len(fitted):
+            raise ValueError(f"preds must hold {len(fitted)} members, got {len(preds)}")
+        made = [
+            one.transform(member, class_dim=class_dim)
+            for one, member in zip(fitted, preds, strict=True)
+        ]
+        return self._mean(made, class_dim, from_logits=False)
+
+    def pooled(self, preds: Array | Sequence[Array], *, class_dim: int = 1) -> Array:
+        """Mean probabilities of members as they came, ``[B, C, *S]``."""
+        return self._mean(preds, class_dim, from_logits=self.calibrator.from_logits)
+
+    def _mean(self, preds: Any, class_dim: int, *, from_logits: bool) -> Array:
+        return ensemble_mean(
+            preds,
+            class_dim=class_dim,
+            from_logits=from_logits,
+            activation=self.calibrator.activation,
+            multilabel=self.calibrator.multilabel,
+            space=self.space,
+            weights=self.weights,
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write everything as JSON, whole or not at all.
+
+        Raises:
+            ValueError: Not fitted yet.
+            OSError: The file cannot be written.
+        """
+        write_json(path, {"format": FORMAT, "version": VERSION, **self.to_dict()})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Settings and what was fitted, as plain values."""
+        return {
+            "kind": self.kind,
+            "order": self.order,
+            "weights": self.weights,
+            "space": self.space,
+            "from_logits": self.calibrator.from_logits,
+            "calibrators": [one.to_dict() for one in self._fitted()],
+        }
+
+    def __repr__(self) -> str:
+        return (
+            f"EnsembleCalibration({self.calibrator!r}, order={self.order!r}, "
+            f"weights={self.weights!r}, space={self.space!r})"
+        )
+
+    def _fitted(self) -> list[Calibrator]:
+        if self.calibrators_ is None:
+            raise ValueError("EnsembleCalibration is not fitted yet: call fit first")
+        return self.calibrators_
+
+    @staticmethod
+    def _members_of(volumes: Volumes) -> int:
+        counts = {len(item[0]) for item in volumes}
+        if len(counts) != 1:
+            raise ValueError(f"volumes must have one number of members, got {sorted(counts)}")
+        return counts.pop()
+
+
+class _Pooled:
+    """Volumes of members, as volumes of their mean."""
+
+    def __init__(self, volumes: Volumes, owner: EnsembleCalibration, class_dim: int) -> None:
+        self._volumes, self._owner, self._class_dim = volumes, owner, class_dim
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        for members, *rest in self._volumes:
+            yield (self._owner.pooled(members, class_dim=self._class_dim), *rest)
+
+
+class _OneMember:
+    """Volumes of members, as volumes of one of them."""
+
+    def __init__(self, volumes: Volumes, member: int) -> None:
+        self._volumes, self._member = volumes, member
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        for members, *rest in self._volumes:
+            yield (members[self._member], *rest)
+
+
+def from_dict(content: Mapping[str, Any], calibrators: Sequence[Calibrator]) -> EnsembleCalibration:
+    """The ensemble that `EnsembleCalibration.to_dict` described, from its calibrators.
+
+    Raises:
+        TypeError, ValueError, KeyError: It is none.
+    """
+    prototype = copy.copy(calibrators[0])
+    prototype.from_logits = content["from_logits"]
+    prototype.num_classes_ = None
+    made = EnsembleCalibration(
+        prototype, order=content["order"], weights=content["weights"], space=content["space"]
+    )
+    pooled = made.order == "pool-then-calibrate"
+    if pooled and len(calibrators) != 1:
+        raise ValueError(f"{len(calibrators)} calibrators of one mean")
+    if len({one.num_classes_ for one in calibrators}) != 1:
+        raise ValueError("calibrators of different numbers of classes")
+    made.calibrators_ = list(calibrators)
+    return made
+
+
+def _refuse_iterator(volumes: Volumes) -> None:
+    if isinstance(volumes, Iterator):
+        raise TypeError(
+            "volumes must be iterable several times (a list, or an object with __iter__), "
+            f"got {type(volumes).__name__}"
+        )

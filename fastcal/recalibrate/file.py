@@ -1,0 +1,48 @@
+"""Files of calibrators: JSON of any kind, read back as what it was."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fastcal.recalibrate.binning import HistogramBinning, IsotonicRegression
+from fastcal.recalibrate.calibrator import Calibrator, build
+from fastcal.recalibrate.ensemble import EnsembleCalibration, from_dict
+from fastcal.recalibrate.scaling import DirichletCalibration, TemperatureScaling, VectorScaling
+
+KINDS: dict[str, type[Calibrator]] = {
+    one.kind: one
+    for one in (
+        TemperatureScaling,
+        VectorScaling,
+        DirichletCalibration,
+        HistogramBinning,
+        IsotonicRegression,
+    )
+}
+
+
+def load(path: str | Path) -> Calibrator | EnsembleCalibration:
+    """The calibrator, or the ensemble, that a ``save`` wrote.
+
+    Raises:
+        DataError: The file is damaged, or of something else.
+        FileNotFoundError: There is no such file.
+
+    Example:
+        >>> load("calibrator.json").transform(logits)  # doctest: +SKIP
+    """
+    return build(Path(path), _make)
+
+
+def _make(content: Mapping[str, Any]) -> Calibrator | EnsembleCalibration:
+    if content["kind"] == EnsembleCalibration.kind:
+        return from_dict(content, [_calibrator(one) for one in content["calibrators"]])
+    return _calibrator(content)
+
+
+def _calibrator(content: Mapping[str, Any]) -> Calibrator:
+    if content["kind"] not in KINDS:
+        raise ValueError(f"kind {content['kind']!r} is not known, only {sorted(KINDS)}")
+    return KINDS[content["kind"]].from_dict(content)

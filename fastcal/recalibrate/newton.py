@@ -1,0 +1,257 @@
+"""Minimisers that read the data a few times: Newton's method, from a start that a sample gives."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from fastcal.recalibrate.linear import LinearMap, LinearSums, likelihood
+from fastcal.recalibrate.sample import Sample
+from fastcal.recalibrate.temperature_pass import TemperatureSums, temperature_terms
+
+COLDEST, HOTTEST = 0.01, 100.0
+"""Temperatures searched. Outside, the data have no minimum worth the name: all voxels right, or
+predictions that say nothing."""
+
+_Sums = TypeVar("_Sums", TemperatureSums, LinearSums)
+
+_STEP = 1e-5
+"""Relative Newton step that is the last: convergence is quadratic, what is left is its square."""
+_NOTHING = 1e-15
+"""Nats a voxel that are no gain: where the loss goes to 0 at infinity, the search ends there."""
+_DECREMENT = 1e-10
+"""Nats a voxel that a last step may still promise; see `_STEP`."""
+_SAMPLE_ITERATIONS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Where a minimiser stopped."""
+
+    theta: Tensor
+    """float64 [P]; inverse temperatures, or the parameters of a `LinearMap`."""
+    loss_before: float
+    """Mean loss of the data as they came, nats a voxel."""
+    loss: float
+    """Mean loss in the last pass, at most one small step from ``theta``."""
+    n_passes: int
+    n_voxels: int
+
+
+def fit_temperature(
+    first: Callable[[], tuple[TemperatureSums, Sample]],
+    again: Callable[[float], TemperatureSums],
+    max_passes: int,
+) -> Fit:
+    """Newton's method for one inverse temperature, kept between bounds that gradients give.
+
+    Args:
+        first: A pass at T = 1 that draws a sample.
+        again: A pass at another inverse temperature.
+        max_passes: Passes in all; a warning says where they did not suffice.
+    """
+    start, sample = first()
+    n = _voxels(start.n_voxels)
+    search = _Bracket(_sample_temperature(sample))
+    passes, found = 1, start
+    while not search.done:
+        if passes >= max_passes:
+            _not_converged(max_passes)
+            break
+        passes += 1
+        found = _same_voxels(n, again(search.b))
+        search.step(found.gradient / n, found.curvature / n, _STEP)
+    b = search.b
+    if found.loss / n < _NOTHING or not 1.001 / HOTTEST < b < 0.999 / COLDEST:
+        warnings.warn(
+            f"temperature stopped at {1 / b:.3g}, where the likelihood has no minimum: the "
+            "predictions are all right, or say nothing of the target",
+            stacklevel=5,
+        )
+    theta = torch.tensor([b], dtype=torch.float64)
+    return Fit(theta, start.loss / n, found.loss / n, passes, n)
+
+
+class _Bracket:
+    """Newton steps for an inverse temperature, kept between the gradients' signs."""
+
+    def __init__(self, b: float) -> None:
+        self.b = b
+        self.done = False
+        self._low, self._high = 1 / HOTTEST, 1 / COLDEST
+
+    def step(self, gradient: float, curvature: float, tolerance: float) -> None:
+        """Move from the point where the mean loss has these derivatives."""
+        last = self.b
+        if gradient > 0:
+            self._high = last
+        else:
+            self._low = last
+        promised = gradient * gradient / curvature if curvature > 0 else abs(gradient)
+        self.b = last - gradient / curvature if curvature > 0 else math.inf
+        if not self._low <= self.b <= self._high:
+            self.b = math.sqrt(self._low * self._high)
+        self.done = abs(self.b - last) <= tolerance * last or promised <= _NOTHING
+
+
+def _sample_temperature(sample: Sample) -> float:
+    search = _Bracket(1.0)
+    total = float(sample.weight.sum())
+    for _ in range(_SAMPLE_ITERATIONS):
+        terms = temperature_terms(sample.logits, sample.target, search.b) @ sample.weight
+        _, gradient, curvature = (terms / total).tolist()
+        search.step(gradient, curvature, 1e-9)
+        if search.done:
+            break
+    return search.b
+
+
+def fit_linear(
+    model: LinearMap,
+    penalty: Tensor,
+    first: Callable[[Tensor], tuple[LinearSums, Sample]],
+    again: Callable[[Tensor], LinearSums],
+    max_passes: int,
+) -> Fit:
+    """Newton's method with gradients of all voxels and the Hessian of a sample of them.
+
+    The sample's minimum is the start; each pass gives loss and gradient, and the step solves the
+    sample's Hessian by conjugate gradients. Where all voxels fit into the sample this is Newton's
+    method itself.
+
+    Args:
+        model: New logits as a function of theta.
+        penalty: d [P]; ``sum d (theta - identity)^2 / 2`` is added to the mean loss.
+        first: A pass at the identity that draws a sample.
+        again: A pass at another theta.
+        max_passes: Passes in all; a warning says where they did not suffice.
+    """
+    identity = model.identity()
+    start, sample = first(identity)
+    n = _voxels(start.n_voxels)
+    hessian = _SampleHessian(model, penalty, sample)
+    theta, best = hessian.minimum(), identity
+    best_loss = start.loss / n
+    mean = best_loss
+    passes = 1
+    while passes < max_passes:
+        passes += 1
+        found = _same_voxels(n, again(theta))
+        shift = theta - identity
+        mean = found.loss / n
+        loss = mean + float((penalty * shift.square()).sum()) / 2
+        if loss > best_loss + 1e-12 * abs(best_loss):
+            theta = (theta + best) / 2
+            continue
+        best, best_loss = theta, loss
+        gradient = found.gradient / n + penalty * shift
+        step = hessian.solve(theta, gradient)
+        theta = theta - step
+        if float(gradient @ step) <= _DECREMENT:
+            break
+    else:
+        theta = best
+        _not_converged(max_passes)
+    return Fit(theta, start.loss / n, mean, passes, n)
+
+
+class _SampleHessian:
+    """The penalised mean loss of a sample, and steps by its Hessian."""
+
+    def __init__(self, model: LinearMap, penalty: Tensor, sample: Sample) -> None:
+        self._model, self._penalty = model, penalty
+        self._z, self._target = model.features(sample.logits), sample.target
+        self._weight = sample.weight / sample.weight.sum()
+
+    def minimum(self) -> Tensor:
+        """Newton's method on the sample, each step halved until the loss falls."""
+        identity = theta = self._model.identity()
+        loss, gradient = self._loss(theta, identity)
+        for _ in range(_SAMPLE_ITERATIONS):
+            step = self.solve(theta, gradient)
+            decrement = float(gradient @ step)
+            if decrement <= 1e-15:
+                break
+            scale = 1.0
+            while scale > 1e-6:
+                tried = theta - scale * step
+                new_loss, new_gradient = self._loss(tried, identity)
+                if new_loss <= loss - 1e-4 * scale * decrement:
+                    break
+                scale /= 2
+            else:
+                break
+            theta, loss, gradient = tried, new_loss, new_gradient
+        return theta
+
+    def _loss(self, theta: Tensor, identity: Tensor) -> tuple[float, Tensor]:
+        z, target = self._z, self._target
+        loss, residual, _ = likelihood(self._model.forward(theta, z), target)
+        shift = theta - identity
+        gradient = self._model.adjoint(z, residual * self._weight) + self._penalty * shift
+        return float(loss @ self._weight + (self._penalty * shift.square()).sum() / 2), gradient
+
+    def solve(self, theta: Tensor, gradient: Tensor) -> Tensor:
+        """Hessian at ``theta`` \\ ``gradient``, by conjugate gradients scaled by its diagonal.
+
+        Directions that change no probability (a constant on all logits) stay where they are.
+        """
+        model, z, target = self._model, self._z, self._target
+        p = likelihood(model.forward(theta, z), target)[2]
+        spread = p * (1 - p) * self._weight
+        diagonal = model.adjoint(z.square(), spread) + self._penalty
+        diagonal = diagonal.clamp(min=float(diagonal.max()) * 1e-14 + 1e-300)
+
+        def product(v: Tensor) -> Tensor:
+            u = model.forward(v, z)
+            if target.dim() == 2:
+                return model.adjoint(z, spread * u) + self._penalty * v
+            pu = p * u
+            return model.adjoint(z, (pu - p * pu.sum(0)) * self._weight) + self._penalty * v
+
+        x = torch.zeros_like(gradient)
+        r = gradient.clone()
+        s = r / diagonal
+        direction = s.clone()
+        rs = float(r @ s)
+        goal = 1e-20 * rs
+        for _ in range(10 * len(gradient) + 50):
+            if rs <= goal or rs == 0:
+                break
+            image = product(direction)
+            curvature = float(direction @ image)
+            if curvature <= 0:
+                break
+            scale = rs / curvature
+            x += scale * direction
+            r -= scale * image
+            s = r / diagonal
+            new = float(r @ s)
+            direction = s + new / rs * direction
+            rs = new
+        return x
+
+
+def _voxels(n: int) -> int:
+    if n == 0:
+        raise ValueError("no voxel is left to fit to: all are masked, ignored or invalid")
+    return n
+
+
+def _same_voxels(n: int, found: _Sums) -> _Sums:
+    if found.n_voxels != n:
+        raise ValueError(
+            f"volumes must be the same in every pass: {n} voxels in the first, "
+            f"{found.n_voxels} in a later one"
+        )
+    return found
+
+
+def _not_converged(passes: int) -> None:
+    warnings.warn(f"no convergence in {passes} passes; raise max_passes", stacklevel=6)

@@ -1,0 +1,226 @@
+"""Cases on disk: saved probabilities with their labels, read again at every pass of a fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fastcal.data.nifti import Geometry
+from fastcal.data.predictions import PredictionFolder, Probabilities
+from fastcal.errors import DataError
+from fastcal.evaluate.calibration import as_tensor
+from fastcal.evaluate.labels import LabelScheme
+from fastcal.evaluate.reference import check_same_grid, find_dataset_json
+from fastcal.predict.streaming import References
+from fastcal.recalibrate.volumes import Activation
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Folders of saved probabilities, opened."""
+
+    folders: tuple[PredictionFolder, ...]
+    contents: tuple[frozenset[str], ...]
+    """Cases of each folder."""
+
+    @classmethod
+    def open(cls, folders: Sequence[str | Path]) -> Sources:
+        """Open folders; one that holds ``fold_*/validation`` stands for these.
+
+        Raises:
+            DataError: A folder is missing, or has no probabilities.
+        """
+        if isinstance(folders, str | Path) or not folders:
+            raise ValueError(f"folders: got {folders!r}, expected at least one, in a list")
+        opened = tuple(PredictionFolder(path) for given in folders for path in _parts(Path(given)))
+        contents = tuple(frozenset(folder.cases()) for folder in opened)
+        for folder, names in zip(opened, contents, strict=True):
+            if not names:
+                raise DataError(folder.path, "no saved probabilities in this folder")
+        return cls(opened, contents)
+
+    def union(self, cases: Sequence[str] | None) -> list[tuple[str, PredictionFolder]]:
+        """Every case with its folder, sorted by name; of those wanted where ``cases`` tells.
+
+        Raises:
+            DataError: A case is in two folders, or in none.
+        """
+        found: dict[str, PredictionFolder] = {}
+        for folder, names in zip(self.folders, self.contents, strict=True):
+            for case in sorted(names):
+                if case in found:
+                    raise DataError(
+                        folder.path,
+                        f"case {case} is in {found[case].path} too; folders of an ensemble's "
+                        "members need the ensemble option",
+                    )
+                found[case] = folder
+        if cases is not None:
+            for case in cases:
+                if case not in found:
+                    raise DataError(self.folders[0].path, f"no probabilities of case {case}")
+        return [(case, found[case]) for case in sorted(found if cases is None else set(cases))]
+
+    def shared(self, cases: Sequence[str] | None) -> list[str]:
+        """The cases of all folders, sorted; of those wanted where ``cases`` tells.
+
+        Raises:
+            DataError: A folder lacks a case.
+        """
+        every = sorted(frozenset().union(*self.contents) if cases is None else set(cases))
+        for case in every:
+            for folder, names in zip(self.folders, self.contents, strict=True):
+                if case not in names:
+                    other = ", which another folder has" if cases is None else ""
+                    raise DataError(folder.path, f"no probabilities of case {case}{other}")
+        return every
+
+    def each(self, cases: Sequence[str] | None) -> list[list[tuple[str, PredictionFolder]]]:
+        """The cases of every folder on its own, sorted; of those wanted where ``cases`` tells.
+
+        Raises:
+            DataError: No folder has a case that is wanted, or a folder has none of them.
+        """
+        every = frozenset().union(*self.contents)
+        wanted = every if cases is None else frozenset(cases)
+        for case in sorted(wanted - every):
+            raise DataError(self.folders[0].path, f"no probabilities of case {case}")
+        rows = []
+        for folder, names in zip(self.folders, self.contents, strict=True):
+            if not names & wanted:
+                raise DataError(folder.path, "has none of the cases wanted")
+            rows.append([(case, folder) for case in sorted(names & wanted)])
+        return rows
+
+    def description(self, dataset_json: str | Path | None) -> Path | None:
+        """The ``dataset.json`` in use: the one given, else one in or above the folders."""
+        if dataset_json is not None:
+            return Path(dataset_json)
+        return find_dataset_json(*(folder.path for folder in self.folders))
+
+    def reading(self, dataset_json: str | Path | None) -> tuple[LabelScheme, Activation]:
+        """What the channels are and how they were activated, from the first file."""
+        first = self.folders[0].probabilities(min(self.contents[0]))
+        described = self.description(dataset_json)
+        if described is None:
+            scheme = LabelScheme.of_classes(first.data.shape[0])
+        else:
+            scheme = LabelScheme.read(described)
+        sigmoid = first.activation == "sigmoid" or scheme.multilabel
+        return scheme, "sigmoid" if sigmoid else "softmax"
+
+
+def _parts(folder: Path) -> list[Path]:
+    validation = sorted(folder.glob("fold_*/validation"))
+    return [path for path in validation if path.is_dir()] or [folder]
+
+
+class CaseVolumes:
+    """``(preds, target, mask)`` of cases on disk, one in memory at a time, as often as wanted.
+
+    ``current`` is the file that was read last, for the error message of whoever reads.
+
+    Args:
+        cases: Case names, each with its folder.
+        references: Their labels.
+    """
+
+    def __init__(
+        self, cases: Sequence[tuple[str, PredictionFolder]], references: References
+    ) -> None:
+        references.require([case for case, _ in cases])
+        self._cases, self._references = cases, references
+        self.current: Path | None = None
+
+    @property
+    def cases(self) -> list[str]:
+        return [case for case, _ in self._cases]
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+        for case, folder in self._cases:
+            found = folder.probabilities(case)
+            self.current = found.source
+            yield (as_tensor(found)[None], *target_of(case, found, self._references))
+
+
+class EnsembleVolumes:
+    """``(members, target, mask)`` of cases that several folders have; see `CaseVolumes`."""
+
+    def __init__(
+        self, cases: Sequence[str], folders: Sequence[PredictionFolder], references: References
+    ) -> None:
+        references.require(cases)
+        self._cases, self._folders, self._references = cases, folders, references
+        self.current: Path | None = None
+
+    @property
+    def cases(self) -> list[str]:
+        return list(self._cases)
+
+    def __iter__(self) -> Iterator[tuple[list[Tensor], Tensor, Tensor | None]]:
+        for case in self._cases:
+            found = [folder.probabilities(case) for folder in self._folders]
+            self.current = found[0].source
+            check_members(found)
+            members = [as_tensor(one)[None] for one in found]
+            yield (members, *target_of(case, found[0], self._references))
+
+
+def target_of(
+    case: str, found: Probabilities, references: References
+) -> tuple[Tensor, Tensor | None]:
+    """The target of a case and its mask, each with a batch axis of one.
+
+    Raises:
+        DataError: Labels that do not lie on the grid of the probabilities, or are out of range.
+    """
+    scheme = references.scheme
+    scheme.check_channels(found.data.shape[0], found.source)
+    labels = references.read(case, geometry_of(case, found, references), found.source)
+    target = torch.from_numpy(scheme.target(labels))[None]
+    kept = scheme.kept(labels)
+    return target, None if kept is None else torch.from_numpy(kept)[None]
+
+
+def geometry_of(case: str, found: Probabilities, references: References | None) -> Geometry:
+    """Where probabilities lie: their own geometry, else that of the case's labels.
+
+    Raises:
+        DataError: Neither tells, or the shapes differ.
+    """
+    if found.like is not None:
+        return found.like
+    if references is None:
+        raise DataError(
+            found.source, "no geometry: expected CASE.nii.gz or CASE.pkl beside it, or labels"
+        )
+    like = references.geometry(case)
+    check_same_grid(found.source, found.data.shape[1:], None, like, expected=references.paths[case])
+    return like
+
+
+def check_members(found: Sequence[Probabilities]) -> None:
+    """Raise a `DataError` where a member differs from the first in shape, type or place."""
+    first = found[0]
+    for one in found[1:]:
+        if one.data.shape != first.data.shape or one.data.dtype != first.data.dtype:
+            raise DataError(
+                one.source,
+                f"{one.data.dtype} of shape {one.data.shape}, but {first.data.dtype} of "
+                f"{first.data.shape} in {first.source}",
+            )
+        if one.like is not None and first.like is not None:
+            check_same_grid(
+                one.source, one.like.shape, one.like.affine, first.like, expected=first.source
+            )
+
+
+def named(error: ValueError, source: Path | None) -> ValueError:
+    """A ValueError of a fit or transform as a `DataError` that names the file it was reading."""
+    if isinstance(error, DataError) or source is None:
+        return error
+    return DataError(source, str(error))

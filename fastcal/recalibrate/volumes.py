@@ -1,0 +1,295 @@
+"""Volumes as a fit sees them: checked once, then read in blocks, so that nothing large is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from fastcal.arrays import Array, real_dtype, to_tensor
+from fastcal.members import check_member
+from fastcal.targets import check_nan_policy, read_targets
+
+Activation = Literal["softmax", "sigmoid"]
+Volumes: TypeAlias = Iterable[tuple[Any, ...]]
+"""``(preds, target)`` or ``(preds, target, mask)`` of each volume."""
+
+BLOCK = 1 << 15
+"""Voxels of a block: float64 copies of 4 classes are 1 MB, which a core's cache holds."""
+
+_SLACK = 1e-3
+"""How far outside [0, 1] a probability may lie, as in the statistics."""
+_TINY = {
+    torch.float16: 2.0**-24,
+    torch.bfloat16: 2.0**-126,
+    torch.float32: 2.0**-126,
+    torch.float64: 2.0**-1022,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the numbers of a prediction are.
+
+    Softmax probabilities are read as ``ln p``, Bernoulli ones as ``ln p - ln (1 - p)``. A
+    probability of 0 is read as ``eps``, by default the smallest number its type can hold; a 1 of
+    a Bernoulli as ``1 - eps``, by default half a step of its type below 1. A logit of -inf is
+    read as the voxel's largest logit plus ``ln eps``, the same probability.
+    """
+
+    from_logits: bool = True
+    activation: Activation = "softmax"
+    multilabel: bool = False
+    eps: float | None = None
+
+    @property
+    def bernoulli(self) -> bool:
+        """Whether every class has a likelihood of its own."""
+        return self.multilabel or self.activation == "sigmoid"
+
+    def valid(self, values: Tensor) -> Tensor:
+        """The voxels of ``values`` [C, n] that hold numbers, probabilities in [0, 1]; bool [n]."""
+        if self.from_logits:
+            # A NaN stays NaN in the maximum; -inf for all classes is no distribution.
+            top = values.amax(0)
+            return top.isfinite() if not self.bernoulli else values.lt(torch.inf).all(0)
+        return ((values >= -_SLACK) & (values <= 1 + _SLACK)).all(0)
+
+    def logits(self, values: Tensor, dtype: torch.dtype) -> Tensor:
+        """Finite logits of valid ``values`` [C, n], float64; ``dtype`` is the type they had."""
+        tiny = _TINY[dtype] if self.eps is None else self.eps
+        if self.from_logits:
+            values = values.double()
+            top = 0.0 if self.bernoulli else values.amax(0, keepdim=True)
+            low = torch.tensor(tiny, dtype=torch.float64).log()
+            return torch.where(values == -torch.inf, top + low, values)
+        p = values.double()
+        if not self.bernoulli:
+            return p.clamp(min=tiny).log()
+        rest = torch.finfo(dtype).eps / 4 if self.eps is None else self.eps
+        return p.clamp(min=tiny).log() - (1 - p).clamp(min=rest).log()
+
+    def probabilities(self, values: Tensor) -> Tensor:
+        """Probabilities of valid ``values`` [C, n]; float64 from logits, else as they are."""
+        if not self.from_logits:
+            return values
+        return self.activated(values.double())
+
+    def activated(self, logits: Tensor) -> Tensor:
+        """Softmax over the classes [C, n], or the sigmoid of each."""
+        return logits.sigmoid() if self.bernoulli else logits.softmax(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """The voxels of a block that count."""
+
+    values: Tensor
+    """[C, n], as they came."""
+    target: Tensor
+    """Class indices [n]; float64 of 0 and 1, [C, n], where every class is a Bernoulli."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slab:
+    """Voxels of a block before anything is left out."""
+
+    values: Tensor
+    """[C, n], a view where the memory allows."""
+    target: Tensor
+    """[1, n], [C, n] when multilabel."""
+    mask: Tensor | None
+    """[n]"""
+    start: int
+    """Position of the first voxel in the volume."""
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """One batch of predictions with its target, class axis first, other axes as in memory."""
+
+    values: Tensor
+    target: Tensor
+    mask: Tensor | None
+    ignore_index: int | None
+    reading: Reading
+    omit_invalid: bool
+
+    @property
+    def num_classes(self) -> int:
+        return self.values.shape[0]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.values.dtype
+
+    @property
+    def n_positions(self) -> int:
+        """Voxels, those left out as well."""
+        return self.target[0].numel()
+
+    def slabs(self) -> Iterator[Slab]:
+        """The volume in blocks, everything in it."""
+        start = 0
+        for values, target, mask in _walk(self.values, self.target, self.mask):
+            flat = values.reshape(values.shape[0], -1)
+            kept = None if mask is None else mask.reshape(-1)
+            yield Slab(flat, target.reshape(target.shape[0], -1), kept, start)
+            start += flat.shape[1]
+
+    def blocks(self) -> Iterator[Block]:
+        """The voxels that count, block by block.
+
+        Raises:
+            ValueError: At the end, where targets lie outside [0, C), or voxels are invalid and
+                not to be omitted.
+        """
+        check = Check(self)
+        for slab in self.slabs():
+            kept = check.kept(slab)
+            yield self.block(slab, None if bool(kept.all()) else kept)
+        check.close()
+
+    def block(self, slab: Slab, chosen: Tensor | None) -> Block:
+        """The ``chosen`` voxels of a slab: a bool mask, positions, or None for all."""
+        values, target = slab.values, slab.target
+        if chosen is not None:
+            values, target = values[:, chosen], target[:, chosen]
+        return Block(values, self._wanted(target.long()))
+
+    def _wanted(self, target: Tensor) -> Tensor:
+        if not self.reading.bernoulli:
+            return target[0]
+        if self.reading.multilabel:
+            return target.double()
+        classes = torch.arange(self.num_classes, device=target.device)[:, None]
+        return (target == classes).double()
+
+
+class Check:
+    """Which voxels of a volume count, and a tally of the bad ones among them."""
+
+    def __init__(self, volume: Volume) -> None:
+        self._volume = volume
+        self._outside = self._invalid = 0
+        self._example: int | None = None
+
+    def kept(self, slab: Slab) -> Tensor:
+        """The voxels that count, bool [n]."""
+        volume, target = self._volume, slab.target
+        top = 2 if volume.reading.multilabel else volume.num_classes
+        if target.dtype in (torch.uint16, torch.uint32, torch.uint64):
+            target = target.long()
+        inside = ((target >= 0) & (target < top)).all(0)
+        kept = torch.ones_like(inside) if slab.mask is None else slab.mask
+        if volume.ignore_index is not None:
+            kept = kept & (target != volume.ignore_index).all(0)
+        bad = kept & ~inside
+        if bool(bad.any()):
+            self._outside += int(bad.sum())
+            columns = target[:, bad]
+            self._example = int(columns[(columns < 0) | (columns >= top)][0])
+        kept = kept & inside
+        valid = volume.reading.valid(slab.values)
+        self._invalid += int((kept & ~valid).sum())
+        return kept & valid
+
+    def close(self) -> None:
+        """Raise a ValueError for what was counted."""
+        top = 2 if self._volume.reading.multilabel else self._volume.num_classes
+        if self._outside:
+            raise ValueError(
+                f"target has {self._outside} voxels outside [0, {top}), such as {self._example}"
+            )
+        if self._invalid and not self._volume.omit_invalid:
+            what = (
+                "a NaN, a +inf, or -inf for all classes"
+                if self._volume.reading.from_logits
+                else "NaN, or outside [0, 1]; logits need from_logits"
+            )
+            raise ValueError(f"preds have {self._invalid} voxels without valid values ({what})")
+
+
+def read_volume(
+    preds: Array,
+    target: Array,
+    mask: Array | None = None,
+    *,
+    reading: Reading,
+    class_dim: int = 1,
+    ignore_index: int | None = None,
+    nan_policy: str = "raise",
+) -> Volume:
+    """Check one batch; nothing is copied.
+
+    Args:
+        preds: [B, C, *S], of any strides.
+        target: Integers in [0, C), [B, *S]; [B, C, *S] of 0 and 1 when multilabel.
+        mask: bool [B, *S], True keeps.
+        reading: What ``preds`` holds.
+        class_dim: Axis of the classes in ``preds``.
+        ignore_index: Target value that is left out.
+        nan_policy: ``"raise"`` or ``"omit"``, for voxels without valid values.
+
+    Raises:
+        TypeError, ValueError: An argument does not fit; the message names it.
+    """
+    check_nan_policy(nan_policy)
+    values = to_tensor(preds, "preds")
+    real_dtype(values, "preds")
+    axis = check_member(values, class_dim, "preds")
+    if values.shape[axis] == 1 and not reading.multilabel:
+        raise ValueError(
+            f"one class (class_dim {axis} of shape {tuple(values.shape)}) cannot be exclusive: "
+            "pass multilabel=True for binary data"
+        )
+    checked = read_targets(
+        target, mask, ignore_index, None, values.shape, values.device, axis, reading.multilabel
+    )
+    first = values.movedim(axis, 0)
+    labels = checked.target.movedim(axis, 0) if reading.multilabel else checked.target[None]
+    order = memory_order(first)
+    return Volume(
+        first.permute(0, *(one + 1 for one in order)),
+        labels.permute(0, *(one + 1 for one in order)),
+        None if checked.mask is None else checked.mask.permute(order),
+        checked.ignore_index,
+        reading,
+        nan_policy == "omit",
+    )
+
+
+def memory_order(values: Tensor) -> list[int]:
+    """The axes of ``values`` but the first, counted without it, slowest in memory first."""
+    strides = values.stride()[1:]
+    return sorted(range(len(strides)), key=lambda axis: -strides[axis])
+
+
+def walk_pairs(values: Tensor, out: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Blocks of two tensors [C, *S] of one shape, unflattened, in the memory order of the first."""
+    order = [0, *(axis + 1 for axis in memory_order(values))]
+    for one, other, _ in _walk(values.permute(order), out.permute(order), None):
+        yield one, other
+
+
+def _walk(
+    values: Tensor, target: Tensor, mask: Tensor | None
+) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+    """Cut [C, *S] tensors along their slowest axes until a block holds `BLOCK` voxels at most."""
+    voxels = target[0].numel()
+    if voxels <= BLOCK:
+        if voxels:
+            yield values, target, mask
+        return
+    extent = target.shape[1]
+    if extent == 1:
+        inner = None if mask is None else mask[0]
+        yield from _walk(values[:, 0], target[:, 0], inner)
+        return
+    step = max(1, BLOCK * extent // voxels)
+    for start in range(0, extent, step):
+        part = slice(start, start + step)
+        yield from _walk(values[:, part], target[:, part], None if mask is None else mask[part])
