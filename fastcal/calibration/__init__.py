@@ -1,5 +1,12 @@
 """Exact calibration statistics: integers that add up, and the metrics read from them."""
 
+from fastcal.calibration.bootstrap import (
+    Interval,
+    SignedRank,
+    bootstrap,
+    paired_bootstrap,
+    wilcoxon,
+)
 from fastcal.calibration.conventions import ConventionName
 from fastcal.calibration.measures import Kind, Measure, MeasureName, Mode, Norm, Reduction
 from fastcal.calibration.metrics import Reliability
@@ -11,6 +18,7 @@ __all__ = [
     "BrierParts",
     "CalibrationStatistics",
     "ConventionName",
+    "Interval",
     "Kind",
     "Measure",
     "MeasureName",
@@ -19,4 +27,8 @@ __all__ = [
     "OpenCount",
     "Reduction",
     "Reliability",
+    "SignedRank",
+    "bootstrap",
+    "paired_bootstrap",
+    "wilcoxon",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,6 +23,9 @@ from fastcal.errors import DataError
 from fastcal.members import check_member
 from fastcal.problem import CALIBRATIONS, StatisticsLayout
 from fastcal.targets import CaseId, Targets, check_nan_policy, read_targets
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 NOTHING_COUNTED = (None, None, None, None, False, "both", 0.0, None)
 """What an op takes in place of `OpenCount.arguments` where there is no target."""
@@ -326,6 +329,25 @@ class CalibrationStatistics(CalibrationMetrics):
                 f"statistics differ in {name}: {mine[name]!r} here, {theirs[name]!r} in the other"
             )
         self._state.merge(other._state)
+
+    def all_reduce(self, group: ProcessGroup | None = None) -> None:
+        """Add up the statistics of all processes of a torch.distributed group, in place.
+
+        Every process of the group has to call it, those that counted nothing too, and holds the
+        sum over all of them afterwards, cases included; equal case ids add up. The sums are of
+        integers: the bits are those one process would have counted. Calling it twice counts
+        everything as often as there are processes; `reset` starts anew.
+
+        Args:
+            group: The processes; None for all. gloo sums on the CPU, nccl on the current device.
+
+        Raises:
+            ValueError: No process group is initialised or this process is not in ``group``;
+                settings differ; a process counted bad data (raised on all of them).
+        """
+        from fastcal.calibration.distributed import sum_over_group
+
+        sum_over_group(self._state, self._settings(), group)
 
     def __add__(self, other: CalibrationStatistics) -> CalibrationStatistics:
         if not isinstance(other, CalibrationStatistics):

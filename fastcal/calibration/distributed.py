@@ -1,0 +1,73 @@
+"""Sums of calibration statistics over the processes of a torch.distributed group."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from fastcal.calibration import values
+from fastcal.calibration.state import CalibrationState
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    """What a process tells the others before any integer is summed."""
+
+    settings: dict[str, Any]
+    case_ids: tuple[str, ...]
+    problem: str | None
+    """Why its statistics cannot be read."""
+
+
+def sum_over_group(
+    state: CalibrationState, settings: dict[str, Any], group: ProcessGroup | None
+) -> None:
+    """Make ``state`` the sum of the states of all processes of ``group``, on each of them.
+
+    Every process learns of a problem that one of them has, so that none is left waiting.
+
+    Raises:
+        ValueError: There is no process group, this process is not in it, settings differ, or a
+            process counted bad data.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        raise ValueError("all_reduce needs torch.distributed.init_process_group() first")
+    if dist.get_rank(group) < 0:
+        raise ValueError("group does not hold this process")
+    offers: list[_Offer] = [None] * dist.get_world_size(group)  # type: ignore[list-item]
+    dist.all_gather_object(offers, _offer(state, settings), group=group)
+    for rank, offer in enumerate(offers):
+        if offer.problem is not None:
+            raise ValueError(f"rank {rank}: {offer.problem}")
+        different = [name for name in settings if offer.settings.get(name) != settings[name]]
+        if different:
+            name = different[0]
+            raise ValueError(
+                f"settings differ between processes in {name}: {settings[name]!r} here, "
+                f"{offer.settings.get(name)!r} on rank {rank}"
+            )
+    names = tuple(dict.fromkeys(name for offer in offers for name in offer.case_ids))
+    rows = np.zeros((1 + len(names), state.layout.words), np.int64)
+    rows[0] = state.total
+    position = {name: index for index, name in enumerate(names, 1)}
+    rows[[position[name] for name in state.case_ids]] = state.case_rows
+    nccl = dist.get_backend(group) == "nccl"
+    device = torch.device("cuda", torch.cuda.current_device()) if nccl else torch.device("cpu")
+    shared = torch.from_numpy(rows).to(device)
+    dist.all_reduce(shared, group=group)
+    rows = values.carried(shared.cpu().numpy(), state.layout)
+    state.replace(rows[0], rows[1:], names)
+
+
+def _offer(state: CalibrationState, settings: dict[str, Any]) -> _Offer:
+    try:
+        return _Offer(settings, state.case_ids, None)
+    except ValueError as error:
+        return _Offer(settings, (), str(error))
