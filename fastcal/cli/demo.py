@@ -32,12 +32,15 @@ class Kind(StrEnum):
 
 
 def demo(
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for everything it makes.")],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="FOLDER", help="Folder for everything it makes.")
+    ],
     dataset: Annotated[
         Path | None,
         typer.Option(
             "-d",
             "--dataset",
+            metavar="FOLDER",
             help="nnU-Net raw dataset to use instead of phantoms, at full length.",
         ),
     ] = None,
@@ -52,11 +55,15 @@ def demo(
             help="Cases of each part, by sorted name; needed with --dataset.",
         ),
     ] = None,
-    members: Annotated[int, typer.Option("--members", help="Members for each loss.")] = 3,
+    members: Annotated[
+        int, typer.Option("--members", metavar="N", help="Members for each loss.")
+    ] = 3,
     losses: Annotated[
         list[Loss], typer.Option("--loss", help="Losses to compare; several may follow.")
     ] = [Loss.ce, Loss.dice],  # noqa: B006  # typer reads it, nobody changes it
-    seed: Annotated[int, typer.Option("--seed", help="Of the phantoms and the training.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="N", help="Of the phantoms and the training.")
+    ] = 0,
     epochs: Epochs = None,
     iterations: Iterations = None,
     batch_size: BatchSize = None,

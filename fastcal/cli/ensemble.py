@@ -17,6 +17,7 @@ def ensemble(
         typer.Option(
             "-i",
             "--inputs",
+            metavar="FOLDER",
             help="Folders of saved probabilities, a member each: -i A B C, or -i A -i B -i C.",
         ),
     ],
@@ -25,11 +26,11 @@ def ensemble(
     space: mapping.SpaceOption = mapping.Space.prob,
     weights: Annotated[
         list[float] | None,
-        typer.Option("--weights", help="A weight for each folder; equal without it."),
+        typer.Option("--weights", metavar="W", help="A weight for each folder; equal without it."),
     ] = None,
     temperature: Annotated[
         list[float] | None,
-        typer.Option("--temperature", help="One for all folders, or one for each."),
+        typer.Option("--temperature", metavar="T", help="One for all folders, or one for each."),
     ] = None,
     from_logits: Annotated[
         bool, typer.Option("--from-logits", help="The files hold logits, not probabilities.")
@@ -40,6 +41,7 @@ def ensemble(
         Path | None,
         typer.Option(
             "--dataset-json",
+            metavar="FILE",
             help="dataset.json with labels, regions, ignore label; looked for in and above inputs.",
         ),
     ] = None,
@@ -52,7 +54,10 @@ def ensemble(
     overwrite: mapping.Overwrite = False,
     keep_going: mapping.KeepGoing = False,
     device: Annotated[
-        str, typer.Option("--device", help="Where members are combined: cpu, cuda, cuda:1.")
+        str,
+        typer.Option(
+            "--device", metavar="DEVICE", help="Where members are combined: cpu, cuda, cuda:1."
+        ),
     ] = "cpu",
     quiet: mapping.Quiet = False,
 ) -> None:

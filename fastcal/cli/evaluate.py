@@ -12,27 +12,34 @@ from fastcal.cli.outcome import list_failures, print_calibration, print_table
 
 
 def evaluate(
-    labels: Annotated[Path, typer.Option("-g", "--labels", help="Folder of reference label maps.")],
+    labels: Annotated[
+        Path,
+        typer.Option("-g", "--labels", metavar="FOLDER", help="Folder of reference label maps."),
+    ],
     predictions: Annotated[
         Path,
         typer.Option(
             "-p",
             "--predictions",
+            metavar="FOLDER",
             help="Folder of predictions: label maps, and npz for calibration.",
         ),
     ],
-    out: Annotated[Path, typer.Option("-o", "--out", help="JSON file to write.")],
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="JSON file to write.")],
     dataset_json: Annotated[
         Path | None,
         typer.Option(
             "--dataset-json",
+            metavar="FILE",
             help="dataset.json with the labels' names; looked for in and above both folders.",
         ),
     ] = None,
     num_classes: Annotated[
         int | None,
         typer.Option(
-            "--num-classes", help="Classes with the background, where there is no dataset.json."
+            "--num-classes",
+            metavar="N",
+            help="Classes with the background, where there is no dataset.json.",
         ),
     ] = None,
     probabilities: Annotated[
@@ -45,7 +52,7 @@ def evaluate(
         bool, typer.Option("--surface/--no-surface", help="Compute HD95 and surface Dice.")
     ] = True,
     tolerance: Annotated[
-        float, typer.Option("--tolerance", help="Tolerance of the surface Dice, mm.")
+        float, typer.Option("--tolerance", metavar="MM", help="Tolerance of the surface Dice, mm.")
     ] = 1.0,
     bins: mapping.Bins = 15,
     closed: mapping.ClosedOption = mapping.Closed.right,

@@ -44,33 +44,53 @@ class Closed(StrEnum):
     left = "left"
 
 
-Out = Annotated[Path, typer.Option("-o", "--out", help="Folder of the predictions.")]
+Out = Annotated[
+    Path, typer.Option("-o", "--out", metavar="FOLDER", help="Folder of the predictions.")
+]
 Maps = Annotated[
     list[Map],
     typer.Option(
-        "--maps", help="Maps to write, each into a folder of its name; several may follow."
+        "--maps",
+        metavar="MAP",
+        help="Maps to write, each into a folder of its name: "
+        f"{', '.join(Map)}; several may follow.",
     ),
 ]
 SpaceOption = Annotated[
     Space, typer.Option("--space", help="Average probabilities, or logits as nnU-Net does.")
 ]
 Cases = Annotated[
-    list[str] | None, typer.Option("--cases", help="Names of the cases to do; all without it.")
+    list[str] | None,
+    typer.Option("--cases", metavar="CASE", help="Names of the cases to do; all without it."),
 ]
 Labels = Annotated[
     Path | None,
-    typer.Option("-g", "--labels", help="Folder of references: adds calibration in the same pass."),
+    typer.Option(
+        "-g",
+        "--labels",
+        metavar="FOLDER",
+        help="Folder of references: adds calibration in the same pass.",
+    ),
 ]
-Bins = Annotated[int, typer.Option("--bins", help="Bins of the calibration errors.")]
+Bins = Annotated[int, typer.Option("--bins", metavar="N", help="Bins of the calibration errors.")]
 ClosedOption = Annotated[Closed, typer.Option("--closed", help="Which end of a bin belongs to it.")]
 Dtype = Annotated[
-    MapType, typer.Option("--dtype", help="Of the maps; integers are scaled by scl_slope.")
+    MapType,
+    typer.Option(
+        "--dtype",
+        metavar="TYPE",
+        help="Of the maps: float32, or uint8 or uint16 scaled by scl_slope.",
+    ),
 ]
 SaveProbabilities = Annotated[
     bool, typer.Option("--save-probabilities", help="Write nnU-Net's CASE.npz of the mean.")
 ]
-NumParts = Annotated[int, typer.Option("--num-parts", help="Share the cases among this many runs.")]
-PartId = Annotated[int, typer.Option("--part-id", help="Which of the parts this run is, from 0.")]
+NumParts = Annotated[
+    int, typer.Option("--num-parts", metavar="N", help="Share the cases among this many runs.")
+]
+PartId = Annotated[
+    int, typer.Option("--part-id", metavar="K", help="Which of the parts this run is, from 0.")
+]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Do finished cases again, also with other settings.")
 ]

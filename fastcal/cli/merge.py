@@ -16,10 +16,14 @@ def merge(
         typer.Option(
             "-i",
             "--inputs",
+            metavar="FOLDER",
             help="Folders of the parts (often one folder for all), or their state files.",
         ),
     ],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Prediction folder that gets the sum.")],
+    out: Annotated[
+        Path,
+        typer.Option("-o", "--out", metavar="FOLDER", help="Prediction folder that gets the sum."),
+    ],
 ) -> None:
     """Add the calibration of the parts of a run with --num-parts, to the bits of one run."""
     from fastcal.predict import merge_statistics

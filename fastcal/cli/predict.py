@@ -15,30 +15,39 @@ SPLITS: tuple[Literal["train", "val", "test"], ...] = ("train", "val", "test")
 
 
 def predict(
-    run: Annotated[Path, typer.Option("-m", "--model", help="Run folder that train wrote.")],
+    run: Annotated[
+        Path, typer.Option("-m", "--model", metavar="FOLDER", help="Run folder that train wrote.")
+    ],
     images: Annotated[
-        Path, typer.Option("-i", "--images", help="Folder of images, CASE_0000.nii.gz.")
+        Path,
+        typer.Option(
+            "-i", "--images", metavar="FOLDER", help="Folder of images, CASE_0000.nii.gz."
+        ),
     ],
     out: mapping.Out,
     cases: Annotated[
         list[str] | None,
         typer.Option(
-            "--cases", help="Names of the cases to do, or train, val or test: that part of the run."
+            "--cases",
+            metavar="CASE",
+            help="Names of the cases to do, or train, val or test: that part of the run.",
         ),
     ] = None,
     members: Annotated[
         list[int] | None,
-        typer.Option("--members", help="Numbers of the members to use; all without it."),
+        typer.Option(
+            "--members", metavar="N", help="Numbers of the members to use; all without it."
+        ),
     ] = None,
     mc_dropout: Annotated[
         int,
         typer.Option("--mc-dropout", metavar="T", help="Stochastic passes a member; 0 is none."),
     ] = 0,
-    seed: Annotated[int, typer.Option("--seed", help="Of the dropout masks.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the dropout masks.")] = 0,
     maps: mapping.Maps = [mapping.Map.entropy],  # noqa: B006  # typer reads it, nobody changes it
     space: mapping.SpaceOption = mapping.Space.prob,
     temperature: Annotated[
-        float, typer.Option("--temperature", help="Divides the logits first.")
+        float, typer.Option("--temperature", metavar="T", help="Divides the logits first.")
     ] = 1.0,
     labels: mapping.Labels = None,
     bins: mapping.Bins = 15,
@@ -50,7 +59,9 @@ def predict(
     overwrite: mapping.Overwrite = False,
     keep_going: mapping.KeepGoing = False,
     device: Device = None,
-    batch_size: Annotated[int, typer.Option("--batch-size", help="Slices in a forward pass.")] = 16,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", metavar="N", help="Slices in a forward pass.")
+    ] = 16,
     quiet: mapping.Quiet = False,
 ) -> None:
     """Predict cases with a trained ensemble: labels, uncertainty maps, calibration."""

@@ -16,27 +16,39 @@ ConfigFile = Annotated[
     Path | None,
     typer.Option(
         "--config",
+        metavar="FILE",
         help="YAML or JSON file of fastcal.train.TrainConfig settings; options come before it.",
     ),
 ]
 Epochs = Annotated[
-    int | None, typer.Option("--epochs", help="Train a member for this many epochs at most.")
+    int | None,
+    typer.Option("--epochs", metavar="N", help="Train a member for this many epochs at most."),
 ]
 Iterations = Annotated[
     int | None,
-    typer.Option("--iterations", help="Steps of an epoch; without it every slice is seen once."),
+    typer.Option(
+        "--iterations", metavar="N", help="Steps of an epoch; without it every slice is seen once."
+    ),
 ]
-BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Slices of a step.")]
+BatchSize = Annotated[
+    int | None, typer.Option("--batch-size", metavar="N", help="Slices of a step.")
+]
 LearningRate = Annotated[
-    float | None, typer.Option("--learning-rate", help="Adam's learning rate at the start.")
+    float | None,
+    typer.Option("--learning-rate", metavar="RATE", help="Adam's learning rate at the start."),
 ]
 Dropout = Annotated[
     float | None,
-    typer.Option("--dropout", help="Rate in the deepest blocks; --mc-dropout needs some."),
+    typer.Option(
+        "--dropout", metavar="RATE", help="Rate in the deepest blocks; --mc-dropout needs some."
+    ),
 ]
-Jobs = Annotated[int, typer.Option("--jobs", help="Members trained at a time, a process each.")]
+Jobs = Annotated[
+    int, typer.Option("--jobs", metavar="N", help="Members trained at a time, a process each.")
+]
 Device = Annotated[
-    str | None, typer.Option("--device", help="cpu, cuda, cuda:1; a GPU if there is one.")
+    str | None,
+    typer.Option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1; a GPU if there is one."),
 ]
 
 

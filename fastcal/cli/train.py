@@ -32,15 +32,23 @@ class Loss(StrEnum):
 
 def train(
     dataset: Annotated[
-        Path, typer.Option("-d", "--dataset", help="Dataset folder in nnU-Net's raw layout.")
+        Path,
+        typer.Option(
+            "-d", "--dataset", metavar="FOLDER", help="Dataset folder in nnU-Net's raw layout."
+        ),
     ],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Run folder; one that exists goes on.")],
+    out: Annotated[
+        Path,
+        typer.Option("-o", "--out", metavar="FOLDER", help="Run folder; one that exists goes on."),
+    ],
     loss: Annotated[
         Loss, typer.Option("--loss", help="Cross entropy, or the paper's Dice loss.")
     ] = Loss.ce,
-    members: Annotated[int, typer.Option("--members", help="Members of the ensemble.")] = 5,
+    members: Annotated[
+        int, typer.Option("--members", metavar="N", help="Members of the ensemble.")
+    ] = 5,
     seed: Annotated[
-        int, typer.Option("--seed", help="Of the ensemble; members derive theirs.")
+        int, typer.Option("--seed", metavar="N", help="Of the ensemble; members derive theirs.")
     ] = 0,
     split: Annotated[
         str | None,

@@ -113,7 +113,7 @@ class LabelScheme:
         found = ", ".join(map(str, values[:5])) + ", ..." * (len(values) > 5)
         raise DataError(
             source,
-            f"label {found} in the label map ({outside.size} voxels), "
+            f"label{'s' * (len(values) > 1)} {found} in the label map ({outside.size} voxels), "
             f"expected 0 to {self.highest_label}",
         )
 
