@@ -26,7 +26,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     (
         *("arrays", "members", "targets", "outputs"),
         *("calibration_values", "calibration_state", "calibration_file", "calibration"),
-        *("segments", "ensemble", "accumulator", "fastcal"),
+        *("segments", "ensemble", "accumulator", "functional", "fastcal"),
     ),
     ("data", "models", "losses", "torchmetrics", "monai"),
     ("evaluate", "predict", "train", "recalibrate"),

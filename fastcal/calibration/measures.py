@@ -14,6 +14,7 @@ MeasureName = Literal[
     "ace",
     "classwise_ece",
     "classwise_ace",
+    "micro_ece",
     "brier",
     "nll",
     "accuracy",

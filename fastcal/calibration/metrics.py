@@ -151,6 +151,14 @@ class CalibrationMetrics:
         presence. Barfoot et al. (MICCAI 2024) average it over classes and images (mL1-ACE)."""
         return self._vector(Measure("classwise_ace"), reduction)
 
+    def micro_ece(self, norm: Norm = "l1", reduction: Reduction = "pooled") -> float:
+        """Calibration error of all classes' probabilities in one histogram.
+
+        Every voxel is C samples, the probability of each class against its presence; opposite gaps
+        of two classes can cancel. See `ece` for the arguments and for what is raised.
+        """
+        return self._scalar(Measure("micro_ece", norm), reduction)
+
     def brier(self, reduction: Reduction = "pooled") -> float:
         """Brier score: squared error summed over classes, mean over voxels; in [0, 2] for
         normalised probabilities, in [0, C] otherwise."""
@@ -263,7 +271,7 @@ class CalibrationMetrics:
     def words_of(self, measure: Measure) -> slice:
         """Which words of a row, beside those before the bins, a measure reads."""
         layout = self._state.layout
-        if measure.name.startswith("classwise") or measure.name == "volume_bias":
+        if measure.name.startswith(("classwise", "micro", "volume")):
             return layout.classwise
         if measure.name in ("ece", "ace"):
             positive = self._kind(measure.kind) == "positive"
@@ -287,7 +295,8 @@ class CalibrationMetrics:
             self._need("classwise", "top-label")
             if name == "volume_bias":
                 return values.volume_bias(rows, layout)
-            histograms = values.classwise_bins(rows, layout)
+            micro = name == "micro_ece"
+            histograms = (values.micro_bins if micro else values.classwise_bins)(rows, layout)
         return values.calibration_error(
             self._binned(histograms),
             "mean" if name.endswith("ace") else measure.norm,

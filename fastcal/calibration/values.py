@@ -59,6 +59,14 @@ def classwise_bins(rows: Integers, layout: StatisticsLayout) -> Integers:
     return rows[..., layout.classwise].reshape(shape)
 
 
+def micro_bins(rows: Integers, layout: StatisticsLayout) -> Integers:
+    """``[..., n_cells, 4]``: the histograms of all classes as one."""
+    pooled: Integers = classwise_bins(rows, layout).sum(-3)
+    pooled[..., 2] += pooled[..., 3] >> FRACTION_BITS
+    pooled[..., 3] &= _LOW
+    return pooled
+
+
 def calibration_error(
     bins: Integers,
     norm: Literal["l1", "l2", "max", "mean"],

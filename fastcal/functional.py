@@ -1,0 +1,386 @@
+"""One call a number: calibration errors, scores and entropies of tensors at hand.
+
+Argument names are those of torchmetrics; the numbers are fastcal's own unless ``convention`` names
+another library. ``preds`` are probabilities; logits need ``from_logits=True``, nothing is guessed.
+For more than one volume, more than one number, or intervals over cases count once into
+`fastcal.CalibrationStatistics`; for maps besides the entropies see `fastcal.ensemble_statistics`.
+
+Results are float64 scalars or vectors: tensors on the CPU, or NumPy where ``preds`` are NumPy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+
+from fastcal.arrays import Array, to_tensor
+from fastcal.calibration import CalibrationStatistics, ConventionName, Mode, Norm, values
+from fastcal.ensemble import ensemble_entropy, ensemble_statistics
+
+Average = Literal["macro", "micro", "none"]
+Task = Literal["binary", "multiclass", "multilabel"]
+
+
+def multiclass_calibration_error(
+    preds: Array,
+    target: Array,
+    num_classes: int,
+    n_bins: int = 15,
+    norm: Norm = "l1",
+    ignore_index: int | None = None,
+    *,
+    from_logits: bool = False,
+    mask: Array | None = None,
+    convention: ConventionName = "default",
+) -> Array:
+    """Top-label calibration error: confidence against correctness.
+
+    Args:
+        preds: ``[B, C, *S]``, probabilities.
+        target: ``[B, *S]``, integers in [0, C).
+        num_classes: C.
+        n_bins: Bins of equal width.
+        norm: ``"l1"`` (ECE), ``"l2"`` (RMSCE) or ``"max"`` (MCE); formulas in
+            `CalibrationStatistics.ece`.
+        ignore_index: Target value that is left out.
+        from_logits: ``preds`` are logits (softmax).
+        mask: bool ``[B, *S]``, True keeps.
+        convention: Whose edges, zeros and ones; see `CalibrationStatistics.preset`.
+
+    Raises:
+        TypeError, ValueError: An argument does not fit; the message names it.
+
+    Example:
+        >>> import torch
+        >>> preds = torch.tensor(
+        ...     [[0.25, 0.20, 0.55], [0.55, 0.05, 0.40], [0.10, 0.30, 0.60], [0.90, 0.05, 0.05]]
+        ... )
+        >>> target = torch.tensor([0, 1, 2, 0])
+        >>> error = multiclass_calibration_error(preds, target, num_classes=3, n_bins=3)
+        >>> round(error.item(), 4)
+        0.2
+    """
+    counted = _count(
+        preds,
+        target,
+        num_classes,
+        n_bins,
+        "top-label",
+        False,
+        ignore_index,
+        from_logits,
+        mask,
+        convention,
+    )
+    return _result(counted.ece(norm, kind="top-label"), preds)
+
+
+def binary_calibration_error(
+    preds: Array,
+    target: Array,
+    n_bins: int = 15,
+    norm: Norm = "l1",
+    ignore_index: int | None = None,
+    *,
+    from_logits: bool = False,
+    mask: Array | None = None,
+    convention: ConventionName = "default",
+) -> Array:
+    """Calibration error of the positive class's probability against the target.
+
+    Args:
+        preds: ``[B, *S]`` (or ``[B, 1, *S]``), probabilities of the positive class.
+        target: ``[B, *S]`` of 0 and 1.
+        from_logits: ``preds`` are logits (sigmoid).
+
+    The other arguments are those of `multiclass_calibration_error`.
+
+    Example:
+        >>> import torch
+        >>> preds = torch.tensor([0.25, 0.25, 0.55, 0.75, 0.75])
+        >>> target = torch.tensor([0, 0, 1, 1, 1])
+        >>> round(binary_calibration_error(preds, target, n_bins=2, norm="max").item(), 4)
+        0.3167
+    """
+    counted = _count(
+        preds, target, 1, n_bins, "classwise", False, ignore_index, from_logits, mask, convention
+    )
+    return _result(counted.ece(norm, kind="positive"), preds)
+
+
+def multilabel_calibration_error(
+    preds: Array,
+    target: Array,
+    num_labels: int,
+    n_bins: int = 15,
+    norm: Norm = "l1",
+    average: Average = "macro",
+    ignore_index: int | None = None,
+    *,
+    from_logits: bool = False,
+    mask: Array | None = None,
+    convention: ConventionName = "default",
+) -> Array:
+    """Calibration error of each label's probability against its target.
+
+    Args:
+        preds: ``[B, L, *S]``, independent probabilities.
+        target: ``[B, L, *S]`` of 0 and 1.
+        num_labels: L.
+        average: ``"macro"``: the mean over labels. ``"none"``: one a label, ``[L]``. ``"micro"``:
+            the labels' samples share one histogram, in which opposite gaps can cancel.
+        ignore_index: A voxel is left out for all labels where any label's target is this.
+        from_logits: ``preds`` are logits (sigmoid).
+
+    The other arguments are those of `multiclass_calibration_error`.
+
+    Example:
+        >>> import torch
+        >>> preds = torch.tensor([[0.75, 0.5], [0.75, 0.5]])
+        >>> target = torch.tensor([[1, 0], [1, 0]])
+        >>> multilabel_calibration_error(preds, target, num_labels=2, average="none")
+        tensor([0.2500, 0.5000], dtype=torch.float64)
+    """
+    counted = _count(
+        preds,
+        target,
+        num_labels,
+        n_bins,
+        "classwise",
+        True,
+        ignore_index,
+        from_logits,
+        mask,
+        convention,
+    )
+    return _result(_averaged(counted, norm, average, ("macro", "micro", "none")), preds)
+
+
+def classwise_calibration_error(
+    preds: Array,
+    target: Array,
+    num_classes: int,
+    n_bins: int = 15,
+    norm: Norm = "l1",
+    average: Literal["macro", "none"] = "macro",
+    ignore_index: int | None = None,
+    *,
+    from_logits: bool = False,
+    mask: Array | None = None,
+    convention: ConventionName = "default",
+) -> Array:
+    """Calibration error of each class's probability against its presence, one-vs-rest.
+
+    The macro average is the static calibration error (Nixon et al., CVPRW 2019).
+
+    Args:
+        average: ``"macro"``: the mean over classes. ``"none"``: one a class, ``[C]``.
+
+    The other arguments are those of `multiclass_calibration_error`.
+
+    Example:
+        >>> import torch
+        >>> preds, target = torch.tensor([[0.75, 0.25], [0.75, 0.25]]), torch.tensor([0, 0])
+        >>> classwise_calibration_error(preds, target, num_classes=2).item()
+        0.25
+    """
+    counted = _count(
+        preds,
+        target,
+        num_classes,
+        n_bins,
+        "classwise",
+        False,
+        ignore_index,
+        from_logits,
+        mask,
+        convention,
+    )
+    return _result(_averaged(counted, norm, average, ("macro", "none")), preds)
+
+
+def brier_score(
+    preds: Array,
+    target: Array,
+    task: Task = "multiclass",
+    ignore_index: int | None = None,
+    *,
+    from_logits: bool = False,
+    mask: Array | None = None,
+) -> Array:
+    """Brier score: squared error summed over classes, mean over voxels (Brier, 1950).
+
+    Args:
+        preds: ``[B, C, *S]``, probabilities; ``[B, *S]`` for ``task="binary"``.
+        target: ``[B, *S]``; ``[B, C, *S]`` of 0 and 1 for ``task="multilabel"``.
+        task: ``"multiclass"``: in [0, 2]. ``"binary"``: of the positive class alone, in [0, 1].
+            ``"multilabel"``: summed over labels, in [0, C].
+        ignore_index: Target value that is left out.
+        from_logits: ``preds`` are logits.
+        mask: bool ``[B, *S]``, True keeps.
+
+    Raises:
+        TypeError, ValueError: An argument does not fit; the message names it.
+
+    Example:
+        >>> import torch
+        >>> preds = torch.tensor([[0.2, 0.8], [0.4, 0.6]])
+        >>> round(brier_score(preds, torch.tensor([1, 0])).item(), 4)
+        0.4
+    """
+    counted = _score(preds, target, task, ignore_index, from_logits, mask, None)
+    return _result(counted.brier(), preds)
+
+
+def negative_log_likelihood(
+    preds: Array,
+    target: Array,
+    task: Task = "multiclass",
+    ignore_index: int | None = None,
+    *,
+    from_logits: bool = False,
+    mask: Array | None = None,
+    eps: float | None = None,
+) -> Array:
+    """Negative log-likelihood in nats, ``-ln max(p_target, eps)``, mean over voxels.
+
+    Args:
+        eps: Lower clip; the smallest normal number of the accumulation type if None.
+
+    The other arguments are those of `brier_score`; labels are summed for ``task="multilabel"``.
+
+    Example:
+        >>> import torch
+        >>> round(negative_log_likelihood(torch.tensor([[0.5, 0.5]]), torch.tensor([1])).item(), 4)
+        0.6931
+    """
+    counted = _score(preds, target, task, ignore_index, from_logits, mask, eps)
+    return _result(counted.nll(), preds)
+
+
+def predictive_entropy(
+    preds: Array | Sequence[Array], *, from_logits: bool = False, multilabel: bool = False
+) -> Array:
+    """Entropy of the mean prediction of M members, in nats, ``[B, *S]``.
+
+    Args:
+        preds: List of M members ``[B, C, *S]``, or one tensor ``[M, B, C, *S]``: probabilities.
+        from_logits: They are logits.
+        multilabel: Every class is a Bernoulli of its own; entropies are summed.
+
+    Returns:
+        float32 (float64 for float64 members); NaN for invalid voxels.
+
+    Example:
+        >>> import torch
+        >>> predictive_entropy([torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])])
+        tensor([0.6931])
+    """
+    return ensemble_entropy(preds, from_logits=from_logits, multilabel=multilabel)
+
+
+def expected_entropy(
+    preds: Array | Sequence[Array], *, from_logits: bool = False, multilabel: bool = False
+) -> Array:
+    """Mean entropy of M members, in nats, ``[B, *S]``: what no further member would take away.
+
+    Arguments and result are those of `predictive_entropy`.
+
+    Example:
+        >>> import torch
+        >>> expected_entropy([torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])])
+        tensor([0.])
+    """
+    found = ensemble_statistics(
+        preds, maps="expected_entropy", from_logits=from_logits, multilabel=multilabel
+    )
+    return found.expected_entropy
+
+
+def mutual_information(
+    preds: Array | Sequence[Array], *, from_logits: bool = False, multilabel: bool = False
+) -> Array:
+    """Predictive less expected entropy, in nats, ``[B, *S]``: how much the members disagree.
+
+    Arguments and result are those of `predictive_entropy` (Houlsby et al., 2011: BALD).
+
+    Example:
+        >>> import torch
+        >>> mutual_information([torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])])
+        tensor([0.6931])
+    """
+    found = ensemble_statistics(
+        preds, maps="mutual_information", from_logits=from_logits, multilabel=multilabel
+    )
+    return found.mutual_information
+
+
+def _count(
+    preds: Array,
+    target: Array,
+    num_classes: int,
+    n_bins: int,
+    mode: Mode,
+    multilabel: bool,
+    ignore_index: int | None,
+    from_logits: bool,
+    mask: Array | None,
+    convention: ConventionName,
+    eps: float | None = None,
+) -> CalibrationStatistics:
+    counted = CalibrationStatistics.preset(
+        convention, num_classes, n_bins=n_bins, mode=mode, multilabel=multilabel, eps=eps
+    )
+    counted.update(preds, target, mask=mask, ignore_index=ignore_index, from_logits=from_logits)
+    return counted
+
+
+def _score(
+    preds: Array,
+    target: Array,
+    task: str,
+    ignore_index: int | None,
+    from_logits: bool,
+    mask: Array | None,
+    eps: float | None,
+) -> CalibrationStatistics:
+    if task not in ("binary", "multiclass", "multilabel"):
+        raise ValueError(f"task must be 'binary', 'multiclass' or 'multilabel', got {task!r}")
+    shape = to_tensor(preds, "preds").shape
+    if task != "binary" and len(shape) < 2:
+        raise ValueError(f"preds must have shape [B, C, *S], got {tuple(shape)}")
+    num_classes = 1 if task == "binary" else shape[1]
+    if task == "multiclass" and num_classes == 1:
+        raise ValueError("preds have one class: pass task='binary'")
+    return _count(
+        preds,
+        target,
+        num_classes,
+        1,
+        "top-label",
+        task == "multilabel",
+        ignore_index,
+        from_logits,
+        mask,
+        "default",
+        eps,
+    )
+
+
+def _averaged(
+    counted: CalibrationStatistics, norm: Norm, average: str, allowed: tuple[str, ...]
+) -> Array:
+    if average not in allowed:
+        raise ValueError(f"average must be one of {allowed}, got {average!r}")
+    if average == "micro":
+        return counted.micro_ece(norm)
+    errors = counted.classwise_ece(norm)
+    return errors if average == "none" else values.mean_over_classes(errors)
+
+
+def _result(found: Array, preds: Array) -> Array:
+    numbers = np.array(found, dtype=np.float64)
+    return numbers[()] if isinstance(preds, np.ndarray) else torch.from_numpy(numbers)
