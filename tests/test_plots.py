@@ -1,0 +1,225 @@
+"""Bands, grids and heat maps: what is drawn is what was counted."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
+from matplotlib.figure import Figure
+
+from fastcal import CalibrationStatistics
+from fastcal.report import plots
+from fastcal.report.case_curves import CaseCurves, case_curves
+from fastcal.report.dataset_reliability import cases_in_cells
+
+
+def counted(n_cases: int = 6, *, ids: bool = True) -> CalibrationStatistics:
+    generator = torch.Generator().manual_seed(8)
+    stats = CalibrationStatistics(num_classes=3, n_bins=8)
+    for case in range(n_cases):
+        logits = torch.randn(1, 3, 300 + 40 * case, generator=generator)
+        target = torch.multinomial(logits[0].softmax(0).T, 1, generator=generator).T
+        stats.update(
+            ((1 + case) * logits).softmax(1), target, case_id=[f"c{case}"] if ids else None
+        )
+    return stats
+
+
+def axes() -> Axes:
+    return Figure().add_subplot()
+
+
+def labelled(ax: Axes, words: str) -> list[tuple[float, float, float]]:
+    """Left edge, bottom and top of the bars whose legend has these words."""
+    return [
+        (bar.get_x(), bar.get_y(), bar.get_y() + bar.get_height())
+        for container in ax.containers
+        if words in str(container.get_label())
+        for bar in container
+    ]
+
+
+# --- numbers --------------------------------------------------------------------------------------
+
+
+def test_curves_of_the_cases_add_up_to_the_pooled_curve() -> None:
+    stats = counted()
+    for class_index in (None, 1):
+        curves, pooled = case_curves(stats, class_index), stats.reliability(class_index)
+        assert curves.count.shape == (6, 8)
+        np.testing.assert_array_equal(curves.count.sum(0), pooled.count)
+        filled = pooled.count > 0
+        hits = np.nansum(curves.accuracy * curves.count, 0)[filled]
+        np.testing.assert_allclose(hits / pooled.count[filled], pooled.accuracy[filled])
+
+
+def test_interval_is_the_percentiles_of_all_sets_of_three_cases() -> None:
+    """Three cases with accuracies 0, 1/2 and 1 of 2, 2 and 4 voxels: 27 sets, all enumerated."""
+    count = np.array([[2, 0], [2, 5], [4, 0]])
+    accuracy = np.array([[0.0, np.nan], [0.5, 0.2], [1.0, np.nan]])
+    curves = CaseCurves(np.linspace(0, 1, 3), count, accuracy, accuracy)
+    low, high = curves.interval(0.8, 40_000, seed=1)
+    sets = [list(drawn) for drawn in product(range(3), repeat=3)]
+    hits = np.nan_to_num(accuracy) * count
+    pooled = [hits[drawn, 0].sum() / count[drawn, 0].sum() for drawn in sets]
+    expected = np.percentile(pooled, [10, 90], method="inverted_cdf")
+    assert [low[0], high[0]] == pytest.approx(expected)
+    assert (low[1], high[1]) == pytest.approx((0.2, 0.2))  # one case fills the second bin
+    again = curves.interval(0.8, 40_000, seed=1)
+    np.testing.assert_array_equal(again, (low, high))
+
+
+def test_empty_bins_have_no_interval() -> None:
+    curves = case_curves(counted())
+    low, high = curves.interval(0.9, 50, seed=0)
+    empty = curves.count.sum(0) == 0
+    assert empty.any()
+    assert np.isnan(low[empty]).all()
+    assert (low[~empty] <= high[~empty]).all()
+
+
+# --- reliability diagram --------------------------------------------------------------------------
+
+
+def test_band_spans_the_interval_of_every_bin_that_is_drawn() -> None:
+    stats = counted()
+    pooled = stats.reliability(1)
+    limit = int(np.sort(pooled.count)[2])
+    ax = plots.reliability_diagram(
+        stats, ax=axes(), class_index=1, interval=0.9, n_resamples=200, seed=3, min_count=limit
+    )
+    low, high = case_curves(stats, 1).interval(0.9, 200, seed=3)
+    drawn = pooled.count > limit
+    band = labelled(ax, "90 % interval over cases")
+    assert 0 < len(band) == drawn.sum() < len(drawn)
+    np.testing.assert_allclose([bottom for _, bottom, _ in band], low[drawn])
+    np.testing.assert_allclose([top for _, _, top in band], high[drawn])
+    inside = pooled.edges[:-1][drawn]
+    assert all(x > edge for (x, _, _), edge in zip(band, inside, strict=True))
+
+
+def test_heights_are_the_accuracies_and_the_gaps_reach_the_confidences() -> None:
+    stats = counted()
+    curve = stats.reliability()
+    ax = plots.reliability_diagram(stats, ax=axes(), interval=0.95)
+    filled = curve.count > 0
+    heights = [bar.get_height() for bar in ax.containers[0]]
+    np.testing.assert_allclose(heights, curve.accuracy[filled])
+    gaps = sorted(labelled(ax, "overconfident") + labelled(ax, "underconfident"))
+    ends = np.sort([curve.accuracy[filled], curve.mean_confidence[filled]], axis=0).T
+    np.testing.assert_allclose([gap[1:] for gap in gaps], ends)
+    weight = curve.count[filled] / curve.count.sum()
+    area = sum(w * (top - bottom) for w, (_, bottom, top) in zip(weight, gaps, strict=True))
+    assert area == pytest.approx(stats.ece())
+
+
+def test_errors_in_percent_are_printed_once_in_percent() -> None:
+    stats = CalibrationStatistics.preset("paper", 2)
+    p = torch.tensor([0.7, 0.8, 0.9])
+    stats.update(torch.stack([p, 1 - p], 1), torch.tensor([0, 1, 0]))
+    ax = plots.reliability_diagram(stats, ax=axes())
+    assert ax.get_legend().get_title().get_text() == f"ECE {stats.ece():.2f} %"
+
+
+def test_bins_of_every_convention_can_be_drawn() -> None:
+    stats = CalibrationStatistics.preset("torchmetrics", 2)
+    stats.update(torch.tensor([[0.0, 1.0], [0.25, 0.75]]), torch.tensor([1, 0]), case_id=["a", "b"])
+    ax = plots.reliability_diagram(stats, ax=axes(), interval=0.9)
+    assert [bar.get_height() for bar in ax.containers[0]] == [0.0, 1.0]
+    plots.dataset_reliability(stats, ax=axes())
+
+
+def test_intervals_need_a_level_and_cases() -> None:
+    with pytest.raises(ValueError, match="got no cases"):
+        plots.reliability_diagram(counted(ids=False), ax=axes(), interval=0.95)
+    with pytest.raises(ValueError, match="got 1 cases, expected two or more"):
+        plots.reliability_diagram(counted(1), ax=axes(), interval=0.95)
+    with pytest.raises(ValueError, match=r"interval: got 95, expected a level"):
+        plots.reliability_diagram(counted(), ax=axes(), interval=95)
+    with pytest.raises(ValueError, match="n_resamples: got 0"):
+        plots.reliability_diagram(counted(), ax=axes(), interval=0.95, n_resamples=0)
+
+
+# --- classwise grid -------------------------------------------------------------------------------
+
+
+def test_grid_draws_every_class_in_its_own_axes() -> None:
+    stats, figure = counted(), Figure()
+    grid = plots.classwise_grid(stats, class_names=["a", "b", "c"], columns=2, figure=figure)
+    assert [ax.get_title() for ax in grid] == ["a", "b", "c"]
+    assert [ax.get_visible() for ax in figure.axes] == [True, True, True, False]
+    for k, ax in enumerate(grid):
+        curve = stats.reliability(k)
+        heights = [bar.get_height() for bar in ax.containers[0]]
+        np.testing.assert_allclose(heights, curve.accuracy[curve.count > 0])
+        expected = f"ECE {100 * stats.classwise_ece()[k]:.2f} %"
+        assert ax.get_legend().get_title().get_text() == expected
+    banded = plots.classwise_grid(stats, interval=0.5, min_count=5, figure=Figure())
+    assert banded[2].get_title() == "Class 2"
+    assert labelled(banded[2], "50 % interval")
+
+
+def test_grid_without_a_figure_makes_one_of_pyplot() -> None:
+    import matplotlib.pyplot as plt
+
+    (first, *_) = plots.classwise_grid(counted())
+    assert first.figure is plt.gcf()
+    plt.close("all")
+
+
+def test_bad_grids_are_named() -> None:
+    with pytest.raises(ValueError, match="class_names: got 2, expected 3"):
+        plots.classwise_grid(counted(), class_names=["a", "b"], figure=Figure())
+    with pytest.raises(ValueError, match="columns: got 0"):
+        plots.classwise_grid(counted(), columns=0)
+
+
+# --- heat map of the dataset ----------------------------------------------------------------------
+
+
+def test_heat_map_counts_the_cases_that_run_through_each_cell() -> None:
+    stats = counted()
+    ax = plots.dataset_reliability(stats, ax=axes(), min_count=4, class_index=2, title="Wall")
+    expected = np.zeros((8, 8), int)
+    for case in stats.case_ids:
+        curve = stats.case(case).reliability(2)
+        for j in range(8):
+            if curve.count[j] > 4:
+                expected[max(0, int(np.ceil(8 * curve.accuracy[j])) - 1), j] += 1
+    (mesh,) = (c for c in ax.collections if isinstance(c, QuadMesh))
+    np.testing.assert_array_equal(np.ma.filled(mesh.get_array(), 0), expected)
+    assert ax.get_title() == "Wall"
+    assert ax.get_legend().get_title().get_text() == "6 cases"
+
+
+def test_lines_of_the_heat_map_are_the_mean_over_cases_and_the_pool() -> None:
+    stats = counted()
+    ax = plots.dataset_reliability(stats, ax=axes())
+    lines = {line.get_label(): line.get_xydata() for line in ax.lines}
+    pooled = stats.reliability()
+    filled = pooled.count > 0
+    np.testing.assert_allclose(
+        lines["All voxels pooled"], np.c_[pooled.mean_confidence, pooled.accuracy][filled]
+    )
+    curves = case_curves(stats)
+    means = np.c_[
+        np.nanmean(curves.mean_confidence[:, filled], 0), np.nanmean(curves.accuracy[:, filled], 0)
+    ]
+    np.testing.assert_allclose(lines["Mean over cases"], means)
+
+
+def test_cells_of_accuracy_hold_their_upper_edge() -> None:
+    values = np.array([[0.0, 0.5], [0.25, 1.0]])
+    curves = CaseCurves(np.linspace(0, 1, 3), np.ones((2, 2), np.int64), values, values)
+    np.testing.assert_array_equal(cases_in_cells(curves), [[2, 0], [1, 1]])
+
+
+def test_heat_maps_need_cases() -> None:
+    with pytest.raises(ValueError, match="got no cases"):
+        plots.dataset_reliability(counted(ids=False), ax=axes())
+    with pytest.raises(ValueError, match="min_count: got -1"):
+        plots.dataset_reliability(counted(), ax=axes(), min_count=-1)
