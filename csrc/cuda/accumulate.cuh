@@ -103,7 +103,8 @@ __device__ __forceinline__ void add_votes(const float (&z)[kTier][kV], const flo
 // z becomes e^((z - top) / T); the sums over the classes of that, and of that times z - top.
 template <int kTier, int kV, bool kMoment>
 __device__ __forceinline__ void exponentiate(float (&z)[kTier][kV], const float (&top)[kV],
-                                             float factor, float (&total)[kV], float (&moment)[kV]) {
+                                             float factor, float (&total)[kV],
+                                             float (&moment)[kV]) {
   constexpr float kLowest = -3e38F; // minus infinity times 0 would be NaN
 #pragma unroll
   for (int v = 0; v < kV; ++v) {
@@ -130,10 +131,9 @@ __device__ __forceinline__ void exponentiate(float (&z)[kTier][kV], const float 
 
 // One member's numbers, z, into the sums.
 template <int kTier, int kV, bool kSplit>
-__device__ __forceinline__ void add_softmax(const PassArguments &a, const MemberEntry &member,
-                                            const Share<kSplit> &share, const Tile<float> &tile,
-                                            int slot, float (&z)[kTier][kV],
-                                            Sums<kTier, kV> &sums) {
+__device__ __forceinline__ void
+add_softmax(const PassArguments &a, const MemberEntry &member, const Share<kSplit> &share,
+            const Tile<float> &tile, int slot, float (&z)[kTier][kV], Sums<kTier, kV> &sums) {
   const float weight = static_cast<float>(member.weight);
   const float inverse_temperature = static_cast<float>(member.inverse_temperature);
   float top[kV];
@@ -155,8 +155,7 @@ __device__ __forceinline__ void add_softmax(const PassArguments &a, const Member
     const float scaled = inverse * weight;
     if (a.keeps_entropy) {
       moment[v] = sum_over_parts<kSplit>(moment[v], share.split_shift);
-      const float h =
-          fused(-moment[v] * inverse, inverse_temperature, log_natural(total[v]));
+      const float h = fused(-moment[v] * inverse, inverse_temperature, log_natural(total[v]));
       sums.entropy[v] = fused(h, weight, sums.entropy[v]);
     }
     if (a.keeps_square) {
@@ -227,7 +226,7 @@ __device__ __forceinline__ void close_sums(const PassArguments &a, const Share<k
 template <typename Element, int kTier, int kV, bool kSplit>
 __device__ __forceinline__ void accumulate_voxels(const PassArguments &a,
                                                   const Share<kSplit> &share,
-                                                  const Tile<float> &tile, int slot, int part) {
+                                                  const Tile<float> &tile, int slot) {
   const bool active = slot < tile.count;
   if (!kSplit && !active) {
     return;
@@ -239,8 +238,8 @@ __device__ __forceinline__ void accumulate_voxels(const PassArguments &a,
   for (int m = 0; m < a.n_members; ++m) {
     const MemberEntry &member = member_of(a, m);
     float z[kTier][kV];
-    load_member<Element>(static_cast<const Element *>(member.data) + offset,
-                         a.member.class_stride, share, z);
+    load_member<Element>(static_cast<const Element *>(member.data) + offset, a.member.class_stride,
+                         share, z);
     add_softmax(a, member, share, tile, slot, z, sums);
   }
   if (active) {
@@ -257,16 +256,16 @@ __device__ __forceinline__ void accumulate_softmax(const PassArguments &a,
     const int part = tile.lane / voxels;
     const Share<true> share{a.classes, a.split_shift, part};
     for (int slot = tile.lane % voxels; slot < kWarpLanes; slot += voxels) {
-      accumulate_voxels<Element, kTier, 1>(a, share, tile, slot, part);
+      accumulate_voxels<Element, kTier, 1>(a, share, tile, slot);
     }
   } else {
     const Share<false> share{a.classes, 0, 0};
     if (kV > 1 && a.vector) {
-      accumulate_voxels<Element, kTier, kV>(a, share, tile, tile.lane * kV, 0);
+      accumulate_voxels<Element, kTier, kV>(a, share, tile, tile.lane * kV);
       return;
     }
     for (int slot = tile.lane; slot < tile.width; slot += kWarpLanes) {
-      accumulate_voxels<Element, kTier, 1>(a, share, tile, slot, 0);
+      accumulate_voxels<Element, kTier, 1>(a, share, tile, slot);
     }
   }
 }
@@ -277,10 +276,10 @@ __device__ __forceinline__ void accumulate_softmax(const PassArguments &a,
 template <typename Real> struct Kind {
   Real weight;
   Real inverse_temperature;
-  Real factor;       // of exp_scaled
-  bool from_odds;    // probabilities that become logits first
-  bool exclusive;    // of those: ln p, not ln p - ln (1 - p)
-  bool activates;    // by a sigmoid
+  Real factor;    // of exp_scaled
+  bool from_odds; // probabilities that become logits first
+  bool exclusive; // of those: ln p, not ln p - ln (1 - p)
+  bool activates; // by a sigmoid
   bool logit_space;
 };
 
@@ -311,7 +310,7 @@ __device__ __forceinline__ void sweep_softmax(const PassArguments &a, const Elem
   };
   R top = logit(0);
   int best = 0;
-#pragma unroll kClassUnroll<R>
+#pragma unroll kClassUnroll < R>
   for (int c = 1; c < a.classes; ++c) {
     const R z = logit(c);
     best = z > top ? c : best;
@@ -407,7 +406,7 @@ __device__ __forceinline__ void add_independent(const PassArguments &a, const El
   using R = Real<Element>;
   const R weight = kind.logit_space ? kind.weight * kind.inverse_temperature : kind.weight;
   Alone<R> alone[kV];
-#pragma unroll kClassUnroll<R>
+#pragma unroll kClassUnroll < R>
   for (int c = 0; c < a.classes; ++c) {
     R value[kV];
     R sum[kV];

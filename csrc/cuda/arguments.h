@@ -55,11 +55,9 @@ FASTCAL_HOST_DEVICE inline std::int64_t offset_of(const Grid &grid, const std::i
                                                   std::int64_t voxel) {
   std::int64_t offset = 0;
   for (int axis = grid.axes - 1; axis > 0; --axis) {
-    const std::int64_t outer =
-        grid.narrow
-            ? static_cast<std::int64_t>(
-                  grid.dividers[axis].divide(static_cast<std::uint32_t>(voxel)))
-            : voxel / grid.extents[axis];
+    const std::int64_t outer = grid.narrow ? static_cast<std::int64_t>(grid.dividers[axis].divide(
+                                                 static_cast<std::uint32_t>(voxel)))
+                                           : voxel / grid.extents[axis];
     offset += (voxel - outer * grid.extents[axis]) * strides[axis];
     voxel = outer;
   }

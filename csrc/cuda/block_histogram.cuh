@@ -116,8 +116,12 @@ template <typename Real> struct Thresholds {
   const Real *values;
   int count;
   bool left_closed;
-  Real first;
-  Real last;
+
+  // The edges of the outer bins.
+  __device__ __forceinline__ Real first() const { return count > 0 ? values[0] : infinity<Real>(); }
+  __device__ __forceinline__ Real last() const {
+    return count > 0 ? values[count - 1] : infinity<Real>();
+  }
 
   __device__ __forceinline__ bool above(Real p, Real threshold) const {
     return left_closed ? p >= threshold : p > threshold;
@@ -144,10 +148,10 @@ public:
                                       Real p, bool hit) {
     const std::int64_t q = fixed_probability(p);
     const unsigned one = 1U + (hit ? 1U << kHitShift : 0U);
-    if (bins.above(p, bins.last)) {
+    if (bins.above(p, bins.last())) {
       last_ += one;
       last_sum_ += q;
-    } else if (!bins.above(p, bins.first)) {
+    } else if (!bins.above(p, bins.first())) {
       first_ += one;
       first_sum_ += q;
     } else {

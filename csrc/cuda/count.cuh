@@ -71,22 +71,37 @@ static_assert(kOutOfRange + 1 == kScoreWords, "the host reserves as many");
 
 // Where a block counts.
 template <typename Real> struct Counts {
-  Thresholds<Real> bins;
-  unsigned *scores;
-  unsigned *predicted; // [classes] each
-  unsigned *reference;
-  unsigned *true_positive;
-  unsigned *shared_bins;
+  const PassArguments &a;
+  unsigned char *shared;
   std::int64_t *row;
-  std::int64_t top_label_bins;
-  std::int64_t classwise_bins;
+
+  __device__ __forceinline__ Real *thresholds() const {
+    return reinterpret_cast<Real *>(shared + a.shared.thresholds);
+  }
+  __device__ __forceinline__ Thresholds<Real> bins() const {
+    return {thresholds(), a.counting.n_cells - 1, a.counting.left_closed};
+  }
+  __device__ __forceinline__ unsigned *scores() const {
+    return reinterpret_cast<unsigned *>(shared + a.shared.scores);
+  }
+  __device__ __forceinline__ unsigned *predicted() const {
+    return reinterpret_cast<unsigned *>(shared + a.shared.classes);
+  }
+  __device__ __forceinline__ unsigned *reference() const { return predicted() + a.classes; }
+  __device__ __forceinline__ unsigned *true_positive() const { return reference() + a.classes; }
+  __device__ __forceinline__ unsigned *shared_bins() const {
+    return reinterpret_cast<unsigned *>(shared + a.shared.bins);
+  }
 
   __device__ __forceinline__ Histogram histogram(std::int64_t word) const {
-    return {shared_bins == nullptr ? nullptr : shared_bins + (word - top_label_bins), row + word};
+    return {a.bins_in_shared ? shared_bins() + (word - a.counting.top_label_bins) : nullptr,
+            row + word};
   }
-  __device__ __forceinline__ Histogram top_label() const { return histogram(top_label_bins); }
+  __device__ __forceinline__ Histogram top_label() const {
+    return histogram(a.counting.top_label_bins);
+  }
   __device__ __forceinline__ Histogram classwise(int c) const {
-    return histogram(classwise_bins + std::int64_t{kBinWords} * c * (bins.count + 1));
+    return histogram(a.counting.classwise_bins + std::int64_t{kBinWords} * c * a.counting.n_cells);
   }
 };
 
@@ -120,18 +135,17 @@ private:
 // ------------------------------------------------------------------------------------ targets
 
 // The class of a voxel that counts (0 when multilabel), or -1; what is wrong with it is counted.
-template <typename Real>
+template <bool kPlain, typename Real>
 __device__ __forceinline__ int read_target(const PassArguments &a, const Counts<Real> &counts,
                                            std::int64_t voxel, const Outcome<Real> &out) {
   const CountingArguments &c = a.counting;
-  if (c.mask.data != nullptr &&
-      static_cast<const std::uint8_t *>(
-          c.mask.data)[offset_of(a.grid, c.mask.strides, voxel)] == 0) {
+  if (c.mask.data != nullptr && static_cast<const std::uint8_t *>(
+                                    c.mask.data)[offset_of(a.grid, c.mask.strides, voxel)] == 0) {
     return -1;
   }
   const std::int64_t offset = offset_of(a.grid, c.target.strides, voxel);
-  const int planes = a.reading.multilabel ? a.classes : 1;
-  const std::int64_t limit = a.reading.multilabel ? 2 : a.classes;
+  const int planes = is_multilabel<kPlain>(a) ? a.classes : 1;
+  const std::int64_t limit = is_multilabel<kPlain>(a) ? 2 : a.classes;
   std::int64_t value = 0;
   std::int64_t bad_sum = 0;
   bool bad = false;
@@ -146,42 +160,41 @@ __device__ __forceinline__ int read_target(const PassArguments &a, const Counts<
     }
   }
   if (bad) {
-    atomicAdd(counts.scores + score::kBadTarget, 1U);
-    add_shared(counts.scores + 2 * score::kBadTargetSum, static_cast<std::uint64_t>(bad_sum));
+    atomicAdd(counts.scores() + score::kBadTarget, 1U);
+    add_shared(counts.scores() + 2 * score::kBadTargetSum, static_cast<std::uint64_t>(bad_sum));
     return -1;
   }
   if (!out.valid) {
-    atomicAdd(counts.scores + score::kInvalid, 1U);
+    atomicAdd(counts.scores() + score::kInvalid, 1U);
     if (out.finite) {
-      atomicAdd(counts.scores + score::kOutOfRange, 1U);
+      atomicAdd(counts.scores() + score::kOutOfRange, 1U);
     }
     return -1;
   }
-  return a.reading.multilabel ? 0 : static_cast<int>(value);
+  return is_multilabel<kPlain>(a) ? 0 : static_cast<int>(value);
 }
 
 // ------------------------------------------------------------------------------------- scores
 
 // q(-ln max(p, eps))
 template <typename Real>
-__device__ __forceinline__ std::int64_t surprise(const PassArguments &a,
-                                                 const Counts<Real> &counts, Real p) {
+__device__ __forceinline__ std::int64_t surprise(const PassArguments &a, const Counts<Real> &counts,
+                                                 Real p) {
   const Real eps = static_cast<Real>(a.counting.eps);
   if (p < eps) {
-    atomicAdd(counts.scores + score::kClipped, 1U);
+    atomicAdd(counts.scores() + score::kClipped, 1U);
     p = eps;
   }
   return fixed_point(-log_exact_steps(p));
 }
 
 // A voxel of exclusive classes that counts.
-template <typename Real>
-__device__ __forceinline__ void count_voxel(const PassArguments &a, const Counts<Real> &counts,
-                                            const Tile<Real> &tile, int slot, int target,
-                                            const Outcome<Real> &out, Tally &tally,
-                                            OuterBins<Real> &top_label) {
+template <bool kPlain, typename Real>
+__device__ __forceinline__ void
+count_voxel(const PassArguments &a, const Counts<Real> &counts, const Tile<Real> &tile, int slot,
+            int target, const Outcome<Real> &out, Tally &tally, OuterBins<Real> &top_label) {
   Real squares = 0;
-#pragma unroll kClassUnroll<Real>
+#pragma unroll kClassUnroll < Real>
   for (int c = 0; c < a.classes; ++c) {
     const Real p = tile.sum_at(c, slot);
     const Real d = c == target ? add_exact(p, Real{-1}) : p;
@@ -192,19 +205,19 @@ __device__ __forceinline__ void count_voxel(const PassArguments &a, const Counts
   const bool correct = out.label == target;
   tally.voxels += 1;
   tally.correct += correct ? 1 : 0;
-  atomicAdd(counts.predicted + out.label, 1U);
-  atomicAdd(counts.reference + target, 1U);
+  atomicAdd(counts.predicted() + out.label, 1U);
+  atomicAdd(counts.reference() + target, 1U);
   if (correct) {
-    atomicAdd(counts.true_positive + target, 1U);
+    atomicAdd(counts.true_positive() + target, 1U);
   }
-  if (a.counting.checks_sum) {
+  if (!kPlain && a.counting.checks_sum) {
     const Real excess = add_exact(out.class_sum, Real{-1});
     if (excess > Real(1e-3) || excess < Real(-1e-3)) {
-      atomicAdd(counts.scores + score::kUnnormalised, 1U);
+      atomicAdd(counts.scores() + score::kUnnormalised, 1U);
     }
   }
   if (a.counting.top_label) {
-    top_label.add(counts.bins, counts.top_label(), out.confidence, correct);
+    top_label.add(counts.bins(), counts.top_label(), out.confidence, correct);
   }
 }
 
@@ -220,27 +233,27 @@ __device__ __forceinline__ void count_binary(const PassArguments &a, const Count
   tally.nll += surprise(a, counts, positive ? p : add_exact(Real{1}, -p));
   tally.correct += correct ? 1 : 0;
   if (label) {
-    atomicAdd(counts.predicted + c, 1U);
+    atomicAdd(counts.predicted() + c, 1U);
   }
   if (positive) {
-    atomicAdd(counts.reference + c, 1U);
+    atomicAdd(counts.reference() + c, 1U);
   }
   if (label && positive) {
-    atomicAdd(counts.true_positive + c, 1U);
+    atomicAdd(counts.true_positive() + c, 1U);
   }
   if (a.counting.top_label) {
     const Real confidence = label ? p : add_exact(Real{1}, -p);
-    top_label.add(counts.bins, counts.top_label(), confidence, correct);
+    top_label.add(counts.bins(), counts.top_label(), confidence, correct);
   }
 }
 
 // ---------------------------------------------------------------------------------- one tile
 
 // Each class's own histogram, and for multilabel its scores: the tile class by class.
-template <typename Real>
+template <bool kPlain, typename Real>
 __device__ __forceinline__ void count_classes(const PassArguments &a, const Counts<Real> &counts,
                                               const Tile<Real> &tile) {
-  const bool multilabel = a.reading.multilabel;
+  const bool multilabel = is_multilabel<kPlain>(a);
   for (int c = 0; c < a.classes; ++c) {
     Tally tally;
     OuterBins<Real> classwise;
@@ -253,99 +266,79 @@ __device__ __forceinline__ void count_classes(const PassArguments &a, const Coun
       const Real p = tile.sum_at(c, slot);
       bool hit = target == c;
       if (multilabel) {
-        const std::int64_t offset =
-            offset_of(a.grid, a.counting.target.strides, tile.first + slot);
+        const std::int64_t offset = offset_of(a.grid, a.counting.target.strides, tile.first + slot);
         hit = load_integer(a.counting.target, offset + c * a.counting.target.class_stride) == 1;
         count_binary(a, counts, c, p, hit, tally, top_label);
       }
       if (a.counting.classwise) {
-        classwise.add(counts.bins, counts.classwise(c), p, hit);
+        classwise.add(counts.bins(), counts.classwise(c), p, hit);
       }
     }
     __syncwarp();
     if (a.counting.classwise) {
-      classwise.flush(counts.bins, counts.classwise(c), tile.lane);
+      classwise.flush(counts.bins(), counts.classwise(c), tile.lane);
     }
     if (multilabel && a.counting.top_label) {
-      top_label.flush(counts.bins, counts.top_label(), tile.lane);
+      top_label.flush(counts.bins(), counts.top_label(), tile.lane);
     }
     if (multilabel) {
-      tally.flush(counts.scores, tile.lane);
+      tally.flush(counts.scores(), tile.lane);
     }
   }
 }
 
 // Maps and statistics of a warp's tile.
-template <typename Real>
+template <bool kPlain, typename Real>
 __device__ __forceinline__ void finish_tile(const PassArguments &a, const Counts<Real> &counts,
                                             const Tile<Real> &tile) {
   Tally tally;
   OuterBins<Real> top_label;
   for (int slot = tile.lane; slot < tile.count; slot += kWarpLanes) {
-    const Outcome<Real> out = finish_voxel(a, tile, slot);
+    const Outcome<Real> out = finish_voxel<kPlain>(a, tile, slot);
     if (!a.counting.wanted) {
       continue;
     }
-    const int target = read_target(a, counts, tile.first + slot, out);
+    const int target = read_target<kPlain>(a, counts, tile.first + slot, out);
     tile.target[slot] = target;
     if (target < 0) {
       continue;
     }
-    if (a.reading.multilabel) {
+    if (is_multilabel<kPlain>(a)) {
       tally.voxels += 1;
     } else {
-      count_voxel(a, counts, tile, slot, target, out, tally, top_label);
+      count_voxel<kPlain>(a, counts, tile, slot, target, out, tally, top_label);
     }
   }
   if (!a.counting.wanted) {
     return;
   }
   __syncwarp();
-  if (a.counting.top_label && !a.reading.multilabel) {
-    top_label.flush(counts.bins, counts.top_label(), tile.lane);
+  if (a.counting.top_label && !is_multilabel<kPlain>(a)) {
+    top_label.flush(counts.bins(), counts.top_label(), tile.lane);
   }
-  if (a.counting.classwise || a.reading.multilabel) {
-    count_classes(a, counts, tile);
+  if (a.counting.classwise || is_multilabel<kPlain>(a)) {
+    count_classes<kPlain>(a, counts, tile);
   }
-  tally.flush(counts.scores, tile.lane);
+  tally.flush(counts.scores(), tile.lane);
 }
 
 // ------------------------------------------------------------------------------ one block's row
 
 template <typename Real>
-__device__ __forceinline__ Counts<Real> open_counts(const PassArguments &a,
-                                                    unsigned char *shared) {
-  const CountingArguments &c = a.counting;
-  Counts<Real> counts;
-  Real *thresholds = reinterpret_cast<Real *>(shared + a.shared.thresholds);
-  counts.bins.values = thresholds;
-  counts.bins.count = c.n_cells - 1;
-  counts.bins.left_closed = c.left_closed;
+__device__ __forceinline__ void load_thresholds(const PassArguments &a,
+                                                const Counts<Real> &counts) {
   const double *from = a.threshold_table == nullptr ? a.thresholds : a.threshold_table;
-  const bool any = c.n_cells > 1;
-  counts.bins.first = any ? static_cast<Real>(from[0]) : infinity<Real>();
-  counts.bins.last = any ? static_cast<Real>(from[c.n_cells - 2]) : infinity<Real>();
-  for (int i = static_cast<int>(threadIdx.x); i < c.n_cells - 1;
+  for (int i = static_cast<int>(threadIdx.x); i < a.counting.n_cells - 1;
        i += static_cast<int>(blockDim.x)) {
-    thresholds[i] = static_cast<Real>(from[i]);
+    counts.thresholds()[i] = static_cast<Real>(from[i]);
   }
-  counts.scores = reinterpret_cast<unsigned *>(shared + a.shared.scores);
-  counts.predicted = reinterpret_cast<unsigned *>(shared + a.shared.classes);
-  counts.reference = counts.predicted + a.classes;
-  counts.true_positive = counts.reference + a.classes;
-  counts.shared_bins =
-      a.bins_in_shared ? reinterpret_cast<unsigned *>(shared + a.shared.bins) : nullptr;
-  counts.row = nullptr;
-  counts.top_label_bins = c.top_label_bins;
-  counts.classwise_bins = c.classwise_bins;
-  return counts;
 }
 
 template <typename Real>
 __device__ __forceinline__ void clear_counts(const PassArguments &a, const Counts<Real> &counts) {
   for (int i = static_cast<int>(threadIdx.x); i < a.shared.cleared_words;
        i += static_cast<int>(blockDim.x)) {
-    counts.scores[i] = 0;
+    counts.scores()[i] = 0;
   }
 }
 
@@ -356,7 +349,7 @@ __device__ __forceinline__ void add_counts(const PassArguments &a, const Counts<
   const int thread = static_cast<int>(threadIdx.x);
   const int threads = static_cast<int>(blockDim.x);
   if (thread == 0) {
-    const unsigned *s = counts.scores;
+    const unsigned *s = counts.scores();
     add_global(row + word::kBrier, static_cast<std::int64_t>(read_shared(s + 2 * score::kBrierHi)));
     add_global_real(row + word::kBrier,
                     static_cast<std::int64_t>(read_shared(s + 2 * score::kBrierLo)));
@@ -374,15 +367,15 @@ __device__ __forceinline__ void add_counts(const PassArguments &a, const Counts<
     add_global(row + word::kOutOfRange, s[score::kOutOfRange]);
   }
   for (int i = thread; i < 3 * a.classes; i += threads) {
-    add_global(row + a.counting.predicted + i, counts.predicted[i]);
+    add_global(row + a.counting.predicted + i, counts.predicted()[i]);
   }
-  if (counts.shared_bins == nullptr) {
+  if (!a.bins_in_shared) {
     return;
   }
-  const int n_bins = static_cast<int>((a.counting.words - counts.top_label_bins) / kBinWords);
+  const int n_bins = static_cast<int>((a.counting.words - a.counting.top_label_bins) / kBinWords);
   for (int i = thread; i < n_bins; i += threads) {
-    const unsigned *bin = counts.shared_bins + kBinWords * i;
-    std::int64_t *to = row + counts.top_label_bins + std::int64_t{kBinWords} * i;
+    const unsigned *bin = counts.shared_bins() + kBinWords * i;
+    std::int64_t *to = row + a.counting.top_label_bins + std::int64_t{kBinWords} * i;
     add_global(to, bin[0]);
     add_global(to + 1, bin[1]);
     add_global_real(to + 2, static_cast<std::int64_t>(read_shared(bin + 2)));

@@ -43,8 +43,7 @@ private:
 
 Error shared_limit(int device, std::int64_t *bytes) {
   int limit = 0;
-  FASTCAL_CUDA_TRY(
-      cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+  FASTCAL_CUDA_TRY(cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
   *bytes = limit;
   return {};
 }

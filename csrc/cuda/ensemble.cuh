@@ -41,13 +41,13 @@ __device__ __forceinline__ void pass_tile(const PassArguments &a,
     store_state(a, tile);
   }
   if (a.finishes) {
-    finish_tile(a, counts, tile);
+    finish_tile<(kTier > 0)>(a, counts, tile);
   }
   __syncwarp();
 }
 
 template <typename Element, int kTier, int kV, bool kSplit>
-__global__ void __launch_bounds__(kMaxWarps * kWarpLanes)
+__global__ void __launch_bounds__(kMaxWarps *kWarpLanes, blocks_a_processor(kTier))
     ensemble_pass(const __grid_constant__ PassArguments a) {
   using R = Real<Element>;
   unsigned char *const shared = shared_memory();
@@ -59,11 +59,10 @@ __global__ void __launch_bounds__(kMaxWarps * kWarpLanes)
     const std::int64_t block = std::int64_t{blockIdx.y} * gridDim.x + blockIdx.x;
     memory = a.tile_workspace + (block * warps + warp) * a.tile_bytes;
   }
-  Tile<R> tile =
-      make_tile<R>(a, memory, width, static_cast<int>(threadIdx.x) % kWarpLanes);
-  Counts<R> counts{};
+  Tile<R> tile = make_tile<R>(a, memory, width, static_cast<int>(threadIdx.x) % kWarpLanes);
+  Counts<R> counts{a, shared, nullptr};
   if (a.counting.wanted) {
-    counts = open_counts<R>(a, shared);
+    load_thresholds(a, counts);
   }
   for (std::int64_t group = blockIdx.y; group < a.groups; group += gridDim.y) {
     if (a.counting.wanted) {

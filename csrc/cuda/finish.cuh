@@ -17,6 +17,15 @@ template <typename Real> struct Outcome {
   Real entropy = 0;
 };
 
+// A plain pass reads softmax logits and averages probabilities: kernels that do nothing else leave
+// the other branches out.
+template <bool kPlain> __device__ __forceinline__ bool is_multilabel(const PassArguments &a) {
+  return !kPlain && a.reading.multilabel;
+}
+template <bool kPlain> __device__ __forceinline__ bool is_checked(const PassArguments &a) {
+  return !kPlain && a.checks_range;
+}
+
 __device__ __forceinline__ bool wants(const PassArguments &a, Map map) {
   return a.maps.views[static_cast<int>(map)].data != nullptr;
 }
@@ -61,7 +70,7 @@ __device__ __forceinline__ void activate_mean(const PassArguments &a, const Tile
 }
 
 // Divides by the sum over the classes; an out-of-range voxel is given one that will be seen.
-template <typename Real>
+template <bool kPlain, typename Real>
 __device__ __forceinline__ void normalise_mean(const PassArguments &a, const Tile<Real> &tile,
                                                int slot, Real scale) {
   Real total = 0;
@@ -74,7 +83,7 @@ __device__ __forceinline__ void normalise_mean(const PassArguments &a, const Til
     outside = outside || out_of_range(p);
   }
   // Two is no probability. What is not finite stays so, and is not out of range.
-  const bool flagged = a.checks_range && outside && is_finite(spread);
+  const bool flagged = is_checked<kPlain>(a) && outside && is_finite(spread);
   for (int c = 0; c < a.classes; ++c) {
     Real &at = tile.sum_at(c, slot);
     const Real share = divide_exact(not_negative(multiply_exact(at, scale)), total);
@@ -84,7 +93,7 @@ __device__ __forceinline__ void normalise_mean(const PassArguments &a, const Til
 
 // ------------------------------------------------------------------------------- one outcome
 
-template <typename Real>
+template <bool kPlain, typename Real>
 __device__ __forceinline__ Outcome<Real> conclude_exclusive(const PassArguments &a,
                                                             const Tile<Real> &tile, int slot,
                                                             Real scale, bool keep) {
@@ -92,7 +101,7 @@ __device__ __forceinline__ Outcome<Real> conclude_exclusive(const PassArguments 
   Real lowest = 0;
   Real lost = 0;
   const bool entropy = wants_entropy(a);
-#pragma unroll kClassUnroll<Real>
+#pragma unroll kClassUnroll < Real>
   for (int c = 0; c < a.classes; ++c) {
     const Real raw = multiply_exact(tile.sum_at(c, slot), scale);
     lowest = raw < lowest ? raw : lowest;
@@ -109,14 +118,13 @@ __device__ __forceinline__ Outcome<Real> conclude_exclusive(const PassArguments 
   }
   out.finite = is_finite(out.class_sum) && is_finite(lowest);
   out.valid = out.finite &&
-              !(a.checks_range && (lowest < Real(-1e-3) || out.confidence > Real(1.001)));
+              !(is_checked<kPlain>(a) && (lowest < Real(-1e-3) || out.confidence > Real(1.001)));
   return out;
 }
 
-template <typename Real>
-__device__ __forceinline__ Outcome<Real> conclude_multilabel(const PassArguments &a,
-                                                             const Tile<Real> &tile, int slot,
-                                                             Real scale) {
+template <bool kPlain, typename Real>
+__device__ __forceinline__ Outcome<Real>
+conclude_multilabel(const PassArguments &a, const Tile<Real> &tile, int slot, Real scale) {
   Outcome<Real> out;
   bool outside = false;
   Real lost = 0;
@@ -132,18 +140,11 @@ __device__ __forceinline__ Outcome<Real> conclude_multilabel(const PassArguments
     }
   }
   out.finite = is_finite(out.class_sum);
-  out.valid = out.finite && !(a.checks_range && outside);
+  out.valid = out.finite && !(is_checked<kPlain>(a) && outside);
   return out;
 }
 
 // ---------------------------------------------------------------------------- maps of a voxel
-
-template <typename Real>
-__device__ __forceinline__ void write_map(const PassArguments &a, Map map, std::int64_t voxel,
-                                          Real value) {
-  const View &view = a.maps.views[static_cast<int>(map)];
-  store_real(view, offset_of(a.grid, view.strides, voxel), value);
-}
 
 // Variance and disagreement, read from the running sums before they are overwritten.
 template <typename Real> struct Spread {
@@ -151,7 +152,7 @@ template <typename Real> struct Spread {
   Real disagreement = 0;
 };
 
-template <typename Real>
+template <bool kPlain, typename Real>
 __device__ __forceinline__ Spread<Real> spread_of(const PassArguments &a, const Tile<Real> &tile,
                                                   int slot) {
   Spread<Real> spread;
@@ -175,12 +176,12 @@ __device__ __forceinline__ Spread<Real> spread_of(const PassArguments &a, const 
       minority += share > Real(0.5) ? Real{1} - share : share;
     }
     spread.disagreement =
-        a.reading.multilabel ? minority / static_cast<Real>(a.classes) : Real{1} - most;
+        is_multilabel<kPlain>(a) ? minority / static_cast<Real>(a.classes) : Real{1} - most;
   }
   return spread;
 }
 
-template <typename Real>
+template <bool kPlain, typename Real>
 __device__ __forceinline__ void write_class_maps(const PassArguments &a, const Tile<Real> &tile,
                                                  int slot, std::int64_t voxel,
                                                  const Outcome<Real> &out) {
@@ -190,16 +191,16 @@ __device__ __forceinline__ void write_class_maps(const PassArguments &a, const T
   const View &confidence = a.maps.views[static_cast<int>(Map::kConfidence)];
   if (mean.data != nullptr) {
     const std::int64_t at = offset_of(a.grid, mean.strides, voxel);
-#pragma unroll kClassUnroll<Real>
+#pragma unroll kClassUnroll < Real>
     for (int c = 0; c < a.classes; ++c) {
       store_real(mean, at + c * mean.class_stride, out.valid ? tile.sum_at(c, slot) : nan);
     }
   }
-  const int planes = a.reading.multilabel ? a.classes : 1;
+  const int planes = is_multilabel<kPlain>(a) ? a.classes : 1;
   if (label.data != nullptr) {
     const std::int64_t at = offset_of(a.grid, label.strides, voxel);
     for (int c = 0; c < planes; ++c) {
-      const int value = a.reading.multilabel ? tile.sum_at(c, slot) > Real(0.5) : out.label;
+      const int value = is_multilabel<kPlain>(a) ? tile.sum_at(c, slot) > Real(0.5) : out.label;
       store_label(label, at + c * label.class_stride, out.valid ? value : -1);
     }
   }
@@ -207,7 +208,7 @@ __device__ __forceinline__ void write_class_maps(const PassArguments &a, const T
     const std::int64_t at = offset_of(a.grid, confidence.strides, voxel);
     for (int c = 0; c < planes; ++c) {
       Real value = out.confidence;
-      if (a.reading.multilabel) {
+      if (is_multilabel<kPlain>(a)) {
         const Real p = tile.sum_at(c, slot);
         value = p > Real(0.5) ? p : Real{1} - p;
       }
@@ -216,53 +217,49 @@ __device__ __forceinline__ void write_class_maps(const PassArguments &a, const T
   }
 }
 
+// The float maps of one value a voxel. A loop, because the offsets of a strided map are long code.
 template <typename Real>
-__device__ __forceinline__ void write_voxel_maps(const PassArguments &a, const Tile<Real> &tile,
-                                                 int slot, std::int64_t voxel,
-                                                 const Outcome<Real> &out,
-                                                 const Spread<Real> &spread) {
-  const Real nan = quiet_nan<Real>();
-  const Real expected = a.keeps_entropy ? tile.entropy[slot] * static_cast<Real>(a.scale) : nan;
-  if (wants(a, Map::kEntropy)) {
-    write_map(a, Map::kEntropy, voxel, out.valid ? out.entropy : nan);
-  }
-  if (wants(a, Map::kExpectedEntropy)) {
-    write_map(a, Map::kExpectedEntropy, voxel, out.valid ? expected : nan);
-  }
-  if (wants(a, Map::kMutualInformation)) {
-    // One member tells itself nothing: 0, not the rounding of two equal entropies.
-    const Real information =
-        a.inverse_members < 1.0 ? not_negative(out.entropy - expected) : Real{0};
-    write_map(a, Map::kMutualInformation, voxel, out.valid ? information : nan);
-  }
-  if (wants(a, Map::kVariance)) {
-    write_map(a, Map::kVariance, voxel, out.valid ? spread.variance : nan);
-  }
-  if (wants(a, Map::kDisagreement)) {
-    write_map(a, Map::kDisagreement, voxel, out.valid ? spread.disagreement : nan);
+__device__ __forceinline__ void
+write_voxel_maps(const PassArguments &a, const Tile<Real> &tile, int slot, std::int64_t voxel,
+                 const Outcome<Real> &out, const Spread<Real> &spread) {
+  const Real expected = a.keeps_entropy ? tile.entropy[slot] * static_cast<Real>(a.scale) : Real{0};
+  // One member tells itself nothing: 0, not the rounding of two equal entropies.
+  const Real information = a.inverse_members < 1.0 ? not_negative(out.entropy - expected) : Real{0};
+#pragma unroll 1
+  for (int map = static_cast<int>(Map::kEntropy); map < kMapCount; ++map) {
+    const View &view = a.maps.views[map];
+    if (view.data == nullptr) {
+      continue;
+    }
+    Real value = out.entropy;
+    value = map == static_cast<int>(Map::kExpectedEntropy) ? expected : value;
+    value = map == static_cast<int>(Map::kMutualInformation) ? information : value;
+    value = map == static_cast<int>(Map::kVariance) ? spread.variance : value;
+    value = map == static_cast<int>(Map::kDisagreement) ? spread.disagreement : value;
+    store_real(view, offset_of(a.grid, view.strides, voxel), out.valid ? value : quiet_nan<Real>());
   }
 }
 
 // Probabilities into the tile (where somebody reads them), maps out.
-template <typename Real>
+template <bool kPlain, typename Real>
 __device__ __forceinline__ Outcome<Real> finish_voxel(const PassArguments &a,
                                                       const Tile<Real> &tile, int slot) {
   const std::int64_t voxel = tile.first + slot;
-  const Spread<Real> spread = spread_of(a, tile, slot);
+  const Spread<Real> spread = spread_of<kPlain>(a, tile, slot);
   Real scale = static_cast<Real>(a.scale);
-  if (a.reading.logit_space) {
+  if (!kPlain && a.reading.logit_space) {
     activate_mean(a, tile, slot);
     scale = Real{1};
   }
-  if (a.normalise && !a.reading.multilabel) {
-    normalise_mean(a, tile, slot, scale);
+  if (a.normalise && !is_multilabel<kPlain>(a)) {
+    normalise_mean<kPlain>(a, tile, slot, scale);
     scale = Real{1};
   }
   const bool keep = a.counting.wanted || wants(a, Map::kMean);
-  const Outcome<Real> out = a.reading.multilabel
-                                ? conclude_multilabel(a, tile, slot, scale)
-                                : conclude_exclusive(a, tile, slot, scale, keep);
-  write_class_maps(a, tile, slot, voxel, out);
+  const Outcome<Real> out = is_multilabel<kPlain>(a)
+                                ? conclude_multilabel<kPlain>(a, tile, slot, scale)
+                                : conclude_exclusive<kPlain>(a, tile, slot, scale, keep);
+  write_class_maps<kPlain>(a, tile, slot, voxel, out);
   write_voxel_maps(a, tile, slot, voxel, out, spread);
   return out;
 }

@@ -82,8 +82,8 @@ Error launch_pass(PassArguments a, const MemberPointers &members, const Place &p
   }
   const auto kernel = chosen.kernel;
   if (a.shared.bytes > kDefaultSharedBytes) {
-    FASTCAL_CUDA_TRY(cudaFuncSetAttribute(
-        kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, a.shared.bytes));
+    FASTCAL_CUDA_TRY(
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, a.shared.bytes));
   }
   std::int64_t blocks = (a.tiles + warps - 1) / warps;
   if (a.counting.wanted || a.tile_workspace != nullptr) {

@@ -46,4 +46,10 @@ constexpr int voxels_a_thread(int element_bytes, int tier) {
   return widest < limit ? widest : limit;
 }
 
+// Blocks of kMaxWarps that a multiprocessor must hold: caps the registers of a thread at 65,536 /
+// 128 of it. Left to itself the compiler prefers a spill to a block less.
+constexpr int blocks_a_processor(int tier) {
+  return tier == 0 ? 4 : tier <= 5 ? 5 : tier <= 8 ? 4 : tier <= 12 ? 3 : 2;
+}
+
 } // namespace fastcal::cuda

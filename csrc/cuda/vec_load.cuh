@@ -25,7 +25,7 @@ template <> struct Packet<16> {
 // kCount neighbours in one access; the address is a multiple of their size.
 template <typename Element, int kCount>
 __device__ __forceinline__ void load_run(const Element *from, Real<Element> (&values)[kCount]) {
-  using Bits = typename Packet<kCount * static_cast<int>(sizeof(Element))>::Type;
+  using Bits = typename Packet<kCount *static_cast<int>(sizeof(Element))>::Type;
   union {
     Bits bits;
     Element elements[kCount];

@@ -64,8 +64,7 @@ Error write_words(std::uint64_t *to, const std::uint64_t *from, std::int64_t cou
 }
 
 Error carry_sums(const CountingArguments &counting, std::int64_t groups, const Place &place) {
-  const std::int64_t items =
-      groups * ((counting.words - counting.top_label_bins) / kBinWords + 2);
+  const std::int64_t items = groups * ((counting.words - counting.top_label_bins) / kBinWords + 2);
   const cudaLaunchConfig_t config =
       configure(std::min<std::int64_t>((items + kThreads - 1) / kThreads, 1024), place);
   FASTCAL_CUDA_TRY(cudaLaunchKernelEx(&config, carry_words, counting.statistics, counting.words,

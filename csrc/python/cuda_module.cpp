@@ -1,0 +1,129 @@
+// fastcal._cuda: addresses, extents, strides and a stream in; everything is allocated by the
+// caller.
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "cuda/ensemble.h"
+#include "python/views.h"
+
+#ifndef FASTCAL_CUDA_MODULE
+#define FASTCAL_CUDA_MODULE _cuda
+#endif
+
+namespace fastcal::python {
+
+namespace {
+
+// (device, stream, workspace address, workspace bytes)
+cuda::Place place_from(const py::tuple &fields) {
+  cuda::Place place;
+  place.device = fields[0].cast<int>();
+  place.stream = address<void>(fields[1]);
+  place.workspace = address<void>(fields[2]);
+  place.workspace_bytes = fields[3].cast<std::int64_t>();
+  return place;
+}
+
+void raise(const cuda::Error &error) {
+  if (error) {
+    throw std::runtime_error("CUDA error " + std::to_string(error.code) + ": " + error.reason);
+  }
+}
+
+// The thresholds lie on the host, in the accumulation type.
+std::vector<double> thresholds_from(const Finish &finish, Dtype real) {
+  const Counting &counting = finish.counting;
+  if (!counting.wanted) {
+    return {};
+  }
+  const auto count = static_cast<std::size_t>(counting.layout.n_cells - 1);
+  if (real == Dtype::kFloat64) {
+    const auto *values = static_cast<const double *>(counting.thresholds);
+    return {values, values + count};
+  }
+  const auto *values = static_cast<const float *>(counting.thresholds);
+  return {values, values + count};
+}
+
+void ensemble_statistics(const py::tuple &shape, std::int64_t classes, const py::tuple &view,
+                         const std::vector<std::uintptr_t> &addresses,
+                         const std::vector<double> &weights,
+                         const std::vector<double> &temperatures, const py::tuple &reading,
+                         const py::tuple &finish, const py::tuple &place) {
+  cuda::Members members;
+  members.view = view_from(view);
+  for (const std::uintptr_t member : addresses) {
+    members.addresses.push_back(reinterpret_cast<void *>(member));
+  }
+  members.weights = weights;
+  members.temperatures = temperatures;
+  const auto extents = shape_from(shape);
+  const Reading how = reading_from(reading);
+  const Finish what = finish_from(finish, classes);
+  const auto thresholds = thresholds_from(what, members.view.dtype);
+  const cuda::Place where = place_from(place);
+  const py::gil_scoped_release release;
+  raise(cuda::ensemble_statistics(extents, classes, members, how, what, thresholds.data(), where));
+}
+
+void ensemble_accumulate(const py::tuple &shape, const py::tuple &member, double weight,
+                         double temperature, const py::tuple &reading, const py::tuple &layout,
+                         const py::tuple &state, const py::tuple &place) {
+  cuda::Members members;
+  members.view = view_from(member);
+  members.addresses = {members.view.data};
+  members.weights = {weight};
+  members.temperatures = {temperature};
+  const auto extents = shape_from(shape);
+  const View to = view_from(state);
+  const Reading how = reading_from(reading);
+  const StateLayout planes = state_layout_from(layout);
+  const cuda::Place where = place_from(place);
+  const py::gil_scoped_release release;
+  raise(cuda::ensemble_accumulate(extents, members, how, planes, to, where));
+}
+
+void ensemble_finalize(const py::tuple &shape, const py::tuple &state, const py::tuple &layout,
+                       std::int64_t n_members, double total_weight, const py::tuple &reading,
+                       const py::tuple &finish, const py::tuple &place) {
+  const auto extents = shape_from(shape);
+  const View from = view_from(state);
+  const StateLayout planes = state_layout_from(layout);
+  const Reading how = reading_from(reading);
+  const Finish what = finish_from(finish, planes.num_classes);
+  const auto thresholds = thresholds_from(what, from.dtype);
+  const cuda::Place where = place_from(place);
+  const py::gil_scoped_release release;
+  raise(cuda::ensemble_finalize(extents, from, planes, n_members, total_weight, how, what,
+                                thresholds.data(), where));
+}
+
+std::int64_t workspace_bytes(int device, std::int64_t classes, std::int64_t n_members,
+                             std::int64_t n_cells, bool wide) {
+  cuda::Size size;
+  size.classes = classes;
+  size.n_members = n_members;
+  size.n_cells = n_cells;
+  size.dtype = wide ? Dtype::kFloat64 : Dtype::kFloat32;
+  std::int64_t bytes = 0;
+  raise(cuda::workspace_bytes(device, size, &bytes));
+  return bytes;
+}
+
+} // namespace
+
+PYBIND11_MODULE(FASTCAL_CUDA_MODULE, module, py::mod_gil_not_used()) {
+  module.doc() = "The CUDA backend of fastcal; called by fastcal.backends.cuda.";
+  module.def("ensemble_statistics", &ensemble_statistics);
+  module.def("ensemble_accumulate", &ensemble_accumulate);
+  module.def("ensemble_finalize", &ensemble_finalize);
+  module.def("workspace_bytes", &workspace_bytes, py::arg("device"), py::arg("classes"),
+             py::arg("n_members"), py::arg("n_cells"), py::arg("wide"),
+             "Device memory a pass of this size wants; 0 for all but large ones.");
+  module.def("unavailable", &cuda::unavailable,
+             "Empty, or why no GPU here can run the kernels. Touches the driver.");
+}
+
+} // namespace fastcal::python

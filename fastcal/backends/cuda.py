@@ -1,0 +1,35 @@
+"""The compiled CUDA backend; importing it fails with the reason where it cannot run."""
+
+from __future__ import annotations
+
+import torch
+
+from fastcal.backends.launch import Passes
+
+try:
+    from fastcal import _cuda
+except ImportError as error:
+    if error.path is not None and "_cuda." in error.path:
+        raise
+    raise ImportError("fastcal was built without CUDA: no nvcc was found") from None
+
+
+def _stream(device: torch.device) -> tuple[int, int]:
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return index, torch.cuda.current_stream(index).cuda_stream
+
+
+def _reason() -> str:
+    """Why the kernels cannot run here, or nothing."""
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} has no CUDA"
+    return _cuda.unavailable()
+
+
+if reason := _reason():
+    raise ImportError(reason)
+
+_passes = Passes(_cuda, _stream)
+ensemble_statistics = _passes.ensemble_statistics
+ensemble_accumulate = _passes.ensemble_accumulate
+ensemble_finalize = _passes.ensemble_finalize

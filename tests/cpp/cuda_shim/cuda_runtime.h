@@ -1,0 +1,190 @@
+// Enough of CUDA to compile the kernels of csrc/cuda with a C++ compiler and run them on the CPU: a
+// fibre a lane, collectives that wait for every lane they name. Found before the toolkit's header
+// of this name. It cannot see races, nor a dropped __syncwarp: those are compute-sanitizer's.
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <utility>
+
+#define FASTCAL_CUDA_SHIM 1
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __grid_constant__
+#define __launch_bounds__(...)
+
+struct dim3 {
+  unsigned x, y, z;
+  dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
+};
+struct alignas(8) uint2 {
+  unsigned x, y;
+};
+struct alignas(16) uint4 {
+  unsigned x, y, z, w;
+};
+
+namespace shim {
+
+constexpr int kLanes = 32;
+constexpr unsigned kAllLanes = 0xffffffffU;
+
+const dim3 &thread_index();
+unsigned char *dynamic_shared();
+
+[[noreturn]] void fail(const char *reason);
+
+enum class Kind { kNone, kSyncThreads, kSyncWarp, kShuffle };
+
+// Waits until every lane of the mask (every thread of the block, for kSyncThreads) is here; gives
+// the values that the lanes of this warp brought.
+const std::uint64_t *collect(Kind kind, unsigned mask, std::uint64_t value);
+
+using Body = void (*)(void *);
+// Runs body(argument) for every thread of every block.
+void run_grid(dim3 grid, dim3 block, std::size_t shared_bytes, Body body, void *argument);
+
+long long setting(const char *name, long long otherwise);
+
+template <typename T> T aligned_read(const T *from) {
+  if (reinterpret_cast<std::uintptr_t>(from) % sizeof(T) != 0) {
+    fail("a wide load from an address that is not aligned to its size");
+  }
+  return *from;
+}
+
+} // namespace shim
+
+extern dim3 gridDim;
+extern dim3 blockDim;
+extern dim3 blockIdx;
+#define threadIdx (shim::thread_index())
+
+namespace fastcal::cuda {
+inline unsigned char *shared_memory() { return shim::dynamic_shared(); }
+} // namespace fastcal::cuda
+
+// --- collectives and atomics
+
+inline void __syncthreads() { shim::collect(shim::Kind::kSyncThreads, shim::kAllLanes, 0); }
+inline void __syncwarp(unsigned mask = shim::kAllLanes) {
+  shim::collect(shim::Kind::kSyncWarp, mask, 0);
+}
+
+template <typename T> T __shfl_xor_sync(unsigned mask, T value, int lane_mask) {
+  std::uint64_t bits = 0;
+  std::memcpy(&bits, &value, sizeof value);
+  const std::uint64_t *all = shim::collect(shim::Kind::kShuffle, mask, bits);
+  const unsigned lane = threadIdx.x % shim::kLanes;
+  std::memcpy(&value, &all[lane ^ static_cast<unsigned>(lane_mask)], sizeof value);
+  return value;
+}
+
+template <typename T> T atomicAdd(T *at, T value) {
+  const T before = *at;
+  *at = before + value;
+  return before;
+}
+
+template <typename T> T __ldcs(const T *from) { return shim::aligned_read(from); }
+
+// --- arithmetic
+
+inline float __fadd_rn(float a, float b) { return a + b; }
+inline float __fmul_rn(float a, float b) { return a * b; }
+inline float __fdiv_rn(float a, float b) { return a / b; }
+inline float __fdividef(float a, float b) { return a / b; }
+inline double __dadd_rn(double a, double b) { return a + b; }
+inline double __dmul_rn(double a, double b) { return a * b; }
+inline double __ddiv_rn(double a, double b) { return a / b; }
+inline long long __float2ll_rn(float x) { return std::llrint(static_cast<double>(x)); }
+inline long long __double2ll_rn(double x) { return std::llrint(x); }
+
+template <typename To, typename From> To shim_bits(From value) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  std::memcpy(&to, &value, sizeof to);
+  return to;
+}
+inline int __float_as_int(float x) { return shim_bits<int>(x); }
+inline float __int_as_float(int x) { return shim_bits<float>(x); }
+inline long long __double_as_longlong(double x) { return shim_bits<long long>(x); }
+inline double __longlong_as_double(long long x) { return shim_bits<double>(x); }
+
+// --- the host's side
+
+using cudaError_t = int;
+using cudaStream_t = void *;
+constexpr cudaError_t cudaSuccess = 0;
+constexpr cudaError_t cudaErrorInvalidValue = 1;
+
+enum cudaDeviceAttr {
+  cudaDevAttrMaxSharedMemoryPerBlockOptin,
+  cudaDevAttrMultiProcessorCount,
+  cudaDevAttrComputeCapabilityMajor,
+  cudaDevAttrComputeCapabilityMinor,
+};
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
+
+inline const char *cudaGetErrorString(cudaError_t) { return "refused by the shim"; }
+inline cudaError_t cudaGetDevice(int *device) {
+  *device = 0;
+  return cudaSuccess;
+}
+inline cudaError_t cudaSetDevice(int) { return cudaSuccess; }
+inline cudaError_t cudaGetDeviceCount(int *count) {
+  *count = 1;
+  return cudaSuccess;
+}
+inline cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int) {
+  switch (attribute) {
+  case cudaDevAttrMaxSharedMemoryPerBlockOptin:
+    *value = static_cast<int>(shim::setting("FASTCAL_SHIM_SHARED_BYTES", 101376)); // sm_120
+    break;
+  case cudaDevAttrMultiProcessorCount:
+    *value = static_cast<int>(shim::setting("FASTCAL_SHIM_PROCESSORS", 1));
+    break;
+  default:
+    *value = 9;
+  }
+  return cudaSuccess;
+}
+template <typename Kernel> cudaError_t cudaFuncSetAttribute(Kernel, cudaFuncAttribute, int) {
+  return cudaSuccess;
+}
+template <typename Kernel>
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, Kernel, int, std::size_t) {
+  *blocks = 2;
+  return cudaSuccess;
+}
+
+struct cudaLaunchConfig_t {
+  dim3 gridDim;
+  dim3 blockDim;
+  std::size_t dynamicSmemBytes;
+  cudaStream_t stream;
+};
+
+// Called with the kernel's own parameters, copied as a launch copies them.
+template <typename... Parameters, typename... Arguments>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t *config, void (*kernel)(Parameters...),
+                               Arguments &&...arguments) {
+  static_assert((sizeof(Parameters) + ...) <= 4096, "beyond the parameter space");
+  int limit = 0;
+  cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0);
+  if (config->dynamicSmemBytes > static_cast<std::size_t>(limit)) {
+    return cudaErrorInvalidValue;
+  }
+  auto call = [kernel, arguments...] { kernel(arguments...); };
+  shim::run_grid(
+      config->gridDim, config->blockDim, config->dynamicSmemBytes,
+      [](void *argument) { (*static_cast<decltype(call) *>(argument))(); }, &call);
+  return cudaSuccess;
+}

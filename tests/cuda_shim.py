@@ -1,0 +1,92 @@
+"""Builds the CUDA kernels for the CPU (tests/cpp/cuda_shim) and offers them as a backend."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import subprocess
+import sys
+import sysconfig
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import ModuleType
+
+import pybind11
+
+from fastcal.backends.launch import Passes
+
+ROOT = Path(__file__).resolve().parent.parent
+SHIM = ROOT / "tests" / "cpp" / "cuda_shim"
+CSRC = ROOT / "csrc"
+FLAGS = (
+    *("-std=c++17", "-O1", "-g1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off"),
+    *("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"),
+)
+SANITIZERS = {
+    "address": ("-fsanitize=address",),
+    "undefined": ("-fsanitize=undefined", "-fno-sanitize-recover=all"),
+}
+
+
+def sources() -> list[Path]:
+    return [
+        *sorted((CSRC / "cuda").glob("*.cu")),
+        *sorted((CSRC / "cuda").glob("*.cpp")),
+        SHIM / "fibres.cpp",
+        CSRC / "python" / "cuda_module.cpp",
+    ]
+
+
+def _digest(flags: tuple[str, ...]) -> str:
+    text = hashlib.sha256(repr((flags, sys.version)).encode())
+    folders = (CSRC / "cuda", CSRC / "core", CSRC / "python", SHIM)
+    for file in sorted(file for folder in folders for file in folder.iterdir()):
+        text.update(file.read_bytes())
+    return text.hexdigest()[:16]
+
+
+def build(sanitizer: str | None = None) -> Path:
+    """The extension module, compiled unless the sources are those of the last time."""
+    flags = FLAGS + (() if sanitizer is None else SANITIZERS[sanitizer])
+    folder = ROOT / "build" / "cuda_shim" / (sanitizer or "plain")
+    library = folder / f"_cuda_shim{sysconfig.get_config_var('EXT_SUFFIX')}"
+    stamp = folder / "digest"
+    digest = _digest(flags)
+    if library.exists() and stamp.exists() and stamp.read_text() == digest:
+        return library
+    folder.mkdir(parents=True, exist_ok=True)
+    includes = (SHIM, CSRC, pybind11.get_include(), sysconfig.get_path("include"))
+    compiler = os.environ.get("CXX", "g++")
+
+    def compile_one(source: Path) -> Path:
+        made = folder / f"{source.name}.o"
+        command = [compiler, *flags, "-DFASTCAL_CUDA_MODULE=_cuda_shim"]
+        command += [f"-I{path}" for path in includes]
+        _run([*command, "-x", "c++", "-c", str(source), "-o", str(made)])
+        return made
+
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        objects = list(pool.map(compile_one, sources()))
+    _run([compiler, *flags, "-shared", *map(str, objects), "-o", str(library)])
+    stamp.write_text(digest)
+    return library
+
+
+def _run(command: list[str]) -> None:
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def load(library: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("_cuda_shim", library)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def backend(library: Path) -> Passes:
+    """The kernels as a backend for tensors on the CPU."""
+    return Passes(load(library), lambda _: (0, 0))
