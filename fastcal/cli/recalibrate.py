@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -89,24 +90,30 @@ def fit(
     odir: Annotated[
         float, typer.Option("--odir", help="Off-diagonal penalty of the dirichlet method.")
     ] = 1e-5,
+    quiet: mapping.Quiet = False,
 ) -> None:
     """Fit a calibrator to saved probabilities, such as nnU-Net's cross validation."""
     from fastcal.recalibrate import fit_folders
 
-    fitted = fit_folders(
-        inputs,
-        labels,
-        out,
-        method=method.value,
-        ensemble=None if ensemble is None else ensemble.value,
-        from_logits=from_logits,
-        weights=weights or None,
-        space=space.value,
-        cases=cases or None,
-        dataset_json=dataset_json,
-        n_bins=bins,
-        odir=odir,
-    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        fitted = fit_folders(
+            inputs,
+            labels,
+            out,
+            method=method.value,
+            ensemble=None if ensemble is None else ensemble.value,
+            from_logits=from_logits,
+            weights=weights or None,
+            space=space.value,
+            cases=cases or None,
+            dataset_json=dataset_json,
+            n_bins=bins,
+            odir=odir,
+            progress=not quiet,
+        )
+    for warning in caught:
+        typer.echo(f"fastcal: {warning.message}", err=True)
     _print_fit(fitted)
 
 

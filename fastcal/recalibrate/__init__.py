@@ -6,8 +6,9 @@ from fastcal.recalibrate.calibrator import Calibrator
 from fastcal.recalibrate.ensemble import EnsembleCalibration
 from fastcal.recalibrate.file import load
 from fastcal.recalibrate.folders import FolderFit, fit_folders
+from fastcal.recalibrate.matrix import DirichletCalibration, VectorScaling
 from fastcal.recalibrate.methods import METHODS
-from fastcal.recalibrate.scaling import DirichletCalibration, TemperatureScaling, VectorScaling
+from fastcal.recalibrate.temperature import TemperatureScaling
 
 __all__ = [
     "METHODS",

@@ -24,7 +24,7 @@ from fastcal.predict.summary import PredictionSummary, run_part
 from fastcal.recalibrate.calibrator import Calibrator
 from fastcal.recalibrate.ensemble import EnsembleCalibration
 from fastcal.recalibrate.file import load
-from fastcal.recalibrate.sources import Sources, check_members, named
+from fastcal.recalibrate.sources import Pool, Sources, invalid, named
 from fastcal.recalibrate.volumes import Activation
 
 _OF_MEMBERS = ("expected_entropy", "mutual_information", "variance", "disagreement")
@@ -200,14 +200,8 @@ class _Calibration:
             found = folders[0].probabilities(case)
             yield _member(found, whole)
         elif whole.order == "pool-then-calibrate":
-            every = [folder.probabilities(case) for folder in folders]
-            check_members(every)
-            tensors = [as_tensor(one)[None] for one in every]
-            try:
-                values = whole.transform(tensors)
-            except ValueError as error:
-                raise named(error, every[0].source) from error
-            yield Member(_checked(values, every[0]), every[0].like, every[0].source)
+            assert whole.calibrators_ is not None
+            yield _member(Pool(folders, whole).mean(case), whole.calibrators_[0])
         else:
             weights = whole.weights or [1.0] * len(folders)
             for folder, own, weight in zip(folders, whole.calibrators_ or (), weights, strict=True):
@@ -225,8 +219,5 @@ def _member(found: Probabilities, calibrator: Calibrator, weight: float = 1.0) -
 def _checked(values: Tensor, found: Probabilities) -> Tensor:
     bad = int(torch.isnan(values[0, 0]).sum())
     if bad:
-        raise DataError(
-            found.source,
-            f"{bad} voxels without valid values (NaN, or probabilities outside [0, 1])",
-        )
+        raise DataError(found.source, invalid(bad))
     return values

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from fastcal import bins
-from fastcal.recalibrate.calibrator import Calibrator, Stream, numbers
+from fastcal.recalibrate.calibrator import Calibrator, numbers
 from fastcal.recalibrate.histogram import FineHistogram, cell_values, isotonic_curve
+from fastcal.recalibrate.stream import Stream, no_voxels
 from fastcal.recalibrate.volumes import Activation, Block
 
 Floats = npt.NDArray[np.float64]
@@ -94,21 +95,24 @@ class HistogramBinning(ProbabilityMap):
         return {**super().settings(), "n_bins": self.n_bins, "closed": self.closed}
 
     def _fit(self, stream: Stream) -> None:
-        shape = (stream.num_classes, self.n_bins)
-        count, hits = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.int64)
+        tally: Tensor | None = None
         n_voxels = 0
         for volume in stream:
+            if tally is None:
+                shape = (2, volume.num_classes, self.n_bins)
+                tally = torch.zeros(shape, dtype=torch.int64)
+            count, hits = tally
             for block in volume.blocks():
                 p = self.reading.probabilities(block.values)
-                present = _present(block, stream.num_classes)
+                present = _present(block, volume.num_classes)
                 n_voxels += p.shape[1]
                 for k, (cell, hit) in enumerate(zip(self._bin(p).cpu(), present, strict=True)):
                     count[k] += torch.bincount(cell, minlength=self.n_bins)
                     hits[k] += torch.bincount(cell[hit], minlength=self.n_bins)
-        if n_voxels == 0:
-            raise ValueError("no voxel is left to fit to: all are masked, ignored or invalid")
+        if tally is None or n_voxels == 0:
+            raise no_voxels()
         self.n_voxels_ = n_voxels
-        self._frequency = hits.double() / count
+        self._frequency = tally[1].double() / tally[0]
 
     def _bin(self, p: Tensor) -> Tensor:
         real = torch.float64 if p.dtype == torch.float64 else torch.float32
@@ -164,14 +168,16 @@ class IsotonicRegression(ProbabilityMap):
         return self._knots
 
     def _fit(self, stream: Stream) -> None:
-        histogram = FineHistogram(stream.num_classes)
+        histogram: FineHistogram | None = None
         for volume in stream:
+            if histogram is None:
+                histogram = FineHistogram(volume.num_classes)
             for block in volume.blocks():
                 p = self.reading.probabilities(block.values)
-                histogram.add(p, _present(block, stream.num_classes))
+                histogram.add(p, _present(block, volume.num_classes))
+        if histogram is None or not histogram.count[0].any():
+            raise no_voxels()
         self.n_voxels_ = int(histogram.count[0].sum())
-        if self.n_voxels_ == 0:
-            raise ValueError("no voxel is left to fit to: all are masked, ignored or invalid")
         x = cell_values()
         rows = zip(histogram.count, histogram.hits, strict=True)
         self._knots = [isotonic_curve(count, hits, x) for count, hits in rows]

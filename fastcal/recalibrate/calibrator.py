@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -15,14 +15,8 @@ from fastcal.arrays import Array, real_dtype, to_tensor
 from fastcal.atomic import write_json
 from fastcal.errors import DataError
 from fastcal.members import check_member
-from fastcal.recalibrate.volumes import (
-    Activation,
-    Reading,
-    Volume,
-    Volumes,
-    read_volume,
-    walk_pairs,
-)
+from fastcal.recalibrate.stream import Stream, check_volumes
+from fastcal.recalibrate.volumes import Activation, Reading, Volumes, walk_pairs
 
 FORMAT = "fastcal recalibration"
 VERSION = 1
@@ -136,11 +130,7 @@ class Calibrator(ABC):
         Raises:
             TypeError, ValueError: As `fit`.
         """
-        if isinstance(volumes, Iterator):
-            raise TypeError(
-                "volumes must be iterable several times (a list, or an object with __iter__), "
-                f"got {type(volumes).__name__}"
-            )
+        check_volumes(volumes)
         stream = Stream(volumes, self.reading, class_dim, ignore_index, nan_policy)
         self._fit(stream)
         self.num_classes_ = stream.num_classes
@@ -280,57 +270,6 @@ class Calibrator(ABC):
     @abstractmethod
     def _restore(self, state: Mapping[str, Any], num_classes: int) -> None:
         """Take what `_state` gave; a ValueError where it does not fit."""
-
-
-class Stream:
-    """The volumes of a fit, checked each time they are read."""
-
-    def __init__(
-        self,
-        volumes: Volumes,
-        reading: Reading,
-        class_dim: int,
-        ignore_index: int | None,
-        nan_policy: str,
-    ) -> None:
-        self._volumes = volumes
-        self._reading = reading
-        self._class_dim = class_dim
-        self._ignore_index = ignore_index
-        self._nan_policy = nan_policy
-        self._num_classes: int | None = None
-
-    @property
-    def num_classes(self) -> int:
-        """C, of the first volume."""
-        if self._num_classes is None:
-            next(iter(self), None)
-        if self._num_classes is None:
-            raise ValueError("volumes must hold at least one volume, got none")
-        return self._num_classes
-
-    def __iter__(self) -> Iterator[Volume]:
-        for number, item in enumerate(self._volumes):
-            if not isinstance(item, tuple) or len(item) not in (2, 3):
-                raise TypeError(
-                    "volumes must give (preds, target) or (preds, target, mask), got "
-                    f"{type(item).__name__}"
-                )
-            volume = read_volume(
-                *item,
-                reading=self._reading,
-                class_dim=self._class_dim,
-                ignore_index=self._ignore_index,
-                nan_policy=self._nan_policy,
-            )
-            if self._num_classes is None:
-                self._num_classes = volume.num_classes
-            if volume.num_classes != self._num_classes:
-                raise ValueError(
-                    f"volumes must have one number of classes: {self._num_classes} in the first, "
-                    f"{volume.num_classes} in volume {number}"
-                )
-            yield volume
 
 
 Made = TypeVar("Made")

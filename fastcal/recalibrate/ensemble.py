@@ -11,6 +11,7 @@ from fastcal.arrays import Array
 from fastcal.atomic import write_json
 from fastcal.ensemble import ensemble_mean
 from fastcal.recalibrate.calibrator import FORMAT, VERSION, Calibrator
+from fastcal.recalibrate.stream import check_volumes
 from fastcal.recalibrate.volumes import Volumes
 
 Order = Literal["pool-then-calibrate", "member-then-pool"]
@@ -117,7 +118,7 @@ class EnsembleCalibration:
         Raises:
             TypeError, ValueError: As `fit`.
         """
-        _refuse_iterator(volumes)
+        check_volumes(volumes)
         if self.order == "pool-then-calibrate":
             streams: list[Volumes] = [_Pooled(volumes, self, class_dim)]
         else:
@@ -278,11 +279,3 @@ def from_dict(content: Mapping[str, Any], calibrators: Sequence[Calibrator]) -> 
         raise ValueError("calibrators of different numbers of classes")
     made.calibrators_ = list(calibrators)
     return made
-
-
-def _refuse_iterator(volumes: Volumes) -> None:
-    if isinstance(volumes, Iterator):
-        raise TypeError(
-            "volumes must be iterable several times (a list, or an object with __iter__), "
-            f"got {type(volumes).__name__}"
-        )

@@ -9,7 +9,8 @@ from typing import Any
 from fastcal.recalibrate.binning import HistogramBinning, IsotonicRegression
 from fastcal.recalibrate.calibrator import Calibrator, build
 from fastcal.recalibrate.ensemble import EnsembleCalibration, from_dict
-from fastcal.recalibrate.scaling import DirichletCalibration, TemperatureScaling, VectorScaling
+from fastcal.recalibrate.matrix import DirichletCalibration, VectorScaling
+from fastcal.recalibrate.temperature import TemperatureScaling
 
 KINDS: dict[str, type[Calibrator]] = {
     one.kind: one

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from fastcal.predict.streaming import References
 from fastcal.recalibrate import methods
 from fastcal.recalibrate.calibrator import Calibrator
 from fastcal.recalibrate.ensemble import ORDERS, EnsembleCalibration, Order
-from fastcal.recalibrate.sources import CaseVolumes, EnsembleVolumes, Sources, named
+from fastcal.recalibrate.sources import CaseVolumes, Pool, PooledVolumes, Report, Sources, named
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ def fit_folders(
     dataset_json: str | Path | None = None,
     n_bins: int = 15,
     odir: float = 1e-5,
+    progress: bool | Report = False,
 ) -> FolderFit:
     """Fit a calibrator to saved probabilities and write it as JSON.
 
@@ -81,6 +83,9 @@ def fit_folders(
         Bins of ``"histogram"``.
     odir
         Weight of the off-diagonal penalty of ``"dirichlet"``.
+    progress
+        True prints a line for each case of each pass to stderr; a function is called with the
+        pass (of the calibrator, from 1) and the case.
 
     Raises
     ------
@@ -121,21 +126,26 @@ def fit_folders(
     if isinstance(calibrator, Calibrator) and ensemble is not None:
         calibrator = EnsembleCalibration(calibrator, order=ensemble, weights=weights, space=space)
 
+    streams: list[CaseVolumes | PooledVolumes]
+    report = (_print_case if progress else None) if isinstance(progress, bool) else progress
     if isinstance(calibrator, Calibrator):
-        streams: list[CaseVolumes | EnsembleVolumes] = [
-            CaseVolumes(sources.union(cases), references)
-        ]
-    elif ensemble == "pool-then-calibrate":
-        streams = [EnsembleVolumes(sources.shared(cases), sources.folders, references)]
+        streams = [CaseVolumes(sources.union(cases), references, report)]
+    elif calibrator.order == "pool-then-calibrate":
+        pool = Pool(sources.folders, calibrator)
+        streams = [PooledVolumes(sources.shared(cases), pool, references, report)]
     else:
-        streams = [CaseVolumes(own, references) for own in sources.each(cases)]
+        streams = [CaseVolumes(own, references, report) for own in sources.each(cases)]
     try:
-        if isinstance(calibrator, EnsembleCalibration) and ensemble == "member-then-pool":
-            calibrator.fit_each(streams)
-        else:
+        if isinstance(calibrator, Calibrator):
             calibrator.fit_stream(streams[0])
+        else:
+            calibrator.fit_each(streams)
     except ValueError as error:
         last = [stream.current for stream in streams if stream.current is not None]
         raise named(error, last[-1] if last else None) from error
     calibrator.save(out)
     return FolderFit(calibrator, out, tuple(sorted({case for s in streams for case in s.cases})))
+
+
+def _print_case(number: int, case: str) -> None:
+    print(f"pass {number}: {case}", file=sys.stderr, flush=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from fastcal.recalibrate.binning import HistogramBinning, IsotonicRegression
 from fastcal.recalibrate.calibrator import Calibrator
-from fastcal.recalibrate.scaling import DirichletCalibration, TemperatureScaling, VectorScaling
+from fastcal.recalibrate.matrix import DirichletCalibration, VectorScaling
+from fastcal.recalibrate.temperature import TemperatureScaling
 from fastcal.recalibrate.volumes import Activation
 
 METHODS = (

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fastcal.recalibrate.linear import LinearMap, LinearSums, likelihood
 from fastcal.recalibrate.sample import Sample
+from fastcal.recalibrate.stream import no_voxels
 from fastcal.recalibrate.temperature_pass import TemperatureSums, temperature_terms
 
 COLDEST, HOTTEST = 0.01, 100.0
@@ -112,11 +113,22 @@ def _sample_temperature(sample: Sample) -> float:
     return search.b
 
 
+@dataclass(frozen=True, slots=True)
+class LinearStart:
+    """What the first pass of `fit_linear` finds."""
+
+    model: LinearMap
+    """New logits as a function of theta."""
+    penalty: Tensor
+    """d [P]; ``sum d (theta - identity)^2 / 2`` is added to the mean loss."""
+    sums: LinearSums
+    """At the identity."""
+    sample: Sample
+
+
 def fit_linear(
-    model: LinearMap,
-    penalty: Tensor,
-    first: Callable[[Tensor], tuple[LinearSums, Sample]],
-    again: Callable[[Tensor], LinearSums],
+    first: Callable[[], LinearStart],
+    again: Callable[[LinearMap, Tensor], LinearSums],
     max_passes: int,
 ) -> Fit:
     """Newton's method with gradients of all voxels and the Hessian of a sample of them.
@@ -126,14 +138,13 @@ def fit_linear(
     method itself.
 
     Args:
-        model: New logits as a function of theta.
-        penalty: d [P]; ``sum d (theta - identity)^2 / 2`` is added to the mean loss.
         first: A pass at the identity that draws a sample.
         again: A pass at another theta.
         max_passes: Passes in all; a warning says where they did not suffice.
     """
+    found = first()
+    model, penalty, start, sample = found.model, found.penalty, found.sums, found.sample
     identity = model.identity()
-    start, sample = first(identity)
     n = _voxels(start.n_voxels)
     hessian = _SampleHessian(model, penalty, sample)
     theta, best = hessian.minimum(), identity
@@ -142,15 +153,15 @@ def fit_linear(
     passes = 1
     while passes < max_passes:
         passes += 1
-        found = _same_voxels(n, again(theta))
+        sums = _same_voxels(n, again(model, theta))
         shift = theta - identity
-        mean = found.loss / n
+        mean = sums.loss / n
         loss = mean + float((penalty * shift.square()).sum()) / 2
-        if loss > best_loss + 1e-12 * abs(best_loss):
+        if loss > best_loss + _DECREMENT:
             theta = (theta + best) / 2
             continue
         best, best_loss = theta, loss
-        gradient = found.gradient / n + penalty * shift
+        gradient = sums.gradient / n + penalty * shift
         step = hessian.solve(theta, gradient)
         theta = theta - step
         if float(gradient @ step) <= _DECREMENT:
@@ -240,7 +251,7 @@ class _SampleHessian:
 
 def _voxels(n: int) -> int:
     if n == 0:
-        raise ValueError("no voxel is left to fit to: all are masked, ignored or invalid")
+        raise no_voxels()
     return n
 
 

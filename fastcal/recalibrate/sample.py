@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fastcal.recalibrate.stream import no_voxels
 from fastcal.recalibrate.volumes import Check, Volume
 
 SAMPLE_VALUES = 1 << 20
@@ -74,7 +75,7 @@ class Sampler:
     def close(self, num_classes: int) -> Sample:
         """The sample."""
         if not self._logits:
-            raise ValueError("no voxel is left to fit to: all are masked, ignored or invalid")
+            raise no_voxels()
         self._thin(num_classes)
         weight = (_RANGE / self._thresholds.double())[self._stratum[0]]
         return Sample(self._logits[0], self._target[0], weight)

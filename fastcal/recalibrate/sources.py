@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from fastcal import EnsembleAccumulator
 from fastcal.data.nifti import Geometry
 from fastcal.data.predictions import PredictionFolder, Probabilities
 from fastcal.errors import DataError
@@ -16,7 +19,10 @@ from fastcal.evaluate.calibration import as_tensor
 from fastcal.evaluate.labels import LabelScheme
 from fastcal.evaluate.reference import check_same_grid, find_dataset_json
 from fastcal.predict.streaming import References
+from fastcal.recalibrate.ensemble import EnsembleCalibration
 from fastcal.recalibrate.volumes import Activation
+
+Report: TypeAlias = Callable[[int, str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +133,18 @@ class CaseVolumes:
     Args:
         cases: Case names, each with its folder.
         references: Their labels.
+        report: Told of every case read: the pass, from 1, and the case.
     """
 
     def __init__(
-        self, cases: Sequence[tuple[str, PredictionFolder]], references: References
+        self,
+        cases: Sequence[tuple[str, PredictionFolder]],
+        references: References,
+        report: Report | None = None,
     ) -> None:
         references.require([case for case, _ in cases])
-        self._cases, self._references = cases, references
+        self._cases, self._references, self._report = cases, references, report
+        self._passes = 0
         self.current: Path | None = None
 
     @property
@@ -141,33 +152,97 @@ class CaseVolumes:
         return [case for case, _ in self._cases]
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+        self._passes += 1
         for case, folder in self._cases:
+            if self._report is not None:
+                self._report(self._passes, case)
             found = folder.probabilities(case)
             self.current = found.source
             yield (as_tensor(found)[None], *target_of(case, found, self._references))
 
 
-class EnsembleVolumes:
-    """``(members, target, mask)`` of cases that several folders have; see `CaseVolumes`."""
+class PooledVolumes:
+    """`CaseVolumes` of the mean of an ensemble's members, read and added one after another."""
 
     def __init__(
-        self, cases: Sequence[str], folders: Sequence[PredictionFolder], references: References
+        self,
+        cases: Sequence[str],
+        pool: Pool,
+        references: References,
+        report: Report | None = None,
     ) -> None:
         references.require(cases)
-        self._cases, self._folders, self._references = cases, folders, references
+        self._cases, self._pool, self._references = cases, pool, references
+        self._report = report
+        self._passes = 0
         self.current: Path | None = None
 
     @property
     def cases(self) -> list[str]:
         return list(self._cases)
 
-    def __iter__(self) -> Iterator[tuple[list[Tensor], Tensor, Tensor | None]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+        self._passes += 1
         for case in self._cases:
-            found = [folder.probabilities(case) for folder in self._folders]
-            self.current = found[0].source
-            check_members(found)
-            members = [as_tensor(one)[None] for one in found]
-            yield (members, *target_of(case, found[0], self._references))
+            if self._report is not None:
+                self._report(self._passes, case)
+            found = self._pool.mean(case)
+            self.current = found.source
+            yield (as_tensor(found)[None], *target_of(case, found, self._references))
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Members whose mean is wanted, as `EnsembleCalibration` takes it."""
+
+    folders: Sequence[PredictionFolder]
+    ensemble: EnsembleCalibration
+
+    def mean(self, case: str) -> Probabilities:
+        """Mean probabilities of a case [C, X, Y, Z], one member in memory at a time.
+
+        Raises:
+            DataError: A file that cannot be read, or differs from the first in shape, type or
+                place, or has NaN.
+        """
+        one = self.ensemble.calibrator
+        accumulator = EnsembleAccumulator(
+            ("mean",),
+            from_logits=one.from_logits,
+            activation=one.activation,
+            multilabel=one.multilabel,
+            space=self.ensemble.space,
+        )
+        first: Probabilities | None = None
+        weights = self.ensemble.weights or [1.0] * len(self.folders)
+        for folder, weight in zip(self.folders, weights, strict=True):
+            found = folder.probabilities(case)
+            if first is not None:
+                _check_member(found, first)
+            try:
+                accumulator.update(as_tensor(found)[None], weight=weight)
+            except ValueError as error:
+                raise named(error, found.source) from error
+            # Without its voxels: they must be gone before the next are read.
+            kept = np.broadcast_to(found.data.dtype.type(0), found.data.shape)
+            first = replace(found, data=kept) if first is None else first
+            del found
+        assert first is not None
+        mean = accumulator.finalize().mean
+        assert mean is not None
+        if bool(mean[0, 0].isnan().any()):
+            raise self._culprit(case, first.source)
+        return replace(first, data=mean[0].numpy())
+
+    def _culprit(self, case: str, first: Path) -> DataError:
+        """Find the member that made the mean invalid."""
+        for folder in self.folders:
+            found = folder.probabilities(case)
+            values = as_tensor(found)
+            valid = self.ensemble.calibrator.reading.valid(values.reshape(len(values), -1))
+            if not bool(valid.all()):
+                return DataError(found.source, invalid(int((~valid).sum())))
+        return DataError(first, "the mean of the members is not a number in some voxels")
 
 
 def target_of(
@@ -203,20 +278,23 @@ def geometry_of(case: str, found: Probabilities, references: References | None) 
     return like
 
 
-def check_members(found: Sequence[Probabilities]) -> None:
+def _check_member(one: Probabilities, first: Probabilities) -> None:
     """Raise a `DataError` where a member differs from the first in shape, type or place."""
-    first = found[0]
-    for one in found[1:]:
-        if one.data.shape != first.data.shape or one.data.dtype != first.data.dtype:
-            raise DataError(
-                one.source,
-                f"{one.data.dtype} of shape {one.data.shape}, but {first.data.dtype} of "
-                f"{first.data.shape} in {first.source}",
-            )
-        if one.like is not None and first.like is not None:
-            check_same_grid(
-                one.source, one.like.shape, one.like.affine, first.like, expected=first.source
-            )
+    if one.data.shape != first.data.shape or one.data.dtype != first.data.dtype:
+        raise DataError(
+            one.source,
+            f"{one.data.dtype} of shape {one.data.shape}, but {first.data.dtype} of "
+            f"{first.data.shape} in {first.source}",
+        )
+    if one.like is not None and first.like is not None:
+        check_same_grid(
+            one.source, one.like.shape, one.like.affine, first.like, expected=first.source
+        )
+
+
+def invalid(count: int) -> str:
+    """What is wrong with a file of ``count`` invalid voxels."""
+    return f"{count} voxels without valid values (NaN, or probabilities outside [0, 1])"
 
 
 def named(error: ValueError, source: Path | None) -> ValueError:

@@ -1,0 +1,136 @@
+"""Temperature scaling: logits divided by one temperature, or by one a class."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastcal.recalibrate.calibrator import numbers
+from fastcal.recalibrate.linear import ScaleMap
+from fastcal.recalibrate.newton import COLDEST, HOTTEST, fit_temperature
+from fastcal.recalibrate.sample import Sample, Sampler
+from fastcal.recalibrate.scaling import Floats, LogitScaling, not_negative
+from fastcal.recalibrate.stream import Stream
+from fastcal.recalibrate.temperature_pass import TemperatureSums, temperature_pass
+from fastcal.recalibrate.volumes import Activation
+
+
+class TemperatureScaling(LogitScaling):
+    """Logits divided by a temperature: ``softmax(z / T)`` (Guo et al., ICML 2017).
+
+    With ``per_class=True`` each class has its own: ``softmax(z_k / T_k)``. The negative
+    log-likelihood is convex in 1 / T and is minimised by Newton's method.
+
+    Args:
+        per_class: One temperature a class.
+        ridge: For ``per_class``, weight of ``sum (1 / T_k - 1)^2 / 2``, nats a voxel, which keeps
+            the temperature of a class that the data say nothing of at 1.
+        max_passes: Readings of the data at most; a warning says where they did not suffice.
+        from_logits: See `Calibrator`, as for ``activation``, ``multilabel`` and ``eps``.
+
+    Attributes:
+        temperature_: float, or float64 ``[C]``.
+
+    Example:
+        >>> import torch
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> z = torch.randn(1, 3, 20000, generator=generator)
+        >>> y = torch.multinomial(z[0].softmax(0).T, 1, generator=generator).T
+        >>> calibrator = TemperatureScaling().fit(3 * z, y)
+        >>> round(calibrator.temperature_, 1)
+        3.0
+    """
+
+    kind = "temperature"
+
+    def __init__(
+        self,
+        *,
+        per_class: bool = False,
+        ridge: float = 1e-6,
+        max_passes: int = 20,
+        from_logits: bool = True,
+        activation: Activation = "softmax",
+        multilabel: bool = False,
+        eps: float | None = None,
+    ) -> None:
+        super().__init__(
+            from_logits=from_logits,
+            activation=activation,
+            multilabel=multilabel,
+            eps=eps,
+            max_passes=max_passes,
+        )
+        if not isinstance(per_class, bool):
+            raise TypeError(f"per_class must be True or False, got {per_class!r}")
+        self.per_class = per_class
+        self.ridge = not_negative(ridge, "ridge")
+        self._temperature: Tensor | None = None
+
+    @property
+    def temperature_(self) -> float | Floats:
+        """T, or one a class ``[C]``; a ValueError before the fit."""
+        self._fitted()
+        assert self._temperature is not None
+        return self._temperature.numpy() if self.per_class else float(self._temperature)
+
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings(), "per_class": self.per_class, "ridge": self.ridge}
+
+    def _fit(self, stream: Stream) -> None:
+        if not self.per_class:
+            fit = fit_temperature(
+                lambda: _temperature_start(stream),
+                lambda b: _temperature_sums(stream, b),
+                self.max_passes,
+            )
+            self._report(fit)
+            self._temperature = 1 / fit.theta
+            return
+
+        def build(number: int) -> tuple[ScaleMap, Tensor]:
+            return ScaleMap(number), torch.full((number,), self.ridge, dtype=torch.float64)
+
+        theta = self._fit_linear(stream, build)
+        bounded = theta.clamp(1 / HOTTEST, 1 / COLDEST)
+        self._temperature = 1 / bounded
+        if not torch.equal(theta, bounded):
+            outside = (theta != bounded).nonzero()[:, 0].tolist()
+            warnings.warn(
+                f"temperatures of classes {outside} stopped at a bound of {COLDEST:g} to "
+                f"{HOTTEST:g}: the data say too little of them",
+                stacklevel=4,
+            )
+
+    def _logits(self, z: Tensor) -> Tensor:
+        assert self._temperature is not None
+        return z / self._temperature.to(z.device)[:, None]
+
+    def _state(self) -> dict[str, Any]:
+        found = self.temperature_
+        return {"temperature": found if isinstance(found, float) else found.tolist()}
+
+    def _restore(self, state: Mapping[str, Any], num_classes: int) -> None:
+        found = numbers(state, "temperature", (num_classes,) if self.per_class else ())
+        if not bool((found > 0).all()):
+            raise ValueError("temperature must be positive")
+        self._temperature = found.reshape(-1)
+
+
+def _temperature_start(stream: Stream) -> tuple[TemperatureSums, Sample]:
+    sampler, sums = Sampler(), TemperatureSums()
+    for volume in stream:
+        sums = sums + temperature_pass(volume, 1.0)
+        sampler.add(volume)
+    return sums, sampler.close(stream.num_classes)
+
+
+def _temperature_sums(stream: Stream, inverse_temperature: float) -> TemperatureSums:
+    sums = TemperatureSums()
+    for volume in stream:
+        sums = sums + temperature_pass(volume, inverse_temperature)
+    return sums
