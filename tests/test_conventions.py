@@ -316,6 +316,18 @@ def test_presets_bring_their_defaults_and_survive_a_file(name, tmp_path):
     assert (again + got).n_voxels == 2 * got.n_voxels
 
 
+@pytest.mark.parametrize("name", ["torchmetrics", "netcal", "exacta"])
+def test_a_compiled_update_has_the_edges_of_the_library(name):
+    (p,), target = probabilities(1, 3, (60,)), labels(3, (2, 60))
+    plain, compiled = (CalibrationStatistics.preset(name, 3) for _ in range(2))
+    plain.update(p, target)
+    update = torch.compile(
+        lambda p, target: compiled.update(p, target), fullgraph=True, backend="aot_eager"
+    )
+    update(p, target)
+    assert plain == compiled
+
+
 def test_statistics_of_two_conventions_are_not_merged():
     monai = CalibrationStatistics.preset("monai", 3, n_bins=15, mode="both")
     with pytest.raises(ValueError, match="differ in convention: 'default' here, 'monai'"):

@@ -46,13 +46,19 @@ class Convention:
         """Histogram cells beside the ``n_bins``."""
         return self.zeros_dropped + self.ones_apart
 
-    def thresholds(self, n_bins: int, real: torch.dtype, closed: bins.Closed) -> Tensor:
-        """What a pass compares probabilities with."""
+    def thresholds(self, n_bins: int, closed: bins.Closed) -> tuple[Tensor, Tensor] | None:
+        """What a pass compares float32 and float64 probabilities with; None for the default."""
         if self.edges == "linspace" and not self.extra_cells:
-            return bins.thresholds(n_bins, real)
-        inner = bins.library_thresholds(self.edges, n_bins, real, closed)
+            return None
         first, last = [0.0] * self.zeros_dropped, [1.0] * self.ones_apart
-        return torch.tensor([*first, *inner, *last], dtype=real)
+        single, double = (
+            torch.tensor(
+                [*first, *bins.library_thresholds(self.edges, n_bins, real, closed), *last],
+                dtype=real,
+            )
+            for real in (torch.float32, torch.float64)
+        )
+        return single, double
 
     def bin_edges(self, n_bins: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         """Edges for showing; the bin of the ones, where there is one, is [1, 1]."""

@@ -128,6 +128,7 @@ class CalibrationStatistics(CalibrationMetrics):
         self.eps = eps
         self.convention = convention
         self._convention = found
+        self._thresholds = found.thresholds(n_bins, closed)
         layout = StatisticsLayout(num_classes, n_bins + self._convention.extra_cells, mode)
         self._state = CalibrationState(layout, self.multilabel)
 
@@ -291,13 +292,18 @@ class CalibrationStatistics(CalibrationMetrics):
             targets.target,
             targets.mask,
             targets.ignore_index,
-            self._convention.thresholds(self.n_bins, real, self.closed),
+            self._thresholds_of(real),
             self.closed == "left",
             self.mode,
             smallest if self.eps is None else max(self.eps, torch.finfo(real).tiny),
             rows,
         )
         return OpenCount(self, arguments, targets, nan_policy, source)
+
+    def _thresholds_of(self, real: torch.dtype) -> Tensor:
+        if self._thresholds is None:
+            return bins.thresholds(self.n_bins, real)
+        return self._thresholds[real == torch.float64]
 
     def case(self, case_id: CaseId) -> CalibrationStatistics:
         """The statistics of one case alone.
