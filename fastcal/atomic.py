@@ -31,7 +31,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     Raises:
         FileNotFoundError: There is no such folder.
         IsADirectoryError: ``path`` is a folder.
-        OSError: The file could not be moved into place.
+        OSError: It could not be written or moved into place; the error names ``path``.
     """
     path = Path(path)
     if not path.parent.is_dir():
@@ -42,9 +42,17 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and _lacks_the_users_file(error, temporary):
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+
+
+def _lacks_the_users_file(error: OSError, temporary: Path) -> bool:
+    """Whether an error, as that of a full disk, names no file or one that the user never sees."""
+    unnamed = error.filename is None or str(error.filename) == str(temporary)
+    return unnamed and error.errno is not None
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -1,5 +1,6 @@
 """Files appear whole or not at all."""
 
+import errno
 import json
 from pathlib import Path
 
@@ -45,6 +46,18 @@ def test_a_block_that_writes_nothing_is_an_error(tmp_path):
 def test_a_missing_folder_is_an_error_that_names_it(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         write_text(tmp_path / "nowhere" / "a.txt", "x")
+
+
+def test_a_full_disk_is_an_error_that_names_the_file_and_not_the_temporary_one(tmp_path):
+    for name in (None, "temporary"):
+        with (
+            pytest.raises(OSError, match=r"No space left on device: '.*/a\.txt'"),
+            atomic_path(tmp_path / "a.txt") as temporary,
+        ):
+            raise OSError(errno.ENOSPC, "No space left on device", name and str(temporary))
+    with pytest.raises(FileNotFoundError, match="source"), atomic_path(tmp_path / "a.txt"):
+        (tmp_path / "source").read_text()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_in_the_files_place_is_an_error_that_names_it(tmp_path):

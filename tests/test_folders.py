@@ -100,6 +100,19 @@ def test_every_form_of_file_gives_the_same_bits(tmp_path: Path) -> None:
         np.testing.assert_array_equal(other, made[0])
 
 
+def test_members_may_differ_in_the_type_they_were_saved_in(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    halves = [random_probabilities(rng).astype(np.float16) for _ in range(2)]
+    for number, types in enumerate(((np.float16, np.float32), (np.float32, np.float64))):
+        for fold, (values, dtype) in enumerate(zip(halves, types, strict=True)):
+            write_member(tmp_path / f"{number}/fold_{fold}", {"case_a": values.astype(dtype)})
+        folders = [tmp_path / f"{number}/fold_{fold}" for fold in range(2)]
+        ensemble_folders(folders, tmp_path / f"out_{number}")
+    first, second = (loaded(tmp_path / f"out_{n}/entropy/case_a.nii.gz") for n in range(2))
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_allclose(first, entropy_of(np.mean(halves, 0, dtype=np.float64)), atol=1e-6)
+
+
 def test_weights_and_temperatures_are_those_of_each_folder(tmp_path: Path) -> None:
     folders, _, drawn, _ = write_cohort(tmp_path, cases=["case_a"])
     weights, temperatures = [3.0, 0.0, 1.0], [2.0, 1.0, 0.5]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -121,30 +120,17 @@ class CaseFiles:
         # A case that is done again is unfinished from here on.
         self.forget([case])
         if self.save_probabilities:
-            with _naming(self.probabilities_of(case)) as path:
-                predictions.write_npz(path, _array(results.mean), activation=activation)
+            path = self.probabilities_of(case)
+            predictions.write_npz(path, _array(results.mean), activation=activation)
         for name in self.written_maps:
             values = _array(getattr(results, name))
             if values.ndim == 4:
                 values = np.moveaxis(values, 0, -1)
-            with _naming(self.map_of(case, name)) as path:
-                nifti.write(path, values, like, dtype=self.dtype)
+            nifti.write(self.map_of(case, name), values, like, dtype=self.dtype)
         if results.calibration is not None:
-            with _naming(self.statistics_of(case)) as path:
-                results.calibration.save(path)
-        with _naming(self.labels_of(case)) as path:
-            nifti.write(path, scheme.segmentation(_array(results.label)), like, dtype="int")
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[Path]:
-    """Name the file in an OSError that has none, as that of a full disk."""
-    try:
-        yield path
-    except OSError as error:
-        if error.filename is not None or error.errno is None:
-            raise
-        raise OSError(error.errno, error.strerror, str(path)) from error
+            results.calibration.save(self.statistics_of(case))
+        labels = scheme.segmentation(_array(results.label))
+        nifti.write(self.labels_of(case), labels, like, dtype="int")
 
 
 def _array(values: Any) -> NDArray[Any]:

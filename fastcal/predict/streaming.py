@@ -139,9 +139,10 @@ def combine(
     for member in members():
         estimator.scheme.check_channels(member.values.shape[1], member.source)
         first = _First.of(member) if first is None else first.checked(member)
-        accumulator.update(member.values, weight=member.weight, temperature=member.temperature)
+        values = member.values.to(first.real)
+        accumulator.update(values, weight=member.weight, temperature=member.temperature)
         # Else this one would stay in memory while the next is read.
-        del member
+        del member, values
     if first is None:
         raise ValueError("members: got none, expected at least one")
     like = first.like or _geometry_of_labels(first, references, case)
@@ -168,7 +169,8 @@ class _First:
     """What is kept of the first member to compare the others with; not its values."""
 
     shape: torch.Size
-    dtype: torch.dtype
+    real: torch.dtype
+    """Every member is read as this: versions of nnU-Net differ in the type they save."""
     device: torch.device
     like: Geometry | None
     source: Path
@@ -176,7 +178,8 @@ class _First:
     @classmethod
     def of(cls, member: Member) -> _First:
         values = member.values
-        return cls(values.shape, values.dtype, values.device, member.like, member.source)
+        real = torch.float64 if values.dtype == torch.float64 else torch.float32
+        return cls(values.shape, real, values.device, member.like, member.source)
 
     def checked(self, member: Member) -> _First:
         """Compare a later member; its geometry is taken where there was none."""
@@ -185,11 +188,6 @@ class _First:
                 member.source,
                 f"shape {tuple(member.values.shape[2:])} differs from "
                 f"{tuple(self.shape[2:])} of {self.source}",
-            )
-        if member.values.dtype != self.dtype:
-            raise DataError(
-                member.source,
-                f"numbers of type {member.values.dtype}, but {self.dtype} in {self.source}",
             )
         if self.like is None:
             return replace(self, like=member.like)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import time
 from collections.abc import Callable
@@ -205,22 +206,28 @@ def _save(
     weights = model.state_dict()
     # last.pt last: a kill in between repeats this epoch and writes the same best.pt again.
     if best:
-        with atomic.atomic_path(task.folder / BEST) as temporary:
-            torch.save(
-                {
-                    "network": model.arguments,
-                    "model": weights,
-                    "epoch": schedule.epoch,
-                    "val_dice": schedule.best_dice,
-                },
-                temporary,
-            )
-    with atomic.atomic_path(task.folder / LAST) as temporary:
-        torch.save(
+        _write(
+            task.folder / BEST,
             {
+                "network": model.arguments,
                 "model": weights,
-                "optimiser": optimiser.state_dict(),
-                "schedule": asdict(schedule),
+                "epoch": schedule.epoch,
+                "val_dice": schedule.best_dice,
             },
-            temporary,
         )
+    _write(
+        task.folder / LAST,
+        {
+            "model": weights,
+            "optimiser": optimiser.state_dict(),
+            "schedule": asdict(schedule),
+        },
+    )
+
+
+def _write(path: Path, checkpoint: dict[str, Any]) -> None:
+    # Through memory: on a full disk torch.save itself raises a RuntimeError about file positions.
+    content = io.BytesIO()
+    torch.save(checkpoint, content)
+    with atomic.atomic_path(path) as temporary:
+        temporary.write_bytes(content.getbuffer())
