@@ -1,0 +1,73 @@
+"""The Triton backend: finds out whether it can run, makes the device current, nothing else."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+from fastcal.problem import Finish, Reading, StateLayout
+
+
+def _require_device() -> None:
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        return
+    if torch.version.cuda is None and torch.version.hip is None:
+        raise ImportError("this torch was built without CUDA")
+    if torch.cuda.device_count() == 0:
+        raise ImportError("no CUDA device was found")
+
+
+_require_device()
+
+from fastcal.triton_kernels import (  # noqa: E402
+    ensemble_accumulate as _accumulate,
+)
+from fastcal.triton_kernels import (  # noqa: E402
+    ensemble_finalize as _finalize,
+)
+from fastcal.triton_kernels import (  # noqa: E402
+    ensemble_statistics as _statistics,
+)
+
+
+def ensemble_statistics(
+    members: list[Tensor],
+    weights: list[float],
+    temperatures: list[float],
+    reading: Reading,
+    finish: Finish,
+) -> None:
+    with _current(members[0]):
+        _statistics.ensemble_statistics(members, weights, temperatures, reading, finish)
+
+
+def ensemble_accumulate(
+    member: Tensor,
+    weight: float,
+    temperature: float,
+    reading: Reading,
+    layout: StateLayout,
+    state: Tensor,
+) -> None:
+    with _current(member):
+        _accumulate.ensemble_accumulate([member], [weight], [temperature], reading, layout, state)
+
+
+def ensemble_finalize(
+    state: Tensor,
+    n_members: int,
+    total_weight: float,
+    reading: Reading,
+    layout: StateLayout,
+    finish: Finish,
+) -> None:
+    with _current(state):
+        _finalize.ensemble_finalize(state, n_members, total_weight, reading, layout, finish)
+
+
+def _current(tensor: Tensor) -> AbstractContextManager[None]:
+    """Triton launches on the current device and its current stream."""
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()

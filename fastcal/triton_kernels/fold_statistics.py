@@ -1,0 +1,73 @@
+# Kernels are typed by Triton when they are compiled.
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, assignment"
+"""The copies of the statistics that programs added to, added up into the statistics themselves."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from fastcal.triton_kernels import policy
+from fastcal.triton_kernels.counting import BRIER, NLL
+
+
+@triton.jit
+def fold_kernel(
+    words,
+    statistics,
+    n_replicas,
+    n_rows,
+    row_words,
+    bins_start,
+    FRACTION_BITS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Adds the copies and carries what a low word holds beyond its bits into the word before.
+
+    Args:
+        words: int64 ``[replicas, rows, words]``, contiguous.
+        statistics: int64 ``[rows, words]``, contiguous.
+        bins_start: First word of the histograms, four words a bin, the last one low.
+    """
+    blocks = tl.cdiv(row_words, BLOCK)
+    i_row = tl.cast(tl.program_id(0) // blocks, tl.int64)
+    o_words = (tl.program_id(0) % blocks) * BLOCK + tl.arange(0, BLOCK)
+    m_words = o_words < row_words
+    o_row = i_row * row_words + o_words.to(tl.int64)
+    replica_words = tl.cast(n_rows, tl.int64) * row_words
+
+    in_bins = (o_words >= bins_start) & ((o_words - bins_start) % 4 == 3)
+    is_low = (o_words == BRIER + 1) | (o_words == NLL + 1) | in_bins
+    in_bins = (o_words >= bins_start) & ((o_words - bins_start) % 4 == 2)
+    is_high = (o_words == BRIER) | (o_words == NLL) | in_bins
+
+    # The lane of a low word writes its high word too: no other lane touches the pair.
+    m_low = m_words & is_low
+    total = tl.load(statistics + o_row, mask=m_words, other=0)
+    high = tl.load(statistics + o_row - 1, mask=m_low, other=0)
+    for i_replica in range(n_replicas):
+        o_copy = tl.cast(i_replica, tl.int64) * replica_words + o_row
+        total += tl.load(words + o_copy, mask=m_words, other=0)
+        high += tl.load(words + o_copy - 1, mask=m_low, other=0)
+    fraction = (tl.full([BLOCK], 1, tl.int64) << FRACTION_BITS) - 1
+    tl.store(statistics + o_row, total, mask=m_words & (is_low == 0) & (is_high == 0))
+    tl.store(statistics + o_row, total & fraction, mask=m_low)
+    tl.store(statistics + o_row - 1, high + (total >> FRACTION_BITS), mask=m_low)
+
+
+def fold_statistics(words: Tensor, statistics: Tensor, bins_start: int, fraction_bits: int) -> None:
+    """Adds ``words [replicas, rows, words]`` to ``statistics [rows, words]``, normalised."""
+    n_replicas, n_rows, row_words = words.shape
+    fold_kernel[(n_rows * triton.cdiv(row_words, policy.FOLD_WORDS),)](
+        words,
+        statistics,
+        n_replicas,
+        n_rows,
+        row_words,
+        bins_start,
+        FRACTION_BITS=fraction_bits,
+        BLOCK=policy.FOLD_WORDS,
+        num_warps=policy.NUM_WARPS,
+        enable_fp_fusion=False,
+    )
