@@ -19,8 +19,8 @@ ROOT = Path(__file__).resolve().parent.parent
 # Lowest floor first; within a floor, left to right. A room is a module or a package of fastcal;
 # "fastcal" is the package's own __init__, the public face of the heart.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("_cpu", "_cuda", "triton_kernels"),
-    ("arguments", "atomic", "errors", "problem", "bins"),
+    ("_cpu", "_cuda"),
+    ("arguments", "atomic", "errors", "problem", "bins", "triton_kernels"),
     ("backends",),
     ("ops",),
     (
