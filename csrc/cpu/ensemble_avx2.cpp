@@ -1,6 +1,7 @@
 #define FASTCAL_ISA avx2
 #define FASTCAL_VECTOR_BYTES 32
-#include "cpu/ensemble_kernel.inl"
+#include "cpu/accumulate_kernel.inl"
+#include "cpu/finish_kernel.inl"
 #include "cpu/transfer_kernel.inl"
 
 namespace fastcal::cpu {

@@ -1,6 +1,7 @@
 #define FASTCAL_ISA avx512
 #define FASTCAL_VECTOR_BYTES 64
-#include "cpu/ensemble_kernel.inl"
+#include "cpu/accumulate_kernel.inl"
+#include "cpu/finish_kernel.inl"
 #include "cpu/transfer_kernel.inl"
 
 namespace fastcal::cpu {

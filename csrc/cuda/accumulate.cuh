@@ -33,15 +33,12 @@ template <int kTier, int kV> struct Sums {
   float square[kV];
 };
 
-// The classes of one thread: all of them, or every split-th.
+// The classes of one thread: all of them, or one of the parts they are dealt into.
 template <bool kSplit> struct Share {
-  int classes;
+  int first;
+  int classes; // from `first` on
   int split_shift;
   int part;
-
-  __device__ __forceinline__ int class_of(int k) const {
-    return kSplit ? (k << split_shift) + part : k;
-  }
 };
 
 template <typename Element, int kTier, int kV, bool kSplit>
@@ -49,9 +46,8 @@ __device__ __forceinline__ void load_member(const Element *from, std::int64_t cl
                                             const Share<kSplit> &share, float (&z)[kTier][kV]) {
 #pragma unroll
   for (int k = 0; k < kTier; ++k) {
-    const int c = share.class_of(k);
-    if (c < share.classes) {
-      load_run<Element, kV>(from + c * class_stride, z[k]);
+    if (k < share.classes) {
+      load_run<Element, kV>(from + k * class_stride, z[k]);
     } else {
 #pragma unroll
       for (int v = 0; v < kV; ++v) {
@@ -80,21 +76,21 @@ __device__ __forceinline__ void find_top(const float (&z)[kTier][kV], const Shar
 
 // A vote for the lowest class that reaches the top.
 template <int kTier, int kV, bool kSplit>
-__device__ __forceinline__ void add_votes(const float (&z)[kTier][kV], const float (&top)[kV],
-                                          const Share<kSplit> &share, const Tile<float> &tile,
-                                          int slot) {
+__device__ __forceinline__ void add_votes(int classes, const float (&z)[kTier][kV],
+                                          const float (&top)[kV], const Share<kSplit> &share,
+                                          const Tile<float> &tile, int slot) {
 #pragma unroll
   for (int v = 0; v < kV; ++v) {
-    int best = share.classes;
+    int best = classes; // where all are NaN
 #pragma unroll
     for (int k = kTier - 1; k >= 0; --k) {
-      best = z[k][v] == top[v] ? share.class_of(k) : best;
+      best = z[k][v] == top[v] ? share.first + k : best;
     }
     for (int bit = 0; kSplit && bit < share.split_shift; ++bit) {
       const int other = __shfl_xor_sync(0xffffffffU, best, kWarpLanes >> (bit + 1));
       best = other < best ? other : best;
     }
-    if (best < share.classes && share.part == 0 && slot + v < tile.count) {
+    if (best < classes && share.part == 0 && slot + v < tile.count) {
       tile.votes_at(best, slot + v) += 1.0F;
     }
   }
@@ -141,9 +137,9 @@ add_softmax(const PassArguments &a, const MemberEntry &member, const Share<kSpli
   float moment[kV];
   find_top(z, share, top);
   if (a.keeps_votes) {
-    add_votes(z, top, share, tile, slot);
+    add_votes(a.classes, z, top, share, tile, slot);
   }
-  if (a.keeps_entropy) {
+  if (kV == 1 || a.keeps_entropy) { // one variant is enough where speed is not the point
     exponentiate<kTier, kV, true>(z, top, exp_factor(inverse_temperature), total, moment);
   } else {
     exponentiate<kTier, kV, false>(z, top, exp_factor(inverse_temperature), total, moment);
@@ -191,8 +187,8 @@ __device__ __forceinline__ void open_sums(const PassArguments &a, const Share<kS
   }
 #pragma unroll
   for (int k = 0; k < kTier; ++k) {
-    if (share.class_of(k) < share.classes) {
-      read_plane<kV>(&tile.sum_at(share.class_of(k), slot), sums.sum[k]);
+    if (k < share.classes) {
+      read_plane<kV>(&tile.sum_at(share.first + k, slot), sums.sum[k]);
     }
   }
   if (a.keeps_entropy) {
@@ -209,8 +205,8 @@ __device__ __forceinline__ void close_sums(const PassArguments &a, const Share<k
                                            const Sums<kTier, kV> &sums) {
 #pragma unroll
   for (int k = 0; k < kTier; ++k) {
-    if (share.class_of(k) < share.classes) {
-      write_plane<kV>(&tile.sum_at(share.class_of(k), slot), sums.sum[k]);
+    if (k < share.classes) {
+      write_plane<kV>(&tile.sum_at(share.first + k, slot), sums.sum[k]);
     }
   }
   if (a.keeps_entropy && share.part == 0) {
@@ -234,7 +230,9 @@ __device__ __forceinline__ void accumulate_voxels(const PassArguments &a,
   Sums<kTier, kV> sums;
   open_sums(a, share, tile, slot, sums);
   const std::int64_t voxel = tile.first + (active ? slot : 0);
-  const std::int64_t offset = offset_of(a.grid, a.member.strides, voxel);
+  const std::int64_t offset =
+      offset_of(a.grid, a.member.strides, voxel) + share.first * a.member.class_stride;
+#pragma unroll 1
   for (int m = 0; m < a.n_members; ++m) {
     const MemberEntry &member = member_of(a, m);
     float z[kTier][kV];
@@ -254,12 +252,14 @@ __device__ __forceinline__ void accumulate_softmax(const PassArguments &a,
   if constexpr (kSplit) {
     const int voxels = kWarpLanes >> a.split_shift;
     const int part = tile.lane / voxels;
-    const Share<true> share{a.classes, a.split_shift, part};
+    const int each = (a.classes + (1 << a.split_shift) - 1) >> a.split_shift;
+    const int left = a.classes - part * each;
+    const Share<true> share{part * each, left < each ? left : each, a.split_shift, part};
     for (int slot = tile.lane % voxels; slot < kWarpLanes; slot += voxels) {
       accumulate_voxels<Element, kTier, 1>(a, share, tile, slot);
     }
   } else {
-    const Share<false> share{a.classes, 0, 0};
+    const Share<false> share{0, a.classes, 0, 0};
     if (kV > 1 && a.vector) {
       accumulate_voxels<Element, kTier, kV>(a, share, tile, tile.lane * kV);
       return;
@@ -317,6 +317,7 @@ __device__ __forceinline__ void sweep_softmax(const PassArguments &a, const Elem
     top = larger(top, z);
   }
   R total = 0, total_lost = 0, moment = 0, moment_lost = 0, squares = 0;
+#pragma unroll 1
   for (int c = 0; c < a.classes; ++c) {
     const R d = logit(c) - top;
     const R e = exp_scaled(d, kind.factor);
@@ -328,6 +329,7 @@ __device__ __forceinline__ void sweep_softmax(const PassArguments &a, const Elem
   }
   const R inverse = divide_approximate(R{1}, total);
   const R scaled = inverse * kind.weight;
+#pragma unroll 1
   for (int c = 0; c < a.classes; ++c) {
     const R e = exp_scaled(logit(c) - top, kind.factor);
     tile.sum_at(c, slot) = fused(e, scaled, tile.sum_at(c, slot));
@@ -430,6 +432,7 @@ __device__ __forceinline__ void accumulate_by_class(const PassArguments &a,
                                                     const Tile<Real<Element>> &tile) {
   const bool softmax = !a.reading.logit_space && a.reading.activation == Activation::kSoftmax &&
                        !a.reading.multilabel;
+#pragma unroll 1
   for (int m = 0; m < a.n_members; ++m) {
     const MemberEntry &member = member_of(a, m);
     const Kind<Real<Element>> kind = kind_of<Real<Element>>(a, member);

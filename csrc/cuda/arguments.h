@@ -54,6 +54,7 @@ struct Grid {
 FASTCAL_HOST_DEVICE inline std::int64_t offset_of(const Grid &grid, const std::int64_t *strides,
                                                   std::int64_t voxel) {
   std::int64_t offset = 0;
+#pragma unroll 1
   for (int axis = grid.axes - 1; axis > 0; --axis) {
     const std::int64_t outer = grid.narrow ? static_cast<std::int64_t>(grid.dividers[axis].divide(
                                                  static_cast<std::uint32_t>(voxel)))

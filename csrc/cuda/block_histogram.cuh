@@ -129,6 +129,7 @@ template <typename Real> struct Thresholds {
   __device__ __forceinline__ int cell_of(Real p) const {
     int low = 0;
     int high = count;
+#pragma unroll 1
     while (low < high) {
       const int middle = (low + high) / 2;
       const bool beyond = above(p, values[middle]);
@@ -162,24 +163,20 @@ public:
   // By all lanes of a warp together.
   __device__ __forceinline__ void flush(const Thresholds<Real> &bins, const Histogram &histogram,
                                         int lane) {
-    flush_one(histogram, bins.count, last_, last_sum_, lane);
-    flush_one(histogram, 0, first_, first_sum_, lane);
-    first_ = last_ = 0;
-    first_sum_ = last_sum_ = 0;
+#pragma unroll 1
+    for (int outer = 0; outer < 2; ++outer) {
+      const unsigned counts = warp_sum(outer == 0 ? first_ : last_);
+      const std::int64_t sum = warp_sum(outer == 0 ? first_sum_ : last_sum_);
+      if (lane == 0 && counts != 0) {
+        histogram.add(outer == 0 ? 0 : bins.count, counts & ((1U << kHitShift) - 1),
+                      counts >> kHitShift, sum);
+      }
+    }
   }
 
 private:
   // Count and hits of at most 2^16 - 1 values share a word.
   static constexpr int kHitShift = 16;
-
-  __device__ __forceinline__ static void flush_one(const Histogram &histogram, int cell,
-                                                   unsigned counts, std::int64_t sum, int lane) {
-    const unsigned all = warp_sum(counts);
-    const std::int64_t total = warp_sum(sum);
-    if (lane == 0 && all != 0) {
-      histogram.add(cell, all & ((1U << kHitShift) - 1), all >> kHitShift, total);
-    }
-  }
 
   unsigned first_ = 0;
   unsigned last_ = 0;

@@ -149,6 +149,7 @@ __device__ __forceinline__ int read_target(const PassArguments &a, const Counts<
   std::int64_t value = 0;
   std::int64_t bad_sum = 0;
   bool bad = false;
+#pragma unroll 1
   for (int k = 0; k < planes; ++k) {
     value = load_integer(c.target, offset + k * c.target.class_stride);
     if (c.has_ignore_index && value == c.ignore_index) {
@@ -216,9 +217,6 @@ count_voxel(const PassArguments &a, const Counts<Real> &counts, const Tile<Real>
       atomicAdd(counts.scores() + score::kUnnormalised, 1U);
     }
   }
-  if (a.counting.top_label) {
-    top_label.add(counts.bins(), counts.top_label(), out.confidence, correct);
-  }
 }
 
 // One class of a multilabel voxel that counts, a Bernoulli of its own.
@@ -249,41 +247,65 @@ __device__ __forceinline__ void count_binary(const PassArguments &a, const Count
 
 // ---------------------------------------------------------------------------------- one tile
 
-// Each class's own histogram, and for multilabel its scores: the tile class by class.
-template <bool kPlain, typename Real>
-__device__ __forceinline__ void count_classes(const PassArguments &a, const Counts<Real> &counts,
-                                              const Tile<Real> &tile) {
-  const bool multilabel = is_multilabel<kPlain>(a);
+// What a counted voxel leaves in the tile for the histograms: its class and its label.
+constexpr int kLabelShift = 16;
+
+// A histogram after the other: top-label (-1), then each class's own.
+template <typename Real>
+__device__ __forceinline__ void count_bins(const PassArguments &a, const Counts<Real> &counts,
+                                           const Tile<Real> &tile) {
+  const Thresholds<Real> bins = counts.bins();
+#pragma unroll 1
+  for (int c = a.counting.top_label ? -1 : 0; c < (a.counting.classwise ? a.classes : 0); ++c) {
+    const Histogram histogram = c < 0 ? counts.top_label() : counts.classwise(c);
+    OuterBins<Real> outer;
+#pragma unroll 1
+    for (int slot = tile.lane; slot < tile.count; slot += kWarpLanes) {
+      const int packed = tile.target[slot];
+      if (packed < 0) {
+        continue;
+      }
+      const int target = packed & ((1 << kLabelShift) - 1);
+      const int which = c < 0 ? packed >> kLabelShift : c;
+      outer.add(bins, histogram, tile.sum_at(which, slot), which == target);
+    }
+    __syncwarp();
+    outer.flush(bins, histogram, tile.lane);
+  }
+}
+
+// Multilabel: scores and histograms class by class.
+template <typename Real>
+__device__ __forceinline__ void count_multilabel(const PassArguments &a, const Counts<Real> &counts,
+                                                 const Tile<Real> &tile) {
+  const Thresholds<Real> bins = counts.bins();
+  const View &target = a.counting.target;
+#pragma unroll 1
   for (int c = 0; c < a.classes; ++c) {
     Tally tally;
     OuterBins<Real> classwise;
     OuterBins<Real> top_label;
+#pragma unroll 1
     for (int slot = tile.lane; slot < tile.count; slot += kWarpLanes) {
-      const int target = tile.target[slot];
-      if (target < 0) {
+      if (tile.target[slot] < 0) {
         continue;
       }
       const Real p = tile.sum_at(c, slot);
-      bool hit = target == c;
-      if (multilabel) {
-        const std::int64_t offset = offset_of(a.grid, a.counting.target.strides, tile.first + slot);
-        hit = load_integer(a.counting.target, offset + c * a.counting.target.class_stride) == 1;
-        count_binary(a, counts, c, p, hit, tally, top_label);
-      }
+      const std::int64_t offset = offset_of(a.grid, target.strides, tile.first + slot);
+      const bool positive = load_integer(target, offset + c * target.class_stride) == 1;
+      count_binary(a, counts, c, p, positive, tally, top_label);
       if (a.counting.classwise) {
-        classwise.add(counts.bins(), counts.classwise(c), p, hit);
+        classwise.add(bins, counts.classwise(c), p, positive);
       }
     }
     __syncwarp();
     if (a.counting.classwise) {
-      classwise.flush(counts.bins(), counts.classwise(c), tile.lane);
+      classwise.flush(bins, counts.classwise(c), tile.lane);
     }
-    if (multilabel && a.counting.top_label) {
-      top_label.flush(counts.bins(), counts.top_label(), tile.lane);
+    if (a.counting.top_label) {
+      top_label.flush(bins, counts.top_label(), tile.lane);
     }
-    if (multilabel) {
-      tally.flush(counts.scores(), tile.lane);
-    }
+    tally.flush(counts.scores(), tile.lane);
   }
 }
 
@@ -292,34 +314,33 @@ template <bool kPlain, typename Real>
 __device__ __forceinline__ void finish_tile(const PassArguments &a, const Counts<Real> &counts,
                                             const Tile<Real> &tile) {
   Tally tally;
-  OuterBins<Real> top_label;
+#pragma unroll 1
   for (int slot = tile.lane; slot < tile.count; slot += kWarpLanes) {
     const Outcome<Real> out = finish_voxel<kPlain>(a, tile, slot);
     if (!a.counting.wanted) {
       continue;
     }
     const int target = read_target<kPlain>(a, counts, tile.first + slot, out);
-    tile.target[slot] = target;
+    tile.target[slot] = target < 0 ? target : target | out.label << kLabelShift;
     if (target < 0) {
       continue;
     }
     if (is_multilabel<kPlain>(a)) {
       tally.voxels += 1;
     } else {
-      count_voxel<kPlain>(a, counts, tile, slot, target, out, tally, top_label);
+      count_voxel<kPlain>(a, counts, tile, slot, target, out, tally);
     }
   }
   if (!a.counting.wanted) {
     return;
   }
   __syncwarp();
-  if (a.counting.top_label && !is_multilabel<kPlain>(a)) {
-    top_label.flush(counts.bins(), counts.top_label(), tile.lane);
-  }
-  if (a.counting.classwise || is_multilabel<kPlain>(a)) {
-    count_classes<kPlain>(a, counts, tile);
-  }
   tally.flush(counts.scores(), tile.lane);
+  if (is_multilabel<kPlain>(a)) {
+    count_multilabel(a, counts, tile);
+  } else {
+    count_bins(a, counts, tile);
+  }
 }
 
 // ------------------------------------------------------------------------------ one block's row
@@ -328,6 +349,7 @@ template <typename Real>
 __device__ __forceinline__ void load_thresholds(const PassArguments &a,
                                                 const Counts<Real> &counts) {
   const double *from = a.threshold_table == nullptr ? a.thresholds : a.threshold_table;
+#pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x); i < a.counting.n_cells - 1;
        i += static_cast<int>(blockDim.x)) {
     counts.thresholds()[i] = static_cast<Real>(from[i]);
@@ -336,6 +358,7 @@ __device__ __forceinline__ void load_thresholds(const PassArguments &a,
 
 template <typename Real>
 __device__ __forceinline__ void clear_counts(const PassArguments &a, const Counts<Real> &counts) {
+#pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x); i < a.shared.cleared_words;
        i += static_cast<int>(blockDim.x)) {
     counts.scores()[i] = 0;
@@ -366,6 +389,7 @@ __device__ __forceinline__ void add_counts(const PassArguments &a, const Counts<
     add_global(row + word::kUnnormalised, s[score::kUnnormalised]);
     add_global(row + word::kOutOfRange, s[score::kOutOfRange]);
   }
+#pragma unroll 1
   for (int i = thread; i < 3 * a.classes; i += threads) {
     add_global(row + a.counting.predicted + i, counts.predicted()[i]);
   }
@@ -373,6 +397,7 @@ __device__ __forceinline__ void add_counts(const PassArguments &a, const Counts<
     return;
   }
   const int n_bins = static_cast<int>((a.counting.words - a.counting.top_label_bins) / kBinWords);
+#pragma unroll 1
   for (int i = thread; i < n_bins; i += threads) {
     const unsigned *bin = counts.shared_bins() + kBinWords * i;
     std::int64_t *to = row + a.counting.top_label_bins + std::int64_t{kBinWords} * i;

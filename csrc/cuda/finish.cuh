@@ -47,6 +47,7 @@ __device__ __forceinline__ void activate_mean(const PassArguments &a, const Tile
   const Real scale = static_cast<Real>(a.scale);
   const Real factor = exp_factor(Real{1});
   if (a.reading.multilabel || a.reading.activation == Activation::kSigmoid) {
+#pragma unroll 1
     for (int c = 0; c < a.classes; ++c) {
       Real &at = tile.sum_at(c, slot);
       at = sigmoid(at * scale, factor);
@@ -54,16 +55,19 @@ __device__ __forceinline__ void activate_mean(const PassArguments &a, const Tile
     return;
   }
   Real top = -infinity<Real>();
+#pragma unroll 1
   for (int c = 0; c < a.classes; ++c) {
     top = larger(top, tile.sum_at(c, slot) * scale);
   }
   Real total = 0, lost = 0;
+#pragma unroll 1
   for (int c = 0; c < a.classes; ++c) {
     Real &at = tile.sum_at(c, slot);
     at = exp_scaled(at * scale - top, factor);
     add_compensated(total, lost, at);
   }
   const Real inverse = divide_approximate(Real{1}, total);
+#pragma unroll 1
   for (int c = 0; c < a.classes; ++c) {
     tile.sum_at(c, slot) *= inverse;
   }
@@ -76,6 +80,7 @@ __device__ __forceinline__ void normalise_mean(const PassArguments &a, const Til
   Real total = 0;
   Real spread = 0;
   bool outside = false;
+#pragma unroll 1
   for (int c = 0; c < a.classes; ++c) {
     const Real p = multiply_exact(tile.sum_at(c, slot), scale);
     spread = add_exact(spread, p);
@@ -84,6 +89,7 @@ __device__ __forceinline__ void normalise_mean(const PassArguments &a, const Til
   }
   // Two is no probability. What is not finite stays so, and is not out of range.
   const bool flagged = is_checked<kPlain>(a) && outside && is_finite(spread);
+#pragma unroll 1
   for (int c = 0; c < a.classes; ++c) {
     Real &at = tile.sum_at(c, slot);
     const Real share = divide_exact(not_negative(multiply_exact(at, scale)), total);
@@ -129,6 +135,7 @@ conclude_multilabel(const PassArguments &a, const Tile<Real> &tile, int slot, Re
   bool outside = false;
   Real lost = 0;
   const bool entropy = wants_entropy(a);
+#pragma unroll 1
   for (int c = 0; c < a.classes; ++c) {
     const Real raw = multiply_exact(tile.sum_at(c, slot), scale);
     const Real p = not_negative(raw);
@@ -159,6 +166,7 @@ __device__ __forceinline__ Spread<Real> spread_of(const PassArguments &a, const 
   const Real scale = static_cast<Real>(a.scale);
   if (wants(a, Map::kVariance)) {
     Real squares = 0;
+#pragma unroll 1
     for (int c = 0; c < a.classes; ++c) {
       const Real p = tile.sum_at(c, slot) * scale;
       squares = fused(p, p, squares);
@@ -170,6 +178,7 @@ __device__ __forceinline__ Spread<Real> spread_of(const PassArguments &a, const 
     const Real inverse = static_cast<Real>(a.inverse_members);
     Real most = 0;
     Real minority = 0;
+#pragma unroll 1
     for (int c = 0; c < a.classes; ++c) {
       const Real share = tile.votes_at(c, slot) * inverse;
       most = larger(most, share);
@@ -192,6 +201,7 @@ __device__ __forceinline__ void write_class_maps(const PassArguments &a, const T
   if (mean.data != nullptr) {
     const std::int64_t at = offset_of(a.grid, mean.strides, voxel);
 #pragma unroll kClassUnroll < Real>
+#pragma unroll 1
     for (int c = 0; c < a.classes; ++c) {
       store_real(mean, at + c * mean.class_stride, out.valid ? tile.sum_at(c, slot) : nan);
     }
@@ -199,6 +209,7 @@ __device__ __forceinline__ void write_class_maps(const PassArguments &a, const T
   const int planes = is_multilabel<kPlain>(a) ? a.classes : 1;
   if (label.data != nullptr) {
     const std::int64_t at = offset_of(a.grid, label.strides, voxel);
+#pragma unroll 1
     for (int c = 0; c < planes; ++c) {
       const int value = is_multilabel<kPlain>(a) ? tile.sum_at(c, slot) > Real(0.5) : out.label;
       store_label(label, at + c * label.class_stride, out.valid ? value : -1);
@@ -206,6 +217,7 @@ __device__ __forceinline__ void write_class_maps(const PassArguments &a, const T
   }
   if (confidence.data != nullptr) {
     const std::int64_t at = offset_of(a.grid, confidence.strides, voxel);
+#pragma unroll 1
     for (int c = 0; c < planes; ++c) {
       Real value = out.confidence;
       if (is_multilabel<kPlain>(a)) {

@@ -29,7 +29,7 @@ constexpr std::int64_t kMaxGridRows = 65535;
 
 // Class counts whose softmax is held in registers: a count takes the next tier, the classes it
 // lacks hold minus infinity. Small counts, where a lacking class weighs most, have their own.
-constexpr int kTiers[] = {2, 3, 4, 5, 6, 8, 10, 12, 14, 16, 24, 32, 48, 64};
+constexpr int kTiers[] = {2, 3, 4, 6, 8, 12, 16, 32, 64};
 constexpr int kTierCount = sizeof(kTiers) / sizeof(kTiers[0]);
 constexpr int kLastTier = 64;
 // Beyond the last tier the classes of a voxel are dealt over up to this many lanes.
@@ -42,14 +42,14 @@ constexpr int kMaxVectorClasses = 32;
 // fit about 128 registers, less beyond.
 constexpr int voxels_a_thread(int element_bytes, int tier) {
   const int widest = 16 / element_bytes;
-  const int limit = tier <= 6 ? 8 : tier <= 16 ? 4 : tier <= 32 ? 2 : 1;
+  const int limit = tier <= 4 ? 8 : tier <= 16 ? 4 : tier <= 32 ? 2 : 1;
   return widest < limit ? widest : limit;
 }
 
 // Blocks of kMaxWarps that a multiprocessor must hold: caps the registers of a thread at 65,536 /
 // 128 of it. Left to itself the compiler prefers a spill to a block less.
 constexpr int blocks_a_processor(int tier) {
-  return tier == 0 ? 4 : tier <= 5 ? 5 : tier <= 8 ? 4 : tier <= 12 ? 3 : 2;
+  return tier == 0 ? 4 : tier <= 4 ? 5 : tier <= 8 ? 4 : tier <= 12 ? 3 : 2;
 }
 
 } // namespace fastcal::cuda

@@ -53,7 +53,9 @@ __device__ __forceinline__ Tile<Real> make_tile(const PassArguments &a, unsigned
 template <typename Real>
 __device__ __forceinline__ void clear_tile(const PassArguments &a, const Tile<Real> &tile,
                                            bool sums) {
+#pragma unroll 1
   for (int slot = tile.lane; slot < tile.width; slot += kWarpLanes) {
+#pragma unroll 1
     for (int c = 0; sums && c < a.classes; ++c) {
       tile.sum_at(c, slot) = Real{0};
     }
@@ -63,6 +65,7 @@ __device__ __forceinline__ void clear_tile(const PassArguments &a, const Tile<Re
     if (a.keeps_square) {
       tile.square[slot] = Real{0};
     }
+#pragma unroll 1
     for (int c = 0; a.keeps_votes && c < a.classes; ++c) {
       tile.votes_at(c, slot) = Real{0};
     }
@@ -75,6 +78,7 @@ template <typename Real>
 __device__ __forceinline__ void load_state(const PassArguments &a, const Tile<Real> &tile) {
   const Real *state = static_cast<const Real *>(a.state.data);
   const std::int64_t plane = a.state.class_stride;
+#pragma unroll 1
   for (int slot = tile.lane; slot < tile.count; slot += kWarpLanes) {
     const Real *at = state + offset_of(a.grid, a.state.strides, tile.first + slot);
 #pragma unroll 4
@@ -86,11 +90,13 @@ __device__ __forceinline__ void load_state(const PassArguments &a, const Tile<Re
     }
     if (a.keeps_square) {
       Real square = at[a.square_plane * plane];
+#pragma unroll 1
       for (int c = 1; a.accepts_squares && c < a.classes; ++c) {
         square += at[(a.square_plane + c) * plane];
       }
       tile.square[slot] = square;
     }
+#pragma unroll 1
     for (int c = 0; a.keeps_votes && c < a.classes; ++c) {
       tile.votes_at(c, slot) = at[(a.votes_plane + c) * plane];
     }
@@ -101,6 +107,7 @@ template <typename Real>
 __device__ __forceinline__ void store_state(const PassArguments &a, const Tile<Real> &tile) {
   Real *state = static_cast<Real *>(a.state.data);
   const std::int64_t plane = a.state.class_stride;
+#pragma unroll 1
   for (int slot = tile.lane; slot < tile.count; slot += kWarpLanes) {
     Real *at = state + offset_of(a.grid, a.state.strides, tile.first + slot);
 #pragma unroll 4
@@ -113,6 +120,7 @@ __device__ __forceinline__ void store_state(const PassArguments &a, const Tile<R
     if (a.keeps_square) {
       at[a.square_plane * plane] = tile.square[slot];
     }
+#pragma unroll 1
     for (int c = 0; a.keeps_votes && c < a.classes; ++c) {
       at[(a.votes_plane + c) * plane] = tile.votes_at(c, slot);
     }

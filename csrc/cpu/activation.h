@@ -1,0 +1,41 @@
+// From logits to probabilities and back, a vector at a time.
+#pragma once
+
+#include "cpu/vec_math.h"
+
+namespace fastcal::cpu::FASTCAL_ISA {
+
+template <typename Real> static inline Vec<Real> not_negative(Vec<Real> x) {
+  return x < Real{0} ? Vec<Real>{} : x; // NaN stays
+}
+
+template <typename Real> static inline Vec<Real> nan_vector() {
+  return splat<Real>(static_cast<Real>(__builtin_nan("")));
+}
+
+// ln p with ln 0 = -inf. A rounding error below 0 counts as 0; what is further off is NaN.
+template <typename Real> static inline Vec<Real> log_of_probability(Vec<Real> p) {
+  constexpr Real kInfinity = static_cast<Real>(__builtin_inf());
+  const Vec<Real> log = log2_vector<Real>(p) * Constants<Real>::kLn2 + (p - p); // inf, NaN: NaN
+  const Vec<Real> not_positive =
+      p < Real{-1e-3} || p != p ? nan_vector<Real>() : splat<Real>(-kInfinity);
+  return p > Real{0} ? log : not_positive;
+}
+
+template <typename Real> static inline Vec<Real> sigmoid(Vec<Real> z, const ExpScale<Real> &scale) {
+  constexpr Real kLargest =
+      static_cast<Real>(sizeof(Real) == 4 ? 3.40282347e38 : 1.7976931348623157e308);
+  // +inf is invalid input: NaN instead of 1.
+  z = z > kLargest ? nan_vector<Real>() : z;
+  const Vec<Real> e = exp_vector<Real>(scale, z < Real{0} ? z : -z);
+  const Vec<Real> numerator = z < Real{0} ? e : Real{1} + (e - e);
+  return numerator / (e + Real{1});
+}
+
+// -p log2 p - (1 - p) log2 (1 - p)
+template <typename Real> static inline Vec<Real> bernoulli_bits(Vec<Real> p) {
+  const Vec<Real> q = Real{1} - p;
+  return -(p * log2_vector<Real>(p) + q * log2_vector<Real>(q));
+}
+
+} // namespace fastcal::cpu::FASTCAL_ISA
