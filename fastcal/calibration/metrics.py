@@ -209,7 +209,7 @@ class CalibrationMetrics:
         """Soft volume less reference volume of each class, ``sum p - sum y`` in voxels, ``[C]``.
 
         A network can be well calibrated voxel by voxel in the mean and still over- or
-        underestimate every structure (Popordanoska et al., ISBI 2021; Rousseau et al., 2021). It
+        underestimate every structure (Popordanoska et al., MICCAI 2021). It
         is signed: with ``reduction="case"`` cases of opposite bias cancel.
 
         Raises:
