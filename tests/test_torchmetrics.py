@@ -138,6 +138,9 @@ def test_classwise_and_multilabel_errors_are_binary_errors_of_each_class() -> No
     labels = torch.stack([target == k for k in range(CLASSES)], 1)
     multilabel = ours.MultilabelCalibrationError(CLASSES, average="none")
     torch.testing.assert_close(multilabel(probs, labels), torch.stack(one_by_one))
+    micro = ours.MultilabelCalibrationError(CLASSES, average="micro")(probs, labels)
+    pooled = ours.BinaryCalibrationError()(probs.flatten(), labels.flatten())
+    torch.testing.assert_close(micro, pooled)
 
 
 def test_brier_scores_equal_their_formulas() -> None:

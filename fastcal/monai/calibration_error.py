@@ -12,8 +12,7 @@ from torch import Tensor
 
 from fastcal import bins
 from fastcal.arguments import flag
-from fastcal.calibration import CalibrationStatistics
-from fastcal.calibration.conventions import ConventionName
+from fastcal.calibration import CalibrationStatistics, ConventionName
 from fastcal.calibration.values import Floats
 
 

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from fastcal.arguments import flag, whole_number
 from fastcal.calibration import CalibrationStatistics
-from fastcal.ensemble import ensemble_mean, ensemble_statistics
 
 try:
     from torchmetrics import Metric
@@ -90,33 +89,15 @@ class CalibrationMetric(IntegerMetric):
                 f"preds must have {empty.num_classes} classes along axis {axis}, "
                 f"got shape {tuple(preds.shape)}"
             )
-        nan_policy = "raise" if self.validate_args else "omit"
-        if empty.convention == "default":
-            counted = ensemble_statistics(
-                [preds],
-                target,
-                maps=(),
-                class_dim=axis,
-                from_logits=self.from_logits,
-                multilabel=empty.multilabel,
-                calibration=empty.mode,
-                n_bins=empty.n_bins,
-                closed=empty.closed,
-                ignore_index=self.ignore_index,
-                nan_policy=nan_policy,
-            ).calibration
-            assert counted is not None
-        else:
-            counted = self._fresh()
-            if self.from_logits:
-                preds = ensemble_mean([preds], class_dim=axis, multilabel=empty.multilabel)
-            counted.update(
-                preds,
-                target,
-                class_dim=axis,
-                ignore_index=self.ignore_index,
-                nan_policy=nan_policy,
-            )
+        counted = self._fresh()
+        counted.update(
+            preds,
+            target,
+            class_dim=axis,
+            from_logits=self.from_logits,
+            ignore_index=self.ignore_index,
+            nan_policy="raise" if self.validate_args else "omit",
+        )
         self.counts += counted.state_dict()["total"].to(self.counts.device)
 
     def statistics(self) -> CalibrationStatistics:

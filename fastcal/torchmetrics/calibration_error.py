@@ -8,12 +8,11 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from fastcal import bins
-from fastcal.calibration import CalibrationStatistics
-from fastcal.calibration.conventions import ConventionName
+from fastcal.calibration import CalibrationStatistics, ConventionName
 from fastcal.torchmetrics.base import CalibrationMetric, Task, check_several, checked_task, needed
 
 Norm = Literal["l1", "l2", "max"]
-Average = Literal["macro", "none"]
+Average = Literal["macro", "micro", "none"]
 
 
 class _CalibrationError(CalibrationMetric):
@@ -143,13 +142,17 @@ class _EveryClassError(_CalibrationError):
         from_logits: bool,
         kwargs: dict[str, Any],
     ) -> None:
-        if average not in ("macro", "none"):
-            raise ValueError(f"average must be 'macro' or 'none', got {average!r}")
+        allowed = ("macro", "micro", "none") if empty.multilabel else ("macro", "none")
+        if average not in allowed:
+            raise ValueError(f"average must be one of {allowed}, got {average!r}")
         super().__init__(empty, norm, ignore_index, validate_args, from_logits, kwargs)
-        self.average = average
+        self.average: Average = average
 
     def compute(self) -> Tensor:
-        errors = self._statistics().classwise_ece(self.norm)
+        statistics = self._statistics()
+        if self.average == "micro":
+            return self._value(statistics.micro_ece(self.norm))
+        errors = statistics.classwise_ece(self.norm)
         return self._value(errors.mean() if self.average == "macro" else errors)
 
 
@@ -177,7 +180,7 @@ class ClasswiseCalibrationError(_EveryClassError):
         num_classes: int,
         n_bins: int = 15,
         norm: Norm = "l1",
-        average: Average = "macro",
+        average: Literal["macro", "none"] = "macro",
         ignore_index: int | None = None,
         validate_args: bool = True,
         *,
@@ -199,7 +202,8 @@ class MultilabelCalibrationError(_EveryClassError):
     Args:
         num_labels: Labels, each a Bernoulli of its own.
         n_bins: See `BinaryCalibrationError`, as for the arguments not listed here.
-        average: ``"macro"``, the mean over labels, or ``"none"``, one a label.
+        average: ``"macro"``, the mean over labels; ``"none"``, one a label; or ``"micro"``, the
+            labels' samples in one histogram, in which opposite gaps can cancel.
         ignore_index: A voxel with this target in any of its labels is left out.
 
     ``update(preds [N, L, ...], target [N, L, ...] of 0 and 1)``; ``compute()`` is a scalar, or
