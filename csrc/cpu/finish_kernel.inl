@@ -158,7 +158,11 @@ static void finish_entropy(const FinishBlock<Real> &f, const Probabilities<Real>
       for (int k = 1; k < kCount; ++k) {
         part += p[k] * log[k];
       }
-      add_compensated<Real>(&bits, &lost, part);
+      if (first == 0) {
+        bits = part;
+      } else {
+        add_compensated<Real>(&bits, &lost, part);
+      }
     });
     const Vec<Real> entropy = bits * -Constants<Real>::kLn2;
     store(f.entropy + i, entropy - entropy == Vec<Real>{} ? entropy : nan_vector<Real>());
@@ -199,7 +203,11 @@ static void finish_exclusive(const FinishBlock<Real> &f, const Probabilities<Rea
         for (int k = 1; k < kCount; ++k) {
           part += p[k] * log[k];
         }
-        add_compensated<Real>(&bits, &lost, part);
+        if (first == 0) {
+          bits = part;
+        } else {
+          add_compensated<Real>(&bits, &lost, part);
+        }
       }
     });
     v.finite = v.class_sum - v.class_sum == Vec<Real>{};
