@@ -211,6 +211,10 @@ def image_cases(folder: str | Path, file_ending: str = ".nii.gz") -> list[Case]:
 
     Raises:
         DataError: no such folder, no image in it, or an image without its channel in its name.
+
+    Example:
+        >>> [case.name for case in image_cases("Dataset001_Mine/imagesTs")]  # doctest: +SKIP
+        ['heart_032', 'heart_033']
     """
     folder = Path(folder)
     if not folder.is_dir():

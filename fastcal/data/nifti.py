@@ -68,6 +68,11 @@ def read(path: str | Path) -> Volume:
 
     Raises:
         DataError: the file is missing, truncated, corrupt, or no NIfTI image of real numbers.
+
+    Example:
+        >>> volume = read("imagesTr/heart_000_0000.nii.gz")  # doctest: +SKIP
+        >>> volume.shape, volume.spacing  # doctest: +SKIP
+        ((176, 176, 8), (1.6, 1.6, 8.0))
     """
     path = _checked(path)
     with naming(path):
@@ -120,6 +125,10 @@ def write(path: str | Path, array: Array, like: Geometry, *, dtype: str = "float
         ValueError: the shape differs from ``like``'s, values do not fit ``dtype``, or NaN is to
             be written as an integer.
         OSError: the disk's own error, for example that it is full.
+
+    Example:
+        >>> image = read("imagesTr/heart_000_0000.nii.gz")  # doctest: +SKIP
+        >>> write("entropy/heart_000.nii.gz", entropy, image, dtype="uint8")  # doctest: +SKIP
     """
     import nibabel as nib
 

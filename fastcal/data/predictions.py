@@ -186,6 +186,10 @@ def write_npz(path: str | Path, probabilities: Array, *, activation: str = "soft
 
     Raises:
         ValueError: not of four axes, or an unknown activation.
+        OSError: the disk's own error, for example that it is full.
+
+    Example:
+        >>> write_npz("predicted/heart_000.npz", probabilities)  # doctest: +SKIP
     """
     path = Path(path)
     if probabilities.ndim != 4:

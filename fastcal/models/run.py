@@ -115,6 +115,11 @@ def load_member(path: str | Path, device: torch.device | str = "cpu") -> UNet:
 
     Raises:
         DataError: no checkpoint there, or one that cannot be read.
+
+    Example:
+        >>> network = load_member("runs/ce/member_00")  # doctest: +SKIP
+        >>> network(slices).shape  # logits [B, C, Y, X] of slices [B, Ch, Y, X]  # doctest: +SKIP
+        torch.Size([8, 4, 112, 112])
     """
     file = Path(path)
     if file.is_dir():

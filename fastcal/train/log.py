@@ -28,6 +28,7 @@ class EpochRow:
 
 
 def append_row(folder: Path, row: EpochRow) -> None:
+    """Add one epoch to the member's log; NaN becomes null."""
     fields = {name: _null_if_nan(value) for name, value in asdict(row).items()}
     with (folder / LOG).open("a", encoding="utf-8") as log:
         log.write(json.dumps(fields) + "\n")
