@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -28,6 +29,9 @@ _NOTHING = 1e-15
 """Nats a voxel that are no gain: where the loss goes to 0 at infinity, the search ends there."""
 _DECREMENT = 1e-10
 """Nats a voxel that a last step may still promise; see `_STEP`."""
+_CG_ITERATIONS = 400
+_PAIRS = 10
+"""Earlier steps that correct the sample's Hessian."""
 _SAMPLE_ITERATIONS = 60
 
 
@@ -134,8 +138,8 @@ def fit_linear(
     """Newton's method with gradients of all voxels and the Hessian of a sample of them.
 
     The sample's minimum is the start; each pass gives loss and gradient, and the step solves the
-    sample's Hessian by conjugate gradients. Where all voxels fit into the sample this is Newton's
-    method itself.
+    sample's Hessian by conjugate gradients, corrected by the steps before as in L-BFGS. Where all
+    voxels fit into the sample this is Newton's method itself.
 
     Args:
         first: A pass at the identity that draws a sample.
@@ -147,29 +151,50 @@ def fit_linear(
     identity = model.identity()
     n = _voxels(start.n_voxels)
     hessian = _SampleHessian(model, penalty, sample)
-    theta, best = hessian.minimum(), identity
-    best_loss = start.loss / n
-    mean = best_loss
-    passes = 1
+    theta, best, gradient = hessian.minimum(), identity, start.gradient / n
+    best_mean = best_loss = start.loss / n
+    pairs: list[tuple[Tensor, Tensor]] = []
+    passes, shrink = 1, 1.0
     while passes < max_passes:
         passes += 1
         sums = _same_voxels(n, again(model, theta))
         shift = theta - identity
-        mean = sums.loss / n
-        loss = mean + float((penalty * shift.square()).sum()) / 2
+        loss = sums.loss / n + float((penalty * shift.square()).sum()) / 2
+        found_gradient = sums.gradient / n + penalty * shift
+        if passes > 2:
+            pairs = [*pairs, (theta - best, found_gradient - gradient)][-_PAIRS:]
         if loss > best_loss + _DECREMENT:
-            theta = (theta + best) / 2
-            continue
-        best, best_loss = theta, loss
-        gradient = sums.gradient / n + penalty * shift
-        step = hessian.solve(theta, gradient)
-        theta = theta - step
+            shrink /= 2
+        else:
+            best, best_loss, best_mean = theta, loss, sums.loss / n
+            gradient, shrink = found_gradient, 1.0
+        step = _quasi_newton(gradient, pairs, partial(hessian.solve, best))
         if float(gradient @ step) <= _DECREMENT:
+            best = best - step
             break
+        theta = best - shrink * step
     else:
-        theta = best
         _not_converged(max_passes)
-    return Fit(theta, start.loss / n, mean, passes, n)
+    return Fit(best, start.loss / n, best_mean, passes, n)
+
+
+def _quasi_newton(
+    gradient: Tensor, pairs: list[tuple[Tensor, Tensor]], solve: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """A step by ``solve``, corrected by what earlier steps changed in the gradient of all voxels.
+
+    The two loops of L-BFGS (Nocedal & Wright, 2006, algorithm 7.4), the sample's Hessian in the
+    place of a multiple of the identity.
+    """
+    kept = [(s, y, float(s @ y)) for s, y in pairs if float(s @ y) > 0]
+    q, shares = gradient.clone(), []
+    for s, y, curvature in reversed(kept):
+        shares.append(float(s @ q) / curvature)
+        q -= shares[-1] * y
+    step = solve(q)
+    for (s, y, curvature), share in zip(kept, reversed(shares), strict=True):
+        step = step + (share - float(y @ step) / curvature) * s
+    return step
 
 
 class _SampleHessian:
@@ -185,7 +210,7 @@ class _SampleHessian:
         identity = theta = self._model.identity()
         loss, gradient = self._loss(theta, identity)
         for _ in range(_SAMPLE_ITERATIONS):
-            step = self.solve(theta, gradient)
+            step = self.solve(theta, gradient, accuracy=1e-4)
             decrement = float(gradient @ step)
             if decrement <= 1e-15:
                 break
@@ -208,10 +233,12 @@ class _SampleHessian:
         gradient = self._model.adjoint(z, residual * self._weight) + self._penalty * shift
         return float(loss @ self._weight + (self._penalty * shift.square()).sum() / 2), gradient
 
-    def solve(self, theta: Tensor, gradient: Tensor) -> Tensor:
+    def solve(self, theta: Tensor, gradient: Tensor, *, accuracy: float = 1e-10) -> Tensor:
         """Hessian at ``theta`` \\ ``gradient``, by conjugate gradients scaled by its diagonal.
 
-        Directions that change no probability (a constant on all logits) stay where they are.
+        ``accuracy`` is that of the residual, relative; what is left after `_CG_ITERATIONS` is a
+        descent direction all the same. Directions that change no probability (a constant on all
+        logits) stay where they are.
         """
         model, z, target = self._model, self._z, self._target
         p = likelihood(model.forward(theta, z), target)[2]
@@ -231,8 +258,8 @@ class _SampleHessian:
         s = r / diagonal
         direction = s.clone()
         rs = float(r @ s)
-        goal = 1e-20 * rs
-        for _ in range(10 * len(gradient) + 50):
+        goal = accuracy * accuracy * rs
+        for _ in range(min(10 * len(gradient) + 50, _CG_ITERATIONS)):
             if rs <= goal or rs == 0:
                 break
             image = product(direction)
