@@ -54,7 +54,9 @@ struct Grid {
 FASTCAL_HOST_DEVICE inline std::int64_t offset_of(const Grid &grid, const std::int64_t *strides,
                                                   std::int64_t voxel) {
   std::int64_t offset = 0;
+#ifdef __CUDA_ARCH__
 #pragma unroll 1
+#endif
   for (int axis = grid.axes - 1; axis > 0; --axis) {
     const std::int64_t outer = grid.narrow ? static_cast<std::int64_t>(grid.dividers[axis].divide(
                                                  static_cast<std::uint32_t>(voxel)))

@@ -191,9 +191,9 @@ __device__ __forceinline__ std::int64_t surprise(const PassArguments &a, const C
 
 // A voxel of exclusive classes that counts.
 template <bool kPlain, typename Real>
-__device__ __forceinline__ void
-count_voxel(const PassArguments &a, const Counts<Real> &counts, const Tile<Real> &tile, int slot,
-            int target, const Outcome<Real> &out, Tally &tally, OuterBins<Real> &top_label) {
+__device__ __forceinline__ void count_voxel(const PassArguments &a, const Counts<Real> &counts,
+                                            const Tile<Real> &tile, int slot, int target,
+                                            const Outcome<Real> &out, Tally &tally) {
   Real squares = 0;
 #pragma unroll kClassUnroll < Real>
   for (int c = 0; c < a.classes; ++c) {
