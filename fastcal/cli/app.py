@@ -93,7 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         describe = getattr(error, "format_message", None)
         if describe is None or debug:
             raise
-        if message := describe():
+        # pydantic's words, which say nothing to somebody at a prompt
+        if message := describe().replace("Value error, ", ""):
             _complain(f"{message} ({_command_path(error)} --help lists what there is)")
         return int(getattr(error, "exit_code", BAD_INPUT))
     if code == INTERRUPTED:
