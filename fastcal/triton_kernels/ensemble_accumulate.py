@@ -130,7 +130,7 @@ def ensemble_accumulate(
     if 0 in shape:
         return
     lane = policy.LOAD_BYTES // state.element_size()
-    for first, last in launches(reading, temperatures):
+    for first, last in launches(reading, temperatures, policy.ACCUMULATE_MEMBERS):
         views: list[View | None] = [class_view(m, class_dim) for m in members[first:last]]
         walk, laid = plan_walk(shape, [*views, class_view(state, 0)], pinned=False)
         *member_views, state_view = laid
@@ -158,8 +158,8 @@ def ensemble_accumulate(
         )
 
 
-def launches(reading: Reading, temperatures: list[float]) -> list[tuple[int, int]]:
-    """Ranges of members that go into one launch: as many as it takes, all read the same way.
+def launches(reading: Reading, temperatures: list[float], most: int) -> list[tuple[int, int]]:
+    """Ranges of members that go into one launch: at most ``most``, all read the same way.
 
     Probabilities are used as they are at temperature 1, and become logits otherwise.
     """
@@ -168,7 +168,7 @@ def launches(reading: Reading, temperatures: list[float]) -> list[tuple[int, int
     for m in range(1, len(temperatures) + 1):
         if (
             m == len(temperatures)
-            or m - first == policy.LAUNCH_MEMBERS
+            or m - first == most
             or (
                 not reading.from_logits and (temperatures[m] == 1.0) != (temperatures[first] == 1.0)
             )

@@ -40,10 +40,7 @@ from fastcal.triton_kernels.summary import (
     normalised,
     summarise,
 )
-from fastcal.triton_kernels.walk import block_lanes, class_view, voxel_offsets, voxel_shape
-
-SERIAL_ELEMENTS = tl.constexpr(policy.SERIAL_ELEMENTS)
-
+from fastcal.triton_kernels.walk import View, block_lanes, class_view, voxel_offsets, voxel_shape
 
 @triton.jit
 def zeros(C: tl.constexpr, BLOCK: tl.constexpr, P: tl.constexpr):
@@ -75,8 +72,10 @@ def add_member(
         sums, squares, votes: Tuples of a row a class; the latter two are empty where not wanted.
     """
     rows = ()
-    for k in tl.static_range(C):
-        rows = rows + (load_member(view, o_member, k, m_voxels, P),)
+    for _ in tl.static_range(C):
+        # Step by step: multiples of the stride would be kept in registers.
+        rows = rows + (load_member(view, o_member, 0, m_voxels, P),)
+        o_member += tl.cast(view.class_stride, tl.int64)
     top, best, inverse_total, h = row_moments(rows, inverse_t, P, C)
     if P.entropy:
         entropy = add_weighted(entropy, h, weight, P)
@@ -197,6 +196,32 @@ def statistics_kernel(
 
 
 @triton.jit
+def pick(values, m):
+    """``values[m]`` of a tuple of scalars."""
+    picked = values[0]
+    for i in tl.static_range(1, len(values)):
+        picked = tl.where(m == i, values[i], picked)
+    return picked
+
+
+@triton.jit
+def pick_view(members, m):
+    """Pointer and strides of member ``m``, chosen by selects: a tuple has no run-time index."""
+    pointer = members[0].pointer
+    class_stride = members[0].class_stride
+    strides = members[0].strides
+    for i in tl.static_range(1, len(members)):
+        chosen = m == i
+        pointer = tl.where(chosen, members[i].pointer, pointer)
+        class_stride = tl.where(chosen, members[i].class_stride, class_stride)
+        picked = ()
+        for axis in tl.static_range(len(strides)):
+            picked = picked + (tl.where(chosen, members[i].strides[axis], strides[axis]),)
+        strides = picked
+    return View(pointer, class_stride, strides)
+
+
+@triton.jit
 def add_members(
     members,
     weights,
@@ -214,15 +239,14 @@ def add_members(
     squares = zeros(C * P.square, BLOCK, P)
     votes = zeros(C * P.votes, BLOCK, P)
     entropy = tl.zeros([BLOCK], P.real)
-    for m in tl.static_range(len(members)):
-        o_member = voxel_offsets(i_outer, o_voxels, extents, members[m].strides)
-        weight = from_bits(weights[m], P)
-        inverse_t = from_bits(inverse_temperatures[m], P)
-        if C * len(members) > SERIAL_ELEMENTS:
-            # Or every member's loads are issued at once, and spill.
-            tl.debug_barrier()
+    # A real loop: unrolled, sums that are not urgent wait in registers until these overflow.
+    for m in range(len(members)):
+        view = pick_view(members, m)
+        o_member = voxel_offsets(i_outer, o_voxels, extents, view.strides)
+        weight = from_bits(pick(weights, m), P)
+        inverse_t = from_bits(pick(inverse_temperatures, m), P)
         sums, entropy, squares, votes = add_member(
-            members[m], o_member, m_voxels, weight, inverse_t, sums, entropy, squares, votes, P, C
+            view, o_member, m_voxels, weight, inverse_t, sums, entropy, squares, votes, P, C
         )
     return sums, entropy, squares, votes
 
@@ -280,7 +304,7 @@ def finish_rows(
     p_scratch = scratch
     if F.by_class:
         i_program = tl.cast(tl.program_id(0), tl.int64)
-        p_scratch = scratch + i_program * (C * BLOCK) + tl.arange(0, BLOCK)
+        p_scratch = scratch + i_program * (C * BLOCK) + tl.arange(0, BLOCK).to(tl.int64)
     for k in tl.static_range(C):
         p = rows[k]
         if P.square:
@@ -293,7 +317,7 @@ def finish_rows(
         if F.count:
             squares, p_target = add_squares(squares, p_target, tl.where(p < 0, 0.0, p), target == k)
         if F.by_class:
-            tl.store(p_scratch + k * BLOCK, p)
+            tl.store(p_scratch + tl.cast(k * BLOCK, tl.int64), p)
     valid, counted = finish_voxels(
         maps, count, words, kept, target, squares, p_target,
         lowest, highest, label, class_sum, entropy, expected_entropy, variance, most, minority,
@@ -303,7 +327,7 @@ def finish_rows(
         # A loop over rows in memory: unrolled over rows in registers it would not fit them.
         tl.debug_barrier()
         for k in range(C):
-            p = tl.load(p_scratch + k * BLOCK)
+            p = tl.load(p_scratch + tl.cast(k * BLOCK, tl.int64))
             finish_class(
                 maps, count, words, p, k, label, target, valid, counted,
                 eps, n_cells, i_outer, o_voxels, extents, m_voxels, F, P.wide, C, CELLS,
@@ -330,9 +354,8 @@ def ensemble_statistics(
     for weight in weights:
         total_weight += weight
     lane = policy.register_lane(first.element_size(), num_classes, layout.planes)
-    unrolled = num_classes * len(members)
-    homogeneous = len(launches(reading, temperatures)) == 1
-    if lane == 0 or unrolled > policy.UNROLLED_ELEMENTS or not homogeneous:
+    homogeneous = len(launches(reading, temperatures, policy.LAUNCH_MEMBERS)) == 1
+    if lane == 0 or not homogeneous:
         state = empty_state(first, class_dim, layout)
         ensemble_accumulate(members, weights, temperatures, reading, layout, state)
         ensemble_finalize(state, len(members), total_weight, reading, layout, finish)

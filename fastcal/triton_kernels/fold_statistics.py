@@ -45,15 +45,15 @@ def fold_kernel(
     # The lane of a low word writes its high word too: no other lane touches the pair.
     m_low = m_words & is_low
     total = tl.load(statistics + o_row, mask=m_words, other=0)
-    high = tl.load(statistics + o_row - 1, mask=m_low, other=0)
+    high = tl.load(statistics + (o_row - 1), mask=m_low, other=0)
     for i_replica in range(n_replicas):
         o_copy = tl.cast(i_replica, tl.int64) * replica_words + o_row
         total += tl.load(words + o_copy, mask=m_words, other=0)
-        high += tl.load(words + o_copy - 1, mask=m_low, other=0)
+        high += tl.load(words + (o_copy - 1), mask=m_low, other=0)
     fraction = (tl.full([BLOCK], 1, tl.int64) << FRACTION_BITS) - 1
     tl.store(statistics + o_row, total, mask=m_words & (is_low == 0) & (is_high == 0))
     tl.store(statistics + o_row, total & fraction, mask=m_low)
-    tl.store(statistics + o_row - 1, high + (total >> FRACTION_BITS), mask=m_low)
+    tl.store(statistics + (o_row - 1), high + (total >> FRACTION_BITS), mask=m_low)
 
 
 def fold_statistics(words: Tensor, statistics: Tensor, bins_start: int, fraction_bits: int) -> None:

@@ -45,13 +45,13 @@ def add_all_cells(words, cell, packed_hit, q, n_cells, CELLS: tl.constexpr):
         packed = tl.sum(tl.where(inside, packed_hit[None, :], 0), axis=1)
         total = tl.sum(tl.where(inside, q[None, :], 0), axis=1)
         m_cells = (o_cells < n_cells) & (packed != 0)
-        bin_words = words + 4 * o_cells.to(tl.int64)
+        o_words = 4 * o_cells.to(tl.int64)
         count = (packed & 0xFFFF).to(tl.int64)
         hits = (packed >> 16).to(tl.int64)
-        tl.atomic_add(bin_words, count, mask=m_cells, sem="relaxed")
-        tl.atomic_add(bin_words + 1, hits, mask=m_cells & (hits != 0), sem="relaxed")
-        tl.atomic_add(bin_words + 2, total >> 40, mask=m_cells, sem="relaxed")
-        tl.atomic_add(bin_words + 3, total & 0xFFFFFFFFFF, mask=m_cells, sem="relaxed")
+        tl.atomic_add(words + o_words, count, mask=m_cells, sem="relaxed")
+        tl.atomic_add(words + (o_words + 1), hits, mask=m_cells & (hits != 0), sem="relaxed")
+        tl.atomic_add(words + (o_words + 2), total >> 40, mask=m_cells, sem="relaxed")
+        tl.atomic_add(words + (o_words + 3), total & 0xFFFFFFFFFF, mask=m_cells, sem="relaxed")
 
 
 @triton.jit

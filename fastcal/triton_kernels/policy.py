@@ -21,19 +21,16 @@ REGISTER_WORDS = 128
 NARROW_LOAD_BYTES = 8
 """Narrowest load worth the registers it saves."""
 
-UNROLLED_ELEMENTS = 160
-"""Members times classes of one launch of the register kernel, all unrolled."""
-
-SERIAL_ELEMENTS = 48
-"""Members times classes above which a program waits for one member before it asks for the next."""
-
 PROGRAMS_A_PROCESSOR = 8
 """Programs of the register kernel for each multiprocessor: all of them resident at once."""
 
-LAUNCH_MEMBERS = 16
-"""Members whose pointers one launch takes."""
+LAUNCH_MEMBERS = 64
+"""Members whose pointers one launch of the register kernel takes."""
 
-HISTOGRAM_CELLS = 16
+ACCUMULATE_MEMBERS = 8
+"""Members of one launch that adds to a state: unrolled, their maxima and sums in registers."""
+
+HISTOGRAM_CELLS = 8
 """Bins counted together: a tile ``[cells, voxels]`` of comparisons."""
 
 MIN_INNER = 256

@@ -1,0 +1,213 @@
+"""Every Triton kernel compiled ahead of time for every architecture, and the PTX read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from functools import cache
+
+import pytest
+import torch
+from members import arranged, labels, logits
+
+from fastcal.problem import MAPS, Counting, Finish, Reading, StateLayout, StatisticsLayout
+
+triton = pytest.importorskip("triton", reason="triton is not installed")
+
+from triton_aot import Compiled, compile_kernels  # noqa: E402
+
+from fastcal.triton_kernels import (  # noqa: E402
+    ensemble_accumulate,
+    ensemble_finalize,
+    ensemble_statistics,
+)
+
+CAPABILITIES = (75, 80, 90, 100, 120)
+SHAPE = (32, 64)
+SOFTMAX = Reading(1, True, "softmax", False, "prob")
+MULTILABEL = Reading(1, False, "sigmoid", True, "prob")
+
+
+def finish(
+    reading: Reading,
+    num_classes: int,
+    names: tuple[str, ...],
+    *,
+    real: torch.dtype = torch.float32,
+    batch: int = 1,
+    count: bool = False,
+) -> Finish:
+    """Maps to write, and statistics of one row a batch item."""
+    member = (batch, num_classes, *SHAPE)
+    voxels = (batch, *SHAPE)
+    by_class = {"mean", "label", "confidence"} if reading.multilabel else {"mean"}
+    maps = {
+        name: torch.empty(
+            member if name in by_class else voxels,
+            dtype=torch.int64 if name == "label" else real,
+        )
+        for name in names
+    }
+    if not count:
+        return Finish(maps, False, None)
+    target = labels(2, member if reading.multilabel else voxels)
+    thresholds = torch.linspace(0, 1, 16, dtype=real)[1:-1]
+    statistics = torch.zeros(
+        batch, StatisticsLayout(num_classes, 15, "both").words, dtype=torch.int64
+    )
+    mask = torch.ones(voxels, dtype=torch.bool)
+    counting = Counting(target, mask, 1, thresholds, False, "both", 1e-30, statistics)
+    return Finish(maps, False, counting)
+
+
+def one_shot(
+    num_classes: int,
+    names: tuple[str, ...],
+    *,
+    reading: Reading = SOFTMAX,
+    dtype: torch.dtype = torch.float32,
+    layout: str = "contiguous",
+    n_members: int = 5,
+    batch: int = 1,
+    count: bool = False,
+) -> None:
+    real = torch.float64 if dtype == torch.float64 else torch.float32
+    members = logits(n_members, num_classes, SHAPE, dtype=dtype, batch=batch)
+    ensemble_statistics.ensemble_statistics(
+        [arranged(member, layout) for member in members],
+        [0.3 * (m + 1) for m in range(n_members)],
+        [1.0] * n_members,
+        reading,
+        finish(reading, num_classes, names, real=real, batch=batch, count=count),
+    )
+
+
+def streaming(*, count: bool) -> None:
+    """An update and a finalize, more classes than registers hold."""
+    num_classes = 40
+    (member,) = logits(1, num_classes, SHAPE, dtype=torch.float16, batch=1)
+    layout = StateLayout(num_classes, entropy=True, square=True, votes=True)
+    state = torch.zeros(layout.planes, 1, *SHAPE)
+    ensemble_accumulate.ensemble_accumulate([member], [1.0], [1.7], SOFTMAX, layout, state)
+    ensemble_finalize.ensemble_finalize(
+        state, 1, 1.0, SOFTMAX, layout, finish(SOFTMAX, num_classes, MAPS, count=count)
+    )
+
+
+# Together every kernel, for every capability.
+EVERYWHERE: dict[str, Callable[[], None]] = {
+    "one shot": lambda: one_shot(4, ("entropy", "label"), count=True),
+    "streaming": lambda: streaming(count=False),
+}
+# More of what a kernel is compiled for, for one capability.
+ONCE: dict[str, Callable[[], None]] = {
+    "entropy": lambda: one_shot(4, ("entropy",), n_members=50),
+    "maps": lambda: one_shot(4, MAPS),
+    "half": lambda: one_shot(4, ("entropy",), dtype=torch.float16),
+    "bfloat": lambda: one_shot(14, ("entropy",), dtype=torch.bfloat16),
+    "fourteen": lambda: one_shot(14, ("entropy",), n_members=10),
+    "multilabel": lambda: one_shot(3, ("mean", "entropy"), reading=MULTILABEL, count=True),
+    "double": lambda: one_shot(4, ("mean", "entropy"), dtype=torch.float64),
+    "counted from a state": lambda: streaming(count=True),
+    "strided": lambda: one_shot(4, ("label",), layout="strided", batch=3),
+}
+ONE = 90
+LAUNCHES = EVERYWHERE | ONCE
+
+
+@cache
+def kernels(capability: int, launch: str) -> list[Compiled]:
+    return compile_kernels(capability, LAUNCHES[launch])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_afresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with triton.knobs.cache.scope():
+        triton.knobs.cache.dir = str(tmp_path_factory.mktemp("triton"))
+        yield
+
+
+def launched(capability: int) -> list[tuple[str, Compiled]]:
+    """Every kernel of every launch for a capability."""
+    names = LAUNCHES if capability == ONE else EVERYWHERE
+    return [(name, kernel) for name in names for kernel in kernels(capability, name)]
+
+
+on_every_capability = pytest.mark.parametrize("capability", CAPABILITIES)
+
+
+@on_every_capability
+def test_every_kernel_compiles(capability):
+    compiled = {kernel.name for _, kernel in launched(capability)}
+    assert compiled == {"statistics_kernel", "accumulate_kernel", "finalize_kernel", "fold_kernel"}
+    for _, kernel in launched(capability):
+        assert re.search(rf"^\.target sm_{capability}a?$", kernel.ptx, re.MULTILINE)
+
+
+@on_every_capability
+def test_no_kernel_keeps_anything_in_local_memory(capability, tmp_path):
+    for launch, kernel in launched(capability):
+        assert ".local" not in kernel.ptx, (launch, kernel.name)
+        used = kernel.resources(tmp_path)
+        assert used["REG"] > 0
+        assert (used["STACK"], used["LOCAL"]) == (0, 0), (launch, kernel.name, used)
+
+
+@on_every_capability
+def test_every_address_is_computed_in_64_bits(capability):
+    for launch, kernel in launched(capability):
+        assert ".address_size 64" in kernel.ptx
+        assert kernel.block_addresses() > 0
+        assert kernel.narrow_addresses() == [], (launch, kernel.name)
+
+
+@pytest.mark.parametrize(
+    ("launch", "width", "n_loads"),
+    [("entropy", 16, 4), ("maps", 16, 4), ("half", 16, 4), ("fourteen", 16, 14), ("double", 16, 4)],
+)
+def test_members_are_read_sixteen_bytes_at_a_time(launch, width, n_loads):
+    (kernel,) = [k for k in kernels(ONE, launch) if k.name == "statistics_kernel"]
+    widths = kernel.global_loads()
+    assert widths[:n_loads] == [width] * n_loads
+
+
+@on_every_capability
+def test_counting_reads_members_sixteen_bytes_at_a_time_too(capability):
+    kernel = kernels(capability, "one shot")[0]
+    assert kernel.global_loads().count(16) >= 4
+
+
+def test_bfloat16_of_many_classes_is_read_eight_bytes_at_a_time():
+    """Eight voxels a lane of 14 classes and their sums would not fit the registers."""
+    (kernel,) = kernels(ONE, "bfloat")
+    assert kernel.global_loads() == [8] * 14
+
+
+def test_strided_members_are_read_one_by_one():
+    kernel = kernels(ONE, "strided")[0]
+    assert set(kernel.global_loads()) == {4}
+
+
+@on_every_capability
+def test_atomics_are_relaxed_integer_additions(capability):
+    counting = kernels(capability, "one shot")[0]
+    assert counting.atomics() == {"red.global.gpu.relaxed.add.u64"}
+    for kernel in kernels(capability, "streaming"):
+        assert kernel.atomics() == set(), kernel.name
+
+
+@on_every_capability
+def test_nothing_is_contracted_where_it_is_not_written_out(capability):
+    """The statistics of equal probabilities are equal integers only without contraction."""
+    for launch, kernel in launched(capability):
+        assert kernel.fusion is False, (launch, kernel.name)
+    fold = kernels(capability, "one shot")[-1]
+    assert fold.name == "fold_kernel"
+    assert "fma" not in fold.ptx
+
+
+def test_division_of_the_statistics_is_correctly_rounded():
+    kernel = kernels(ONE, "one shot")[0]
+    assert "div.rn.f32" in kernel.ptx
+    assert "div.full.f32" not in kernel.ptx
+    assert "div.approx" not in kernel.ptx
