@@ -63,17 +63,17 @@ def build(sanitizer: str | None = None) -> Path:
         made = folder / f"{source.name}.o"
         command = [compiler, *flags, "-DFASTCAL_CUDA_MODULE=_cuda_shim"]
         command += [f"-I{path}" for path in includes]
-        _run([*command, "-x", "c++", "-c", str(source), "-o", str(made)])
+        run([*command, "-x", "c++", "-c", str(source), "-o", str(made)])
         return made
 
     with ThreadPoolExecutor(max_workers=2) as pool:
         objects = list(pool.map(compile_one, sources()))
-    _run([compiler, *flags, "-shared", *map(str, objects), "-o", str(library)])
+    run([compiler, *flags, "-shared", *map(str, objects), "-o", str(library)])
     stamp.write_text(digest)
     return library
 
 
-def _run(command: list[str]) -> None:
+def run(command: list[str]) -> None:
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
 

@@ -5,15 +5,22 @@ The tests of the pass are those of the other backends, sent to these kernels ins
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import cuda_shim
+import oracle
 import pytest
 import test_accumulator
 import test_calibration
 import test_ensemble
 import test_ops
+import torch
+from members import DTYPES, arranged, exact, labels, logits
 from test_calibration import sample, thread_counts  # noqa: F401
+from test_ensemble import MAPS, assert_maps_match, plain_maps
+from torch import Tensor
 
 import fastcal
 from fastcal import backends
@@ -31,9 +38,159 @@ def kernels() -> Passes:
     return cuda_shim.backend(cuda_shim.build())
 
 
+@contextmanager
+def using(kernels: Passes) -> Iterator[None]:
+    """Calls on the CPU reach the CUDA kernels."""
+    with pytest.MonkeyPatch.context() as patch, fastcal.backend("reference"):
+        patch.setitem(backends._loaded, "reference", kernels)
+        yield
+
+
 @pytest.fixture
-def engine(kernels: Passes, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """In place of the engines of the other files: calls on the CPU reach the CUDA kernels."""
-    monkeypatch.setitem(backends._loaded, "cpu", kernels)
-    with fastcal.backend("cpu"):
+def engine(kernels: Passes) -> Iterator[str]:
+    """In place of the engines of the other files."""
+    with using(kernels):
         yield "cuda"
+
+
+# What only these kernels have
+
+
+def launched(
+    kernels: Passes, members: list[Tensor], target: Tensor | None = None, **options: object
+) -> fastcal.EnsembleStatistics:
+    with using(kernels):
+        return fastcal.ensemble_statistics(members, target, **options)
+
+
+def assert_same(a: fastcal.EnsembleStatistics, b: fastcal.EnsembleStatistics) -> None:
+    for name in MAPS:
+        x, y = getattr(a, name), getattr(b, name)
+        assert x is y is None or torch.equal(x.nan_to_num(7), y.nan_to_num(7)), name
+    if a.calibration is not None:
+        assert a.calibration == b.calibration
+
+
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("n_classes", [3, 14, 70])
+def test_the_order_in_which_lanes_run_changes_nothing(kernels, monkeypatch, order, n_classes):
+    members, target = logits(3, n_classes, (7, 67)), labels(n_classes, (2, 7, 67))
+    expected = launched(kernels, members, target, maps=MAPS)
+    monkeypatch.setenv("FASTCAL_SHIM_ORDER", str(order))
+    assert_same(launched(kernels, members, target, maps=MAPS), expected)
+
+
+@pytest.mark.parametrize("processors", [2, 7])
+def test_the_size_of_the_grid_changes_nothing(kernels, monkeypatch, processors):
+    members, target = logits(2, 4, (5000,), batch=1), labels(4, (1, 5000))
+    expected = launched(kernels, members, target, maps=MAPS)
+    monkeypatch.setenv("FASTCAL_SHIM_PROCESSORS", str(processors))
+    assert_same(launched(kernels, members, target, maps=MAPS), expected)
+
+
+@pytest.mark.parametrize("shared_bytes", [65536, 49152, 40960])
+@pytest.mark.parametrize(("n_classes", "dtype"), [(12, torch.float32), (150, torch.float32)])
+def test_little_shared_memory_changes_nothing(kernels, monkeypatch, shared_bytes, n_classes, dtype):
+    members = logits(2, n_classes, (203,), batch=1, dtype=dtype)
+    target = labels(n_classes, (1, 203))
+    expected = launched(kernels, members, target, maps=MAPS)
+    monkeypatch.setenv("FASTCAL_SHIM_SHARED_BYTES", str(shared_bytes))
+    kernels._workspace_bytes.cache_clear()
+    got = launched(kernels, members, target, maps=MAPS)
+    kernels._workspace_bytes.cache_clear()
+    assert_same(got, expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_tiles_too_large_for_shared_memory_go_to_the_workspace(kernels, dtype):
+    n_classes = 1000
+    members = logits(2, n_classes, (70,), batch=1, dtype=dtype)
+    target = labels(n_classes, (1, 70))
+    names = ("mean", "entropy", "mutual_information", "disagreement", "label")
+    got = launched(kernels, members, target, maps=names, n_bins=5)
+    expected = oracle.maps([exact(m) for m in members])
+    assert_maps_match(got, expected, names, plain=plain_maps(members))
+    with fastcal.backend("reference"):
+        again = fastcal.CalibrationStatistics(n_classes, n_bins=5)
+        again.update(got.mean, target)
+    assert got.calibration == again
+
+
+@pytest.mark.parametrize("n_members", [48, 49, 97])
+def test_members_beyond_the_parameters_go_through_a_table(kernels, n_members):
+    members = logits(n_members, 3, (33,), batch=1)
+    weights = [1.0 + i % 5 for i in range(n_members)]
+    got = launched(kernels, members, maps=MAPS, weights=weights)
+    assert_maps_match(got, oracle.maps([exact(m) for m in members], weights=weights), MAPS)
+
+
+@pytest.mark.parametrize("n_bins", [1, 2, 32, 33, 34, 200, 3000])
+def test_any_number_of_bins_is_counted(kernels, n_bins):
+    members, target = logits(2, 3, (300,), batch=1), labels(3, (1, 300))
+    got = launched(kernels, members, target, maps=("mean",), n_bins=n_bins)
+    again = fastcal.CalibrationStatistics(3, n_bins=n_bins)
+    with fastcal.backend("reference"):
+        again.update(got.mean, target)
+    assert got.calibration == again
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shift", [0, 1, 2, 4, 8])
+def test_members_that_are_not_aligned_are_read_one_by_one(kernels, dtype, shift):
+    n_classes, size = 4, 264
+    expected = None
+    members = []
+    for member in logits(2, n_classes, (size,), batch=1, dtype=dtype):
+        base = torch.empty(n_classes * size + shift, dtype=dtype)
+        members.append(base[shift:].view(1, n_classes, size).copy_(member))
+    expected = oracle.maps([exact(m) for m in members])
+    assert_maps_match(launched(kernels, members, maps=MAPS), expected, MAPS)
+
+
+@pytest.mark.parametrize("size", [1, 31, 32, 33, 63, 127, 128, 129, 255, 256, 257, 511, 513, 1025])
+@pytest.mark.parametrize("n_classes", [2, 3, 6, 33])
+def test_warps_tiles_and_blocks_end_where_the_volume_does(kernels, size, n_classes):
+    for dtype in (torch.float32, torch.bfloat16):
+        members = logits(2, n_classes, (size,), batch=2, dtype=dtype)
+        target = labels(n_classes, (2, size))
+        got = launched(kernels, members, target, maps=MAPS, case_id=["a", "b"])
+        assert_maps_match(got, oracle.maps([exact(m) for m in members]), MAPS)
+        again = fastcal.CalibrationStatistics(n_classes)
+        with fastcal.backend("reference"):
+            again.update(got.mean, target, case_id=["a", "b"])
+        assert got.calibration == again
+
+
+def test_members_that_lie_differently_are_read_right(kernels):
+    members = logits(3, 4, (9, 20))
+    mixed = [members[0], arranged(members[1], "channels_last"), arranged(members[2], "cropped")]
+    assert_same(launched(kernels, mixed, maps=MAPS), launched(kernels, members, maps=MAPS))
+
+
+def test_a_state_of_another_backend_is_finished(kernels):
+    members = logits(3, 4, (50,))
+    stream = fastcal.EnsembleAccumulator(maps=MAPS)
+    for member in members:
+        with fastcal.backend("reference"):
+            stream.update(member)
+    with using(kernels):
+        got = stream.finalize()
+    assert_maps_match(got, oracle.maps([exact(m) for m in members]), MAPS)
+
+
+def test_a_barrier_that_not_every_lane_reaches_ends_the_program(tmp_path):
+    """The gate itself: an if around __syncwarp must not go unnoticed."""
+    source = tmp_path / "divergent.cpp"
+    source.write_text(
+        '#include "cuda_runtime.h"\n'
+        "void kernel(int) { if (threadIdx.x != 3) { __syncwarp(); } }\n"
+        "int main() { cudaLaunchConfig_t c{dim3(1), dim3(32), 0, nullptr};"
+        " return cudaLaunchKernelEx(&c, kernel, 0); }\n"
+    )
+    program = tmp_path / "divergent"
+    fibres = cuda_shim.SHIM / "fibres.cpp"
+    include = f"-I{cuda_shim.SHIM}"
+    cuda_shim.run(["g++", "-std=c++17", include, str(source), str(fibres), "-o", str(program)])
+    result = subprocess.run([str(program)], capture_output=True, text=True, check=False)
+    assert result.returncode != 0
+    assert "not all of them reach" in result.stderr
