@@ -47,6 +47,7 @@ CASES = {
         "case_reduction",
         "clipped",
     ),
+    "triton_walk_cases.py": ("beyond_two_to_the_31", "class_strides"),
 }
 
 
@@ -74,7 +75,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for case in ElementTree.parse(report).iter("testcase"):
         test, _, parameters = case.attrib["name"].partition("[")
-        assert parameters.startswith("triton")
+        assert not parameters.startswith(("reference", "cpu"))
         failures = found.setdefault(test, [])
         failures += [
             f"[{parameters}: {problem.attrib.get('message', problem.tag)}" for problem in case
@@ -95,6 +96,7 @@ def test_interpreted_kernels_pass_the_tests_of_every_engine(outcomes):
         "test_streamed_statistics_are_the_integers_of_one_shot",
         "test_scores_match_the_oracle",
         "test_multilabel_statistics_match_the_oracle",
+        "test_offsets_beyond_two_to_the_31_are_right",
     ],
 )
 def test_interpreted_kernels_were_put_to_the_oracle(outcomes, test):

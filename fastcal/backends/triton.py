@@ -1,4 +1,7 @@
-"""The Triton backend: finds out whether it can run, makes the device current, nothing else."""
+"""The Triton backend: finds out whether it can run, makes the device current, nothing else.
+
+Meant for NVIDIA GPUs; AMD GPUs may work and are untested.
+"""
 
 from __future__ import annotations
 

@@ -42,6 +42,7 @@ from fastcal.triton_kernels.summary import (
 )
 from fastcal.triton_kernels.walk import View, block_lanes, class_view, voxel_offsets, voxel_shape
 
+
 @triton.jit
 def zeros(C: tl.constexpr, BLOCK: tl.constexpr, P: tl.constexpr):
     """A row of zeros for every class."""
