@@ -41,7 +41,7 @@ test-cpp:
 	$(BIN)/ctest --test-dir $(BUILD) --output-on-failure --no-tests=error
 
 test-python:
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST_ARGS)
 
 format: $(VENV)/.test-ready
 	$(BIN)/ruff check --fix .

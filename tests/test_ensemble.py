@@ -347,6 +347,14 @@ def test_minus_infinity_is_probability_zero(n_classes):
 
 
 @on_every_engine
+def test_a_nan_probability_stays_nan_under_a_temperature():
+    p = torch.tensor([[math.nan, 0.2], [0.3, 0.8]]).reshape(1, 2, 2)
+    got = fastcal.ensemble_mean([p], from_logits=False, activation="sigmoid", temperature=2.0)
+    assert got[0, :, 0].isnan().all()
+    assert got[0, :, 1].tolist() == pytest.approx([1 / 3, 2 / 3])
+
+
+@on_every_engine
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("bad", [math.nan, math.inf, "all -inf"], ids=str)
 @pytest.mark.parametrize("n_classes", [3, 18])

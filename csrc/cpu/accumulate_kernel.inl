@@ -18,7 +18,7 @@ static void to_logits(Real *tile, std::int64_t pitch, std::int64_t voxels, std::
       if (activation == Activation::kSigmoid) {
         // p = 1 becomes a large finite logit: +inf would mean invalid input.
         const Vec<Real> odds = z - log_of_probability<Real>(Real{1} - p);
-        z = p < Real{1} || p > Real{1.001} ? odds : splat<Real>(Real{1e30});
+        z = (p >= Real{1}) & (p <= Real{1.001}) ? splat<Real>(Real{1e30}) : odds;
       }
       store(at, z);
     }

@@ -164,7 +164,7 @@ static void finish_entropy(const FinishBlock<Real> &f, const Probabilities<Real>
         add_compensated<Real>(&bits, &lost, part);
       }
     });
-    const Vec<Real> entropy = bits * -Constants<Real>::kLn2;
+    const Vec<Real> entropy = Real{0} - bits * Constants<Real>::kLn2;
     store(f.entropy + i, entropy - entropy == Vec<Real>{} ? entropy : nan_vector<Real>());
   }
 }
@@ -216,7 +216,7 @@ static void finish_exclusive(const FinishBlock<Real> &f, const Probabilities<Rea
       v.finite &= lowest - lowest == Vec<Real>{};
       v.valid = v.finite & (lowest >= Real{-1e-3}) & (v.confidence <= Real{1.001});
     }
-    v.entropy = bits * -Constants<Real>::kLn2;
+    v.entropy = Real{0} - bits * Constants<Real>::kLn2;
     write_summary<Real>(f, i, v);
     if (f.confidence != nullptr) {
       store(f.confidence + i, v.valid ? v.confidence : nan_vector<Real>());
