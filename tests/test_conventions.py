@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import platform
+import sys
 
 import numpy as np
 import pytest
@@ -22,6 +24,10 @@ pytestmark = [
 ]
 
 FLOATS = (torch.float32, torch.float64)
+needs_exacta = pytest.mark.skipif(
+    (sys.platform, platform.machine()) != ("linux", "x86_64"),
+    reason="exacta has wheels for Linux on x86-64 alone",
+)
 
 
 def preset(name: str, p: Tensor, target: Tensor, **options: object) -> CalibrationStatistics:
@@ -161,9 +167,11 @@ def test_sklearn_curves_brier_and_log_loss(n_classes, n_bins, dtype, seed):
         assert got.nll() == pytest.approx(theirs, abs=1e-9)
 
 
+@needs_exacta
 @samples
 def test_exacta_top_label_and_classwise(n_classes, n_bins, dtype, seed):
-    exacta = pytest.importorskip("exacta.functional", reason="exacta is not installed")
+    from exacta import functional as exacta
+
     p = awkward(n_classes, n_bins, dtype, seed)
     target = labels(n_classes, (1, p.shape[-1]), seed=seed)
     got = preset("exacta", p, target, n_bins=n_bins)
@@ -178,9 +186,11 @@ def test_exacta_top_label_and_classwise(n_classes, n_bins, dtype, seed):
     assert got.brier() == pytest.approx(exacta.brier_score(image, truth).item(), abs=1e-6)
 
 
+@needs_exacta
 @samples
 def test_exacta_top_label_of_binary_data(n_classes, n_bins, dtype, seed):
-    exacta = pytest.importorskip("exacta.functional", reason="exacta is not installed")
+    from exacta import functional as exacta
+
     p = awkward(n_classes, n_bins, dtype, seed)[:, :1]
     y = labels(2, (1, p.shape[-1]), seed=seed)
     theirs = exacta.expected_calibration_error(p[:, :, None], y[:, None], bins=n_bins)
@@ -189,7 +199,8 @@ def test_exacta_top_label_of_binary_data(n_classes, n_bins, dtype, seed):
 
 @samples
 def test_fiducio_ece_ace_and_nll(n_classes, n_bins, dtype, seed):
-    fiducio = pytest.importorskip("fiducio.metrics", reason="fiducio is not installed")
+    from fiducio import metrics as fiducio
+
     p = awkward(n_classes, n_bins, dtype, seed)
     target = labels(n_classes, (1, p.shape[-1]), seed=seed)
     got = preset("fiducio", p, target, n_bins=n_bins)
@@ -233,6 +244,22 @@ def test_paper_in_percent_without_zeros_and_small_bins(seed, n_bins, min_samples
     assert got.brier() == pytest.approx(((p - onehot) ** 2).sum(1).mean().item(), abs=1e-12)
     true = p.gather(1, target[:, None]).clamp_min(1e-15)
     assert got.nll() == pytest.approx(-true.log().mean().item(), abs=1e-12)
+
+
+@pytest.mark.parametrize(("n_voxels", "theirs"), [(9_000_000, 0.0422), (18_000_000, 0.0)])
+def test_float32_counts_of_monai_lose_what_fastcal_keeps(n_voxels, theirs):
+    """Probabilities even in [.95, 1), true ECE .0200; float32 stops counting at 2^24."""
+    from monai.metrics import CalibrationErrorMetric
+
+    n_rows = n_voxels // 1_000_000
+    p = (0.95 + 0.05 * (torch.arange(1_000_000, dtype=torch.float64) + 0.5) / 1e6).float()
+    y = torch.arange(1_000_000) * 7919 % 1000 < 955
+    metric = CalibrationErrorMetric(num_bins=15)
+    metric(p.repeat(n_rows)[None, None], y.float().repeat(n_rows)[None, None])
+    assert metric.aggregate().item() == pytest.approx(theirs, abs=2e-3)
+    got = CalibrationStatistics.preset("monai", 1, n_bins=15)
+    got.update(p.expand(n_rows, -1), y.expand(n_rows, -1))
+    assert got.classwise_ece() == pytest.approx(0.0200, abs=1e-6)
 
 
 # Golden numbers
