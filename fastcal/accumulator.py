@@ -12,7 +12,7 @@ from fastcal import bins, ops, outputs
 from fastcal.arguments import flag, whole_number
 from fastcal.arrays import Array, real_dtype, to_tensor
 from fastcal.calibration import NOTHING_COUNTED, Mode
-from fastcal.ensemble import Activation, EnsembleStatistics, Space, gather, open_count
+from fastcal.ensemble import Activation, EnsembleStatistics, Space, gather, open_count, read_by
 from fastcal.members import check_member, check_reading, check_temperature, check_weight
 from fastcal.problem import StateLayout
 from fastcal.targets import CaseId
@@ -180,6 +180,8 @@ class EnsembleAccumulator:
             case_id=case_id,
             nan_policy=nan_policy,
         )
+        if out is not None:
+            outputs.check_apart(self._maps, tensors, read_by(count))
         ops.ensemble_finalize(
             state,
             layout.num_classes,

@@ -229,6 +229,8 @@ def ensemble_statistics(
         case_id=case_id,
         nan_policy=nan_policy,
     )
+    if out is not None:
+        outputs.check_apart(names, tensors, {"preds": members.tensors, **read_by(count)})
     ops.ensemble_statistics(
         members.tensors,
         members.weights,
@@ -295,6 +297,14 @@ def open_count(
     return statistics.open_count(targets, device, real, nan_policy, "preds")
 
 
+def read_by(count: OpenCount | None) -> dict[str, list[Tensor]]:
+    """The tensors that counting reads, by argument."""
+    if count is None:
+        return {}
+    found = {"target": count.targets.target, "mask": count.targets.mask}
+    return {name: [tensor] for name, tensor in found.items() if tensor is not None}
+
+
 def gather(
     names: tuple[str, ...],
     tensors: list[Tensor],
@@ -324,6 +334,8 @@ def _one_map(
     tensors = outputs.map_tensors(
         (name,), out, first.shape, first.device, axis, members.real, multilabel
     )
+    if out is not None:
+        outputs.check_apart((name,), tensors, {"preds": members.tensors})
     ops.ensemble_statistics(
         members.tensors,
         members.weights,

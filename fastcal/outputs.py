@@ -90,6 +90,44 @@ def map_tensors(
     return tensors
 
 
+def check_apart(
+    maps: tuple[str, ...], outputs: Sequence[Tensor], inputs: Mapping[str, Sequence[Tensor]]
+) -> None:
+    """Outputs that were given must not lie in what is read, nor in one another.
+
+    Memory is compared from the first element of a tensor to its last. Under ``torch.compile`` there
+    are no addresses to compare.
+
+    Args:
+        maps: Names of the outputs.
+        outputs: A tensor a map.
+        inputs: What to call the tensors that are read, and the tensors.
+
+    Raises:
+        ValueError: Two of them share memory; the message names both.
+    """
+    if torch.compiler.is_compiling():
+        return
+    written = [
+        (f"out for {name!r}", _span(tensor)) for name, tensor in zip(maps, outputs, strict=True)
+    ]
+    read = [(name, _span(tensor)) for name, tensors in inputs.items() for tensor in tensors]
+    for index, (name, (start, end)) in enumerate(written):
+        for other, (other_start, other_end) in (*written[:index], *read):
+            if start < other_end and other_start < end:
+                raise ValueError(f"{name} must not share memory with {other}")
+
+
+def _span(tensor: Tensor) -> tuple[int, int]:
+    """First address of a tensor, and the one behind its last element."""
+    start = tensor.data_ptr()
+    if tensor.numel() == 0:
+        return start, start
+    steps = zip(tensor.shape, tensor.stride(), strict=True)
+    last = sum((extent - 1) * step for extent, step in steps)
+    return start, start + (last + 1) * tensor.element_size()
+
+
 def given_back(
     name: str, tensor: Tensor, out: Mapping[str, Array] | Array | None, numpy: bool
 ) -> Array:

@@ -558,6 +558,31 @@ def test_labels_are_written_in_the_integer_type_given(dtype):
     assert torch.equal(label.long(), fastcal.ensemble_mean(members).argmax(1))
 
 
+def test_outputs_that_lie_in_what_is_read_are_refused():
+    members = logits(2, 4, (5, 7))
+    target = torch.zeros(2, 5, 7, dtype=torch.int64)
+    with pytest.raises(ValueError, match="out for 'entropy' must not share memory with preds"):
+        fastcal.ensemble_entropy(members, out=members[1][:, 2])
+    with pytest.raises(ValueError, match="out for 'label' must not share memory with target"):
+        fastcal.ensemble_statistics(members, target, maps=("label",), out={"label": target})
+    stream = fastcal.EnsembleAccumulator(maps=("label",))
+    stream.update(members[0])
+    with pytest.raises(ValueError, match="out for 'label' must not share memory with target"):
+        stream.finalize(target, out={"label": target})
+    both = torch.empty(3, 5, 7)
+    out = {"entropy": both[:2], "confidence": both[1:]}
+    with pytest.raises(ValueError, match=r"'confidence' must not .* out for 'entropy'"):
+        fastcal.ensemble_statistics(members, maps=("entropy", "confidence"), out=out)
+
+
+def test_outputs_beside_one_another_in_one_buffer_are_filled():
+    members = logits(2, 4, (5, 7))
+    both = torch.empty(2, 2, 5, 7)
+    out = {"entropy": both[0], "confidence": both[1]}
+    fastcal.ensemble_statistics(members, maps=("entropy", "confidence"), out=out)
+    assert torch.equal(both[0], fastcal.ensemble_entropy(members))
+
+
 # Bad input
 
 
