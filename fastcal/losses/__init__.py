@@ -1,19 +1,26 @@
 """Training losses: of logits ``[B, C, *S]`` and integer targets ``[B, *S]``, each a scalar."""
 
 from fastcal.losses.average_calibration import HardL1ACELoss, SoftL1ACELoss
+from fastcal.losses.build import AuxiliaryLoss, build_loss
+from fastcal.losses.deep_supervision import DeepSupervisionLoss
 from fastcal.losses.from_monai import DiceCELoss, DiceLoss, FocalLoss, NACLLoss
+from fastcal.losses.margin import MbLSLoss
 from fastcal.losses.segmentation import PaperDiceLoss, WeightedCrossEntropy
 from fastcal.losses.smoothing import LabelSmoothingLoss, SVLSLoss
 
 __all__ = [
+    "AuxiliaryLoss",
+    "DeepSupervisionLoss",
     "DiceCELoss",
     "DiceLoss",
     "FocalLoss",
     "HardL1ACELoss",
     "LabelSmoothingLoss",
+    "MbLSLoss",
     "NACLLoss",
     "PaperDiceLoss",
     "SVLSLoss",
     "SoftL1ACELoss",
     "WeightedCrossEntropy",
+    "build_loss",
 ]

@@ -70,4 +70,18 @@ def without_ignored(target: Tensor, ignore_index: int | None) -> tuple[Tensor, T
 
 def one_hot(target: Tensor, like: Tensor) -> Tensor:
     """``target`` ``[B, *S]`` as zeros and ones of the shape and type of ``like`` ``[B, C, *S]``."""
-    return torch.zeros_like(like, requires_grad=False).scatter_(1, target.unsqueeze(1), 1.0)
+    classes = torch.arange(like.shape[1], device=like.device)
+    shape = (1, -1, *(1,) * (target.ndim - 1))
+    return (target.unsqueeze(1) == classes.view(shape)).to(like.dtype)
+
+
+def real_logits(logits: Tensor) -> Tensor:
+    """Logits as float32, or float64 where they are: what losses reckon in."""
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def kept_mean(values: Tensor, kept: Tensor | None) -> Tensor:
+    """Mean of ``values`` ``[B, *S]`` over the voxels kept; 0 where there are none."""
+    if kept is None:
+        return values.mean()
+    return values.masked_fill(~kept, 0.0).sum() / kept.sum().clamp(min=1)

@@ -177,7 +177,7 @@ class NACLLoss(nn.Module):
 
     Args:
         num_classes: C.
-        dims: spatial axes, 2 or 3.
+        dims: spatial axes, 2 or 3. None: as many as the logits have.
         kernel_size: of the neighbourhood along every axis.
         kernel: ``"mean"`` or ``"gaussian"``.
         distance: ``"l1"`` or ``"l2"``.
@@ -197,7 +197,7 @@ class NACLLoss(nn.Module):
         self,
         num_classes: int,
         *,
-        dims: int = 2,
+        dims: int | None = None,
         kernel_size: int = 3,
         kernel: str = "mean",
         distance: str = "l1",
@@ -205,19 +205,28 @@ class NACLLoss(nn.Module):
         sigma: float = 1.0,
     ) -> None:
         super().__init__()
-        self.loss = _monai_losses().NACLLoss(
-            num_classes,
-            dims,
-            kernel_size=kernel_size,
-            kernel_ops=kernel,
-            distance_type=distance,
-            alpha=alpha,
-            sigma=sigma,
+        self.losses = nn.ModuleDict(
+            {
+                str(axes): _monai_losses().NACLLoss(
+                    num_classes,
+                    axes,
+                    kernel_size=kernel_size,
+                    kernel_ops=kernel,
+                    distance_type=distance,
+                    alpha=alpha,
+                    sigma=sigma,
+                )
+                for axes in ((2, 3) if dims is None else (dims,))
+            }
         )
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         check_shapes(logits, target)
-        loss: Tensor = self.loss(logits, target.long())
+        dims = str(logits.ndim - 2)
+        if dims not in self.losses:
+            axes = " or ".join(self.losses)
+            raise ValueError(f"logits: got {tuple(logits.shape)}, expected {axes} spatial axes")
+        loss: Tensor = self.losses[dims](logits, target.long())
         return loss
 
 

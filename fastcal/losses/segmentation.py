@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fastcal.losses.checks import check_head, check_shapes, class_weights
+from fastcal.losses.checks import check_head, check_shapes, class_weights, one_hot, real_logits
 
 
 class WeightedCrossEntropy(nn.Module):
@@ -57,23 +56,20 @@ class WeightedCrossEntropy(nn.Module):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         check_shapes(logits, target, self.weight)
-        target = target.long()
-        if self.ignore_index is None:
-            kept, n_voxels = target, target.numel()
-        else:
-            ignored = target == self.ignore_index
-            kept = target.masked_fill(ignored, -100)
-            n_voxels = target.numel() - int(ignored.sum())
-        weight = None if self.weight is None else self.weight.to(logits.dtype)
+        z, target = real_logits(logits), target.long()
+        n_voxels: Tensor | int = max(target.numel(), 1)
+        if self.ignore_index is not None:
+            kept = target != self.ignore_index
+            target, n_voxels = target.masked_fill(~kept, -100), kept.sum().clamp(min=1)
         total = functional.cross_entropy(
-            logits,
-            kept,
-            weight=weight,
+            z,
+            target,
+            weight=None if self.weight is None else self.weight.to(z.dtype),
             reduction="sum",
             ignore_index=-100,
             label_smoothing=self.label_smoothing,
         )
-        return total / max(n_voxels, 1)
+        return total / n_voxels
 
 
 class PaperDiceLoss(nn.Module):
@@ -120,15 +116,12 @@ class PaperDiceLoss(nn.Module):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         check_shapes(logits, target, self.weight)
-        target = target.long().unsqueeze(1)
-        p = logits.softmax(1) if self.head == "softmax" else logits.sigmoid()
+        z = real_logits(logits)
+        p = z.softmax(1) if self.head == "softmax" else z.sigmoid()
+        y = one_hot(target, p)
         if self.ignore_index is not None:
-            ignored = target == self.ignore_index
-            target = target.masked_fill(ignored, 0)
-            p = p.masked_fill(ignored, 0.0)
-        y = torch.zeros_like(p).scatter_(1, target, 1.0)
-        if self.ignore_index is not None:
-            y = y.masked_fill(ignored, 0.0)
+            ignored = (target == self.ignore_index).unsqueeze(1)
+            p, y = p.masked_fill(ignored, 0.0), y.masked_fill(ignored, 0.0)
         summed = [axis for axis in range(p.ndim) if axis != 1]
         overlap = (y * p).sum(summed)
         size = (y + p * p).sum(summed)  # y is 0 or 1, its own square

@@ -8,7 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fastcal.losses.checks import check_shapes, one_hot, without_ignored
+from fastcal.losses.checks import (
+    check_shapes,
+    kept_mean,
+    one_hot,
+    real_logits,
+    without_ignored,
+)
 from fastcal.losses.segmentation import WeightedCrossEntropy
 
 
@@ -83,10 +89,8 @@ class SVLSLoss(nn.Module):
         if not 1 <= logits.ndim - 2 <= 3:
             raise ValueError(f"logits: got {tuple(logits.shape)}, expected 1 to 3 spatial axes")
         target, kept = without_ignored(target, self.ignore_index)
-        losses = -(self.smoothed(target, kept, logits) * logits.log_softmax(1)).sum(1)
-        if kept is None:
-            return losses.mean()
-        return losses.masked_fill(~kept, 0.0).sum() / kept.sum().clamp(min=1)
+        z = real_logits(logits)
+        return kept_mean(-(self.smoothed(target, kept, z) * z.log_softmax(1)).sum(1), kept)
 
     @torch.no_grad()
     def smoothed(self, target: Tensor, kept: Tensor | None, like: Tensor) -> Tensor:
