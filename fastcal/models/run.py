@@ -5,7 +5,10 @@
     RUN/config.json      dataset, loss, seed, network, preprocessing, training settings, environment
     RUN/dataset.json     copy of the dataset's
     RUN/splits.json      case names: train, val, test
-    RUN/member_00/       best.pt last.pt log.jsonl curves.png; member.json once training has ended
+    RUN/member_00/       best.safetensors last.pt log.jsonl curves.png; member.json once training
+                         has ended
+
+Runs of version 0.1 have best.pt in place of best.safetensors; they are read too.
 """
 
 from __future__ import annotations
@@ -20,11 +23,14 @@ import torch
 
 from fastcal.data.preprocess import Preprocessing
 from fastcal.errors import DataError
-from fastcal.models.unet import UNet
+from fastcal.models.network import SegmentationNetwork
+from fastcal.models.weights import Weights, read_weights
 
 FORMAT = 1
+_READABLE = (1, 2)
 CONFIG, SPLITS, DATASET = "config.json", "splits.json", "dataset.json"
-BEST, LAST, LOG, CURVES, FINISHED = "best.pt", "last.pt", "log.jsonl", "curves.png", "member.json"
+WEIGHTS, LAST, LOG, CURVES = "best.safetensors", "last.pt", "log.jsonl", "curves.png"
+BEST, FINISHED = "best.pt", "member.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +55,7 @@ class Run:
         """
         folder = Path(path)
         config = read_json(folder / CONFIG)
-        if not isinstance(config, dict) or config.get("format") != FORMAT:
+        if not isinstance(config, dict) or config.get("format") not in _READABLE:
             raise DataError(folder / CONFIG, "not the configuration of a fastcal run")
         return cls(folder, config)
 
@@ -76,6 +82,17 @@ class Run:
     @property
     def num_classes(self) -> int:
         return int(self.config["network"]["num_classes"])
+
+    @property
+    def dims(self) -> int:
+        """Spatial axes the networks see: 2 for slices, 3 for volumes."""
+        return int(self.config["network"]["dims"])
+
+    @property
+    def patch(self) -> tuple[int, ...] | None:
+        """Extents the networks were trained on; None where those are whole slices or volumes."""
+        extents = self.config.get("patch")
+        return None if extents is None else tuple(int(extent) for extent in extents)
 
     @property
     def labels(self) -> dict[str, int]:
@@ -106,32 +123,47 @@ class Run:
         return names
 
 
-def load_member(path: str | Path, device: torch.device | str = "cpu") -> UNet:
-    """A trained member in evaluation mode, with the weights of its best validation Dice.
+def load_member(path: str | Path, device: torch.device | str = "cpu") -> SegmentationNetwork:
+    """A trained member in evaluation mode, with the weights of its best validation score.
 
     Args:
-        path: a member's folder (one of `Run.members`), or a best.pt.
+        path: a member's folder (one of `Run.members`), or a file of weights.
         device: where the network goes.
 
     Raises:
         DataError: no checkpoint there, or one that cannot be read.
+        ImportError: the package of its class is not installed.
 
     Example:
         >>> network = load_member("runs/ce/member_00")  # doctest: +SKIP
         >>> network(slices).shape  # logits [B, C, Y, X] of slices [B, Ch, Y, X]  # doctest: +SKIP
         torch.Size([8, 4, 112, 112])
     """
+    return member_weights(path).build().to(device)
+
+
+def member_weights(path: str | Path) -> Weights:
+    """Specification and state of a member: of its folder's best weights, or of a file.
+
+    Raises:
+        DataError: no checkpoint there, or one that cannot be read.
+    """
     file = Path(path)
     if file.is_dir():
-        file = file / BEST
+        file = weights_file(file)
+    if file.suffix == ".safetensors":
+        return read_weights(file)
     checkpoint = read_checkpoint(file)
     try:
-        model = UNet(**checkpoint["network"])
-        model.load_state_dict(checkpoint["model"])
-    except (KeyError, TypeError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(file, f"not a member's checkpoint ({reason})") from error
-    return model.to(device).eval()
+        return Weights(file, checkpoint["network"], checkpoint["model"])
+    except KeyError as error:
+        raise DataError(file, f"not a member's checkpoint (no {error})") from error
+
+
+def weights_file(folder: Path) -> Path:
+    """Where the best weights of a member lie."""
+    old = folder / BEST
+    return old if old.exists() and not (folder / WEIGHTS).exists() else folder / WEIGHTS
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -1,52 +1,48 @@
-"""The paper's U-Net: Ronneberger's with fewer kernels, in two or three dimensions."""
+"""U-Net in two or three dimensions: the paper's, nnU-Net's size, and what lies between."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
-Head = Literal["softmax", "sigmoid"]
-HEADS: tuple[Head, ...] = ("softmax", "sigmoid")
+from fastcal.models.blocks import (
+    ACTIVATIONS,
+    CONVOLUTION,
+    MAX_POOLING,
+    NORMS,
+    UPSAMPLING,
+    ConvolutionBlock,
+    Extents,
+    ResidualLevel,
+    Style,
+)
+from fastcal.models.network import HEADS, Head, SegmentationNetwork, crop_to, pad_to_multiple
+
+__all__ = ["HEADS", "PAPER_WIDTHS", "PRESETS", "Head", "UNet", "set_mc_dropout"]
+
 PAPER_WIDTHS = (8, 16, 32, 64, 128)
-
-_CONVOLUTION: dict[int, type[nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
-_UPSAMPLING: dict[int, type[nn.Module]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
-_POOLING: dict[int, type[nn.Module]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
-_NORMS: dict[tuple[str, int], type[nn.Module]] = {
-    ("batch", 2): nn.BatchNorm2d,
-    ("batch", 3): nn.BatchNorm3d,
-    ("instance", 2): nn.InstanceNorm2d,
-    ("instance", 3): nn.InstanceNorm3d,
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "paper": {"widths": PAPER_WIDTHS},
+    "standard": {
+        "widths": (32, 64, 128, 256, 512),
+        "norm": "instance",
+        "activation": "leaky-relu",
+        "downsampling": "stride",
+    },
 }
+"""Arguments of `UNet` by name: the paper's network, and one of nnU-Net's size and layers."""
 
 
-class ConvolutionBlock(nn.Sequential):
-    """Two times (3-wide "same" convolution, normalisation, ReLU), then dropout."""
+class UNet(SegmentationNetwork):
+    """U-Net, by default with the paper's widths and dropout placement; returns logits.
 
-    def __init__(
-        self, in_channels: int, out_channels: int, *, dims: int, norm: str, dropout: float
-    ) -> None:
-        convolution, normalisation = _CONVOLUTION[dims], _NORMS[norm, dims]
-        layers: list[nn.Module] = []
-        for channels in (in_channels, out_channels):
-            # The normalisation that follows subtracts any bias again.
-            layers += [
-                convolution(channels, out_channels, 3, padding=1, bias=False),
-                normalisation(out_channels, affine=True),
-                nn.ReLU(inplace=True),
-            ]
-        super().__init__(*layers, nn.Dropout(dropout))
-
-
-class UNet(nn.Module):
-    """U-Net with the paper's widths and dropout placement; returns logits.
-
-    Every level has two 3-wide convolutions, each followed by normalisation and ReLU; levels are
-    joined by 2-wide max-pools on the way down and 2-wide transposed convolutions on the way up,
+    Every level has two 3-wide convolutions, each followed by normalisation and activation; levels
+    are joined by 2-wide max-pools on the way down and 2-wide transposed convolutions on the way up,
     with skip connections. The default in two dimensions has 0.49 M parameters and 0.59 GMAC a
     224 x 224 slice (0.66 where every tap of a transposed convolution is counted for every output).
     Convolutions start from He's normal initialisation, biases from zero; the last layer's weights
@@ -56,20 +52,30 @@ class UNet(nn.Module):
         in_channels: channels of the image.
         num_classes: classes, the background included.
         dims: 2 or 3 spatial axes.
-        widths: channels of each level, finest first; ``len(widths) - 1`` poolings.
+        widths: channels of each level, finest first; ``len(widths) - 1`` halvings.
         dropout: rate behind the two deepest encoder blocks and the deepest decoder block, where the
             paper has 0.5 for Monte Carlo dropout. See `set_mc_dropout`.
         norm: ``"batch"`` or ``"instance"``.
         head: how logits become probabilities: ``"softmax"``, or ``"sigmoid"`` for each class alone
             (the paper's Dice models; probabilities then need not sum to one).
+        residual: the encoder's pairs of convolutions are residual blocks.
+        blocks: pairs of convolutions in each level of the encoder, one number or one a level.
+        strides: what each halving divides the axes by: a number, or one an axis, for each
+            (``(1, 2, 2)`` leaves thick slices whole); None is 2 everywhere.
+        kernels: odd extents of the convolutions of each level, likewise; None is 3 everywhere.
+        downsampling: ``"pool"`` (max-pools) or ``"stride"`` (of a level's first convolution).
+        activation: ``"relu"`` or ``"leaky-relu"`` (slope 0.01).
+        deep_supervision: in training mode, return the logits of all decoder levels but the deepest,
+            as a list, finest first.
 
     Input ``[B, in_channels, *S]`` of any spatial size: zeros are appended up to a multiple of
-    ``2 ** (len(widths) - 1)`` and cropped from the output ``[B, num_classes, *S]``.
+    the product of the strides and cropped from the output ``[B, num_classes, *S]``.
 
     Raises:
         ValueError: an argument out of range; in ``forward``, a wrong number of axes or channels.
 
-    Source: Mehrtash et al., IEEE TMI 39(12), 2020; Ronneberger et al., MICCAI 2015.
+    Source: Mehrtash et al., IEEE TMI 39(12), 2020; Ronneberger et al., MICCAI 2015; Isensee et al.,
+    Nature Methods 18, 2021.
 
     Example:
         >>> import torch
@@ -87,78 +93,159 @@ class UNet(nn.Module):
         dropout: float = 0.0,
         norm: str = "batch",
         head: Head = "softmax",
+        residual: bool = False,
+        blocks: int | Sequence[int] = 1,
+        strides: Sequence[int | Sequence[int]] | None = None,
+        kernels: Sequence[int | Sequence[int]] | None = None,
+        downsampling: str = "pool",
+        activation: str = "relu",
+        deep_supervision: bool = False,
     ) -> None:
-        super().__init__()
-        _check_arguments(in_channels, num_classes, dims, widths, dropout, norm, head)
-        self.in_channels = in_channels
-        self.num_classes = num_classes
-        self.dims = dims
+        super().__init__(in_channels, num_classes, dims, head)
+        if len(widths) < 2 or min(widths) < 1:
+            raise ValueError(f"widths: got {tuple(widths)}, expected two or more positive numbers")
+        if not 0.0 <= dropout < 1.0:
+            raise ValueError(f"dropout: got {dropout!r}, expected a rate in [0, 1)")
+        _check_choice("norm", norm, sorted({name for name, _ in NORMS}))
+        _check_choice("downsampling", downsampling, ("pool", "stride"))
+        _check_choice("activation", activation, tuple(ACTIVATIONS))
         self.widths = tuple(widths)
+        levels = len(self.widths)
         self.dropout = dropout
         self.norm = norm
-        self.head: Head = head
-
-        deepest = len(self.widths) - 1
-        self.encoder = nn.ModuleList(
-            ConvolutionBlock(
-                in_channels if level == 0 else self.widths[level - 1],
-                width,
-                dims=dims,
-                norm=norm,
-                dropout=dropout if level >= deepest - 1 else 0.0,
-            )
-            for level, width in enumerate(self.widths)
+        self.residual = residual
+        self.blocks = _each(
+            "blocks", [blocks] * levels if isinstance(blocks, int) else blocks, levels
         )
-        self.pool = _POOLING[dims](2)
+        self.strides = _extents("strides", strides, 2, dims, levels - 1)
+        self.kernels = _extents("kernels", kernels, 3, dims, levels)
+        if any(extent % 2 == 0 for kernel in self.kernels for extent in kernel):
+            raise ValueError(f"kernels: got {self.kernels}, expected odd extents")
+        self.downsampling = downsampling
+        self.activation = activation
+        self.deep_supervision = deep_supervision
+
+        style = Style(dims, norm, activation)
+        one = (1,) * dims
+        deepest = levels - 1
+        pooled = downsampling == "pool"
+        self.encoder = nn.ModuleList()
+        for level, width in enumerate(self.widths):
+            channels = in_channels if level == 0 else self.widths[level - 1]
+            stride = one if level == 0 or pooled else self.strides[level - 1]
+            rate = dropout if level >= deepest - 1 else 0.0
+            kernel = self.kernels[level]
+            self.encoder.append(
+                ResidualLevel(
+                    *(channels, width),
+                    style=style,
+                    kernel=kernel,
+                    stride=stride,
+                    blocks=self.blocks[level],
+                    dropout=rate,
+                )
+                if residual
+                else ConvolutionBlock(
+                    *(channels, width),
+                    style=style,
+                    kernel=kernel,
+                    stride=stride,
+                    convolutions=2 * self.blocks[level],
+                    dropout=rate,
+                )
+            )
+        self.pools = nn.ModuleList(
+            MAX_POOLING[dims](stride) if pooled else nn.Identity() for stride in self.strides
+        )
         self.upsampling = nn.ModuleList(
-            _UPSAMPLING[dims](self.widths[level + 1], self.widths[level], 2, stride=2)
-            for level in range(deepest)
+            UPSAMPLING[dims](self.widths[level + 1], self.widths[level], stride, stride=stride)
+            for level, stride in enumerate(self.strides)
         )
         self.decoder = nn.ModuleList(
             ConvolutionBlock(
-                2 * self.widths[level],
-                self.widths[level],
-                dims=dims,
-                norm=norm,
+                *(2 * self.widths[level], self.widths[level]),
+                style=style,
+                kernel=self.kernels[level],
+                stride=one,
+                convolutions=2,
                 dropout=dropout if level == deepest - 1 else 0.0,
             )
             for level in range(deepest)
         )
-        self.classifier = _CONVOLUTION[dims](self.widths[0], num_classes, 1)
+        self.classifier = CONVOLUTION[dims](self.widths[0], num_classes, 1)
+        self.auxiliary = nn.ModuleList(
+            CONVOLUTION[dims](self.widths[level], num_classes, 1)
+            for level in range(1, deepest - 1 if deep_supervision else 0)
+        )
         self.apply(_initialise)
         if num_classes > 1:
-            _centre_over_classes(self.classifier)
+            for classifier in self.classifiers:
+                _centre_over_classes(classifier)
 
     @property
-    def arguments(self) -> dict[str, object]:
+    def arguments(self) -> dict[str, Any]:
         """What `UNet` has to be called with to build this architecture again."""
-        names = ("in_channels", "num_classes", "dims", "widths", "dropout", "norm", "head")
+        names = (
+            *("in_channels", "num_classes", "dims", "widths", "dropout", "norm", "head"),
+            *("residual", "blocks", "strides", "kernels", "downsampling", "activation"),
+            "deep_supervision",
+        )
         return {name: getattr(self, name) for name in names}
 
-    def forward(self, image: Tensor) -> Tensor:
-        if image.ndim != self.dims + 2 or image.shape[1] != self.in_channels:
-            raise ValueError(
-                f"image: got shape {tuple(image.shape)}, expected {self.dims} spatial axes: "
-                f"[B, {self.in_channels}, *S]"
-            )
-        size = image.shape[2:]
-        features = _pad_to_multiple(image, 2 ** (len(self.widths) - 1))
-        skips: list[Tensor] = []
-        for block in self.encoder[:-1]:
-            skips.append(block(features))
-            features = self.pool(skips[-1])
-        features = self.encoder[-1](features)
-        for level in reversed(range(len(skips))):
-            features = torch.cat((skips[level], self.upsampling[level](features)), dim=1)
-            features = self.decoder[level](features)
-        logits: Tensor = self.classifier(features)
-        for axis, extent in enumerate(size, start=2):
-            logits = logits.narrow(axis, 0, extent)
-        return logits
+    @property
+    def spec(self) -> dict[str, Any]:
+        return {"name": "UNet", **self.arguments}
 
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """Class probabilities ``[B, C, *S]`` of logits, by this network's head."""
-        return logits.softmax(1) if self.head == "softmax" else logits.sigmoid()
+    @property
+    def classifiers(self) -> list[nn.Module]:
+        return [self.classifier, *self.auxiliary]
+
+    @property
+    def checkpointing(self) -> bool:
+        return self._checkpointing
+
+    @checkpointing.setter
+    def checkpointing(self, active: bool) -> None:
+        self._checkpointing = active
+
+    @property
+    def multiples(self) -> Extents:
+        """Spatial extents are padded to multiples of these."""
+        return tuple(_product(stride[axis] for stride in self.strides) for axis in range(self.dims))
+
+    def forward(self, image: Tensor) -> Tensor | list[Tensor]:
+        self.check_image(image)
+        size = image.shape[2:]
+        features = pad_to_multiple(image, self.multiples)
+        skips: list[Tensor] = []
+        for level, block in enumerate(self.encoder):
+            if level > 0:
+                features = self.pools[level - 1](features)
+            features = self._run(block, features)
+            skips.append(features)
+        features = skips.pop()
+        coarse: list[Tensor] = []
+        for level in reversed(range(len(skips))):
+            features = torch.cat((skips.pop(), self.upsampling[level](features)), dim=1)
+            features = self._run(self.decoder[level], features)
+            if self.training and 1 <= level <= len(self.auxiliary):
+                coarse.append(self.auxiliary[level - 1](features))
+        logits = crop_to(self.classifier(features), size)
+        if not (self.training and self.deep_supervision):
+            return logits
+        result = [logits]
+        for values, stride in zip(reversed(coarse), self.strides, strict=False):
+            size = torch.Size(-(-extent // by) for extent, by in zip(size, stride, strict=True))
+            result.append(crop_to(values, size))
+        return result
+
+    def _run(self, block: nn.Module, features: Tensor) -> Tensor:
+        if self.checkpointing and self.training and torch.is_grad_enabled():
+            contexts = _recomputing(block)
+            again: Tensor = checkpoint(block, features, use_reentrant=False, context_fn=contexts)
+            return again
+        result: Tensor = block(features)
+        return result
 
 
 def set_mc_dropout(model: nn.Module, active: bool) -> int:
@@ -179,12 +266,30 @@ def set_mc_dropout(model: nn.Module, active: bool) -> int:
     return sum(layer.p > 0 for layer in layers)
 
 
-def _pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
-    missing = [-extent % multiple for extent in image.shape[2:]]
-    if not any(missing):
-        return image
-    pads = [amount for extent in reversed(missing) for amount in (0, extent)]
-    return functional.pad(image, pads)
+def _recomputing(
+    block: nn.Module,
+) -> Callable[[], tuple[AbstractContextManager[None], AbstractContextManager[None]]]:
+    """Contexts of a checkpoint: a batch is counted in its running statistics once, not twice."""
+
+    @contextmanager
+    def frozen() -> Iterator[None]:
+        norms = [
+            module
+            for module in block.modules()
+            if isinstance(module, nn.modules.batchnorm._NormBase) and module.track_running_stats
+        ]
+        before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+        for norm in norms:
+            norm.momentum = 0.0
+            if norm.num_batches_tracked is not None:
+                norm.num_batches_tracked = norm.num_batches_tracked.clone()
+        try:
+            yield
+        finally:
+            for norm, (momentum, batches) in zip(norms, before, strict=True):
+                norm.momentum, norm.num_batches_tracked = momentum, batches
+
+    return lambda: (nullcontext(), frozen())
 
 
 def _initialise(module: nn.Module) -> None:
@@ -212,25 +317,35 @@ def _centre_over_classes(classifier: nn.Module) -> None:
     weight.sub_(weight.mean(dim=0))
 
 
-def _check_arguments(
-    in_channels: int,
-    num_classes: int,
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name}: got {value!r}, expected {' or '.join(map(repr, choices))}")
+
+
+def _each(name: str, values: Sequence[int], count: int) -> tuple[int, ...]:
+    if len(values) != count or min(values) < 1:
+        raise ValueError(f"{name}: got {tuple(values)}, expected {count} positive numbers")
+    return tuple(values)
+
+
+def _extents(
+    name: str,
+    values: Sequence[int | Sequence[int]] | None,
+    default: int,
     dims: int,
-    widths: Sequence[int],
-    dropout: float,
-    norm: str,
-    head: str,
-) -> None:
-    if dims not in _CONVOLUTION:
-        raise ValueError(f"dims: got {dims!r}, expected 2 or 3")
-    for name, number in (("in_channels", in_channels), ("num_classes", num_classes)):
-        if number < 1:
-            raise ValueError(f"{name}: got {number!r}, expected at least 1")
-    if len(widths) < 2 or min(widths) < 1:
-        raise ValueError(f"widths: got {tuple(widths)}, expected two or more positive numbers")
-    if not 0.0 <= dropout < 1.0:
-        raise ValueError(f"dropout: got {dropout!r}, expected a rate in [0, 1)")
-    if (norm, dims) not in _NORMS:
-        raise ValueError(f"norm: got {norm!r}, expected 'batch' or 'instance'")
-    if head not in HEADS:
-        raise ValueError(f"head: got {head!r}, expected 'softmax' or 'sigmoid'")
+    count: int,
+) -> tuple[Extents, ...]:
+    """A positive number an axis for each of `count` levels."""
+    if values is None:
+        return ((default,) * dims,) * count
+    if len(values) != count:
+        raise ValueError(f"{name}: got {len(values)}, expected {count} for these widths")
+    spread = [[value] * dims if isinstance(value, int) else value for value in values]
+    return tuple(_each(name, value, dims) for value in spread)
+
+
+def _product(factors: Iterator[int]) -> int:
+    product = 1
+    for factor in factors:
+        product *= factor
+    return product

@@ -19,8 +19,9 @@ from fastcal.errors import DataError
 from fastcal.evaluate.cases import ProgressOption, part_of
 from fastcal.evaluate.labels import LabelScheme
 from fastcal.models.device import choose_device
-from fastcal.models.run import BEST, DATASET, Run, load_member
-from fastcal.models.unet import UNet, set_mc_dropout
+from fastcal.models.network import SegmentationNetwork
+from fastcal.models.run import DATASET, Run, load_member, weights_file
+from fastcal.models.unet import set_mc_dropout
 from fastcal.predict.maps import CaseFiles
 from fastcal.predict.settings import copy_description, settle
 from fastcal.predict.streaming import Activation, Estimator, Member, References, combine
@@ -188,7 +189,7 @@ def predict_cases(
 class _Networks:
     """The members in memory; what they say about a case is made one member at a time."""
 
-    networks: tuple[UNet, ...]
+    networks: tuple[SegmentationNetwork, ...]
     sources: tuple[Path, ...]
     preprocessing: Preprocessing
     channels: int
@@ -219,7 +220,7 @@ class _Networks:
         for folder, network in zip(folders, networks, strict=True):
             if network.dims != 2 or network.num_classes != run.num_classes:
                 raise DataError(
-                    folder / BEST,
+                    weights_file(folder),
                     f"a {network.dims}-D network of {network.num_classes} classes, "
                     f"expected 2-D and {run.num_classes}",
                 )
@@ -227,7 +228,7 @@ class _Networks:
                 raise ValueError(f"mc_dropout: got {mc_dropout}, but {folder} has no dropout")
         return cls(
             networks,
-            tuple(folder / BEST for folder in folders),
+            tuple(weights_file(folder) for folder in folders),
             run.preprocessing,
             len(run.channel_names),
             max(mc_dropout, 1),
@@ -266,7 +267,7 @@ class _Networks:
                 )
 
     @torch.no_grad()
-    def _forward(self, network: UNet, slices: Tensor, seed: int) -> Tensor:
+    def _forward(self, network: SegmentationNetwork, slices: Tensor, seed: int) -> Tensor:
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices, enabled=self.mc_dropout):
             if self.mc_dropout:
