@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -157,38 +157,44 @@ class Dataset:
             DataError: names the one bad file, or the folder and then every bad file in turn;
                 `problems` gives them one by one.
         """
-        problems = self.problems()
-        if len(problems) == 1:
-            raise problems[0]
-        if problems:
-            listed = "; ".join(str(problem) for problem in problems)
-            raise DataError(self.folder, f"{len(problems)} problems: {listed}")
+        complain(self.folder, self.problems())
+
+    def case_problems(self, case: Case) -> list[DataError]:
+        """Every problem of one case's files; reads all their voxels."""
+        return list(self._case_problems(case))
+
+    def left_over(self) -> list[DataError]:
+        """Files of no case: channels beyond those of dataset.json, label maps without image."""
+        return list(self._left_over())
 
     def _problems(self) -> Iterator[DataError]:
         yield from self._left_over()
-        allowed = np.array(self.description.label_values)
         for case in self.cases:
-            first: tuple[Path, nifti.Volume] | None = None
-            for path in (*case.images, case.label):
-                if path is None:
-                    continue
-                try:
-                    if case.images == (path,):
-                        volumes = _channels(case.images)
-                        _check_count(path, len(volumes), len(self.channel_names))
+            yield from self._case_problems(case)
+
+    def _case_problems(self, case: Case) -> Iterator[DataError]:
+        allowed = np.array(self.description.label_values)
+        first: tuple[Path, nifti.Volume] | None = None
+        for path in (*case.images, case.label):
+            if path is None:
+                continue
+            try:
+                if case.images == (path,):
+                    volumes = _channels(case.images)
+                    _check_count(path, len(volumes), len(self.channel_names))
+                else:
+                    volumes = [_spatial(path)]
+                if first is None:
+                    first = path, volumes[0]
+                else:
+                    _check_place(path, volumes[0], *first)
+                for volume in volumes:
+                    if path == case.label:
+                        _check_values(path, _integers(path, volume.data), allowed)
                     else:
-                        volumes = [_spatial(path)]
-                    if first is None:
-                        first = path, volumes[0]
-                    else:
-                        _check_place(path, volumes[0], *first)
-                    for volume in volumes:
-                        if path == case.label:
-                            _check_values(path, _integers(path, volume.data), allowed)
-                        else:
-                            _check_finite(path, volume.data)
-                except DataError as error:
-                    yield error
+                        _check_finite(path, volume.data)
+            except DataError as error:
+                yield error
 
     def _left_over(self) -> Iterator[DataError]:
         if self.description.listed_cases is not None:
@@ -202,6 +208,19 @@ class Dataset:
         for path in sorted((self.folder / "labelsTr").glob(f"[!.]*{self.file_ending}")):
             if path.name.removesuffix(self.file_ending) not in known:
                 yield DataError(path, "a label map without an image")
+
+
+def complain(folder: Path, problems: Sequence[DataError]) -> None:
+    """Raise what is wrong with a folder's files as one error, if anything is.
+
+    Raises:
+        DataError: names the one bad file, or the folder and then every bad file in turn.
+    """
+    if len(problems) == 1:
+        raise problems[0]
+    if problems:
+        listed = "; ".join(str(problem) for problem in problems)
+        raise DataError(folder, f"{len(problems)} problems: {listed}")
 
 
 def image_cases(folder: str | Path, file_ending: str = ".nii.gz") -> list[Case]:

@@ -1,15 +1,24 @@
-"""From a volume to the slices a 2-D network sees, and from its probabilities back to the volume."""
+"""From a volume to what a network sees, and from its output back to the volume."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from fastcal.data.intensities import NORMALISATIONS, Normalisation, Window, normalise
+from fastcal.data.resample import (
+    Interpolation,
+    LabelInterpolation,
+    coarse_axis,
+    resample,
+    resample_labels,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,159 +28,250 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """Slices of a volume along one voxel axis: resampled, normalised, of one size.
+    """Items ``[N, Ch, *P]`` of a volume: oriented, resampled, normalised, of one size.
 
-    In-plane axes keep the order of the volume's axes. Intensities go from the volume's own
-    percentiles to [0, 1], each channel for itself, clipped.
+    In two dimensions the items are the slices along one axis, in three the volume itself is the
+    only one. The spatial axes ``P`` keep the order of the volume's (oriented) axes.
 
     Example:
         >>> Preprocessing(slice_axis=2, size=(48, 64)).in_plane
         (0, 1)
+        >>> Preprocessing(dims=3, spacing=(1.0, 1.0, 1.0)).reorients
+        True
     """
 
     slice_axis: int = 2
-    """Voxel axis the slices are stacked along."""
-    spacing: tuple[float, float] | None = None
-    """In-plane spacing to resample to, mm; None keeps each volume's own."""
-    size: tuple[int, int] | None = None
-    """In-plane extents: smaller slices are padded with zeros about their centre, larger ones
-    cropped where `crop` asks for it. None keeps each volume's own."""
+    """Two dimensions: axis the slices are stacked along, counted after reorientation."""
+    spacing: tuple[float, ...] | None = None
+    """Spacing of `P` to resample to, mm; None keeps each volume's own."""
+    size: tuple[int, ...] | None = None
+    """Extents of `P`: smaller items are padded with zeros about their centre, larger ones cropped
+    where `crop` asks for it. None keeps each volume's own."""
     percentiles: tuple[float, float] = (1.0, 99.0)
-    """Intensities that become 0 and 1."""
+    """Intensities that ``"percentile"`` makes 0 and 1."""
+    dims: Literal[2, 3] = 2
+    reorient: bool | None = None
+    """Turn the axes to RAS (right, anterior, superior) by the affine. None: in three dimensions."""
+    normalisation: Normalisation | tuple[Normalisation, ...] = "percentile"
+    """Of every channel, or one a channel; see `fastcal.data.intensities.normalise`."""
+    nonzero: bool = False
+    """Normalise by the voxels that are not 0 in every channel, and leave the others 0."""
+    windows: tuple[Window, ...] | None = None
+    """One a channel, for ``"ct"``: foreground statistics of the training set."""
+    interpolation: Interpolation = "linear"
+    """Of images that are resampled."""
+    label_interpolation: LabelInterpolation = "nearest"
+    """Of label maps that are resampled; ``"linear"`` is nnU-Net's (largest share of a voxel)."""
 
     def __post_init__(self) -> None:
+        if self.dims not in (2, 3):
+            raise ValueError(f"dims: got {self.dims!r}, expected 2 or 3")
         if self.slice_axis not in (0, 1, 2):
             raise ValueError(f"slice_axis: got {self.slice_axis!r}, expected 0, 1 or 2")
-        for name, pair in (("spacing", self.spacing), ("size", self.size)):
-            if pair is not None and (len(pair) != 2 or min(pair) <= 0):
-                raise ValueError(f"{name}: got {pair!r}, expected two positive numbers")
+        for name, numbers in (("spacing", self.spacing), ("size", self.size)):
+            if numbers is not None and (len(numbers) != self.dims or min(numbers) <= 0):
+                raise ValueError(f"{name}: got {numbers!r}, expected {self.dims} positive numbers")
         low, high = self.percentiles
         if not 0 <= low < high <= 100:
             raise ValueError(
                 f"percentiles: got {self.percentiles!r}, expected 0 <= low < high <= 100"
             )
+        schemes = self.normalisation
+        for scheme in (schemes,) if isinstance(schemes, str) else schemes:
+            if scheme not in NORMALISATIONS:
+                raise ValueError(
+                    f"normalisation: got {scheme!r}, expected one of {', '.join(NORMALISATIONS)}"
+                )
+            if scheme == "ct" and self.windows is None:
+                raise ValueError("normalisation: 'ct' needs windows, the training set's foreground")
+        if self.interpolation not in ("linear", "cubic"):
+            raise ValueError(f"interpolation: got {self.interpolation!r}, expected linear or cubic")
+        if self.label_interpolation not in ("nearest", "linear"):
+            raise ValueError(
+                f"label_interpolation: got {self.label_interpolation!r}, expected nearest or linear"
+            )
 
     @property
-    def in_plane(self) -> tuple[int, int]:
-        """The two voxel axes of a slice."""
-        first, second = (axis for axis in range(3) if axis != self.slice_axis)
-        return first, second
+    def reorients(self) -> bool:
+        return self.dims == 3 if self.reorient is None else self.reorient
 
-    def plane(self, like: Geometry) -> tuple[int, int]:
-        """In-plane extents of a volume after resampling, before `size` pads or crops them."""
-        first, second = self.in_plane
+    @property
+    def in_plane(self) -> tuple[int, ...]:
+        """The axes of the (oriented) volume that are `P`."""
+        if self.dims == 3:
+            return (0, 1, 2)
+        return tuple(axis for axis in range(3) if axis != self.slice_axis)
+
+    def extents(self, like: Geometry) -> tuple[int, ...]:
+        """Extents of a volume's `P` after resampling, before `size` pads or crops them."""
+        own = self._own_extents(like)
         if self.spacing is None:
-            return like.shape[first], like.shape[second]
-        rows, columns = self.spacing
-        return (
-            max(1, round(like.shape[first] * like.spacing[first] / rows)),
-            max(1, round(like.shape[second] * like.spacing[second] / columns)),
+            return own
+        return tuple(
+            max(1, round(extent * step / wanted))
+            for extent, step, wanted in zip(own, self.own_spacing(like), self.spacing, strict=True)
         )
+
+    def own_spacing(self, like: Geometry) -> tuple[float, ...]:
+        """Spacing of a volume's `P` before resampling, mm."""
+        axes, _ = self._orientation(like)
+        return tuple(like.spacing[axes[axis]] for axis in self.in_plane)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Preprocessing:
-        pairs = {key: tuple(value) for key, value in fields.items() if isinstance(value, list)}
-        return cls(**{**fields, **pairs})
+        """Settings from JSON, where tuples are lists; those of older runs are two-dimensional."""
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()
+        }
+        if values.get("windows") is not None:
+            values["windows"] = tuple(Window(*window) for window in values["windows"])
+        return cls(**values)
 
     def apply(self, image: NDArray[Any], like: Geometry, *, crop: bool = False) -> Tensor:
-        """Slices ``[S, Ch, H, W]`` (float32) of an image ``[Ch, X, Y, Z]``.
+        """Items ``[N, Ch, *P]`` (float32) of an image ``[Ch, X, Y, Z]``.
 
         Args:
             image: the channels of a case.
-            like: its volume, for the spacing.
-            crop: cut slices larger than `size`, as training does; prediction leaves them whole,
+            like: its volume, for spacing and orientation.
+            crop: cut items larger than `size`, as training does; prediction leaves them whole,
                 since the network takes any size.
 
         Raises:
-            ValueError: the image holds NaN or infinities, or has not four axes.
+            ValueError: the image holds NaN or infinities, has not four axes, or other channels
+                than `normalisation` and `windows` are for.
         """
         if image.ndim != 4:
             raise ValueError(f"image: got shape {image.shape}, expected [Ch, X, Y, Z]")
-        slices = self._slices(torch.from_numpy(self._normalised(image)))
-        plane = self.plane(like)
-        if tuple(slices.shape[2:]) != plane:
-            slices = functional.interpolate(slices, size=plane, mode="bilinear", antialias=True)
-        return self._to_size(slices, crop).contiguous()
+        normalised = normalise(
+            image,
+            self._schemes(len(image)),
+            percentiles=self.percentiles,
+            nonzero=self.nonzero,
+            windows=self.windows,
+        )
+        items = resample(
+            self._items(torch.from_numpy(normalised), like),
+            self.extents(like),
+            interpolation=self.interpolation,
+            nearest_axis=self._coarse_axis(like),
+        )
+        return self._to_size(items, crop).contiguous()
 
     def apply_label(self, label: NDArray[Any], like: Geometry, *, crop: bool = False) -> Tensor:
-        """Slices ``[S, H, W]`` (int64) of a label map ``[X, Y, Z]``, by nearest neighbour."""
+        """Items ``[N, *P]`` (int64) of a label map ``[X, Y, Z]``."""
         volume = torch.from_numpy(np.ascontiguousarray(label, dtype=np.int64))
-        slices = self._slices(volume[None])
-        plane = self.plane(like)
-        if tuple(slices.shape[2:]) != plane:
-            # float64 carries every label exactly.
-            resampled = functional.interpolate(slices.double(), size=plane, mode="nearest-exact")
-            slices = resampled.long()
-        return self._to_size(slices, crop)[:, 0].contiguous()
+        items = self._items(volume[None], like)
+        extents = self.extents(like)
+        if tuple(items.shape[2:]) != extents:
+            items = resample_labels(
+                items,
+                extents,
+                interpolation=self.label_interpolation,
+                nearest_axis=self._coarse_axis(like),
+            )
+        return self._to_size(items, crop)[:, 0].contiguous()
 
-    def invert(self, probabilities: Tensor, like: Geometry) -> Tensor:
-        """Probabilities ``[C, X, Y, Z]`` on the volume's own grid from those of its slices ``[S, C,
-        H, W]``.
+    def invert(self, values: Tensor, like: Geometry) -> Tensor:
+        """Logits or probabilities ``[C, X, Y, Z]`` on the volume's own grid from those of its items
+        ``[N, C, *P]``.
 
-        Resampled linearly; voxels that a crop had cut are background with probability 1. The result
-        is a view of the slices where nothing had to be computed.
+        Resampled linearly; voxels that a crop had cut are background with the value 1. The result
+        is a view of the items where nothing had to be computed.
 
         Raises:
-            ValueError: another number of slices, or another slice size, than `apply` makes of
-                `like`.
+            ValueError: another number of items or spatial axes than `apply` makes of `like`.
         """
-        shape = like.shape[:3]
-        if probabilities.ndim != 4 or probabilities.shape[0] != shape[self.slice_axis]:
+        count = 1 if self.dims == 3 else self._oriented_shape(like)[self.slice_axis]
+        if values.ndim != 2 + self.dims or values.shape[0] != count:
+            space = "X, Y, Z" if self.dims == 3 else "H, W"
             raise ValueError(
-                f"probabilities: got shape {tuple(probabilities.shape)}, expected "
-                f"[{shape[self.slice_axis]}, C, H, W]"
+                f"values: got shape {tuple(values.shape)}, expected [{count}, C, {space}]"
             )
-        slices = probabilities
-        plane = self.plane(like)
-        for axis, extent in enumerate(plane, start=2):
-            missing = slices.shape[axis] - extent
+        for axis, extent in enumerate(self.extents(like), start=2):
+            missing = values.shape[axis] - extent
             if missing >= 0:
-                slices = slices.narrow(axis, missing // 2, extent)
+                values = values.narrow(axis, missing // 2, extent)
             else:
-                slices = _grow(slices, axis, extent, background=True)
-        original = tuple(shape[axis] for axis in self.in_plane)
-        if plane != original:
-            slices = functional.interpolate(
-                slices.contiguous(), size=original, mode="bilinear", align_corners=False
+                values = _grow(values, axis, extent, background=True)
+        own = self._own_extents(like)
+        if tuple(values.shape[2:]) != own:
+            mode = "bilinear" if self.dims == 2 else "trilinear"
+            values = functional.interpolate(
+                values.contiguous(), size=own, mode=mode, align_corners=False
             )
-        return slices.transpose(0, 1).movedim(1, 1 + self.slice_axis)
+        if self.dims == 3:
+            volume = values[0]
+        else:
+            volume = values.transpose(0, 1).movedim(1, 1 + self.slice_axis)
+        axes, flipped = self._orientation(like)
+        if flipped:
+            volume = volume.flip([1 + axis for axis in flipped])
+        return volume.permute(0, *(1 + axes.index(axis) for axis in range(3)))
 
-    def _normalised(self, image: NDArray[Any]) -> NDArray[np.float32]:
-        result = np.empty(image.shape, dtype=np.float32)
-        for channel, values in enumerate(image):
-            if not np.isfinite(values).all():
-                raise ValueError(f"image: channel {channel} holds NaN or infinities")
-            low, high = np.percentile(values, self.percentiles).tolist()
-            # A constant channel carries nothing: zeros.
-            scale = 1.0 / (high - low) if high > low else 0.0
-            result[channel] = np.clip((values - low) * scale, 0.0, 1.0)
-        return result
+    def _schemes(self, channels: int) -> tuple[Normalisation, ...]:
+        named = self.normalisation
+        schemes = (named,) * channels if isinstance(named, str) else named
+        expected = {len(schemes), channels if self.windows is None else len(self.windows)}
+        if expected != {channels}:
+            raise ValueError(
+                f"image: got {channels} channels, but the preprocessing is for {expected}"
+            )
+        return schemes
 
-    def _slices(self, volume: Tensor) -> Tensor:
-        return volume.movedim(1 + self.slice_axis, 0)
+    def _orientation(self, like: Geometry) -> tuple[tuple[int, ...], list[int]]:
+        """The volume's axis that becomes each oriented one, and the oriented axes that flip."""
+        if not self.reorients:
+            return (0, 1, 2), []
+        from nibabel.orientations import io_orientation
 
-    def _to_size(self, slices: Tensor, crop: bool) -> Tensor:
+        orientation: NDArray[np.float64] = io_orientation(like.affine)  # type: ignore[no-untyped-call]
+        if not np.isfinite(orientation).all():
+            raise ValueError(f"affine: an axis without a direction: {like.affine.tolist()}")
+        axes = np.argsort(orientation[:, 0])
+        flipped = [oriented for oriented, axis in enumerate(axes) if orientation[axis, 1] < 0]
+        return tuple(int(axis) for axis in axes), flipped
+
+    def _oriented_shape(self, like: Geometry) -> tuple[int, ...]:
+        return tuple(like.shape[axis] for axis in self._orientation(like)[0])
+
+    def _own_extents(self, like: Geometry) -> tuple[int, ...]:
+        shape = self._oriented_shape(like)
+        return tuple(shape[axis] for axis in self.in_plane)
+
+    def _coarse_axis(self, like: Geometry) -> int | None:
+        if self.dims == 2 or self.spacing is None:
+            return None
+        return coarse_axis(self.own_spacing(like), self.spacing)
+
+    def _items(self, volume: Tensor, like: Geometry) -> Tensor:
+        """``[Ch, X, Y, Z]`` to ``[N, Ch, *P]`` on the volume's own grid."""
+        axes, flipped = self._orientation(like)
+        volume = volume.permute(0, *(1 + axis for axis in axes))
+        if flipped:
+            volume = volume.flip([1 + axis for axis in flipped])
+        return volume[None] if self.dims == 3 else volume.movedim(1 + self.slice_axis, 0)
+
+    def _to_size(self, items: Tensor, crop: bool) -> Tensor:
         if self.size is None:
-            return slices
+            return items
         for axis, extent in enumerate(self.size, start=2):
-            missing = extent - slices.shape[axis]
+            missing = extent - items.shape[axis]
             if missing > 0:
-                slices = _grow(slices, axis, extent, background=False)
+                items = _grow(items, axis, extent, background=False)
             elif missing < 0 and crop:
-                slices = slices.narrow(axis, -missing // 2, extent)
-        return slices
+                items = items.narrow(axis, -missing // 2, extent)
+        return items
 
 
-def _grow(slices: Tensor, axis: int, extent: int, *, background: bool) -> Tensor:
-    """Pad to an extent about the centre: zeros, or probability 1 in the first class."""
-    shape = list(slices.shape)
-    shape[axis] = extent
-    grown = slices.new_zeros(shape)
+def _grow(items: Tensor, axis: int, extent: int, *, background: bool) -> Tensor:
+    """Pad to an extent about the centre: zeros, or the value 1 in the first class."""
+    shape: Sequence[int] = [*items.shape[:axis], extent, *items.shape[axis + 1 :]]
+    grown = items.new_zeros(shape)
     if background:
         grown[:, 0] = 1
-    start = (extent - slices.shape[axis]) // 2
-    grown.narrow(axis, start, slices.shape[axis]).copy_(slices)
+    start = (extent - items.shape[axis]) // 2
+    grown.narrow(axis, start, items.shape[axis]).copy_(items)
     return grown

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-INITIALISATION, ORDER, AUGMENTATION, DROPOUT = range(4)
+INITIALISATION, ORDER, AUGMENTATION, DROPOUT, PATCHES = range(5)
 
 
 def derived_seed(seed: int, member: int, purpose: int, moment: int = 0) -> int:

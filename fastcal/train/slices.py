@@ -68,7 +68,7 @@ def plan_preprocessing(cases: Sequence[Case], config: TrainConfig) -> Preprocess
     size = config.size
     if size is None:
         divisor = 2 ** (len(config.widths) - 1)
-        planes = [preprocessing.plane(geometry) for geometry in geometries]
+        planes = [preprocessing.extents(geometry) for geometry in geometries]
         rows, columns = (max(extents) for extents in zip(*planes, strict=True))
         size = (-(-rows // divisor) * divisor, -(-columns // divisor) * divisor)
     return Preprocessing(axis, config.spacing, size, config.percentiles)

@@ -1,0 +1,173 @@
+"""Rotation, scaling and elastic deformation in one resampling of a batch; mirroring."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from fastcal.data.resample import resample
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from fastcal.train.augmentation import AugmentationConfig
+
+# nnU-Net's rules: patches this flat are turned in their plane alone ...
+FLAT = 3.0
+# ... and planes this oblong by 15 degrees instead of 180.
+OBLONG = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class Warp:
+    """Where the items that are struck take their voxels from, measured from the item's centre."""
+
+    items: list[int]
+    matrices: npt.NDArray[np.float64]
+    """``[K, d, d]``: source offset = matrix @ (offset + displacement), voxels."""
+    displacements: npt.NDArray[np.float32] | None
+    """``[K, d, *points]`` voxels, at points spread evenly over the item; None: no elastic."""
+
+    def source_extents(self, patch: tuple[int, ...]) -> tuple[int, ...]:
+        """Extents about the same centre that hold every voxel the items are made of."""
+        half = np.array(patch, np.float64) / 2
+        reach = half
+        for number, matrix in enumerate(self.matrices):
+            moved = half
+            if self.displacements is not None:
+                moved = half + np.abs(self.displacements[number]).reshape(len(half), -1).max(1)
+            reach = np.maximum(reach, np.abs(matrix) @ moved)
+        # An even number of voxels more than the patch: both have one centre.
+        more = np.ceil(reach - half).astype(int)
+        return tuple(extent + 2 * int(m) for extent, m in zip(patch, more, strict=True))
+
+
+def draw_warp(
+    config: AugmentationConfig, random: np.random.Generator, batch: int, patch: tuple[int, ...]
+) -> Warp:
+    """The warps of a batch of patches."""
+    dims = len(patch)
+    turned = _turned_axes(patch)
+    strikes = random.random((batch, 3)) < (config.rotation, config.scaling, config.elastic)
+    angles = random.uniform(-1.0, 1.0, (batch, 3)) * _largest_angle(config, patch)
+    zooms = random.uniform(*config.scaling_range, batch)
+    items = np.flatnonzero(strikes.any(axis=1)).tolist()
+    matrices = np.empty((len(items), dims, dims))
+    for number, item in enumerate(items):
+        rotates, scales, _ = strikes[item]
+        matrices[number] = _rotations(dims, turned, angles[item] * rotates)
+        matrices[number] @= _zoom(dims, turned, zooms[item] if scales else 1.0)
+    if not strikes[items, 2].any():
+        return Warp(items, matrices, None)
+    points = [max(2, math.ceil(extent / config.elastic_spacing) + 1) for extent in patch]
+    spacings = np.array(patch) / (np.array(points) - 1)
+    deviations = random.uniform(*config.elastic_deformation, len(items)) * strikes[items, 2]
+    fields = random.standard_normal((len(items), dims, *points))
+    fields *= deviations.reshape(-1, *[1] * (dims + 1)) * spacings.reshape(-1, *[1] * dims)
+    fields[:, [axis for axis in range(dims) if axis not in turned]] = 0.0
+    return Warp(items, matrices, fields.astype(np.float32))
+
+
+def warp(
+    images: Tensor, labels: Tensor, drawn: Warp, patch: tuple[int, ...]
+) -> tuple[Tensor, Tensor]:
+    """The patch about the centre of each item, warped where it is struck.
+
+    Images ``[B, Ch, *Q]`` are sampled linearly, labels ``[B, *Q]`` by nearest neighbour; outside
+    both are 0.
+    """
+    centre: tuple[Any, ...] = tuple(
+        slice((extent - wanted) // 2, (extent - wanted) // 2 + wanted)
+        for extent, wanted in zip(labels.shape[1:], patch, strict=True)
+    )
+    centre = (..., *centre)
+    cut_images, cut_labels = images[centre], labels[centre]
+    if not drawn.items:
+        return cut_images, cut_labels
+    index = torch.tensor(drawn.items, device=images.device)
+    grid = _grid(drawn, patch, tuple(labels.shape[1:]), images.device)
+    sources = images[index], labels[index].unsqueeze(1).float()
+    moved = functional.grid_sample(sources[0], grid, align_corners=False)
+    moved_labels = functional.grid_sample(sources[1], grid, mode="nearest", align_corners=False)
+    return (
+        cut_images.index_copy(0, index, moved),
+        cut_labels.index_copy(0, index, moved_labels[:, 0].to(labels.dtype)),
+    )
+
+
+def mirror(
+    images: Tensor, labels: Tensor, mirrored: npt.NDArray[np.bool_]
+) -> tuple[Tensor, Tensor]:
+    """Flip the axes of each item that ``mirrored`` ``[B, d]`` tells."""
+    dims = mirrored.shape[1]
+    chosen = torch.from_numpy(mirrored).to(images.device)
+    for axis in range(dims):
+        if mirrored[:, axis].any():
+            struck = chosen[:, axis].view(-1, *[1] * dims)
+            labels = torch.where(struck, labels.flip(1 + axis), labels)
+            images = torch.where(struck.unsqueeze(1), images.flip(2 + axis), images)
+    return images, labels
+
+
+def _grid(
+    drawn: Warp, patch: tuple[int, ...], source: tuple[int, ...], device: torch.device
+) -> Tensor:
+    """Coordinates ``[K, *P, d]`` as `grid_sample` wants them: those of the last axis first."""
+    offsets = torch.stack(
+        torch.meshgrid(
+            *(torch.arange(n, device=device) - (n - 1) / 2 for n in patch), indexing="ij"
+        )
+    )[None]
+    if drawn.displacements is not None:
+        field = torch.from_numpy(drawn.displacements).to(device)
+        offsets = offsets + resample(field, patch, interpolation="cubic")
+    matrices = torch.from_numpy(drawn.matrices).float().to(device)
+    scale = 2.0 / torch.tensor(source, dtype=torch.float32, device=device)
+    matrices = matrices * scale[:, None]
+    offsets = offsets.expand(len(matrices), *offsets.shape[1:])
+    return torch.einsum("kij,kj...->k...i", matrices, offsets).flip(-1)
+
+
+def _turned_axes(patch: tuple[int, ...]) -> list[int]:
+    """All axes, but two where a volume is flat: its slices are then turned in their plane."""
+    if len(patch) == 3 and max(patch) > FLAT * min(patch):
+        return [axis for axis in range(3) if axis != patch.index(min(patch))]
+    return list(range(len(patch)))
+
+
+def _largest_angle(config: AugmentationConfig, patch: tuple[int, ...]) -> float:
+    """Radians; nnU-Net's rule where the settings leave it open."""
+    degrees = config.rotation_degrees
+    if degrees is None:
+        plane = [patch[axis] for axis in _turned_axes(patch)]
+        if len(plane) == 3:
+            degrees = 30.0
+        else:
+            degrees = 15.0 if max(plane) > OBLONG * min(plane) and len(patch) == 2 else 180.0
+    return math.radians(degrees)
+
+
+def _rotations(
+    dims: int, turned: list[int], angles: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """One rotation in each plane of the turned axes, one after another."""
+    matrix = np.eye(dims)
+    planes = [(i, j) for i in turned for j in turned if i < j]
+    for (first, second), angle in zip(planes, angles, strict=False):
+        turn = np.eye(dims)
+        turn[first, first] = turn[second, second] = math.cos(angle)
+        turn[first, second], turn[second, first] = -math.sin(angle), math.sin(angle)
+        matrix = matrix @ turn
+    return matrix
+
+
+def _zoom(dims: int, turned: list[int], factor: float) -> npt.NDArray[np.float64]:
+    steps = np.ones(dims)
+    steps[turned] = 1.0 / factor
+    return np.diag(steps)
