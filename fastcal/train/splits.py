@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from fastcal.errors import DataError
 from fastcal.models.run import SPLITS, read_json
@@ -14,7 +16,12 @@ if TYPE_CHECKING:
     from fastcal.data.dataset import Case, Dataset
 
 PARTS = ("train", "val", "test")
-SplitSource = tuple[int, int, int] | Mapping[str, Sequence[str]] | str | Path
+NNUNET_SPLITS = "splits_final.json"
+Names = Mapping[str, Sequence[str]]
+SplitSource = tuple[int, int, int] | Names | Sequence[Names] | str | Path
+
+# nnU-Net's generate_crossval_split.
+FOLDS, FOLD_SEED = 5, 12345
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,29 +36,33 @@ class Split:
         return {part: [case.name for case in getattr(self, part)] for part in PARTS}
 
 
-def resolve_split(dataset: Dataset, source: SplitSource | None = None) -> Split:
+def resolve_split(
+    dataset: Dataset, source: SplitSource | None = None, *, fold: int | None = None
+) -> Split:
     """The split of a dataset.
 
     Args:
-        source: counts ``(train, val, test)`` taken in order of the sorted names; names by part; or
-            a JSON file of these names. None: the dataset folder's splits.json if there is one, else
-            every fifth of the cases by sorted name, the last ones, validates and the others train.
+        source: counts ``(train, val, test)`` taken in order of the sorted names; names by part; a
+            list of them, one a fold, as in nnU-Net's splits_final.json; or a JSON file of either.
+            None without `fold`: the dataset folder's splits.json if there is one, else every fifth
+            of the cases by sorted name, the last ones, validates and the others train.
+        fold: which fold of a list, from 0. Without a source: of the dataset folder's
+            splits_final.json or splits.json if that is a list, else of nnU-Net's own five, which
+            are those that nnU-Net makes of the same cases.
 
     Raises:
         DataError: a file that cannot be read.
-        ValueError: unknown or repeated names, unlabelled cases, or nothing to train or validate
-            with.
+        ValueError: unknown or repeated names, unlabelled cases, nothing to train or validate
+            with, a fold that is not there, or a list of folds without a choice.
+
+    Example:
+        >>> split = resolve_split(dataset, fold=0)  # doctest: +SKIP
+        >>> len(split.train), len(split.val)  # doctest: +SKIP
+        (161, 41)
     """
-    beside = dataset.folder / SPLITS
-    if source is None and beside.exists():
-        source = beside
     if source is None:
-        n_val = max(1, len(dataset.cases) // 5)
-        source = (len(dataset.cases) - n_val, n_val, 0)
-    if isinstance(source, tuple):
-        split = Split(*dataset.split(*source))
-    else:
-        split = _by_name(dataset, source)
+        source = _beside(dataset, fold)
+    split = _of_source(dataset, source, fold)
     unlabelled = [case.name for case in (*split.train, *split.val) if case.label is None]
     if unlabelled:
         raise ValueError(f"split: no labels for {', '.join(unlabelled)}")
@@ -63,10 +74,67 @@ def resolve_split(dataset: Dataset, source: SplitSource | None = None) -> Split:
     return split
 
 
-def _by_name(dataset: Dataset, source: Mapping[str, Sequence[str]] | str | Path) -> Split:
+def five_folds(names: Sequence[str]) -> list[dict[str, list[str]]]:
+    """nnU-Net's folds: scikit-learn's ``KFold(5, shuffle=True, random_state=12345)`` of the sorted
+    names.
+
+    Raises:
+        ValueError: fewer names than folds.
+
+    Example:
+        >>> five_folds(["a", "b", "c", "d", "e"])[0]
+        {'train': ['a', 'b', 'c', 'd'], 'val': ['e']}
+    """
+    if len(names) < FOLDS:
+        raise ValueError(f"fold: {len(names)} cases do not make {FOLDS} folds")
+    names = sorted(names)
+    order = np.arange(len(names))
+    np.random.RandomState(FOLD_SEED).shuffle(order)
+    folds = []
+    for held_out in np.array_split(order, FOLDS):
+        chosen = set(held_out.tolist())
+        train = [name for place, name in enumerate(names) if place not in chosen]
+        folds.append({"train": train, "val": [names[place] for place in sorted(chosen)]})
+    return folds
+
+
+def _beside(dataset: Dataset, fold: int | None) -> SplitSource:
+    """What the dataset folder itself says, or what is done where it says nothing."""
+    ours = dataset.folder / SPLITS
+    if fold is None:
+        if ours.exists():
+            return ours
+        n_val = max(1, len(dataset.cases) // 5)
+        return len(dataset.cases) - n_val, n_val, 0
+    if (dataset.folder / NNUNET_SPLITS).exists():
+        return dataset.folder / NNUNET_SPLITS
+    if ours.exists() and isinstance(read_json(ours), list):
+        return ours
+    return five_folds([case.name for case in dataset.cases])
+
+
+def _of_source(dataset: Dataset, source: SplitSource, fold: int | None) -> Split:
     where = "split"
-    if not isinstance(source, Mapping):
-        where, source = str(source), read_json(Path(source))
+    content: Any = source
+    if isinstance(source, str | Path):
+        where, content = str(source), read_json(Path(source))
+    elif isinstance(source, tuple) and all(isinstance(count, int) for count in source):
+        if fold is not None:
+            raise ValueError(f"fold: got {fold}, but the split is given by counts")
+        train, val, test = source
+        return Split(*dataset.split(train, val, test))
+    if isinstance(content, list | tuple) and all(isinstance(part, Mapping) for part in content):
+        if fold is None:
+            raise ValueError(f"{where}: a list of {len(content)} folds, choose one by fold")
+        if not 0 <= fold < len(content):
+            raise ValueError(f"fold: got {fold}, expected 0 to {len(content) - 1} ({where})")
+        content = content[fold]
+    elif fold is not None:
+        raise ValueError(f"fold: got {fold}, but {where} is no list of folds")
+    return _by_name(dataset, content, where)
+
+
+def _by_name(dataset: Dataset, source: Any, where: str) -> Split:
     if not isinstance(source, Mapping) or not {"train", "val"} <= set(source) <= set(PARTS):
         raise DataError(where, "expected lists of case names: train, val and, if wanted, test")
     cases = {case.name: case for case in dataset.cases}

@@ -1,0 +1,68 @@
+"""Folds and fixed splits: nnU-Net's files, and the folds nnU-Net would make."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from sklearn.model_selection import KFold
+
+from fastcal.data.dataset import Case, Dataset
+from fastcal.data.description import Description
+from fastcal.errors import DataError
+from fastcal.train.splits import five_folds, resolve_split
+
+NAMES = [f"case_{number:02d}" for number in range(13)]
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    description = Description("Splits", ("MRI",), {"background": 0}, None, None, None, ".nii", None)
+    cases = [Case(name, (tmp_path / name,), tmp_path / name) for name in NAMES]
+    return Dataset(tmp_path, description, cases)
+
+
+def test_automatic_folds_are_those_of_nnunet(dataset: Dataset) -> None:
+    folds = five_folds(NAMES[::-1])
+    expected = KFold(n_splits=5, shuffle=True, random_state=12345).split(NAMES)
+    for fold, (train, val) in zip(folds, expected, strict=True):
+        assert fold == {"train": [NAMES[i] for i in train], "val": [NAMES[i] for i in val]}
+    assert sorted(name for fold in folds for name in fold["val"]) == NAMES
+    assert resolve_split(dataset, fold=3).names() == {**folds[3], "test": []}
+
+
+def test_splits_final_beside_the_dataset_gives_the_folds(dataset: Dataset, tmp_path: Path) -> None:
+    folds = [{"train": NAMES[:4], "val": NAMES[4:6]}, {"train": NAMES[6:8], "val": NAMES[:1]}]
+    (tmp_path / "splits_final.json").write_text(json.dumps(folds))
+    assert resolve_split(dataset, fold=1).names() == {**folds[1], "test": []}
+    assert resolve_split(dataset, folds, fold=0).names() == {**folds[0], "test": []}
+    assert len(resolve_split(dataset).val) == 2, "without a fold, every fifth case validates"
+    (tmp_path / "splits.json").write_text(json.dumps(folds[::-1]))
+    assert resolve_split(dataset, tmp_path / "splits.json", fold=1).names()["val"] == NAMES[4:6]
+
+
+@pytest.mark.parametrize(
+    ("content", "fold", "message"),
+    [
+        ([{"train": NAMES[:2], "val": NAMES[2:]}], None, "a list of 1 folds, choose one by fold"),
+        ([{"train": NAMES[:2], "val": NAMES[2:]}], 1, "fold: got 1, expected 0 to 0"),
+        ({"train": NAMES[:2], "val": NAMES[2:]}, 0, "is no list of folds"),
+        ([{"train": NAMES[:2], "val": ["stranger"]}], 0, "not in the dataset: stranger"),
+        ([{"training": NAMES[:2]}], 0, "expected lists of case names"),
+        (["case_00"], 0, "is no list of folds"),
+    ],
+)
+def test_a_bad_fold_or_file_is_named(
+    dataset: Dataset, tmp_path: Path, content: object, fold: int | None, message: str
+) -> None:
+    (tmp_path / "folds.json").write_text(json.dumps(content))
+    with pytest.raises((ValueError, DataError), match=message):
+        resolve_split(dataset, tmp_path / "folds.json", fold=fold)
+
+
+def test_counts_and_too_few_cases_make_no_folds(dataset: Dataset) -> None:
+    with pytest.raises(ValueError, match="fold: got 0, but the split is given by counts"):
+        resolve_split(dataset, (10, 3, 0), fold=0)
+    with pytest.raises(ValueError, match="4 cases do not make 5 folds"):
+        five_folds(NAMES[:4])
