@@ -115,6 +115,7 @@ def write_run(
     dropout: float = 0.0,
     num_classes: int = 3,
     preprocessing: Preprocessing | None = None,
+    patch: tuple[int, ...] | None = None,
 ) -> list[UNet]:
     """An untrained run in the layout of `fastcal.models.run`; returns its networks."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -134,6 +135,7 @@ def write_run(
         "loss": "ce" if head == "softmax" else "dice",
         "network": network,
         "preprocessing": asdict(preprocessing or Preprocessing()),
+        "patch": patch,
         "dataset": {
             "labels": labels,
             "channel_names": ["T1"],

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -20,11 +22,12 @@ from cohort import (
     write_run,
 )
 
+from fastcal import EnsembleAccumulator
 from fastcal.data.nifti import read
 from fastcal.data.preprocess import Preprocessing
 from fastcal.errors import DataError
-from fastcal.models import UNet
-from fastcal.predict import ensemble_folders, merge_statistics, predict_cases
+from fastcal.models import UNet, sliding_window
+from fastcal.predict import InferenceAugmentation, ensemble_folders, merge_statistics, predict_cases
 
 
 @pytest.fixture(autouse=True)
@@ -35,14 +38,21 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def member_probabilities(network: UNet, image: Path, plan: Preprocessing) -> np.ndarray:
+def activated(network: UNet, logits: torch.Tensor, axis: int) -> torch.Tensor:
+    return logits.softmax(axis) if network.head == "softmax" else logits.sigmoid()
+
+
+def member_probabilities(
+    network: UNet, image: Path, plan: Preprocessing, resample: str = "probabilities"
+) -> np.ndarray:
     """[C, X, Y, Z] of one network, without any of fastcal.predict."""
     volume = read(image)
     slices = plan.apply(np.asarray(volume.data, np.float32)[None], volume)
     with torch.no_grad():
-        logits = plan.invert(network(slices), volume)
-    activated = logits.softmax(0) if network.head == "softmax" else logits.sigmoid()
-    return activated.double().numpy()
+        logits = network(slices)
+    if resample == "logits":
+        return activated(network, plan.invert(logits, volume), 0).double().numpy()
+    return plan.invert(activated(network, logits, 1), volume).double().numpy()
 
 
 def loaded(path: Path) -> np.ndarray:
@@ -57,10 +67,15 @@ def write_references(folder: Path) -> None:
 
 @pytest.mark.parametrize("head", ["softmax", "sigmoid"])
 @pytest.mark.parametrize(
-    "plan", [Preprocessing(), Preprocessing(slice_axis=1, spacing=(1.5, 2.0), size=(8, 16))]
+    ("plan", "resample"),
+    [
+        (Preprocessing(), "probabilities"),
+        (Preprocessing(slice_axis=1, spacing=(1.5, 2.0), size=(8, 16)), "probabilities"),
+        (Preprocessing(slice_axis=1, spacing=(1.5, 2.0), size=(8, 16)), "logits"),
+    ],
 )
 def test_prediction_is_the_mean_of_the_members_on_the_images_grid(
-    tmp_path: Path, head: str, plan: Preprocessing
+    tmp_path: Path, head: str, plan: Preprocessing, resample: str
 ) -> None:
     networks = write_run(tmp_path / "run", head=head, preprocessing=plan)
     write_images(tmp_path / "images")
@@ -70,11 +85,12 @@ def test_prediction_is_the_mean_of_the_members_on_the_images_grid(
         tmp_path / "out",
         maps=("entropy", "mean"),
         save_probabilities=True,
+        resample=resample,
     )
     assert summary.done == CASES
     for case in CASES:
         image = tmp_path / f"images/{case}_0000.nii.gz"
-        members = [member_probabilities(network, image, plan) for network in networks]
+        members = [member_probabilities(network, image, plan, resample) for network in networks]
         mean = np.mean(members, axis=0)
         made = np.moveaxis(loaded(tmp_path / f"out/mean/{case}.nii.gz"), -1, 0)
         np.testing.assert_allclose(made, mean, atol=2e-6)
@@ -152,6 +168,137 @@ def test_dropout_passes_follow_from_the_seed_and_are_averaged(tmp_path: Path) ->
     np.testing.assert_array_equal(entropy("again", mc_dropout=5, seed=1), five)
     assert not np.array_equal(entropy("other", mc_dropout=5, seed=2), five)
     assert not np.array_equal(entropy("six", mc_dropout=6, seed=1), five)
+
+
+def test_views_are_averaged_within_a_member_or_count_as_members(tmp_path: Path) -> None:
+    networks = write_run(tmp_path / "run", members=2)
+    write_images(tmp_path / "images")
+    image = read(tmp_path / "images/case_a_0000.nii.gz")
+    slices = Preprocessing().apply(np.asarray(image.data, np.float32)[None], image)
+    views = []  # [member, view, S, C, H, W]
+    with torch.no_grad():
+        for network in networks:
+            turned = []
+            for turns in range(4):
+                for flip in ((), (3,)):
+                    seen = slices.flip(flip).rot90(turns, (2, 3))
+                    turned.append(network(seen).rot90(-turns, (2, 3)).flip(flip))
+            views.append(torch.stack(turned))
+    logits = torch.stack(views).double()
+    within = logits.mean(1).softmax(2).mean(0)
+    apart = logits.flatten(0, 1).softmax(2)
+    entropies = -(apart * apart.log()).sum(2)
+
+    def predicted(name: str, as_members: bool) -> tuple[np.ndarray, np.ndarray]:
+        augmentation = InferenceAugmentation(mirror=(1,), rotate=True, as_members=as_members)
+        maps = ("mean", "expected_entropy")
+        run, images = tmp_path / "run", tmp_path / "images"
+        predict_cases(
+            run, images, tmp_path / name, cases=["case_a"], augmentation=augmentation, maps=maps
+        )
+        mean, entropy = (loaded(tmp_path / name / one / "case_a.nii.gz") for one in maps)
+        return mean, entropy
+
+    mean, _ = predicted("within", False)
+    np.testing.assert_allclose(mean, within.permute(2, 3, 0, 1), atol=2e-6)
+    mean, entropy = predicted("apart", True)
+    np.testing.assert_allclose(mean, apart.mean(0).permute(2, 3, 0, 1), atol=2e-6)
+    np.testing.assert_allclose(entropy, entropies.mean(0).permute(1, 2, 0), atol=4e-6)
+
+
+def test_patches_are_windows_over_the_slices(tmp_path: Path) -> None:
+    (network,) = write_run(tmp_path / "run", members=1, patch=(4, 4))
+    write_images(tmp_path / "images")
+    run, images, out = tmp_path / "run", tmp_path / "images", tmp_path / "out"
+    predict_cases(run, images, out, cases=["case_a"], maps=("mean",), overlap=0.25)
+    image = read(images / "case_a_0000.nii.gz")
+    slices = Preprocessing().apply(np.asarray(image.data, np.float32)[None], image)
+    logits = sliding_window(network, slices, patch=(4, 4), overlap=0.25, batch_size=3)
+    expected = logits.softmax(1).permute(2, 3, 0, 1)
+    np.testing.assert_allclose(loaded(out / "mean/case_a.nii.gz"), expected, atol=2e-6)
+
+
+def test_noise_follows_from_the_seed_and_counts_as_members(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", members=1)
+    write_images(tmp_path / "images")
+
+    def information(name: str, seed: int) -> np.ndarray:
+        augmentation = InferenceAugmentation(noise=0.3, draws=3, as_members=True)
+        predict_cases(
+            tmp_path / "run",
+            tmp_path / "images",
+            tmp_path / name,
+            cases=["case_a"],
+            maps=("mutual_information",),
+            augmentation=augmentation,
+            seed=seed,
+        )
+        return loaded(tmp_path / name / "mutual_information/case_a.nii.gz")
+
+    first = information("first", 1)
+    assert first.max() > 1e-4
+    np.testing.assert_array_equal(information("again", 1), first)
+    assert not np.array_equal(information("other", 2), first)
+
+
+def test_half_precision_is_close_and_noted(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", members=1)
+    write_images(tmp_path / "images")
+    for precision in ("float32", "bfloat16"):
+        predict_cases(
+            tmp_path / "run",
+            tmp_path / "images",
+            tmp_path / precision,
+            cases=["case_a"],
+            maps=("mean",),
+            precision=precision,
+        )
+    full, half = (
+        loaded(tmp_path / precision / "mean/case_a.nii.gz") for precision in ("float32", "bfloat16")
+    )
+    assert 0 < np.abs(full - half).max() < 0.05
+    assert (
+        json.loads((tmp_path / "bfloat16/prediction.json").read_text())["precision"] == "bfloat16"
+    )
+
+
+def test_memory_grows_neither_with_members_nor_with_passes_nor_with_views(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run(tmp_path / "run", members=3, dropout=0.5, num_classes=8)
+    write_images(tmp_path / "images")
+    member = 8 * int(np.prod(SHAPE))
+    held: list[int] = []
+
+    class Counting(EnsembleAccumulator):
+        """Counts what is alive, of a member's size and more, whenever a member is added."""
+
+        def update(self, *arguments: Any, **options: Any) -> None:
+            alive = [one for one in gc.get_objects() if type(one) is torch.Tensor]
+            sizes = {
+                one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in alive
+            }
+            held.append(sum(size for size in sizes.values() if size >= 4 * member))
+            super().update(*arguments, **options)
+
+    monkeypatch.setattr("fastcal.predict.streaming.EnsembleAccumulator", Counting)
+
+    def peak(name: str, members: int, passes: int, mirror: tuple[int, ...]) -> int:
+        held.clear()
+        predict_cases(
+            tmp_path / "run",
+            tmp_path / "images",
+            tmp_path / name,
+            cases=["case_a"],
+            members=range(members),
+            mc_dropout=passes,
+            augmentation=InferenceAugmentation(mirror=mirror, as_members=True),
+        )
+        assert len(held) == members * passes * 2 ** len(mirror)
+        return max(held)
+
+    # One member and the sums; from the second member on, which finds the sums already there.
+    assert peak("few", 2, 1, ()) == peak("many", 3, 2, (0,)) > 0
 
 
 def test_dropout_leaves_the_global_random_state_alone(tmp_path: Path) -> None:
@@ -311,6 +458,12 @@ def test_run_without_members_and_folder_without_images_are_named(tmp_path: Path)
         ({"labels": "images", "n_bins": 0}, "n_bins must be between 1 and 65536, got 0"),
         ({"batch_size": 0}, "batch_size"),
         ({"mc_dropout": -1}, "mc_dropout"),
+        ({"overlap": 1.0}, "overlap: got 1"),
+        ({"resample": "maps"}, "resample: got 'maps', expected 'probabilities' or 'logits'"),
+        ({"precision": "int8"}, "precision: got 'int8'"),
+        ({"augmentation": InferenceAugmentation(mirror=(2,))}, r"mirror: got \[2\]"),
+        ({"augmentation": InferenceAugmentation(noise=-1.0)}, "noise: got -1"),
+        ({"augmentation": InferenceAugmentation(draws=2)}, "draws: got 2, but the noise is 0"),
         ({"maps": ("sharpness",)}, "maps: got 'sharpness'"),
         ({"space": "logit", "maps": ("variance",)}, "variance"),
         ({"members": []}, "members: got none"),

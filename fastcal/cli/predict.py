@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,6 +13,21 @@ from fastcal.cli.outcome import finish_predictions
 from fastcal.cli.settings import Device
 
 SPLITS: tuple[Literal["train", "val", "test"], ...] = ("train", "val", "test")
+
+
+class Resampling(StrEnum):
+    """What is resampled to the image's grid."""
+
+    probabilities = "probabilities"
+    logits = "logits"
+
+
+class Precision(StrEnum):
+    """Of the networks' arithmetic."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
 
 
 def predict(
@@ -43,12 +59,58 @@ def predict(
         int,
         typer.Option("--mc-dropout", metavar="T", help="Stochastic passes a member; 0 is none."),
     ] = 0,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the dropout masks.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="N", help="Of the dropout masks and the noise.")
+    ] = 0,
+    mirror: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--mirror",
+            metavar="AXIS",
+            help="Test-time augmentation: every mirroring along these axes, 0 1 for slices.",
+        ),
+    ] = None,
+    rotate: Annotated[
+        bool,
+        typer.Option("--rotate", help="Test-time augmentation: quarter turns of axes 0 and 1."),
+    ] = False,
+    noise: Annotated[
+        float,
+        typer.Option(
+            "--noise",
+            metavar="SIGMA",
+            help="Test-time augmentation: Gaussian noise on the normalised image.",
+        ),
+    ] = 0.0,
+    draws: Annotated[
+        int, typer.Option("--draws", metavar="N", help="Noisy copies of each view.")
+    ] = 1,
+    views_as_members: Annotated[
+        bool,
+        typer.Option(
+            "--views-as-members",
+            help="Augmented views count as members; else their logits are averaged within each.",
+        ),
+    ] = False,
     maps: mapping.Maps = [mapping.Map.entropy],  # noqa: B006  # typer reads it, nobody changes it
     space: mapping.SpaceOption = mapping.Space.prob,
     temperature: Annotated[
         float, typer.Option("--temperature", metavar="T", help="Divides the logits first.")
     ] = 1.0,
+    resample: Annotated[
+        Resampling,
+        typer.Option("--resample", help="What is resampled to the image's grid where it must be."),
+    ] = Resampling.probabilities,
+    overlap: Annotated[
+        float,
+        typer.Option(
+            "--overlap", metavar="SHARE", help="Of windows, for networks trained on patches."
+        ),
+    ] = 0.5,
+    precision: Annotated[
+        Precision,
+        typer.Option("--precision", help="Of the networks' arithmetic; bfloat16 is fast on a GPU."),
+    ] = Precision.float32,
     labels: mapping.Labels = None,
     bins: mapping.Bins = 15,
     closed: mapping.ClosedOption = mapping.Closed.right,
@@ -60,12 +122,17 @@ def predict(
     keep_going: mapping.KeepGoing = False,
     device: Device = None,
     batch_size: Annotated[
-        int, typer.Option("--batch-size", metavar="N", help="Slices in a forward pass.")
-    ] = 16,
+        int | None,
+        typer.Option(
+            "--batch-size",
+            metavar="N",
+            help="Slices or windows in a forward pass; without it 16 slices or 2 windows.",
+        ),
+    ] = None,
     quiet: mapping.Quiet = False,
 ) -> None:
     """Predict cases with a trained ensemble: labels, uncertainty maps, calibration."""
-    from fastcal.predict import predict_cases
+    from fastcal.predict import InferenceAugmentation, predict_cases
 
     part = next((name for name in SPLITS if cases == [name]), None)
     summary = predict_cases(
@@ -76,9 +143,19 @@ def predict(
         members=members or None,
         mc_dropout=mc_dropout,
         seed=seed,
+        augmentation=InferenceAugmentation(
+            mirror=tuple(mirror or ()),
+            rotate=rotate,
+            noise=noise,
+            draws=draws,
+            as_members=views_as_members,
+        ),
         maps=[one.value for one in maps],
         space=space.value,
         temperature=temperature,
+        resample=resample.value,
+        overlap=overlap,
+        precision=precision.value,
         labels=labels,
         n_bins=bins,
         closed=closed.value,

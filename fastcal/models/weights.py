@@ -44,6 +44,10 @@ class Weights:
         self.load_into(network)
         return network.eval()
 
+    def describes(self, network: SegmentationNetwork) -> bool:
+        """Whether `load_into` fits a network: both have one specification."""
+        return json.dumps(self.network, sort_keys=True) == json.dumps(network.spec, sort_keys=True)
+
     def load_into(self, network: SegmentationNetwork) -> None:
         """Overwrite the weights of a network of the same specification."""
         try:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-Predictor = Callable[[Tensor], Tensor]
+from fastcal.models.views import InferenceAugmentation, Predictor, averaged
 
 
 def sliding_window(
@@ -59,19 +58,11 @@ def sliding_window(
         raise ValueError(f"overlap: got {overlap!r}, expected from 0 to below 1")
     if batch_size < 1:
         raise ValueError(f"batch_size: got {batch_size!r}, expected at least 1")
-    if not set(mirror_axes) <= set(range(dims)):
-        raise ValueError(f"mirror_axes: got {tuple(mirror_axes)}, expected some of 0 to {dims - 1}")
+    views = InferenceAugmentation(mirror=tuple(mirror_axes))
+    views.check(dims)
     place = torch.device(device) if device is not None else _device_of(network, images)
 
-    def predict(windows: Tensor) -> Tensor:
-        total: Tensor | None = None
-        flips = _subsets([axis + 2 for axis in mirror_axes])
-        for axes in flips:
-            logits = network(windows.flip(axes)).flip(axes).float()
-            total = logits if total is None else total.add_(logits)
-        assert total is not None
-        return total / len(flips) if len(flips) > 1 else total
-
+    predict = averaged(network, views.views())
     with torch.no_grad():
         if patch is None:
             return _whole(predict, images, batch_size, place)
@@ -115,12 +106,6 @@ def _padded(images: Tensor, patch: Sequence[int]) -> tuple[Tensor, list[int]]:
         for side in (before, amount - before)
     ]
     return functional.pad(images, pads), start
-
-
-def _subsets(axes: Sequence[int]) -> list[tuple[int, ...]]:
-    """All subsets of axes, the empty one first."""
-    counts = range(len(axes) + 1)
-    return [subset for count in counts for subset in itertools.combinations(axes, count)]
 
 
 def _device_of(network: nn.Module | Predictor, images: Tensor) -> torch.device:

@@ -1,0 +1,104 @@
+"""Test-time augmentation: one network's view of an image, turned, mirrored or with noise."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Predictor = Callable[[Tensor], Tensor]
+
+_PLANE = (2, 3)
+"""Axes of a batch that quarter turns turn: those of a slice, or of an axial plane."""
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceAugmentation:
+    """Which views of an image a member sees; all combinations of what is asked for.
+
+    Example:
+        >>> InferenceAugmentation(mirror=(0, 1), rotate=True).n_views
+        16
+    """
+
+    mirror: tuple[int, ...] = ()
+    """Spatial axes of what the network sees, from 0; every subset of them is mirrored."""
+    rotate: bool = False
+    """Turn the first two spatial axes by 0, 90, 180 and 270 degrees."""
+    noise: float = 0.0
+    """Standard deviation of Gaussian noise, in units of the normalised image."""
+    draws: int = 1
+    """Noisy copies of each view."""
+    as_members: bool = False
+    """Views count as members of the ensemble; False: their logits are averaged within a member."""
+
+    def check(self, dims: int) -> None:
+        """Raise a ValueError for settings that a network of this many axes cannot have."""
+        if not set(self.mirror) <= set(range(dims)) or len(set(self.mirror)) != len(self.mirror):
+            expected = f"different axes from 0 to {dims - 1}"
+            raise ValueError(f"mirror: got {list(self.mirror)}, expected {expected}")
+        if not 0 <= self.noise < math.inf:
+            raise ValueError(f"noise: got {self.noise}, expected a number from 0")
+        if self.draws < 1:
+            raise ValueError(f"draws: got {self.draws}, expected at least 1")
+        if self.draws > 1 and self.noise == 0:
+            raise ValueError(f"draws: got {self.draws}, but the noise is 0: all would be equal")
+
+    @property
+    def n_views(self) -> int:
+        turns = 4 if self.rotate else 1
+        return int(2 ** len(self.mirror)) * turns * self.draws
+
+    def views(self) -> list[View]:
+        """Every view, the plain one first."""
+        flips = [
+            tuple(axis + 2 for axis in axes)
+            for count in range(len(self.mirror) + 1)
+            for axes in itertools.combinations(self.mirror, count)
+        ]
+        turns = range(4 if self.rotate else 1)
+        return [
+            View(axes, turn, self.noise)
+            for _ in range(self.draws)
+            for turn in turns
+            for axes in flips
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One way to show windows ``[B, Ch, *S]`` to a network."""
+
+    flip: tuple[int, ...]
+    """Axes of the batch."""
+    turns: int
+    """Quarter turns."""
+    noise: float
+
+    def of(self, network: Predictor, windows: Tensor) -> Tensor:
+        """Logits of the windows as the network sees them in this view, turned back."""
+        seen = windows.flip(self.flip) if self.flip else windows
+        if self.turns:
+            seen = seen.rot90(self.turns, _PLANE)
+        if self.noise:
+            seen = seen + self.noise * torch.randn_like(seen)
+        logits = network(seen).float()
+        if self.turns:
+            logits = logits.rot90(-self.turns, _PLANE)
+        return logits.flip(self.flip) if self.flip else logits
+
+
+def averaged(network: Predictor, views: Sequence[View]) -> Predictor:
+    """A network that returns the mean of its logits over views."""
+
+    def predict(windows: Tensor) -> Tensor:
+        total = views[0].of(network, windows)
+        for view in views[1:]:
+            total += view.of(network, windows)
+        return total / len(views) if len(views) > 1 else total
+
+    return predict
