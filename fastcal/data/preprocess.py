@@ -214,11 +214,9 @@ class Preprocessing:
     def _schemes(self, channels: int) -> tuple[Normalisation, ...]:
         named = self.normalisation
         schemes = (named,) * channels if isinstance(named, str) else named
-        expected = {len(schemes), channels if self.windows is None else len(self.windows)}
-        if expected != {channels}:
-            raise ValueError(
-                f"image: got {channels} channels, but the preprocessing is for {expected}"
-            )
+        for name, given in (("normalisation", schemes), ("windows", self.windows or schemes)):
+            if len(given) != channels:
+                raise ValueError(f"image: got {channels} channels, but {name} is for {len(given)}")
         return schemes
 
     def _orientation(self, like: Geometry) -> tuple[tuple[int, ...], list[int]]:
