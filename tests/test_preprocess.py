@@ -71,7 +71,7 @@ def test_what_lies_linearly_in_space_comes_back_where_it_was(
     back = preprocessing.invert(items, like)
     assert back.shape == (1, *SHAPE)
     inside = (0, *[slice(3, -3)] * 3)
-    # A filter that shrinks an axis keeps a ramp to a fiftieth of a voxel; half a voxel is 0.15 here.
+    # Filters that shrink an axis keep a ramp to a fiftieth of a voxel; half of one is 0.15 here.
     np.testing.assert_allclose(back[inside], image[inside[1:]], atol=0.04)
 
 

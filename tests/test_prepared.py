@@ -1,0 +1,264 @@
+"""The cache of preprocessed cases: made once, whole, and anew where something changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from fastcal.data.cache import FOREGROUND_VOXELS, CaseCache
+from fastcal.data.dataset import Dataset
+from fastcal.data.prepared import PreparedCases, prepare_cases
+from fastcal.data.preprocess import Preprocessing
+from fastcal.errors import DataError
+
+AFFINE = np.diag([-1.0, 1.0, 2.0, 1.0])
+THREE = Preprocessing(dims=3, normalisation="zscore")
+
+
+def save(path: Path, data: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(data, AFFINE), path)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Four cases of two channels; each has a block of label 1, and all but the last one of 2."""
+    random = np.random.default_rng(0)
+    place = tmp_path / "Dataset001_Blocks"
+    for number in range(4):
+        shape = (8 + number, 9, 6)
+        label = np.zeros(shape, np.uint8)
+        label[1:4, 2:5, 1:3] = 1
+        if number < 3:
+            label[5:7, 2:5, 4:5] = 2
+        save(place / f"labelsTr/block_{number}.nii.gz", label)
+        for channel in range(2):
+            image = random.normal(0, 1, shape).astype(np.float32) + 3 * label
+            save(place / f"imagesTr/block_{number}_{channel:04d}.nii.gz", image)
+    described = {
+        "channel_names": {"0": "T1", "1": "T2"},
+        "labels": {"background": 0, "left": 1, "right": 2},
+        "numTraining": 4,
+        "file_ending": ".nii.gz",
+    }
+    (place / "dataset.json").write_text(json.dumps(described))
+    return place
+
+
+def prepare(folder: Path, cache: Path, preprocessing: Preprocessing = THREE) -> PreparedCases:
+    dataset = Dataset.open(folder)
+    return prepare_cases(dataset, dataset.cases, preprocessing, cache, workers=2)
+
+
+def files(cache: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in cache.rglob("*") if path.is_file()}
+
+
+def test_prepared_cases_are_those_that_preprocessing_makes(folder: Path, tmp_path: Path) -> None:
+    prepared = prepare(folder, tmp_path / "cache")
+    assert prepared.names == [f"block_{number}" for number in range(4)]
+    for case, image, label in zip(
+        Dataset.open(folder).cases, prepared.images, prepared.labels, strict=True
+    ):
+        voxels, reference, like = case.load()
+        assert reference is not None
+        assert torch.equal(image, THREE.apply(voxels, like))
+        assert torch.equal(label, THREE.apply_label(reference, like).to(torch.uint8))
+    assert prepared.num_classes == 3
+    assert prepared.nbytes == sum(9 * n * 9 * 6 for n in (8, 9, 10, 11))
+    for label, classes in zip(prepared.labels, prepared.foreground, strict=True):
+        for value, voxels in enumerate(classes, start=1):
+            assert torch.equal(voxels, torch.nonzero(label.flatten() == value).flatten())
+    chosen = prepared.select(["block_3", "block_1"])
+    assert chosen.names == ["block_3", "block_1"]
+    assert torch.equal(chosen.images[1], prepared.images[1])
+    with pytest.raises(ValueError, match="not among the prepared cases: nobody"):
+        prepared.select(["nobody"])
+
+
+def test_a_second_call_writes_nothing_and_maps_the_same_files(folder: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    first = prepare(folder, cache)
+    there = files(cache)
+    second = prepare(folder, cache)
+    assert files(cache) == there
+    assert second.fingerprint == first.fingerprint
+    assert all(map(torch.equal, first.images, second.images))
+    assert all(map(torch.equal, first.labels, second.labels))
+
+
+def test_other_settings_or_contents_are_told_apart_and_other_times_are_not(
+    folder: Path, tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+    first = prepare(folder, cache)
+    other = prepare(folder, cache, Preprocessing(dims=3, normalisation="zscore", nonzero=True))
+    assert other.fingerprint != first.fingerprint
+    assert len(list(cache.iterdir())) == 2
+
+    # Another mtime alone: nothing is made again.
+    image = folder / "imagesTr/block_1_0001.nii.gz"
+    os.utime(image, ns=(1, 1))
+    there = {name: time for name, time in files(cache).items() if name.endswith(".npy")}
+    assert prepare(folder, cache).fingerprint == first.fingerprint
+    moved = tmp_path / "elsewhere" / folder.name
+    shutil.copytree(folder, moved, copy_function=shutil.copyfile)
+    assert prepare(moved, cache).fingerprint == first.fingerprint
+    assert {name: time for name, time in files(cache).items() if name.endswith(".npy")} == there
+
+    # Another voxel: that case is made again, and only that one.
+    label = nib.load(folder / "labelsTr/block_1.nii.gz").get_fdata().astype(np.uint8)
+    label[0, 0, 0] = 2
+    save(folder / "labelsTr/block_1.nii.gz", label)
+    changed = prepare(folder, cache)
+    assert changed.fingerprint != first.fingerprint
+    assert changed.labels[1].sum() == first.labels[1].sum() + 2
+    digests = zip(changed.digests, first.digests, strict=True)
+    assert [new == old for new, old in digests] == [True, False, True, True]
+
+
+@pytest.mark.parametrize("damage", ["torn array", "torn description", "missing array"])
+def test_a_damaged_case_is_made_again(folder: Path, tmp_path: Path, damage: str) -> None:
+    cache = tmp_path / "cache"
+    # Copied: what is mapped is torn with its file.
+    first = [image.clone() for image in prepare(folder, cache).images]
+    (place,) = cache.iterdir()
+    image, described = place / "block_2.image.npy", place / "block_2.json"
+    if damage == "missing array":
+        image.unlink()
+    else:
+        torn = image if damage == "torn array" else described
+        torn.write_bytes(torn.read_bytes()[:-40])
+    untouched = files(place)["block_1.image.npy"]
+    again = prepare(folder, cache)
+    assert all(map(torch.equal, first, again.images))
+    assert files(place)["block_1.image.npy"] == untouched
+
+
+KILLED = """
+import os, signal, sys
+from fastcal.data import Dataset
+from fastcal.data.prepared import prepare_cases
+from fastcal.data.preprocess import Preprocessing
+
+replace = os.replace
+def die(source, target):
+    if str(target).endswith("block_2.label.npy"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(source, target)
+os.replace = die
+dataset = Dataset.open(sys.argv[1])
+prepare_cases(
+    dataset, dataset.cases, Preprocessing(dims=3, normalisation="zscore"), sys.argv[2], workers=1
+)
+"""
+
+
+def test_a_killed_preparation_goes_on_where_it_was(folder: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    child = subprocess.run(
+        [sys.executable, "-c", KILLED, str(folder), str(cache)], capture_output=True, text=True
+    )
+    assert child.returncode == -signal.SIGKILL, child.stderr
+    (place,) = cache.iterdir()
+    assert {path.name for path in place.glob("block_*.json")} == {"block_0.json", "block_1.json"}
+    before = files(place)
+    prepared = prepare(folder, cache)
+    after = files(place)
+    for name in ("block_0.image.npy", "block_1.label.npy", "block_1.json"):
+        assert after[name] == before[name]
+    expected = prepare(folder, tmp_path / "another")
+    assert prepared.fingerprint == expected.fingerprint
+    assert all(map(torch.equal, prepared.images, expected.images))
+
+
+def test_everything_that_is_wrong_is_listed_at_once(folder: Path, tmp_path: Path) -> None:
+    image = nib.load(folder / "imagesTr/block_0_0000.nii.gz").get_fdata().astype(np.float32)
+    image[0, 0, 0] = np.nan
+    save(folder / "imagesTr/block_0_0000.nii.gz", image)
+    (folder / "imagesTr/block_0_0001.nii.gz").write_bytes(b"no gzip")
+    (folder / "imagesTr/block_1_0001.nii.gz").unlink()
+    save(folder / "labelsTr/block_1.nii.gz", np.full((9, 9, 6), 7, np.uint8))
+    save(folder / "labelsTr/block_2.nii.gz", np.zeros((9, 9, 6), np.uint8))
+    save(folder / "imagesTr/block_3_0002.nii.gz", image)
+    save(folder / "labelsTr/stray.nii.gz", np.zeros((9, 9, 6), np.uint8))
+    with pytest.raises(DataError) as caught:
+        prepare(folder, tmp_path / "cache")
+    message = str(caught.value)
+    assert message.startswith(f"{folder}: 7 problems: ")
+    for expected in (
+        "block_0_0000.nii.gz: NaN or infinite voxels",
+        "block_0_0001.nii.gz: truncated or corrupt",
+        "block_1_0001.nii.gz: no such file",
+        "block_1.nii.gz: labels [7] are not in dataset.json, which has [0, 1, 2]",
+        "block_2.nii.gz: shape (9, 9, 6), but block_2_0000.nii.gz has (10, 9, 6)",
+        "block_3_0002.nii.gz: a channel beyond the 2 of dataset.json",
+        "stray.nii.gz: a label map without an image",
+    ):
+        assert expected in message
+
+
+def test_a_file_of_all_channels_must_have_as_many_as_dataset_json(
+    folder: Path, tmp_path: Path
+) -> None:
+    for channel in range(2):
+        (folder / f"imagesTr/block_0_{channel:04d}.nii.gz").unlink()
+    save(folder / "imagesTr/block_0.nii.gz", np.zeros((8, 9, 6, 3), np.float32))
+    described = json.loads((folder / "dataset.json").read_text())
+    described["training"] = [{"label": "./labelsTr/block_0.nii.gz"}]
+    (folder / "dataset.json").write_text(json.dumps(described))
+    with pytest.raises(DataError, match=r"block_0\.nii\.gz: 3 channels, but dataset\.json has 2"):
+        prepare(folder, tmp_path / "cache")
+
+
+def test_many_foreground_voxels_are_thinned_the_same_way_every_time(
+    folder: Path, tmp_path: Path
+) -> None:
+    label = np.zeros((40, 40, 20), np.uint8)
+    label[:, :, 5:] = 1
+    save(folder / "labelsTr/block_0.nii.gz", label)
+    for channel in range(2):
+        save(folder / f"imagesTr/block_0_{channel:04d}.nii.gz", label.astype(np.float32))
+    dataset = Dataset.open(folder)
+    kept = []
+    for place in ("one", "two"):
+        cache = CaseCache(tmp_path / place, dataset, THREE)
+        kept.append(cache.make(dataset.cases[0]).foreground)
+    voxels = kept[0][0]
+    assert len(voxels) == FOREGROUND_VOXELS
+    assert len(voxels.unique()) == FOREGROUND_VOXELS
+    assert (torch.from_numpy(label[::-1].copy()).flatten()[voxels] == 1).all()
+    assert torch.equal(voxels, kept[1][0])
+    assert len(kept[0][1]) == 0
+
+
+def test_progress_tells_how_many_are_left(folder: Path, tmp_path: Path) -> None:
+    dataset = Dataset.open(folder)
+    lines: list[str] = []
+    prepare_cases(dataset, dataset.cases, THREE, tmp_path / "cache", progress=lines.append)
+    assert lines[-1] == "prepared 4/4 cases, 0 s left"
+    lines.clear()
+    prepare_cases(dataset, dataset.cases, THREE, tmp_path / "cache", progress=lines.append)
+    assert lines == []
+
+
+def test_items_of_one_size_lie_in_one_tensor_on_a_device(folder: Path, tmp_path: Path) -> None:
+    sliced = prepare(folder, tmp_path / "cache", Preprocessing(size=(12, 12)))
+    assert sliced.images[0].shape == (6, 2, 12, 12)
+    there = sliced.to("meta")
+    assert there.stacked is not None
+    assert there.stacked[0].shape == (24, 2, 12, 12)
+    assert there.images[3].shape == (6, 2, 12, 12)
+    assert there.labels[1].device.type == "meta"
+    assert prepare(folder, tmp_path / "cache").to("meta").stacked is None
+    assert sliced.to("cpu") is sliced
