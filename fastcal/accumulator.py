@@ -15,6 +15,7 @@ from fastcal.calibration import NOTHING_COUNTED, Mode
 from fastcal.ensemble import Activation, EnsembleStatistics, Space, gather, open_count, read_by
 from fastcal.members import check_member, check_reading, check_temperature, check_weight
 from fastcal.problem import StateLayout
+from fastcal.regions import Regions
 from fastcal.targets import CaseId
 
 
@@ -143,6 +144,10 @@ class EnsembleAccumulator:
         case_id: CaseId | Sequence[CaseId] | None = None,
         nan_policy: str = "raise",
         eps: float | None = None,
+        resolution: int = 0,
+        moments: bool = False,
+        entropy_bins: int = 0,
+        regions: Regions | Mapping[str, Array] | None = None,
         out: Mapping[str, Array] | Array | None = None,
     ) -> EnsembleStatistics:
         """The maps of the members so far, and their calibration when a target is given.
@@ -179,6 +184,10 @@ class EnsembleAccumulator:
             ignore_index=ignore_index,
             case_id=case_id,
             nan_policy=nan_policy,
+            resolution=resolution,
+            moments=moments,
+            entropy_bins=entropy_bins,
+            regions=regions,
         )
         if out is not None:
             outputs.check_apart(self._maps, tensors, read_by(count))

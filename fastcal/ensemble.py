@@ -15,6 +15,7 @@ from fastcal.arrays import Array
 from fastcal.calibration import NOTHING_COUNTED, CalibrationStatistics, Mode, OpenCount
 from fastcal.members import Members, check_reading, read_members
 from fastcal.problem import CALIBRATIONS
+from fastcal.regions import Regions
 from fastcal.targets import CaseId, check_nan_policy, read_targets
 
 Activation = Literal["softmax", "sigmoid"]
@@ -162,6 +163,10 @@ def ensemble_statistics(
     case_id: CaseId | Sequence[CaseId] | None = None,
     nan_policy: str = "raise",
     eps: float | None = None,
+    resolution: int = 0,
+    moments: bool = False,
+    entropy_bins: int = 0,
+    regions: Regions | Mapping[str, Array] | None = None,
     out: Mapping[str, Array] | Array | None = None,
 ) -> EnsembleStatistics:
     """Any of the maps, and exact calibration statistics, from one pass over the members.
@@ -185,6 +190,9 @@ def ensemble_statistics(
         nan_policy: What invalid voxels among those counted do: ``"raise"``, or ``"omit"`` to
             leave them out and count them in ``calibration.n_invalid``.
         eps: Lower clip of the probability inside the NLL.
+        resolution: See `CalibrationStatistics`, as for ``moments`` and ``entropy_bins``.
+        regions: bool masks ``[B, *S]`` by name, or `fastcal.regions.Regions`, whose statistics
+            are counted in the same pass and given by ``calibration.region(name)``.
         out: Map name to the tensor it is written to, for some or all maps; a tensor where there
             is one map. Labels may be of any integer type.
 
@@ -228,6 +236,10 @@ def ensemble_statistics(
         ignore_index=ignore_index,
         case_id=case_id,
         nan_policy=nan_policy,
+        resolution=resolution,
+        moments=moments,
+        entropy_bins=entropy_bins,
+        regions=regions,
     )
     if out is not None:
         outputs.check_apart(names, tensors, {"preds": members.tensors, **read_by(count)})
@@ -266,6 +278,10 @@ def open_count(
     ignore_index: int | None,
     case_id: CaseId | Sequence[CaseId] | None,
     nan_policy: str,
+    resolution: int,
+    moments: bool,
+    entropy_bins: int,
+    regions: Regions | Mapping[str, Array] | None,
 ) -> OpenCount | None:
     """Statistics for a pass to count into; None where there is no target.
 
@@ -274,7 +290,16 @@ def open_count(
     """
     check_nan_policy(nan_policy)
     if target is None:
-        for name, value in (("mask", mask), ("ignore_index", ignore_index), ("case_id", case_id)):
+        of_target = {
+            "mask": mask,
+            "ignore_index": ignore_index,
+            "case_id": case_id,
+            "resolution": resolution or None,
+            "moments": moments or None,
+            "entropy_bins": entropy_bins or None,
+            "regions": regions,
+        }
+        for name, value in of_target.items():
             if value is not None:
                 raise ValueError(f"{name} needs a target")
         if not maps:
@@ -288,11 +313,20 @@ def open_count(
         )
     if mode not in CALIBRATIONS:
         raise ValueError(f"calibration must be one of {CALIBRATIONS}, got {mode!r}")
-    statistics = CalibrationStatistics(
-        num_classes, n_bins, closed, mode, multilabel=multilabel, eps=eps
-    )
     targets = read_targets(
-        target, mask, ignore_index, case_id, shape, device, class_dim, multilabel
+        target, mask, ignore_index, case_id, shape, device, class_dim, multilabel, regions
+    )
+    statistics = CalibrationStatistics(
+        num_classes,
+        n_bins,
+        closed,
+        mode,
+        multilabel=multilabel,
+        eps=eps,
+        resolution=resolution,
+        moments=moments,
+        entropy_bins=entropy_bins,
+        regions=targets.region_names,
     )
     return statistics.open_count(targets, device, real, nan_policy, "preds")
 

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from fastcal import backends
-from fastcal.problem import Counting, Finish, Reading, StateLayout
+from fastcal.problem import Counting, Extras, Finish, Reading, StateLayout
 
 _READING = "int class_dim, bool from_logits, str activation, bool multilabel, str space"
 _FINISH = (
     "str[] map_names, Tensor(a!)[] maps, bool normalise, Tensor? target, Tensor? mask, "
     "int? ignore_index, Tensor? thresholds, bool left_closed, str calibration, float eps, "
-    "Tensor(b!)? statistics"
+    "Tensor(b!)? statistics, Tensor? regions=None, int n_regions=0, bool moments=False, "
+    "int resolution=0, int entropy_bins=0"
 )
 SCHEMAS = (
     f"ensemble_statistics(Tensor[] members, float[] weights, float[] temperatures, "
@@ -42,11 +43,26 @@ def _finish(
     calibration: str,
     eps: float,
     statistics: Tensor | None,
+    regions: Tensor | None = None,
+    n_regions: int = 0,
+    moments: bool = False,
+    resolution: int = 0,
+    entropy_bins: int = 0,
 ) -> Finish:
     counting = None
     if target is not None and thresholds is not None and statistics is not None:
         counting = Counting(
-            target, mask, ignore_index, thresholds, left_closed, calibration, eps, statistics
+            target,
+            mask,
+            ignore_index,
+            thresholds,
+            left_closed,
+            calibration,
+            eps,
+            statistics,
+            Extras(moments, resolution, entropy_bins),
+            regions,
+            n_regions,
         )
     return Finish(dict(zip(map_names, maps, strict=True)), normalise, counting)
 
@@ -63,12 +79,9 @@ def _ensemble_statistics(
     *finish: object,
 ) -> None:
     reading = Reading(class_dim, from_logits, activation, multilabel, space)
-    backends.select(members[0].device).ensemble_statistics(
-        members,
-        weights,
-        temperatures,
-        reading,
-        _finish(*finish),  # type: ignore[arg-type]
+    what = _finish(*finish)  # type: ignore[arg-type]
+    backends.select(members[0].device, what.counting).ensemble_statistics(
+        members, weights, temperatures, reading, what
     )
 
 
@@ -110,13 +123,9 @@ def _ensemble_finalize(
 ) -> None:
     reading = Reading(class_dim, from_logits, activation, multilabel, space)
     layout = StateLayout(num_classes, entropy, square, votes)
-    backends.select(state.device).ensemble_finalize(
-        state,
-        n_members,
-        total_weight,
-        reading,
-        layout,
-        _finish(*finish),  # type: ignore[arg-type]
+    what = _finish(*finish)  # type: ignore[arg-type]
+    backends.select(state.device, what.counting).ensemble_finalize(
+        state, n_members, total_weight, reading, layout, what
     )
 
 

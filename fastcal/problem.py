@@ -5,6 +5,7 @@ The Python mirror of ``csrc/core/problem.h``. Nothing here computes.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -42,6 +43,43 @@ class Reading:
     """``"prob"`` averages probabilities, ``"logit"`` averages logits and activates afterwards."""
 
 
+FINE_OCTAVES = 32
+"""Powers of two that the fine cells below 1/2 cover; what is nearer to 0 shares the first cell."""
+
+MAX_REGIONS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """What a row of statistics holds beside counts, scores and bins: nothing by default."""
+
+    moments: bool = False
+    """Sums of p^2 and of p y of every classwise bin."""
+    resolution: int = 0
+    """Cells of the fine histograms, 64 times a power of two; 0 for none. See `fine_shift`."""
+    entropy_bins: int = 0
+    """Bins of the histogram of entropies; 0 for none."""
+
+    @property
+    def fine_shift(self) -> int:
+        """Mantissa bits of a fine cell.
+
+        A cell is the exponent and the leading mantissa bits of ``d = p`` below 1/2 and of
+        ``d = 1 - p`` (exact in floating point) from 1/2 on, mirrored: cell 0 begins at p = 0, the
+        last one ends at 1. With h = resolution / 2 and m = fine_shift, d has the index
+        ``min(max((bits(d) >> (M - m)) - ((E - 31) << m), 0), h - 1)``, where float32 has M = 23
+        and E = 125, float64 M = 52 and E = 1021; the cell is the index, or resolution - 1 less it.
+        """
+        return (self.resolution // (2 * FINE_OCTAVES)).bit_length() - 1
+
+    def entropy_scale(self, num_classes: int, multilabel: bool) -> float:
+        """Bins a nat: [0, ln C] is cut in equal bins, [0, ln 2] for a Bernoulli.
+
+        The bin of H is ``floor(H * scale)`` in the accumulation type, within the histogram.
+        """
+        return self.entropy_bins / math.log(2 if multilabel else max(num_classes, 2))
+
+
 @dataclass(frozen=True, slots=True)
 class Counting:
     """What the statistics stage counts, and into which integers."""
@@ -60,7 +98,22 @@ class Counting:
     eps: float
     """Lower clip of the probability inside the negative log-likelihood."""
     statistics: Tensor
-    """int64 ``[G, W]``, added to; G is 1, or B for one row a batch item. See `StatisticsLayout`."""
+    """int64 ``[G * (1 + n_regions), W]``, added to; G is 1, or B for rows a batch item. The first
+    row of a group counts every kept voxel, the others those of a region. See `StatisticsLayout`."""
+    extras: Extras = Extras()
+    regions: Tensor | None = None
+    """uint8, voxel shape: bit r is set where a voxel belongs to region r."""
+    n_regions: int = 0
+
+    def layout(self, num_classes: int) -> StatisticsLayout:
+        """Of a row."""
+        n_cells = self.thresholds.numel() + 1
+        return StatisticsLayout(num_classes, n_cells, self.calibration, self.extras)
+
+    @property
+    def rows(self) -> int:
+        """Rows of a group."""
+        return 1 + self.n_regions
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +131,15 @@ class Finish:
 class StatisticsLayout:
     """Where each integer of a statistics row lies.
 
-    Twelve words, three words a class, then bins of four words: count, hits, sum hi, sum lo.
+    Twelve words, three words a class, then bins of four words: count, hits, sum hi, sum lo; then
+    the extras. A region's row counts no bad targets: the first row of its group does.
     """
 
     num_classes: int
     n_cells: int
     """Number of bins a histogram: one more than there are thresholds."""
     calibration: str
+    extras: Extras = Extras()
 
     N_VOXELS = 0
     N_CORRECT = 1
@@ -124,15 +179,43 @@ class StatisticsLayout:
         return slice(start, start + 4 * self.n_cells * self.num_classes * wanted)
 
     @property
+    def moments(self) -> slice:
+        """``[num_classes, n_cells, 4]``: sums of p^2 and of p y (hi, lo each) of classwise bins."""
+        start = self.classwise.stop
+        wanted = self.extras.moments and self.calibration != "top-label"
+        return slice(start, start + 4 * self.n_cells * self.num_classes * wanted)
+
+    @property
+    def fine_top_label(self) -> slice:
+        """``[resolution, 2]``: count and hits of the fine cells of the confidence."""
+        start = self.moments.stop
+        wanted = self.calibration != "classwise"
+        return slice(start, start + 2 * self.extras.resolution * wanted)
+
+    @property
+    def fine_classwise(self) -> slice:
+        """``[num_classes, resolution, 2]``: the same of every class's probability."""
+        start = self.fine_top_label.stop
+        wanted = self.calibration != "top-label"
+        return slice(start, start + 2 * self.extras.resolution * self.num_classes * wanted)
+
+    @property
+    def entropy(self) -> slice:
+        """``[entropy_bins, 2]``: voxels and correct ones by entropy; decisions when multilabel."""
+        start = self.fine_classwise.stop
+        return slice(start, start + 2 * self.extras.entropy_bins)
+
+    @property
     def words(self) -> int:
-        stop: int = self.classwise.stop
+        stop: int = self.entropy.stop
         return stop
 
     @property
     def low_words(self) -> list[int]:
         """Index of every fractional word; the whole part is the word before it."""
-        bins = range(self.top_label.start, self.words, 4)
-        return [self.BRIER + 1, self.NLL + 1, *(start + 3 for start in bins)]
+        bins = range(self.top_label.start + 3, self.classwise.stop, 4)
+        moments = range(self.moments.start + 1, self.moments.stop, 2)
+        return [self.BRIER + 1, self.NLL + 1, *bins, *moments]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
-"""What the statistics are counted against: targets, mask and case ids, checked once."""
+"""What the statistics are counted against: targets, mask, regions and case ids, checked once."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fastcal.arguments import whole_number
 from fastcal.arrays import INTEGERS, Array, to_tensor
+from fastcal.regions import Regions, read_regions
 
 CaseId: TypeAlias = str | int
 
@@ -27,6 +28,7 @@ class Targets:
     case_ids: tuple[str, ...] | None
     class_dim: int
     """Where the voxel shape lacks the class axis."""
+    regions: Regions | None = None
 
     def values_outside(self, top: int) -> list[int]:
         """The distinct kept values outside [0, top)."""
@@ -40,8 +42,12 @@ class Targets:
         return sorted(set(values[outside].tolist()))
 
     @property
-    def n_rows(self) -> int:
+    def n_groups(self) -> int:
         return 1 if self.case_ids is None else len(self.case_ids)
+
+    @property
+    def region_names(self) -> tuple[str, ...]:
+        return () if self.regions is None else self.regions.names
 
 
 def read_targets(
@@ -53,6 +59,8 @@ def read_targets(
     device: torch.device,
     class_dim: int,
     multilabel: bool,
+    regions: Regions | Mapping[str, Array] | None = None,
+    region_names: tuple[str, ...] | None = None,
 ) -> Targets:
     """Check everything that goes with a target.
 
@@ -66,6 +74,8 @@ def read_targets(
         device: Of the predictions.
         class_dim: Their class axis, not negative.
         multilabel: Every class has a target of its own.
+        regions: Masks by name, packed or not.
+        region_names: Those expected; None for whatever comes.
 
     Raises:
         TypeError, ValueError: An argument does not fit the predictions.
@@ -101,6 +111,7 @@ def read_targets(
         None if ignore_index is None else whole_number(ignore_index, "ignore_index"),
         ids,
         class_dim,
+        read_regions(regions, region_names, voxels, device),
     )
 
 

@@ -279,3 +279,48 @@ def scores(
         accuracy=mean(correct.astype(np.float64)),
         dice=dice,
     )
+
+
+# What is read in order of the probability, from sorted samples
+
+
+def fine_edges(resolution: int) -> Array:
+    """Lower edges of the fine cells: octaves from 2^-33 to 1/2 cut evenly, and their mirror."""
+    cells = resolution // 64
+    octaves = np.arange(-33, -1)[:, None]
+    low = (2.0**octaves * (1 + np.arange(cells) / cells)).ravel()
+    low[0] = 0.0
+    return np.concatenate([low, [0.5], 1 - low[:0:-1]])
+
+
+def fine_cells(p: Array, resolution: int) -> Ints:
+    """Cell of each p; [lo, hi) below 1/2 and (lo, hi] above, so that both ends have one alike."""
+    half = resolution // 2
+    low = np.append(fine_edges(resolution)[:half], 0.5)
+    index = np.searchsorted(low, np.where(p < 0.5, p, 1 - p), side="right") - 1
+    index = np.clip(index, 0, half - 1)
+    return np.asarray(np.where(p < 0.5, index, resolution - 1 - index))
+
+
+def auroc(score: Array, hit: NDArray[np.bool_]) -> float:
+    """Share of the pairs of a hit and a miss in which the hit scores higher; ties count half."""
+    above = score[hit][:, None] > score[~hit]
+    equal = score[hit][:, None] == score[~hit]
+    return float((above + 0.5 * equal).mean()) if hit.any() and not hit.all() else float("nan")
+
+
+def aurc(score: Array, wrong: NDArray[np.bool_]) -> float:
+    """Mean over k of the error rate of the k most confident samples."""
+    order = np.argsort(-score, kind="stable")
+    return float((np.cumsum(wrong[order]) / np.arange(1, len(score) + 1)).mean())
+
+
+def adaptive_bins(p: Array, hit: NDArray[np.bool_], n_bins: int) -> Bins:
+    """The sorted samples in parts whose sizes differ by at most one, larger parts first."""
+    order = np.argsort(p, kind="stable")
+    parts = np.array_split(order, n_bins)
+    return Bins(
+        np.array([len(part) for part in parts]),
+        np.array([hit[part].sum() for part in parts]),
+        np.array([p[part].sum() for part in parts]),
+    )

@@ -24,7 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("backends",),
     ("ops",),
     (
-        *("arrays", "members", "targets", "outputs"),
+        *("arrays", "members", "regions", "targets", "outputs"),
         *("calibration_values", "calibration_state", "calibration_file", "calibration"),
         *("segments", "ensemble", "accumulator", "functional", "fastcal"),
     ),

@@ -48,7 +48,7 @@ struct Maps {
   const View &operator[](Map map) const { return views[static_cast<int>(map)]; }
 };
 
-// A row of statistics: header, three words a class, then bins of {count, hits, sum hi, sum lo}.
+// A row of statistics: header, three words a class, bins of {count, hits, sum hi, sum lo}, extras.
 // A real sum is hi + lo * 2^-40.
 namespace word {
 constexpr int kVoxels = 0;
@@ -69,12 +69,25 @@ constexpr std::int64_t kFractionMask = (std::int64_t{1} << kFractionBits) - 1;
 constexpr double kFractionScale = 1099511627776.0; // 2^40
 
 constexpr int kBinWords = 4;
+constexpr int kFineWords = 2; // {count, hits} of a fine cell, and of an entropy bin
 
+// Powers of two that the fine cells below 1/2 cover; what is nearer to 0 shares the first cell.
+constexpr int kFineOctaves = 32;
+
+constexpr int kMaxRegions = 8; // bits of the region mask
+
+// Sections follow each other in the order of the functions below. Fine cells and entropy bins
+// count what the bins before them count: the confidence against correctness, each class's
+// probability against its presence; the entropy of the prediction against correctness (of each
+// class, a Bernoulli, when multilabel).
 struct StatisticsLayout {
   std::int64_t num_classes = 0;
   std::int64_t n_cells = 0;
   bool top_label = false;
   bool classwise = false;
+  bool moments = false;          // second moments of the classwise bins
+  std::int64_t resolution = 0;   // cells of a fine histogram, 2 * kFineOctaves << fine_shift()
+  std::int64_t entropy_bins = 0; // 0: none, as for resolution
 
   std::int64_t predicted() const { return word::kHeader; }
   std::int64_t reference() const { return predicted() + num_classes; }
@@ -83,8 +96,35 @@ struct StatisticsLayout {
   std::int64_t classwise_bins() const {
     return top_label_bins() + (top_label ? kBinWords * n_cells : 0);
   }
-  std::int64_t words() const {
+  // [num_classes][n_cells]{sum p^2 hi, lo, sum p y hi, lo}; p^2 is a product of doubles.
+  std::int64_t moment_bins() const {
     return classwise_bins() + (classwise ? kBinWords * n_cells * num_classes : 0);
+  }
+  bool has_moments() const { return moments && classwise; }
+  // [resolution]{count, hits}
+  std::int64_t fine_top_label() const {
+    return moment_bins() + (has_moments() ? kBinWords * n_cells * num_classes : 0);
+  }
+  // [num_classes][resolution]{count, hits}
+  std::int64_t fine_classwise() const {
+    return fine_top_label() + (top_label ? kFineWords * resolution : 0);
+  }
+  // [entropy_bins]{count, hits}
+  std::int64_t entropy_cells() const {
+    return fine_classwise() + (classwise ? kFineWords * resolution * num_classes : 0);
+  }
+  std::int64_t words() const { return entropy_cells() + kFineWords * entropy_bins; }
+
+  // Mantissa bits m of a fine cell. With d = p below 1/2 and 1 - p from 1/2 on (exact), M the
+  // mantissa bits of its type and E the biased exponent of 1/4 (float 23, 125; double 52, 1021):
+  // index = clamp((bits(d) >> (M - m)) - ((E - 31) << m), 0, resolution / 2 - 1), where a negative
+  // d has negative bits; the cell is the index, or resolution - 1 less it from 1/2 on.
+  int fine_shift() const {
+    int shift = 0;
+    while ((std::int64_t{2 * kFineOctaves} << shift) < resolution) {
+      ++shift;
+    }
+    return shift;
   }
 };
 
@@ -98,8 +138,15 @@ struct Counting {
   bool left_closed = false;
   double eps = 0.0;
   StatisticsLayout layout;
-  std::int64_t *statistics = nullptr; // [groups][layout.words()], added to
+  std::int64_t *statistics = nullptr; // [groups][rows()][layout.words()], added to
   std::int64_t groups = 1;            // 1, or the extent of the outermost voxel axis
+  View regions;      // bytes: bit r is set where a voxel lies in region r; null without regions
+  int n_regions = 0; // at most kMaxRegions
+  double entropy_scale = 0.0; // bins a nat: the bin of H is floor(H * scale), within the histogram
+
+  // Rows of a group: the first counts every kept voxel (and the bad targets), row 1 + r those of
+  // region r.
+  std::int64_t rows() const { return 1 + n_regions; }
 };
 
 struct Finish {

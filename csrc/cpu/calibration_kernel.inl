@@ -2,7 +2,10 @@
 // backend for equal probabilities. Compiled once an instruction set, without contraction.
 
 #include "cpu/bins.h"
+#include "cpu/entropy_bins.h"
+#include "cpu/fine_bins.h"
 #include "cpu/kernels.h"
+#include "cpu/moment_bins.h"
 
 namespace fastcal::cpu::FASTCAL_ISA {
 
@@ -253,14 +256,37 @@ static inline bool any_set(const std::int32_t *values, std::int64_t n) {
   return bits_of<float>(any != Ints{}) != 0;
 }
 
+// The probabilities of a class against its presence.
+template <typename Real, typename Hit>
+static inline void add_class(const CountBlock<Real> &b, std::int64_t c, const Hit &is_class) {
+  const StatisticsLayout &layout = b.layout;
+  const Real *values = b.mean + c * b.mean_pitch;
+  const Thresholds<Real> bins{b.thresholds, layout.n_cells - 1};
+  const std::int64_t before = c * kBinWords * layout.n_cells;
+  count_bins<Real>(values, b.keep, b.voxels, bins, is_class,
+                   b.row + layout.classwise_bins() + before);
+  if (layout.moments) {
+    count_moments<Real>(values, b.keep, b.voxels, bins, is_class,
+                        b.row + layout.moment_bins() + before);
+  }
+  if (layout.resolution > 0) {
+    count_fine<Real>(values, b.keep, b.voxels, layout, is_class,
+                     b.row + layout.fine_classwise() + c * kFineWords * layout.resolution);
+  }
+}
+
 template <typename Real> static void count(const CountBlock<Real> &b) {
   if (any_set(b.validity, b.voxels)) {
     drop_invalid<Real>(b);
   }
   const StatisticsLayout &layout = b.layout;
-  const Thresholds<Real> bins{b.thresholds, layout.n_cells - 1};
-  std::int64_t *const top_label = b.row + layout.top_label_bins();
-  std::int64_t *const classwise = b.row + layout.classwise_bins();
+  const auto add_top_label = [&](const Real *values, const auto &correct) {
+    count_bins<Real>(values, b.keep, b.voxels, {b.thresholds, layout.n_cells - 1}, correct,
+                     b.row + layout.top_label_bins());
+    if (layout.resolution > 0) {
+      count_fine<Real>(values, b.keep, b.voxels, layout, correct, b.row + layout.fine_top_label());
+    }
+  };
   count_classes<Real>(b);
   if (!b.multilabel) {
     count_scores<Real>(b);
@@ -268,7 +294,7 @@ template <typename Real> static void count(const CountBlock<Real> &b) {
       const auto correct = [&](std::int64_t i) {
         return Mask<Real>::equal(load_lanes<Real>(b.label + i), load_lanes<Real>(b.target + i));
       };
-      count_bins<Real>(b.confidence, b.keep, b.voxels, bins, correct, top_label);
+      add_top_label(b.confidence, correct);
     }
   } else {
     using Ints = IntVec<float>;
@@ -287,7 +313,7 @@ template <typename Real> static void count(const CountBlock<Real> &b) {
           return Mask<Real>::equal(load_lanes<Real>(b.label + plane + i),
                                    load_lanes<Real>(b.target + plane + i));
         };
-        count_bins<Real>(b.confidence + plane, b.keep, b.voxels, bins, correct, top_label);
+        add_top_label(b.confidence + plane, correct);
       }
     }
     if (layout.classwise) {
@@ -295,9 +321,11 @@ template <typename Real> static void count(const CountBlock<Real> &b) {
       const auto is_class = [&](std::int64_t i) {
         return Mask<Real>::equal(load_lanes<Real>(b.target + plane + i), wanted);
       };
-      count_bins<Real>(b.mean + c * b.mean_pitch, b.keep, b.voxels, bins, is_class,
-                       classwise + c * kBinWords * layout.n_cells);
+      add_class<Real>(b, c, is_class);
     }
+  }
+  if (layout.entropy_bins > 0) {
+    count_entropy<Real>(b);
   }
 }
 

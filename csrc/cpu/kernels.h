@@ -107,6 +107,7 @@ template <typename Real> struct CountBlock {
   const Real *class_sum;  // null: do not count unnormalised voxels
   const Real *thresholds; // cell of p = number of thresholds below p
   Real eps;
+  Real entropy_scale; // entropy bins a nat
   StatisticsLayout layout;
   std::int64_t *row; // private to the thread; bin sums are left unnormalised in lo
 };

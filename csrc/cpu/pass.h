@@ -43,11 +43,19 @@ template <typename Real> void count(const Isa &isa, const CountBlock<Real> &bloc
   }
 }
 
+inline void carry(std::int64_t *hi_lo) {
+  hi_lo[0] += hi_lo[1] >> kFractionBits;
+  hi_lo[1] &= kFractionMask;
+}
+
 // Bin sums leave the kernels in lo alone: carries them over.
 inline void carry_bins(const StatisticsLayout &layout, std::int64_t *row) {
-  for (std::int64_t cell = layout.top_label_bins(); cell < layout.words(); cell += kBinWords) {
-    row[cell + 2] += row[cell + 3] >> kFractionBits;
-    row[cell + 3] &= kFractionMask;
+  for (std::int64_t cell = layout.top_label_bins(); cell < layout.moment_bins();
+       cell += kBinWords) {
+    carry(row + cell + 2);
+  }
+  for (std::int64_t sum = layout.moment_bins(); sum < layout.fine_top_label(); sum += 2) {
+    carry(row + sum);
   }
 }
 
@@ -56,8 +64,7 @@ inline void add_row(const StatisticsLayout &layout, const std::int64_t *from, st
     to[w] += from[w];
   }
   for (const int hi : {word::kBrier, word::kNll}) {
-    to[hi] += to[hi + 1] >> kFractionBits;
-    to[hi + 1] &= kFractionMask;
+    carry(to + hi);
   }
   carry_bins(layout, to);
 }
@@ -110,10 +117,14 @@ private:
     std::int64_t pitch;
   };
 
-  // One thread's share: scratch memory, and a private row of statistics.
+  // One thread's share: scratch memory, and private rows of statistics.
   class Worker {
   public:
-    explicit Worker(Pass &pass) : pass_(pass), scratch_(pass.needs()) { clear_row(); }
+    explicit Worker(Pass &pass)
+        : pass_(pass), scratch_(pass.needs()), layout_(pass.finish.counting.layout),
+          rows_(counting() ? pass.finish.counting.rows() : 0) {
+      clear_rows();
+    }
 
     void chunk(std::int64_t group, std::int64_t first, std::int64_t end) {
       if (group != group_) {
@@ -124,8 +135,8 @@ private:
         block_.place(pass_.walk_, voxel, std::min(pass_.block_voxels_, end - voxel));
         pass_.work(block_, scratch_);
       }
-      if (counting()) {
-        carry_bins(pass_.finish.counting.layout, scratch_.row);
+      for (std::int64_t r = 0; r < rows_; ++r) {
+        carry_bins(layout_, row(r));
       }
     }
 
@@ -133,23 +144,23 @@ private:
       if (pass_.past_caches_) {
         pass_.isa_.maps->fence();
       }
-      if (!counting()) {
-        return;
-      }
-      const Counting &c = pass_.finish.counting;
       const std::lock_guard<std::mutex> lock(pass_.statistics_mutex_);
-      add_row(c.layout, scratch_.row, c.statistics + group_ * c.layout.words());
-      clear_row();
+      for (std::int64_t r = 0; r < rows_; ++r) {
+        add_row(layout_, row(r),
+                pass_.finish.counting.statistics + (group_ * rows_ + r) * layout_.words());
+      }
+      clear_rows();
     }
 
   private:
     bool counting() const { return pass_.finishes && pass_.finish.counting.wanted; }
-    void clear_row() {
-      std::fill_n(scratch_.row, counting() ? pass_.finish.counting.layout.words() : 0, 0);
-    }
+    std::int64_t *row(std::int64_t r) { return scratch_.rows + r * layout_.words(); }
+    void clear_rows() { std::fill_n(scratch_.rows, rows_ * layout_.words(), 0); }
 
     Pass &pass_;
     Scratch<Real> scratch_;
+    const StatisticsLayout layout_;
+    const std::int64_t rows_; // 0 where nothing is counted
     Block block_;
     std::int64_t group_ = 0;
   };
@@ -162,6 +173,7 @@ private:
     needs.label_planes = reading_.multilabel ? classes_ : 1;
     needs.statistics_words =
         finishes && finish.counting.wanted ? finish.counting.layout.words() : 0;
+    needs.statistics_rows = finish.counting.rows();
     return needs;
   }
 
@@ -187,6 +199,9 @@ private:
         operands.push_back(&counting.target);
         if (counting.mask.data != nullptr) {
           operands.push_back(&counting.mask);
+        }
+        if (counting.regions.data != nullptr) {
+          operands.push_back(&counting.regions);
         }
         groups_ = counting.groups;
         thresholds_ = open_thresholds(counting);
@@ -391,7 +406,7 @@ private:
     t.ignore_index = counting.ignore_index;
     t.num_classes = reading_.multilabel ? 2 : classes_;
     t.pitch = scratch.pitch;
-    t.row = scratch.row;
+    t.row = scratch.rows;
     for (const Segment &segment : block.segments) {
       t.target =
           run_of(walk_, counting.target, segment, reading_.multilabel ? classes_ : std::int64_t{1});
@@ -411,14 +426,45 @@ private:
     c.label = scratch.label;
     c.confidence = scratch.confidence;
     c.pitch = scratch.pitch;
-    c.keep = scratch.keep;
     c.validity = scratch.validity;
     c.class_sum = f.class_sum;
     c.thresholds = thresholds_.data();
     c.eps = static_cast<Real>(counting.eps);
+    c.entropy_scale = static_cast<Real>(counting.entropy_scale);
     c.layout = counting.layout;
-    c.row = scratch.row;
+    count_regions(block, scratch, c);
+    c.keep = scratch.keep;
+    c.row = scratch.rows;
     count<Real>(isa_, c);
+  }
+
+  // Counts the block once more for every region that has voxels here.
+  void count_regions(const Block &block, Scratch<Real> &scratch, CountBlock<Real> &c) {
+    const Counting &counting = finish.counting;
+    if (counting.n_regions == 0) {
+      return;
+    }
+    for (const Segment &segment : block.segments) {
+      const Run run = run_of(walk_, counting.regions, segment, 1);
+      const auto *from = static_cast<const std::uint8_t *>(run.data);
+      for (std::int64_t v = 0; v < segment.voxels; ++v) {
+        scratch.regions[segment.first + v] = from[v * run.voxel_stride];
+      }
+    }
+    std::fill(scratch.regions + block.voxels, scratch.regions + block.padded, std::uint8_t{0});
+    c.keep = scratch.region_keep;
+    for (int r = 0; r < counting.n_regions; ++r) {
+      std::int32_t any = 0;
+      for (std::int64_t v = 0; v < block.padded; ++v) {
+        const std::int32_t inside = -((scratch.regions[v] >> r) & 1);
+        scratch.region_keep[v] = scratch.keep[v] & inside;
+        any |= scratch.region_keep[v];
+      }
+      if (any != 0) {
+        c.row = scratch.rows + (1 + r) * counting.layout.words();
+        count<Real>(isa_, c);
+      }
+    }
   }
 
   void store_maps(const Block &block, const Scratch<Real> &scratch) const {

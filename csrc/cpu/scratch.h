@@ -39,8 +39,9 @@ struct ScratchNeeds {
   std::int64_t block_voxels = 0;
   std::int64_t classes = 0;
   std::int64_t state_planes = 0;
-  std::int64_t label_planes = 1; // classes when multilabel
-  std::int64_t statistics_words = 0;
+  std::int64_t label_planes = 1;     // classes when multilabel
+  std::int64_t statistics_words = 0; // of one row
+  std::int64_t statistics_rows = 1;  // more than one with regions
 };
 
 template <typename Real> struct Scratch {
@@ -59,7 +60,9 @@ template <typename Real> struct Scratch {
   std::int32_t *target = nullptr; // [label planes][pitch]
   std::int32_t *keep = nullptr;
   std::int32_t *validity = nullptr;
-  std::int64_t *row = nullptr;
+  std::uint8_t *regions = nullptr;
+  std::int32_t *region_keep = nullptr;
+  std::int64_t *rows = nullptr; // [statistics rows][statistics words]
 
   explicit Scratch(const ScratchNeeds &needs) : pitch(needs.block_voxels + kLaneMultiple) {
     Arena arena;
@@ -83,7 +86,9 @@ private:
     arena.take(target, needs.label_planes * pitch);
     arena.take(keep, pitch);
     arena.take(validity, pitch);
-    arena.take(row, needs.statistics_words);
+    arena.take(regions, pitch);
+    arena.take(region_keep, pitch);
+    arena.take(rows, needs.statistics_words * needs.statistics_rows);
   }
 };
 

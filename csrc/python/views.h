@@ -58,7 +58,8 @@ inline StateLayout state_layout_from(const py::tuple &fields) {
 }
 
 // (target, mask or None, ignore index or None, thresholds, cells, left closed, top-label,
-//  classwise, eps, statistics, groups)
+//  classwise, eps, statistics, groups, regions or None, number of regions, moments, resolution,
+//  entropy bins, entropy bins a nat)
 inline Counting counting_from(const py::tuple &fields, std::int64_t classes) {
   Counting counting;
   counting.wanted = true;
@@ -77,6 +78,14 @@ inline Counting counting_from(const py::tuple &fields, std::int64_t classes) {
   counting.eps = fields[8].cast<double>();
   counting.statistics = address<std::int64_t>(fields[9]);
   counting.groups = fields[10].cast<std::int64_t>();
+  if (!fields[11].is_none()) {
+    counting.regions = view_from(fields[11]);
+  }
+  counting.n_regions = fields[12].cast<int>();
+  counting.layout.moments = fields[13].cast<bool>();
+  counting.layout.resolution = fields[14].cast<std::int64_t>();
+  counting.layout.entropy_bins = fields[15].cast<std::int64_t>();
+  counting.entropy_scale = fields[16].cast<double>();
   return counting;
 }
 

@@ -16,7 +16,7 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor
 
-from fastcal.problem import Finish, Reading, StateLayout
+from fastcal.problem import Counting, Extras, Finish, Reading, StateLayout
 
 _DEVICES = {
     "reference": ("cpu", "cuda"),
@@ -28,6 +28,9 @@ _DEVICES = {
 
 _PREFERENCE = {"cpu": ("cpu", "reference"), "cuda": ("cuda", "triton", "reference")}
 """Type of device to the backends that may serve it, best first."""
+
+_PLAIN = ("cuda", "triton")
+"""Backends that count neither regions nor extras: such calls go to the next one."""
 
 
 class Backend(Protocol):
@@ -93,19 +96,31 @@ def _load(name: str) -> Backend | str:
     return found
 
 
-def select(device: torch.device) -> Backend:
+def select(device: torch.device, counting: Counting | None = None) -> Backend:
     """The backend that serves tensors on ``device``: the forced one, else the best available.
 
+    Args:
+        device: Of the tensors.
+        counting: What the pass will count.
+
     Raises:
-        ValueError: The forced backend does not take tensors of this device, or none does.
+        ValueError: The forced backend does not take tensors of this device or does not count
+            this, or none does.
     """
+    plain = counting is None or (counting.n_regions == 0 and counting.extras == Extras())
     forced = _forced.get()
     if forced is not None and device.type not in _DEVICES[forced]:
         raise ValueError(
             f"backend {forced!r} takes tensors on {' or '.join(_DEVICES[forced])}, "
             f"got tensors on {device.type}"
         )
+    if forced in _PLAIN and not plain:
+        raise ValueError(
+            f"backend {forced!r} counts no regions, moments, fine or entropy histograms"
+        )
     for name in (forced,) if forced is not None else _PREFERENCE.get(device.type, ()):
+        if name in _PLAIN and not plain:
+            continue
         found = _load(name)
         if not isinstance(found, str):
             return found

@@ -18,14 +18,15 @@ def ensemble_statistics(
     finish: Finish,
 ) -> None:
     class_dim = reading.class_dim
+    num_classes = members[0].shape[class_dim]
     _cpu.ensemble_statistics(
         native.voxel_shape(members[0], class_dim),
-        members[0].shape[class_dim],
+        num_classes,
         tuple(native.class_view(member, class_dim) for member in members),
         weights,
         temperatures,
         native.reading_tuple(reading),
-        native.finish_tuple(finish, reading),
+        native.finish_tuple(finish, reading, num_classes),
         torch.get_num_threads(),
     )
 
@@ -65,6 +66,6 @@ def ensemble_finalize(
         n_members,
         total_weight,
         native.reading_tuple(reading),
-        native.finish_tuple(finish, reading),
+        native.finish_tuple(finish, reading, layout.num_classes),
         torch.get_num_threads(),
     )

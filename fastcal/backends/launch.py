@@ -98,7 +98,7 @@ class Passes:
             weights,
             temperatures,
             native.reading_tuple(reading),
-            native.finish_tuple(finish, reading),
+            native.finish_tuple(finish, reading, num_classes),
             place,
         )
 
@@ -140,7 +140,7 @@ class Passes:
             n_members,
             total_weight,
             native.reading_tuple(reading),
-            native.finish_tuple(finish, reading),
+            native.finish_tuple(finish, reading, layout.num_classes),
             place,
         )
 

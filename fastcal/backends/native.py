@@ -61,7 +61,7 @@ def layout_tuple(layout: StateLayout) -> tuple[int, bool, bool, bool]:
     return (layout.num_classes, layout.entropy, layout.square, layout.votes)
 
 
-def finish_tuple(finish: Finish, reading: Reading) -> tuple[object, ...]:
+def finish_tuple(finish: Finish, reading: Reading, num_classes: int) -> tuple[object, ...]:
     """((map number, view) pairs, normalise, counting or None)."""
     with_classes = {"mean", "label", "confidence"} if reading.multilabel else {"mean"}
     maps = tuple(
@@ -73,12 +73,13 @@ def finish_tuple(finish: Finish, reading: Reading) -> tuple[object, ...]:
     )
     counting = None
     if finish.counting is not None:
-        counting = _counting_tuple(finish.counting, reading)
+        counting = _counting_tuple(finish.counting, reading, num_classes)
     return (maps, finish.normalise, counting)
 
 
-def _counting_tuple(counting: Counting, reading: Reading) -> tuple[object, ...]:
-    target = counting.target
+def _counting_tuple(counting: Counting, reading: Reading, num_classes: int) -> tuple[object, ...]:
+    target, extras = counting.target, counting.extras
+    regions = counting.regions
     return (
         class_view(target, reading.class_dim) if reading.multilabel else voxel_view(target),
         None if counting.mask is None else voxel_view(counting.mask),
@@ -90,5 +91,11 @@ def _counting_tuple(counting: Counting, reading: Reading) -> tuple[object, ...]:
         counting.calibration != "top-label",
         counting.eps,
         counting.statistics.data_ptr(),
-        counting.statistics.shape[0],
+        counting.statistics.shape[0] // counting.rows,
+        None if regions is None else voxel_view(regions),
+        counting.n_regions,
+        extras.moments,
+        extras.resolution,
+        extras.entropy_bins,
+        extras.entropy_scale(num_classes, reading.multilabel),
     )

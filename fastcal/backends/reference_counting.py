@@ -11,7 +11,14 @@ import math
 import torch
 from torch import Tensor
 
-from fastcal.problem import FRACTION_BITS, Counting, Reading, StatisticsLayout
+from fastcal.problem import (
+    FINE_OCTAVES,
+    FRACTION_BITS,
+    Counting,
+    Extras,
+    Reading,
+    StatisticsLayout,
+)
 
 Box = tuple[slice, ...]
 
@@ -61,17 +68,17 @@ def count(
     counting: Counting,
     box: Box,
 ) -> None:
-    """Add a block of mean probabilities ``p [C, voxels]`` to the statistics, row by row."""
-    statistics = counting.statistics
-    if statistics.shape[0] == 1:
-        _count_row(statistics[0], p, valid, out_of_range, reading, normalised, counting, box)
+    """Add a block of mean probabilities ``p [C, voxels]`` to the statistics, group by group."""
+    rows = counting.statistics.view(-1, counting.rows, counting.statistics.shape[1])
+    if len(rows) == 1:
+        _count_group(rows[0], p, valid, out_of_range, reading, normalised, counting, box)
         return
     items = range(box[0].start, box[0].stop)
     size = p.shape[1] // len(items)
     for position, item in enumerate(items):
         part = slice(position * size, (position + 1) * size)
-        _count_row(
-            statistics[item],
+        _count_group(
+            rows[item],
             p[:, part],
             valid[part],
             out_of_range[part],
@@ -82,8 +89,8 @@ def count(
         )
 
 
-def _count_row(
-    row: Tensor,
+def _count_group(
+    rows: Tensor,
     p: Tensor,
     valid: Tensor,
     out_of_range: Tensor,
@@ -93,27 +100,35 @@ def _count_row(
     box: Box,
 ) -> None:
     num_classes = p.shape[0]
-    layout = StatisticsLayout(num_classes, counting.thresholds.numel() + 1, counting.calibration)
-    words = torch.zeros(layout.words, dtype=torch.int64, device=p.device)
     target = _target(counting.target, reading, box)
     kept = torch.ones_like(valid) if counting.mask is None else counting.mask[box].reshape(-1)
     if counting.ignore_index is not None:
         kept = kept & (target != counting.ignore_index).all(0)
-
     outside = (target < 0) | (target >= (2 if reading.multilabel else num_classes))
     bad = kept & outside.any(0)
-    words[layout.N_BAD_TARGET] = bad.sum()
-    words[layout.BAD_TARGET_SUM] = torch.where(outside & bad, target, 0).sum()
+    rows[0, StatisticsLayout.N_BAD_TARGET] += bad.sum()
+    rows[0, StatisticsLayout.BAD_TARGET_SUM] += torch.where(outside & bad, target, 0).sum()
     kept = kept & ~bad
-    words[layout.N_INVALID] = (kept & ~valid).sum()
-    words[layout.N_OUT_OF_RANGE] = (kept & out_of_range).sum()
-    counted = kept & valid
-
-    p, target = p[:, counted], target[:, counted]
-    words[layout.N_VOXELS] = p.shape[1]
-    if reading.activation == "softmax" and not (
+    may_be_off = reading.activation == "softmax" and not (
         reading.from_logits or reading.multilabel or normalised
-    ):
+    )
+    for r, row in enumerate(rows):
+        inside = kept
+        if r > 0 and counting.regions is not None:
+            inside = kept & ((counting.regions[box].reshape(-1) >> (r - 1)) & 1).bool()
+        row[StatisticsLayout.N_INVALID] += (inside & ~valid).sum()
+        row[StatisticsLayout.N_OUT_OF_RANGE] += (inside & out_of_range).sum()
+        counted = inside & valid
+        _count_row(row, p[:, counted], target[:, counted], reading, may_be_off, counting)
+
+
+def _count_row(
+    row: Tensor, p: Tensor, target: Tensor, reading: Reading, may_be_off: bool, counting: Counting
+) -> None:
+    layout = counting.layout(p.shape[0])
+    words = torch.zeros(layout.words, dtype=torch.int64, device=p.device)
+    words[layout.N_VOXELS] = p.shape[1]
+    if may_be_off:
         words[layout.N_UNNORMALISED] = ((class_sum(p) - 1).abs() > UNNORMALISED).sum()
     if reading.multilabel:
         _count_multilabel(words, layout, p, target, counting)
@@ -162,12 +177,15 @@ def _count_exclusive(
     _add_likelihood(words, layout, p_target, counting.eps)
 
     if layout.calibration != "classwise":
-        bins = words[layout.top_label].view(-1, 4)
-        _add_bins(bins, p.gather(0, label[None])[0], correct, counting)
+        _add_top_label(words, layout, p.gather(0, label[None])[0], correct, counting)
     if layout.calibration != "top-label":
-        bins = words[layout.classwise].view(layout.num_classes, -1, 4)
         for k, row in enumerate(p):
-            _add_bins(bins[k], row, target == k, counting)
+            _add_class(words, layout, k, row, target == k, counting)
+    if layout.extras.entropy_bins:
+        entropy = torch.zeros_like(p_target)
+        for row in p:
+            entropy = _less_p_ln_p(entropy, row)
+        _add_entropies(words, layout, entropy, correct, multilabel=False)
 
 
 def _count_multilabel(
@@ -187,12 +205,73 @@ def _count_multilabel(
 
     if layout.calibration != "classwise":
         confidence = torch.maximum(p, 1 - p).reshape(-1)
-        bins = words[layout.top_label].view(-1, 4)
-        _add_bins(bins, confidence, correct.reshape(-1), counting)
+        _add_top_label(words, layout, confidence, correct.reshape(-1), counting)
     if layout.calibration != "top-label":
-        bins = words[layout.classwise].view(layout.num_classes, -1, 4)
         for k, row in enumerate(p):
-            _add_bins(bins[k], row, positive[k], counting)
+            _add_class(words, layout, k, row, positive[k], counting)
+    if layout.extras.entropy_bins:
+        entropy = _less_p_ln_p(torch.zeros_like(p), p)
+        entropy = _less_p_ln_p(entropy, (1 - p).clamp_min(0))
+        _add_entropies(words, layout, entropy.reshape(-1), correct.reshape(-1), multilabel=True)
+
+
+def _add_top_label(
+    words: Tensor, layout: StatisticsLayout, p: Tensor, hit: Tensor, counting: Counting
+) -> None:
+    """Add confidences against correctness."""
+    _add_bins(words[layout.top_label].view(-1, 4), p, hit, counting)
+    if layout.extras.resolution:
+        cells = words[layout.fine_top_label].view(-1, 2)
+        _add_cells(cells, _fine_cells(p, layout.extras), hit)
+
+
+def _add_class(
+    words: Tensor, layout: StatisticsLayout, k: int, p: Tensor, hit: Tensor, counting: Counting
+) -> None:
+    """Add probabilities of class ``k`` against its presence."""
+    num_classes = layout.num_classes
+    _add_bins(words[layout.classwise].view(num_classes, -1, 4)[k], p, hit, counting)
+    if layout.extras.moments:
+        moments = words[layout.moments].view(num_classes, -1, 4)[k]
+        cell = _cells(p, counting)
+        square = _fixed_point(p.to(torch.float64) * p.to(torch.float64))
+        _add_sums(moments[:, :2], cell, square)
+        _add_sums(moments[:, 2:], cell[hit], _fixed_point(p[hit]))
+    if layout.extras.resolution:
+        cells = words[layout.fine_classwise].view(num_classes, -1, 2)[k]
+        _add_cells(cells, _fine_cells(p, layout.extras), hit)
+
+
+def _fine_cells(p: Tensor, extras: Extras) -> Tensor:
+    """`Extras.fine_shift` has the formula."""
+    integer, mantissa, quarter = torch.int32, 23, 125
+    if p.dtype == torch.float64:
+        integer, mantissa, quarter = torch.int64, 52, 1021
+    shift = extras.fine_shift
+    low = p < 0.5
+    d = torch.where(low, p, 1 - p)
+    index = (d.view(integer) >> (mantissa - shift)) - ((quarter - (FINE_OCTAVES - 1)) << shift)
+    index = index.clamp(0, extras.resolution // 2 - 1)
+    return torch.where(low, index, extras.resolution - 1 - index).to(torch.int64)
+
+
+def _less_p_ln_p(entropy: Tensor, p: Tensor) -> Tensor:
+    return entropy - p * logarithm(p.clamp_min(torch.finfo(p.dtype).tiny))
+
+
+def _add_entropies(
+    words: Tensor, layout: StatisticsLayout, entropy: Tensor, hit: Tensor, *, multilabel: bool
+) -> None:
+    extras = layout.extras
+    scale = torch.tensor(extras.entropy_scale(layout.num_classes, multilabel), dtype=entropy.dtype)
+    cell = (entropy * scale.to(entropy.device)).to(torch.int64).clamp(0, extras.entropy_bins - 1)
+    _add_cells(words[layout.entropy].view(-1, 2), cell, hit)
+
+
+def _add_cells(cells: Tensor, cell: Tensor, hit: Tensor) -> None:
+    """Add to ``cells [n, 2]``: count and hits."""
+    cells[:, 0] += torch.bincount(cell, minlength=cells.shape[0])
+    cells[:, 1] += torch.bincount(cell[hit], minlength=cells.shape[0])
 
 
 def _fixed_point(values: Tensor) -> Tensor:
@@ -212,12 +291,19 @@ def _add_likelihood(words: Tensor, layout: StatisticsLayout, p: Tensor, eps: flo
     _add_real(words, layout.NLL, -logarithm(torch.maximum(p, floor)))
 
 
+def _cells(p: Tensor, counting: Counting) -> Tensor:
+    thresholds = counting.thresholds.to(p.device)
+    return torch.bucketize(p.contiguous(), thresholds, right=counting.left_closed)
+
+
 def _add_bins(bins: Tensor, p: Tensor, hit: Tensor, counting: Counting) -> None:
     """Add to ``bins [n, 4]``: count, hits, and the two words of the sum of p."""
-    thresholds = counting.thresholds.to(p.device)
-    cell = torch.bucketize(p.contiguous(), thresholds, right=counting.left_closed)
-    q = _fixed_point(p)
-    bins[:, 0] += torch.bincount(cell, minlength=bins.shape[0])
-    bins[:, 1] += torch.bincount(cell[hit], minlength=bins.shape[0])
-    bins[:, 2].index_add_(0, cell, q >> FRACTION_BITS)
-    bins[:, 3].index_add_(0, cell, q & _LOW)
+    cell = _cells(p, counting)
+    _add_cells(bins[:, :2], cell, hit)
+    _add_sums(bins[:, 2:], cell, _fixed_point(p))
+
+
+def _add_sums(sums: Tensor, cell: Tensor, q: Tensor) -> None:
+    """Add fixed-point numbers to the two words ``sums [n, 2]`` of their bins."""
+    sums[:, 0].index_add_(0, cell, q >> FRACTION_BITS)
+    sums[:, 1].index_add_(0, cell, q & _LOW)

@@ -46,18 +46,17 @@ def sum_over_group(
     for rank, offer in enumerate(offers):
         if offer.problem is not None:
             raise ValueError(f"rank {rank}: {offer.problem}")
-        different = [name for name in settings if offer.settings.get(name) != settings[name]]
-        if different:
-            name = different[0]
+        name = values.first_difference(settings, offer.settings)
+        if name is not None:
             raise ValueError(
-                f"settings differ between processes in {name}: {settings[name]!r} here, "
+                f"settings differ between processes in {name}: {settings.get(name)!r} here, "
                 f"{offer.settings.get(name)!r} on rank {rank}"
             )
     names = tuple(dict.fromkeys(name for offer in offers for name in offer.case_ids))
-    rows = np.zeros((1 + len(names), state.layout.words), np.int64)
-    rows[0] = state.total
+    rows = np.zeros((1 + len(names), *state.shape), np.int64)
+    rows[0] = state.totals
     position = {name: index for index, name in enumerate(names, 1)}
-    rows[[position[name] for name in state.case_ids]] = state.case_rows
+    rows[[position[name] for name in state.case_ids]] = state.case_groups
     nccl = dist.get_backend(group) == "nccl"
     device = torch.device("cuda", torch.cuda.current_device()) if nccl else torch.device("cpu")
     shared = torch.from_numpy(rows).to(device)

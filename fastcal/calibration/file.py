@@ -82,7 +82,7 @@ def _read_json(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if content.get("format") != _FORMAT:
         return content, {}
     total = np.array(content["total"], dtype=np.int64)
-    rows = np.array(list(content["cases"].values()), dtype=np.int64).reshape(-1, total.size)
+    rows = np.array(list(content["cases"].values()), dtype=np.int64).reshape(-1, *total.shape)
     return content, {"total": total, "case_rows": rows, "case_ids": list(content["cases"])}
 
 

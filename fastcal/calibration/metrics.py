@@ -41,6 +41,10 @@ class CalibrationMetrics:
     multilabel: bool
     eps: float | None
     convention: ConventionName
+    resolution: int
+    moments: bool
+    entropy_bins: int
+    regions: tuple[str, ...]
     _state: CalibrationState
 
     @property

@@ -1,4 +1,7 @@
-"""The integers behind `CalibrationStatistics`: one pooled row, and one row a case."""
+"""The integers behind `CalibrationStatistics`: pooled rows, and rows a case.
+
+A group of rows is one of everything counted, then one a region.
+"""
 
 from __future__ import annotations
 
@@ -32,11 +35,13 @@ class CalibrationState:
     Args:
         layout: Of every row.
         multilabel: Targets are 0 or 1 (for the messages).
+        n_regions: Rows of a group beside the first.
     """
 
-    def __init__(self, layout: StatisticsLayout, multilabel: bool) -> None:
+    def __init__(self, layout: StatisticsLayout, multilabel: bool, n_regions: int = 0) -> None:
         self.layout = layout
         self.multilabel = multilabel
+        self.shape = (1 + n_regions, layout.words)
         self._total: Integers | None = None
         self._positions: dict[str, int] = {}
         self._case_rows: Integers | None = None
@@ -45,38 +50,50 @@ class CalibrationState:
 
     @property
     def total(self) -> Integers:
-        """The pooled row ``[W]``, after everything still on a device was checked and merged."""
+        """The pooled row ``[W]`` of everything counted."""
+        row: Integers = self.totals[0]
+        return row
+
+    @property
+    def totals(self) -> Integers:
+        """``[1 + R, W]``, after everything still on a device was checked and merged."""
         while self._pending:
             self._settle(self._pending[0], None)
             del self._pending[0]
         if self._total is None:
-            self._total = np.zeros(self.layout.words, np.int64)
+            self._total = np.zeros(self.shape, np.int64)
         return self._total
 
     @property
     def case_rows(self) -> Integers:
-        """``[n_cases, W]`` in the order of `case_ids`."""
+        """``[n_cases, W]`` of everything counted, in the order of `case_ids`."""
+        rows: Integers = self.case_groups[:, 0]
+        return rows
+
+    @property
+    def case_groups(self) -> Integers:
+        """``[n_cases, 1 + R, W]`` in the order of `case_ids`."""
         if self._pending:
-            _ = self.total
+            _ = self.totals
         if self._case_rows is None:
-            return np.zeros((0, self.layout.words), np.int64)
+            return np.zeros((0, *self.shape), np.int64)
         return self._case_rows[: len(self._positions)]
 
     @property
     def case_ids(self) -> tuple[str, ...]:
         """In the order of their first appearance."""
         if self._pending:
-            _ = self.total
+            _ = self.totals
         return tuple(self._positions)
 
-    def case_row(self, case_id: str) -> Integers:
-        """``[W]``; KeyError where the case is unknown."""
-        row: Integers = self.case_rows[self._positions[case_id]]
-        return row
+    def case_group(self, case_id: str) -> Integers:
+        """``[1 + R, W]``; KeyError where the case is unknown."""
+        group: Integers = self.case_groups[self._positions[case_id]]
+        return group
 
     def sorted_cases(self) -> tuple[list[str], Integers]:
-        """Ids in ascending order, and their rows."""
-        rows = self.case_rows
+        """Ids in ascending order, and their groups of rows."""
+        rows = self.case_groups
         ids = sorted(self._positions)
         return ids, rows[[self._positions[name] for name in ids]]
 
@@ -89,7 +106,8 @@ class CalibrationState:
             same = last.case_ids is None and last.nan_policy == nan_policy
             if same and last.rows.device == device and last.source == source:
                 return last.rows
-        return torch.zeros(targets.n_rows, self.layout.words, dtype=torch.int64, device=device)
+        rows, words = self.shape
+        return torch.zeros(targets.n_groups * rows, words, dtype=torch.int64, device=device)
 
     def take(self, rows: Tensor, targets: Targets, nan_policy: str, source: str) -> None:
         """Check and merge counted rows; later, where reading them would wait or not trace.
@@ -106,7 +124,7 @@ class CalibrationState:
             self._settle(pending, targets)
 
     def add(self, rows: Integers, case_ids: Sequence[str] | None) -> None:
-        """Add rows ``[G, W]`` to the pooled row, and to the rows of their cases."""
+        """Add groups of rows ``[G, 1 + R, W]`` to the pooled one, and to those of their cases."""
         total = rows.sum(0) if self._total is None else self._total + rows.sum(0)
         self._total = values.carried(total, self.layout)
         if case_ids is not None:
@@ -114,17 +132,17 @@ class CalibrationState:
 
     def merge(self, other: CalibrationState) -> None:
         """Add everything that ``other`` holds."""
-        mine, total = self.total, other.total
+        mine, total = self.totals, other.totals
         self._total = values.carried(mine + total, self.layout)
         if other.case_ids:
-            self._add_cases(other.case_rows, other.case_ids)
+            self._add_cases(other.case_groups, other.case_ids)
 
     def replace(self, total: Integers, case_rows: Integers, case_ids: Sequence[str]) -> None:
-        """Forget everything, pending calls too, and hold these rows instead."""
+        """Forget everything, pending calls too, and hold these groups of rows instead."""
         self._pending.clear()
-        self._total = total.copy()
+        self._total = total.reshape(self.shape).copy()
         self._positions = {name: position for position, name in enumerate(case_ids)}
-        self._case_rows = case_rows.copy()
+        self._case_rows = case_rows.reshape(-1, *self.shape).copy()
 
     def _add_cases(self, rows: Integers, case_ids: Sequence[str]) -> None:
         positions = self._positions
@@ -132,7 +150,7 @@ class CalibrationState:
         kept = self._case_rows
         if kept is None or len(positions) > len(kept):
             capacity = max(len(positions), 0 if kept is None else 2 * len(kept))
-            grown = np.zeros((capacity, self.layout.words), np.int64)
+            grown = np.zeros((capacity, *self.shape), np.int64)
             if kept is not None:
                 grown[: len(kept)] = kept
             kept = self._case_rows = grown
@@ -140,10 +158,10 @@ class CalibrationState:
         kept[at] = values.carried(kept[at], self.layout)
 
     def _settle(self, pending: _Pending, targets: Targets | None) -> None:
-        rows = pending.rows.cpu().numpy()
-        if rows[:, StatisticsLayout.N_INVALID : StatisticsLayout.HEADER].any():
-            self._examine(rows.sum(0), pending, targets)
-        self.add(rows, pending.case_ids)
+        groups = pending.rows.cpu().numpy().reshape(-1, *self.shape)
+        if groups[:, 0, StatisticsLayout.N_INVALID : StatisticsLayout.HEADER].any():
+            self._examine(groups[:, 0].sum(0), pending, targets)
+        self.add(groups, pending.case_ids)
 
     def _examine(self, total: Integers, pending: _Pending, targets: Targets | None) -> None:
         """Raise for bad data; warn, once, for probabilities that do not sum to 1."""

@@ -4,28 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from fastcal import bins, ops
 from fastcal.arguments import flag, real_number, whole_number
 from fastcal.arrays import Array, real_dtype, to_tensor
-from fastcal.calibration import conventions, file
+from fastcal.calibration import conventions
 from fastcal.calibration.conventions import ConventionName
 from fastcal.calibration.measures import Mode
-from fastcal.calibration.metrics import CalibrationMetrics
+from fastcal.calibration.merging import MergeableStatistics
 from fastcal.calibration.state import CalibrationState
-from fastcal.errors import DataError
 from fastcal.members import check_member
-from fastcal.problem import CALIBRATIONS, StatisticsLayout
+from fastcal.problem import CALIBRATIONS, FINE_OCTAVES, Extras, StatisticsLayout
+from fastcal.regions import Regions, check_names
 from fastcal.targets import CaseId, Targets, check_nan_policy, read_targets
-
-if TYPE_CHECKING:
-    from torch.distributed import ProcessGroup
 
 NOTHING_COUNTED = (None, None, None, None, False, "both", 0.0, None)
 """What an op takes in place of `OpenCount.arguments` where there is no target."""
@@ -37,7 +32,9 @@ class OpenCount:
 
     statistics: CalibrationStatistics
     arguments: tuple[Any, ...]
-    """The last arguments of an op: target, mask, ..., the rows to add to."""
+    """The last arguments of an op, from the target on."""
+    rows: Tensor
+    """Those among them to add to."""
     targets: Targets
     nan_policy: str
     source: str
@@ -48,12 +45,11 @@ class OpenCount:
         Raises:
             ValueError: Bad data were counted (CPU tensors; otherwise at the first read).
         """
-        rows = self.arguments[-1]
-        self.statistics._state.take(rows, self.targets, self.nan_policy, self.source)
+        self.statistics._state.take(self.rows, self.targets, self.nan_policy, self.source)
         return self.statistics
 
 
-class CalibrationStatistics(CalibrationMetrics):
+class CalibrationStatistics(MergeableStatistics):
     """Calibration of probabilities over any number of volumes, in a state of a few kilobytes.
 
     The state is integers (sums of probabilities in steps of 2^-40): the same bits whatever the
@@ -78,6 +74,18 @@ class CalibrationStatistics(CalibrationMetrics):
             of the accumulation type, which is the default.
         convention: Whose edges, zeros and ones, units and eps are used: ``"default"``, or a
             library's (see `preset`, which also has its number of bins).
+        resolution: Cells of a fine histogram of the confidence and of every class's probability,
+            a power of two from 64 to 2^20, for the measures of order: `auroc`, `aurc`,
+            `adaptive_ece` and their kin. Cells are spaced by the bits of p below 1/2 and of 1 - p
+            above, so that a saturated network's voxels do not share one; 65536 is a good number.
+            16 bytes a cell, histogram, region and case. 0 keeps none.
+        moments: Keep the sums of p^2 and of p y of every classwise bin, which split what
+            `brier_decomposition` finds within bins.
+        entropy_bins: Bins of the histogram of the prediction's entropy (`entropy_histogram`), up
+            to 65536; 0 keeps none.
+        regions: Names of up to eight regions that are counted beside the whole, in the same pass;
+            their masks come with every update (see `fastcal.regions`), their statistics are
+            `region(name)`.
 
     Raises:
         TypeError, ValueError: An argument is not one of these, or ``closed`` is not what the
@@ -104,6 +112,10 @@ class CalibrationStatistics(CalibrationMetrics):
         multilabel: bool = False,
         eps: float | None = None,
         convention: ConventionName = "default",
+        resolution: int = 0,
+        moments: bool = False,
+        entropy_bins: int = 0,
+        regions: Sequence[str] = (),
     ) -> None:
         num_classes = whole_number(num_classes, "num_classes")
         if num_classes < 1:
@@ -129,8 +141,18 @@ class CalibrationStatistics(CalibrationMetrics):
         self.convention = convention
         self._convention = found
         self._thresholds = found.thresholds(n_bins, closed)
-        layout = StatisticsLayout(num_classes, n_bins + self._convention.extra_cells, mode)
-        self._state = CalibrationState(layout, self.multilabel)
+        self.resolution = _checked_resolution(resolution)
+        self.moments = flag(moments, "moments")
+        if self.moments and mode == "top-label":
+            raise ValueError("moments=True is of classwise bins, which mode='top-label' lacks")
+        self.entropy_bins = whole_number(entropy_bins, "entropy_bins")
+        if not 0 <= self.entropy_bins <= 65536:
+            raise ValueError(f"entropy_bins must be between 0 and 65536, got {entropy_bins}")
+        self.regions = check_names(regions)
+        self._extras = Extras(self.moments, self.resolution, self.entropy_bins)
+        n_cells = n_bins + self._convention.extra_cells
+        layout = StatisticsLayout(num_classes, n_cells, mode, self._extras)
+        self._state = CalibrationState(layout, self.multilabel, len(self.regions))
 
     @classmethod
     def preset(
@@ -142,6 +164,10 @@ class CalibrationStatistics(CalibrationMetrics):
         mode: Mode | None = None,
         multilabel: bool = False,
         eps: float | None = None,
+        resolution: int = 0,
+        moments: bool = False,
+        entropy_bins: int = 0,
+        regions: Sequence[str] = (),
     ) -> CalibrationStatistics:
         """Statistics that reproduce another library's numbers from the same probabilities.
 
@@ -167,6 +193,7 @@ class CalibrationStatistics(CalibrationMetrics):
             mode: ``"both"``, or ``"classwise"`` for MONAI, if None.
             multilabel: See the class.
             eps: The library's if None.
+            resolution: See the class, as for the rest.
 
         Raises:
             TypeError, ValueError: As for the class.
@@ -189,6 +216,10 @@ class CalibrationStatistics(CalibrationMetrics):
             multilabel=multilabel,
             eps=eps,
             convention=name,
+            resolution=resolution,
+            moments=moments,
+            entropy_bins=entropy_bins,
+            regions=regions,
         )
 
     def update(
@@ -203,6 +234,7 @@ class CalibrationStatistics(CalibrationMetrics):
         normalise: bool = False,
         nan_policy: str = "raise",
         from_logits: bool = False,
+        regions: Regions | Mapping[str, Array] | None = None,
     ) -> None:
         """Count one batch of probabilities.
 
@@ -219,6 +251,7 @@ class CalibrationStatistics(CalibrationMetrics):
             nan_policy: ``"raise"``, or ``"omit"`` to leave out and count invalid voxels.
             from_logits: ``probs`` are logits, to be made probabilities on the way: softmax, or
                 sigmoid for binary and multilabel data. Never guessed.
+            regions: bool masks ``[B, *S]`` of the statistics' regions by name, or `Regions`.
 
         Raises:
             TypeError, ValueError: Shapes, types or devices do not fit; targets outside [0, C);
@@ -251,6 +284,8 @@ class CalibrationStatistics(CalibrationMetrics):
             values.device,
             axis,
             self.multilabel,
+            regions,
+            self.regions,
         )
         count = self.open_count(targets, values.device, real, nan_policy, "probs")
         ops.ensemble_statistics(
@@ -297,176 +332,28 @@ class CalibrationStatistics(CalibrationMetrics):
             self.mode,
             smallest if self.eps is None else max(self.eps, torch.finfo(real).tiny),
             rows,
+            None if targets.regions is None else targets.regions.bits,
+            len(targets.region_names),
+            self.moments,
+            self.resolution,
+            self.entropy_bins,
         )
-        return OpenCount(self, arguments, targets, nan_policy, source)
+        return OpenCount(self, arguments, rows, targets, nan_policy, source)
 
     def _thresholds_of(self, real: torch.dtype) -> Tensor:
         if self._thresholds is None:
             return bins.thresholds(self.n_bins, real)
         return self._thresholds[real == torch.float64]
 
-    def case(self, case_id: CaseId) -> CalibrationStatistics:
-        """The statistics of one case alone.
 
-        Raises:
-            ValueError: There is no such case.
-        """
-        if str(case_id) not in self.case_ids:
-            raise ValueError(f"case_id {case_id!r} was never given")
-        row = self._state.case_row(str(case_id))
-        alone = self._empty()
-        alone._state.add(row[None], (str(case_id),))
-        return alone
-
-    def merge(self, other: CalibrationStatistics) -> None:
-        """Add everything ``other`` has counted, in place; rows of equal case ids add up.
-
-        Raises:
-            TypeError: ``other`` is something else.
-            ValueError: ``other`` has other classes, bins, mode or eps.
-        """
-        if not isinstance(other, CalibrationStatistics):
-            raise TypeError(f"other must be CalibrationStatistics, got {type(other).__name__}")
-        mine, theirs = self._settings(), other._settings()
-        different = [name for name in mine if mine[name] != theirs[name]]
-        if different:
-            name = different[0]
-            raise ValueError(
-                f"statistics differ in {name}: {mine[name]!r} here, {theirs[name]!r} in the other"
-            )
-        self._state.merge(other._state)
-
-    def all_reduce(self, group: ProcessGroup | None = None) -> None:
-        """Add up the statistics of all processes of a torch.distributed group, in place.
-
-        Every process of the group has to call it, those that counted nothing too, and holds the
-        sum over all of them afterwards, cases included; equal case ids add up. The sums are of
-        integers: the bits are those one process would have counted. Calling it twice counts
-        everything as often as there are processes; `reset` starts anew.
-
-        Args:
-            group: The processes; None for all. gloo sums on the CPU, nccl on the current device.
-
-        Raises:
-            ValueError: No process group is initialised or this process is not in ``group``;
-                settings differ; a process counted bad data (raised on all of them).
-        """
-        from fastcal.calibration.distributed import sum_over_group
-
-        sum_over_group(self._state, self._settings(), group)
-
-    def __add__(self, other: CalibrationStatistics) -> CalibrationStatistics:
-        if not isinstance(other, CalibrationStatistics):
-            return NotImplemented
-        both = self._empty()
-        both.merge(self)
-        both.merge(other)
-        return both
-
-    def __radd__(self, other: object) -> CalibrationStatistics:
-        """``0 + statistics``, so that ``sum`` takes a list of them."""
-        return self + self._empty() if other == 0 else NotImplemented
-
-    def __eq__(self, other: object) -> bool:
-        """Equal settings and integers, the cases in any order."""
-        if not isinstance(other, CalibrationStatistics):
-            return NotImplemented
-        mine, theirs = self._state, other._state
-        return (
-            self._settings() == other._settings()
-            and np.array_equal(mine.total, theirs.total)
-            and set(mine.case_ids) == set(theirs.case_ids)
-            and all(np.array_equal(mine.case_row(i), theirs.case_row(i)) for i in mine.case_ids)
+def _checked_resolution(resolution: int) -> int:
+    number = whole_number(resolution, "resolution")
+    lowest = 2 * FINE_OCTAVES
+    if number != 0 and (not lowest <= number <= 1 << 20 or number & (number - 1)):
+        raise ValueError(
+            f"resolution must be 0 or a power of two from {lowest} to {1 << 20}, got {number}"
         )
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __repr__(self) -> str:
-        settings = ", ".join(f"{name}={value!r}" for name, value in self._settings().items())
-        return f"CalibrationStatistics({settings})"
-
-    def _settings(self) -> dict[str, Any]:
-        return {
-            "num_classes": self.num_classes,
-            "n_bins": self.n_bins,
-            "closed": self.closed,
-            "mode": self.mode,
-            "multilabel": self.multilabel,
-            "eps": self.eps,
-            "convention": self.convention,
-        }
-
-    def _empty(self) -> CalibrationStatistics:
-        return CalibrationStatistics(**self._settings())
-
-    def reset(self) -> None:
-        """Forget everything counted, bad data that wait for a read included."""
-        self._state = CalibrationState(self._state.layout, self.multilabel)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Settings and integers as plain values and int64 tensors, for ``torch.save``.
-
-        Cases are sorted by id, so that equal statistics give equal states.
-        """
-        case_ids, case_rows = self._state.sorted_cases()
-        return {
-            "settings": self._settings(),
-            "total": torch.from_numpy(self._state.total.copy()),
-            "case_ids": case_ids,
-            "case_rows": torch.from_numpy(case_rows),
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Hold what `state_dict` gave instead of what was counted so far.
-
-        Raises:
-            ValueError: The state has other settings, or rows that do not fit them.
-        """
-        missing = {"settings", "total", "case_ids", "case_rows"} - state.keys()
-        if missing:
-            raise ValueError(f"state lacks {sorted(missing)}")
-        settings = dict(state["settings"])
-        if settings != self._settings():
-            raise ValueError(f"state has settings {settings}, expected {self._settings()}")
-        total, case_rows = np.asarray(state["total"]), np.asarray(state["case_rows"])
-        case_ids = [str(name) for name in state["case_ids"]]
-        words = self._state.layout.words
-        fits = total.shape == (words,) and case_rows.shape == (len(case_ids), words)
-        if not fits or total.dtype != np.int64 or case_rows.dtype != np.int64:
-            raise ValueError(
-                f"state must have int64 rows of {words} words, got total {total.shape} and "
-                f"{case_rows.shape} for {len(case_ids)} cases"
-            )
-        if len(set(case_ids)) < len(case_ids):
-            raise ValueError("state repeats a case id")
-        self._state.replace(total, case_rows, case_ids)
-
-    def save(self, path: str | Path) -> None:
-        """Write the state to ``.npz`` or ``.json``, whole or not at all, cases sorted by id.
-
-        Raises:
-            ValueError: The suffix is neither.
-            OSError: The file cannot be written.
-        """
-        case_ids, case_rows = self._state.sorted_cases()
-        state = {"total": self._state.total, "case_rows": case_rows, "case_ids": case_ids}
-        file.write(Path(path), self._settings(), state)
-
-    @classmethod
-    def load(cls, path: str | Path) -> CalibrationStatistics:
-        """The statistics that `save` wrote.
-
-        Raises:
-            DataError: The file is damaged or is something else.
-            FileNotFoundError: There is no such file.
-        """
-        settings, state = file.read(Path(path))
-        try:
-            loaded = cls(**settings)
-            loaded.load_state_dict({"settings": loaded._settings(), **state})
-        except (TypeError, ValueError) as error:
-            raise DataError(path, str(error)) from error
-        return loaded
+    return number
 
 
 def _lacks_classes(values: Tensor, target: Array, class_dim: int) -> bool:

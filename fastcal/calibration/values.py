@@ -6,9 +6,10 @@ Sums are kept in two words, so a ratio is formed from whole numbers and rounded 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,12 @@ def carried(rows: Integers, layout: StatisticsLayout) -> Integers:
     rows[..., low - 1] += rows[..., low] >> FRACTION_BITS
     rows[..., low] &= _LOW
     return rows
+
+
+def first_difference(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> str | None:
+    """Name of a setting that differs; None where all agree."""
+    names = (name for name in {**mine, **theirs} if mine.get(name) != theirs.get(name))
+    return next(names, None)
 
 
 def ratio(numerator: Integers | Floats, denominator: Integers) -> Floats:
