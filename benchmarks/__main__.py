@@ -1,5 +1,7 @@
-"""``python -m benchmarks``: the ensemble pass."""
+"""``python -m benchmarks``: the kernel benchmark, as ``fastcal bench``."""
 
-from benchmarks.bench_ensemble import main
+import sys
 
-main()
+from fastcal.cli import main
+
+sys.exit(main(["bench", *sys.argv[1:]]))

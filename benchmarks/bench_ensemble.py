@@ -1,7 +1,7 @@
 """The fused ensemble pass against torch eager, torch.compile and the plain pipeline.
 
-    python -m benchmarks --quick
-    python -m benchmarks --members 5 --classes 4 --shape 240x240x155 --threads 2
+    python -m benchmarks.bench_ensemble --quick
+    python -m benchmarks.bench_ensemble --members 5 --classes 4 --shape 240x240x155 --threads 2
 
 Every result is checked against float64 before it is timed. Rows: entropy alone; the six maps into
 given outputs; the six maps with both calibrations, NLL, Brier and Dice, on a volume with the given
@@ -20,17 +20,12 @@ import torch
 from torch import Tensor
 
 import fastcal
-from benchmarks import harness, memory, plain
+from benchmarks import harness, memory
 from benchmarks.harness import Candidate, Row, Timing
-from benchmarks.reference import SIX, map_error, scores_64, six_maps_64
-from benchmarks.volumes import Case, make_case
-
-DTYPES = {
-    "float32": torch.float32,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-    "float64": torch.float64,
-}
+from fastcal.bench import plain
+from fastcal.bench.points import DTYPES, SIX
+from fastcal.bench.reference import map_error, maps_64, scores_64
+from fastcal.bench.volumes import Case, make_case
 
 
 @dataclass(frozen=True)
@@ -60,7 +55,7 @@ class Workloads:
         self.out = {name: torch.zeros(voxels, dtype=real) for name in SIX}
         self.out["mean"] = torch.zeros(first.shape, dtype=real)
         self.out["label"] = torch.zeros(voxels, dtype=torch.int64)
-        self.want = six_maps_64(case.members)
+        self.want = maps_64(case.members, SIX)
         yardstick = map_error(plain.six_maps(case.members), self.want)
         self.tolerance = max(1e-6, 2 * yardstick)
 
@@ -311,7 +306,7 @@ def run(settings: Settings) -> tuple[list[Row], list[str], list[memory.Extra]]:
 
 def parse(arguments: Sequence[str] | None) -> tuple[Settings, str | None]:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks",
+        prog="python -m benchmarks.bench_ensemble",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

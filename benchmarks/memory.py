@@ -60,9 +60,9 @@ def _measure(candidate: str, n_members: int, n_classes: int, size: str, dtype: s
     import torch
 
     import fastcal
-    from benchmarks import plain
-    from benchmarks.reference import SIX
-    from benchmarks.volumes import make_case
+    from fastcal.bench import plain
+    from fastcal.bench.points import SIX
+    from fastcal.bench.volumes import make_case
 
     shape = tuple(int(n) for n in size.split("x"))
     case = make_case(n_members, n_classes, shape, background=0.95, dtype=getattr(torch, dtype))

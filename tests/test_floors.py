@@ -31,7 +31,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("data", "models", "losses", "torchmetrics", "monai"),
     ("evaluate", "predict", "train", "recalibrate"),
     ("report", "study"),
-    ("demo", "info", "cli", "__main__"),
+    ("demo", "info", "bench", "cli", "__main__"),
 )
 POSITION = {
     room: (floor, place) for floor, rooms in enumerate(FLOORS) for place, room in enumerate(rooms)

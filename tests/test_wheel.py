@@ -169,6 +169,17 @@ def test_command_runs_in_a_clean_environment(clean_python: Path) -> None:
     assert metadata.version("fastcal") in report
 
 
+def test_benchmark_runs_in_a_clean_environment(clean_python: Path, tmp_path: Path) -> None:
+    words = "--volumes 8 --classes 2 --members 2 --dtypes float32 --backgrounds 0 --layouts ncdhw"
+    shown = output(
+        *(clean_python.parent / "fastcal", "bench", *words.split(), "--no-peers", "-o", tmp_path),
+        CUDA_VISIBLE_DEVICES="",
+    )
+    assert "roofline.png: No module named 'matplotlib'" in shown
+    assert "REFUSED" not in shown
+    assert {path.name for path in tmp_path.iterdir()} == {"kernels.json", "kernels.md"}
+
+
 def test_editable_install_runs_the_source_tree(tmp_path: Path) -> None:
     editable = build("editable", tmp_path)
     python = clean_environment(tmp_path / "venv", editable)

@@ -1,6 +1,6 @@
 """The plain pipeline: what a good engineer writes today with PyTorch, torchmetrics and MONAI.
 
-The yardstick of `bench_ensemble`. Every function takes a list of M member logits ``[B, C, *S]``.
+The yardstick of the benchmarks. Every function takes a list of M member logits ``[B, C, *S]``.
 Members are streamed through a running sum updated in place, because stacking them would cost twice
 their bytes in traffic and memory. Half-precision logits are activated in float32. ``p ln p`` is
 `clamp_min(tiny).log()` times p: vectorised on the CPU, where `torch.special.entr` is scalar code.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -93,6 +94,58 @@ def six_maps_into(members: Sequence[Tensor], out: dict[str, Tensor]) -> None:
     torch.sub(entropy, expected, out=out["mutual_information"]).clamp_min_(0)
 
 
+def all_maps(members: Sequence[Tensor]) -> dict[str, Tensor]:
+    """`six_maps`, and variance and disagreement of the members."""
+    total = _softmax(members[0])
+    square, expected = total.square(), entropy_of(total)
+    votes = torch.zeros_like(total)
+    label, one = total.argmax(1, keepdim=True), torch.ones_like(total[:, :1])
+    votes.scatter_add_(1, label, one)
+    for logits in members[1:]:
+        probs = _softmax(logits)
+        votes.scatter_add_(1, probs.argmax(1, keepdim=True), one)
+        expected += entropy_of(probs)
+        total += probs
+        square += probs.square_()
+    n = len(members)
+    mean, expected = total.div_(n), expected.div_(n)
+    confidence, label = mean.max(dim=1)
+    entropy = entropy_of(mean)
+    return {
+        "mean": mean,
+        "label": label,
+        "confidence": confidence,
+        "entropy": entropy,
+        "expected_entropy": expected,
+        "mutual_information": (entropy - expected).clamp_min(0),
+        "variance": (square.div_(n) - mean.square()).clamp_min_(0).mean(1),
+        "disagreement": 1 - votes.amax(1) / n,
+    }
+
+
+def torchmetrics_ece(mean: Tensor, target: Tensor) -> Tensor:
+    """Top-label ECE by torchmetrics, which counts in the type of the probabilities."""
+    from torchmetrics.classification import MulticlassCalibrationError
+
+    metric = MulticlassCalibrationError(mean.shape[1], n_bins=N_BINS, validate_args=False)
+    metric.to(mean.device).update(mean, target)
+    return metric.compute()
+
+
+def one_hot_like(mean: Tensor, target: Tensor) -> Tensor:
+    """The target as ``[B, C, *S]`` of the type of the probabilities."""
+    return functional.one_hot(target, mean.shape[1]).movedim(-1, 1).to(mean.dtype)
+
+
+def monai_classwise_ece(mean: Tensor, one_hot: Tensor) -> Tensor:
+    """Classwise ECE ``[C]`` by MONAI, which counts in float32 too."""
+    from monai.metrics.calibration import CalibrationErrorMetric
+
+    metric = CalibrationErrorMetric(num_bins=N_BINS, metric_reduction="mean_batch")
+    metric(y_pred=mean, y=one_hot)
+    return cast(Tensor, metric.aggregate())
+
+
 def scores(mean: Tensor, label: Tensor, target: Tensor) -> Scores:
     """Top-label ECE (torchmetrics), classwise ECE (MONAI), NLL, Brier and Dice of one volume.
 
@@ -101,17 +154,9 @@ def scores(mean: Tensor, label: Tensor, target: Tensor) -> Scores:
         label: predicted class ``[B, *S]``, int64.
         target: true class ``[B, *S]``, int64.
     """
-    from monai.metrics.calibration import CalibrationErrorMetric
-    from torchmetrics.classification import MulticlassCalibrationError
-
     n_classes = mean.shape[1]
-    top_label = MulticlassCalibrationError(n_classes, n_bins=N_BINS, validate_args=False)
-    top_label.update(mean, target)
-
-    one_hot = functional.one_hot(target, n_classes).movedim(-1, 1).to(mean.dtype)
-    classwise = CalibrationErrorMetric(num_bins=N_BINS, metric_reduction="mean_batch")
-    classwise(y_pred=mean, y=one_hot)
-
+    one_hot = one_hot_like(mean, target)
+    ece, classwise = torchmetrics_ece(mean, target), monai_classwise_ece(mean, one_hot)
     p_target = mean.gather(1, target.unsqueeze(1))
     nll = -p_target.clamp_min(torch.finfo(mean.dtype).tiny).log().mean()
     brier = (mean - one_hot).square().sum(dim=1).mean()
@@ -120,9 +165,7 @@ def scores(mean: Tensor, label: Tensor, target: Tensor) -> Scores:
         (target * n_classes + label).flatten(), minlength=n_classes * n_classes
     ).reshape(n_classes, n_classes)
     dice = 2 * confusion.diagonal() / (confusion.sum(0) + confusion.sum(1))
-    by_class = classwise.aggregate()
-    assert isinstance(by_class, Tensor)
-    return Scores(top_label.compute(), by_class, nll, brier, dice)
+    return Scores(ece, classwise, nll, brier, dice)
 
 
 def pipeline(members: Sequence[Tensor], target: Tensor) -> tuple[dict[str, Tensor], Scores]:

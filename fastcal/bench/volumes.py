@@ -25,6 +25,7 @@ def make_case(
     background: float,
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
+    device: torch.device | str = "cpu",
 ) -> Case:
     """A volume of which a share ``background`` is background, the rest one round object.
 
@@ -33,32 +34,40 @@ def make_case(
     members disagreeing a little; ``background=0`` is therefore the diffuse volume. The target is
     drawn so that the shared confidences are calibrated.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(device).manual_seed(seed)
     size = (1, *shape)
     n_voxels = torch.Size(shape).numel()
-    axes = torch.meshgrid(*(torch.linspace(-1, 1, n) for n in shape), indexing="ij")
-    radius = torch.stack([a.square() for a in axes]).sum(0).reshape(-1)
     n_inside = round((1 - background) * n_voxels)
-    inside = torch.zeros(n_voxels, dtype=torch.bool)
-    inside[radius.argsort()[:n_inside]] = True
-    inside = inside.reshape(size)
+    inside = _object(shape, n_inside, device)
 
-    confidence = torch.rand(size, generator=generator) * (1 - 1 / n_classes) + 1 / n_classes
-    confidence = confidence.clamp(max=1 - 1e-6)
-    top = torch.randint(0, n_classes, size, generator=generator)
+    def uniform() -> Tensor:
+        return torch.rand(size, generator=generator, device=device)
+
+    def whole(low: int, high: int) -> Tensor:
+        return torch.randint(low, high, size, generator=generator, device=device)
+
+    confidence = (uniform() * (1 - 1 / n_classes) + 1 / n_classes).clamp_(max=1 - 1e-6)
+    top = whole(0, n_classes)
     margin = (confidence * max(n_classes - 1, 1) / (1 - confidence)).log()
-    shared = torch.zeros(1, n_classes, *shape)
-    shared.scatter_(1, top.unsqueeze(1), margin.unsqueeze(1))
-    sure = torch.full_like(shared, -6.0)
-    sure[:, 0] = 6.0
-    shared = torch.where(inside.unsqueeze(1), shared, sure)
+    margin.masked_fill_(~inside, 12.0)  # background: softmax of (6, -6, -6, ...)
+    shared = torch.where(inside, 0.0, -6.0).unsqueeze(1).repeat(1, n_classes, 1, 1, 1)
+    shared.scatter_add_(1, (top * inside).unsqueeze(1), margin.unsqueeze(1))
 
     members = []
     for _ in range(n_members):
-        noise = torch.randn(shared.shape, generator=generator)
+        noise = torch.randn(shared.shape, generator=generator, device=device)
         members.append(noise.mul_(0.3).add_(shared).to(dtype))
 
-    right = torch.rand(size, generator=generator) < confidence
-    other = (top + torch.randint(1, max(n_classes, 2), size, generator=generator)) % n_classes
+    right = uniform() < confidence
+    other = (top + whole(1, max(n_classes, 2))) % n_classes
     target = torch.where(inside, torch.where(right, top, other), torch.zeros_like(top))
     return Case(members, target)
+
+
+def _object(shape: Sequence[int], n_inside: int, device: torch.device | str) -> Tensor:
+    """Mask ``[1, *S]`` of the ``n_inside`` voxels nearest to the middle (ties come along)."""
+    axes = [torch.linspace(-1, 1, n, device=device).square() for n in shape]
+    radius = (axes[0][:, None, None] + axes[1][:, None] + axes[2]).unsqueeze(0)
+    if n_inside == 0:
+        return torch.zeros_like(radius, dtype=torch.bool)
+    return radius <= radius.flatten().kthvalue(n_inside).values

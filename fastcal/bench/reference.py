@@ -9,24 +9,43 @@ import numpy as np
 import torch
 from torch import Tensor
 
-SIX = ("mean", "label", "confidence", "entropy", "expected_entropy", "mutual_information")
 _SLAB = 500_000
 
 
-def six_maps_64(members: Sequence[Tensor]) -> dict[str, Tensor]:
-    """The six maps of softmax logits ``[1, C, *S]`` in float64, flattened to ``[(C,) V]``."""
+def maps_64(members: Sequence[Tensor], names: Sequence[str]) -> dict[str, Tensor]:
+    """Maps of softmax logits ``[1, C, *S]`` in float64, flattened to ``[(C,) V]``.
+
+    The mean is always among them: labels are judged by it.
+    """
     flat = [m.reshape(m.shape[1], -1) for m in members]
-    parts: dict[str, list[Tensor]] = {name: [] for name in SIX}
+    parts: dict[str, list[Tensor]] = {}
     for start in range(0, flat[0].shape[1], _SLAB):
-        p = torch.stack([m[:, start : start + _SLAB].double() for m in flat]).softmax(1)
-        mean = p.mean(0)
-        entropy = torch.special.entr(mean).sum(0)
-        expected = torch.special.entr(p).sum(1).mean(0)
-        confidence, label = mean.max(0)
-        values = (mean, label, confidence, entropy, expected, (entropy - expected).clamp_min(0))
-        for name, value in zip(SIX, values, strict=True):
-            parts[name].append(value)
+        z = torch.stack([m[:, start : start + _SLAB].double() for m in flat])
+        for name, values in _slab(z, names).items():
+            parts.setdefault(name, []).append(values)
     return {name: torch.cat(values, dim=-1) for name, values in parts.items()}
+
+
+def _slab(z: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+    p = z.softmax(1)
+    mean = p.mean(0)
+    found = {"mean": mean}
+    entropy = torch.special.entr(mean).sum(0)
+    if {"expected_entropy", "mutual_information"} & set(names):
+        found["expected_entropy"] = torch.special.entr(p).sum(1).mean(0)
+        found["mutual_information"] = (entropy - found["expected_entropy"]).clamp_min(0)
+    if {"label", "confidence"} & set(names):
+        found["confidence"], found["label"] = mean.max(0)
+    if "variance" in names:
+        found["variance"] = p.var(0, unbiased=False).mean(0)
+    if "disagreement" in names:
+        # Ties go to the lowest class, which argmax promises on no device.
+        rank = torch.arange(z.shape[1], 0, -1, device=z.device)[:, None]
+        label = ((z == z.amax(1, keepdim=True)) * rank).argmax(1)
+        votes = torch.zeros_like(mean, dtype=torch.int64)
+        votes.scatter_add_(0, label, torch.ones_like(label))
+        found["disagreement"] = 1 - votes.amax(0).double() / len(z)
+    return {**found, "entropy": entropy}
 
 
 def map_error(got: Mapping[str, Tensor], want: Mapping[str, Tensor]) -> float:
@@ -35,9 +54,10 @@ def map_error(got: Mapping[str, Tensor], want: Mapping[str, Tensor]) -> float:
     for name, values in got.items():
         flat = values.reshape(want[name].shape)
         if name == "label":
-            mean = want["mean"]
-            lack = mean.amax(0) - mean.gather(0, flat.long().unsqueeze(0))[0]
-            error = lack.max()
+            mean, label = want["mean"], flat.long()
+            known = label.clamp(0, len(mean) - 1)
+            lack = mean.amax(0) - mean.gather(0, known.unsqueeze(0))[0]
+            error = lack.where(known == label, float("inf")).max()
         else:
             error = (flat - want[name]).abs().max()
         worst = max(worst, float("inf") if error.isnan() else error.item())
@@ -59,7 +79,7 @@ def scores_64(mean: Tensor, target: Tensor, n_bins: int) -> Scores64:
     """Scores of the probabilities as they are, ``[1, C, *S]``, right-closed bins."""
     n_classes = mean.shape[1]
     p, t = mean.reshape(n_classes, -1), target.reshape(-1)
-    edges = torch.from_numpy(np.linspace(0, 1, n_bins + 1)[1:-1]).to(p.dtype)
+    edges = torch.from_numpy(np.linspace(0, 1, n_bins + 1)[1:-1]).to(p)
 
     def ece(q: Tensor, hit: Tensor) -> float:
         cell = torch.bucketize(q, edges)
@@ -68,7 +88,7 @@ def scores_64(mean: Tensor, target: Tensor, n_bins: int) -> Scores64:
 
     confidence, label = p.max(0)
     p_true = p.gather(0, t.unsqueeze(0))[0].double()
-    brier = torch.zeros(t.numel(), dtype=torch.float64)
+    brier = torch.zeros_like(p_true)
     for k in range(n_classes):
         brier += (p[k].double() - (t == k).double()).square()
     confusion = torch.bincount(t * n_classes + label, minlength=n_classes**2)
@@ -79,5 +99,5 @@ def scores_64(mean: Tensor, target: Tensor, n_bins: int) -> Scores64:
         classwise_ece=np.array([ece(p[k], t == k) for k in range(n_classes)]),
         nll=-p_true.clamp_min(torch.finfo(p.dtype).tiny).log().mean().item(),
         brier=brier.mean().item(),
-        dice=dice.numpy(),
+        dice=dice.cpu().numpy(),
     )

@@ -1,0 +1,188 @@
+"""Where a benchmark runs: its clock, its cache, its memory, its speed of copying."""
+
+from __future__ import annotations
+
+import ctypes
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+_MEGABYTE = 10**6
+_ASSUMED_CACHE = 64 * _MEGABYTE
+_CPU_COPY, _CUDA_COPY = 256 * _MEGABYTE, 2048 * _MEGABYTE
+_CUDA_FLUSH = 512 * _MEGABYTE
+
+
+class Device(Protocol):
+    """What the benchmark asks of a device."""
+
+    torch: torch.device
+    cache_bytes: int
+    """Of the largest cache."""
+
+    def seconds(self, run: Callable[[], object]) -> float:
+        """Seconds of one call that finds the cache cold."""
+        ...
+
+    def free_bytes(self) -> int:
+        """Memory that can still be taken."""
+        ...
+
+    def peak_bytes(self, run: Callable[[], object]) -> int | None:
+        """Memory that one call takes beyond what is there; None where it cannot be told."""
+        ...
+
+    def synchronize(self) -> None:
+        """Wait until what was started is done."""
+        ...
+
+    def release(self) -> None:
+        """Give back memory that nothing uses."""
+        ...
+
+    @property
+    def copy_size(self) -> int:
+        """Bytes of a tensor whose copy shows the bandwidth."""
+        ...
+
+
+def open_device(name: str | None) -> Device:
+    """The device of a name: ``"cpu"``, ``"cuda"`` or ``"cuda:1"``; None is a GPU if there is one.
+
+    Raises:
+        ValueError: There is no such device here.
+    """
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"--device must be cpu, cuda or cuda:N, got {name!r}") from None
+    if device.type == "cpu":
+        return Cpu()
+    if device.type != "cuda":
+        raise ValueError(f"--device must be cpu, cuda or cuda:N, got {name!r}")
+    if not torch.cuda.is_available():
+        raise ValueError(f"--device {name}: torch {torch.__version__} sees no GPU here")
+    if device.index is not None and device.index >= torch.cuda.device_count():
+        raise ValueError(f"--device {name}: there are {torch.cuda.device_count()} GPUs")
+    return Cuda(device)
+
+
+def copy_bandwidth(device: Device, rounds: int = 11) -> float:
+    """Bytes a second of a large copy, bytes read plus bytes written: the roof."""
+    size = min(device.copy_size, device.free_bytes() // 8)
+    generator = torch.Generator(device.torch).manual_seed(0)
+    source = torch.rand(size // 4, device=device.torch, generator=generator)
+    target = torch.empty_like(source)
+    taken = [device.seconds(lambda: target.copy_(source)) for _ in range(rounds)]
+    return 2 * source.nbytes / statistics.median(taken[1:])
+
+
+class Cpu:
+    """The processor; memory is that of the process."""
+
+    def __init__(self) -> None:
+        self.torch = torch.device("cpu")
+        self.cache_bytes = _last_level_cache()
+        self.copy_size = _CPU_COPY
+        self._scratch = torch.zeros(2 * self.cache_bytes, dtype=torch.uint8)
+
+    def seconds(self, run: Callable[[], object]) -> float:
+        self._scratch.add_(1)
+        start = time.perf_counter()
+        run()
+        return time.perf_counter() - start
+
+    def free_bytes(self) -> int:
+        return _kilobytes(Path("/proc/meminfo"), "MemAvailable") or 8 * 10**9
+
+    def peak_bytes(self, run: Callable[[], object]) -> int | None:
+        """By the peak of the resident size, which the system resets on request."""
+        status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+        self.release()
+        try:
+            reset.write_text("5")
+        except OSError:
+            return None
+        before = _kilobytes(status, "VmRSS")
+        run()
+        peak = _kilobytes(status, "VmHWM")
+        return None if before is None or peak is None else max(0, peak - before)
+
+    def synchronize(self) -> None:
+        """Nothing runs on its own."""
+
+    def release(self) -> None:
+        try:
+            ctypes.CDLL(None).malloc_trim(0)
+        except AttributeError:  # another C library
+            return
+
+
+class Cuda:
+    """A GPU; times are those between two events on the current stream."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.torch = torch.device("cuda", torch.cuda.current_device())
+        if device.index is not None:
+            self.torch = device
+        torch.cuda.set_device(self.torch)
+        properties = torch.cuda.get_device_properties(self.torch)
+        self.cache_bytes = int(getattr(properties, "L2_cache_size", 0)) or _ASSUMED_CACHE
+        self.copy_size = _CUDA_COPY
+        # Longer than the cache asks for: the device is busy with it while the call is queued, so
+        # that the time between the events holds no waiting for Python.
+        size = max(4 * self.cache_bytes, _CUDA_FLUSH)
+        self._scratch = torch.zeros(size, dtype=torch.uint8, device=self.torch)
+
+    def seconds(self, run: Callable[[], object]) -> float:
+        start = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        end = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        self._scratch.zero_()
+        start.record()
+        run()
+        end.record()
+        end.synchronize()
+        return float(start.elapsed_time(end)) / 1e3
+
+    def free_bytes(self) -> int:
+        self.release()
+        return torch.cuda.mem_get_info(self.torch)[0]
+
+    def peak_bytes(self, run: Callable[[], object]) -> int | None:
+        torch.cuda.reset_peak_memory_stats(self.torch)
+        before = torch.cuda.memory_allocated(self.torch)
+        run()
+        self.synchronize()
+        return max(0, torch.cuda.max_memory_allocated(self.torch) - before)
+
+    def synchronize(self) -> None:
+        torch.cuda.synchronize(self.torch)
+
+    def release(self) -> None:
+        torch.cuda.empty_cache()
+
+
+def _last_level_cache() -> int:
+    sizes = []
+    for file in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
+        text = file.read_text().strip()
+        factor = {"K": 2**10, "M": 2**20}.get(text[-1:], 1)
+        sizes.append(int(text.rstrip("KM")) * factor)
+    return max(sizes, default=_ASSUMED_CACHE)
+
+
+def _kilobytes(file: Path, key: str) -> int | None:
+    """Value of a line ``key:  N kB``, in bytes."""
+    try:
+        for line in file.read_text().splitlines():
+            if line.startswith(key + ":"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None

@@ -1,0 +1,223 @@
+"""What fastcal is compared with: one row of data each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastcal import backends
+from fastcal.bench import plain
+from fastcal.bench.device import Device
+from fastcal.bench.points import OUTPUTS, Point
+from fastcal.bench.reference import map_error
+from fastcal.bench.timing import Candidate
+from fastcal.bench.workload import Volume, forced, ours, score_error
+
+_PLAIN_TOLERANCE = 1e-4
+"""Of the scores that the plain pipeline sums in float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deviation:
+    """A calibration error as a library has it, beside the float64 sum over the same mean.
+
+    Libraries that count in float32 are off on large volumes; they are timed all the same.
+    """
+
+    name: str
+    theirs: float
+    exact: float
+
+    @property
+    def relative(self) -> float:
+        return abs(self.theirs - self.exact) / max(self.exact, 1e-12)
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A library or a way to write the same thing."""
+
+    what: str
+    outputs: tuple[str, ...]
+    packages: tuple[str, ...] = ()
+    everywhere: bool = True
+    """False: measured at the base point alone unless it is asked for by name."""
+
+
+PEERS = {
+    "eager": Peer("PyTorch, members streamed", ("entropy", "six-maps", "all-maps")),
+    "compile": Peer(
+        "torch.compile of the same", ("entropy", "six-maps", "all-maps"), everywhere=False
+    ),
+    "monai": Peer(
+        "MeanEnsemble, then the entropy, or MONAI's classwise ECE alone",
+        ("entropy", "calibration"),
+        ("monai",),
+    ),
+    "torchmetrics": Peer(
+        "mean, then torchmetrics' top-label ECE alone", ("calibration",), ("torchmetrics",)
+    ),
+    "exacta": Peer("mean, then exacta's two diagrams", ("calibration",), ("exacta",)),
+    "plain": Peer(
+        "PyTorch, then torchmetrics and MONAI",
+        ("six-maps+calibration",),
+        ("torchmetrics", "monai"),
+    ),
+    "triton": Peer("fastcal's Triton backend", tuple(OUTPUTS)),
+}
+
+
+def unavailable(name: str, device: Device) -> str | None:
+    """Why a peer cannot run here."""
+    missing = [package for package in PEERS[name].packages if find_spec(package) is None]
+    if missing:
+        return f"{' and '.join(missing)} not installed"
+    if name == "triton":
+        if device.torch.type != "cuda":
+            return "needs a GPU"
+        (status,) = (s for s in backends.status() if s.name == "triton")
+        if not status.available:
+            return status.reason
+        if serving(device) == "triton":
+            return "is what fastcal itself runs on here"
+    return None
+
+
+def serving(device: Device) -> str:
+    """Name of the backend that fastcal runs on."""
+    module: Any = backends.select(device.torch)
+    return str(module.__name__).rpartition(".")[2]
+
+
+def spare_bytes(name: str, point: Point) -> int:
+    """Memory a peer is expected to take beside the workload."""
+    floats = 4 * point.classes * point.n_voxels
+    stacked = 2 * point.members * floats if name == "monai" else 0
+    return stacked + (12 * floats if "calibration" in point.outputs else 2 * floats)
+
+
+def candidate(name: str, volume: Volume, outputs: str, deviations: list[Deviation]) -> Candidate:
+    """A peer's call on a volume.
+
+    Args:
+        name: Of `PEERS`.
+        volume: What it reads.
+        outputs: Of those the peer has.
+        deviations: Gets the calibration errors it finds when it is judged.
+    """
+    if name == "triton":
+        return forced(ours(volume, outputs), "triton")
+    run = _CALLS[name, outputs](volume)
+
+    def error(result: object) -> float:
+        if outputs == "six-maps+calibration":
+            maps, scores = _pair(result)
+            want = volume.scores(maps["mean"])
+            deviations.append(Deviation("torchmetrics top-label", scores.ece.item(), want.ece))
+            classwise = float(scores.classwise_ece.mean()), float(want.classwise_ece.mean())
+            deviations.append(Deviation("monai classwise", *classwise))
+            return max(map_error(maps, volume.want), score_error(scores, want))
+        if outputs == "calibration":
+            mean, values = _pair(result)
+            scores = volume.scores(mean)
+            exact = {"top-label": scores.ece, "classwise": float(scores.classwise_ece.mean())}
+            for kind, value in values.items():
+                deviations.append(Deviation(f"{name} {kind}", value, exact[kind]))
+            return map_error({"mean": mean}, volume.want)
+        if isinstance(result, Tensor):
+            return map_error({"entropy": result}, volume.want)
+        return map_error(volume.given(outputs) if result is None else _maps(result), volume.want)
+
+    tolerance = _PLAIN_TOLERANCE if name == "plain" else max(volume.tolerance, 2e-6)
+    return Candidate(name, run, error, tolerance, volume.wipe)
+
+
+def _pair(result: object) -> tuple[Any, Any]:
+    assert isinstance(result, tuple)
+    first, second = result
+    return first, second
+
+
+def _maps(result: object) -> dict[str, Tensor]:
+    assert isinstance(result, dict)
+    return result
+
+
+Call = Callable[[], object]
+
+
+def _compiled(function: Callable[[Sequence[Tensor]], object]) -> Callable[[Volume], Call]:
+    def make(volume: Volume) -> Call:
+        torch._dynamo.reset()  # else the ninth shape falls back to eager without a word
+        compiled = torch.compile(function)
+        return lambda: compiled(volume.members())
+
+    return make
+
+
+def _of(function: Callable[[list[Tensor]], object]) -> Callable[[Volume], Call]:
+    return lambda volume: lambda: function(volume.members())
+
+
+def _six_in_place(volume: Volume) -> Call:
+    out = volume.given("six-maps")
+    return lambda: plain.six_maps_into(volume.members(), out)
+
+
+def _mean_ensemble(members: list[Tensor]) -> Tensor:
+    from monai.transforms.post.array import MeanEnsemble
+
+    probabilities = [torch.softmax(member.float(), dim=1) for member in members]
+    return torch.as_tensor(MeanEnsemble()(probabilities)).as_subclass(Tensor)
+
+
+def _monai_calibration(volume: Volume) -> Call:
+    def run() -> object:
+        mean = _mean_ensemble(volume.members())
+        one_hot = plain.one_hot_like(mean, volume.target)
+        values = plain.monai_classwise_ece(mean, one_hot)
+        return mean, {"classwise": values.mean().item()}
+
+    return run
+
+
+def _torchmetrics_calibration(volume: Volume) -> Call:
+    def run() -> object:
+        mean = plain.mean_probabilities(volume.members())
+        return mean, {"top-label": plain.torchmetrics_ece(mean, volume.target).item()}
+
+    return run
+
+
+def _exacta_calibration(volume: Volume) -> Call:
+    from exacta.functional import reliability_diagram
+
+    def run() -> object:
+        mean = plain.mean_probabilities(volume.members())
+        top = reliability_diagram(mean, volume.target, bins=plain.N_BINS)
+        each = reliability_diagram(mean, volume.target, bins=plain.N_BINS, mode="classwise")
+        return mean, {"top-label": top.ece.item(), "classwise": each.ece.mean().item()}
+
+    return run
+
+
+_CALLS: dict[tuple[str, str], Callable[[Volume], Call]] = {
+    ("eager", "entropy"): _of(plain.ensemble_entropy),
+    ("eager", "six-maps"): _six_in_place,
+    ("eager", "all-maps"): _of(plain.all_maps),
+    ("compile", "entropy"): _compiled(plain.ensemble_entropy),
+    ("compile", "six-maps"): _compiled(plain.six_maps),
+    ("compile", "all-maps"): _compiled(plain.all_maps),
+    ("monai", "entropy"): _of(lambda members: plain.entropy_of(_mean_ensemble(members))),
+    ("monai", "calibration"): _monai_calibration,
+    ("torchmetrics", "calibration"): _torchmetrics_calibration,
+    ("exacta", "calibration"): _exacta_calibration,
+    ("plain", "six-maps+calibration"): lambda volume: (
+        lambda: plain.pipeline(volume.members(), volume.target)
+    ),
+}

@@ -1,0 +1,179 @@
+"""``fastcal bench``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fastcal.cli.outcome import SOME_CASES_FAILED
+
+
+class Dtype(StrEnum):
+    """Types of the members."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+    float64 = "float64"
+
+
+class Layout(StrEnum):
+    """Memory layouts of a member."""
+
+    ncdhw = "ncdhw"
+    channels_last = "channels-last"
+    cropped = "cropped"
+
+
+class Outputs(StrEnum):
+    """What is asked of a pass."""
+
+    entropy = "entropy"
+    six_maps = "six-maps"
+    all_maps = "all-maps"
+    calibration = "calibration"
+    six_maps_calibration = "six-maps+calibration"
+
+
+class Peer(StrEnum):
+    """What fastcal is compared with."""
+
+    eager = "eager"
+    compile = "compile"
+    monai = "monai"
+    torchmetrics = "torchmetrics"
+    exacta = "exacta"
+    plain = "plain"
+    triton = "triton"
+
+
+class Sweep(StrEnum):
+    """How axes are combined."""
+
+    star = "star"
+    product = "product"
+
+
+def bench(
+    dtypes: Annotated[
+        list[Dtype] | None, typer.Option("--dtypes", help="Types of the members.")
+    ] = None,
+    classes: Annotated[
+        list[int] | None, typer.Option("--classes", metavar="C", help="Numbers of classes.")
+    ] = None,
+    members: Annotated[
+        list[int] | None, typer.Option("--members", metavar="M", help="Numbers of members.")
+    ] = None,
+    volumes: Annotated[
+        list[str] | None,
+        typer.Option("--volumes", metavar="N|NxNxN", help="Sizes of the volume in voxels."),
+    ] = None,
+    outputs: Annotated[
+        list[Outputs] | None, typer.Option("--outputs", help="What is asked of a pass.")
+    ] = None,
+    backgrounds: Annotated[
+        list[float] | None,
+        typer.Option("--backgrounds", metavar="SHARE", help="Shares of background voxels."),
+    ] = None,
+    layouts: Annotated[
+        list[Layout] | None, typer.Option("--layouts", help="Memory layouts of a member.")
+    ] = None,
+    sweep: Annotated[
+        Sweep,
+        typer.Option(
+            "--sweep",
+            help="star: one axis varied, the others at their first value; product: all combined.",
+        ),
+    ] = Sweep.star,
+    peers: Annotated[
+        list[Peer] | None,
+        typer.Option(
+            "--peers",
+            help="Measured at every point; without it all there are, torch.compile once only.",
+        ),
+    ] = None,
+    no_peers: Annotated[bool, typer.Option("--no-peers", help="Measure fastcal alone.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A small volume, done in a minute.")
+    ] = False,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            "--device", metavar="DEVICE", help="cpu, cuda, cuda:1; a GPU if there is one."
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", metavar="N", help="Threads on the CPU.")
+    ] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option("--seconds", metavar="S", help="Time of the timed calls of a row."),
+    ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option("--budget", metavar="S", help="Begin no further volume after this time."),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the data.")] = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--out", metavar="FOLDER", help="Write kernels.json, kernels.md, roofline.png."
+        ),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")] = False,
+) -> None:
+    """Time the fused pass beside its peers, on this CPU or GPU; results are checked first."""
+    from rich.console import Console
+
+    from fastcal.bench import Settings, record, run
+    from fastcal.bench.device import open_device
+    from fastcal.bench.points import read_volume
+
+    gpu = open_device(device).torch.type == "cuda"
+    settings = Settings.quick(gpu=gpu) if quick else Settings.default(gpu=gpu)
+    axes: dict[str, list[Any] | None] = {
+        "dtype": dtypes,
+        "classes": classes,
+        "members": members,
+        "volume": None if volumes is None else [read_volume(text) for text in volumes],
+        "background": backgrounds,
+        "layout": layouts,
+        "outputs": outputs,
+    }
+    given = {
+        name: tuple(str(v) if isinstance(v, StrEnum) else v for v in values)
+        for name, values in axes.items()
+        if values
+    }
+    chosen = () if no_peers else None if peers is None else tuple(str(peer) for peer in peers)
+    settings = replace(
+        settings,
+        axes={**settings.axes, **given},
+        sweep=sweep.value,
+        peers=chosen,
+        device=device,
+        threads=threads,
+        seconds=settings.seconds if seconds is None else seconds,
+        budget=settings.budget if budget is None else budget,
+        seed=seed,
+    )
+    console, progress = Console(), Console(stderr=True)
+    if not console.is_terminal:
+        console.width = max(console.width, 120)
+    results = run(
+        settings, say=_silent if quiet else lambda line: progress.print(line, style="dim")
+    )
+    written = [] if out is None else record.write(results, out)
+    record.show(results, console)
+    for path in written:
+        typer.echo(f"written: {path}")
+    if results.refused:
+        raise typer.Exit(SOME_CASES_FAILED)
+
+
+def _silent(_: str) -> None:
+    """Say nothing."""
