@@ -34,6 +34,21 @@ def ensemble_finalize(
     finish: tuple[object, ...],
     n_threads: int,
 ) -> None: ...
+def temperature_sums(
+    shape: tuple[int, ...],
+    classes: int,
+    values: _View,
+    target: _View,
+    mask: _View | None,
+    ignore_index: int | None,
+    reading: tuple[bool, bool, bool],
+    floor: tuple[float, float],
+    inverse_temperatures: Sequence[float],
+    per_class: bool,
+    counts: int,
+    sums: int,
+    n_threads: int,
+) -> None: ...
 def read_bytes(address: int, n_bytes: int, n_threads: int) -> int: ...
 def isa() -> str: ...
 def isa_levels() -> list[str]: ...

@@ -10,7 +10,14 @@ import torch
 from torch import Tensor
 
 from fastcal import backends
-from fastcal.problem import Counting, Extras, Finish, Reading, StateLayout
+from fastcal.problem import (
+    Counting,
+    Extras,
+    Finish,
+    Reading,
+    StateLayout,
+    TemperatureProblem,
+)
 
 _READING = "int class_dim, bool from_logits, str activation, bool multilabel, str space"
 _FINISH = (
@@ -26,6 +33,9 @@ SCHEMAS = (
     "bool entropy, bool square, bool votes, Tensor(a!) state) -> ()",
     f"ensemble_finalize(Tensor state, int num_classes, int n_members, float total_weight, "
     f"bool entropy, bool square, bool votes, {_READING}, {_FINISH}) -> ()",
+    "temperature_sums(Tensor values, Tensor target, Tensor? mask, int? ignore_index, "
+    "bool from_logits, bool bernoulli, bool multilabel, float tiny, float rest, "
+    "float[] inverse_temperatures, bool per_class, Tensor(a!) counts, Tensor(b!) sums) -> ()",
 )
 
 _library = torch.library.Library("fastcal", "DEF")  # type: ignore[no-untyped-call]
@@ -129,9 +139,36 @@ def _ensemble_finalize(
     )
 
 
-for _schema, _implementation in zip(
-    SCHEMAS, (_ensemble_statistics, _ensemble_accumulate, _ensemble_finalize), strict=True
-):
+def _temperature_sums(
+    values: Tensor,
+    target: Tensor,
+    mask: Tensor | None,
+    ignore_index: int | None,
+    from_logits: bool,
+    bernoulli: bool,
+    multilabel: bool,
+    tiny: float,
+    rest: float,
+    inverse_temperatures: list[float],
+    per_class: bool,
+    counts: Tensor,
+    sums: Tensor,
+) -> None:
+    problem = TemperatureProblem(
+        values, target, mask, ignore_index, from_logits, bernoulli, multilabel, tiny, rest
+    )
+    backends.select(values.device, op="temperature_sums").temperature_sums(
+        problem, inverse_temperatures, per_class, counts, sums
+    )
+
+
+_IMPLEMENTATIONS = (
+    _ensemble_statistics,
+    _ensemble_accumulate,
+    _ensemble_finalize,
+    _temperature_sums,
+)
+for _schema, _implementation in zip(SCHEMAS, _IMPLEMENTATIONS, strict=True):
     _name = _schema.partition("(")[0]
     _library.define(_schema)  # type: ignore[no-untyped-call]
     for _key in ("CPU", "CUDA"):
@@ -141,3 +178,4 @@ for _schema, _implementation in zip(
 ensemble_statistics = torch.ops.fastcal.ensemble_statistics.default
 ensemble_accumulate = torch.ops.fastcal.ensemble_accumulate.default
 ensemble_finalize = torch.ops.fastcal.ensemble_finalize.default
+temperature_sums = torch.ops.fastcal.temperature_sums.default

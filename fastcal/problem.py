@@ -252,3 +252,56 @@ class StateLayout:
     @property
     def votes_plane(self) -> int:
         return self.square_plane + self.num_classes * self.square
+
+
+@dataclass(frozen=True, slots=True)
+class TemperatureProblem:
+    """A volume as a pass of temperature scaling reads it."""
+
+    values: Tensor
+    """``[C, *S]``, any strides."""
+    target: Tensor
+    """Any integer type, ``[*S]``; ``[C, *S]`` of 0 and 1 when multilabel."""
+    mask: Tensor | None
+    """bool ``[*S]``, True keeps."""
+    ignore_index: int | None
+    from_logits: bool
+    bernoulli: bool
+    """Every class has a likelihood of its own."""
+    multilabel: bool
+    """And a target of its own."""
+    tiny: float
+    """What a probability of 0 is read as, at least the smallest normal number."""
+    rest: float
+    """What 1 - p = 0 of a Bernoulli is read as."""
+
+
+@dataclass(frozen=True, slots=True)
+class TemperatureLayout:
+    """Where each float64 sum of a temperature pass lies: loss, gradient, Hessian row by row.
+
+    Derivatives are by inverse temperatures: one, or one a class.
+    """
+
+    parameters: int
+
+    # int64 counts, in a tensor of their own.
+    N_VOXELS = 0
+    N_INVALID = 1
+    N_BAD_TARGET = 2
+    COUNTS = 3
+
+    LOSS = 0
+
+    @property
+    def gradient(self) -> slice:
+        return slice(1, 1 + self.parameters)
+
+    @property
+    def hessian(self) -> slice:
+        return slice(self.gradient.stop, self.gradient.stop + self.parameters**2)
+
+    @property
+    def words(self) -> int:
+        stop: int = self.hessian.stop
+        return stop

@@ -324,3 +324,34 @@ def adaptive_bins(p: Array, hit: NDArray[np.bool_], n_bins: int) -> Bins:
         np.array([hit[part].sum() for part in parts]),
         np.array([p[part].sum() for part in parts]),
     )
+
+
+# --- temperature scaling --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TemperatureSums:
+    """Negative log-likelihood and its derivatives by inverse temperatures, one a class."""
+
+    loss: float
+    gradient: Array
+    hessian: Array
+
+
+def temperature_sums(z: Array, y: Array, b: Array, *, bernoulli: bool) -> TemperatureSums:
+    """Sums over voxels of finite logits ``[C, n]``, targets ``[C, n]`` of 0 and 1, b ``[C]``."""
+    a = b[:, None] * z
+    number, n = z.shape
+    if bernoulli:
+        loss = float((np.logaddexp(0, a) - y * a).sum())
+        p = sigmoid(a)
+    else:
+        top = a.max(axis=0)
+        loss = float((np.log(np.exp(a - top).sum(axis=0)) - (y * (a - top)).sum(axis=0)).sum())
+        p = np.exp(a - top) / np.exp(a - top).sum(axis=0)
+    hessian = np.zeros((number, number))
+    for voxel in range(n):
+        coupled = np.zeros((number, number)) if bernoulli else np.outer(p[:, voxel], p[:, voxel])
+        own = p[:, voxel] * (1 - p[:, voxel]) if bernoulli else p[:, voxel]
+        hessian += (np.diag(own) - coupled) * np.outer(z[:, voxel], z[:, voxel])
+    return TemperatureSums(loss, ((p - y) * z).sum(axis=1), hessian)

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # "fastcal" is the package's own __init__, the public face of the heart.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("_cpu", "_cuda"),
-    ("arguments", "atomic", "errors", "problem", "bins", "triton_kernels"),
+    ("arguments", "atomic", "errors", "problem", "bins", "likelihood", "triton_kernels"),
     ("backends",),
     ("ops",),
     (

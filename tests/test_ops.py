@@ -45,6 +45,13 @@ def finalize_arguments() -> tuple[object, ...]:
     return (state, 4, 1, 1.0, True, True, True, *READING, *out, *NO_COUNTING)
 
 
+def temperature_arguments() -> tuple[object, ...]:
+    values = logits(1, 4, (5, 9))[0].movedim(1, 0)
+    reading = (None, None, True, False, False, 1e-30, 1e-8)
+    out = torch.zeros(3, dtype=torch.int64), torch.zeros(3, dtype=torch.float64)
+    return (values, labels(4, (2, 5, 9)), *reading, [0.7], False, *out)
+
+
 @on_every_engine
 @pytest.mark.parametrize(
     ("op", "arguments"),
@@ -52,6 +59,7 @@ def finalize_arguments() -> tuple[object, ...]:
         (ops.ensemble_statistics, statistics_arguments),
         (ops.ensemble_accumulate, accumulate_arguments),
         (ops.ensemble_finalize, finalize_arguments),
+        (ops.temperature_sums, temperature_arguments),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

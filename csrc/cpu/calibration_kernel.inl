@@ -17,19 +17,29 @@ static inline void add_real(std::int64_t *hi_lo, std::int64_t sum) {
 
 // -------------------------------------------------------------------------------------- targets
 
+template <bool kFirst, typename First, typename Second> struct Select {
+  using Type = First;
+};
+template <typename First, typename Second> struct Select<false, First, Second> {
+  using Type = Second;
+};
+
 // One plane of targets as 32-bit lanes; outside [0, C) becomes -1, which no label equals.
 template <typename Element>
 static inline void load_target_plane(const TargetBlock &t, const Element *__restrict from,
                                      std::int64_t stride, std::int32_t *__restrict classes,
                                      std::int32_t *__restrict keep) {
-  using Value = std::int64_t;
-  const Value limit = t.num_classes;
+  // Lanes of 32 bits where the element fits: four times fewer steps than 64 take.
+  using Value = typename Select<(sizeof(Element) <= 2), std::int32_t, std::int64_t>::Type;
+  const Value limit = static_cast<Value>(t.num_classes);
+  const Value ignored = static_cast<Value>(t.ignore_index);
   for (std::int64_t v = 0; v < t.target.voxels; ++v) {
     const Value value = static_cast<Value>(from[v * stride]);
     classes[v] = value >= 0 && value < limit ? static_cast<std::int32_t>(value) : -1;
   }
-  for (std::int64_t v = 0; t.has_ignore_index && v < t.target.voxels; ++v) {
-    keep[v] = static_cast<Value>(from[v * stride]) == t.ignore_index ? 0 : keep[v];
+  const bool ignores = t.has_ignore_index && ignored == t.ignore_index;
+  for (std::int64_t v = 0; ignores && v < t.target.voxels; ++v) {
+    keep[v] = static_cast<Value>(from[v * stride]) == ignored ? 0 : keep[v];
   }
 }
 
@@ -76,11 +86,20 @@ template <typename Element> static void load_target_elements(const TargetBlock &
 
 static void load_target(const TargetBlock &t) {
   const std::uint8_t *mask = static_cast<const std::uint8_t *>(t.mask.data);
-  for (std::int64_t v = 0; mask == nullptr && v < t.target.voxels; ++v) {
-    t.keep[v] = -1;
-  }
-  for (std::int64_t v = 0; mask != nullptr && v < t.target.voxels; ++v) {
-    t.keep[v] = mask[v * t.mask.voxel_stride] != 0 ? -1 : 0;
+  std::int32_t *__restrict keep = t.keep;
+  const std::int64_t voxels = t.target.voxels;
+  if (mask == nullptr) {
+    for (std::int64_t v = 0; v < voxels; ++v) {
+      keep[v] = -1;
+    }
+  } else if (t.mask.voxel_stride == 1) {
+    for (std::int64_t v = 0; v < voxels; ++v) {
+      keep[v] = mask[v] != 0 ? -1 : 0;
+    }
+  } else {
+    for (std::int64_t v = 0; v < voxels; ++v) {
+      keep[v] = mask[v * t.mask.voxel_stride] != 0 ? -1 : 0;
+    }
   }
   switch (t.target.dtype) {
   case Dtype::kInt8:

@@ -10,11 +10,12 @@ namespace {
 
 const Isa kIsas[] = {
 #if defined(__x86_64__)
-    {"avx512", [] { return __builtin_cpu_supports("x86-64-v4") != 0; }, &kMapsAvx512,
-     &kCountAvx512},
-    {"avx2", [] { return __builtin_cpu_supports("x86-64-v3") != 0; }, &kMapsAvx2, &kCountAvx2},
+    {"avx512", [] { return __builtin_cpu_supports("x86-64-v4") != 0; }, &kMapsAvx512, &kCountAvx512,
+     &kTemperatureAvx512},
+    {"avx2", [] { return __builtin_cpu_supports("x86-64-v3") != 0; }, &kMapsAvx2, &kCountAvx2,
+     &kTemperatureAvx2},
 #endif
-    {"baseline", [] { return true; }, &kMapsBaseline, &kCountBaseline},
+    {"baseline", [] { return true; }, &kMapsBaseline, &kCountBaseline, &kTemperatureBaseline},
 };
 
 std::atomic<const Isa *> in_use{nullptr};

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "cpu/kernels.h"
+#include "cpu/temperature_block.h"
 
 namespace fastcal::cpu {
 
@@ -13,6 +14,7 @@ struct Isa {
   bool (*runs_here)();
   const MapsStage *maps;
   const CountStage *counts;
+  const TemperatureStage *temperature;
 };
 
 // Names of the levels this machine can run, best first.

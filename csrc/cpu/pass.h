@@ -16,13 +16,6 @@
 
 namespace fastcal::cpu {
 
-// Voxels a block: about 16 KB a plane set, so that the running sums stay in the first-level cache.
-inline std::int64_t block_voxels_for(std::int64_t classes) {
-  constexpr std::int64_t kElements = 4096;
-  return std::clamp(kElements / std::max<std::int64_t>(classes, 1) / 64 * 64, std::int64_t{64},
-                    kMaxBlockVoxels);
-}
-
 template <typename Real> constexpr Dtype real_dtype() {
   return std::is_same_v<Real, float> ? Dtype::kFloat32 : Dtype::kFloat64;
 }

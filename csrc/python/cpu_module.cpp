@@ -1,11 +1,14 @@
 // fastcal._cpu: addresses, extents and strides in; everything is allocated by the caller.
 #include <atomic>
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "cpu/ensemble.h"
 #include "cpu/isa.h"
+#include "cpu/temperature.h"
 #include "cpu/thread_pool.h"
 #include "python/views.h"
 
@@ -54,6 +57,35 @@ void ensemble_finalize(const py::tuple &shape, const py::tuple &state, const py:
   cpu::ensemble_finalize(extents, from, planes, n_members, total_weight, how, what, n_threads);
 }
 
+// reading: (from logits, Bernoullis, multilabel); floor: what probabilities of 0 and 1 are read as.
+void temperature_sums(const py::tuple &shape, std::int64_t classes, const py::tuple &values,
+                      const py::tuple &target, const py::object &mask,
+                      const std::optional<std::int64_t> &ignore_index, const py::tuple &reading,
+                      const std::pair<double, double> &floor,
+                      const std::vector<double> &inverse_temperatures, bool per_class,
+                      std::uintptr_t counts, std::uintptr_t sums, int n_threads) {
+  TemperatureProblem problem;
+  problem.values = view_from(values);
+  problem.target = view_from(target);
+  if (!mask.is_none()) {
+    problem.mask = view_from(mask);
+  }
+  problem.classes = classes;
+  problem.has_ignore_index = ignore_index.has_value();
+  problem.ignore_index = ignore_index.value_or(0);
+  problem.from_logits = reading[0].cast<bool>();
+  problem.bernoulli = reading[1].cast<bool>();
+  problem.multilabel = reading[2].cast<bool>();
+  problem.floor = {floor.first, floor.second};
+  problem.per_class = per_class;
+  problem.inverse_temperatures = inverse_temperatures.data();
+  problem.counts = reinterpret_cast<std::int64_t *>(counts);
+  problem.sums = reinterpret_cast<double *>(sums);
+  const auto extents = shape_from(shape);
+  const py::gil_scoped_release release;
+  cpu::temperature_sums(extents, problem, n_threads);
+}
+
 // Reads memory and nothing else: the floor the benchmarks measure the kernels against.
 std::uint64_t read_bytes(std::uintptr_t data, std::int64_t n_bytes, int n_threads) {
   const py::gil_scoped_release release;
@@ -76,6 +108,7 @@ PYBIND11_MODULE(_cpu, module, py::mod_gil_not_used()) {
   module.def("ensemble_statistics", &ensemble_statistics);
   module.def("ensemble_accumulate", &ensemble_accumulate);
   module.def("ensemble_finalize", &ensemble_finalize);
+  module.def("temperature_sums", &temperature_sums);
   module.def("read_bytes", &read_bytes, py::arg("address"), py::arg("n_bytes"),
              py::arg("n_threads"), "XOR of the 64-bit words at an address, by vector reads.");
   module.def(

@@ -16,7 +16,14 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor
 
-from fastcal.problem import Counting, Extras, Finish, Reading, StateLayout
+from fastcal.problem import (
+    Counting,
+    Extras,
+    Finish,
+    Reading,
+    StateLayout,
+    TemperatureProblem,
+)
 
 _DEVICES = {
     "reference": ("cpu", "cuda"),
@@ -65,6 +72,15 @@ class Backend(Protocol):
         finish: Finish,
     ) -> None: ...
 
+    def temperature_sums(
+        self,
+        problem: TemperatureProblem,
+        inverse_temperatures: list[float],
+        per_class: bool,
+        counts: Tensor,
+        sums: Tensor,
+    ) -> None: ...
+
 
 @dataclass(frozen=True, slots=True)
 class BackendStatus:
@@ -96,16 +112,19 @@ def _load(name: str) -> Backend | str:
     return found
 
 
-def select(device: torch.device, counting: Counting | None = None) -> Backend:
+def select(
+    device: torch.device, counting: Counting | None = None, *, op: str = "ensemble_statistics"
+) -> Backend:
     """The backend that serves tensors on ``device``: the forced one, else the best available.
 
     Args:
         device: Of the tensors.
         counting: What the pass will count.
+        op: The function that is wanted; backends without it are passed over.
 
     Raises:
-        ValueError: The forced backend does not take tensors of this device or does not count
-            this, or none does.
+        ValueError: The forced backend does not take tensors of this device, does not count this
+            or lacks the function, or none does.
     """
     plain = counting is None or (counting.n_regions == 0 and counting.extras == Extras())
     forced = _forced.get()
@@ -122,8 +141,10 @@ def select(device: torch.device, counting: Counting | None = None) -> Backend:
         if name in _PLAIN and not plain:
             continue
         found = _load(name)
-        if not isinstance(found, str):
+        if not isinstance(found, str) and hasattr(found, op):
             return found
+    if forced is not None:
+        raise ValueError(f"backend {forced!r} has no {op}")
     raise ValueError(f"no backend takes tensors on {device.type}")
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fastcal import _cpu
 from fastcal.backends import native
-from fastcal.problem import Finish, Reading, StateLayout
+from fastcal.problem import Finish, Reading, StateLayout, TemperatureProblem
 
 
 def ensemble_statistics(
@@ -67,5 +67,30 @@ def ensemble_finalize(
         total_weight,
         native.reading_tuple(reading),
         native.finish_tuple(finish, reading, layout.num_classes),
+        torch.get_num_threads(),
+    )
+
+
+def temperature_sums(
+    problem: TemperatureProblem,
+    inverse_temperatures: list[float],
+    per_class: bool,
+    counts: Tensor,
+    sums: Tensor,
+) -> None:
+    target, mask = problem.target, problem.mask
+    _cpu.temperature_sums(
+        native.voxel_shape(problem.values, 0),
+        problem.values.shape[0],
+        native.class_view(problem.values, 0),
+        native.class_view(target, 0) if problem.multilabel else native.voxel_view(target),
+        None if mask is None else native.voxel_view(mask),
+        problem.ignore_index,
+        (problem.from_logits, problem.bernoulli, problem.multilabel),
+        (problem.tiny, problem.rest),
+        inverse_temperatures,
+        per_class,
+        counts.data_ptr(),
+        sums.data_ptr(),
         torch.get_num_threads(),
     )

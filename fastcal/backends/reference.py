@@ -10,13 +10,21 @@ softmax, sigmoid and sums over many rows do not, and streaming would differ from
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from fastcal.backends import reference_counting
+from fastcal.backends.boxes import Box, boxes
+from fastcal.backends.reference_temperature import temperature_sums
 from fastcal.problem import Finish, Reading, StateLayout
+
+__all__ = [
+    "ensemble_accumulate",
+    "ensemble_finalize",
+    "ensemble_statistics",
+    "temperature_sums",
+]
 
 BLOCK_ELEMENTS = 1 << 20
 """Voxels times classes worked on at once: bounds the memory, and the int64 sums of a block."""
@@ -26,8 +34,6 @@ OUT_OF_RANGE = 1e-3
 
 CERTAIN_LOGIT = 1e30
 """The logit of a probability of 1 under the sigmoid."""
-
-Box = tuple[slice, ...]
 
 
 def ensemble_statistics(
@@ -45,7 +51,7 @@ def ensemble_statistics(
     for weight in weights:
         total_weight += weight
     dtype = _real(first.dtype)
-    for box in _split(_voxel_shape(first, reading.class_dim), BLOCK_ELEMENTS // num_classes):
+    for box in boxes(_voxel_shape(first, reading.class_dim), BLOCK_ELEMENTS // num_classes):
         n_voxels = math.prod(part.stop - part.start for part in box)
         block = torch.zeros(layout.planes, n_voxels, dtype=dtype, device=first.device)
         for member, weight, temperature in zip(members, weights, temperatures, strict=True):
@@ -63,7 +69,7 @@ def ensemble_accumulate(
     state: Tensor,
 ) -> None:
     """Add one member to ``state``, ``[planes, *voxel shape]``."""
-    for box in _split(state.shape[1:], BLOCK_ELEMENTS // layout.num_classes):
+    for box in boxes(state.shape[1:], BLOCK_ELEMENTS // layout.num_classes):
         part = state[(slice(None), *box)]
         block = part.reshape(layout.planes, -1)
         values = _classes_first(member, box, reading.class_dim)
@@ -80,7 +86,7 @@ def ensemble_finalize(
     finish: Finish,
 ) -> None:
     """Maps and statistics of an accumulated ``state``, which stays as it is."""
-    for box in _split(state.shape[1:], BLOCK_ELEMENTS // layout.num_classes):
+    for box in boxes(state.shape[1:], BLOCK_ELEMENTS // layout.num_classes):
         block = state[(slice(None), *box)].reshape(layout.planes, -1)
         _finish_block(block, n_members, total_weight, reading, layout, finish, box)
 
@@ -91,24 +97,6 @@ def _real(dtype: torch.dtype) -> torch.dtype:
 
 def _voxel_shape(member: Tensor, class_dim: int) -> tuple[int, ...]:
     return (*member.shape[:class_dim], *member.shape[class_dim + 1 :])
-
-
-def _split(shape: tuple[int, ...], limit: int) -> Iterator[Box]:
-    """Boxes of at most ``limit`` voxels (at least one) that tile a voxel shape, in order."""
-    if 0 in shape:
-        return
-    if not shape:
-        yield ()
-        return
-    inner = math.prod(shape[1:])
-    step = max(1, limit // inner)
-    for start in range(0, shape[0], step):
-        outer = slice(start, min(start + step, shape[0]))
-        if inner <= limit:
-            yield (outer, *(slice(0, extent) for extent in shape[1:]))
-        else:
-            for box in _split(shape[1:], limit):
-                yield (outer, *box)
 
 
 def _classes_first(tensor: Tensor, box: Box, class_dim: int) -> Tensor:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import operator
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor
 
+from fastcal.likelihood import likelihood
 from fastcal.recalibrate.volumes import Volume
 
 
@@ -89,13 +93,24 @@ class LinearSums:
     """Negative log-likelihood in nats."""
     gradient: Tensor
     """[P]"""
+    hessian: Tensor | None = None
+    """[P, P], where the pass gives it."""
 
     def __add__(self, other: LinearSums) -> LinearSums:
+        hessian = None
+        if self.hessian is not None and other.hessian is not None:
+            hessian = self.hessian + other.hessian
         return LinearSums(
             self.n_voxels + other.n_voxels,
             self.loss + other.loss,
             self.gradient + other.gradient,
+            hessian,
         )
+
+
+def total(sums: Iterable[LinearSums]) -> LinearSums:
+    """The sum of one at least."""
+    return reduce(operator.add, sums)
 
 
 def linear_pass(volume: Volume, model: LinearMap, theta: Tensor) -> LinearSums:
@@ -111,21 +126,3 @@ def linear_pass(volume: Volume, model: LinearMap, theta: Tensor) -> LinearSums:
         loss, residual, _ = likelihood(model.forward(theta, z), block.target)
         sums = sums + LinearSums(z.shape[1], float(loss.sum()), model.adjoint(z, residual))
     return LinearSums(sums.n_voxels, sums.loss, sums.gradient.cpu())
-
-
-def likelihood(a: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Loss [n] in nats, its derivative by the logits ``a`` [C, n], and their probabilities.
-
-    Args:
-        a: Logits, float64 [C, n].
-        target: Class indices [n] (softmax), or float64 [C, n] of 0 and 1 (Bernoullis, whose
-            losses are summed over classes).
-    """
-    if target.dim() == 2:
-        p = a.sigmoid()
-        loss = (-torch.nn.functional.logsigmoid(-a) - target * a).sum(0)
-        return loss, p - target, p
-    log_p = a.log_softmax(0)
-    p = log_p.exp()
-    ones = torch.ones_like(a[:1])
-    return -log_p.gather(0, target[None])[0], p.scatter_add(0, target[None], -ones), p

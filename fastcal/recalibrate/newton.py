@@ -7,21 +7,18 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from fastcal.recalibrate.linear import LinearMap, LinearSums, likelihood
+from fastcal.likelihood import likelihood, temperature_terms
+from fastcal.recalibrate.linear import LinearMap, LinearSums
 from fastcal.recalibrate.sample import Sample
 from fastcal.recalibrate.stream import no_voxels
-from fastcal.recalibrate.temperature_pass import TemperatureSums, temperature_terms
 
 COLDEST, HOTTEST = 0.01, 100.0
 """Temperatures searched. Outside, the data have no minimum worth the name: all voxels right, or
 predictions that say nothing."""
-
-_Sums = TypeVar("_Sums", TemperatureSums, LinearSums)
 
 _STEP = 1e-5
 """Relative Newton step that is the last: convergence is quadratic, what is left is its square."""
@@ -29,6 +26,8 @@ _NOTHING = 1e-15
 """Nats a voxel that are no gain: where the loss goes to 0 at infinity, the search ends there."""
 _DECREMENT = 1e-10
 """Nats a voxel that a last step may still promise; see `_STEP`."""
+_FLAT = 1e-12
+"""Eigenvalues of a Hessian below it, relative to the largest, are no curvature but rounding."""
 _CG_ITERATIONS = 400
 _PAIRS = 10
 """Earlier steps that correct the sample's Hessian."""
@@ -50,8 +49,8 @@ class Fit:
 
 
 def fit_temperature(
-    first: Callable[[], tuple[TemperatureSums, Sample]],
-    again: Callable[[float], TemperatureSums],
+    first: Callable[[], tuple[LinearSums, Sample]],
+    again: Callable[[float], LinearSums],
     max_passes: int,
 ) -> Fit:
     """Newton's method for one inverse temperature, kept between bounds that gradients give.
@@ -71,7 +70,7 @@ def fit_temperature(
             break
         passes += 1
         found = _same_voxels(n, again(search.b))
-        search.step(found.gradient / n, found.curvature / n, _STEP)
+        search.step(float(found.gradient) / n, _curvature(found) / n, _STEP)
     b = search.b
     if found.loss / n < _NOTHING or not 1.001 / HOTTEST < b < 0.999 / COLDEST:
         warnings.warn(
@@ -81,6 +80,11 @@ def fit_temperature(
         )
     theta = torch.tensor([b], dtype=torch.float64)
     return Fit(theta, start.loss / n, found.loss / n, passes, n)
+
+
+def _curvature(found: LinearSums) -> float:
+    assert found.hessian is not None
+    return float(found.hessian)
 
 
 class _Bracket:
@@ -135,11 +139,11 @@ def fit_linear(
     again: Callable[[LinearMap, Tensor], LinearSums],
     max_passes: int,
 ) -> Fit:
-    """Newton's method with gradients of all voxels and the Hessian of a sample of them.
+    """Newton's method, from the minimum of a sample of the voxels.
 
-    The sample's minimum is the start; each pass gives loss and gradient, and the step solves the
-    sample's Hessian by conjugate gradients, corrected by the steps before as in L-BFGS. Where all
-    voxels fit into the sample this is Newton's method itself.
+    Each pass gives loss and gradient. Where it gives the Hessian too, the step is Newton's own;
+    elsewhere it solves the sample's Hessian by conjugate gradients, corrected by the steps before
+    as in L-BFGS. Where all voxels fit into the sample that is the same.
 
     Args:
         first: A pass at the identity that draws a sample.
@@ -152,6 +156,7 @@ def fit_linear(
     n = _voxels(start.n_voxels)
     hessian = _SampleHessian(model, penalty, sample)
     theta, best, gradient = hessian.minimum(), identity, start.gradient / n
+    curved = start.hessian
     best_mean = best_loss = start.loss / n
     pairs: list[tuple[Tensor, Tensor]] = []
     passes, shrink = 1, 1.0
@@ -167,8 +172,11 @@ def fit_linear(
             shrink /= 2
         else:
             best, best_loss, best_mean = theta, loss, sums.loss / n
-            gradient, shrink = found_gradient, 1.0
-        step = _quasi_newton(gradient, pairs, partial(hessian.solve, best))
+            gradient, curved, shrink = found_gradient, sums.hessian, 1.0
+        if curved is not None:
+            step = _solve(curved / n + penalty.diag(), gradient)
+        else:
+            step = _quasi_newton(gradient, pairs, partial(hessian.solve, best))
         if float(gradient @ step) <= _DECREMENT:
             best = best - step
             break
@@ -176,6 +184,15 @@ def fit_linear(
     else:
         _not_converged(max_passes)
     return Fit(best, start.loss / n, best_mean, passes, n)
+
+
+def _solve(hessian: Tensor, gradient: Tensor) -> Tensor:
+    """``hessian`` \\ ``gradient``, without a step where the data say nothing."""
+    values, vectors = torch.linalg.eigh(hessian)
+    share = vectors.T @ gradient
+    floor = _FLAT * float(values[-1])
+    step: Tensor = vectors @ torch.where(values > floor, share / values.clamp(min=floor), 0.0)
+    return step
 
 
 def _quasi_newton(
@@ -282,7 +299,7 @@ def _voxels(n: int) -> int:
     return n
 
 
-def _same_voxels(n: int, found: _Sums) -> _Sums:
+def _same_voxels(n: int, found: LinearSums) -> LinearSums:
     if found.n_voxels != n:
         raise ValueError(
             f"volumes must be the same in every pass: {n} voxels in the first, "

@@ -8,10 +8,13 @@ import torch
 from torch import Tensor
 
 from fastcal.recalibrate.stream import no_voxels
-from fastcal.recalibrate.volumes import Check, Volume
+from fastcal.recalibrate.volumes import Check, Slab, Volume
 
 SAMPLE_VALUES = 1 << 20
 """Logits a sample holds at most: 8 MB, 131,000 voxels at eight classes."""
+
+VISITED = 1 << 16
+"""Positions of a volume that a sparse sample looks at."""
 
 _RANGE = 1 << 31
 
@@ -34,16 +37,22 @@ class Sampler:
     A class that gets too large halves its threshold, so that rare classes are kept whole while a
     background of millions is thinned. The hash makes the choice repeatable, and independent of
     how volumes are cut into blocks.
+
+    Args:
+        values: Logits held at most.
+        sparse: Look at `VISITED` voxels of a volume, one in each of as many equal stretches, in
+            less time than it takes to read them all. Good for a starting point.
     """
 
-    def __init__(self, values: int = SAMPLE_VALUES) -> None:
-        self._values = values
+    def __init__(self, values: int = SAMPLE_VALUES, *, sparse: bool = False) -> None:
+        self._values, self._sparse = values, sparse
         self._position = 0
         self._thresholds = torch.empty(0, dtype=torch.int64)
         self._logits: list[Tensor] = []
         self._target: list[Tensor] = []
         self._stratum: list[Tensor] = []
         self._hash: list[Tensor] = []
+        self._weight: list[Tensor] = []
         self._held = 0
 
     def add(self, volume: Volume) -> None:
@@ -52,37 +61,52 @@ class Sampler:
         if not len(self._thresholds):
             self._thresholds = torch.full((strata,), _RANGE, dtype=torch.int64)
         check = Check(volume)
-        for slab in volume.slabs():
-            kept = check.kept(slab)
-            target = slab.target.long()
-            stratum = _first_class(target) if volume.reading.multilabel else target[0]
-            stratum = torch.where(kept, stratum, 0)
-            start = self._position + slab.start
-            hashes = _hashed(start, len(kept)).to(target.device)
-            drawn = (kept & (hashes < self._thresholds.to(target.device)[stratum])).nonzero()[:, 0]
-            if not len(drawn):
-                continue
-            block = volume.block(slab, drawn)
-            self._logits.append(volume.reading.logits(block.values, volume.dtype).cpu())
-            self._target.append(block.target.cpu())
-            self._stratum.append(stratum[drawn].cpu())
-            self._hash.append(hashes[drawn].cpu())
-            self._held += len(drawn)
-            if self._held * volume.num_classes > 2 * self._values:
-                self._thin(volume.num_classes)
+        if self._sparse and volume.n_positions > VISITED:
+            spread = _spread(volume.n_positions, self._position)
+            share = volume.n_positions / VISITED
+            self._draw(volume, check, volume.scattered(spread), self._position + spread, share)
+        else:
+            start = self._position
+            for slab in volume.slabs():
+                positions = torch.arange(start, start + slab.n_voxels)
+                self._draw(volume, check, slab, positions, 1.0)
+                start += slab.n_voxels
         self._position += volume.n_positions
+
+    def _draw(
+        self, volume: Volume, check: Check, slab: Slab, positions: Tensor, share: float
+    ) -> None:
+        """Draw from a slab, each voxel of which stands for ``share`` voxels."""
+        kept = check.kept(slab)
+        target = slab.target.long()
+        stratum = _first_class(target) if volume.reading.multilabel else target[0]
+        stratum = torch.where(kept, stratum, 0)
+        hashes = _hashed(positions).to(target.device)
+        drawn = (kept & (hashes < self._thresholds.to(target.device)[stratum])).nonzero()[:, 0]
+        if not len(drawn):
+            return
+        block = volume.block(slab, drawn)
+        self._logits.append(volume.reading.logits(block.values, volume.dtype).cpu())
+        self._target.append(block.target.cpu())
+        self._stratum.append(stratum[drawn].cpu())
+        self._hash.append(hashes[drawn].cpu())
+        self._weight.append(torch.full((len(drawn),), share, dtype=torch.float64))
+        self._held += len(drawn)
+        if self._held * volume.num_classes > 2 * self._values:
+            self._thin(volume.num_classes)
 
     def close(self, num_classes: int) -> Sample:
         """The sample."""
         if not self._logits:
             raise no_voxels()
         self._thin(num_classes)
-        weight = (_RANGE / self._thresholds.double())[self._stratum[0]]
+        weight = self._weight[0] * (_RANGE / self._thresholds.double())[self._stratum[0]]
         return Sample(self._logits[0], self._target[0], weight)
 
     def _thin(self, num_classes: int) -> None:
         logits, target = torch.cat(self._logits, -1), torch.cat(self._target, -1)
         stratum, hashes = torch.cat(self._stratum), torch.cat(self._hash)
+        weight = torch.cat(self._weight)
         share = max(1, self._values // num_classes // len(self._thresholds))
         for number in range(len(self._thresholds)):
             own = hashes[stratum == number]
@@ -91,6 +115,7 @@ class Sampler:
         kept = hashes < self._thresholds[stratum]
         self._logits, self._target = [logits[:, kept]], [target[..., kept]]
         self._stratum, self._hash = [stratum[kept]], [hashes[kept]]
+        self._weight = [weight[kept]]
         self._held = int(kept.sum())
 
 
@@ -100,9 +125,17 @@ def _first_class(target: Tensor) -> Tensor:
     return torch.where(present.any(0), present.int().argmax(0), len(target))
 
 
-def _hashed(start: int, count: int) -> Tensor:
+def _spread(count: int, seed: int) -> Tensor:
+    """`VISITED` of ``count`` positions, one at random in each of as many equal stretches."""
+    stretch = torch.arange(VISITED)
+    start = stretch * count // VISITED
+    length = (stretch + 1) * count // VISITED - start
+    return start + _hashed(stretch + seed) % length
+
+
+def _hashed(positions: Tensor) -> Tensor:
     """31 bits for each position (the mixer of splitmix64; Steele et al., OOPSLA 2014)."""
-    x = torch.arange(start + 1, start + 1 + count, dtype=torch.int64) * -0x61C8864680B583EB
+    x = (positions + 1) * -0x61C8864680B583EB
     x = (x ^ ((x >> 30) & ((1 << 34) - 1))) * -0x40A7B892E31B1A47
     x = (x ^ ((x >> 27) & ((1 << 37) - 1))) * -0x6B2FB644ECCEEE15
     return (x ^ (x >> 31)) & (_RANGE - 1)

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from fastcal.recalibrate.calibrator import Calibrator
-from fastcal.recalibrate.linear import LinearMap, LinearSums, linear_pass
+from fastcal.recalibrate.linear import LinearMap, LinearSums, linear_pass, total
 from fastcal.recalibrate.newton import Fit, LinearStart, fit_linear
 from fastcal.recalibrate.sample import Sampler
 from fastcal.recalibrate.stream import Stream
-from fastcal.recalibrate.volumes import Activation
+from fastcal.recalibrate.volumes import Activation, Volume
 
 Floats = npt.NDArray[np.float64]
 
@@ -64,9 +64,15 @@ class LogitScaling(Calibrator):
         self.nll_before_, self.nll_ = fit.loss_before, fit.loss
 
     def _fit_linear(
-        self, stream: Stream, build: Callable[[int], tuple[LinearMap, Tensor]]
+        self,
+        stream: Stream,
+        build: Callable[[int], tuple[LinearMap, Tensor]],
+        read: Callable[[Volume, LinearMap, Tensor], LinearSums] = linear_pass,
     ) -> Tensor:
-        """Parameters of the map that ``build`` makes for a number of classes, with its penalty."""
+        """Parameters of the map that ``build`` makes for a number of classes, with its penalty.
+
+        ``read`` is the pass over a volume.
+        """
 
         def first() -> LinearStart:
             sampler = Sampler()
@@ -74,18 +80,15 @@ class LogitScaling(Calibrator):
             for volume in stream:
                 if sums is None:
                     model, penalty = build(volume.num_classes)
-                    sums = _nothing(model)
-                sums = sums + linear_pass(volume, model, model.identity())
+                found = read(volume, model, model.identity())
+                sums = found if sums is None else sums + found
                 sampler.add(volume)
             number = stream.num_classes
             assert sums is not None
             return LinearStart(model, penalty, sums, sampler.close(number))
 
         def again(model: LinearMap, theta: Tensor) -> LinearSums:
-            sums = _nothing(model)
-            for volume in stream:
-                sums = sums + linear_pass(volume, model, theta)
-            return sums
+            return total(read(volume, model, theta) for volume in stream)
 
         fit = fit_linear(first, again, self.max_passes)
         self._report(fit)
@@ -97,7 +100,3 @@ def not_negative(value: float, name: str) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1e300:
         raise ValueError(f"{name} must be a number from 0, got {value!r}")
     return float(value)
-
-
-def _nothing(model: LinearMap) -> LinearSums:
-    return LinearSums(0, 0.0, torch.zeros_like(model.identity()))

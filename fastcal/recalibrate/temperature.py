@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from fastcal.recalibrate.calibrator import numbers
-from fastcal.recalibrate.linear import ScaleMap
+from fastcal.recalibrate.linear import LinearSums, ScaleMap, total
 from fastcal.recalibrate.newton import COLDEST, HOTTEST, fit_temperature
 from fastcal.recalibrate.sample import Sample, Sampler
 from fastcal.recalibrate.scaling import Floats, LogitScaling, not_negative
 from fastcal.recalibrate.stream import Stream
-from fastcal.recalibrate.temperature_pass import TemperatureSums, temperature_pass
-from fastcal.recalibrate.volumes import Activation
+from fastcal.recalibrate.temperature_pass import temperature_pass
+from fastcal.recalibrate.volumes import Activation, Volume
 
 
 class TemperatureScaling(LogitScaling):
@@ -85,7 +85,7 @@ class TemperatureScaling(LogitScaling):
         if not self.per_class:
             fit = fit_temperature(
                 lambda: _temperature_start(stream),
-                lambda b: _temperature_sums(stream, b),
+                lambda b: total(temperature_pass(volume, b) for volume in stream),
                 self.max_passes,
             )
             self._report(fit)
@@ -95,7 +95,9 @@ class TemperatureScaling(LogitScaling):
         def build(number: int) -> tuple[ScaleMap, Tensor]:
             return ScaleMap(number), torch.full((number,), self.ridge, dtype=torch.float64)
 
-        theta = self._fit_linear(stream, build)
+        theta = self._fit_linear(
+            stream, build, lambda volume, _, theta: temperature_pass(volume, theta.tolist())
+        )
         bounded = theta.clamp(1 / HOTTEST, 1 / COLDEST)
         self._temperature = 1 / bounded
         if not torch.equal(theta, bounded):
@@ -121,16 +123,11 @@ class TemperatureScaling(LogitScaling):
         self._temperature = found.reshape(-1)
 
 
-def _temperature_start(stream: Stream) -> tuple[TemperatureSums, Sample]:
-    sampler, sums = Sampler(), TemperatureSums()
-    for volume in stream:
-        sums = sums + temperature_pass(volume, 1.0)
+def _temperature_start(stream: Stream) -> tuple[LinearSums, Sample]:
+    sampler = Sampler(sparse=True)
+
+    def read(volume: Volume) -> LinearSums:
         sampler.add(volume)
-    return sums, sampler.close(stream.num_classes)
+        return temperature_pass(volume, 1.0)
 
-
-def _temperature_sums(stream: Stream, inverse_temperature: float) -> TemperatureSums:
-    sums = TemperatureSums()
-    for volume in stream:
-        sums = sums + temperature_pass(volume, inverse_temperature)
-    return sums
+    return total(read(volume) for volume in stream), sampler.close(stream.num_classes)

@@ -1,87 +1,69 @@
-"""The one pass of temperature scaling: loss, gradient and curvature of a volume.
-
-Everything a fit needs of a volume goes through `temperature_pass`. It is plain torch, a block of
-voxels at a time in float64.
-"""
+"""The one pass of temperature scaling: loss, gradient and curvature of a volume."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
-from fastcal.recalibrate.volumes import Volume
-
-
-@dataclass(frozen=True, slots=True)
-class TemperatureSums:
-    """Sums over voxels, float64, at one inverse temperature b = 1 / T."""
-
-    n_voxels: int = 0
-    loss: float = 0.0
-    """Negative log-likelihood in nats."""
-    gradient: float = 0.0
-    """Its first derivative by b."""
-    curvature: float = 0.0
-    """Its second derivative by b, never negative."""
-
-    def __add__(self, other: TemperatureSums) -> TemperatureSums:
-        return TemperatureSums(
-            self.n_voxels + other.n_voxels,
-            self.loss + other.loss,
-            self.gradient + other.gradient,
-            self.curvature + other.curvature,
-        )
+from fastcal import ops
+from fastcal.problem import TemperatureLayout
+from fastcal.recalibrate.linear import LinearSums
+from fastcal.recalibrate.volumes import Check, Volume
 
 
-def temperature_pass(volume: Volume, inverse_temperature: float) -> TemperatureSums:
+def temperature_pass(volume: Volume, inverse_temperatures: float | Sequence[float]) -> LinearSums:
     """Read a volume once.
+
+    The derivatives are those of the negative log-likelihood in nats by b = 1 / T, by which the
+    logits are multiplied. Half precision and float32 are reckoned in float32, summed in float64.
 
     Args:
         volume: Predictions and target.
-        inverse_temperature: b = 1 / T, by which the logits are multiplied.
+        inverse_temperatures: b, or one for each class.
 
     Returns:
-        The sums over the voxels that count.
+        The sums over the voxels that count, P = 1 or C.
 
     Raises:
         ValueError: Targets outside [0, C), or voxels without valid values.
     """
-    sums = TemperatureSums()
-    for block in volume.blocks():
-        logits = volume.reading.logits(block.values, volume.dtype)
-        terms = temperature_terms(logits, block.target, inverse_temperature)
-        loss, gradient, curvature = terms.sum(1).tolist()
-        sums = sums + TemperatureSums(logits.shape[1], loss, gradient, curvature)
-    return sums
+    per_class = not isinstance(inverse_temperatures, float)
+    each = (
+        [inverse_temperatures]
+        if isinstance(inverse_temperatures, float)
+        else list(inverse_temperatures)
+    )
+    layout, device, reading = TemperatureLayout(len(each)), volume.values.device, volume.reading
+    counts = torch.zeros(layout.COUNTS, dtype=torch.int64, device=device)
+    sums = torch.zeros(layout.words, dtype=torch.float64, device=device)
+    ops.temperature_sums(
+        volume.values,
+        volume.target if reading.multilabel else volume.target[0],
+        volume.mask,
+        volume.ignore_index,
+        reading.from_logits,
+        reading.bernoulli,
+        reading.multilabel,
+        *reading.floor(volume.dtype),
+        each,
+        per_class,
+        counts,
+        sums,
+    )
+    found = counts.tolist()
+    if found[layout.N_BAD_TARGET] or (found[layout.N_INVALID] and not volume.omit_invalid):
+        _complain(volume)
+    sums = sums.cpu()
+    hessian = sums[layout.hessian].view(len(each), len(each))
+    return LinearSums(
+        found[layout.N_VOXELS], float(sums[layout.LOSS]), sums[layout.gradient], hessian
+    )
 
 
-def temperature_terms(logits: Tensor, target: Tensor, inverse_temperature: float) -> Tensor:
-    """Loss, gradient and curvature of each voxel by b = 1 / T, ``[3, n]``.
-
-    Softmax: ``-ln p_y``, ``E[z] - z_y`` and ``Var[z]`` under p = softmax(b z). Bernoulli, summed
-    over classes: ``ln(1 + e^(b z)) - y b z``, ``(s - y) z``, ``s (1 - s) z^2`` with
-    s = sigmoid(b z).
-
-    Args:
-        logits: float64 [C, n], finite.
-        target: Class indices [n], or float64 [C, n] of 0 and 1 for Bernoullis.
-        inverse_temperature: b.
-    """
-    b = inverse_temperature
-    if target.dim() == 2:
-        s = (b * logits).sigmoid()
-        loss = -torch.nn.functional.logsigmoid(-b * logits) - b * target * logits
-        gradient = (s - target) * logits
-        curvature = s * (1 - s) * logits.square()
-        return torch.stack([loss.sum(0), gradient.sum(0), curvature.sum(0)])
-    # Centred logits: the sums of softmax do not change, and nothing cancels.
-    z = logits - logits.amax(0)
-    e = (b * z).exp()
-    total = e.sum(0)
-    p = e / total
-    mean = (p * z).sum(0)
-    right = z.gather(0, target[None])[0]
-    loss = total.log() - b * right
-    return torch.stack([loss, mean - right, (p * (z - mean).square()).sum(0)])
+def _complain(volume: Volume) -> None:
+    """Look for what was wrong, and raise it."""
+    check = Check(volume)
+    for slab in volume.slabs():
+        check.kept(slab)
+    check.close()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fastcal.arrays import Array, real_dtype, to_tensor
+from fastcal.likelihood import finite_logits, valid
 from fastcal.members import check_member
 from fastcal.targets import check_nan_policy, read_targets
 
@@ -20,8 +21,6 @@ Volumes: TypeAlias = Iterable[tuple[Any, ...]]
 BLOCK = 1 << 15
 """Voxels of a block: float64 copies of 4 classes are 1 MB, which a core's cache holds."""
 
-_SLACK = 1e-3
-"""How far outside [0, 1] a probability may lie, as in the statistics."""
 _TINY = {
     torch.float16: 2.0**-24,
     torch.bfloat16: 2.0**-126,
@@ -52,25 +51,25 @@ class Reading:
 
     def valid(self, values: Tensor) -> Tensor:
         """The voxels of ``values`` [C, n] that hold numbers, probabilities in [0, 1]; bool [n]."""
-        if self.from_logits:
-            # A NaN stays NaN in the maximum; -inf for all classes is no distribution.
-            top = values.amax(0)
-            return top.isfinite() if not self.bernoulli else values.lt(torch.inf).all(0)
-        return ((values >= -_SLACK) & (values <= 1 + _SLACK)).all(0)
+        return valid(values, from_logits=self.from_logits, bernoulli=self.bernoulli)
 
     def logits(self, values: Tensor, dtype: torch.dtype) -> Tensor:
         """Finite logits of valid ``values`` [C, n], float64; ``dtype`` is the type they had."""
-        tiny = _TINY[dtype] if self.eps is None else self.eps
-        if self.from_logits:
-            values = values.double()
-            top = 0.0 if self.bernoulli else values.amax(0, keepdim=True)
-            low = torch.tensor(tiny, dtype=torch.float64).log()
-            return torch.where(values == -torch.inf, top + low, values)
-        p = values.double()
-        if not self.bernoulli:
-            return p.clamp(min=tiny).log()
-        rest = torch.finfo(dtype).eps / 4 if self.eps is None else self.eps
-        return p.clamp(min=tiny).log() - (1 - p).clamp(min=rest).log()
+        tiny, rest = self.floor(dtype)
+        return finite_logits(
+            values,
+            from_logits=self.from_logits,
+            bernoulli=self.bernoulli,
+            tiny=tiny,
+            rest=rest,
+        )
+
+    def floor(self, dtype: torch.dtype) -> tuple[float, float]:
+        """What a probability of 0 of type ``dtype`` is read as, and 1 - p = 0 of a Bernoulli."""
+        if self.eps is None:
+            return _TINY[dtype], torch.finfo(dtype).eps / 4
+        normal = torch.float64 if dtype == torch.float64 else torch.float32
+        return max(self.eps, _TINY[normal]), self.eps
 
     def probabilities(self, values: Tensor) -> Tensor:
         """Probabilities of valid ``values`` [C, n]; float64 from logits, else as they are."""
@@ -103,8 +102,10 @@ class Slab:
     """[1, n], [C, n] when multilabel."""
     mask: Tensor | None
     """[n]"""
-    start: int
-    """Position of the first voxel in the volume."""
+
+    @property
+    def n_voxels(self) -> int:
+        return self.target.shape[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +134,17 @@ class Volume:
 
     def slabs(self) -> Iterator[Slab]:
         """The volume in blocks, everything in it."""
-        start = 0
         for values, target, mask in _walk(self.values, self.target, self.mask):
             flat = values.reshape(values.shape[0], -1)
             kept = None if mask is None else mask.reshape(-1)
-            yield Slab(flat, target.reshape(target.shape[0], -1), kept, start)
-            start += flat.shape[1]
+            yield Slab(flat, target.reshape(target.shape[0], -1), kept)
+
+    def scattered(self, positions: Tensor) -> Slab:
+        """The voxels at ``positions`` [n], counted in the order of `slabs`."""
+        where = torch.unravel_index(positions.to(self.values.device), self.values.shape[1:])
+        mask = None if self.mask is None else self.mask[where]
+        places: tuple[slice | Tensor, ...] = (slice(None), *where)
+        return Slab(self.values[places], self.target[places], mask)
 
     def blocks(self) -> Iterator[Block]:
         """The voxels that count, block by block.

@@ -1,0 +1,387 @@
+// Loss, gradient and Hessian of one block of voxels by inverse temperatures. Compiled once an
+// instruction set, with contraction.
+
+#include "cpu/activation.h"
+#include "cpu/element.h"
+#include "cpu/kernels.h"
+#include "cpu/temperature_block.h"
+
+namespace fastcal::cpu::FASTCAL_ISA {
+
+template <typename Real> constexpr Real infinity() { return static_cast<Real>(__builtin_inf()); }
+
+// Reals summed in double, lane by lane and the lanes in order.
+template <typename Real> struct DoubleSum {
+  Doubles low = {};
+  Doubles high = {};
+
+  inline void add(Vec<Real> values) {
+    if constexpr (sizeof(Real) == 8) {
+      low += values;
+    } else {
+      low += low_half(values);
+      high += high_half(values);
+    }
+  }
+  inline double total() const {
+    double sum = 0.0;
+    for (std::size_t lane = 0; lane < sizeof(Doubles) / sizeof(double); ++lane) {
+      sum += low[lane] + high[lane];
+    }
+    return sum;
+  }
+};
+
+// ln(1 + x) of what was summed to `total` = 1 + x: the logarithm, and what rounding left out.
+template <typename Real> static inline Vec<Real> lost_in(Vec<Real> total, Vec<Real> x) {
+  return x - (total - Real{1});
+}
+
+// Takes the voxels of one vector that hold no numbers out of `keep`, and counts them.
+template <typename Real>
+static inline Mask<Real> without_invalid(const TemperatureBlock<Real> &b, std::int64_t i,
+                                         Mask<Real> valid) {
+  const Mask<Real> kept = Mask<Real>::set(b.keep + i);
+  const std::uint32_t bad = kept.without(valid).bits();
+  if (__builtin_expect(bad != 0, 0)) {
+    *b.n_invalid += __builtin_popcount(bad);
+    for (std::int64_t lane = 0; lane < Lanes<Real>::kCount; ++lane) {
+      b.keep[i + lane] = ((bad >> lane) & 1) != 0 ? 0 : b.keep[i + lane];
+    }
+  }
+  return kept & valid;
+}
+
+// 0, but NaN for NaN and +inf.
+template <typename Real> static inline Vec<Real> poison_of(Vec<Real> z) {
+  const Vec<Real> capped = z < Real{0} ? Vec<Real>{} : z;
+  return capped - capped;
+}
+
+template <typename Real> static inline Mask<Real> is_number(Vec<Real> x) {
+  return Mask<Real>::above(x, splat<Real>(-infinity<Real>())) &
+         Mask<Real>::above(splat<Real>(infinity<Real>()), x);
+}
+
+// -inf, and not NaN.
+template <typename Real> static inline Mask<Real> is_nothing(Vec<Real> z) {
+  return Mask<Real>::equal(reinterpret_cast<IntVec<Real>>(z),
+                           reinterpret_cast<IntVec<Real>>(splat<Real>(-infinity<Real>())));
+}
+
+// sum over kept voxels of ln total + rest, four vectors side by side.
+template <typename Real> static double sum_losses(const TemperatureBlock<Real> &b) {
+  DoubleSum<Real> loss;
+  LaneCounter<Real> voxels;
+  in_fours(b.voxels / Lanes<Real>::kCount, [&](auto count, std::int64_t first) {
+    constexpr int kCount = decltype(count)::kValue;
+    Vec<Real> log[kCount];
+#pragma GCC unroll 4
+    for (int k = 0; k < kCount; ++k) {
+      log[k] = load(b.total + (first + k) * Lanes<Real>::kCount);
+    }
+    log2_each<Real, kCount>(log);
+#pragma GCC unroll 4
+    for (int k = 0; k < kCount; ++k) {
+      const std::int64_t i = (first + k) * Lanes<Real>::kCount;
+      const Mask<Real> kept = Mask<Real>::set(b.keep + i);
+      voxels.add(kept);
+      loss.add(kept.choose(log[k] * Constants<Real>::kLn2 + load(b.rest + i), Vec<Real>{}));
+    }
+  });
+  *b.n_voxels += voxels.total();
+  return loss.total();
+}
+
+// ------------------------------------------------------------------------- one temperature,
+// softmax
+
+// kClasses 0 takes the count at run time.
+// With d = z - max z and e = exp(b d): loss = ln sum e - b d_y, gradient = E[d] - d_y, curvature =
+// Var[d] under p = e / sum e. Centred at the largest logit nothing cancels, since that class has
+// at least 1 / C of the probability. Without kAbsent a logit of -inf has none at all.
+template <typename Real, typename Element, int kClasses, bool kAbsent>
+static void add_softmax(const TemperatureBlock<Real> &b) {
+  const Element *__restrict values = static_cast<const Element *>(b.values);
+  const ExpScale<Real> scale(b.inverse_temperatures[0]);
+  const std::int64_t ahead = b.prefetch ? b.voxels : 0;
+  const std::int64_t pitch = b.pitch;
+  const auto each_group = [&](const auto &function) __attribute__((always_inline)) {
+    if constexpr (kClasses > 0) {
+      in_fours_of<kClasses>(function);
+    } else {
+      in_fours(b.classes, function);
+    }
+  };
+  DoubleSum<Real> gradient;
+  DoubleSum<Real> curvature;
+  for (std::int64_t i = 0; i < b.voxels; i += Lanes<Real>::kCount) {
+    Vec<Real> top = load_real<Real>(values + i);
+    each_group([&](auto count, std::int64_t first) __attribute__((always_inline)) {
+#pragma GCC unroll 4
+      for (int k = 0; k < decltype(count)::kValue; ++k) {
+        const Element *at = values + (first + k) * pitch + i;
+        const Vec<Real> z = load_real<Real>(at);
+        __builtin_prefetch(at + ahead, 0, 2);
+        top = z > top ? z : top;
+      }
+    });
+    const IntVec<Real> target = load_lanes<Real>(b.target + i);
+    Vec<Real> total = {};
+    Vec<Real> others = {}; // the total without the target's
+    Vec<Real> first_moment = {};
+    Vec<Real> second_moment = {};
+    Vec<Real> d_target = {};
+    each_group([&](auto count, std::int64_t first) __attribute__((always_inline)) {
+      constexpr int kCount = decltype(count)::kValue;
+      Vec<Real> e[kCount];
+      Vec<Real> d[kCount];
+#pragma GCC unroll 4
+      for (int k = 0; k < kCount; ++k) {
+        const Vec<Real> z = load_real<Real>(values + (first + k) * pitch + i);
+        e[k] = z - top;
+        if constexpr (kAbsent) {
+          e[k] = is_nothing<Real>(z).choose(splat<Real>(b.low), e[k]);
+        }
+        d_target = Mask<Real>::equal(target, splat_int<Real>(first + k)).choose(e[k], d_target);
+      }
+      exp_each<Real, kCount>(scale, e, d);
+#pragma GCC unroll 4
+      for (int k = 0; k < kCount; ++k) {
+        const Mask<Real> is_target = Mask<Real>::equal(target, splat_int<Real>(first + k));
+        const Vec<Real> weighted = e[k] * d[k];
+        total += e[k];
+        others += is_target.choose(Vec<Real>{}, e[k]);
+        first_moment += weighted;
+        second_moment += weighted * d[k];
+      }
+    });
+    d_target = is_nothing<Real>(d_target).choose(splat<Real>(b.low), d_target);
+    const Mask<Real> kept = without_invalid<Real>(b, i, is_number<Real>(total - total + top));
+    const Vec<Real> inverse = reciprocal<Real>(total);
+    const Vec<Real> mean = first_moment * inverse;
+    gradient.add(kept.choose(mean - d_target, Vec<Real>{}));
+    curvature.add(kept.choose(second_moment * inverse - mean * mean, Vec<Real>{}));
+    // Where the target is the largest logit the loss may be far below one rounding of the total.
+    const Vec<Real> lost = d_target < Real{0} ? Vec<Real>{} : lost_in<Real>(total, others);
+    store(b.total + i, total);
+    store(b.rest + i, lost - d_target * scale.inverse_temperature);
+  }
+  b.sums[TemperatureLayout::kLoss] += sum_losses<Real>(b);
+  b.sums[TemperatureLayout::kGradient] += gradient.total();
+  b.sums[TemperatureLayout::kGradient + 1] += curvature.total();
+}
+
+// --------------------------------------------------------------------- one a class, softmax of b z
+
+// Fills `logits` with finite z, `scaled` with e^(b z - max b z), and total and rest.
+template <typename Real> static void exponentials(const TemperatureBlock<Real> &b) {
+  const Real *values = static_cast<const Real *>(b.values);
+  const ExpScale<Real> scale(Real{1});
+  const std::int64_t ahead = b.prefetch ? b.voxels : 0;
+  for (std::int64_t i = 0; i < b.voxels; i += Lanes<Real>::kCount) {
+    Vec<Real> top = load(values + i);
+    Vec<Real> poison = {};
+    for (std::int64_t c = 0; c < b.classes; ++c) {
+      const Vec<Real> z = load(values + c * b.pitch + i);
+      __builtin_prefetch(values + c * b.pitch + i + ahead, 0, 2);
+      poison += poison_of<Real>(z);
+      top = z > top ? z : top;
+    }
+    without_invalid<Real>(b, i, is_number<Real>(poison + top));
+    Vec<Real> highest = splat<Real>(-infinity<Real>());
+    for (std::int64_t c = 0; c < b.classes; ++c) {
+      Vec<Real> z = load(values + c * b.pitch + i);
+      z = z > -infinity<Real>() ? z : top + b.low;
+      const Vec<Real> a = z * b.inverse_temperatures[c];
+      highest = a > highest ? a : highest;
+      store(b.logits + c * b.tile_pitch + i, z);
+      store(b.scaled + c * b.tile_pitch + i, a);
+    }
+    const IntVec<Real> target = load_lanes<Real>(b.target + i);
+    Vec<Real> total = {};
+    Vec<Real> others = {};
+    Vec<Real> a_target = {};
+    for (std::int64_t c = 0; c < b.classes; ++c) {
+      Real *at = b.scaled + c * b.tile_pitch + i;
+      const Vec<Real> a = load(at) - highest;
+      const Vec<Real> e = exp_vector<Real>(scale, a);
+      const Mask<Real> is_target = Mask<Real>::equal(target, splat_int<Real>(c));
+      total += e;
+      others += is_target.choose(Vec<Real>{}, e);
+      a_target = is_target.choose(a, a_target);
+      store(at, e);
+    }
+    const Vec<Real> lost = a_target < Real{0} ? Vec<Real>{} : lost_in<Real>(total, others);
+    store(b.total + i, total);
+    store(b.rest + i, lost - a_target);
+    store(b.others + i, others);
+  }
+}
+
+template <typename Real>
+static double dot(const Real *one, const Real *other, std::int64_t voxels) {
+  Vec<Real> sums[2] = {};
+  std::int64_t i = 0;
+  for (; i + 2 * Lanes<Real>::kCount <= voxels; i += 2 * Lanes<Real>::kCount) {
+    sums[0] += load(one + i) * load(other + i);
+    sums[1] += load(one + i + Lanes<Real>::kCount) * load(other + i + Lanes<Real>::kCount);
+  }
+  for (; i < voxels; i += Lanes<Real>::kCount) {
+    sums[0] += load(one + i) * load(other + i);
+  }
+  DoubleSum<Real> sum;
+  sum.add(sums[0]);
+  sum.add(sums[1]);
+  return sum.total();
+}
+
+// gradient_k = (p_k - y_k) z_k, Hessian_kl = p_k (1{k = l} - p_l) z_k z_l.
+template <typename Real> static void add_softmax_per_class(const TemperatureBlock<Real> &b) {
+  exponentials<Real>(b);
+  double *gradient = b.sums + TemperatureLayout::kGradient;
+  double *hessian = gradient + b.classes;
+  for (std::int64_t c = 0; c < b.classes; ++c) {
+    DoubleSum<Real> first;
+    DoubleSum<Real> diagonal;
+    Real *products = b.products + c * b.tile_pitch;
+    for (std::int64_t i = 0; i < b.voxels; i += Lanes<Real>::kCount) {
+      const Mask<Real> kept = Mask<Real>::set(b.keep + i);
+      const Mask<Real> is_target =
+          Mask<Real>::equal(load_lanes<Real>(b.target + i), splat_int<Real>(c));
+      const Vec<Real> z = load(b.logits + c * b.tile_pitch + i);
+      const Vec<Real> inverse = reciprocal<Real>(load(b.total + i));
+      const Vec<Real> p = load(b.scaled + c * b.tile_pitch + i) * inverse;
+      const Vec<Real> q = load(b.others + i) * inverse; // 1 - p of the target, without cancellation
+      const Vec<Real> pz = kept.choose(p * z, Vec<Real>{});
+      first.add(kept.choose(is_target.choose(-q, p) * z, Vec<Real>{}));
+      diagonal.add(kept.choose(is_target.choose(q, Real{1} - p) * z, Vec<Real>{}) * pz);
+      store(products + i, pz);
+    }
+    gradient[c] += first.total();
+    hessian[c * b.classes + c] += diagonal.total();
+    for (std::int64_t k = 0; k < c; ++k) {
+      const double both = dot<Real>(products, b.products + k * b.tile_pitch, b.voxels);
+      hessian[c * b.classes + k] -= both;
+      hessian[k * b.classes + c] -= both;
+    }
+  }
+  b.sums[TemperatureLayout::kLoss] += sum_losses<Real>(b);
+}
+
+// ------------------------------------------------------------------------------------- Bernoullis
+
+// Each class its own sigmoid: with t = (1 - 2 y) b z, loss = ln(1 + e^t), gradient = (1 - 2 y) z
+// s(t), curvature = s(t) s(-t) z^2.
+template <typename Real> static void add_bernoullis(const TemperatureBlock<Real> &b) {
+  const Real *values = static_cast<const Real *>(b.values);
+  const std::int64_t ahead = b.prefetch ? b.voxels : 0;
+  LaneCounter<Real> voxels;
+  for (std::int64_t i = 0; i < b.voxels; i += Lanes<Real>::kCount) {
+    Vec<Real> poison = {};
+    for (std::int64_t c = 0; c < b.classes; ++c) {
+      poison += poison_of<Real>(load(values + c * b.pitch + i));
+      __builtin_prefetch(values + c * b.pitch + i + ahead, 0, 2);
+    }
+    voxels.add(without_invalid<Real>(b, i, is_number<Real>(poison)));
+  }
+  *b.n_voxels += voxels.total();
+  const std::int64_t parameters = b.per_class ? b.classes : 1;
+  const ExpScale<Real> scale(Real{1});
+  for (std::int64_t c = 0; c < b.classes; ++c) {
+    const std::int64_t parameter = b.per_class ? c : 0;
+    const Real inverse_temperature = b.inverse_temperatures[parameter];
+    const std::int32_t *targets = b.target + (b.multilabel ? c * b.tile_pitch : 0);
+    const IntVec<Real> wanted = splat_int<Real>(b.multilabel ? 1 : c);
+    DoubleSum<Real> loss;
+    DoubleSum<Real> gradient;
+    DoubleSum<Real> curvature;
+    for (std::int64_t i = 0; i < b.voxels; i += Lanes<Real>::kCount) {
+      const Mask<Real> kept = Mask<Real>::set(b.keep + i);
+      const Mask<Real> present = Mask<Real>::equal(load_lanes<Real>(targets + i), wanted);
+      Vec<Real> z = load(values + c * b.pitch + i);
+      z = z > -infinity<Real>() ? z : splat<Real>(b.low);
+      const Vec<Real> signed_z = kept.choose(present.choose(-z, z), Vec<Real>{});
+      const Vec<Real> t = signed_z * inverse_temperature;
+      const Vec<Real> e = exp_vector<Real>(scale, t < Real{0} ? t : -t); // e^-|t|
+      const Vec<Real> total = e + Real{1};
+      const Vec<Real> inverse = reciprocal<Real>(total);
+      const Vec<Real> share = (t < Real{0} ? e : Real{1} + (e - e)) * inverse;
+      const Vec<Real> both = e * inverse * inverse;
+      const Vec<Real> above = t < Real{0} ? Vec<Real>{} : t;
+      const Vec<Real> log = log2_vector<Real>(total) * Constants<Real>::kLn2;
+      loss.add(kept.choose(above + (log + lost_in<Real>(total, e)), Vec<Real>{}));
+      gradient.add(share * signed_z);
+      curvature.add(both * signed_z * signed_z);
+    }
+    b.sums[TemperatureLayout::kLoss] += loss.total();
+    b.sums[TemperatureLayout::kGradient + parameter] += gradient.total();
+    b.sums[TemperatureLayout::kGradient + parameters + parameter * parameters + parameter] +=
+        curvature.total();
+  }
+}
+
+// ---------------------------------------------------------------------------------- probabilities
+
+// ln p, or ln p - ln (1 - p) of Bernoullis, p and 1 - p not below their floor.
+template <typename Real>
+static void finite_logits(Real *tile, std::int64_t pitch, std::int64_t voxels, std::int64_t classes,
+                          bool bernoulli, const ProbabilityFloor &floor) {
+  constexpr Real kSlack = Real{1e-3};
+  const Real tiny = static_cast<Real>(floor.tiny);
+  const Real rest = static_cast<Real>(floor.rest);
+  const Real ln2 = Constants<Real>::kLn2;
+  for (std::int64_t c = 0; c < classes; ++c) {
+    for (std::int64_t i = 0; i < voxels; i += Lanes<Real>::kCount) {
+      Real *at = tile + c * pitch + i;
+      const Vec<Real> p = load(at);
+      Vec<Real> z = log2_vector<Real>(at_least<Real>(p, tiny)) * ln2;
+      if (bernoulli) {
+        z -= log2_vector<Real>(at_least<Real>(Real{1} - p, rest)) * ln2;
+      }
+      const Mask<Real> valid = Mask<Real>::above(p, splat<Real>(-kSlack)) &
+                               Mask<Real>::above(splat<Real>(Real{1} + kSlack), p);
+      store(at, valid.choose(z, nan_vector<Real>()));
+    }
+  }
+}
+
+// Class counts in registers: 2 to 8 for float; others take the run-time loop.
+template <typename Real, typename Element>
+static void add_softmax_of(const TemperatureBlock<Real> &b) {
+  constexpr Real kNone = Real{-60}; // e^-60 is nothing beside 1, squares of logits included
+  if (b.low * b.inverse_temperatures[0] > kNone) {
+    return add_softmax<Real, Element, 0, true>(b);
+  }
+  if constexpr (sizeof(Real) == 4) {
+    static constexpr void (*kSpecialised[])(const TemperatureBlock<Real> &) = {
+        add_softmax<Real, Element, 2, false>, add_softmax<Real, Element, 3, false>,
+        add_softmax<Real, Element, 4, false>, add_softmax<Real, Element, 5, false>,
+        add_softmax<Real, Element, 6, false>, add_softmax<Real, Element, 7, false>,
+        add_softmax<Real, Element, 8, false>};
+    if (b.classes >= 2 && b.classes <= 8) {
+      return kSpecialised[b.classes - 2](b);
+    }
+  }
+  add_softmax<Real, Element, 0, false>(b);
+}
+
+template <typename Real> static void add_temperature(const TemperatureBlock<Real> &b) {
+  if (b.bernoulli) {
+    add_bernoullis<Real>(b);
+  } else if (b.per_class) {
+    add_softmax_per_class<Real>(b);
+  } else if (b.dtype == Dtype::kFloat16) {
+    if constexpr (sizeof(Real) == 4) {
+      add_softmax_of<Real, Half>(b);
+    }
+  } else if (b.dtype == Dtype::kBFloat16) {
+    if constexpr (sizeof(Real) == 4) {
+      add_softmax_of<Real, BFloat>(b);
+    }
+  } else {
+    add_softmax_of<Real, Real>(b);
+  }
+}
+
+} // namespace fastcal::cpu::FASTCAL_ISA
