@@ -10,7 +10,16 @@ import pytest
 import torch
 from members import arranged, labels, logits
 
-from fastcal.problem import MAPS, Counting, Finish, Reading, StateLayout, StatisticsLayout
+from fastcal.problem import (
+    MAPS,
+    Counting,
+    Finish,
+    Reading,
+    StateLayout,
+    StatisticsLayout,
+    TemperatureLayout,
+    TemperatureProblem,
+)
 
 triton = pytest.importorskip("triton", reason="triton is not installed")
 
@@ -20,6 +29,7 @@ from fastcal.triton_kernels import (  # noqa: E402
     ensemble_accumulate,
     ensemble_finalize,
     ensemble_statistics,
+    temperature_sums,
 )
 
 CAPABILITIES = (75, 80, 90, 100, 120)
@@ -94,10 +104,23 @@ def streaming(*, count: bool) -> None:
     )
 
 
+def temperature(num_classes: int, dtype: torch.dtype, *, per_class: bool, bernoulli: bool) -> None:
+    (values,) = logits(1, num_classes, SHAPE, dtype=dtype, batch=1)
+    problem = TemperatureProblem(
+        *(values.movedim(1, 0), labels(num_classes, (1, *SHAPE)), torch.ones(1, *SHAPE).bool()),
+        *(0, True, bernoulli, False, 1e-30, 1e-8),
+    )
+    parameters = num_classes if per_class else 1
+    sums = torch.zeros(TemperatureLayout(parameters).words, dtype=torch.float64)
+    counts = torch.zeros(3, dtype=torch.int64)
+    temperature_sums.temperature_sums(problem, [0.7] * parameters, per_class, counts, sums)
+
+
 # Together every kernel, for every capability.
 EVERYWHERE: dict[str, Callable[[], None]] = {
     "one shot": lambda: one_shot(4, ("entropy", "label"), count=True),
     "streaming": lambda: streaming(count=False),
+    "temperature": lambda: temperature(4, torch.float32, per_class=False, bernoulli=False),
 }
 # More of what a kernel is compiled for, for one capability.
 ONCE: dict[str, Callable[[], None]] = {
@@ -108,6 +131,8 @@ ONCE: dict[str, Callable[[], None]] = {
     "double": lambda: one_shot(4, ("mean", "entropy"), dtype=torch.float64),
     "counted from a state": lambda: streaming(count=True),
     "strided": lambda: one_shot(4, ("label",), layout="strided", batch=3),
+    "per class": lambda: temperature(14, torch.float16, per_class=True, bernoulli=False),
+    "Bernoullis": lambda: temperature(5, torch.float64, per_class=True, bernoulli=True),
 }
 ONE = 90
 LAUNCHES = EVERYWHERE | ONCE
@@ -137,7 +162,8 @@ on_every_capability = pytest.mark.parametrize("capability", CAPABILITIES)
 @on_every_capability
 def test_every_kernel_compiles(capability):
     compiled = {kernel.name for _, kernel in launched(capability)}
-    assert compiled == {"statistics_kernel", "accumulate_kernel", "finalize_kernel", "fold_kernel"}
+    expected = {"statistics_kernel", "accumulate_kernel", "finalize_kernel", "fold_kernel"}
+    assert compiled == expected | {"temperature_kernel"}
     for _, kernel in launched(capability):
         assert re.search(rf"^\.target sm_{capability}a?$", kernel.ptx, re.MULTILINE)
 

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-from fastcal.problem import Finish, Reading, StateLayout
+from fastcal.problem import Finish, Reading, StateLayout, TemperatureProblem
 
 
 def _require_device() -> None:
@@ -33,6 +33,9 @@ from fastcal.triton_kernels import (  # noqa: E402
 )
 from fastcal.triton_kernels import (  # noqa: E402
     ensemble_statistics as _statistics,
+)
+from fastcal.triton_kernels import (  # noqa: E402
+    temperature_sums as _temperature,
 )
 
 
@@ -69,6 +72,17 @@ def ensemble_finalize(
 ) -> None:
     with _current(state):
         _finalize.ensemble_finalize(state, n_members, total_weight, reading, layout, finish)
+
+
+def temperature_sums(
+    problem: TemperatureProblem,
+    inverse_temperatures: list[float],
+    per_class: bool,
+    counts: Tensor,
+    sums: Tensor,
+) -> None:
+    with _current(problem.values):
+        _temperature.temperature_sums(problem, inverse_temperatures, per_class, counts, sums)
 
 
 def _current(tensor: Tensor) -> AbstractContextManager[None]:

@@ -30,6 +30,9 @@ LAUNCH_MEMBERS = 64
 ACCUMULATE_MEMBERS = 8
 """Members of one launch that adds to a state: unrolled, their maxima and sums in registers."""
 
+TEMPERATURE_TILE = 2048
+"""Numbers ``[voxels, classes]`` that a program of the temperature pass holds at once."""
+
 HISTOGRAM_CELLS = 8
 """Bins counted together: a tile ``[cells, voxels]`` of comparisons."""
 
