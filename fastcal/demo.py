@@ -83,12 +83,14 @@ def demo_config() -> TrainConfig:
     """
     from fastcal.train import TrainConfig
 
-    return TrainConfig(
-        widths=(8, 16, 32, 64),
-        batch_size=16,
-        iterations_per_epoch=24,
-        max_epochs=22,
-        plateau_patience=5,
+    return TrainConfig().with_values(
+        {
+            "network.widths": [8, 16, 32, 64],
+            "sampling.batch_size": 16,
+            "loop.iterations_per_epoch": 24,
+            "loop.max_epochs": 22,
+            "schedule.patience": 5,
+        }
     )
 
 

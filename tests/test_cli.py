@@ -210,17 +210,25 @@ def test_python_m_fastcal_is_the_command_with_its_exit_code(tmp_path: Path) -> N
 
 def test_train_passes_every_option_on(recorded: Recorder, tmp_path: Path) -> None:
     settings = tmp_path / "settings.yaml"
-    settings.write_text("widths: [4, 8]\nbatch_size: 3\nmirror: [0, 1]\n")
+    settings.write_text(
+        "preset: standard\nnetwork: {widths: [4, 8]}\nsampling: {batch_size: 3, oversample: 0.5}\n"
+    )
     call = recorded("fastcal.train.train_ensemble", SimpleNamespace(members=[1, 2]))
     arguments = (
         "train -d data -o run --loss dice --members 2 --seed 7 --split 5,2,1 --epochs 9 "
-        "--iterations 11 --batch-size 4 --learning-rate 0.01 --dropout 0.5 --device cpu --jobs 2 -q"
+        "--iterations 11 --batch-size 4 --learning-rate 0.01 --dropout 0.5 --device cpu --jobs 2 "
+        "-q --dims 3 --snapshots 2 --strategy vectorised --ddp --prepared cache "
+        "--set loop.ema=9e-1 sampling.patch=[8,8,8]"
     )
     assert main([*arguments.split(), "--config", str(settings)]) == 0
     config = call.pop("config")
-    assert (config.widths, config.mirror, config.batch_size) == ((4, 8), (0, 1), 4)
-    assert (config.max_epochs, config.iterations_per_epoch) == (9, 11)
-    assert (config.learning_rate, config.dropout) == (0.01, 0.5)
+    assert config.network["preset"] == "standard"
+    assert (config.network["widths"], config.network["dropout"]) == ([4, 8], 0.5)
+    sampling, loop, schedule = config.sampling, config.loop, config.schedule
+    assert (sampling.batch_size, sampling.oversample, sampling.patch) == (4, 0.5, (8, 8, 8))
+    assert (loop.max_epochs, loop.iterations_per_epoch, loop.ema) == (9, 11, 0.9)
+    assert (schedule.name, schedule.cycles, loop.snapshots) == ("cyclic", 2, True)
+    assert (config.optimiser.learning_rate, config.preprocessing.dims) == (0.01, 3)
     assert call == {
         "args": (Path("data"), Path("run")),
         "loss": "dice",
@@ -228,7 +236,10 @@ def test_train_passes_every_option_on(recorded: Recorder, tmp_path: Path) -> Non
         "seed": 7,
         "split": (5, 2, 1),
         "device": "cpu",
+        "strategy": "vectorised",
         "jobs": 2,
+        "ddp": True,
+        "prepared": Path("cache"),
         "progress": False,
     }
 
@@ -344,8 +355,8 @@ def test_demo_passes_every_option_on(recorded: Recorder) -> None:
     )
     assert main(arguments.split()) == 0
     config = call.pop("config")
-    assert (config.max_epochs, config.iterations_per_epoch) == (3, 6)
-    assert (config.batch_size, config.learning_rate) == (7, 0.1)
+    assert (config.loop.max_epochs, config.loop.iterations_per_epoch) == (3, 6)
+    assert (config.sampling.batch_size, config.optimiser.learning_rate) == (7, 0.1)
     assert call == {
         "args": (Path("out"),),
         "kind": "brain",
@@ -379,7 +390,7 @@ def test_demo_on_a_dataset_compares_losses_there(recorded: Recorder) -> None:
         )
         == 0
     )
-    assert call.pop("config").max_epochs == 40
+    assert call.pop("config").loop.max_epochs == 40
     assert call == {
         "args": (Path("data"), Path("out")),
         "split": (128, 32, 42),
@@ -417,19 +428,21 @@ def test_options_come_before_the_settings_file(tmp_path: Path) -> None:
     from fastcal.train import TrainConfig
 
     file = tmp_path / "settings.json"
-    file.write_text('{"max_epochs": 5, "batch_size": 8}')
-    config = training_config(TrainConfig(dropout=0.25), file, max_epochs=7, batch_size=None)
-    assert (config.max_epochs, config.batch_size, config.dropout) == (7, 8, 0.25)
+    file.write_text('{"loop": {"max_epochs": 5}, "sampling": {"batch_size": 8}}')
+    base = TrainConfig().with_values({"network.dropout": 0.25})
+    config = training_config(base, file=file, epochs=7, batch_size=None)
+    found = config.loop.max_epochs, config.sampling.batch_size, config.network["dropout"]
+    assert found == (7, 8, 0.25)
 
 
-@pytest.mark.parametrize("text", ["no_such_setting: 1", "batch_size: 0", "- a\n- b", "a: [", "x"])
+@pytest.mark.parametrize("text", ["no_such_setting: 1", "loop: {ema: 2}", "- a\n- b", "a: [", "x"])
 def test_settings_file_that_makes_no_sense_is_named(text: str, tmp_path: Path) -> None:
     from fastcal.train import TrainConfig
 
     file = tmp_path / "settings.yaml"
     file.write_text(text)
     with pytest.raises(ValueError, match=r"settings\.yaml: "):
-        training_config(TrainConfig(), file)
+        training_config(TrainConfig(), file=file)
 
 
 def test_split_is_three_numbers() -> None:

@@ -15,12 +15,17 @@ from fastcal.cli.settings import (
     Device,
     Epochs,
     Iterations,
-    Jobs,
     LearningRate,
     parse_split,
     training_config,
 )
-from fastcal.cli.train import Loss
+
+
+class Loss(StrEnum):
+    """Losses that are compared."""
+
+    ce = "ce"
+    dice = "dice"
 
 
 class Kind(StrEnum):
@@ -70,7 +75,9 @@ def demo(
     learning_rate: LearningRate = None,
     config: ConfigFile = None,
     device: Device = None,
-    jobs: Jobs = 1,
+    jobs: Annotated[
+        int, typer.Option("--jobs", metavar="N", help="Members trained at a time, a process each.")
+    ] = 1,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print the table alone.")] = False,
 ) -> None:
     """Compare losses, and single models with ensembles: the whole job, with a report.
@@ -84,9 +91,9 @@ def demo(
 
     settings = training_config(
         demo_config() if dataset is None else TrainConfig(),
-        config,
-        max_epochs=epochs,
-        iterations_per_epoch=iterations,
+        file=config,
+        epochs=epochs,
+        iterations=iterations,
         batch_size=batch_size,
         learning_rate=learning_rate,
     )

@@ -1,7 +1,9 @@
-"""Training settings from a file and from options, for the commands that train."""
+"""Training settings from a preset, a file and options, for the commands that train."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,13 +13,48 @@ from fastcal.errors import DataError
 
 if TYPE_CHECKING:
     from fastcal.train import TrainConfig
+    from fastcal.train.config import PresetName
 
+
+class Preset(StrEnum):
+    """Names of whole sets of settings."""
+
+    paper = "paper"
+    standard = "standard"
+
+
+class StrategyName(StrEnum):
+    """How members share the hardware."""
+
+    auto = "auto"
+    sequential = "sequential"
+    vectorised = "vectorised"
+    processes = "processes"
+
+
+PresetOption = Annotated[
+    Preset | None,
+    typer.Option(
+        "--preset",
+        help="Settings to begin with: the paper's, or nnU-Net's usual ones.  [default: paper]",
+    ),
+]
+Dims = Annotated[
+    int | None,
+    typer.Option("--dims", metavar="2|3", help="Slices or volumes.  [default: 2]", min=2, max=3),
+]
 ConfigFile = Annotated[
     Path | None,
     typer.Option(
         "--config",
         metavar="FILE",
         help="YAML or JSON file of fastcal.train.TrainConfig settings; options come before it.",
+    ),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="NAME=VALUE", help="One setting, as loop.ema=0.999; several may follow."
     ),
 ]
 Epochs = Annotated[
@@ -27,15 +64,19 @@ Epochs = Annotated[
 Iterations = Annotated[
     int | None,
     typer.Option(
-        "--iterations", metavar="N", help="Steps of an epoch; without it every slice is seen once."
+        "--iterations",
+        metavar="N",
+        help="Steps of an epoch; without it every slice or volume is seen once.",
     ),
 ]
 BatchSize = Annotated[
-    int | None, typer.Option("--batch-size", metavar="N", help="Slices of a step.")
+    int | None, typer.Option("--batch-size", metavar="N", help="Slices or patches of a step.")
 ]
 LearningRate = Annotated[
     float | None,
-    typer.Option("--learning-rate", metavar="RATE", help="Adam's learning rate at the start."),
+    typer.Option(
+        "--learning-rate", metavar="RATE", help="The optimiser's learning rate at the start."
+    ),
 ]
 Dropout = Annotated[
     float | None,
@@ -43,17 +84,39 @@ Dropout = Annotated[
         "--dropout", metavar="RATE", help="Rate in the deepest blocks; --mc-dropout needs some."
     ),
 ]
-Jobs = Annotated[
-    int, typer.Option("--jobs", metavar="N", help="Members trained at a time, a process each.")
-]
 Device = Annotated[
     str | None,
     typer.Option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1; a GPU if there is one."),
 ]
 
+SHORTCUTS = {
+    "epochs": "loop.max_epochs",
+    "iterations": "loop.iterations_per_epoch",
+    "batch_size": "sampling.batch_size",
+    "learning_rate": "optimiser.learning_rate",
+    "dropout": "network.dropout",
+}
+"""Options that are settings of another name."""
 
-def training_config(base: TrainConfig, file: Path | None, **options: Any) -> TrainConfig:
-    """`base`, overridden by a settings file, overridden by the options that are not None.
+
+def training_config(
+    base: TrainConfig | None,
+    *,
+    preset: PresetName | None = None,
+    dims: int | None = None,
+    file: Path | None = None,
+    values: Sequence[str] | None = None,
+    **shortcuts: Any,
+) -> TrainConfig:
+    """Settings from what was given: preset, file, ``--set``, options; later ones come first.
+
+    Args:
+        base: settings in place of a preset; None: a preset.
+        preset: its name; else the file's ``preset:``, else the paper's.
+        dims: of the networks.
+        file: YAML or JSON, nested as `TrainConfig` is.
+        values: ``NAME=VALUE``, by dotted name.
+        shortcuts: by the names of `SHORTCUTS`; None is not given.
 
     Raises:
         DataError: the file is missing, not YAML, or holds what is no setting.
@@ -61,15 +124,59 @@ def training_config(base: TrainConfig, file: Path | None, **options: Any) -> Tra
     """
     from fastcal.train import TrainConfig
 
-    fields = {**base.to_json(), **(_read(file) if file is not None else {})}
+    found = _read(file) if file is not None else {}
+    named = preset or found.pop("preset", None)
+    asked = dims or _dims_of(found)
     try:
-        config = TrainConfig.from_json(fields)
+        if base is None or named is not None:
+            base = TrainConfig.preset(named or "paper", dims=asked or 2)
+        config = base.with_values(found)
     except (TypeError, ValueError) as error:
         if file is None:
             raise
         raise DataError(file, str(error)) from error
-    given = {name: value for name, value in options.items() if value is not None}
-    return TrainConfig.from_json({**config.to_json(), **given})
+    given = {SHORTCUTS[name]: value for name, value in shortcuts.items() if value is not None}
+    if dims is not None:
+        given["preprocessing.dims"] = dims
+    return config.with_values({**parse_values(values or ()), **given})
+
+
+def _dims_of(found: Mapping[str, Any]) -> int | None:
+    section = found.get("preprocessing")
+    return section.get("dims") if isinstance(section, Mapping) else None
+
+
+def parse_values(values: Sequence[str]) -> dict[str, Any]:
+    """Read ``NAME=VALUE`` words; values are YAML.
+
+    Raises:
+        ValueError: a word without ``=``, or a value that is no YAML.
+
+    Example:
+        >>> parse_values(["loop.ema=0.99", "sampling.patch=[40, 56, 40]", "loss.name=ce"])
+        {'loop.ema': 0.99, 'sampling.patch': [40, 56, 40], 'loss.name': 'ce'}
+    """
+    import yaml
+
+    found: dict[str, Any] = {}
+    for word in values:
+        name, equals, text = word.partition("=")
+        if not equals or not name:
+            raise ValueError(f"--set: got {word!r}, expected NAME=VALUE")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ValueError(f"--set: got {word!r}, whose value is no YAML") from error
+        found[name] = _number(value) if isinstance(value, str) else value
+    return found
+
+
+def _number(text: str) -> str | float:
+    """``1e-3``, which YAML takes for a string."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _read(file: Path) -> dict[str, Any]:

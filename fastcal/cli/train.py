@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -13,21 +12,17 @@ from fastcal.cli.settings import (
     BatchSize,
     ConfigFile,
     Device,
+    Dims,
     Dropout,
     Epochs,
     Iterations,
-    Jobs,
     LearningRate,
+    PresetOption,
+    Settings,
+    StrategyName,
     parse_split,
     training_config,
 )
-
-
-class Loss(StrEnum):
-    """Names of losses."""
-
-    ce = "ce"
-    dice = "dice"
 
 
 def train(
@@ -42,8 +37,14 @@ def train(
         typer.Option("-o", "--out", metavar="FOLDER", help="Run folder; one that exists goes on."),
     ],
     loss: Annotated[
-        Loss, typer.Option("--loss", help="Cross entropy, or the paper's Dice loss.")
-    ] = Loss.ce,
+        str | None,
+        typer.Option(
+            "--loss",
+            metavar="NAME",
+            help="ce, dice (the paper's), soft-dice, dice-ce, focal, label-smoothing, svls, nacl, "
+            "mbls; +soft-l1ace or +hard-l1ace may follow.  [default: the preset's]",
+        ),
+    ] = None,
     members: Annotated[
         int, typer.Option("--members", metavar="N", help="Members of the ensemble.")
     ] = 5,
@@ -59,24 +60,64 @@ def train(
             "else the last fifth validates.",
         ),
     ] = None,
+    preset: PresetOption = None,
+    dims: Dims = None,
     epochs: Epochs = None,
     iterations: Iterations = None,
     batch_size: BatchSize = None,
     learning_rate: LearningRate = None,
     dropout: Dropout = None,
     config: ConfigFile = None,
+    values: Settings = None,
+    snapshots: Annotated[
+        int | None,
+        typer.Option(
+            "--snapshots",
+            metavar="K",
+            help="Take K members from each training, one at the end of each of K cosine cycles.",
+        ),
+    ] = None,
     device: Device = None,
-    jobs: Jobs = 1,
+    strategy: Annotated[
+        StrategyName,
+        typer.Option(
+            "--strategy",
+            help="Train members in turn, together as one, or in processes on GPUs or shares of a "
+            "CPU; auto times a few steps of each.",
+        ),
+    ] = StrategyName.auto,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            "--jobs", metavar="N", help="Members trained at a time, at most.  [default: all]"
+        ),
+    ] = None,
+    ddp: Annotated[
+        bool,
+        typer.Option("--ddp", help="Under torchrun: all processes train each member together."),
+    ] = False,
+    prepared: Annotated[
+        Path | None,
+        typer.Option(
+            "--prepared",
+            metavar="FOLDER",
+            help="Cache of preprocessed cases, for several runs.  [default: OUT/prepared]",
+        ),
+    ] = None,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")] = False,
 ) -> None:
     """Train the members of an ensemble, each from its own initialisation and data order."""
-    from fastcal.train import TrainConfig, train_ensemble
+    from fastcal.train import train_ensemble
 
+    cycles = () if snapshots is None else _snapshot_values(snapshots)
     settings = training_config(
-        TrainConfig(),
-        config,
-        max_epochs=epochs,
-        iterations_per_epoch=iterations,
+        None,
+        preset=None if preset is None else preset.value,
+        dims=dims,
+        file=config,
+        values=[*(values or ()), *cycles],
+        epochs=epochs,
+        iterations=iterations,
         batch_size=batch_size,
         learning_rate=learning_rate,
         dropout=dropout,
@@ -87,13 +128,20 @@ def train(
     run = train_ensemble(
         dataset,
         out,
-        loss=loss.value,
+        loss=loss,
         members=members,
         seed=seed,
         config=settings,
         split=source,
         device=device,
+        strategy=strategy.value,
         jobs=jobs,
+        ddp=ddp,
+        prepared=prepared,
         progress=not quiet,
     )
     typer.echo(f"{counted(len(run.members), 'member')} in {out}")
+
+
+def _snapshot_values(cycles: int) -> list[str]:
+    return ["schedule.name=cyclic", f"schedule.cycles={cycles}", "loop.snapshots=true"]

@@ -148,6 +148,10 @@ class ImportedNetwork(SegmentationNetwork):
         divisor = {} if self._divisor is None else {"divisor": self._divisor}
         return {"name": self._name, **known, "head": self.head, **divisor, **self._arguments}
 
+    @property
+    def multiples(self) -> tuple[int, ...]:
+        return self._multiples
+
     def forward(self, image: Tensor) -> Tensor | list[Tensor]:
         self.check_image(image)
         size = image.shape[2:]

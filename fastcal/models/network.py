@@ -55,6 +55,11 @@ class SegmentationNetwork(nn.Module):
         return []
 
     @property
+    def multiples(self) -> tuple[int, ...]:
+        """Spatial extents are padded to multiples of these."""
+        return (1,) * self.dims
+
+    @property
     def checkpointing(self) -> bool:
         """Whether training computes features again in the backward pass instead of keeping them."""
         return self._checkpointing

@@ -26,7 +26,7 @@ from fastcal.errors import DataError
 from fastcal.models.network import SegmentationNetwork
 from fastcal.models.weights import Weights, read_weights
 
-FORMAT = 1
+FORMAT = 2
 _READABLE = (1, 2)
 CONFIG, SPLITS, DATASET = "config.json", "splits.json", "dataset.json"
 WEIGHTS, LAST, LOG, CURVES = "best.safetensors", "last.pt", "log.jsonl", "curves.png"

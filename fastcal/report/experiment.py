@@ -216,6 +216,7 @@ def _train(plan: _Plan, loss: str) -> None:
         config=plan.config,
         split=plan.split,
         device=plan.device,
+        strategy="processes" if plan.jobs > 1 else "sequential",
         jobs=plan.jobs,
         progress=plan.progress,
     )

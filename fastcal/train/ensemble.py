@@ -2,171 +2,230 @@
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Mapping
+import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from fastcal import atomic
 from fastcal.data.dataset import Dataset
-from fastcal.data.preprocess import Preprocessing
-from fastcal.losses import PaperDiceLoss, WeightedCrossEntropy
-from fastcal.models.device import choose_device
-from fastcal.models.run import CONFIG, DATASET, FORMAT, LOG, SPLITS, Run
-from fastcal.models.unet import Head, UNet
+from fastcal.models import SegmentationNetwork, build_network, choose_device, network_spec
+from fastcal.models.run import CONFIG, FINISHED, LOG, Run
+from fastcal.train import folder as run_folder
+from fastcal.train.cases import CaseFolder, Cases
 from fastcal.train.config import TrainConfig
-from fastcal.train.log import EpochRow, read_log
-from fastcal.train.member import Task, train_member
-from fastcal.train.processes import train_in_processes
+from fastcal.train.engines import Alone, Together
+from fastcal.train.learner import Learner
+from fastcal.train.log import read_log
+from fastcal.train.loop import train_members
+from fastcal.train.plan import plan_patch, plan_preprocessing
+from fastcal.train.processes import Workers, default_jobs
 from fastcal.train.progress import TrainingProgress
-from fastcal.train.slices import SliceSet, load_slices, plan_preprocessing
+from fastcal.train.recipe import Recipe, configured_loss
 from fastcal.train.splits import Split, SplitSource, resolve_split
+from fastcal.train.strategy import (
+    EXECUTION,
+    STRATEGIES,
+    Execution,
+    Strategy,
+    choose,
+    vectorisable,
+)
+from fastcal.train.team import Launch, team_of
+from fastcal.train.timing import prefers_channels_last
 
-HEADS: dict[str, Head] = {"ce": "softmax", "dice": "sigmoid"}
-"""Losses by name, and the head that goes with each in the paper."""
+PREPARED = "prepared"
+# How long the other processes of a launch wait for the first to prepare the run, seconds.
+PATIENCE = 24 * 3600.0
 
 
 def train_ensemble(
     dataset: str | Path | Dataset,
     run: str | Path,
     *,
-    loss: str = "ce",
+    loss: str | None = None,
     members: int = 5,
     seed: int = 0,
     config: TrainConfig | None = None,
     split: SplitSource | None = None,
     device: torch.device | str | None = None,
-    jobs: int = 1,
+    strategy: Strategy = "auto",
+    jobs: int | None = None,
+    ddp: bool = False,
+    prepared: str | Path | None = None,
     progress: bool = True,
 ) -> Run:
     """Train the members of an ensemble into a run folder.
 
-    2-D networks on slices, as in the paper. A run folder that exists goes on where it was left:
-    finished members stay, one that was killed resumes (to the same weights on a CPU with as many
-    threads), and members beyond those that are there are added.
+    A run folder that exists goes on where it was left: finished members stay, one that was killed
+    resumes (to the same weights on a CPU with as many threads), and members beyond those that are
+    there are added. Under ``torchrun`` the processes share the members; each needs no other.
 
     Args:
         dataset: nnU-Net's raw layout, a folder or opened; labels, no regions.
         run: the folder to write.
-        loss: ``"ce"`` (weighted cross entropy, softmax head) or ``"dice"`` (the paper's Dice loss,
-            sigmoid head).
-        members: how many there shall be.
+        loss: in place of ``config.loss.name``: ``"ce"``, ``"dice"`` (the paper's, sigmoid head),
+            ``"dice-ce"``, or another of `fastcal.losses.build_loss`.
+        members: how many there shall be; with snapshots, a multiple of the schedule's cycles.
         seed: of the ensemble; each member derives its own.
         config: every other setting.
         split: counts, names or a file; see `resolve_split`.
         device: None is the GPU if there is one.
-        jobs: members trained at a time, each in a process with its share of the threads. A script
-            that asks for more than one needs the guard ``if __name__ == "__main__":``.
+        strategy: ``"sequential"`` trains members in turn, ``"vectorised"`` together under
+            `torch.func.vmap`, ``"processes"`` each in a process, on every GPU or on shares of the
+            CPU; ``"auto"`` times a few steps of each and says what it chose. They give the same
+            members, to rounding. A script that starts processes needs the guard
+            ``if __name__ == "__main__":``.
+        jobs: members at a time, at most, for strategies that train several.
+        ddp: under ``torchrun``, train each member on all processes (DistributedDataParallel)
+            instead of sharing the members out: for networks too large for one GPU's time.
+        prepared: cache of preprocessed cases, which several runs may share; None: in the run.
         progress: report epochs to standard error.
 
     Raises:
         ValueError: a bad argument; a run folder with other settings (the message says which); a NaN
-            loss (the message names the batch's cases).
+            loss (the message names the batch's cases); memory that ran out (the message says what
+            to lower).
         DataError: everything that is wrong with the files of any case, before training starts.
+        OSError: the disk's own error, as that it is full.
 
     Example:
         >>> run = train_ensemble("Dataset004_Hippocampus", "runs/ce", members=5)  # doctest: +SKIP
     """
     config = config or TrainConfig()
-    if loss not in HEADS:
-        raise ValueError(f"loss: got {loss!r}, expected 'ce' or 'dice'")
-    if loss == "ce" and config.head == "sigmoid":
-        raise ValueError("head: got 'sigmoid', but cross entropy needs 'softmax'")
-    if members < 1:
-        raise ValueError(f"members: got {members!r}, expected at least 1")
-    if jobs < 1:
-        raise ValueError(f"jobs: got {jobs!r}, expected at least 1")
-    place = choose_device(device)
+    if loss is not None:
+        config = config.with_values({"loss.name": loss})
+    launch = Launch.from_environment()
+    place = launch.device(_check(config, members, strategy, jobs, device, ddp, launch))
     opened = dataset if isinstance(dataset, Dataset) else Dataset.open(dataset)
     if opened.regions is not None:
         raise ValueError(f"{opened.folder}: dataset.json has regions; training needs plain labels")
-    if config.class_weights is not None and len(config.class_weights) != opened.num_classes:
-        raise ValueError(
-            f"class_weights: got {len(config.class_weights)}, expected one for each of the "
-            f"{opened.num_classes} classes"
-        )
     chosen = resolve_split(opened, split)
     folder = Path(run)
-    settings = _settings(opened, loss, seed, config)
+    network = _network(opened, config)
+    configured_loss(config, opened.num_classes, opened.ignore_label)  # for what it refuses
+    settings = _settings(opened, network, seed, config)
+    first = launch.rank == 0
+    if not first:
+        _wait_for(folder / EXECUTION)
     existing = Run.open(folder) if (folder / CONFIG).exists() else None
     if existing is not None:
-        _check_same(existing, settings, chosen)
-    epochs = members * config.max_epochs - (0 if existing is None else _epochs_done(existing))
-    with TrainingProgress(epochs=epochs, max_epochs=config.max_epochs, shown=progress) as report:
+        run_folder.check_same(existing, settings, chosen.names())
+    numbers = list(range(0, members, config.members_per_training))
+    epochs = len(numbers) * config.loop.max_epochs - _epochs_done(folder, numbers)
+    with TrainingProgress(
+        epochs=epochs, max_epochs=config.loop.max_epochs, shown=progress and first
+    ) as report:
         if existing is not None and len(existing.members) >= members:
             report.say(f"{folder}: {len(existing.members)} members are trained, nothing to do")
             return existing
         report.say(f"{folder}: reading {len(chosen.train)} + {len(chosen.val)} cases")
+        planned = _planned(opened, chosen, config, network, existing)
+        where = CaseFolder(
+            opened.folder,
+            chosen.names(),
+            planned["preprocessing"],
+            Path(prepared) if prepared is not None else folder / PREPARED,
+        )
+        cases = where.load(place, progress=report.say)
+        data = {"data": {"fingerprint": cases.fingerprint}}
         if existing is not None:
-            preprocessing = existing.preprocessing
-        else:
-            preprocessing = plan_preprocessing([*chosen.train, *chosen.val], config)
-        train = _resident(load_slices(opened, chosen.train, preprocessing), place)
-        val = _resident(load_slices(opened, chosen.val, preprocessing), place)
+            run_folder.check_same(existing, data)
+        recipe = _recipe(folder, config, seed, opened, planned["patch"], cases, place)
         if existing is None:
-            existing = _create(folder, settings, opened, chosen, preprocessing, place)
-        tasks = [
-            Task(
-                number=number,
-                folder=folder / f"member_{number:02d}",
-                network=settings["network"],
-                loss=_loss(loss, config, opened.ignore_label).to(place),
-                config=config,
-                seed=seed,
-                device=place,
-                ignore_label=opened.ignore_label,
-            )
-            for number in range(members)
-        ]
-        if jobs > 1:
-            del train, val
-            train_in_processes(
-                tasks, opened.folder, chosen, preprocessing, jobs=jobs, report=report
-            )
-        else:
-            for task in tasks:
-                train_member(task, train, val, on_epoch=_Reporter(report, task))
-                report.skip(config.max_epochs - len(read_log(task.folder)))
+            written = {
+                **settings,
+                "preprocessing": where.preprocessing.to_json(),
+                "patch": recipe.patch,
+                **data,
+            }
+            existing = run_folder.create(folder, written, opened, chosen.names())
+        ahead = [number for number in numbers if not _is_finished(recipe, number)]
+        execution = _execution(recipe, cases, where, ahead, strategy, jobs, launch, ddp)
+        recipe = replace(recipe, channels_last=execution.channels_last)
+        report.say(f"{folder}: {execution.strategy}; {execution.reason}")
+        if ddp:
+            with team_of(launch, place) as team:
+                _in_turn(replace(recipe, team=team), cases, ahead, report)
+            return existing
+        # By number, not by what is left to do: no process has to know how far the others are.
+        mine = [number for number in ahead if numbers.index(number) % launch.world == launch.rank]
+        match execution.strategy:
+            case "vectorised":
+                size = jobs or max(1, len(mine))
+                for start in range(0, len(mine), size):
+                    group = [Learner(recipe, number) for number in mine[start : start + size]]
+                    train_members(group, cases, Together, on_epoch=report.epoch)
+            case "processes" if launch.world == 1:
+                del cases
+                count = max(1, min(len(mine), jobs or default_jobs(place)))
+                with Workers(recipe, where, count) as workers:
+                    workers.train(mine, report)
+            case _:
+                _in_turn(recipe, cases, mine, report)
     return existing
 
 
-class _Reporter:
-    """Passes a member's epochs on to the progress report."""
-
-    def __init__(self, report: TrainingProgress, task: Task) -> None:
-        self._report = report
-        self._member = task.folder.name
-
-    def __call__(self, row: EpochRow) -> None:
-        self._report.epoch(self._member, row)
+def _in_turn(
+    recipe: Recipe, cases: Cases, numbers: Sequence[int], report: TrainingProgress
+) -> None:
+    for number in numbers:
+        train_members([Learner(recipe, number)], cases, Alone, on_epoch=report.epoch)
+        report.skip(recipe.config.loop.max_epochs - _epochs_done(recipe.folder, [number]))
 
 
-def _loss(name: str, config: TrainConfig, ignore_label: int | None) -> nn.Module:
-    if name == "ce":
-        return WeightedCrossEntropy(weight=config.class_weights, ignore_index=ignore_label)
-    return PaperDiceLoss(
-        head=config.head or HEADS[name],
-        weight=config.class_weights,
-        eps=config.dice_eps,
-        ignore_index=ignore_label,
-    )
+def _check(
+    config: TrainConfig,
+    members: int,
+    strategy: str,
+    jobs: int | None,
+    device: torch.device | str | None,
+    ddp: bool,
+    launch: Launch,
+) -> torch.device:
+    if members < 1:
+        raise ValueError(f"members: got {members!r}, expected at least 1")
+    if members % config.members_per_training:
+        raise ValueError(
+            f"members: got {members!r}, expected a multiple of the schedule's "
+            f"{config.members_per_training} cycles, each of which gives a snapshot"
+        )
+    if strategy not in STRATEGIES:
+        raise ValueError(f"strategy: got {strategy!r}, expected one of {', '.join(STRATEGIES)}")
+    if jobs is not None and jobs < 1:
+        raise ValueError(f"jobs: got {jobs!r}, expected at least 1")
+    if ddp and launch.world == 1:
+        raise ValueError("ddp: got one process, expected several, started by torchrun")
+    if ddp and strategy not in ("auto", "sequential"):
+        raise ValueError(f"ddp: got strategy {strategy!r}, expected sequential: members in turn")
+    batch_size = config.sampling.batch_size
+    if ddp and batch_size % launch.world:
+        raise ValueError(
+            f"sampling.batch_size: got {batch_size}, expected a multiple of the "
+            f"{launch.world} processes"
+        )
+    return choose_device(device)
 
 
-def _settings(dataset: Dataset, loss: str, seed: int, config: TrainConfig) -> dict[str, Any]:
+def _network(dataset: Dataset, config: TrainConfig) -> SegmentationNetwork:
+    """A network of the run's kind, for its specification."""
+    with torch.random.fork_rng([]):
+        return build_network(
+            {**config.network, "head": config.head},
+            in_channels=len(dataset.channel_names),
+            num_classes=dataset.num_classes,
+            dims=config.preprocessing.dims,
+        )
+
+
+def _settings(
+    dataset: Dataset, network: SegmentationNetwork, seed: int, config: TrainConfig
+) -> dict[str, Any]:
     """What two trainings into one run folder must have in common."""
-    network = UNet(
-        len(dataset.channel_names),
-        dataset.num_classes,
-        widths=config.widths,
-        dropout=config.dropout,
-        norm=config.norm,
-        head=config.head or HEADS[loss],
-    )
     return {
-        "loss": loss,
+        "loss": config.loss.name,
         "seed": seed,
         "dataset": {
             "name": dataset.name,
@@ -175,76 +234,102 @@ def _settings(dataset: Dataset, loss: str, seed: int, config: TrainConfig) -> di
             "ignore_label": dataset.ignore_label,
             "file_ending": dataset.file_ending,
         },
-        "network": network.arguments,
+        "network": network_spec(network),
         "training": config.to_json(),
     }
 
 
-def _check_same(existing: Run, settings: dict[str, Any], split: Split) -> None:
-    asked = {**_flat(settings), **_flat({"split": split.names()})}
-    there = {**_flat(existing.config), **_flat({"split": existing.split})}
-    for name, value in asked.items():
-        if there.get(name) != value:
-            raise ValueError(
-                f"{existing.path}: holds a run with another {name}: "
-                f"{_short(there.get(name))} there, {_short(value)} asked for"
-            )
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted name, tuples as JSON's lists."""
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = list(value) if isinstance(value, tuple) else value
-    return flat
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _create(
-    folder: Path,
-    settings: dict[str, Any],
+def _planned(
     dataset: Dataset,
     split: Split,
-    preprocessing: Preprocessing,
-    device: torch.device,
-) -> Run:
-    folder.mkdir(parents=True, exist_ok=True)
-    description = (dataset.folder / DATASET).read_text(encoding="utf-8")
-    atomic.write_text(folder / DATASET, description)
-    atomic.write_json(folder / SPLITS, split.names())
-    environment = {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "threads": torch.get_num_threads(),
-    }
-    atomic.write_json(
-        folder / CONFIG,
-        {
-            "format": FORMAT,
-            **settings,
-            "preprocessing": preprocessing.to_json(),
-            "environment": environment,
-        },
+    config: TrainConfig,
+    network: SegmentationNetwork,
+    existing: Run | None,
+) -> dict[str, Any]:
+    """Preprocessing and patch: what the settings leave to the data, settled once for a run."""
+    if existing is not None:
+        return {"preprocessing": existing.preprocessing, "patch": existing.patch}
+    used = [*split.train, *split.val]
+    patch = config.sampling.patch
+    divisor = max(network.multiples)
+    preprocessing = plan_preprocessing(
+        dataset, used, config.preprocessing, divisor=divisor, patches=patch is not None
     )
-    return Run.open(folder)
+    if patch == "auto":
+        voxels = 128**3 if config.preprocessing.dims == 3 else 512**2
+        patch = plan_patch(used, preprocessing, divisor=divisor, voxels=voxels)
+    return {"preprocessing": preprocessing, "patch": patch}
 
 
-def _epochs_done(run: Run) -> int:
-    logs = [folder for folder in (*run.members, *run.unfinished) if (folder / LOG).exists()]
-    return sum(len(read_log(folder)) for folder in logs)
+def _recipe(
+    folder: Path,
+    config: TrainConfig,
+    seed: int,
+    dataset: Dataset,
+    patch: tuple[int, ...] | None,
+    cases: Cases,
+    device: torch.device,
+) -> Recipe:
+    items = sum(len(images) for images in cases.train.images)
+    iterations = config.loop.iterations_per_epoch or -(-items // config.sampling.batch_size)
+    return Recipe(
+        folder=folder,
+        config=config,
+        seed=seed,
+        in_channels=len(dataset.channel_names),
+        num_classes=dataset.num_classes,
+        ignore_label=dataset.ignore_label,
+        patch=patch,
+        iterations=iterations,
+        class_counts=cases.class_counts(dataset.num_classes),
+        device=device,
+    )
 
 
-def _resident(slices: SliceSet, device: torch.device) -> SliceSet:
-    """On the GPU where it takes less than half of the free memory; batches are copied otherwise."""
-    if device.type != "cuda":
-        return slices
-    free, _ = torch.cuda.mem_get_info(device)
-    return slices.to(device) if slices.images.nbytes < free // 2 else slices
+def _execution(
+    recipe: Recipe,
+    cases: Cases,
+    where: CaseFolder,
+    numbers: Sequence[int],
+    strategy: Strategy,
+    jobs: int | None,
+    launch: Launch,
+    ddp: bool,
+) -> Execution:
+    """How to train, asked for or chosen; the first process decides for all, once for a run."""
+    before = Execution.read(recipe.folder)
+    if before is not None and (strategy in ("auto", before.strategy) or launch.rank > 0):
+        return replace(before, reason=f"as before ({before.reason})")
+    if strategy == "vectorised" and (why_not := vectorisable(recipe)) is not None:
+        raise ValueError(f"strategy: got 'vectorised', but {why_not}")
+    wanted = recipe.config.loop.channels_last
+    if before is not None:
+        wanted = before.channels_last
+    elif wanted == "auto":
+        wanted = prefers_channels_last(recipe, cases)
+    recipe = replace(recipe, channels_last=wanted)
+    if strategy == "auto" and not ddp:
+        execution = choose(recipe, cases, where, numbers, jobs=jobs, processes=launch.world == 1)
+    else:
+        chosen: Strategy = "sequential" if ddp else strategy
+        execution = Execution(chosen, wanted, {}, "as asked for")
+    execution.write(recipe.folder)
+    return execution
+
+
+def _is_finished(recipe: Recipe, number: int) -> bool:
+    last = number + recipe.config.members_per_training - 1
+    return (recipe.member_folder(last) / FINISHED).exists()
+
+
+def _epochs_done(folder: Path, numbers: Sequence[int]) -> int:
+    logs = [folder / f"member_{number:02d}" / LOG for number in numbers]
+    return sum(len(read_log(log.parent)) for log in logs if log.exists())
+
+
+def _wait_for(file: Path) -> None:
+    start = time.monotonic()
+    while not file.exists():
+        if time.monotonic() - start > PATIENCE:
+            raise ValueError(f"{file.parent}: the first process has not prepared the run")
+        time.sleep(0.2)

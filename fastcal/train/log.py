@@ -1,15 +1,18 @@
-"""log.jsonl: a member's epochs, one JSON object a line."""
+"""log.jsonl: a member's epochs, one JSON object a line; event files, where TensorBoard is."""
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from fastcal import atomic
 from fastcal.models.run import LOG
+
+EVENTS = "tensorboard"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,15 +26,42 @@ class EpochRow:
     val_dice_per_class: list[float]
     val_nll: float
     learning_rate: float
+    """Of the epoch's last step."""
     best: bool
     seconds: float
+    """With validation; of members trained together, the epoch of all."""
+    val_ece: float = math.nan
+    """15 bins, top label; a fraction."""
 
 
-def append_row(folder: Path, row: EpochRow) -> None:
-    """Add one epoch to the member's log; NaN becomes null."""
-    fields = {name: _null_if_nan(value) for name, value in asdict(row).items()}
-    with (folder / LOG).open("a", encoding="utf-8") as log:
-        log.write(json.dumps(fields) + "\n")
+class MemberLog:
+    """Writes a member's epochs, as a training that was resumed goes on.
+
+    Args:
+        folder: of the member.
+        epochs: done so far; what a killed training logged beyond them is forgotten.
+        tensorboard: write event files too, where TensorBoard is installed.
+    """
+
+    def __init__(self, folder: Path, epochs: int, *, tensorboard: bool) -> None:
+        self._file = folder / LOG
+        if self._file.exists():
+            lines = self._file.read_text(encoding="utf-8").splitlines()[:epochs]
+            atomic.write_text(self._file, "".join(f"{line}\n" for line in lines))
+        self._events: Any = _event_writer(folder / EVENTS, epochs + 1) if tensorboard else None
+
+    def append(self, row: EpochRow) -> None:
+        """Add one epoch; NaN becomes null."""
+        fields = {name: _null_if_nan(value) for name, value in asdict(row).items()}
+        with self._file.open("a", encoding="utf-8") as log:
+            log.write(json.dumps(fields) + "\n")
+        if self._events is not None:
+            for name, value in _scalars(row):
+                self._events.add_scalar(name, value, row.epoch)
+
+    def close(self) -> None:
+        if self._events is not None:
+            self._events.close()
 
 
 def read_log(folder: Path) -> list[EpochRow]:
@@ -44,12 +74,22 @@ def read_log(folder: Path) -> list[EpochRow]:
     return rows
 
 
-def forget_later_epochs(folder: Path, epoch: int) -> None:
-    """Cut what a killed training logged behind its last checkpoint, a torn last line included."""
-    log = folder / LOG
-    if log.exists():
-        lines = log.read_text(encoding="utf-8").splitlines()[:epoch]
-        atomic.write_text(log, "".join(f"{line}\n" for line in lines))
+def _event_writer(folder: Path, next_epoch: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder), purge_step=next_epoch)
+
+
+def _scalars(row: EpochRow) -> Iterator[tuple[str, float]]:
+    yield "training/loss", row.loss
+    yield "training/learning_rate", row.learning_rate
+    yield "validation/dice", row.val_dice
+    for number, dice in enumerate(row.val_dice_per_class):
+        yield f"validation/dice_class_{number}", dice
+    yield "validation/nll", row.val_nll
+    yield "validation/ece", row.val_ece
 
 
 def _null_if_nan(value: Any) -> Any:

@@ -1,98 +1,150 @@
-"""Members trained side by side, each in a process of its own.
+"""Members trained side by side, each in a process of its own: on GPUs, or on shares of a CPU.
 
-Networks this small keep one thread busy and a second one half; two processes of one thread each
-train two members in less time than one process of two threads trains them in turn.
+Small networks keep one thread busy and a second one half; two processes of one thread each train
+two members in less time than one process of two threads trains them in turn.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from multiprocessing.synchronize import Event
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from dataclasses import replace
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Barrier, Event
 from pathlib import Path
 
 import torch
 
-from fastcal.data.dataset import Dataset
-from fastcal.data.preprocess import Preprocessing
 from fastcal.models.run import LOG
+from fastcal.train.cases import CaseFolder
+from fastcal.train.engines import Alone
+from fastcal.train.learner import Learner
 from fastcal.train.log import EpochRow, read_log
-from fastcal.train.member import Task, train_member
+from fastcal.train.loop import train_members
 from fastcal.train.progress import TrainingProgress
-from fastcal.train.slices import load_slices
-from fastcal.train.splits import Split, resolve_split
+from fastcal.train.recipe import Recipe
+from fastcal.train.timing import seconds_per_step
 
 # How often the parent looks for new lines in the members' logs, seconds.
 POLL = 0.25
+# How long a trial of speed waits for the slowest process to start, seconds.
+START = 300.0
 
 _stop: Event
+_barrier: Barrier
+_device: torch.device
 
 
-def train_in_processes(
-    tasks: Sequence[Task],
-    dataset: Path,
-    split: Split,
-    preprocessing: Preprocessing,
-    *,
-    jobs: int,
-    report: TrainingProgress,
-) -> None:
-    """Train members, `jobs` at a time, on an even share of the threads each.
+def default_jobs(device: torch.device) -> int:
+    """Processes that make sense: one a GPU, or one a thread of the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.device_count() if device == torch.device("cuda") else 1
+    return torch.get_num_threads()
 
-    The parent reports what the children log. An error in one of them, or the end of the parent,
-    ends the others after their current epoch.
+
+class Workers:
+    """Processes that train members; a context.
+
+    Args:
+        recipe: of the run.
+        cases: where its cases are.
+        jobs: how many processes; those of a CPU share its threads evenly, those of a computer with
+            several GPUs have one each.
     """
-    context = multiprocessing.get_context("spawn")
-    stop = context.Event()
-    threads = max(1, torch.get_num_threads() // jobs)
-    shown = {task.number: _rows(task) for task in tasks}
-    with ProcessPoolExecutor(
-        jobs, mp_context=context, initializer=_start, initargs=(stop, threads)
-    ) as pool:
-        futures: dict[Future[None], Task] = {
-            pool.submit(_train, task, dataset, split.names(), preprocessing): task for task in tasks
+
+    def __init__(self, recipe: Recipe, cases: CaseFolder, jobs: int) -> None:
+        self._recipe = recipe
+        self._cases = cases
+        self._jobs = jobs
+        context = multiprocessing.get_context("spawn")
+        self._stop = context.Event()
+        devices = context.Queue()
+        for device in _devices(recipe.device, jobs):
+            devices.put(device)
+        gpu = recipe.device.type == "cuda"
+        threads = max(1, (os.cpu_count() or 1) if gpu else torch.get_num_threads()) // jobs
+        self._pool = ProcessPoolExecutor(
+            jobs,
+            mp_context=context,
+            initializer=_start,
+            initargs=(self._stop, context.Barrier(jobs), devices, max(1, threads)),
+        )
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self._stop.set()
+        self._pool.shutdown(wait=kind is None, cancel_futures=True)
+
+    def seconds_per_step(self) -> float:
+        """Seconds of a step and member, where every process trains one at the same time."""
+        trials = [
+            self._pool.submit(_trial, self._recipe, self._cases, number)
+            for number in range(self._jobs)
+        ]
+        return max(trial.result() for trial in trials) / self._jobs
+
+    def train(self, numbers: Sequence[int], report: TrainingProgress) -> None:
+        """Train members; the parent reports what the children log.
+
+        An error in one of them, or the end of the parent, ends the others after their epoch.
+        """
+        recipe = self._recipe
+        folders = {number: recipe.member_folder(number) for number in numbers}
+        shown = {number: len(_rows(folder)) for number, folder in folders.items()}
+        futures = {
+            self._pool.submit(_train, recipe, self._cases, number): number for number in numbers
         }
         pending = set(futures)
-        try:
-            while pending:
-                done, pending = wait(pending, timeout=POLL, return_when=FIRST_COMPLETED)
-                for task in tasks:
-                    rows = _rows(task)
-                    for row in rows[len(shown[task.number]) :]:
-                        report.epoch(task.folder.name, row)
-                    shown[task.number] = rows
-                for future in done:
-                    future.result()
-                    report.skip(futures[future].config.max_epochs - len(_rows(futures[future])))
-        except BaseException:
-            stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        while pending:
+            done, pending = wait(pending, timeout=POLL, return_when=FIRST_COMPLETED)
+            for number, folder in folders.items():
+                rows = _rows(folder)
+                for row in rows[shown[number] :]:
+                    report.epoch(folder.name, row)
+                shown[number] = len(rows)
+            for future in done:
+                future.result()
+                report.skip(recipe.config.loop.max_epochs - shown[futures[future]])
 
 
-def _rows(task: Task) -> list[EpochRow]:
-    return read_log(task.folder) if (task.folder / LOG).exists() else []
+def _rows(folder: Path) -> list[EpochRow]:
+    return read_log(folder) if (folder / LOG).exists() else []
 
 
-def _start(stop: Event, threads: int) -> None:
-    global _stop
-    _stop = stop
+def _devices(device: torch.device, jobs: int) -> list[torch.device]:
+    if device == torch.device("cuda"):
+        count = torch.cuda.device_count()
+        return [torch.device("cuda", number % count) for number in range(jobs)]
+    return [device] * jobs
+
+
+def _start(stop: Event, barrier: Barrier, devices: Queue[torch.device], threads: int) -> None:
+    global _stop, _barrier, _device
+    _stop, _barrier, _device = stop, barrier, devices.get()
     torch.set_num_threads(threads)
 
 
-def _train(
-    task: Task, dataset: Path, names: dict[str, list[str]], preprocessing: Preprocessing
-) -> None:
-    opened = Dataset.open(dataset)
-    split = resolve_split(opened, names)
-    train = load_slices(opened, split.train, preprocessing)
-    val = load_slices(opened, split.val, preprocessing)
-    train_member(task, train, val, on_epoch=_stop_if_told)
+def _trial(recipe: Recipe, cases: CaseFolder, number: int) -> float:
+    mine = replace(recipe, device=_device)
+    loaded = cases.load(_device)
+    return seconds_per_step(
+        mine, loaded, [number], Alone, before=lambda: _barrier.wait(timeout=START)
+    )
 
 
-def _stop_if_told(row: EpochRow) -> None:
-    del row
+def _train(recipe: Recipe, cases: CaseFolder, number: int) -> None:
+    mine = replace(recipe, device=_device)
+    learner = Learner(mine, number)
+    train_members([learner], cases.load(_device), Alone, on_epoch=_stop_if_told)
+
+
+def _stop_if_told(member: str, row: EpochRow) -> None:
+    del member, row
     parent = multiprocessing.parent_process()
     if _stop.is_set() or (parent is not None and not parent.is_alive()):
         raise SystemExit

@@ -1,14 +1,16 @@
-"""How well a network does on the validation slices."""
+"""How well a network does on the validation cases."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from fastcal.models.unet import UNet
-from fastcal.train.slices import SliceSet
+from fastcal import CalibrationStatistics, ensemble_statistics
+from fastcal.models import SegmentationNetwork, sliding_window
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,47 +24,70 @@ class Validation:
     """Mean over cases, the background first; NaN where no case counts."""
     nll: float
     """Mean over voxels of ``-ln p_y``, nats."""
+    ece: float
+    """Of the predicted class, 15 bins, over all voxels."""
 
 
 @torch.inference_mode()
 def validate(
-    model: UNet, slices: SliceSet, *, batch_size: int, ignore_label: int | None = None
+    network: SegmentationNetwork,
+    names: Sequence[str],
+    images: Sequence[Tensor],
+    labels: Sequence[Tensor],
+    *,
+    patch: tuple[int, ...] | None,
+    batch_size: int,
+    overlap: float = 0.5,
+    ignore_label: int | None = None,
+    autocast: torch.autocast | None = None,
 ) -> Validation:
-    """Scores of a network; its training mode is left as it was."""
-    training = model.training
-    model.eval()
-    device = next(model.parameters()).device
-    classes = model.num_classes
-    confusion = torch.zeros(len(slices.names) * classes * classes, dtype=torch.int64, device=device)
-    total = torch.zeros((), dtype=torch.float64, device=device)
-    for start in range(0, len(slices), batch_size):
-        part = slice(start, start + batch_size)
-        image = slices.images[part].to(device, memory_format=torch.channels_last)
-        target = slices.labels[part].to(device).long()
-        case = slices.case[part].to(device)
-        logits = model(image)
-        kept = torch.ones_like(target, dtype=torch.bool)
-        if ignore_label is not None:
-            kept = target != ignore_label
-            target = target.masked_fill(~kept, 0)
-        joint = (case[:, None, None] * classes + target) * classes + logits.argmax(1)
-        confusion += torch.bincount(joint[kept], minlength=confusion.numel())
-        total += _log_likelihood(logits, target, model.head)[kept].sum(dtype=torch.float64)
-    model.train(training)
-    per_class = dice_of_confusion(confusion.view(-1, classes, classes).cpu()).nanmean(0)
+    """Scores of a network by `CalibrationStatistics`; its training mode is left as it was.
+
+    Args:
+        network: gives logits ``[B, C, *P]``.
+        names: of the cases.
+        images: of each case, ``[N, Ch, *P]``: slices, or a volume.
+        labels: of each case, ``[N, *P]``.
+        patch: windows that slide over larger images; None: whole images.
+        batch_size: windows or slices in a forward pass.
+        overlap: of neighbouring windows.
+        ignore_label: voxels of this label do not count.
+        autocast: entered for the network alone.
+    """
+    training = network.training
+    network.eval()
+    statistics = CalibrationStatistics(network.num_classes)
+    device = next(network.parameters()).device
+
+    def forward(windows: Tensor) -> Tensor:
+        with autocast or torch.autocast(device.type, enabled=False):
+            logits: Tensor = network(windows)
+        return logits.float()
+
+    for name, image, label in zip(names, images, labels, strict=True):
+        logits = sliding_window(
+            forward,
+            image.to(device),
+            patch=patch,
+            overlap=overlap,
+            batch_size=batch_size,
+            device=device,
+        )
+        found = ensemble_statistics(
+            [logits],
+            label.to(device).long(),
+            maps=(),
+            activation=network.head,
+            ignore_index=ignore_label,
+            case_id=[name] * len(logits),
+        ).calibration
+        assert found is not None
+        statistics.merge(found)
+    network.train(training)
+    dice = statistics.dice(reduction="case")
     return Validation(
-        dice=float(per_class[1:].nanmean()),
-        dice_per_class=per_class.tolist(),
-        nll=float(-total / confusion.sum()),
+        dice=float(np.nanmean(dice[1:])) if np.isfinite(dice[1:]).any() else np.nan,
+        dice_per_class=dice.tolist(),
+        nll=statistics.nll(),
+        ece=statistics.ece(),
     )
-
-
-def dice_of_confusion(confusion: Tensor) -> Tensor:
-    """Dice ``[N, C]`` (float64) of counts ``[N, reference class, predicted class]``."""
-    hits = confusion.diagonal(dim1=1, dim2=2).double()
-    return 2 * hits / (confusion.sum(1) + confusion.sum(2))
-
-
-def _log_likelihood(logits: Tensor, target: Tensor, head: str) -> Tensor:
-    logs = logits.log_softmax(1) if head == "softmax" else torch.nn.functional.logsigmoid(logits)
-    return logs.gather(1, target.unsqueeze(1)).squeeze(1)

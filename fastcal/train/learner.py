@@ -1,0 +1,154 @@
+"""One member in training: its network, its optimiser, its course, and their files."""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fastcal import atomic
+from fastcal.errors import DataError
+from fastcal.models import SegmentationNetwork, save_weights
+from fastcal.models.run import FINISHED, LAST, WEIGHTS, read_checkpoint
+from fastcal.train.curves import draw_curves
+from fastcal.train.optimiser import MovingAverage, build_optimiser
+from fastcal.train.recipe import Recipe
+from fastcal.train.schedule import Course, cycle_of, learning_rate
+
+
+class Learner:
+    """A member, from wherever its last checkpoint left it.
+
+    Args:
+        recipe: of the run.
+        number: of the member; with snapshots, that of the first one of this training.
+        saved: False leaves every file alone, as trials of speed do.
+
+    Raises:
+        DataError: last.pt is damaged or another network's.
+    """
+
+    def __init__(self, recipe: Recipe, number: int, *, saved: bool = True) -> None:
+        self.recipe = recipe
+        self.number = number
+        self.folder = recipe.member_folder(number)
+        self.network = recipe.network(number)
+        self.optimiser = build_optimiser(recipe.config.optimiser, self.network.parameters())
+        ema = recipe.config.loop.ema
+        self.average = None if ema is None else MovingAverage(self.network, ema)
+        self.course = Course()
+        if saved:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if recipe.team.writes:
+                for torn in self.folder.glob(".tmp-*"):
+                    torn.unlink(missing_ok=True)
+            if (self.folder / LAST).exists():
+                self._load()
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to train."""
+        return self.course.finished(self.recipe.config)
+
+    @property
+    def kept(self) -> SegmentationNetwork:
+        """The network to validate and to keep: the moving average, where there is one."""
+        return self.network if self.average is None else self.average.network
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the step that follows."""
+        return learning_rate(self.recipe.config, self.course, self.recipe.iterations)
+
+    @property
+    def last_rate(self) -> float:
+        """The learning rate of the step before."""
+        return float(self.optimiser.param_groups[0]["lr"])
+
+    def update(self) -> None:
+        """One step of the optimiser, along the gradients that are there."""
+        rate = self.rate
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        clip = self.recipe.config.optimiser.clip_norm
+        if clip is not None:
+            nn.utils.clip_grad_norm_(self.network.parameters(), clip)
+        self.optimiser.step()
+        self.course.step += 1
+        if self.average is not None:
+            self.average.update(self.network, self.course.step)
+
+    def end_epoch(self, dice: float) -> bool:
+        """Count an epoch in, and keep the network where it is the best, or a cycle's last."""
+        config = self.recipe.config
+        best = self.course.end_epoch(dice, config)
+        if config.loop.snapshots:
+            self._keep_snapshot()
+        elif best:
+            self._keep(self.folder)
+        return best
+
+    def save(self) -> None:
+        """Write last.pt: all that the steps to come depend on."""
+        if not self.recipe.team.writes:
+            return
+        checkpoint: dict[str, Any] = {
+            "model": self.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "course": asdict(self.course),
+        }
+        if self.average is not None:
+            checkpoint["average"] = self.average.network.state_dict()
+        # Through memory: on a full disk torch.save raises a RuntimeError about file positions.
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        with atomic.atomic_path(self.folder / LAST) as temporary:
+            temporary.write_bytes(content.getbuffer())
+
+    def finish(self) -> None:
+        """Draw the curves, and say in member.json that this training has ended."""
+        if not self.recipe.team.writes:
+            return
+        draw_curves(self.folder)
+        course = self.course
+        summary = {
+            "epochs": course.epoch,
+            "best_epoch": course.best_epoch,
+            "best_val_dice": None if math.isinf(course.best_dice) else course.best_dice,
+        }
+        for offset in range(self.recipe.config.members_per_training):
+            folder = self.recipe.member_folder(self.number + offset)
+            atomic.write_json(folder / FINISHED, summary)
+
+    def _keep_snapshot(self) -> None:
+        config, done = self.recipe.config, self.course.epoch
+        if cycle_of(done - 1, config)[1] == done:
+            edges = {cycle_of(epoch, config)[1] for epoch in range(done)}
+            folder = self.recipe.member_folder(self.number + len(edges) - 1)
+            self._keep(folder)
+
+    def _keep(self, folder: Path) -> None:
+        if not self.recipe.team.writes:
+            return
+        folder.mkdir(exist_ok=True)
+        details = {"epoch": self.course.epoch, "val_dice": self.course.last_dice}
+        save_weights(folder / WEIGHTS, self.kept, details=details)
+
+    def _load(self) -> None:
+        saved = read_checkpoint(self.folder / LAST)
+        try:
+            self.network.load_state_dict(saved["model"])
+            self.optimiser.load_state_dict(saved["optimiser"])
+            if self.average is not None:
+                self.average.network.load_state_dict(saved["average"])
+            self.course = Course(**saved["course"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise DataError(
+                self.folder / LAST, f"not a checkpoint of this training ({reason})"
+            ) from error

@@ -1,0 +1,94 @@
+"""A training's course: how far it is, what its learning rate is, which checkpoint is the best."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from fastcal.train.config import TrainConfig
+
+
+@dataclass(slots=True)
+class Course:
+    """What a training knows of its past; goes into every checkpoint."""
+
+    step: int = 0
+    """Steps done."""
+    epoch: int = 0
+    """Epochs done."""
+    loss_sum: float = 0.0
+    """Over the steps of the epoch under way."""
+    best_epoch: int = 0
+    best_dice: float = -math.inf
+    last_dice: float = math.nan
+    since_drop: int = 0
+    """Epochs without a better Dice since the plateau rule last lowered the learning rate."""
+    drop: float = 1.0
+    """What the plateau rule has made of the learning rate, as a factor."""
+
+    def end_epoch(self, dice: float, config: TrainConfig) -> bool:
+        """Count an epoch in; True where its Dice is the best so far."""
+        self.epoch += 1
+        self.loss_sum, self.last_dice = 0.0, dice
+        # The first epoch counts even if its Dice is NaN: there must be a checkpoint.
+        if dice > self.best_dice or self.best_epoch == 0:
+            self.best_epoch, self.best_dice = self.epoch, -math.inf if math.isnan(dice) else dice
+            self.since_drop = 0
+            return True
+        self.since_drop += 1
+        if self.since_drop >= config.schedule.patience:
+            self.drop *= config.schedule.factor
+            self.since_drop = 0
+        return False
+
+    def finished(self, config: TrainConfig) -> bool:
+        loop = config.loop
+        # A snapshot needs its whole cycle.
+        patience = None if loop.snapshots else loop.early_stopping
+        stale = patience is not None and self.epoch - self.best_epoch >= patience
+        return stale or self.epoch >= loop.max_epochs
+
+
+def learning_rate(config: TrainConfig, course: Course, iterations: int) -> float:
+    """The learning rate of the step that follows.
+
+    Args:
+        config: the settings.
+        course: the steps done, and what the plateau rule has done.
+        iterations: steps of an epoch.
+
+    Example:
+        >>> config = TrainConfig().with_values({"schedule.name": "poly", "loop.max_epochs": 4})
+        >>> round(learning_rate(config, Course(step=20), iterations=10), 6)  # 0.005 * 0.5^0.9
+        0.002679
+    """
+    schedule = config.schedule
+    steps = config.loop.max_epochs * iterations
+    passed = min(course.step / steps, 1.0)
+    match schedule.name:
+        case "plateau":
+            share = course.drop
+        case "poly":
+            share = (1 - passed) ** schedule.power
+        case "cosine":
+            share = _half_cosine(passed, schedule.floor)
+        case "cyclic":
+            # Whole epochs a cycle: a snapshot is taken where the rate is lowest.
+            first, end = cycle_of(course.step // iterations, config)
+            share = _half_cosine(
+                (course.step - first * iterations) / ((end - first) * iterations), schedule.floor
+            )
+    warm = min(1.0, (course.step + 1) / schedule.warmup) if schedule.warmup else 1.0
+    return config.optimiser.learning_rate * share * warm
+
+
+def cycle_of(epoch: int, config: TrainConfig) -> tuple[int, int]:
+    """First epoch of the cycle that an epoch (counted from 0) lies in, and of the next one."""
+    total, cycles = config.loop.max_epochs, config.schedule.cycles
+    edges = [round(number * total / cycles) for number in range(cycles + 1)]
+    number = max(n for n in range(cycles) if edges[n] <= min(epoch, total - 1))
+    return edges[number], edges[number + 1]
+
+
+def _half_cosine(passed: float, floor: float) -> float:
+    return floor + (1 - floor) * (1 + math.cos(math.pi * passed)) / 2
