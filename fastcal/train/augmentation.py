@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from fastcal.train import intensity
@@ -20,7 +21,22 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 Probability = Field(default=0.0, ge=0.0, le=1.0)
+
+
+def _within(least: float, most: float = math.inf) -> AfterValidator:
+    def check(bounds: tuple[float, float]) -> tuple[float, float]:
+        if not least <= bounds[0] <= bounds[1] <= most:
+            raise ValueError(f"got {bounds}, expected {least} <= low <= high <= {most}")
+        return bounds
+
+    return AfterValidator(check)
+
+
 Range = tuple[float, float]
+Deviations = Annotated[Range, _within(0.0)]
+Factors = Annotated[Range, _within(0.01)]
+Shares = Annotated[Range, _within(0.01, 1.0)]
+Axis = Annotated[int, Field(ge=0, le=2)]
 
 # nnU-Net v2's DefaultTrainer (batchgeneratorsv2), three dimensions.
 NNUNET: dict[str, Any] = {
@@ -58,37 +74,37 @@ class AugmentationConfig(BaseModel):
     """Angles are uniform in +-this, about each axis in three dimensions. None: nnU-Net's, 180 in
     two dimensions and 30 in three."""
     scaling: float = Probability
-    scaling_range: Range = (0.7, 1.4)
+    scaling_range: Factors = (0.7, 1.4)
     """Above 1 magnifies."""
     elastic: float = Probability
-    elastic_deformation: Range = (0.0, 0.25)
+    elastic_deformation: Deviations = (0.0, 0.25)
     """Standard deviation of the displacements, as a share of the distance of their points."""
     elastic_spacing: int = Field(default=16, ge=1)
     """Voxels between the points whose displacements are drawn; cubic in between."""
     mirror: float = Probability
-    mirror_axes: tuple[int, ...] | None = None
+    mirror_axes: tuple[Axis, ...] | None = None
     """Spatial axes of an item, each mirrored with the probability; None: all."""
     noise: float = Probability
-    noise_sigma: Range = (0.0, 0.1)
+    noise_sigma: Deviations = (0.0, 0.1)
     """In units of the normalised intensities, as those of shift."""
     blur: float = Probability
-    blur_sigma: Range = (0.5, 1.0)
+    blur_sigma: Deviations = (0.5, 1.0)
     """Voxels."""
     brightness: float = Probability
-    brightness_range: Range = (0.75, 1.25)
+    brightness_range: Deviations = (0.75, 1.25)
     """Intensities are multiplied by it."""
     shift: float = Probability
-    shift_range: Range = (-0.1, 0.1)
+    shift_range: Annotated[Range, _within(-math.inf)] = (-0.1, 0.1)
     """Added to the intensities."""
     contrast: float = Probability
-    contrast_range: Range = (0.75, 1.25)
+    contrast_range: Deviations = (0.75, 1.25)
     """Distances from the mean are multiplied by it, and clipped to the item's own range."""
     low_resolution: float = Probability
-    low_resolution_range: Range = (0.5, 1.0)
+    low_resolution_range: Shares = (0.5, 1.0)
     """Extents of the coarse grid, as a share of the item's."""
     inverted_gamma: float = Probability
     gamma: float = Probability
-    gamma_range: Range = (0.7, 1.5)
+    gamma_range: Factors = (0.7, 1.5)
 
     @model_validator(mode="before")
     @classmethod
@@ -142,6 +158,7 @@ def augment(
     batch, channels = images.shape[:2]
     dtype, images = images.dtype, images.float()
     images, labels = warp(images, labels, _draw_warp(config, seed, batch, patch), patch)
+    images = images.clone(memory_format=torch.contiguous_format)
 
     def strike(name: str, low: float, high: float, *, channelwise: float = 1.0) -> _Strike:
         random = _stream(seed, name)
@@ -195,7 +212,7 @@ class _Strike:
         neutral: float | None = None,
         shared: bool = False,
     ) -> Tensor:
-        """The batch with its struck items transformed; ``shared``: one value for all channels."""
+        """Transform the struck items in place; ``shared``: one value for all channels."""
         if len(self.items) == 0:
             return images
         values = self.values[:, :1].repeat(images.shape[1], 1) if shared else self.values
@@ -203,7 +220,7 @@ class _Strike:
             values = np.where(self.spared, neutral, values)
         index = torch.from_numpy(self.items).to(images.device)
         parameters = torch.from_numpy(values).float().to(images.device)
-        return images.index_copy(0, index, transform(images[index], parameters))
+        return images.index_copy_(0, index, transform(images[index], parameters))
 
 
 def _stream(seed: int, name: str) -> np.random.Generator:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,9 +14,12 @@ from torch import Tensor
 from fastcal.data.prepared import PreparedCases
 from fastcal.train.augmentation import AugmentationConfig, augment, source_extents
 from fastcal.train.order import AUGMENTATION, ORDER, PATCHES, derived_seed
+from fastcal.train.prefetch import prefetching
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+
+__all__ = ["Batch", "BatchSource", "Gathered", "SamplingConfig", "prefetching", "stacked"]
 
 
 class SamplingConfig(BaseModel):
@@ -261,12 +264,6 @@ def stacked(sources: Sequence[BatchSource], step: int) -> Batch:
         torch.stack([batch.labels for batch in batches]),
         [case for batch in batches for case in batch.cases],
     )
-
-
-def prefetching(source: BatchSource, steps: Iterable[int]) -> Iterator[Batch]:
-    """The batches of some steps, in order."""
-    for step in steps:
-        yield source.batch(step)
 
 
 def _overlap(

@@ -65,8 +65,8 @@ def draw_warp(
         matrices[number] @= _zoom(dims, turned, zooms[item] if scales else 1.0)
     if not strikes[items, 2].any():
         return Warp(items, matrices, None)
-    points = [max(2, math.ceil(extent / config.elastic_spacing) + 1) for extent in patch]
-    spacings = np.array(patch) / (np.array(points) - 1)
+    points = [max(2, math.ceil(extent / config.elastic_spacing)) for extent in patch]
+    spacings = np.array(patch) / np.array(points)
     deviations = random.uniform(*config.elastic_deformation, len(items)) * strikes[items, 2]
     fields = random.standard_normal((len(items), dims, *points))
     fields *= deviations.reshape(-1, *[1] * (dims + 1)) * spacings.reshape(-1, *[1] * dims)
