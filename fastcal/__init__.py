@@ -1,7 +1,10 @@
 """Ensemble uncertainty maps and exact calibration statistics for medical segmentation."""
 
+from importlib import import_module as _import_module
 from importlib.metadata import PackageNotFoundError as _NotFound
 from importlib.metadata import version as _version
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
 
 from fastcal.accumulator import EnsembleAccumulator
 from fastcal.backends import backend
@@ -12,6 +15,9 @@ from fastcal.ensemble import (
     ensemble_mean,
     ensemble_statistics,
 )
+
+if _TYPE_CHECKING:
+    from fastcal.models.ensemble import load_ensemble as load_ensemble
 
 try:
     __version__ = _version("fastcal")
@@ -27,4 +33,12 @@ __all__ = [
     "ensemble_entropy",
     "ensemble_mean",
     "ensemble_statistics",
+    "load_ensemble",
 ]
+
+
+def __getattr__(name: str) -> _Any:
+    """Networks are loaded when they are asked for: `import fastcal` stays light."""
+    if name == "load_ensemble":
+        return _import_module("fastcal.models.ensemble").load_ensemble
+    raise AttributeError(f"module 'fastcal' has no attribute {name!r}")

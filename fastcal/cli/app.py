@@ -13,6 +13,7 @@ from fastcal.cli.bench import bench
 from fastcal.cli.demo import demo
 from fastcal.cli.ensemble import ensemble
 from fastcal.cli.evaluate import evaluate
+from fastcal.cli.export import export
 from fastcal.cli.info import info
 from fastcal.cli.merge import merge
 from fastcal.cli.outcome import SOME_CASES_FAILED
@@ -38,7 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (train, predict, ensemble, merge, evaluate, demo, bench, info):
+for _command in (train, predict, ensemble, merge, evaluate, export, demo, bench, info):
     app.command(_command.__name__, cls=SpreadCommand)(_command)
 app.add_typer(recalibrate)
 

@@ -8,13 +8,14 @@
     RUN/member_00/       best.safetensors last.pt log.jsonl curves.png; member.json once training
                          has ended
 
-Runs of version 0.1 have best.pt in place of best.safetensors; they are read too.
+Runs of before have best.pt in place of best.safetensors; they are read too.
 """
 
 from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,26 @@ class Run:
     def members(self) -> list[Path]:
         """Folders of the members whose training has ended, by number."""
         return sorted(path.parent for path in self.path.glob(f"member_*/{FINISHED}"))
+
+    def chosen(self, numbers: Sequence[int] | None) -> list[Path]:
+        """Folders of the finished members of these numbers, all of them where None.
+
+        Raises:
+            DataError: no member is finished.
+            ValueError: no number, or one without a finished member.
+        """
+        folders = self.members
+        if not folders:
+            raise DataError(self.path, "no member whose training has ended")
+        if numbers is None:
+            return folders
+        if not numbers:
+            raise ValueError("members: got none, expected at least one number")
+        by_number = {int(folder.name.rpartition("_")[2]): folder for folder in folders}
+        for number in numbers:
+            if number not in by_number:
+                raise ValueError(f"members: got {number}, expected some of {sorted(by_number)}")
+        return [by_number[number] for number in numbers]
 
     @property
     def unfinished(self) -> list[Path]:

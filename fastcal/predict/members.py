@@ -97,7 +97,7 @@ class Members:
     ) -> None:
         self.inference = inference
         self.device = choose_device(device)
-        self.sources = tuple(weights_file(folder) for folder in _chosen(run, numbers))
+        self.sources = tuple(weights_file(folder) for folder in run.chosen(numbers))
         self.batch_size = inference.batch_size or _BATCH_SIZES[run.dims]
         self._run = run
         self._preprocessing = run.preprocessing
@@ -237,21 +237,6 @@ class Members:
         needed = 4 * voxels * (self._channels + 4 * self._run.num_classes)
         free, _ = torch.cuda.mem_get_info(self.device)
         return self.device if needed < free // 2 else torch.device("cpu")
-
-
-def _chosen(run: Run, wanted: Sequence[int] | None) -> list[Path]:
-    folders = run.members
-    if not folders:
-        raise DataError(run.path, "no member whose training has ended")
-    if wanted is None:
-        return folders
-    if not wanted:
-        raise ValueError("members: got none, expected at least one number")
-    by_number = {int(folder.name.rpartition("_")[2]): folder for folder in folders}
-    for number in wanted:
-        if number not in by_number:
-            raise ValueError(f"members: got {number}, expected some of {sorted(by_number)}")
-    return [by_number[number] for number in wanted]
 
 
 def _either(choices: Sequence[str]) -> str:

@@ -85,7 +85,7 @@ def predict_cases(
         Average probabilities or logits; logits are divided by the temperature first.
     resample
         What is resampled where the images were: ``"probabilities"``, or ``"logits"`` as nnU-Net
-        does and fastcal 0.1 did.
+        does.
     overlap
         Share of a window that its neighbour covers too, where networks were trained on patches.
     precision

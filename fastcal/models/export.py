@@ -1,0 +1,297 @@
+"""Trained networks as files that other programs run: TorchScript and ONNX."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from fastcal import __version__, atomic
+from fastcal.models.ensemble import Ensemble, EnsembleOutput, load_ensemble
+from fastcal.models.network import SegmentationNetwork
+from fastcal.models.run import Run
+
+Format: TypeAlias = Literal["torchscript", "onnx"]
+_SUFFIXES: dict[str, Format] = {
+    ".pt": "torchscript",
+    ".pth": "torchscript",
+    ".ts": "torchscript",
+    ".onnx": "onnx",
+}
+_METADATA = "fastcal"
+"""Name of the description inside the file."""
+_ONNX_LIMIT = 2 * 1024**3
+"""Bytes of a protobuf message."""
+_TRACED, _CHECKED = (33, 21, 35), (18, 40, 23)
+"""Extents of the image a network is traced on, and of the one the file is tried with. None has a
+factor that a stride may have in both: nothing of either must be built in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A file that `export_run` wrote."""
+
+    path: Path
+    format: Format
+    outputs: tuple[str, ...]
+    """Their names, in order."""
+    size: tuple[int, ...] | None
+    """Spatial extents it takes; None: any."""
+    difference: float | None
+    """Largest difference from the networks of the run, on random numbers; None where ONNX could not
+    be run here."""
+
+
+def export_run(
+    run: str | Path | Run,
+    out: str | Path,
+    *,
+    member: int | None = None,
+    members: Sequence[int] | None = None,
+    format: Format | None = None,
+    size: Sequence[int] | None = None,
+) -> Exported:
+    """Write the ensemble of a run, or one member, as TorchScript or ONNX.
+
+    The ensemble returns ``mean`` ``[B, C, *S]``, ``entropy`` and ``mutual_information``
+    ``[B, *S]``; a member its ``logits`` ``[B, C, *S]``. The input ``images`` is ``[B, Ch, *S]``,
+    float32, oriented, resampled and normalised as the run's training set was: how, stands with
+    labels and channels as JSON in the file (``fastcal`` among ONNX's ``metadata_props`` and
+    TorchScript's extra files). Batch and spatial extents are free unless `size` fixes the latter.
+
+    What was written is loaded again and compared with the networks on random numbers before it
+    takes its place: always for TorchScript, and for ONNX where onnxruntime is installed.
+
+    Args:
+        run: folder that `fastcal.train.train_ensemble` wrote, or the `Run` opened from it.
+        out: the file: ``.pt``, ``.pth`` or ``.ts`` for TorchScript, ``.onnx`` for ONNX.
+        member: number of the one member to export; None: the ensemble.
+        members: numbers of the ensemble's members; all finished ones where None.
+        format: where the name does not tell.
+        size: spatial extents, for networks that cannot be exported for every size.
+
+    Raises:
+        DataError: no run, no finished member, or weights that cannot be read.
+        ValueError: an argument that does not fit; a network that cannot be exported, or not as it
+            computes here; an ONNX file beyond 2 GB.
+        ImportError: onnx or onnxscript is missing.
+        OSError: the disk's own error.
+
+    Example:
+        >>> export_run("runs/ce", "ensemble.onnx").outputs  # doctest: +SKIP
+        ('mean', 'entropy', 'mutual_information')
+    """
+    opened = run if isinstance(run, Run) else Run.open(run)
+    path = Path(out)
+    kind = _format_of(path, format)
+    if member is not None and members is not None:
+        raise ValueError("member: got it together with members, expected one of the two")
+    extents = None if size is None else tuple(size)
+    if extents is not None and (len(extents) != opened.dims or min(extents) < 1):
+        raise ValueError(f"size: got {extents}, expected {opened.dims} positive extents")
+    chosen = members if member is None else [member]
+    ensemble = load_ensemble(opened, members=chosen, device="cpu")
+    module = PlainEnsemble(ensemble) if member is None else _only(ensemble)
+    outputs = EnsembleOutput._fields if member is None else ("logits",)
+    description = _description(opened, chosen, ensemble, outputs)
+    example = _image(ensemble, extents or _TRACED, batch=2 if extents is None else 1)
+    trial = _image(ensemble, extents or _CHECKED, batch=1)
+    with torch.no_grad():
+        expected = module(trial)
+    with atomic.atomic_path(path) as temporary, _quiet():
+        write = _write_torchscript if kind == "torchscript" else _write_onnx
+        write(module, example, temporary, outputs, description, free=extents is None)
+        read = _run_torchscript if kind == "torchscript" else _run_onnx
+        made = read(temporary, trial)
+        difference = None if made is None else _compare(made, expected, path)
+    return Exported(path, kind, outputs, extents, difference)
+
+
+class PlainEnsemble(nn.Module):
+    """`Ensemble` in PyTorch's own operators, which other programs know; whole images alone."""
+
+    def __init__(self, ensemble: Ensemble) -> None:
+        super().__init__()
+        self.members = ensemble.members
+        self.head = ensemble.head
+        self.eval()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        first, *others = self.members
+        mean, expected = self._read(first(images))
+        for member in others:
+            probabilities, entropy = self._read(member(images))
+            mean, expected = mean + probabilities, expected + entropy
+        mean, expected = mean / len(self.members), expected / len(self.members)
+        entropy = _entropy(mean)
+        return mean, entropy, (entropy - expected).clamp_min(0)
+
+    def _read(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        probabilities = logits.softmax(1) if self.head == "softmax" else logits.sigmoid()
+        return probabilities, _entropy(probabilities)
+
+
+def _entropy(probabilities: Tensor) -> Tensor:
+    # 0 ln 0 is 0: the smallest normal number stands for 0 in the logarithm alone.
+    logarithms = probabilities.clamp_min(torch.finfo(torch.float32).tiny).log()
+    return -(probabilities * logarithms).sum(1)
+
+
+def _only(ensemble: Ensemble) -> SegmentationNetwork:
+    (network,) = ensemble.members
+    assert isinstance(network, SegmentationNetwork)
+    return network
+
+
+def _format_of(path: Path, wanted: str | None) -> Format:
+    if wanted is None:
+        if path.suffix not in _SUFFIXES:
+            raise ValueError(f"out: got {path}, expected a name that ends in {_either(_SUFFIXES)}")
+        return _SUFFIXES[path.suffix]
+    formats = {str(known): known for known in _SUFFIXES.values()}
+    if wanted not in formats:
+        raise ValueError(f"format: got {wanted!r}, expected {_either(formats)}")
+    return formats[wanted]
+
+
+def _either(choices: Sequence[str] | dict[str, Any]) -> str:
+    *first, last = choices
+    return f"{', '.join(first)} or {last}"
+
+
+def _description(
+    run: Run, chosen: Sequence[int] | None, ensemble: Ensemble, outputs: Sequence[str]
+) -> str:
+    content = {
+        "fastcal": __version__,
+        "members": [folder.name for folder in run.chosen(chosen)],
+        "outputs": list(outputs),
+        "head": ensemble.head,
+        "labels": run.labels,
+        "channel_names": run.channel_names,
+        "preprocessing": run.config["preprocessing"],
+        "patch": run.patch,
+    }
+    return json.dumps(content)
+
+
+def _image(ensemble: Ensemble, extents: Sequence[int], *, batch: int) -> Tensor:
+    size = tuple(extents)[: ensemble.dims]
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(batch, ensemble.in_channels, *size, generator=generator)
+
+
+def _write_torchscript(
+    module: nn.Module,
+    example: Tensor,
+    path: Path,
+    outputs: Sequence[str],
+    description: str,
+    *,
+    free: bool,
+) -> None:
+    del outputs, free  # traced sizes are free, and outputs have no names
+    with torch.no_grad():
+        traced: Any = torch.jit.trace(module, example, check_trace=False)  # type: ignore[no-untyped-call]
+    # Through memory: torch's own writer takes no name without a suffix, and hides the disk's error.
+    content = io.BytesIO()
+    torch.jit.save(traced, content, _extra_files={_METADATA: description})
+    path.write_bytes(content.getbuffer())
+
+
+def _run_torchscript(path: Path, image: Tensor) -> list[Tensor]:
+    loaded: Any = torch.jit.load(str(path))  # type: ignore[no-untyped-call]
+    with torch.no_grad():
+        made = loaded(image)
+    return list(made) if isinstance(made, tuple) else [made]
+
+
+def _write_onnx(
+    module: nn.Module,
+    example: Tensor,
+    path: Path,
+    outputs: Sequence[str],
+    description: str,
+    *,
+    free: bool,
+) -> None:
+    try:
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            f"ONNX needs onnx and onnxscript ({error}; pip install 'fastcal[export]')"
+        ) from error
+    if (size := sum(one.nbytes for one in module.state_dict().values())) >= _ONNX_LIMIT:
+        raise ValueError(
+            f"out: {size / 1024**3:.1f} GB of weights, more than one ONNX file holds; export fewer "
+            "members, or TorchScript"
+        )
+    dynamic = torch.export.Dim.DYNAMIC
+    axes = {axis: dynamic for axis in range(example.ndim) if axis != 1}
+    try:
+        program = torch.onnx.export(
+            module,
+            (example,),
+            dynamo=True,
+            verbose=False,
+            input_names=["images"],
+            output_names=list(outputs),
+            dynamic_shapes=(axes if free else {0: dynamic} if len(example) > 1 else None,),
+        )
+    except (RuntimeError, torch._dynamo.exc.TorchDynamoException) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        hint = "; size fixes what it takes" if free else ""
+        raise ValueError(
+            f"out: this network cannot be exported to ONNX ({reason}{hint})"
+        ) from error
+    assert program is not None
+    program.model.metadata_props[_METADATA] = description
+    program.save(str(path), external_data=False)
+
+
+def _run_onnx(path: Path, image: Tensor) -> list[Tensor] | None:
+    try:
+        import onnxruntime
+    except ImportError:
+        return None
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return [torch.from_numpy(one) for one in session.run(None, {"images": image.numpy()})]
+
+
+def _compare(made: Sequence[Tensor], expected: Tensor | tuple[Tensor, ...], path: Path) -> float:
+    wanted = list(expected) if isinstance(expected, tuple) else [expected]
+    shapes = [tuple(one.shape) for one in made]
+    if shapes != [tuple(one.shape) for one in wanted]:
+        raise ValueError(f"{path}: the exported network gives shapes {shapes}; size fixes them")
+    difference = max(float((a - b).abs().max()) for a, b in zip(made, wanted, strict=True))
+    scale = max(1.0, *(float(one.abs().max()) for one in wanted))
+    if not math.isfinite(difference) or difference > 1e-3 * scale:
+        raise ValueError(
+            f"{path}: the exported network differs by {difference:.2g} from the run's; it does "
+            "something that cannot be traced (another size may tell)"
+        )
+    return difference
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporters' words about what does not concern a user."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
