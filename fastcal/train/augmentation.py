@@ -218,8 +218,9 @@ class _Strike:
         values = self.values[:, :1].repeat(images.shape[1], 1) if shared else self.values
         if neutral is not None:
             values = np.where(self.spared, neutral, values)
-        index = torch.from_numpy(self.items).to(images.device)
-        parameters = torch.from_numpy(values).float().to(images.device)
+        # Small copies that do not wait for what the device is at.
+        index = torch.from_numpy(self.items).to(images.device, non_blocking=True)
+        parameters = torch.from_numpy(values).float().to(images.device, non_blocking=True)
         return images.index_copy_(0, index, transform(images[index], parameters))
 
 

@@ -158,7 +158,7 @@ class BatchSource:
         cases = self._case_of_item[items].tolist()
         names = [self.prepared.names[case] for case in cases]
         if self._whole and self.prepared.stacked is not None:
-            index = torch.from_numpy(items).to(self.prepared.device)
+            index = torch.from_numpy(items).to(self.prepared.device, non_blocking=True)
             images, labels = (part.index_select(0, index) for part in self.prepared.stacked)
             return Gathered(step, images, labels, names)
         like = self.prepared.images[0], self.prepared.labels[0]

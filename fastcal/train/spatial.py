@@ -90,7 +90,7 @@ def warp(
     cut_images, cut_labels = images[centre], labels[centre]
     if not drawn.items:
         return cut_images, cut_labels
-    index = torch.tensor(drawn.items, device=images.device)
+    index = torch.tensor(drawn.items).to(images.device, non_blocking=True)
     grid = _grid(drawn, patch, tuple(labels.shape[1:]), images.device)
     sources = images[index], labels[index].unsqueeze(1).float()
     moved = functional.grid_sample(sources[0], grid, align_corners=False)
@@ -106,7 +106,7 @@ def mirror(
 ) -> tuple[Tensor, Tensor]:
     """Flip the axes of each item that ``mirrored`` ``[B, d]`` tells."""
     dims = mirrored.shape[1]
-    chosen = torch.from_numpy(mirrored).to(images.device)
+    chosen = torch.from_numpy(mirrored).to(images.device, non_blocking=True)
     for axis in range(dims):
         if mirrored[:, axis].any():
             struck = chosen[:, axis].view(-1, *[1] * dims)
@@ -125,11 +125,11 @@ def _grid(
         )
     )[None]
     if drawn.displacements is not None:
-        field = torch.from_numpy(drawn.displacements).to(device)
+        field = torch.from_numpy(drawn.displacements).to(device, non_blocking=True)
         offsets = offsets + resample(field, patch, interpolation="cubic")
-    matrices = torch.from_numpy(drawn.matrices).float().to(device)
-    scale = 2.0 / torch.tensor(source, dtype=torch.float32, device=device)
-    matrices = matrices * scale[:, None]
+    # From voxels to the unit of grid_sample, in which the source is 2 wide.
+    scaled = drawn.matrices * (2.0 / np.array(source))[:, None]
+    matrices = torch.from_numpy(scaled).float().to(device, non_blocking=True)
     offsets = offsets.expand(len(matrices), *offsets.shape[1:])
     return torch.einsum("kij,kj...->k...i", matrices, offsets).flip(-1)
 
