@@ -49,6 +49,31 @@ def temperature_sums(
     sums: int,
     n_threads: int,
 ) -> None: ...
+
+_LossInput = tuple[tuple[int, ...], int, _View, _View, int, int | None]
+
+def class_sums(
+    input: _LossInput, wanted: tuple[bool, bool, bool], sums: int, n_threads: int
+) -> None: ...
+def class_gradient(
+    input: _LossInput,
+    wanted: tuple[bool, bool, bool],
+    factors: int,
+    gradient: _View,
+    n_threads: int,
+) -> None: ...
+def bin_gaps(
+    input: _LossInput, n_bins: int, soft: bool, thresholds: int, sums: int, n_threads: int
+) -> None: ...
+def bin_gradient(
+    input: _LossInput,
+    n_bins: int,
+    soft: bool,
+    thresholds: int,
+    factors: int,
+    gradient: _View,
+    n_threads: int,
+) -> None: ...
 def read_bytes(address: int, n_bytes: int, n_threads: int) -> int: ...
 def isa() -> str: ...
 def isa_levels() -> list[str]: ...

@@ -14,8 +14,11 @@ from fastcal.problem import (
     Counting,
     Extras,
     Finish,
+    GapBins,
+    LossReading,
     Reading,
     StateLayout,
+    SumsWanted,
     TemperatureProblem,
 )
 
@@ -26,6 +29,9 @@ _FINISH = (
     "Tensor(b!)? statistics, Tensor? regions=None, int n_regions=0, bool moments=False, "
     "int resolution=0, int entropy_bins=0"
 )
+_LOSS = "Tensor logits, Tensor target, str head, int? ignore_index"
+_SUMS = "bool overlaps, bool likelihood, bool rest"
+_BINS = "int n_bins, bool soft"
 SCHEMAS = (
     f"ensemble_statistics(Tensor[] members, float[] weights, float[] temperatures, "
     f"{_READING}, {_FINISH}) -> ()",
@@ -36,6 +42,10 @@ SCHEMAS = (
     "temperature_sums(Tensor values, Tensor target, Tensor? mask, int? ignore_index, "
     "bool from_logits, bool bernoulli, bool multilabel, float tiny, float rest, "
     "float[] inverse_temperatures, bool per_class, Tensor(a!) counts, Tensor(b!) sums) -> ()",
+    f"class_sums({_LOSS}, {_SUMS}, Tensor(a!) sums) -> ()",
+    f"class_gradient({_LOSS}, {_SUMS}, Tensor factors, Tensor(a!) gradient) -> ()",
+    f"bin_gaps({_LOSS}, {_BINS}, Tensor(a!) sums) -> ()",
+    f"bin_gradient({_LOSS}, {_BINS}, Tensor factors, Tensor(a!) gradient) -> ()",
 )
 
 _library = torch.library.Library("fastcal", "DEF")  # type: ignore[no-untyped-call]
@@ -162,11 +172,78 @@ def _temperature_sums(
     )
 
 
+def _class_sums(
+    logits: Tensor,
+    target: Tensor,
+    head: str,
+    ignore_index: int | None,
+    overlaps: bool,
+    likelihood: bool,
+    rest: bool,
+    sums: Tensor,
+) -> None:
+    reading = LossReading(head, ignore_index)
+    wanted = SumsWanted(overlaps, likelihood, rest)
+    backends.select(logits.device, op="class_sums").class_sums(
+        logits, target, reading, wanted, sums
+    )
+
+
+def _class_gradient(
+    logits: Tensor,
+    target: Tensor,
+    head: str,
+    ignore_index: int | None,
+    overlaps: bool,
+    likelihood: bool,
+    rest: bool,
+    factors: Tensor,
+    gradient: Tensor,
+) -> None:
+    reading = LossReading(head, ignore_index)
+    wanted = SumsWanted(overlaps, likelihood, rest)
+    backends.select(logits.device, op="class_gradient").class_gradient(
+        logits, target, reading, wanted, factors.contiguous(), gradient
+    )
+
+
+def _bin_gaps(
+    logits: Tensor,
+    target: Tensor,
+    head: str,
+    ignore_index: int | None,
+    n_bins: int,
+    soft: bool,
+    sums: Tensor,
+) -> None:
+    reading = LossReading(head, ignore_index)
+    backends.select(logits.device, op="bin_gaps").bin_gaps(
+        logits, target, reading, GapBins(n_bins, soft), sums
+    )
+
+
+def _bin_gradient(
+    logits: Tensor,
+    target: Tensor,
+    head: str,
+    ignore_index: int | None,
+    n_bins: int,
+    soft: bool,
+    factors: Tensor,
+    gradient: Tensor,
+) -> None:
+    reading = LossReading(head, ignore_index)
+    backends.select(logits.device, op="bin_gradient").bin_gradient(
+        logits, target, reading, GapBins(n_bins, soft), factors.contiguous(), gradient
+    )
+
+
 _IMPLEMENTATIONS = (
     _ensemble_statistics,
     _ensemble_accumulate,
     _ensemble_finalize,
     _temperature_sums,
+    *(_class_sums, _class_gradient, _bin_gaps, _bin_gradient),
 )
 for _schema, _implementation in zip(SCHEMAS, _IMPLEMENTATIONS, strict=True):
     _name = _schema.partition("(")[0]
@@ -179,3 +256,7 @@ ensemble_statistics = torch.ops.fastcal.ensemble_statistics.default
 ensemble_accumulate = torch.ops.fastcal.ensemble_accumulate.default
 ensemble_finalize = torch.ops.fastcal.ensemble_finalize.default
 temperature_sums = torch.ops.fastcal.temperature_sums.default
+class_sums = torch.ops.fastcal.class_sums.default
+class_gradient = torch.ops.fastcal.class_gradient.default
+bin_gaps = torch.ops.fastcal.bin_gaps.default
+bin_gradient = torch.ops.fastcal.bin_gradient.default

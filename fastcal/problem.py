@@ -305,3 +305,50 @@ class TemperatureLayout:
     def words(self) -> int:
         stop: int = self.hessian.stop
         return stop
+
+
+@dataclass(frozen=True, slots=True)
+class LossReading:
+    """How a loss reads logits ``[G, B, C, *S]`` and targets ``[G, B, *S]``.
+
+    The label of class k is k, and 1 where there is one class. Voxels of the `ignore_index` count
+    nowhere.
+    """
+
+    head: str
+    """``"softmax"`` or ``"sigmoid"``."""
+    ignore_index: int | None
+
+
+SUM_ROWS = ("overlap", "predicted", "squared", "reference", "nll", "rest")
+"""Sums over voxels from which losses follow, each one number a class.
+
+p of the voxels of the class; p; p^2; number of voxels of the class; -ln p of the voxels of the
+class; for a softmax -ln p of all voxels, for a sigmoid -ln (1 - p) of the voxels of other classes.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class SumsWanted:
+    """Which of `SUM_ROWS` are computed; the reference row always is."""
+
+    overlaps: bool = False
+    """The first three rows."""
+    likelihood: bool = False
+    """The fifth row."""
+    rest: bool = False
+    """The last row, with the fifth."""
+
+
+@dataclass(frozen=True, slots=True)
+class GapBins:
+    """Bins of the probability. Sums of a class: `count` gaps, as many amounts, voxels of it."""
+
+    count: int
+    """Bins of equal width over [0, 1], (lo, hi]."""
+    soft: bool
+    """A voxel is shared between the two nearest bin centres."""
+
+    @property
+    def words(self) -> int:
+        return 2 * self.count + 1

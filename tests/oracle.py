@@ -355,3 +355,45 @@ def temperature_sums(z: Array, y: Array, b: Array, *, bernoulli: bool) -> Temper
         own = p[:, voxel] * (1 - p[:, voxel]) if bernoulli else p[:, voxel]
         hessian += (np.diag(own) - coupled) * np.outer(z[:, voxel], z[:, voxel])
     return TemperatureSums(loss, ((p - y) * z).sum(axis=1), hessian)
+
+
+# --- losses ---------------------------------------------------------------------------------------
+
+
+def loss_sums(z: Array, target: Ints, head: str, ignore_index: int | None) -> Array:
+    """``[B, 6, C]``: sums of p over the class, p, p^2, voxels of the class, -ln p over the class,
+    and -ln p over all voxels (softmax) or -ln (1 - p) over those of other classes (sigmoid)."""
+    p = softmax(z) if head == "softmax" else sigmoid(z)
+    sums = np.zeros((len(z), 6, z.shape[1]))
+    for image in range(len(z)):
+        kept = np.ones_like(target[image], bool)
+        if ignore_index is not None:
+            kept = target[image] != ignore_index
+        for k in range(z.shape[1]):
+            own = kept & (target[image] == (k if z.shape[1] > 1 else 1))
+            values = p[image, k]
+            with np.errstate(divide="ignore"):
+                rest = (
+                    -np.log(values[kept]) if head == "softmax" else -np.log(1 - values[kept & ~own])
+                )
+                nll = -np.log(values[own]).sum()
+            overlaps = values[own].sum(), values[kept].sum(), (values[kept] ** 2).sum()
+            sums[image, :, k] = (*overlaps, own.sum(), nll, rest.sum())
+    return sums
+
+
+def bin_gaps(p: Array, own: NDArray[np.bool_], n_bins: int, soft: bool) -> tuple[Array, Array]:
+    """Sum of p - y and amount of voxels in each bin, of one class; ``own`` where y is 1."""
+    gaps, amounts = np.zeros(n_bins), np.zeros(n_bins)
+    edges = np.linspace(0, 1, n_bins + 1)
+    centres = (np.arange(n_bins) + 0.5) / n_bins
+    for value, y in zip(p.ravel(), own.ravel(), strict=True):
+        if soft:
+            inside = min(max(value, centres[0]), centres[-1])
+            shares = np.maximum(0, 1 - n_bins * np.abs(inside - centres))
+        else:
+            shares = np.zeros(n_bins)
+            shares[max(0, int(np.searchsorted(edges, value)) - 1)] = 1
+        gaps += shares * (value - y)
+        amounts += shares
+    return gaps, amounts

@@ -136,7 +136,9 @@ def test_margin_loss_is_cross_entropy_inside_the_margin_and_grows_beyond_it() ->
 # --- training together ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["ce", "dice", "label-smoothing", "svls", "mbls"])
+@pytest.mark.parametrize(
+    "name", ["ce", "dice", "soft-dice", "dice-ce", "label-smoothing", "svls", "mbls"]
+)
 def test_losses_may_be_mapped_over_members(name: str) -> None:
     logits, target = problem()
     members, targets = torch.stack([logits, -logits, 2 * logits]), torch.stack([target] * 3)

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "cpu/kernels.h"
+#include "cpu/loss_kernels.h"
 #include "cpu/temperature_block.h"
 
 namespace fastcal::cpu {
@@ -15,6 +16,7 @@ struct Isa {
   const MapsStage *maps;
   const CountStage *counts;
   const TemperatureStage *temperature;
+  const LossStage *losses;
 };
 
 // Names of the levels this machine can run, best first.

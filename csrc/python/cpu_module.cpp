@@ -8,6 +8,7 @@
 
 #include "cpu/ensemble.h"
 #include "cpu/isa.h"
+#include "cpu/loss.h"
 #include "cpu/temperature.h"
 #include "cpu/thread_pool.h"
 #include "python/views.h"
@@ -86,6 +87,60 @@ void temperature_sums(const py::tuple &shape, std::int64_t classes, const py::tu
   cpu::temperature_sums(extents, problem, n_threads);
 }
 
+// (shape, classes, logits, target, head, ignore index or None)
+cpu::LossInput loss_input_from(const py::tuple &fields) {
+  cpu::LossInput input;
+  input.shape = fields[0].cast<std::vector<std::int64_t>>();
+  input.classes = fields[1].cast<std::int64_t>();
+  input.logits = view_from(fields[2]);
+  input.target = view_from(fields[3]);
+  input.reading.head = static_cast<Activation>(fields[4].cast<std::int32_t>());
+  input.reading.has_ignore_index = !fields[5].is_none();
+  if (input.reading.has_ignore_index) {
+    input.reading.ignore_index = fields[5].cast<std::int64_t>();
+  }
+  return input;
+}
+
+// (overlaps, likelihood, rest)
+cpu::SumsWanted sums_wanted_from(const py::tuple &fields) {
+  return {fields[0].cast<bool>(), fields[1].cast<bool>(), fields[2].cast<bool>()};
+}
+
+void class_sums(const py::tuple &input, const py::tuple &wanted, std::uintptr_t sums,
+                int n_threads) {
+  const cpu::LossInput what = loss_input_from(input);
+  const cpu::SumsWanted which = sums_wanted_from(wanted);
+  const py::gil_scoped_release release;
+  cpu::class_sums(what, which, reinterpret_cast<double *>(sums), n_threads);
+}
+
+void class_gradient(const py::tuple &input, const py::tuple &wanted, std::uintptr_t factors,
+                    const py::tuple &gradient, int n_threads) {
+  const cpu::LossInput what = loss_input_from(input);
+  const cpu::SumsWanted which = sums_wanted_from(wanted);
+  const View to = view_from(gradient);
+  const py::gil_scoped_release release;
+  cpu::class_gradient(what, which, reinterpret_cast<const double *>(factors), to, n_threads);
+}
+
+void bin_gaps(const py::tuple &input, std::int64_t n_bins, bool soft, std::uintptr_t thresholds,
+              std::uintptr_t sums, int n_threads) {
+  const cpu::LossInput what = loss_input_from(input);
+  const py::gil_scoped_release release;
+  cpu::bin_gaps(what, {n_bins, soft}, reinterpret_cast<const void *>(thresholds),
+                reinterpret_cast<double *>(sums), n_threads);
+}
+
+void bin_gradient(const py::tuple &input, std::int64_t n_bins, bool soft, std::uintptr_t thresholds,
+                  std::uintptr_t factors, const py::tuple &gradient, int n_threads) {
+  const cpu::LossInput what = loss_input_from(input);
+  const View to = view_from(gradient);
+  const py::gil_scoped_release release;
+  cpu::bin_gradient(what, {n_bins, soft}, reinterpret_cast<const void *>(thresholds),
+                    reinterpret_cast<const double *>(factors), to, n_threads);
+}
+
 // Reads memory and nothing else: the floor the benchmarks measure the kernels against.
 std::uint64_t read_bytes(std::uintptr_t data, std::int64_t n_bytes, int n_threads) {
   const py::gil_scoped_release release;
@@ -109,6 +164,10 @@ PYBIND11_MODULE(_cpu, module, py::mod_gil_not_used()) {
   module.def("ensemble_accumulate", &ensemble_accumulate);
   module.def("ensemble_finalize", &ensemble_finalize);
   module.def("temperature_sums", &temperature_sums);
+  module.def("class_sums", &class_sums);
+  module.def("class_gradient", &class_gradient);
+  module.def("bin_gaps", &bin_gaps);
+  module.def("bin_gradient", &bin_gradient);
   module.def("read_bytes", &read_bytes, py::arg("address"), py::arg("n_bytes"),
              py::arg("n_threads"), "XOR of the 64-bit words at an address, by vector reads.");
   module.def(

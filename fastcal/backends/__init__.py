@@ -20,8 +20,11 @@ from fastcal.problem import (
     Counting,
     Extras,
     Finish,
+    GapBins,
+    LossReading,
     Reading,
     StateLayout,
+    SumsWanted,
     TemperatureProblem,
 )
 
@@ -79,6 +82,39 @@ class Backend(Protocol):
         per_class: bool,
         counts: Tensor,
         sums: Tensor,
+    ) -> None: ...
+
+    def class_sums(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        reading: LossReading,
+        wanted: SumsWanted,
+        sums: Tensor,
+    ) -> None: ...
+
+    def class_gradient(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        reading: LossReading,
+        wanted: SumsWanted,
+        factors: Tensor,
+        gradient: Tensor,
+    ) -> None: ...
+
+    def bin_gaps(
+        self, logits: Tensor, target: Tensor, reading: LossReading, bins: GapBins, sums: Tensor
+    ) -> None: ...
+
+    def bin_gradient(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        reading: LossReading,
+        bins: GapBins,
+        factors: Tensor,
+        gradient: Tensor,
     ) -> None: ...
 
 

@@ -7,7 +7,16 @@ from torch import Tensor
 
 from fastcal import _cpu
 from fastcal.backends import native
-from fastcal.problem import Finish, Reading, StateLayout, TemperatureProblem
+from fastcal.bins import thresholds
+from fastcal.problem import (
+    Finish,
+    GapBins,
+    LossReading,
+    Reading,
+    StateLayout,
+    SumsWanted,
+    TemperatureProblem,
+)
 
 
 def ensemble_statistics(
@@ -92,5 +101,67 @@ def temperature_sums(
         per_class,
         counts.data_ptr(),
         sums.data_ptr(),
+        torch.get_num_threads(),
+    )
+
+
+def class_sums(
+    logits: Tensor, target: Tensor, reading: LossReading, wanted: SumsWanted, sums: Tensor
+) -> None:
+    _cpu.class_sums(
+        native.loss_input(logits, target, reading),
+        native.wanted_tuple(wanted),
+        sums.data_ptr(),
+        torch.get_num_threads(),
+    )
+
+
+def class_gradient(
+    logits: Tensor,
+    target: Tensor,
+    reading: LossReading,
+    wanted: SumsWanted,
+    factors: Tensor,
+    gradient: Tensor,
+) -> None:
+    _cpu.class_gradient(
+        native.loss_input(logits, target, reading),
+        native.wanted_tuple(wanted),
+        factors.data_ptr(),
+        native.class_view(gradient, native.LOSS_CLASS_DIM),
+        torch.get_num_threads(),
+    )
+
+
+def bin_gaps(
+    logits: Tensor, target: Tensor, reading: LossReading, bins: GapBins, sums: Tensor
+) -> None:
+    edges = thresholds(bins.count, native.real(logits.dtype))
+    _cpu.bin_gaps(
+        native.loss_input(logits, target, reading),
+        bins.count,
+        bins.soft,
+        edges.data_ptr(),
+        sums.data_ptr(),
+        torch.get_num_threads(),
+    )
+
+
+def bin_gradient(
+    logits: Tensor,
+    target: Tensor,
+    reading: LossReading,
+    bins: GapBins,
+    factors: Tensor,
+    gradient: Tensor,
+) -> None:
+    edges = thresholds(bins.count, native.real(logits.dtype))
+    _cpu.bin_gradient(
+        native.loss_input(logits, target, reading),
+        bins.count,
+        bins.soft,
+        edges.data_ptr(),
+        factors.data_ptr(),
+        native.class_view(gradient, native.LOSS_CLASS_DIM),
         torch.get_num_threads(),
     )

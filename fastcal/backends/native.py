@@ -5,7 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastcal.problem import MAPS, Counting, Finish, Reading, StateLayout
+from fastcal.problem import (
+    MAPS,
+    Counting,
+    Finish,
+    LossReading,
+    Reading,
+    StateLayout,
+    SumsWanted,
+)
 
 DTYPES = {
     torch.float32: 0,
@@ -99,3 +107,30 @@ def _counting_tuple(counting: Counting, reading: Reading, num_classes: int) -> t
         extras.entropy_bins,
         extras.entropy_scale(num_classes, reading.multilabel),
     )
+
+
+LOSS_CLASS_DIM = 2
+"""Of logits ``[G, B, C, *S]``."""
+
+LossInput = tuple[tuple[int, ...], int, View, View, int, int | None]
+
+
+def loss_input(logits: Tensor, target: Tensor, reading: LossReading) -> LossInput:
+    """(voxel shape, classes, logits, target, head, ignore index or None)."""
+    return (
+        voxel_shape(logits, LOSS_CLASS_DIM),
+        logits.shape[LOSS_CLASS_DIM],
+        class_view(logits, LOSS_CLASS_DIM),
+        voxel_view(target),
+        _ACTIVATIONS[reading.head],
+        reading.ignore_index,
+    )
+
+
+def wanted_tuple(wanted: SumsWanted) -> tuple[bool, bool, bool]:
+    return (wanted.overlaps, wanted.likelihood, wanted.rest)
+
+
+def real(dtype: torch.dtype) -> torch.dtype:
+    """The type that numbers of ``dtype`` are reckoned in."""
+    return torch.float64 if dtype == torch.float64 else torch.float32

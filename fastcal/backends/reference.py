@@ -16,6 +16,10 @@ from torch import Tensor
 
 from fastcal.backends import reference_counting
 from fastcal.backends.boxes import Box, boxes
+from fastcal.backends.reference_losses import bin_gaps as bin_gaps
+from fastcal.backends.reference_losses import bin_gradient as bin_gradient
+from fastcal.backends.reference_losses import class_gradient as class_gradient
+from fastcal.backends.reference_losses import class_sums as class_sums
 from fastcal.backends.reference_temperature import temperature_sums
 from fastcal.problem import Finish, Reading, StateLayout
 

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from fastcal import bins
-from fastcal.losses.checks import (
-    check_head,
-    check_shapes,
-    class_weights,
-    one_hot,
-    without_ignored,
-)
+from fastcal.losses.checks import check_head, check_logits, class_weights, loss_value
+from fastcal.losses.sums import bin_gaps
 
 
 class _L1ACELoss(nn.Module):
     """What both losses share: reading the arguments, and the mean over bins, classes and images."""
 
     weight: Tensor | None
+    soft: bool
+    """A voxel is shared between the two nearest bin centres."""
+    empty_weight: float = 0.0
+    """Bins that hold less than this, in voxels, are left out; the empty ones always are."""
 
     def __init__(
         self,
@@ -42,32 +40,27 @@ class _L1ACELoss(nn.Module):
         self.register_buffer("weight", class_weights(weight), persistent=False)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        check_shapes(logits, target, self.weight)
+        check_logits(logits, target, self.weight, self.head)
         if not self.include_background and logits.shape[1] == 1:
             raise ValueError("include_background: got False, but the logits have one class")
-        real = logits if logits.dtype == torch.float64 else logits.float()
-        p = real.softmax(1) if self.head == "softmax" else real.sigmoid()
-        target, kept = without_ignored(target, self.ignore_index)
+        sums = bin_gaps(
+            logits,
+            target,
+            head=self.head,
+            n_bins=self.n_bins,
+            soft=self.soft,
+            ignore_index=self.ignore_index,
+        )
         first = 0 if self.include_background else 1
-        p = p[:, first:].flatten(2)
-        y = one_hot(target, real)[:, first:].flatten(2)
-        mask = torch.ones_like(y[:, :1]) if kept is None else kept.unsqueeze(1).flatten(2).to(y)
-        y = y * mask
-        gap, amount = self._binned(p, y, mask)
-        filled = amount > 0
-        error = (gap.abs() / amount.masked_fill(~filled, 1.0)).sum(-1) / filled.sum(-1).clamp(min=1)
+        gap, amount = sums.gap[:, first:], sums.amount[:, first:]
+        filled = (amount > 0) & (amount >= self.empty_weight)
+        error = (gap / amount.masked_fill(~filled, 1.0)).abs().masked_fill(~filled, 0.0).sum(-1)
+        error = error / filled.sum(-1).clamp(min=1)
         if self.ignore_empty_classes:
-            error = error * (y.amax(-1) > 0)
+            error = error * (sums.reference[:, first:] > 0)
         if self.weight is not None:
             error = error * self.weight[first:].to(error)
-        return error.mean().to(real.dtype)
-
-    def _binned(self, p: Tensor, y: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Sum of p - y and the amount of voxels in each bin, ``[B, C, n_bins]`` in float64.
-
-        float32 sums stop growing at 2^24 voxels a bin. Bins to leave out have the amount 0.
-        """
-        raise NotImplementedError
+        return loss_value(error.mean(), logits)
 
 
 class HardL1ACELoss(_L1ACELoss):
@@ -105,12 +98,7 @@ class HardL1ACELoss(_L1ACELoss):
         0.3808
     """
 
-    def _binned(self, p: Tensor, y: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        inner = bins.thresholds(self.n_bins, p.dtype).to(p.device)
-        cell = torch.bucketize(p.detach().contiguous(), inner)
-        empty = torch.zeros(*p.shape[:2], self.n_bins, dtype=torch.float64, device=p.device)
-        gap = empty.scatter_add(2, cell, ((p - y) * mask).double())
-        return gap, empty.scatter_add(2, cell, mask.double().expand_as(p))
+    soft = False
 
 
 class SoftL1ACELoss(_L1ACELoss):
@@ -162,16 +150,4 @@ class SoftL1ACELoss(_L1ACELoss):
             raise ValueError(f"empty_weight: got {empty_weight}, expected more than 0")
         self.empty_weight = empty_weight
 
-    def _binned(self, p: Tensor, y: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        place = p * self.n_bins - 0.5  # in bins, counted from the first centre
-        left = place.detach().floor().clamp(0, self.n_bins - 1)
-        share = (place - left).clamp(0, 1)
-        cell = left.long()
-        shares = ((cell, (1 - share) * mask), ((cell + 1).clamp(max=self.n_bins - 1), share * mask))
-        gap = torch.zeros(*p.shape[:2], self.n_bins, dtype=torch.float64, device=p.device)
-        amount = torch.zeros_like(gap)
-        for index, part in shares:
-            gap = gap.scatter_add(2, index, (part * (p - y)).double())
-            amount = amount.scatter_add(2, index, part.double())
-        kept = amount >= self.empty_weight
-        return gap * kept, amount * kept
+    soft = True

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from fastcal.losses.average_calibration import HardL1ACELoss, SoftL1ACELoss
 from fastcal.losses.checks import check_head
-from fastcal.losses.from_monai import DiceCELoss, DiceLoss, FocalLoss, NACLLoss
+from fastcal.losses.dice import DiceCELoss, DiceLoss
+from fastcal.losses.from_monai import FocalLoss, NACLLoss
 from fastcal.losses.margin import MbLSLoss
 from fastcal.losses.segmentation import PaperDiceLoss, WeightedCrossEntropy
 from fastcal.losses.smoothing import LabelSmoothingLoss, SVLSLoss

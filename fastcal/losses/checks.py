@@ -10,15 +10,26 @@ from torch import Tensor
 HEADS = ("softmax", "sigmoid")
 
 
-def check_head(head: str) -> str:
+def check_head(head: str, name: str = "head") -> str:
     """``head``, if it is one of `HEADS`.
+
+    Raises:
+        ValueError: it is not; the message calls it ``name``.
+    """
+    if head not in HEADS:
+        raise ValueError(f"{name}: got {head!r}, expected 'softmax' or 'sigmoid'")
+    return head
+
+
+def check_reduction(reduction: str, known: Sequence[str]) -> str:
+    """``reduction``, if it is known.
 
     Raises:
         ValueError: it is not.
     """
-    if head not in HEADS:
-        raise ValueError(f"head: got {head!r}, expected 'softmax' or 'sigmoid'")
-    return head
+    if reduction not in known:
+        raise ValueError(f"reduction: got {reduction!r}, expected one of {tuple(known)}")
+    return reduction
 
 
 def class_weights(weight: Sequence[float] | Tensor | None) -> Tensor | None:
@@ -54,6 +65,25 @@ def check_shapes(logits: Tensor, target: Tensor, weight: Tensor | None = None) -
         raise ValueError(
             f"weight: got {weight.numel()} numbers, expected one a class: {logits.shape[1]}"
         )
+
+
+def check_logits(logits: Tensor, target: Tensor, weight: Tensor | None, head: str) -> None:
+    """As `check_shapes`, and a type and number of classes that the fused passes take.
+
+    Raises:
+        TypeError: the target holds no integers, or the logits are no floating-point numbers.
+        ValueError: shapes that do not match, or a softmax of one class.
+    """
+    check_shapes(logits, target, weight)
+    if not logits.is_floating_point():
+        raise TypeError(f"logits: got {logits.dtype}, expected a floating-point type")
+    if head == "softmax" and logits.shape[1] == 1:
+        raise ValueError("head: got 'softmax', but of one class it is 1; use 'sigmoid'")
+
+
+def loss_value(value: Tensor, logits: Tensor) -> Tensor:
+    """A loss as users get it: float32, or float64 for such logits."""
+    return value if logits.dtype == torch.float64 else value.float()
 
 
 def without_ignored(target: Tensor, ignore_index: int | None) -> tuple[Tensor, Tensor | None]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torch import Tensor, nn
-from torch.nn import functional
 
-from fastcal.losses.checks import check_head, check_shapes, class_weights, one_hot, real_logits
+from fastcal.losses.checks import check_head, check_logits, class_weights, loss_value
+from fastcal.losses.cross_entropy import cross_entropy
+from fastcal.losses.sums import class_sums
 
 
 class WeightedCrossEntropy(nn.Module):
@@ -55,21 +56,17 @@ class WeightedCrossEntropy(nn.Module):
         self.label_smoothing = label_smoothing
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        check_shapes(logits, target, self.weight)
-        z, target = real_logits(logits), target.long()
-        n_voxels: Tensor | int = max(target.numel(), 1)
-        if self.ignore_index is not None:
-            kept = target != self.ignore_index
-            target, n_voxels = target.masked_fill(~kept, -100), kept.sum().clamp(min=1)
-        total = functional.cross_entropy(
-            z,
+        check_logits(logits, target, self.weight, "softmax")
+        sums = class_sums(
+            logits,
             target,
-            weight=None if self.weight is None else self.weight.to(z.dtype),
-            reduction="sum",
-            ignore_index=-100,
-            label_smoothing=self.label_smoothing,
+            head="softmax",
+            ignore_index=self.ignore_index,
+            likelihood=True,
+            rest=self.label_smoothing > 0,
         )
-        return total / n_voxels
+        value = cross_entropy(sums, self.weight, smoothing=self.label_smoothing, divisor="voxels")
+        return loss_value(value, logits)
 
 
 class PaperDiceLoss(nn.Module):
@@ -115,15 +112,11 @@ class PaperDiceLoss(nn.Module):
         self.ignore_index = ignore_index
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        check_shapes(logits, target, self.weight)
-        z = real_logits(logits)
-        p = z.softmax(1) if self.head == "softmax" else z.sigmoid()
-        y = one_hot(target, p)
-        if self.ignore_index is not None:
-            ignored = (target == self.ignore_index).unsqueeze(1)
-            p, y = p.masked_fill(ignored, 0.0), y.masked_fill(ignored, 0.0)
-        summed = [axis for axis in range(p.ndim) if axis != 1]
-        overlap = (y * p).sum(summed)
-        size = (y + p * p).sum(summed)  # y is 0 or 1, its own square
-        dice = 2.0 * overlap / (size + self.eps)
-        return -(dice if self.weight is None else self.weight.to(dice.dtype) * dice).sum()
+        check_logits(logits, target, self.weight, self.head)
+        sums = class_sums(
+            logits, target, head=self.head, ignore_index=self.ignore_index, overlaps=True
+        )
+        size = (sums.reference + sums.squared).sum(0)  # y is 0 or 1, its own square
+        dice = 2.0 * sums.overlap.sum(0) / (size + self.eps)
+        value = -(dice if self.weight is None else self.weight.to(dice) * dice).sum()
+        return loss_value(value, logits)

@@ -1,0 +1,46 @@
+// Sums from which losses follow, one set an item and a class, and the gradients of such losses.
+//
+// Logits [groups, items, classes, ...], targets [groups, items, ...]; `shape` are the voxel axes
+// of both with the two leading ones. The same bits for any number of threads: partial sums belong
+// to fixed pieces of an item and are added in their order.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "core/problem.h"
+#include "cpu/loss_kernels.h"
+
+namespace fastcal::cpu {
+
+struct LossReading {
+  Activation head = Activation::kSoftmax;
+  bool has_ignore_index = false;
+  std::int64_t ignore_index = 0;
+};
+
+struct LossInput {
+  std::vector<std::int64_t> shape;
+  std::int64_t classes = 0;
+  View logits;
+  View target;
+  LossReading reading;
+};
+
+// sums: [groups * items][sum::kRows][classes]. Throws std::invalid_argument where a target is no
+// class.
+void class_sums(const LossInput &input, const SumsWanted &wanted, double *sums, int n_threads);
+
+// factors: as sums, the derivative by each; gradient has the shape of the logits.
+void class_gradient(const LossInput &input, const SumsWanted &wanted, const double *factors,
+                    const View &gradient, int n_threads);
+
+// sums: [groups * items][classes][bins.words()]; thresholds of the accumulation type. Throws as
+// class_sums.
+void bin_gaps(const LossInput &input, const Bins &bins, const void *thresholds, double *sums,
+              int n_threads);
+
+void bin_gradient(const LossInput &input, const Bins &bins, const void *thresholds,
+                  const double *factors, const View &gradient, int n_threads);
+
+} // namespace fastcal::cpu

@@ -1,0 +1,93 @@
+// What the instruction-set files offer the losses: sums over one cache-resident block of voxels,
+// and the gradient of a loss of such sums. Plain data only, as in kernels.h.
+#pragma once
+
+#include <cstdint>
+
+#include "cpu/kernels.h"
+
+namespace fastcal::cpu {
+
+// Rows of the sums, each one number a class. Mirrors fastcal/problem.py.
+namespace sum {
+constexpr std::int64_t kOverlap = 0;   // p of the voxels of the class
+constexpr std::int64_t kPredicted = 1; // p
+constexpr std::int64_t kSquared = 2;   // p^2
+constexpr std::int64_t kReference = 3; // voxels of the class
+constexpr std::int64_t kNll = 4;       // -ln p of the voxels of the class
+constexpr std::int64_t kRest = 5;      // softmax: -ln p of all voxels; sigmoid: -ln (1 - p) of the
+                                       // voxels of other classes
+constexpr std::int64_t kRows = 6;
+} // namespace sum
+
+struct SumsWanted {
+  bool overlaps = false; // the first four rows; the reference row always
+  bool likelihood = false;
+  bool rest = false; // with the likelihood
+};
+
+template <typename Real> struct LogitBlock {
+  const Real *logits; // [classes][pitch]
+  std::int64_t pitch;
+  std::int64_t voxels; // padded to kLaneMultiple
+  std::int64_t classes;
+  const std::int32_t *target; // -1 where a voxel does not count, the padding among them
+  std::int32_t first_label;   // label of class 0: 1 where it is the only one
+  Activation head;
+  Real *lanes; // scratch, [12][classes][kLaneMultiple]
+};
+
+template <typename Real> struct ClassSums {
+  LogitBlock<Real> block;
+  SumsWanted wanted;
+  double *sums; // [sum::kRows][classes], added to
+};
+
+template <typename Real> struct ClassGradient {
+  LogitBlock<Real> block;
+  SumsWanted wanted;
+  const Real *factors; // [sum::kRows][classes]: d loss / d sum
+  Real *gradient;      // [classes][pitch]
+};
+
+// Gaps p - y and amounts of voxels by bins of p. A class has n_bins gaps, as many amounts, and the
+// number of its voxels.
+struct Bins {
+  std::int64_t count = 0;
+  bool soft = false; // a voxel is shared between the two nearest bin centres
+
+  std::int64_t words() const { return 2 * count + 1; }
+};
+
+template <typename Real> struct BinBlock {
+  LogitBlock<Real> block;
+  Bins bins;
+  const Real *thresholds; // [bins.count - 1]: bin of p = number of thresholds below p
+  Real *probabilities;    // scratch, [classes][pitch]
+  Real *off;              // scratch, [voxels] as the following
+  Real *share;
+  Real *growth;
+  std::int32_t *cell;
+};
+
+template <typename Real> struct LossKernels {
+  void (*class_sums)(const ClassSums<Real> &block);
+  void (*class_gradient)(const ClassGradient<Real> &block);
+  // sums: [classes][bins.words()], added to
+  void (*bin_gaps)(const BinBlock<Real> &block, double *sums);
+  // factors: as the sums, d loss / d sum; gradient: [classes][pitch]
+  void (*bin_gradient)(const BinBlock<Real> &block, const Real *factors, Real *gradient);
+};
+
+struct LossStage {
+  LossKernels<float> f32;
+  LossKernels<double> f64;
+  // A tile of floats to memory of half precision, rounded to nearest even.
+  void (*store_halves)(const Run &run, const float *tile, std::int64_t pitch);
+};
+
+extern const LossStage kLossBaseline;
+extern const LossStage kLossAvx2;
+extern const LossStage kLossAvx512;
+
+} // namespace fastcal::cpu

@@ -1,0 +1,225 @@
+"""Soft Dice, and Dice with cross entropy: from sums over voxels, one pass each way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from fastcal.losses.checks import (
+    check_head,
+    check_logits,
+    check_reduction,
+    class_weights,
+    loss_value,
+)
+from fastcal.losses.cross_entropy import binary_cross_entropy, cross_entropy
+from fastcal.losses.sums import ClassSums, class_sums
+
+
+class DiceLoss(nn.Module):
+    """Soft Dice loss ``1 - (2 sum_i y p + nr) / (sum_i y + sum_i p + dr)``, mean over images and
+    classes.
+
+    `monai.losses.DiceLoss` of logits and label maps, in one pass. (`PaperDiceLoss` squares the
+    denominator, sums over the batch, and adds up over classes.)
+
+    Args:
+        head: ``"softmax"`` or ``"sigmoid"``.
+        include_background: count class 0.
+        weight: one factor a class, class 0 included.
+        batch: sums run over the batch too.
+        smooth_nr, smooth_dr: added to numerator and denominator.
+        squared_pred: ``sum_i p^2`` in the denominator in place of ``sum_i p``.
+        jaccard: ``1 - (2 sum y p + nr) / (2 (sum y + sum p - sum y p) + dr)``.
+        ignore_index: voxels of this target leave all sums.
+        reduction: ``"mean"`` or ``"sum"`` over images and classes, or ``"none"``: ``[B, C]``
+            (``[C]`` with ``batch``).
+
+    ``forward(logits [B, C, *S], target [B, *S] of any integer type) -> scalar``. With one class,
+    its voxels are those of target 1.
+
+    Raises:
+        ValueError: an unknown head or reduction, shapes that do not match, a weight that is not one
+            a class, a softmax of one class, or a target that is no class.
+
+    Source: Milletari et al., 3DV 2016, with the denominator not squared; Drozdzal et al., 2016.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.tensor([[[50.0, -50.0], [-50.0, 50.0]]])
+        >>> round(DiceLoss()(logits, torch.tensor([[0, 1]])).item(), 4)
+        0.0
+    """
+
+    weight: Tensor | None
+
+    def __init__(
+        self,
+        *,
+        head: str = "softmax",
+        include_background: bool = True,
+        weight: Sequence[float] | Tensor | None = None,
+        batch: bool = False,
+        smooth_nr: float = 1e-5,
+        smooth_dr: float = 1e-5,
+        squared_pred: bool = False,
+        jaccard: bool = False,
+        ignore_index: int | None = None,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__()
+        self.head = check_head(head)
+        self.include_background = include_background
+        self.batch = batch
+        self.smooth_nr, self.smooth_dr = smooth_nr, smooth_dr
+        self.squared_pred = squared_pred
+        self.jaccard = jaccard
+        self.ignore_index = ignore_index
+        self.reduction = check_reduction(reduction, ("mean", "sum", "none"))
+        self.register_buffer("weight", class_weights(weight), persistent=False)
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        check_logits(logits, target, self.weight, self.head)
+        sums = class_sums(
+            logits, target, head=self.head, ignore_index=self.ignore_index, overlaps=True
+        )
+        return loss_value(self.of_sums(sums), logits)
+
+    def of_sums(self, sums: ClassSums) -> Tensor:
+        """The loss of an image's or batch's sums, in float64."""
+        first = 0 if self.include_background or sums.overlap.shape[1] == 1 else 1
+        overlap, reference = sums.overlap, sums.reference
+        predicted = sums.squared if self.squared_pred else sums.predicted
+        if first:
+            overlap, predicted, reference = overlap[:, 1:], predicted[:, 1:], reference[:, 1:]
+        if self.batch:
+            overlap, predicted, reference = overlap.sum(0), predicted.sum(0), reference.sum(0)
+        size = predicted + reference
+        if self.jaccard:
+            size = 2 * (size - overlap)
+        losses = 1 - (2 * overlap + self.smooth_nr) / (size + self.smooth_dr)
+        if self.weight is not None:
+            losses = losses * self.weight.to(losses)[first:]
+        if self.reduction == "none":
+            return losses
+        return losses.mean() if self.reduction == "mean" else losses.sum()
+
+
+class DiceCELoss(nn.Module):
+    """`DiceLoss` and cross entropy, added: what nnU-Net trains with.
+
+    `monai.losses.DiceCELoss` of logits and label maps, in one pass each way: the same values and
+    gradients, and `ignore_index`, which that one does not know.
+
+    Args:
+        head: ``"softmax"``; or ``"sigmoid"``, whose cross entropy is that of every class by itself,
+            mean over voxels and classes (nnU-Net's for regions).
+        ce_head: the cross entropy's head where it is another one: MONAI's `DiceCELoss` with
+            ``sigmoid=True`` has a softmax there as soon as there are two classes.
+        include_background: count class 0 in the Dice loss.
+        weight: one factor a class, in both: torch's ``weight`` of the softmax's cross entropy
+            (divided by the sum of the voxels' weights) and ``pos_weight`` of the sigmoid's.
+        batch: the Dice loss's sums run over the batch.
+        smooth_nr, smooth_dr, squared_pred, jaccard: see `DiceLoss`.
+        lambda_dice, lambda_ce: factors of the two.
+        label_smoothing: share of the softmax's targets spread over all classes.
+        ignore_index: voxels of this target leave both.
+        reduction: ``"mean"``, or ``"sum"`` over images and classes, and over voxels.
+
+    ``forward(logits [B, C, *S], target [B, *S] of any integer type) -> scalar``
+
+    Raises:
+        ValueError: as `DiceLoss`; a factor below 0, or a share that is none.
+
+    Source: Isensee et al., Nature Methods 18, 2021.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.zeros(1, 2, 4)
+        >>> round(DiceCELoss()(logits, torch.tensor([[0, 0, 1, 1]])).item(), 4)  # 1/2 + ln 2
+        1.1931
+    """
+
+    weight: Tensor | None
+
+    def __init__(
+        self,
+        *,
+        head: str = "softmax",
+        ce_head: str | None = None,
+        include_background: bool = True,
+        weight: Sequence[float] | Tensor | None = None,
+        batch: bool = False,
+        smooth_nr: float = 1e-5,
+        smooth_dr: float = 1e-5,
+        squared_pred: bool = False,
+        jaccard: bool = False,
+        lambda_dice: float = 1.0,
+        lambda_ce: float = 1.0,
+        label_smoothing: float = 0.0,
+        ignore_index: int | None = None,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__()
+        for name, factor in (("lambda_dice", lambda_dice), ("lambda_ce", lambda_ce)):
+            if not factor >= 0:
+                raise ValueError(f"{name}: got {factor}, expected 0 or more")
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing: got {label_smoothing}, expected 0 <= share < 1")
+        self.head = check_head(head)
+        self.ce_head = self.head if ce_head is None else check_head(ce_head, "ce_head")
+        if label_smoothing > 0 and self.ce_head == "sigmoid":
+            raise ValueError("label_smoothing: a sigmoid's targets are not smoothed")
+        self.lambda_dice, self.lambda_ce = lambda_dice, lambda_ce
+        self.label_smoothing = label_smoothing
+        self.ignore_index = ignore_index
+        self.reduction = check_reduction(reduction, ("mean", "sum"))
+        self.register_buffer("weight", class_weights(weight), persistent=False)
+        self.dice = DiceLoss(
+            head=head,
+            include_background=include_background,
+            weight=weight,
+            batch=batch,
+            smooth_nr=smooth_nr,
+            smooth_dr=smooth_dr,
+            squared_pred=squared_pred,
+            jaccard=jaccard,
+            ignore_index=ignore_index,
+            reduction=reduction,
+        )
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        ce_head = "sigmoid" if logits.shape[1] == 1 else self.ce_head
+        check_logits(logits, target, self.weight, self.head)
+        one_pass = ce_head == self.head
+        sums = class_sums(
+            logits,
+            target,
+            head=self.head,
+            ignore_index=self.ignore_index,
+            overlaps=True,
+            likelihood=one_pass,
+            rest=one_pass and (ce_head == "sigmoid" or self.label_smoothing > 0),
+        )
+        likelihoods = sums
+        if not one_pass:
+            likelihoods = class_sums(
+                logits,
+                target,
+                head=ce_head,
+                ignore_index=self.ignore_index,
+                likelihood=True,
+                rest=ce_head == "sigmoid" or self.label_smoothing > 0,
+            )
+        if ce_head == "softmax":
+            ce = cross_entropy(
+                likelihoods,
+                self.weight,
+                smoothing=self.label_smoothing,
+                divisor="weights" if self.reduction == "mean" else "none",
+            )
+        else:
+            ce = binary_cross_entropy(likelihoods, self.weight, mean=self.reduction == "mean")
+        total = self.lambda_dice * self.dice.of_sums(sums) + self.lambda_ce * ce
+        return loss_value(total, logits)
