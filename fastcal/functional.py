@@ -16,12 +16,16 @@ from typing import Literal
 import numpy as np
 import torch
 
+from fastcal.arguments import flag
 from fastcal.arrays import Array, to_tensor
 from fastcal.calibration import CalibrationStatistics, ConventionName, Mode, Norm, values
 from fastcal.ensemble import ensemble_entropy, ensemble_statistics
 
-Average = Literal["macro", "micro", "none"]
+Average = Literal["macro", "micro", "none"] | None
 Task = Literal["binary", "multiclass", "multilabel"]
+
+_UNNORMALISED = 0.05
+"""How far from 1 the classes may sum, half precision included, before an axis is another."""
 
 
 def multiclass_calibration_error(
@@ -31,6 +35,7 @@ def multiclass_calibration_error(
     n_bins: int = 15,
     norm: Norm = "l1",
     ignore_index: int | None = None,
+    validate_args: bool = True,
     *,
     from_logits: bool = False,
     mask: Array | None = None,
@@ -46,6 +51,7 @@ def multiclass_calibration_error(
         norm: ``"l1"`` (ECE), ``"l2"`` (RMSCE) or ``"max"`` (MCE); formulas in
             `CalibrationStatistics.ece`.
         ignore_index: Target value that is left out.
+        validate_args: False leaves voxels without valid probabilities (NaN) out instead of raising.
         from_logits: ``preds`` are logits (softmax).
         mask: bool ``[B, *S]``, True keeps.
         convention: Whose edges, zeros and ones; see `CalibrationStatistics.preset`.
@@ -74,6 +80,7 @@ def multiclass_calibration_error(
         from_logits,
         mask,
         convention,
+        validate_args=validate_args,
     )
     return _result(counted.ece(norm, kind="top-label"), preds)
 
@@ -84,6 +91,7 @@ def binary_calibration_error(
     n_bins: int = 15,
     norm: Norm = "l1",
     ignore_index: int | None = None,
+    validate_args: bool = True,
     *,
     from_logits: bool = False,
     mask: Array | None = None,
@@ -106,7 +114,17 @@ def binary_calibration_error(
         0.3167
     """
     counted = _count(
-        preds, target, 1, n_bins, "classwise", False, ignore_index, from_logits, mask, convention
+        preds,
+        target,
+        1,
+        n_bins,
+        "classwise",
+        False,
+        ignore_index,
+        from_logits,
+        mask,
+        convention,
+        validate_args=validate_args,
     )
     return _result(counted.ece(norm, kind="positive"), preds)
 
@@ -119,6 +137,7 @@ def multilabel_calibration_error(
     norm: Norm = "l1",
     average: Average = "macro",
     ignore_index: int | None = None,
+    validate_args: bool = True,
     *,
     from_logits: bool = False,
     mask: Array | None = None,
@@ -130,8 +149,8 @@ def multilabel_calibration_error(
         preds: ``[B, L, *S]``, independent probabilities.
         target: ``[B, L, *S]`` of 0 and 1.
         num_labels: L.
-        average: ``"macro"``: the mean over labels. ``"none"``: one a label, ``[L]``. ``"micro"``:
-            the labels' samples share one histogram, in which opposite gaps can cancel.
+        average: ``"macro"``: the mean over labels. ``"none"`` or None: one a label, ``[L]``.
+            ``"micro"``: the labels' samples share one histogram, in which opposite gaps can cancel.
         ignore_index: A voxel is left out for all labels where any label's target is this.
         from_logits: ``preds`` are logits (sigmoid).
 
@@ -155,6 +174,7 @@ def multilabel_calibration_error(
         from_logits,
         mask,
         convention,
+        validate_args=validate_args,
     )
     return _result(_averaged(counted, norm, average, ("macro", "micro", "none")), preds)
 
@@ -165,8 +185,9 @@ def classwise_calibration_error(
     num_classes: int,
     n_bins: int = 15,
     norm: Norm = "l1",
-    average: Literal["macro", "none"] = "macro",
+    average: Literal["macro", "none"] | None = "macro",
     ignore_index: int | None = None,
+    validate_args: bool = True,
     *,
     from_logits: bool = False,
     mask: Array | None = None,
@@ -177,7 +198,7 @@ def classwise_calibration_error(
     The macro average is the static calibration error (Nixon et al., CVPRW 2019).
 
     Args:
-        average: ``"macro"``: the mean over classes. ``"none"``: one a class, ``[C]``.
+        average: ``"macro"``: the mean over classes. ``"none"`` or None: one a class, ``[C]``.
 
     The other arguments are those of `multiclass_calibration_error`.
 
@@ -198,6 +219,7 @@ def classwise_calibration_error(
         from_logits,
         mask,
         convention,
+        validate_args=validate_args,
     )
     return _result(_averaged(counted, norm, average, ("macro", "none")), preds)
 
@@ -264,21 +286,31 @@ def negative_log_likelihood(
 def predictive_entropy(
     preds: Array | Sequence[Array], *, from_logits: bool = False, multilabel: bool = False
 ) -> Array:
-    """Entropy of the mean prediction of M members, in nats, ``[B, *S]``.
+    """Entropy of a prediction, or of the mean of M members, in nats, ``[B, *S]``.
 
     Args:
-        preds: List of M members ``[B, C, *S]``, or one tensor ``[M, B, C, *S]``: probabilities.
+        preds: One prediction ``[B, C, *S]``, or a list of M members of that shape: probabilities.
         from_logits: They are logits.
         multilabel: Every class is a Bernoulli of its own; entropies are summed.
 
     Returns:
         float32 (float64 for float64 members); NaN for invalid voxels.
 
+    Raises:
+        TypeError, ValueError: An argument does not fit; an array of probabilities whose classes do
+            not sum to 1, such as one of stacked members.
+
     Example:
         >>> import torch
+        >>> predictive_entropy(torch.tensor([[0.5, 0.5], [1.0, 0.0]]))
+        tensor([0.6931, 0.0000])
         >>> predictive_entropy([torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])])
         tensor([0.6931])
     """
+    if not isinstance(preds, list | tuple):
+        if not from_logits and not multilabel:
+            _check_classes(preds, 1, "one prediction [B, C, *S]; members go in a list")
+        preds = [preds]
     return ensemble_entropy(preds, from_logits=from_logits, multilabel=multilabel)
 
 
@@ -287,13 +319,17 @@ def expected_entropy(
 ) -> Array:
     """Mean entropy of M members, in nats, ``[B, *S]``: what no further member would take away.
 
-    Arguments and result are those of `predictive_entropy`.
+    Args:
+        preds: List of M members ``[B, C, *S]``, or one tensor ``[M, B, C, *S]``: probabilities.
+
+    The other arguments and the result are those of `predictive_entropy`.
 
     Example:
         >>> import torch
         >>> expected_entropy([torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])])
         tensor([0.])
     """
+    _check_members(preds, from_logits, multilabel)
     found = ensemble_statistics(
         preds, maps="expected_entropy", from_logits=from_logits, multilabel=multilabel
     )
@@ -305,17 +341,36 @@ def mutual_information(
 ) -> Array:
     """Predictive less expected entropy, in nats, ``[B, *S]``: how much the members disagree.
 
-    Arguments and result are those of `predictive_entropy` (Houlsby et al., 2011: BALD).
+    Arguments and result are those of `expected_entropy` (Houlsby et al., 2011: BALD).
 
     Example:
         >>> import torch
         >>> mutual_information([torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])])
         tensor([0.6931])
     """
+    _check_members(preds, from_logits, multilabel)
     found = ensemble_statistics(
         preds, maps="mutual_information", from_logits=from_logits, multilabel=multilabel
     )
     return found.mutual_information
+
+
+def _check_members(preds: Array | Sequence[Array], from_logits: bool, multilabel: bool) -> None:
+    if not isinstance(preds, list | tuple) and not from_logits and not multilabel:
+        _check_classes(preds, 2, "members [M, B, C, *S]")
+
+
+def _check_classes(preds: Array, axis: int, what: str) -> None:
+    """Raise a ValueError where an array of another layout is taken for ``what``."""
+    values = to_tensor(preds, "preds")
+    if values.dim() <= axis:
+        raise ValueError(f"preds must be {what}; got shape {tuple(values.shape)}")
+    excess = (values.sum(axis, dtype=torch.float32) - 1).abs()
+    if bool((excess > _UNNORMALISED).any()):
+        raise ValueError(
+            f"preds of shape {tuple(values.shape)} do not sum to 1 over axis {axis}, the classes "
+            f"of {what}"
+        )
 
 
 def _count(
@@ -330,11 +385,19 @@ def _count(
     mask: Array | None,
     convention: ConventionName,
     eps: float | None = None,
+    validate_args: bool = True,
 ) -> CalibrationStatistics:
     counted = CalibrationStatistics.preset(
         convention, num_classes, n_bins=n_bins, mode=mode, multilabel=multilabel, eps=eps
     )
-    counted.update(preds, target, mask=mask, ignore_index=ignore_index, from_logits=from_logits)
+    counted.update(
+        preds,
+        target,
+        mask=mask,
+        ignore_index=ignore_index,
+        from_logits=from_logits,
+        nan_policy="raise" if flag(validate_args, "validate_args") else "omit",
+    )
     return counted
 
 
@@ -371,8 +434,9 @@ def _score(
 
 
 def _averaged(
-    counted: CalibrationStatistics, norm: Norm, average: str, allowed: tuple[str, ...]
+    counted: CalibrationStatistics, norm: Norm, average: str | None, allowed: tuple[str, ...]
 ) -> Array:
+    average = "none" if average is None else average
     if average not in allowed:
         raise ValueError(f"average must be one of {allowed}, got {average!r}")
     if average == "micro":

@@ -43,7 +43,6 @@ def test_arguments_are_those_of_torchmetrics_in_their_order(name):
 
     theirs = list(inspect.signature(getattr(classification, name)).parameters)
     ours = list(inspect.signature(getattr(F, name)).parameters)
-    theirs.remove("validate_args")
     assert ours[: len(theirs)] == theirs
 
 
@@ -124,6 +123,35 @@ def test_entropies_are_the_maps_of_the_ensemble():
     assert torch.equal(F.mutual_information(torch.stack(members)), found.mutual_information)
     z = logits(3, 4, (50,))
     assert torch.equal(F.predictive_entropy(z, from_logits=True), fastcal.ensemble_entropy(z))
+    assert torch.equal(F.predictive_entropy(members[0]), F.predictive_entropy(members[:1]))
+
+
+def test_an_array_of_another_layout_is_refused():
+    members = torch.stack(probabilities(3, 4, (50,)))
+    with pytest.raises(ValueError, match="one prediction"):
+        F.predictive_entropy(members)
+    for function in (F.expected_entropy, F.mutual_information):
+        with pytest.raises(ValueError, match="members"):
+            function(members[0])
+        with pytest.raises(ValueError, match="members"):
+            function(members[0, :, :, 0])
+
+
+def test_invalid_voxels_are_left_out_where_arguments_are_not_validated():
+    (p,), target = probabilities(1, 3, (40,)), labels(3, (2, 40))
+    mask = torch.ones(2, 40, dtype=torch.bool)
+    mask[0, 3] = False
+    expected = F.multiclass_calibration_error(p, target, 3, mask=mask)
+    p[0, 1, 3] = torch.nan
+    assert F.multiclass_calibration_error(p, target, 3, validate_args=False) == expected
+    with pytest.raises(ValueError, match="at 1 voxel"):
+        F.multiclass_calibration_error(p, target, 3)
+
+
+def test_average_may_be_none_as_in_torchmetrics():
+    (p,), target = probabilities(1, 3, (40,)), labels(3, (2, 40))
+    each = F.classwise_calibration_error(p, target, 3, average=None)
+    assert torch.equal(each, F.classwise_calibration_error(p, target, 3, average="none"))
 
 
 def test_numpy_gives_numpy():

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import weakref
 from collections.abc import Iterator
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -368,9 +367,8 @@ def test_bad_networks_and_arguments_are_named() -> None:
 # --- ignite, and no MONAI -------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(find_spec("ignite") is None, reason="pytorch-ignite is not installed")
 def test_handler_reports_what_the_metric_aggregates() -> None:
-    from ignite.engine import Engine
+    Engine = pytest.importorskip("ignite.engine", reason="pytorch-ignite is missing").Engine
 
     engine = Engine(lambda _, seed: problem(seed))
     CalibrationError(num_bins=8, include_background=False).attach(engine, "ece")
@@ -383,8 +381,8 @@ def test_handler_reports_what_the_metric_aggregates() -> None:
     assert state.metric_details["ece"].shape == (4, CLASSES - 1)
 
 
-@pytest.mark.skipif(find_spec("ignite") is not None, reason="pytorch-ignite is installed")
-def test_handler_without_ignite_says_what_is_missing() -> None:
+def test_handler_without_ignite_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastcal.monai.handler.find_spec", lambda _: None)
     with pytest.raises(ImportError, match="pip install pytorch-ignite"):
         CalibrationError()
 

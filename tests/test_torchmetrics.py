@@ -136,7 +136,7 @@ def test_classwise_and_multilabel_errors_are_binary_errors_of_each_class() -> No
     mean = ours.ClasswiseCalibrationError(CLASSES)(probs, target)
     torch.testing.assert_close(mean, torch.stack(one_by_one).mean())
     labels = torch.stack([target == k for k in range(CLASSES)], 1)
-    multilabel = ours.MultilabelCalibrationError(CLASSES, average="none")
+    multilabel = ours.MultilabelCalibrationError(CLASSES, average=None)
     torch.testing.assert_close(multilabel(probs, labels), torch.stack(one_by_one))
     micro = ours.MultilabelCalibrationError(CLASSES, average="micro")(probs, labels)
     pooled = ours.BinaryCalibrationError()(probs.flatten(), labels.flatten())

@@ -12,7 +12,7 @@ from fastcal.calibration import CalibrationStatistics, ConventionName
 from fastcal.torchmetrics.base import CalibrationMetric, Task, check_several, checked_task, needed
 
 Norm = Literal["l1", "l2", "max"]
-Average = Literal["macro", "micro", "none"]
+Average = Literal["macro", "micro", "none"] | None
 
 
 class _CalibrationError(CalibrationMetric):
@@ -143,10 +143,10 @@ class _EveryClassError(_CalibrationError):
         kwargs: dict[str, Any],
     ) -> None:
         allowed = ("macro", "micro", "none") if empty.multilabel else ("macro", "none")
-        if average not in allowed:
+        if average not in (*allowed, None):
             raise ValueError(f"average must be one of {allowed}, got {average!r}")
         super().__init__(empty, norm, ignore_index, validate_args, from_logits, kwargs)
-        self.average: Average = average
+        self.average: Average = average or "none"
 
     def compute(self) -> Tensor:
         statistics = self._statistics()
@@ -163,7 +163,7 @@ class ClasswiseCalibrationError(_EveryClassError):
         num_classes: C.
         n_bins: See `BinaryCalibrationError`, as for the arguments not listed here.
         average: ``"macro"``, the mean over classes (the static calibration error of Nixon et al.,
-            CVPRW 2019), or ``"none"``, one a class.
+            CVPRW 2019), or ``"none"`` (or None), one a class.
 
     ``update(preds [N, C, ...], target [N, ...] in [0, C))``; ``compute()`` is a scalar, or
     ``[C]``.
@@ -180,7 +180,7 @@ class ClasswiseCalibrationError(_EveryClassError):
         num_classes: int,
         n_bins: int = 15,
         norm: Norm = "l1",
-        average: Literal["macro", "none"] = "macro",
+        average: Literal["macro", "none"] | None = "macro",
         ignore_index: int | None = None,
         validate_args: bool = True,
         *,
@@ -202,8 +202,8 @@ class MultilabelCalibrationError(_EveryClassError):
     Args:
         num_labels: Labels, each a Bernoulli of its own.
         n_bins: See `BinaryCalibrationError`, as for the arguments not listed here.
-        average: ``"macro"``, the mean over labels; ``"none"``, one a label; or ``"micro"``, the
-            labels' samples in one histogram, in which opposite gaps can cancel.
+        average: ``"macro"``, the mean over labels; ``"none"`` (or None), one a label; or
+            ``"micro"``, the labels' samples in one histogram, in which opposite gaps can cancel.
         ignore_index: A voxel with this target in any of its labels is left out.
 
     ``update(preds [N, L, ...], target [N, L, ...] of 0 and 1)``; ``compute()`` is a scalar, or
