@@ -242,6 +242,26 @@ def test_many_foreground_voxels_are_thinned_the_same_way_every_time(
     assert len(kept[0][1]) == 0
 
 
+def test_training_keeps_the_box_that_is_not_zero(folder: Path, tmp_path: Path) -> None:
+    label = np.zeros((8, 9, 6), np.uint8)
+    label[6, 5, 5] = 1
+    save(folder / "labelsTr/block_0.nii.gz", label)
+    for channel in range(2):
+        image = np.zeros((8, 9, 6), np.float32)
+        image[2 + channel : 5, 3:5, 1:4] = np.random.default_rng(channel).normal(5, 1, (1, 2, 3))
+        save(folder / f"imagesTr/block_0_{channel:04d}.nii.gz", image)
+    whole = prepare(folder, tmp_path / "cache")
+    cut = prepare(
+        folder,
+        tmp_path / "cache",
+        Preprocessing(dims=3, normalisation="zscore", crop_to_nonzero=True),
+    )
+    # The first axis runs backwards in the file.
+    assert torch.equal(cut.images[0], whole.images[0][..., 1:6, 3:6, 1:6])
+    assert torch.equal(cut.labels[0], whole.labels[0][:, 1:6, 3:6, 1:6])
+    assert cut.labels[0].flatten()[cut.foreground[0][0]].tolist() == [1]
+
+
 def test_progress_tells_how_many_are_left(folder: Path, tmp_path: Path) -> None:
     dataset = Dataset.open(folder)
     lines: list[str] = []

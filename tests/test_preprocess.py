@@ -185,6 +185,8 @@ def test_a_ct_window_is_that_of_the_foreground_of_all_cases() -> None:
     np.testing.assert_allclose(result, expected, atol=1e-5)
     with pytest.raises(ValueError, match="no case has a foreground voxel"):
         foreground_windows([np.empty((1, 0))])
+    with pytest.raises(ValueError, match="no case has a foreground voxel"):
+        foreground_windows([])
 
 
 def test_settings_survive_json_and_those_of_older_runs_are_slices() -> None:
@@ -210,6 +212,7 @@ def test_settings_survive_json_and_those_of_older_runs_are_slices() -> None:
         ({"normalisation": "minmax"}, "normalisation: got 'minmax', expected one of percentile"),
         ({"normalisation": "ct"}, "'ct' needs windows"),
         ({"percentiles": (99.0, 1.0)}, "percentiles: got"),
+        ({"crop_to_nonzero": True, "size": (8, 8)}, "crop_to_nonzero: items of their own extents"),
         ({"interpolation": "nearest"}, "interpolation: got 'nearest'"),
         ({"label_interpolation": "cubic"}, "label_interpolation: got 'cubic'"),
     ],

@@ -60,6 +60,15 @@ def train(
             "else the last fifth validates.",
         ),
     ] = None,
+    fold: Annotated[
+        int | None,
+        typer.Option(
+            "--fold",
+            metavar="K",
+            help="Fold 0 to 4 of the dataset's splits_final.json, else the folds nnU-Net makes; or "
+            "of those that --split lists.",
+        ),
+    ] = None,
     preset: PresetOption = None,
     dims: Dims = None,
     epochs: Epochs = None,
@@ -133,6 +142,7 @@ def train(
         seed=seed,
         config=settings,
         split=source,
+        fold=fold,
         device=device,
         strategy=strategy.value,
         jobs=jobs,

@@ -132,6 +132,9 @@ class CaseCache:
             labels = self._preprocessing.apply_label(label, like, crop=True).numpy()
         except ValueError as error:
             raise DataError(case.images[0], str(error)) from error
+        if self._preprocessing.crop_to_nonzero:
+            box: Any = (..., *self._preprocessing.nonzero_box(image, label, like))
+            images, labels = images[box], labels[box]
         labels = labels.astype(np.uint8 if max(allowed) < 256 else np.int32)
         foreground = _foreground(labels, self._dataset.num_classes, case.name)
         arrays = (images, labels, np.concatenate([*foreground, np.empty(0, np.int64)]))

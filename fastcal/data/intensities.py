@@ -89,9 +89,10 @@ def foreground_windows(samples: Iterable[NDArray[Any]]) -> tuple[Window, ...]:
     Raises:
         ValueError: no foreground voxel in any case.
     """
-    pooled = np.concatenate([np.asarray(sample, np.float64) for sample in samples], axis=1)
-    if pooled.shape[1] == 0:
+    found = [np.asarray(sample, np.float64) for sample in samples if sample.shape[1]]
+    if not found:
         raise ValueError("normalisation 'ct': no case has a foreground voxel")
+    pooled = np.concatenate(found, axis=1)
     windows = []
     for values in pooled:
         low, high = np.percentile(values, CT_PERCENTILES).tolist()

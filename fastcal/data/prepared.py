@@ -128,8 +128,7 @@ def prepare_cases(
     problems = dataset.left_over()
     entries: dict[str, Entry] = {}
     say = _Progress(len(cases), progress)
-    workers = workers or min(8, os.cpu_count() or 1)
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(workers or threads()) as pool:
         futures: dict[Future[Entry], Case] = {
             pool.submit(_entry, cache, case, say): case for case in cases
         }
@@ -157,6 +156,11 @@ def prepare_cases(
         fingerprint=whole.hexdigest()[:16],
         digests=[entry.digest for entry in found],
     )
+
+
+def threads() -> int:
+    """Cases read at a time unless the caller says otherwise; each is in memory meanwhile."""
+    return min(8, os.cpu_count() or 1)
 
 
 def _entry(cache: CaseCache, case: Case, say: _Progress) -> Entry:

@@ -56,6 +56,9 @@ class Preprocessing:
     """Of every channel, or one a channel; see `fastcal.data.intensities.normalise`."""
     nonzero: bool = False
     """Normalise by the voxels that are not 0 in every channel, and leave the others 0."""
+    crop_to_nonzero: bool = False
+    """Training keeps the box that holds every voxel that is not 0, as nnU-Net; prediction sees the
+    whole. For patches, since items then have sizes of their own."""
     windows: tuple[Window, ...] | None = None
     """One a channel, for ``"ct"``: foreground statistics of the training set."""
     interpolation: Interpolation = "linear"
@@ -76,6 +79,8 @@ class Preprocessing:
             raise ValueError(
                 f"percentiles: got {self.percentiles!r}, expected 0 <= low < high <= 100"
             )
+        if self.crop_to_nonzero and self.size is not None:
+            raise ValueError("crop_to_nonzero: items of their own extents cannot have one size")
         schemes = self.normalisation
         for scheme in (schemes,) if isinstance(schemes, str) else schemes:
             if scheme not in NORMALISATIONS:
@@ -116,6 +121,10 @@ class Preprocessing:
         """Spacing of a volume's `P` before resampling, mm."""
         axes, _ = self._orientation(like)
         return tuple(like.spacing[axes[axis]] for axis in self.in_plane)
+
+    def resamples(self, like: Geometry) -> bool:
+        """Whether a volume's items lie on another grid than its own."""
+        return self.extents(like) != self._own_extents(like)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -173,6 +182,20 @@ class Preprocessing:
                 nearest_axis=self._coarse_axis(like),
             )
         return self._to_size(items, crop)[:, 0].contiguous()
+
+    def nonzero_box(
+        self, image: NDArray[Any], label: NDArray[Any], like: Geometry
+    ) -> tuple[slice, ...]:
+        """The part of `P` that holds every voxel where a channel or the label map is not 0."""
+        kept = image.any(axis=0) | (label != 0)
+        items = self.apply_label(kept, like)
+        box = []
+        for axis, extent in enumerate(items.shape[1:], start=1):
+            others = [other for other in range(items.ndim) if other != axis]
+            found = torch.nonzero(items.sum(others)).flatten()
+            low, high = (int(found[0]), int(found[-1]) + 1) if len(found) else (0, extent)
+            box.append(slice(low, high))
+        return tuple(box)
 
     def invert(self, values: Tensor, like: Geometry) -> Tensor:
         """Logits or probabilities ``[C, X, Y, Z]`` on the volume's own grid from those of its items

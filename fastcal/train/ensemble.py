@@ -50,6 +50,7 @@ def train_ensemble(
     seed: int = 0,
     config: TrainConfig | None = None,
     split: SplitSource | None = None,
+    fold: int | None = None,
     device: torch.device | str | None = None,
     strategy: Strategy = "auto",
     jobs: int | None = None,
@@ -72,6 +73,7 @@ def train_ensemble(
         seed: of the ensemble; each member derives its own.
         config: every other setting.
         split: counts, names or a file; see `resolve_split`.
+        fold: of nnU-Net's folds, or of those that `split` lists.
         device: None is the GPU if there is one.
         strategy: ``"sequential"`` trains members in turn, ``"vectorised"`` together under
             `torch.func.vmap`, ``"processes"`` each in a process, on every GPU or on shares of the
@@ -102,7 +104,7 @@ def train_ensemble(
     opened = dataset if isinstance(dataset, Dataset) else Dataset.open(dataset)
     if opened.regions is not None:
         raise ValueError(f"{opened.folder}: dataset.json has regions; training needs plain labels")
-    chosen = resolve_split(opened, split)
+    chosen = resolve_split(opened, split, fold=fold)
     folder = Path(run)
     network = _network(opened, config)
     configured_loss(config, opened.num_classes, opened.ignore_label)  # for what it refuses

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from fastcal.data import nifti
 from fastcal.data.intensities import Normalisation, Window, foreground_windows
 from fastcal.data.nifti import Geometry
+from fastcal.data.prepared import threads
 from fastcal.data.preprocess import Preprocessing
 from fastcal.data.resample import Interpolation, LabelInterpolation
 from fastcal.errors import DataError
@@ -57,6 +59,8 @@ class PreprocessingConfig(BaseModel):
     percentiles: tuple[float, float] = (1.0, 99.0)
     nonzero: bool = False
     """Normalise by the voxels that are not 0, and leave the others 0."""
+    crop_to_nonzero: bool = False
+    """Training keeps the box of the voxels that are not 0; only with patches."""
     interpolation: Interpolation = "linear"
     label_interpolation: LabelInterpolation | None = None
     """None: nearest in two dimensions, as it was; linear in three, as nnU-Net."""
@@ -107,6 +111,7 @@ def plan_preprocessing(
         reorient=config.reorient,
         normalisation=schemes,
         nonzero=config.nonzero,
+        crop_to_nonzero=config.crop_to_nonzero,
         windows=_windows(dataset, cases) if "ct" in schemes else None,
         interpolation=config.interpolation,
         label_interpolation=labels,
@@ -184,16 +189,20 @@ def _schemes(
 
 def _windows(dataset: Dataset, cases: Sequence[Case]) -> tuple[Window, ...]:
     """Windows of the channels from foreground voxels of every case, a random choice of many."""
-    samples = []
-    for case in cases:
+
+    def sample(case: Case) -> npt.NDArray[np.float32] | None:
         try:
             image, label, _ = case.load()
         except DataError:
-            continue
-        if label is None:
-            continue
+            return None
+        if label is None or len(image) != len(dataset.channel_names):
+            return None
         voxels = np.flatnonzero((label > 0) & (label != dataset.ignore_label))
         if len(voxels) > WINDOW_VOXELS:
             voxels = np.random.default_rng(0).choice(voxels, WINDOW_VOXELS, replace=False)
-        samples.append(image.reshape(len(image), -1)[:, voxels])
-    return foreground_windows([sample for sample in samples if np.isfinite(sample).all()])
+        seen = image.reshape(len(image), -1)[:, voxels]
+        return seen if np.isfinite(seen).all() else None
+
+    with ThreadPoolExecutor(threads()) as pool:
+        samples = [found for found in pool.map(sample, cases) if found is not None]
+    return foreground_windows(samples)
