@@ -69,7 +69,8 @@ class Settings:
                 "background": _BACKGROUNDS,
                 "layout": LAYOUTS,
                 "outputs": (*_OUTPUTS, "all-maps") if gpu else _OUTPUTS,
-            }
+            },
+            seconds=0.5 if gpu else 2.0,
         )
 
     @classmethod

@@ -1,0 +1,112 @@
+#!/usr/bin/env bash
+# Everything a machine with a GPU is needed for, in one command and one folder: build, gpu tests,
+# kernel benchmark, sanitizers, benchmarks of losses and training. Nothing is fetched. A step that
+# fails or runs out of its time does not stop the next; a summary closes the output.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
+
+usage() {
+  cat <<'TEXT'
+Usage: benchmarks/gpu.sh [--seconds N] [--steps NAME,...] [--wheels FOLDER] [--dry-run] [FOLDER]
+
+  FOLDER            for logs, tables and pictures (gpu-results)
+  --seconds N       time for everything (570); a step gets its budget or what is left
+  --steps NAME,...  machine, wheels, build, info, tests, kernels, targets, sanitize, calibration,
+                    losses, training; all without it
+  --wheels FOLDER   wheels to install first, without their requirements (peers such as MONAI)
+  --dry-run         print the steps' commands, run nothing
+
+PYTHON names the interpreter (python3). It needs torch, numpy, scikit-build-core, pybind11, CMake and
+ninja; what is missing beyond these is told, and costs the step that needs it.
+TEXT
+}
+
+python=${PYTHON:-python3} out=gpu-results seconds=570 steps= wheels= dry=
+while (($#)); do
+  case $1 in
+    --seconds) seconds=${2:?} && shift ;;
+    --steps) steps=,${2:?}, && shift ;;
+    --wheels) wheels=${2:?} && shift ;;
+    --dry-run) dry=1 ;;
+    -h | --help) usage && exit 0 ;;
+    -*) echo "gpu.sh: unknown option $1 (--help lists them)" >&2 && exit 2 ;;
+    *) out=$1 ;;
+  esac
+  shift
+done
+[[ $seconds =~ ^[0-9]+$ ]] || { echo "gpu.sh: --seconds takes a number, got $seconds" >&2; exit 2; }
+
+names=() results=() failed=0
+note() { # NAME RESULT...: a line of the summary
+  names+=("$1") && results+=("${*:2}")
+  printf '%-12s %s\n' "$1" "${*:2}"
+}
+step() { # NAME BUDGET COMMAND...: run within its time, its output in FOLDER/NAME.log
+  local name=$1 budget=$2 left=$((seconds - SECONDS)) begun=$SECONDS code=0 took
+  shift 2
+  [[ -z $steps || $steps == *",$name,"* ]] || return 0
+  ((budget > left)) && budget=$left
+  if [[ $dry ]]; then printf '%-12s %4d s  %s\n' "$name" "$budget" "$*" && return 0; fi
+  if ((left < 2)); then note "$name" "not run: the time was up" && failed=1 && return 0; fi
+  timeout --kill-after=5 "$budget" "$@" >"$out/$name.log" 2>&1 || code=$?
+  took="$((SECONDS - begun)) s"
+  case $code in
+    0) note "$name" "ok, $took$(last "$name")" ;;
+    124 | 137) note "$name" "stopped after $took" && failed=1 ;;
+    *) note "$name" "FAILED ($code), $took" && failed=1 && tail -n 15 "$out/$name.log" | sed 's/^/  | /' ;;
+  esac
+}
+last() { # NAME: pytest's count, where there is one
+  grep -hoE '[0-9]+ (passed|failed|skipped).*' "$out/$1.log" 2>/dev/null | tail -n 1 | sed 's/^/: /; s/ *=*$//'
+}
+absent() { # NAME FILE: a script that is not in this tree
+  [[ -e $2 || (-n $steps && $steps != *",$1,"*) ]] && return 1
+  note "$1" "not run: there is no $2"
+}
+
+if [[ ! $dry ]]; then
+  mkdir -p "$out" || exit 2
+  paths=$(mktemp -d) && trap 'rm -rf "$paths"' EXIT
+  ln -s "$PWD/benchmarks" "$paths/benchmarks"
+  out=$(realpath "$out")
+else
+  paths=PATHS
+fi
+# Not the source tree but what was installed is tested: that has the compiled modules.
+export PYTHONSAFEPATH=1 PYTHONPATH=$paths${PYTHONPATH:+:$PYTHONPATH}
+export FASTCAL_COMMIT=${FASTCAL_COMMIT:-$(git describe --always --dirty 2>/dev/null)}
+for folder in /usr/local/cuda/bin /opt/cuda/bin; do
+  command -v nvcc >/dev/null || { [[ -x $folder/nvcc ]] && PATH=$PATH:$folder; }
+done
+
+# One architecture builds in a fraction of the time of all of them.
+arch=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 | tr -d '. ')
+build=("$python" -m pip install --no-build-isolation --no-deps --no-index --force-reinstall)
+[[ $arch =~ ^[0-9]+$ ]] && build+=(-C "cmake.define.CMAKE_CUDA_ARCHITECTURES=$arch-real")
+marked=$(grep -lE 'mark\.gpu\b' tests/test_*.py | tr '\n' ' ')
+
+step machine 10 bash -c "nvidia-smi; command -v nvcc && nvcc --version; '$python' benchmarks/lacking.py"
+[[ $dry || ! -e $out/machine.log ]] || grep '^lacking' "$out/machine.log"
+[[ $wheels ]] && step wheels 30 bash -c "'$python' -m pip install --no-deps --no-index '$wheels'/*.whl"
+step build 90 "${build[@]}" .
+step info 20 "$python" -m fastcal info
+# shellcheck disable=SC2086
+step tests 100 "$python" -m pytest $marked -m gpu -p no:cacheprovider --durations=10 --junitxml="$out/tests.xml"
+step kernels 120 "$python" -m fastcal bench --device cuda --budget 85 -q -o "$out/kernels"
+step targets 60 "$python" -m fastcal bench --device cuda --budget 35 -q --sweep product --volumes 240x240x155 \
+  --classes 2 4 14 --members 5 50 --dtypes float32 bfloat16 --backgrounds 0.95 --layouts ncdhw \
+  --outputs entropy all-maps six-maps+calibration --peers eager triton --seconds 0.3 -o "$out/targets"
+absent sanitize tests/sanitize_gpu.sh || step sanitize 80 bash tests/sanitize_gpu.sh
+for job in calibration:20 losses:30 training:40; do
+  name=${job%:*} script=benchmarks/bench_${job%:*}.py
+  absent "$name" "$script" || step "$name" "${job#*:}" "$python" -m "benchmarks.bench_$name" --device cuda -o "$out/$name"
+done
+
+[[ $dry ]] && exit 0
+{
+  echo
+  echo "summary, $SECONDS s, commit ${FASTCAL_COMMIT:-unknown}:"
+  for i in "${!names[@]}"; do printf '  %-12s %s\n' "${names[i]}" "${results[i]}"; done
+} | tee "$out/summary.txt"
+echo "files in $out"
+exit $failed
