@@ -347,29 +347,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     title = (
         f"Ensemble pass: M = {settings.members}, C = {settings.classes}, {shape}, {settings.dtype}"
     )
-    _show(title, rows, notes)
+    harness.show(title, rows, notes)
     if name is None:
         return
     path = harness.write(
         name, title, asdict(settings), rows, notes, {"memory": [asdict(e) for e in extras]}
     )
     print(f"written: {path} and .md")
-
-
-def _show(title: str, rows: Sequence[Row], notes: Sequence[str]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title)
-    for heading in harness.HEADINGS:
-        table.add_column(heading, justify="left" if heading == "workload" else "right")
-    for row in rows:
-        table.add_row(*harness.cells(row))
-    console = Console()
-    console.width = max(console.width, 160)
-    console.print(table)
-    for note in notes:
-        console.print(f"- {note}", highlight=False)
 
 
 if __name__ == "__main__":

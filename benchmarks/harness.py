@@ -23,12 +23,14 @@ __all__ = [
     "Row",
     "Timing",
     "WrongResult",
+    "columns",
     "floor",
     "judge",
     "machine",
     "markdown",
     "measure",
     "readers",
+    "show",
     "write",
 ]
 
@@ -97,10 +99,18 @@ class Row:
         }
 
 
-COLUMNS = ("eager", "compile", "plain")
+def columns(rows: Sequence[Row]) -> list[str]:
+    """What the rows are compared with, in the order it first appears."""
+    return list(dict.fromkeys(name for row in rows for name in row.others))
 
 
-def cells(row: Row) -> list[str]:
+def headings(names: Sequence[str]) -> list[str]:
+    """Heads of `cells`."""
+    before = ["workload", "fastcal ms", "p20-p80", "floor ms", "of floor"]
+    return [*before, *(f"{name} ms (ratio)" for name in names), "error"]
+
+
+def cells(row: Row, names: Sequence[str]) -> list[str]:
     """workload, fastcal ms, p20-p80, floor ms, share of floor, then ms and ratio a column."""
     ours, read = row.fastcal, row.floor
     found = [
@@ -110,7 +120,7 @@ def cells(row: Row) -> list[str]:
         "" if read is None else f"{read.median * 1e3:.2f}",
         "" if row.floor_share is None else f"{row.floor_share:.2f}",
     ]
-    for name in COLUMNS:
+    for name in names:
         there = name in row.others
         found.append(
             f"{row.others[name].median * 1e3:.1f} ({row.ratio(name):.1f}x)" if there else ""
@@ -119,30 +129,40 @@ def cells(row: Row) -> list[str]:
     return found
 
 
-HEADINGS = (
-    "workload",
-    "fastcal ms",
-    "p20-p80",
-    "floor ms",
-    "of floor",
-    *(f"{name} ms (ratio)" for name in COLUMNS),
-    "error",
-)
-
-
-def markdown(title: str, rows: Sequence[Row], notes: Sequence[str]) -> str:
+def markdown(title: str, rows: Sequence[Row], notes: Sequence[str], *, gpu: bool = False) -> str:
+    """Title, machine, one table, notes."""
+    names = columns(rows)
+    heads = headings(names)
     lines = [
         f"# {title}",
         "",
-        f"{headline(machine())}. Medians of interleaved rounds.",
+        f"{headline(machine(gpu=gpu))}. Medians of interleaved rounds.",
         "",
-        "| " + " | ".join(HEADINGS) + " |",
-        "|---" * len(HEADINGS) + "|",
-        *("| " + " | ".join(cells(row)) + " |" for row in rows),
+        "| " + " | ".join(heads) + " |",
+        "|---" * len(heads) + "|",
+        *("| " + " | ".join(cells(row, names)) + " |" for row in rows),
         "",
         *(f"- {note}" for note in notes),
     ]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def show(title: str, rows: Sequence[Row], notes: Sequence[str]) -> None:
+    """Print the table and the notes."""
+    from rich.console import Console
+    from rich.table import Table
+
+    names = columns(rows)
+    table = Table(title=title)
+    for heading in headings(names):
+        table.add_column(heading, justify="left" if heading == "workload" else "right")
+    for row in rows:
+        table.add_row(*cells(row, names))
+    console = Console()
+    console.width = max(console.width, 160)
+    console.print(table)
+    for note in notes:
+        console.print(f"- {note}", highlight=False)
 
 
 def write(
@@ -152,18 +172,21 @@ def write(
     rows: Sequence[Row],
     notes: Sequence[str],
     extra: dict[str, Any] | None = None,
+    *,
+    folder: Path = RESULTS,
+    gpu: bool = False,
 ) -> Path:
-    """Write ``results/NAME.json`` and ``.md``; returns the JSON's path."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+    """Write ``FOLDER/NAME.json`` and ``.md``; returns the JSON's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
     record = {
         "title": title,
-        "machine": machine(),
+        "machine": machine(gpu=gpu),
         "settings": settings,
         "rows": [row.record() for row in rows],
         "notes": list(notes),
         **(extra or {}),
     }
     path.write_text(json.dumps(record, indent=1) + "\n")
-    path.with_suffix(".md").write_text(markdown(title, rows, notes))
+    path.with_suffix(".md").write_text(markdown(title, rows, notes, gpu=gpu))
     return path
