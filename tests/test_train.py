@@ -17,6 +17,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from blobs import AFFINE, TINY, train, write_blobs
 from torch import Tensor
 
 import fastcal.train.curves
@@ -24,50 +25,11 @@ from fastcal.data.dataset import Dataset
 from fastcal.data.preprocess import Preprocessing
 from fastcal.errors import DataError
 from fastcal.models import Run, UNet, load_member
-from fastcal.train import TrainConfig, resolve_split, train_ensemble
+from fastcal.train import TrainConfig, resolve_split
 from fastcal.train.order import derived_seed
 from fastcal.train.recipe import start_from_frequencies
 from fastcal.train.schedule import Course, learning_rate
 from fastcal.train.validation import validate
-
-TINY = TrainConfig().with_values(
-    {
-        "network.widths": [4, 8],
-        "sampling.batch_size": 8,
-        "loop.iterations_per_epoch": 4,
-        "loop.max_epochs": 3,
-        "loop.channels_last": True,
-        "loop.tensorboard": False,
-    }
-)
-AFFINE = np.diag([1.0, 1.0, 3.0, 1.0])
-
-
-def write_blobs(
-    folder: Path, n_cases: int = 5, shape: tuple[int, int, int] = (14, 18, 4), seed: int = 0
-) -> Path:
-    """Noise with a bright square of label 1 and a brighter one of label 2."""
-    random = np.random.default_rng(seed)
-    for name in ("imagesTr", "labelsTr"):
-        (folder / name).mkdir(parents=True)
-    for number in range(n_cases):
-        label = np.zeros(shape, np.uint8)
-        row, column = random.integers(1, 5, 2)
-        label[row : row + 8, column : column + 5] = 1
-        label[row : row + 8, column + 5 : column + 9] = 2
-        image = (100 * label + random.normal(0, 10, shape)).astype(np.float32)
-        name = f"blob_{number:02d}"
-        nib.save(nib.Nifti1Image(image, AFFINE), folder / "imagesTr" / f"{name}_0000.nii.gz")
-        nib.save(nib.Nifti1Image(label, AFFINE), folder / "labelsTr" / f"{name}.nii.gz")
-    description = {
-        "name": "Blobs",
-        "channel_names": {"0": "MRI"},
-        "labels": {"background": 0, "left": 1, "right": 2},
-        "numTraining": n_cases,
-        "file_ending": ".nii.gz",
-    }
-    (folder / "dataset.json").write_text(json.dumps(description))
-    return folder
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -82,12 +44,6 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def blobs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_blobs(tmp_path_factory.mktemp("data") / "blobs")
-
-
-def train(dataset: Path, folder: Path, config: TrainConfig = TINY, **options: Any) -> Run:
-    """Members in turn: what `auto` chooses depends on the machine."""
-    chosen = {"strategy": "sequential", "device": "cpu", "progress": False, **options}
-    return train_ensemble(dataset, folder, config=config, **chosen)
 
 
 @pytest.fixture(scope="module")

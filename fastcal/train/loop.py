@@ -52,6 +52,7 @@ def train_members(
                 tensorboard=learner.recipe.config.loop.tensorboard,
             )
             for learner in group
+            if learner.recipe.team.writes
         }
         try:
             _train_equals(group, cases, engine, logs, on_epoch)
@@ -102,7 +103,8 @@ def _train_equals(
                         best=best[number],
                         seconds=round(seconds, 3),
                     )
-                    logs[learner].append(row)
+                    if learner in logs:
+                        logs[learner].append(row)
                     # last.pt last: a kill before it repeats the epoch, and forgets what it logged.
                     learner.save()
                     on_epoch(learner.folder.name, row)
@@ -117,7 +119,11 @@ def _epoch(engine: Engine, sources: Sequence[BatchSource]) -> list[float]:
     watch = _Watch(learners, sources)
     for batches in _batches(sources, course.step, end):
         step = course.step
-        torch.manual_seed(order.derived_seed(recipe.seed, learners[0].number, order.DROPOUT, step))
+        # Of the member, the step, and the process that sees other images of the same batch.
+        moment = step * recipe.team.world + recipe.team.rank
+        torch.manual_seed(
+            order.derived_seed(recipe.seed, learners[0].number, order.DROPOUT, moment)
+        )
         watch.add(engine.losses(batches), step)
         for learner in learners:
             learner.update()
