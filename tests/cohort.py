@@ -116,6 +116,7 @@ def write_run(
     num_classes: int = 3,
     preprocessing: Preprocessing | None = None,
     patch: tuple[int, ...] | None = None,
+    dims: int = 2,
 ) -> list[UNet]:
     """An untrained run in the layout of `fastcal.models.run`; returns its networks."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -123,7 +124,7 @@ def write_run(
     network = {
         "in_channels": 1,
         "num_classes": num_classes,
-        "dims": 2,
+        "dims": dims,
         "widths": (4, 8, 8),
         "dropout": dropout,
         "norm": "batch",

@@ -218,6 +218,40 @@ def test_patches_are_windows_over_the_slices(tmp_path: Path) -> None:
     np.testing.assert_allclose(loaded(out / "mean/case_a.nii.gz"), expected, atol=2e-6)
 
 
+def test_volumes_are_predicted_in_three_dimensions_through_windows(tmp_path: Path) -> None:
+    plan = Preprocessing(dims=3, spacing=(1.5, 2.0, 2.5), normalisation="zscore")
+    networks = write_run(tmp_path / "run", preprocessing=plan, patch=(8, 4, 4), dims=3)
+    write_images(tmp_path / "images")
+    run, images, out = tmp_path / "run", tmp_path / "images", tmp_path / "out"
+    predict_cases(run, images, out, cases=["case_a"], maps=("mean",), batch_size=3)
+    image = images / "case_a_0000.nii.gz"
+    volume = read(image)
+    seen = plan.apply(np.asarray(volume.data, np.float32)[None], volume)
+    members = []
+    for network in networks:
+        logits = sliding_window(network, seen, patch=(8, 4, 4), batch_size=1)
+        members.append(plan.invert(logits.softmax(1), volume).double().numpy())
+    made = np.moveaxis(loaded(out / "mean/case_a.nii.gz"), -1, 0)
+    np.testing.assert_allclose(made, np.mean(members, axis=0), atol=2e-6)
+    np.testing.assert_allclose(made.sum(0), 1, atol=1e-6)
+    np.testing.assert_array_equal(loaded(out / "case_a.nii.gz"), made.argmax(0))
+    assert_same_geometry(out / "case_a.nii.gz", image)
+
+
+def test_memory_that_runs_out_is_one_line_that_says_what_to_lower(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run(tmp_path / "run")
+    write_images(tmp_path / "images")
+
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr("fastcal.predict.members.sliding_window", full)
+    with pytest.raises(ValueError, match=r"^case_a: out of memory on cpu: lower batch_size \(5\)$"):
+        predict_cases(tmp_path / "run", tmp_path / "images", tmp_path / "out", batch_size=5)
+
+
 def test_noise_follows_from_the_seed_and_counts_as_members(tmp_path: Path) -> None:
     write_run(tmp_path / "run", members=1)
     write_images(tmp_path / "images")

@@ -128,6 +128,17 @@ class Members:
             "precision": inference.precision,
         }
 
+    @property
+    def advice(self) -> str:
+        """What to do when memory runs out."""
+        if self.batch_size > 1:
+            lower = f"lower batch_size ({self.batch_size})"
+        else:
+            lower = "train with smaller patches, or choose fewer maps"
+        if self.device.type == "cuda":
+            lower += ", or choose device cpu"
+        return f"out of memory on {self.device}: {lower}"
+
     def read(self, case: Case) -> tuple[Tensor, Volume]:
         """Return what the networks see ``[N, Ch, *P]`` of a case, and its volume."""
         if len(case.images) != self._channels:
@@ -175,19 +186,14 @@ class Members:
         with torch.random.fork_rng(devices, enabled=self.inference.random):
             if self.inference.random:
                 torch.manual_seed(seed)
-            try:
-                return sliding_window(
-                    averaged(self._autocast(network), views),
-                    images,
-                    patch=self._run.patch,
-                    overlap=self.inference.overlap,
-                    batch_size=self.batch_size,
-                    device=self.device,
-                )
-            except torch.OutOfMemoryError as error:
-                raise MemoryError(
-                    f"out of memory on {self.device}; lower batch_size, {self.batch_size} now"
-                ) from error
+            return sliding_window(
+                averaged(self._autocast(network), views),
+                images,
+                patch=self._run.patch,
+                overlap=self.inference.overlap,
+                batch_size=self.batch_size,
+                device=self.device,
+            )
 
     def _autocast(self, network: SegmentationNetwork) -> Predictor:
         if self.inference.precision == "float32":

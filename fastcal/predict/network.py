@@ -12,6 +12,7 @@ from fastcal.data.dataset import Case, image_cases
 from fastcal.errors import DataError
 from fastcal.evaluate.cases import ProgressOption, part_of
 from fastcal.evaluate.labels import LabelScheme
+from fastcal.models.memory import OutOfMemoryError, is_out_of_memory
 from fastcal.models.run import DATASET, Run
 from fastcal.models.views import InferenceAugmentation
 from fastcal.predict.maps import CaseFiles
@@ -121,8 +122,8 @@ def predict_cases(
         An option out of range, or ``mc_dropout`` on networks without dropout.
     OSError
         The disk's own error.
-    MemoryError
-        Out of memory; the message says what to lower.
+    OutOfMemoryError
+        A ValueError that says what to lower.
 
     Examples
     --------
@@ -179,12 +180,17 @@ def predict_cases(
 
     def work(name: str) -> None:
         images, like = ensemble.read(part[name])
-        results, _ = combine(
-            lambda: ensemble.of(name, images, like),
-            estimator=estimator,
-            case=name,
-            references=references,
-        )
+        try:
+            results, _ = combine(
+                lambda: ensemble.of(name, images, like),
+                estimator=estimator,
+                case=name,
+                references=references,
+            )
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise OutOfMemoryError(f"{name}: {ensemble.advice}") from error
         files.write(name, results, scheme, like, activation=activation)
 
     return run_part(

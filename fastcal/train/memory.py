@@ -5,23 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
+from fastcal.models.memory import OutOfMemoryError, is_out_of_memory
 from fastcal.train.recipe import Recipe
-
-
-class OutOfMemoryError(ValueError):
-    """Memory ran out in training; one line says what to lower."""
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error is one of the forms in which memory runs out, on GPUs and CPUs."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and (
-        "not enough memory" in text or "can't allocate memory" in text or "out of memory" in text
-    )
 
 
 @contextmanager

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from fastcal import atomic
+from fastcal.models.memory import is_out_of_memory
 from fastcal.models.run import read_json
 from fastcal.train.cases import CaseFolder, Cases
 from fastcal.train.engines import Alone, Together
-from fastcal.train.memory import is_out_of_memory
 from fastcal.train.processes import Workers, default_jobs
 from fastcal.train.recipe import Recipe
 from fastcal.train.timing import seconds_per_step
