@@ -21,6 +21,8 @@ from fastcal.cli import main
 from fastcal.cli.app import app
 from fastcal.cli.settings import parse_split, training_config
 from fastcal.cli.values import spread
+from fastcal.models import Exported
+from fastcal.predict import InferenceAugmentation
 
 Recorder = Callable[..., dict[str, Any]]
 
@@ -274,7 +276,9 @@ def test_predict_passes_every_option_on(recorded: Recorder) -> None:
     call = recorded("fastcal.predict.predict_cases", summary())
     arguments = (
         "predict -m run -i images -o out --cases a b --members 0 2 --mc-dropout 5 --seed 3 "
-        f"--temperature 1.5 --device cpu --batch-size 4 {SHARED}"
+        "--mirror 0 1 --rotate --noise 0.1 --draws 2 --views-as-members --resample logits "
+        "--overlap 0.25 --precision bfloat16 --temperature 1.5 --device cpu --batch-size 4 "
+        f"{SHARED}"
     )
     assert main(arguments.split()) == 0
     assert call == SHARED_OPTIONS | {
@@ -283,10 +287,29 @@ def test_predict_passes_every_option_on(recorded: Recorder) -> None:
         "members": [0, 2],
         "mc_dropout": 5,
         "seed": 3,
+        "augmentation": InferenceAugmentation((0, 1), True, 0.1, 2, True),
+        "resample": "logits",
+        "overlap": 0.25,
+        "precision": "bfloat16",
         "temperature": 1.5,
         "device": "cpu",
         "batch_size": 4,
     }
+
+
+def test_export_passes_every_option_on(recorded: Recorder) -> None:
+    call = recorded("fastcal.models.export_run", Exported(Path("x"), "onnx", ("mean",), None, None))
+    arguments = "export -m run -o x --members 0 2 --format onnx --size 32 48"
+    assert main(arguments.split()) == 0
+    assert call == {
+        "args": (Path("run"), Path("x")),
+        "member": None,
+        "members": [0, 2],
+        "format": "onnx",
+        "size": [32, 48],
+    }
+    assert main(["export", "-m", "run", "-o", "x.pt", "--member", "3"]) == 0
+    assert (call["member"], call["members"], call["format"], call["size"]) == (3, None, None, None)
 
 
 def test_predict_takes_a_part_of_the_split_as_cases(recorded: Recorder) -> None:
