@@ -158,7 +158,6 @@ def augment(
     batch, channels = images.shape[:2]
     dtype, images = images.dtype, images.float()
     images, labels = warp(images, labels, _draw_warp(config, seed, batch, patch), patch)
-    images = images.clone(memory_format=torch.contiguous_format)
 
     def strike(name: str, low: float, high: float, *, channelwise: float = 1.0) -> _Strike:
         random = _stream(seed, name)
@@ -184,7 +183,7 @@ def augment(
         curved = strike(name, -1.0, 1.0)
         curved = replace(curved, values=_exponents(curved.values, config.gamma_range))
         images = curved.on(images, partial(intensity.apply_gamma, invert=invert))
-    images, labels = mirror(images, labels, _mirrored(config, seed, batch, len(patch)))
+    mirror(images, labels, _mirrored(config, seed, batch, len(patch)))
     return images.to(dtype), labels
 
 

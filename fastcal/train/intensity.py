@@ -53,8 +53,8 @@ def shift(images: Tensor, offsets: Tensor) -> Tensor:
 def change_contrast(images: Tensor, factors: Tensor) -> Tensor:
     """Distances from the mean times a factor, within the channel's own range."""
     low, high = _range(images)
-    mean = images.mean(_space(images), keepdim=True)
-    return ((images - mean) * _spread(factors, images) + mean).clamp(low, high)
+    mean, centred = _centred(images)
+    return (centred * _spread(factors, images) + mean).clamp(low, high)
 
 
 def lower_resolution(images: Tensor, scales: Tensor) -> Tensor:
@@ -86,13 +86,22 @@ def apply_gamma(images: Tensor, exponents: Tensor, *, invert: bool = False) -> T
     low, high = _range(images)
     extent = (high - low).clamp_min(1e-7)
     curved = ((images - low) / extent) ** _spread(exponents, images)
-    deviation, mean = torch.std_mean(images, _space(images), keepdim=True)
-    new_deviation, new_mean = torch.std_mean(curved, _space(images), keepdim=True)
-    return (curved - new_mean) * (deviation / new_deviation.clamp_min(1e-7)) + mean
+    mean, centred = _centred(images)
+    _, curved = _centred(curved)
+    return curved * (_deviation(centred) / _deviation(curved).clamp_min(1e-7)) + mean
 
 
 def _space(images: Tensor) -> list[int]:
     return list(range(2, images.ndim))
+
+
+def _centred(images: Tensor) -> tuple[Tensor, Tensor]:
+    mean = images.mean(_space(images), keepdim=True)
+    return mean, images - mean
+
+
+def _deviation(centred: Tensor) -> Tensor:
+    return centred.square().mean(_space(centred), keepdim=True).sqrt()
 
 
 def _range(images: Tensor) -> tuple[Tensor, Tensor]:

@@ -80,14 +80,16 @@ def warp(
     """The patch about the centre of each item, warped where it is struck.
 
     Images ``[B, Ch, *Q]`` are sampled linearly, labels ``[B, *Q]`` by nearest neighbour; outside
-    both are 0.
+    both are 0. What is returned is memory of its own.
     """
     centre: tuple[Any, ...] = tuple(
         slice((extent - wanted) // 2, (extent - wanted) // 2 + wanted)
         for extent, wanted in zip(labels.shape[1:], patch, strict=True)
     )
     centre = (..., *centre)
-    cut_images, cut_labels = images[centre], labels[centre]
+    cut_images, cut_labels = (
+        part[centre].clone(memory_format=torch.contiguous_format) for part in (images, labels)
+    )
     if not drawn.items:
         return cut_images, cut_labels
     index = torch.tensor(drawn.items).to(images.device, non_blocking=True)
@@ -95,24 +97,19 @@ def warp(
     sources = images[index], labels[index].unsqueeze(1).float()
     moved = functional.grid_sample(sources[0], grid, align_corners=False)
     moved_labels = functional.grid_sample(sources[1], grid, mode="nearest", align_corners=False)
-    return (
-        cut_images.index_copy(0, index, moved),
-        cut_labels.index_copy(0, index, moved_labels[:, 0].to(labels.dtype)),
-    )
+    cut_images.index_copy_(0, index, moved)
+    cut_labels.index_copy_(0, index, moved_labels[:, 0].to(labels.dtype))
+    return cut_images, cut_labels
 
 
-def mirror(
-    images: Tensor, labels: Tensor, mirrored: npt.NDArray[np.bool_]
-) -> tuple[Tensor, Tensor]:
-    """Flip the axes of each item that ``mirrored`` ``[B, d]`` tells."""
-    dims = mirrored.shape[1]
-    chosen = torch.from_numpy(mirrored).to(images.device, non_blocking=True)
-    for axis in range(dims):
-        if mirrored[:, axis].any():
-            struck = chosen[:, axis].view(-1, *[1] * dims)
-            labels = torch.where(struck, labels.flip(1 + axis), labels)
-            images = torch.where(struck.unsqueeze(1), images.flip(2 + axis), images)
-    return images, labels
+def mirror(images: Tensor, labels: Tensor, mirrored: npt.NDArray[np.bool_]) -> None:
+    """Flip, in place, the axes of each item that ``mirrored`` ``[B, d]`` tells."""
+    for axis in range(mirrored.shape[1]):
+        items = torch.from_numpy(np.flatnonzero(mirrored[:, axis]))
+        if len(items):
+            index = items.to(images.device, non_blocking=True)
+            labels.index_copy_(0, index, labels[index].flip(1 + axis))
+            images.index_copy_(0, index, images[index].flip(2 + axis))
 
 
 def _grid(
