@@ -58,11 +58,9 @@ def draw_warp(
     angles = random.uniform(-1.0, 1.0, (batch, 3)) * _largest_angle(config, patch)
     zooms = random.uniform(*config.scaling_range, batch)
     items = np.flatnonzero(strikes.any(axis=1)).tolist()
-    matrices = np.empty((len(items), dims, dims))
-    for number, item in enumerate(items):
-        rotates, scales, _ = strikes[item]
-        matrices[number] = _rotations(dims, turned, angles[item] * rotates)
-        matrices[number] @= _zoom(dims, turned, zooms[item] if scales else 1.0)
+    rotates, scales, _ = strikes[items].T
+    matrices = _rotations(dims, turned, angles[items] * rotates[:, None])
+    matrices[:, :, turned] /= np.where(scales, zooms[items], 1.0)[:, None, None]
     if not strikes[items, 2].any():
         return Warp(items, matrices, None)
     points = [max(2, math.ceil(extent / config.elastic_spacing)) for extent in patch]
@@ -153,18 +151,13 @@ def _largest_angle(config: AugmentationConfig, patch: tuple[int, ...]) -> float:
 def _rotations(
     dims: int, turned: list[int], angles: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
-    """One rotation in each plane of the turned axes, one after another."""
-    matrix = np.eye(dims)
+    """``[K, d, d]``: a rotation in each plane of the turned axes, one after another."""
+    matrices = np.tile(np.eye(dims), (len(angles), 1, 1))
     planes = [(i, j) for i in turned for j in turned if i < j]
-    for (first, second), angle in zip(planes, angles, strict=False):
-        turn = np.eye(dims)
-        turn[first, first] = turn[second, second] = math.cos(angle)
-        turn[first, second], turn[second, first] = -math.sin(angle), math.sin(angle)
-        matrix = matrix @ turn
-    return matrix
-
-
-def _zoom(dims: int, turned: list[int], factor: float) -> npt.NDArray[np.float64]:
-    steps = np.ones(dims)
-    steps[turned] = 1.0 / factor
-    return np.diag(steps)
+    for (first, second), angle in zip(planes, angles.T, strict=False):
+        turns = np.tile(np.eye(dims), (len(angles), 1, 1))
+        turns[:, first, first] = turns[:, second, second] = np.cos(angle)
+        turns[:, second, first] = np.sin(angle)
+        turns[:, first, second] = -turns[:, second, first]
+        matrices = matrices @ turns
+    return matrices
