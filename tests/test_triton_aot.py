@@ -14,9 +14,12 @@ from fastcal.problem import (
     MAPS,
     Counting,
     Finish,
+    GapBins,
+    LossReading,
     Reading,
     StateLayout,
     StatisticsLayout,
+    SumsWanted,
     TemperatureLayout,
     TemperatureProblem,
 )
@@ -26,6 +29,8 @@ triton = pytest.importorskip("triton", reason="triton is not installed")
 from triton_aot import Compiled, compile_kernels  # noqa: E402
 
 from fastcal.triton_kernels import (  # noqa: E402
+    bin_gaps,
+    class_sums,
     ensemble_accumulate,
     ensemble_finalize,
     ensemble_statistics,
@@ -116,11 +121,30 @@ def temperature(num_classes: int, dtype: torch.dtype, *, per_class: bool, bernou
     temperature_sums.temperature_sums(problem, [0.7] * parameters, per_class, counts, sums)
 
 
-# Together every kernel, for every capability.
+def losses(num_classes: int, dtype: torch.dtype, head: str, *, bins: bool) -> None:
+    """Sums and gradient, of classes or of soft and hard bins."""
+    (z,) = logits(1, num_classes, SHAPE, dtype=dtype, batch=2)
+    tensors = z.unsqueeze(0), labels(num_classes, (1, 2, *SHAPE))
+    reading = LossReading(head, 1)
+    gradient = torch.empty_like(tensors[0])
+    if not bins:
+        wanted = SumsWanted(overlaps=True, likelihood=True, rest=head == "sigmoid")
+        sums = torch.zeros(1, 2, 6, num_classes, dtype=torch.float64)
+        class_sums.class_sums(*tensors, reading, wanted, sums)
+        class_sums.class_gradient(*tensors, reading, wanted, sums, gradient)
+        return
+    for soft in (True, False):
+        gaps = torch.zeros(1, 2, num_classes, 41, dtype=torch.float64)
+        bin_gaps.bin_gaps(*tensors, reading, GapBins(20, soft), gaps)
+        bin_gaps.bin_gradient(*tensors, reading, GapBins(20, soft), gaps, gradient)
+
+
+# Together every kernel but those of the bins, for every capability.
 EVERYWHERE: dict[str, Callable[[], None]] = {
     "one shot": lambda: one_shot(4, ("entropy", "label"), count=True),
     "streaming": lambda: streaming(count=False),
     "temperature": lambda: temperature(4, torch.float32, per_class=False, bernoulli=False),
+    "losses": lambda: losses(4, torch.float32, "softmax", bins=False),
 }
 # More of what a kernel is compiled for, for one capability.
 ONCE: dict[str, Callable[[], None]] = {
@@ -133,6 +157,9 @@ ONCE: dict[str, Callable[[], None]] = {
     "strided": lambda: one_shot(4, ("label",), layout="strided", batch=3),
     "per class": lambda: temperature(14, torch.float16, per_class=True, bernoulli=False),
     "Bernoullis": lambda: temperature(5, torch.float64, per_class=True, bernoulli=True),
+    "sigmoid losses": lambda: losses(3, torch.bfloat16, "sigmoid", bins=False),
+    "many classes": lambda: losses(104, torch.float32, "softmax", bins=False),
+    "bins": lambda: losses(4, torch.float32, "softmax", bins=True),
 }
 ONE = 90
 LAUNCHES = EVERYWHERE | ONCE
@@ -163,7 +190,10 @@ on_every_capability = pytest.mark.parametrize("capability", CAPABILITIES)
 def test_every_kernel_compiles(capability):
     compiled = {kernel.name for _, kernel in launched(capability)}
     expected = {"statistics_kernel", "accumulate_kernel", "finalize_kernel", "fold_kernel"}
-    assert compiled == expected | {"temperature_kernel"}
+    expected |= {"temperature_kernel", "class_sums_kernel", "class_gradient_kernel"}
+    assert compiled >= expected
+    if capability == ONE:
+        assert compiled == expected | {"bin_gaps_kernel", "bin_gradient_kernel"}
     for _, kernel in launched(capability):
         assert re.search(rf"^\.target sm_{capability}a?$", kernel.ptx, re.MULTILINE)
 

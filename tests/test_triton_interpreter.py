@@ -54,6 +54,15 @@ CASES = {
         "bad_voxels and True",
         "without_voxels",
     ),
+    "test_loss_sums.py": (
+        "sums_equal_the_formulas and (softmax-3 or sigmoid-1)",
+        "layouts_and_types and (strided-dtype1 or channels_last-dtype2)",
+        "gaps_equal_the_formulas and 7",
+        "those_of_the_reference",
+        "invalid_logits",
+        "minus_infinity_is_a",
+        "no_class and dtype1",
+    ),
     "triton_walk_cases.py": ("beyond_two_to_the_31", "class_strides"),
 }
 

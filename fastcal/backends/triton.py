@@ -11,7 +11,15 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-from fastcal.problem import Finish, Reading, StateLayout, TemperatureProblem
+from fastcal.problem import (
+    Finish,
+    GapBins,
+    LossReading,
+    Reading,
+    StateLayout,
+    SumsWanted,
+    TemperatureProblem,
+)
 
 
 def _require_device() -> None:
@@ -25,6 +33,12 @@ def _require_device() -> None:
 
 _require_device()
 
+from fastcal.triton_kernels import (  # noqa: E402
+    bin_gaps as _bins,
+)
+from fastcal.triton_kernels import (  # noqa: E402
+    class_sums as _sums,
+)
 from fastcal.triton_kernels import (  # noqa: E402
     ensemble_accumulate as _accumulate,
 )
@@ -83,6 +97,44 @@ def temperature_sums(
 ) -> None:
     with _current(problem.values):
         _temperature.temperature_sums(problem, inverse_temperatures, per_class, counts, sums)
+
+
+def class_sums(
+    logits: Tensor, target: Tensor, reading: LossReading, wanted: SumsWanted, sums: Tensor
+) -> None:
+    with _current(logits):
+        _sums.class_sums(logits, target, reading, wanted, sums)
+
+
+def class_gradient(
+    logits: Tensor,
+    target: Tensor,
+    reading: LossReading,
+    wanted: SumsWanted,
+    factors: Tensor,
+    gradient: Tensor,
+) -> None:
+    with _current(logits):
+        _sums.class_gradient(logits, target, reading, wanted, factors, gradient)
+
+
+def bin_gaps(
+    logits: Tensor, target: Tensor, reading: LossReading, bins: GapBins, sums: Tensor
+) -> None:
+    with _current(logits):
+        _bins.bin_gaps(logits, target, reading, bins, sums)
+
+
+def bin_gradient(
+    logits: Tensor,
+    target: Tensor,
+    reading: LossReading,
+    bins: GapBins,
+    factors: Tensor,
+    gradient: Tensor,
+) -> None:
+    with _current(logits):
+        _bins.bin_gradient(logits, target, reading, bins, factors, gradient)
 
 
 def _current(tensor: Tensor) -> AbstractContextManager[None]:
