@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import math
@@ -327,6 +328,28 @@ def test_a_nan_loss_stops_with_the_names_of_the_cases(
         )
     kept = torch.load(tmp_path / "run/member_00/last.pt", weights_only=True)
     assert kept["course"]["step"] == 1
+
+
+@pytest.mark.parametrize("full", ["last.pt", "best.safetensors"])
+def test_a_full_disk_is_named_and_the_run_goes_on_to_the_same_bits(
+    trained: Run, blobs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: str
+) -> None:
+    write, writes = Path.write_bytes, 0
+
+    def write_until_full(path: Path, content: Any) -> int:
+        nonlocal writes
+        writes += path.name.endswith(full)
+        if writes == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, content)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_bytes", write_until_full)
+        with pytest.raises(OSError, match="No space left") as caught:
+            train(blobs, tmp_path / "run", members=1)
+    assert caught.value.filename == str(tmp_path / "run/member_00" / full)
+    run = train(blobs, tmp_path / "run", members=1)
+    assert same(weights(run.members[0]), weights(trained.members[0]))
 
 
 def test_memory_that_runs_out_is_one_line_that_says_what_to_lower(

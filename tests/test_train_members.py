@@ -26,6 +26,7 @@ from fastcal.train.learner import Learner
 from fastcal.train.optimiser import MovingAverage, build_optimiser
 from fastcal.train.recipe import Recipe
 from fastcal.train.strategy import Execution
+from fastcal.train.validation import Validation
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -131,6 +132,30 @@ def test_members_together_drop_different_features_and_batches_count_once() -> No
     ]
     assert counted
     assert all(value == 1 for value in counted)
+
+
+def test_a_member_that_stops_early_leaves_the_others_to_go_on(
+    blobs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scores(learner: Learner, _: object) -> Validation:
+        # Member 1 is at its best after the first epoch, member 0 always gets better.
+        epoch = learner.course.epoch
+        dice = (-epoch if learner.number else epoch) / 10
+        return Validation(dice, [dice] * 3, 0.0, 0.0)
+
+    monkeypatch.setattr("fastcal.train.loop._scores", scores)
+    config = TINY.with_values({"loop.early_stopping": 1})
+    runs = [
+        train(blobs, tmp_path / strategy, config, members=2, strategy=strategy)
+        for strategy in ("sequential", "vectorised")
+    ]
+    for number, epochs in enumerate((3, 2)):
+        alone, together = (run.members[number] for run in runs)
+        for member in (alone, together):
+            assert json.loads((member / "member.json").read_text())["epochs"] == epochs
+        expected = load_member(alone).state_dict()
+        for name, value in load_member(together).state_dict().items():
+            torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=1e-4)
 
 
 def test_bf16_keeps_weights_statistics_and_losses_in_float32() -> None:

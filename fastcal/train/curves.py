@@ -22,12 +22,13 @@ def draw_curves(folder: Path) -> Path | None:
         return None
     rows = read_log(folder)
     epochs = [row.epoch for row in rows]
-    figure = Figure(figsize=(7, 8), layout="constrained")
-    panels = figure.subplots(4, 1, sharex=True)
+    figure = Figure(figsize=(7, 9), layout="constrained")
+    panels = figure.subplots(5, 1, sharex=True)
     series = (
         ("loss", "training loss"),
         ("val_dice", "validation Dice"),
         ("val_nll", "validation NLL"),
+        ("val_ece", "validation ECE"),
         ("learning_rate", "learning rate"),
     )
     for panel, (key, title) in zip(panels, series, strict=True):

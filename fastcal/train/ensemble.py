@@ -6,12 +6,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from fastcal.data.dataset import Dataset
-from fastcal.models import SegmentationNetwork, build_network, choose_device, network_spec
+from fastcal.models import choose_device
 from fastcal.models.run import CONFIG, FINISHED, LOG, Run
 from fastcal.train import folder as run_folder
 from fastcal.train.cases import CaseFolder, Cases
@@ -20,21 +19,18 @@ from fastcal.train.engines import Alone, Together
 from fastcal.train.learner import Learner
 from fastcal.train.log import read_log
 from fastcal.train.loop import train_members
-from fastcal.train.plan import plan_patch, plan_preprocessing
 from fastcal.train.processes import Workers, default_jobs
 from fastcal.train.progress import TrainingProgress
 from fastcal.train.recipe import Recipe, configured_loss
-from fastcal.train.splits import Split, SplitSource, resolve_split
-from fastcal.train.strategy import (
-    EXECUTION,
-    STRATEGIES,
-    Execution,
-    Strategy,
-    choose,
-    vectorisable,
+from fastcal.train.settle import (
+    run_network,
+    run_recipe,
+    run_settings,
+    settled_preprocessing,
 )
+from fastcal.train.splits import SplitSource, resolve_split
+from fastcal.train.strategy import EXECUTION, STRATEGIES, Strategy, decide
 from fastcal.train.team import Launch, team_of
-from fastcal.train.timing import prefers_channels_last
 
 PREPARED = "prepared"
 # How long the other processes of a launch wait for the first to prepare the run, seconds.
@@ -106,9 +102,9 @@ def train_ensemble(
         raise ValueError(f"{opened.folder}: dataset.json has regions; training needs plain labels")
     chosen = resolve_split(opened, split, fold=fold)
     folder = Path(run)
-    network = _network(opened, config)
+    network = run_network(opened, config)
     configured_loss(config, opened.num_classes, opened.ignore_label)  # for what it refuses
-    settings = _settings(opened, network, seed, config)
+    settings = run_settings(opened, network, seed, config)
     first = launch.rank == 0
     if not first:
         _wait_for(folder / EXECUTION)
@@ -124,18 +120,21 @@ def train_ensemble(
             report.say(f"{folder}: {len(existing.members)} members are trained, nothing to do")
             return existing
         report.say(f"{folder}: reading {len(chosen.train)} + {len(chosen.val)} cases")
-        planned = _planned(opened, chosen, config, network, existing)
+        if existing is None:
+            preprocessing, patch = settled_preprocessing(opened, chosen, config, network)
+        else:
+            preprocessing, patch = existing.preprocessing, existing.patch
         where = CaseFolder(
             opened.folder,
             chosen.names(),
-            planned["preprocessing"],
+            preprocessing,
             Path(prepared) if prepared is not None else folder / PREPARED,
         )
         cases = where.load(place, progress=report.say)
         data = {"data": {"fingerprint": cases.fingerprint}}
         if existing is not None:
             run_folder.check_same(existing, data)
-        recipe = _recipe(folder, config, seed, opened, planned["patch"], cases, place)
+        recipe = run_recipe(folder, config, seed, opened, patch, cases, place)
         if existing is None:
             written = {
                 **settings,
@@ -145,7 +144,7 @@ def train_ensemble(
             }
             existing = run_folder.create(folder, written, opened, chosen.names())
         ahead = [number for number in numbers if not _is_finished(recipe, number)]
-        execution = _execution(recipe, cases, where, ahead, strategy, jobs, launch, ddp)
+        execution = decide(recipe, cases, where, ahead, strategy, jobs, launch, ddp)
         recipe = replace(recipe, channels_last=execution.channels_last)
         report.say(f"{folder}: {execution.strategy}; {execution.reason}")
         if ddp:
@@ -160,6 +159,7 @@ def train_ensemble(
                 for start in range(0, len(mine), size):
                     group = [Learner(recipe, number) for number in mine[start : start + size]]
                     train_members(group, cases, Together, on_epoch=report.epoch)
+                    _skip_unneeded(recipe, [learner.number for learner in group], report)
             case "processes" if launch.world == 1:
                 del cases
                 count = max(1, min(len(mine), jobs or default_jobs(place)))
@@ -175,7 +175,13 @@ def _in_turn(
 ) -> None:
     for number in numbers:
         train_members([Learner(recipe, number)], cases, Alone, on_epoch=report.epoch)
-        report.skip(recipe.config.loop.max_epochs - _epochs_done(recipe.folder, [number]))
+        _skip_unneeded(recipe, [number], report)
+
+
+def _skip_unneeded(recipe: Recipe, numbers: Sequence[int], report: TrainingProgress) -> None:
+    """Epochs that members will not need, having stopped early."""
+    most = len(numbers) * recipe.config.loop.max_epochs
+    report.skip(most - _epochs_done(recipe.folder, numbers))
 
 
 def _check(
@@ -209,114 +215,6 @@ def _check(
             f"{launch.world} processes"
         )
     return choose_device(device)
-
-
-def _network(dataset: Dataset, config: TrainConfig) -> SegmentationNetwork:
-    """A network of the run's kind, for its specification."""
-    with torch.random.fork_rng([]):
-        return build_network(
-            {**config.network, "head": config.head},
-            in_channels=len(dataset.channel_names),
-            num_classes=dataset.num_classes,
-            dims=config.preprocessing.dims,
-        )
-
-
-def _settings(
-    dataset: Dataset, network: SegmentationNetwork, seed: int, config: TrainConfig
-) -> dict[str, Any]:
-    """What two trainings into one run folder must have in common."""
-    return {
-        "loss": config.loss.name,
-        "seed": seed,
-        "dataset": {
-            "name": dataset.name,
-            "channel_names": dataset.channel_names,
-            "labels": dataset.labels,
-            "ignore_label": dataset.ignore_label,
-            "file_ending": dataset.file_ending,
-        },
-        "network": network_spec(network),
-        "training": config.to_json(),
-    }
-
-
-def _planned(
-    dataset: Dataset,
-    split: Split,
-    config: TrainConfig,
-    network: SegmentationNetwork,
-    existing: Run | None,
-) -> dict[str, Any]:
-    """Preprocessing and patch: what the settings leave to the data, settled once for a run."""
-    if existing is not None:
-        return {"preprocessing": existing.preprocessing, "patch": existing.patch}
-    used = [*split.train, *split.val]
-    patch = config.sampling.patch
-    divisor = max(network.multiples)
-    preprocessing = plan_preprocessing(
-        dataset, used, config.preprocessing, divisor=divisor, patches=patch is not None
-    )
-    if patch == "auto":
-        voxels = 128**3 if config.preprocessing.dims == 3 else 512**2
-        patch = plan_patch(used, preprocessing, divisor=divisor, voxels=voxels)
-    return {"preprocessing": preprocessing, "patch": patch}
-
-
-def _recipe(
-    folder: Path,
-    config: TrainConfig,
-    seed: int,
-    dataset: Dataset,
-    patch: tuple[int, ...] | None,
-    cases: Cases,
-    device: torch.device,
-) -> Recipe:
-    items = sum(len(images) for images in cases.train.images)
-    iterations = config.loop.iterations_per_epoch or -(-items // config.sampling.batch_size)
-    return Recipe(
-        folder=folder,
-        config=config,
-        seed=seed,
-        in_channels=len(dataset.channel_names),
-        num_classes=dataset.num_classes,
-        ignore_label=dataset.ignore_label,
-        patch=patch,
-        iterations=iterations,
-        class_counts=cases.class_counts(dataset.num_classes),
-        device=device,
-    )
-
-
-def _execution(
-    recipe: Recipe,
-    cases: Cases,
-    where: CaseFolder,
-    numbers: Sequence[int],
-    strategy: Strategy,
-    jobs: int | None,
-    launch: Launch,
-    ddp: bool,
-) -> Execution:
-    """How to train, asked for or chosen; the first process decides for all, once for a run."""
-    before = Execution.read(recipe.folder)
-    if before is not None and (strategy in ("auto", before.strategy) or launch.rank > 0):
-        return replace(before, reason=f"as before ({before.reason})")
-    if strategy == "vectorised" and (why_not := vectorisable(recipe)) is not None:
-        raise ValueError(f"strategy: got 'vectorised', but {why_not}")
-    wanted = recipe.config.loop.channels_last
-    if before is not None:
-        wanted = before.channels_last
-    elif wanted == "auto":
-        wanted = prefers_channels_last(recipe, cases)
-    recipe = replace(recipe, channels_last=wanted)
-    if strategy == "auto" and not ddp:
-        execution = choose(recipe, cases, where, numbers, jobs=jobs, processes=launch.world == 1)
-    else:
-        chosen: Strategy = "sequential" if ddp else strategy
-        execution = Execution(chosen, wanted, {}, "as asked for")
-    execution.write(recipe.folder)
-    return execution
 
 
 def _is_finished(recipe: Recipe, number: int) -> bool:

@@ -53,8 +53,11 @@ class MemberLog:
     def append(self, row: EpochRow) -> None:
         """Add one epoch; NaN becomes null."""
         fields = {name: _null_if_nan(value) for name, value in asdict(row).items()}
-        with self._file.open("a", encoding="utf-8") as log:
-            log.write(json.dumps(fields) + "\n")
+        try:
+            with self._file.open("a", encoding="utf-8") as log:
+                log.write(json.dumps(fields) + "\n")
+        except OSError as error:  # that of a full disk names no file
+            raise OSError(error.errno, error.strerror, str(self._file)) from error
         if self._events is not None:
             for name, value in _scalars(row):
                 self._events.add_scalar(name, value, row.epoch)

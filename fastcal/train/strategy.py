@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -14,7 +14,8 @@ from fastcal.train.cases import CaseFolder, Cases
 from fastcal.train.engines import Alone, Together
 from fastcal.train.processes import Workers, default_jobs
 from fastcal.train.recipe import Recipe
-from fastcal.train.timing import seconds_per_step
+from fastcal.train.team import Launch
+from fastcal.train.timing import prefers_channels_last, seconds_per_step
 
 Strategy = Literal["auto", "sequential", "vectorised", "processes"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
@@ -52,7 +53,38 @@ def vectorisable(recipe: Recipe) -> str | None:
     return None
 
 
-def choose(
+def decide(
+    recipe: Recipe,
+    cases: Cases,
+    where: CaseFolder,
+    numbers: Sequence[int],
+    strategy: Strategy,
+    jobs: int | None,
+    launch: Launch,
+    ddp: bool,
+) -> Execution:
+    """How to train, asked for or chosen; the first process decides for all, once for a run."""
+    before = Execution.read(recipe.folder)
+    if before is not None and (strategy in ("auto", before.strategy) or launch.rank > 0):
+        return replace(before, reason=f"as before ({before.reason})")
+    if strategy == "vectorised" and (why_not := vectorisable(recipe)) is not None:
+        raise ValueError(f"strategy: got 'vectorised', but {why_not}")
+    wanted = recipe.config.loop.channels_last
+    if before is not None:
+        wanted = before.channels_last
+    elif wanted == "auto":
+        wanted = prefers_channels_last(recipe, cases)
+    recipe = replace(recipe, channels_last=wanted)
+    if strategy == "auto" and not ddp:
+        execution = _fastest(recipe, cases, where, numbers, jobs=jobs, processes=launch.world == 1)
+    else:
+        chosen: Strategy = "sequential" if ddp else strategy
+        execution = Execution(chosen, wanted, {}, "as asked for")
+    execution.write(recipe.folder)
+    return execution
+
+
+def _fastest(
     recipe: Recipe,
     cases: Cases,
     folder: CaseFolder,
