@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -260,6 +262,27 @@ def test_training_keeps_the_box_that_is_not_zero(folder: Path, tmp_path: Path) -
     assert torch.equal(cut.images[0], whole.images[0][..., 1:6, 3:6, 1:6])
     assert torch.equal(cut.labels[0], whole.labels[0][:, 1:6, 3:6, 1:6])
     assert cut.labels[0].flatten()[cut.foreground[0][0]].tolist() == [1]
+
+
+def test_a_full_disk_is_told_with_the_file_and_leaves_no_torn_one(
+    folder: Path, tmp_path: Path
+) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1500, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"block_\d\.image\.npy") as caught:
+            prepare(folder, tmp_path / "cache")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert caught.value.errno == errno.EFBIG
+    assert set(files(tmp_path / "cache")) == {"settings.json"}
+
+
+def test_a_case_without_foreground_is_prepared_all_the_same(folder: Path, tmp_path: Path) -> None:
+    save(folder / "labelsTr/block_3.nii.gz", np.zeros((11, 9, 6), np.uint8))
+    prepared = prepare(folder, tmp_path / "cache")
+    assert [len(voxels) for voxels in prepared.foreground[3]] == [0, 0]
+    assert prepared.labels[3].sum() == 0
 
 
 def test_progress_tells_how_many_are_left(folder: Path, tmp_path: Path) -> None:

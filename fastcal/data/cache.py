@@ -140,8 +140,7 @@ class CaseCache:
         arrays = (images, labels, np.concatenate([*foreground, np.empty(0, np.int64)]))
         self._path(case, "json").unlink(missing_ok=True)
         for name, array in zip(ARRAYS, arrays, strict=True):
-            with atomic.atomic_path(self._path(case, f"{name}.npy")) as temporary:
-                np.save(temporary, array)
+            _save(self._path(case, f"{name}.npy"), array)
         described = {
             "sources": stats,
             "digest": _digest_of_files(case),
@@ -164,6 +163,15 @@ class CaseCache:
 
     def _path(self, case: Case, ending: str) -> Path:
         return self.folder / f"{case.name}.{ending}"
+
+
+def _save(path: Path, array: npt.NDArray[Any]) -> None:
+    """As `numpy.save`, whose error on a full disk has neither the disk's reason nor the file."""
+    array = np.ascontiguousarray(array)
+    with atomic.atomic_path(path) as temporary, temporary.open("wb") as stream:
+        header = np.lib.format.header_data_from_array_1_0(array)
+        np.lib.format.write_array_header_1_0(stream, header)
+        stream.write(array.reshape(-1).view(np.uint8).data)
 
 
 def _sources(case: Case) -> list[Path]:

@@ -131,7 +131,7 @@ def plan_patch(
 ) -> tuple[int, ...]:
     """A patch as large as the median case, or as ``voxels`` allow.
 
-    As nnU-Net, extents shrink where they are the largest, until the patch has at most ``voxels``
+    Extents shrink where they are the largest, towards a cube, until the patch has at most ``voxels``
     (None: 512^2 in two dimensions, 128^3 in three).
 
     Raises:
@@ -155,6 +155,8 @@ def _geometries(cases: Sequence[Case]) -> list[Geometry]:
     for case in cases:
         try:
             like = nifti.geometry(case.images[0])
+            if np.linalg.det(like.affine[:3, :3]) == 0:
+                raise DataError(case.images[0], "its affine has an axis without a direction")
             shape = (*like.shape, 1, 1)[:3]
             geometries.append(Geometry(shape, like.affine, like.header))
         except DataError as error:
