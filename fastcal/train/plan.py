@@ -131,8 +131,8 @@ def plan_patch(
 ) -> tuple[int, ...]:
     """A patch as large as the median case, or as ``voxels`` allow.
 
-    Extents shrink where they are the largest, towards a cube, until the patch has at most ``voxels``
-    (None: 512^2 in two dimensions, 128^3 in three).
+    Extents shrink where they are the largest, towards a cube, until the patch has at most
+    ``voxels`` (None: 512^2 in two dimensions, 128^3 in three).
 
     Raises:
         DataError: no header can be read.
