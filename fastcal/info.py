@@ -25,12 +25,15 @@ from fastcal import backends
 OPTIONAL_PACKAGES = (
     "numpy",
     "nibabel",
+    "safetensors",
     "monai",
     "scipy",
     "matplotlib",
     "jinja2",
     "triton",
     "SimpleITK",
+    "onnx",
+    "onnxruntime",
     "torchmetrics",
 )
 """Packages whose version is reported when they are installed. None of them is imported for it."""

@@ -335,6 +335,21 @@ def test_memory_grows_neither_with_members_nor_with_passes_nor_with_views(
     assert peak("few", 2, 1, ()) == peak("many", 3, 2, (0,)) > 0
 
 
+def test_long_case_tells_how_far_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "run", dropout=0.5)
+    write_images(tmp_path / "images")
+    monkeypatch.setattr("fastcal.predict.progress.EVERY", 0.0)
+    run, images, out = tmp_path / "run", tmp_path / "images", tmp_path / "out"
+    predict_cases(run, images, out, cases=["case_a"], mc_dropout=2, progress=True)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.rpartition(",")[0] for line in lines] == [
+        *(f"case_a: {done} of 4 passes" for done in (1, 2, 3)),
+        "1/1 case_a",
+    ]
+
+
 def test_dropout_leaves_the_global_random_state_alone(tmp_path: Path) -> None:
     write_run(tmp_path / "run", dropout=0.5)
     write_images(tmp_path / "images")

@@ -77,6 +77,12 @@ class Ensemble(nn.Module):
         self.preprocessing = preprocessing
         self.eval()
 
+    def network(self, position: int) -> SegmentationNetwork:
+        """One of the members."""
+        found = self.members[position]
+        assert isinstance(found, SegmentationNetwork)
+        return found
+
     def train(self, mode: bool = True) -> Ensemble:
         """Stay in evaluation mode."""
         del mode

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from fastcal import __version__, atomic
 from fastcal.models.ensemble import Ensemble, EnsembleOutput, load_ensemble
-from fastcal.models.network import SegmentationNetwork
 from fastcal.models.run import Run
 
 Format: TypeAlias = Literal["torchscript", "onnx"]
@@ -32,9 +31,6 @@ _METADATA = "fastcal"
 """Name of the description inside the file."""
 _ONNX_LIMIT = 2 * 1024**3
 """Bytes of a protobuf message."""
-_TRACED, _CHECKED = (33, 21, 35), (18, 40, 23)
-"""Extents of the image a network is traced on, and of the one the file is tried with. None has a
-factor that a stride may have in both: nothing of either must be built in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +97,12 @@ def export_run(
         raise ValueError(f"size: got {extents}, expected {opened.dims} positive extents")
     chosen = members if member is None else [member]
     ensemble = load_ensemble(opened, members=chosen, device="cpu")
-    module = PlainEnsemble(ensemble) if member is None else _only(ensemble)
+    module = PlainEnsemble(ensemble) if member is None else ensemble.network(0)
     outputs = EnsembleOutput._fields if member is None else ("logits",)
     description = _description(opened, chosen, ensemble, outputs)
-    example = _image(ensemble, extents or _TRACED, batch=2 if extents is None else 1)
-    trial = _image(ensemble, extents or _CHECKED, batch=1)
+    traced, tried = _sizes(ensemble) if extents is None else (extents, extents)
+    example = _image(ensemble, traced, batch=2 if extents is None else 1)
+    trial = _image(ensemble, tried, batch=1)
     with torch.no_grad():
         expected = module(trial)
     with atomic.atomic_path(path) as temporary, _quiet():
@@ -147,12 +144,6 @@ def _entropy(probabilities: Tensor) -> Tensor:
     return -(probabilities * logarithms).sum(1)
 
 
-def _only(ensemble: Ensemble) -> SegmentationNetwork:
-    (network,) = ensemble.members
-    assert isinstance(network, SegmentationNetwork)
-    return network
-
-
 def _format_of(path: Path, wanted: str | None) -> Format:
     if wanted is None:
         if path.suffix not in _SUFFIXES:
@@ -185,10 +176,17 @@ def _description(
     return json.dumps(content)
 
 
+def _sizes(ensemble: Ensemble) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Extents to trace with, and others to try the file with: they differ also when padded, and
+    leave more than one voxel at the deepest level."""
+    multiples = [max(by, 8) for by in ensemble.network(0).multiples]
+    traced = tuple(2 * by + 2 * axis + 1 for axis, by in enumerate(multiples))
+    return traced, tuple(by + 7 - 2 * axis for axis, by in enumerate(multiples))
+
+
 def _image(ensemble: Ensemble, extents: Sequence[int], *, batch: int) -> Tensor:
-    size = tuple(extents)[: ensemble.dims]
     generator = torch.Generator().manual_seed(0)
-    return torch.rand(batch, ensemble.in_channels, *size, generator=generator)
+    return torch.rand(batch, ensemble.in_channels, *extents, generator=generator)
 
 
 def _write_torchscript(

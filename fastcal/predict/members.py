@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -153,14 +153,29 @@ class Members:
         except ValueError as error:
             raise DataError(case.images[0], str(error)) from error
 
-    def of(self, case: str, images: Tensor, like: Volume) -> Iterator[Member]:
-        """Make logits or probabilities ``[1, C, X, Y, Z]`` of every member, pass and view."""
+    def of(
+        self,
+        case: str,
+        images: Tensor,
+        like: Volume,
+        *,
+        on_pass: Callable[[int, int], None] | None = None,
+    ) -> Iterator[Member]:
+        """Make logits or probabilities ``[1, C, X, Y, Z]`` of every member, pass and view.
+
+        ``on_pass`` is told before each how many of how many are done.
+        """
         images = images.to(self._place_of(images))
         views = self.inference.augmentation.views()
         groups = [[view] for view in views] if self.inference.augmentation.as_members else [views]
+        passes = range(max(self.inference.mc_dropout, 1))
+        done, total = 0, len(self.sources) * len(passes) * len(groups)
         for source in self.sources:
-            for number in range(max(self.inference.mc_dropout, 1)):
+            for number in passes:
                 for position, group in enumerate(groups):
+                    if on_pass is not None:
+                        on_pass(done, total)
+                    done += 1
                     # A seed of its own for each pass: skipping finished cases changes no other one.
                     name = f"{self.inference.seed}/{case}/{source.parent.name}/{number}"
                     name += f"/{position}" if position else ""

@@ -17,6 +17,7 @@ from fastcal.models.run import DATASET, Run
 from fastcal.models.views import InferenceAugmentation
 from fastcal.predict.maps import CaseFiles
 from fastcal.predict.members import Inference, Members, Precision, Resampling
+from fastcal.predict.progress import PassProgress
 from fastcal.predict.settings import copy_description, settle
 from fastcal.predict.streaming import Activation, Estimator, References, combine
 from fastcal.predict.summary import PredictionSummary, run_part
@@ -111,7 +112,8 @@ def predict_cases(
         Where the networks run (a GPU if there is one); slices or windows in a forward pass (None:
         16 slices, 2 windows).
     progress
-        True prints a line a case to stderr; a function is called with a `Progress`.
+        True prints a line a case to stderr, and how far a long case is; a function is called with a
+        `Progress`.
 
     Raises
     ------
@@ -179,10 +181,11 @@ def predict_cases(
     copy_description(opened.path / DATASET, files.folder)
 
     def work(name: str) -> None:
+        on_pass = PassProgress(name) if progress is True else None
         images, like = ensemble.read(part[name])
         try:
             results, _ = combine(
-                lambda: ensemble.of(name, images, like),
+                lambda: ensemble.of(name, images, like, on_pass=on_pass),
                 estimator=estimator,
                 case=name,
                 references=references,

@@ -1,0 +1,31 @@
+"""How far a long case is."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+EVERY = 10.0
+"""Seconds between two lines."""
+
+
+class PassProgress:
+    """Tells on stderr, now and then, how many passes of a case are done and how long it will take.
+
+    Example:
+        >>> told = PassProgress("case_001")
+        >>> told(0, 40)  # the first line comes after ten seconds
+    """
+
+    def __init__(self, case: str) -> None:
+        self._case = case
+        self._start = self._last = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if done == 0 or now - self._last < EVERY:
+            return
+        self._last = now
+        minutes, seconds = divmod(round((now - self._start) / done * (total - done)), 60)
+        text = f"{self._case}: {done} of {total} passes, {minutes}:{seconds:02d} left"
+        print(text, file=sys.stderr, flush=True)
