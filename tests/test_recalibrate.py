@@ -462,6 +462,35 @@ def test_sample_is_bounded_keeps_rare_classes_and_stands_for_all() -> None:
         assert weight == pytest.approx(int((target == k).sum()), rel=0.1)
 
 
+@pytest.mark.parametrize("layout", ["contiguous", "channels last", "cropped"])
+def test_sparse_sample_looks_at_one_voxel_of_each_stretch(layout: str) -> None:
+    z, target = overconfident(40, (1, 70, 60, 50), 3)
+    mask = torch.rand(target.shape, generator=generator(41)) < 0.5
+    if layout == "channels last":
+        z = z.movedim(1, -1).contiguous().movedim(-1, 1)
+    elif layout == "cropped":
+        z = torch.nn.functional.pad(z, (1, 2, 3, 1))[..., 3:-1, 1:-2]
+    sampler = Sampler(sparse=True)
+    sampler.add(read_volume(z, target, mask, reading=SOFTMAX))
+    drawn = sampler.close(3)
+    assert sample.VISITED * 0.4 < drawn.logits.shape[1] < sample.VISITED * 0.6
+    assert float(drawn.weight.sum()) == pytest.approx(int(mask.sum()), rel=0.02)
+    every = z[0].flatten(1)[:, mask.flatten()].mean(1)
+    torch.testing.assert_close(drawn.logits.mean(1), every, atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("per_class", [False, True])
+def test_fit_of_many_voxels_starts_from_a_few(per_class: bool) -> None:
+    z, target = overconfident(42, (2, 40, 50, 60))
+    single = z.float()
+    fitted = TemperatureScaling(per_class=per_class).fit(single, target)
+    assert fitted.n_passes_ is not None
+    assert fitted.n_passes_ <= 5
+    with fastcal.backend("reference"):
+        exact = TemperatureScaling(per_class=per_class).fit(single.double(), target)
+    np.testing.assert_allclose(fitted.temperature_, exact.temperature_, rtol=1e-6)
+
+
 def test_blocks_are_small_whatever_the_layout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(volumes, "BLOCK", 50)
     z, target = overconfident(21, (2, 9, 11, 7))

@@ -175,8 +175,10 @@ def _print_fit(fitted: FolderFit) -> None:
         name = "calibrator" if len(fitted.calibrators) == 1 else f"member {number}"
         before, after = getattr(one, "nll_before_", None), getattr(one, "nll_", None)
         numbers = ["" if value is None else f"{value:.5f}" for value in (before, after)]
-        rows.append([name, _parameters(one), *numbers, str(getattr(one, "n_voxels_", ""))])
-    print_table([fitted.calibrators[0].kind, "parameters", "NLL", "after", "voxels"], rows)
+        counts = [str(getattr(one, count, "")) for count in ("n_voxels_", "n_passes_")]
+        rows.append([name, _parameters(one), *numbers, *counts])
+    heads = ["parameters", "NLL", "after", "voxels", "passes"]
+    print_table([fitted.calibrators[0].kind, *heads], rows)
     typer.echo(f"fitted to {len(fitted.cases)} cases; written: {fitted.out}")
 
 

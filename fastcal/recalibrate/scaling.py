@@ -68,14 +68,16 @@ class LogitScaling(Calibrator):
         stream: Stream,
         build: Callable[[int], tuple[LinearMap, Tensor]],
         read: Callable[[Volume, LinearMap, Tensor], LinearSums] = linear_pass,
+        *,
+        sparse: bool = False,
     ) -> Tensor:
         """Parameters of the map that ``build`` makes for a number of classes, with its penalty.
 
-        ``read`` is the pass over a volume.
+        ``read`` is the pass over a volume; where it gives Hessians the sample may be sparse.
         """
 
         def first() -> LinearStart:
-            sampler = Sampler()
+            sampler = Sampler(sparse=sparse)
             sums: LinearSums | None = None
             for volume in stream:
                 if sums is None:

@@ -96,7 +96,10 @@ class TemperatureScaling(LogitScaling):
             return ScaleMap(number), torch.full((number,), self.ridge, dtype=torch.float64)
 
         theta = self._fit_linear(
-            stream, build, lambda volume, _, theta: temperature_pass(volume, theta.tolist())
+            stream,
+            build,
+            lambda volume, _, theta: temperature_pass(volume, theta.tolist()),
+            sparse=True,
         )
         bounded = theta.clamp(1 / HOTTEST, 1 / COLDEST)
         self._temperature = 1 / bounded
