@@ -189,7 +189,7 @@ def dilated_box(
         >>> labels = np.zeros((9, 9, 5), np.uint8)
         >>> labels[4, 4, 2] = 1
         >>> box = dilated_box(labels, 3.0, 1, spacing=(1.5, 1.5, 4.0))
-        >>> box.any((1, 2)).sum(), box.any((0, 1)).sum()
+        >>> int(box.any((1, 2)).sum()), int(box.any((0, 1)).sum())
         (5, 3)
     """
     labels = _labels(segmentation)

@@ -8,8 +8,8 @@ from fastcal.calibration.bootstrap import (
     wilcoxon,
 )
 from fastcal.calibration.conventions import ConventionName
+from fastcal.calibration.curves import OutcomeHistogram, Reliability, RiskCoverage
 from fastcal.calibration.measures import Kind, Measure, MeasureName, Mode, Norm, Reduction
-from fastcal.calibration.metrics import Reliability
 from fastcal.calibration.statistics import NOTHING_COUNTED, CalibrationStatistics, OpenCount
 from fastcal.calibration.values import BrierParts
 
@@ -25,8 +25,10 @@ __all__ = [
     "Mode",
     "Norm",
     "OpenCount",
+    "OutcomeHistogram",
     "Reduction",
     "Reliability",
+    "RiskCoverage",
     "SignedRank",
     "bootstrap",
     "paired_bootstrap",

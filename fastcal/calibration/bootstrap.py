@@ -29,6 +29,8 @@ _EXACT = 2.0**53
 """Whole numbers below it are added and multiplied exactly in float64."""
 _CHUNK = 1 << 20
 """Draws held at a time."""
+_WORDS = 1 << 25
+"""Words of pooled rows held at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +243,11 @@ class _Sample:
         """``[R]`` of how often each case was drawn, ``[R, n_cases]``."""
         if not self._pooled:
             return weighted_mean(counts, self._by_case)
+        step = max(1, _WORDS // self._rows.shape[1])
+        parts = range(0, len(counts), step)
+        return np.concatenate([self._of_sums(counts[k : k + step]) for k in parts])
+
+    def _of_sums(self, counts: Floats) -> Floats:
         rows = np.zeros((len(counts), self._rows.shape[1]), np.int64)
         rows[:, self._columns] = weighted_sum(counts, self._rows[:, self._columns])
         return self._of_pooled(rows)

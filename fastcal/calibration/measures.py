@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from fastcal.arguments import real_number
+
 Mode = Literal["both", "top-label", "classwise"]
 Reduction = Literal["pooled", "case"]
 Kind = Literal["top-label", "positive"]
@@ -20,12 +22,22 @@ MeasureName = Literal[
     "accuracy",
     "dice",
     "volume_bias",
+    "adaptive_ece",
+    "classwise_adaptive_ece",
+    "tace",
+    "auroc",
+    "classwise_auroc",
+    "aurc",
+    "e_aurc",
 ]
 
 NORMS = get_args(Norm)
 MEASURES = get_args(MeasureName)
-OF_CLASSES = ("classwise_ece", "classwise_ace", "dice", "volume_bias")
+OF_FINE_CLASSES = ("classwise_adaptive_ece", "tace", "classwise_auroc")
+OF_CLASSES = ("classwise_ece", "classwise_ace", "dice", "volume_bias", *OF_FINE_CLASSES)
 """Measures that are one number a class."""
+FROM_FINE_CELLS = ("adaptive_ece", "auroc", "aurc", "e_aurc", *OF_FINE_CLASSES)
+"""Measures that need a ``resolution``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +51,8 @@ class Measure:
         min_count: Leave out bins with this many samples or fewer.
         kind: ``"top-label"`` or ``"positive"``; None for what suits the data.
         class_index: For one number a class: which; None for the mean over those defined.
+        threshold: Of ``"classwise_adaptive_ece"`` and ``"tace"``: smaller probabilities are left
+            out. None is 0, or 0.01 for ``"tace"``.
 
     Raises:
         ValueError: An option is unknown, or does not go with the others.
@@ -54,6 +68,7 @@ class Measure:
     min_count: int = 0
     kind: Kind | None = None
     class_index: int | None = None
+    threshold: float | None = None
 
     def __post_init__(self) -> None:
         if self.name not in MEASURES:
@@ -68,8 +83,25 @@ class Measure:
             raise ValueError(f"kind must be 'top-label' or 'positive', got {self.kind!r}")
         if self.class_index is not None and not self.of_classes:
             raise ValueError(f"class_index is not for {self.name!r}, which is one number")
+        if self.threshold is not None:
+            if self.name not in ("classwise_adaptive_ece", "tace"):
+                raise ValueError(f"threshold is not for {self.name!r}")
+            if not 0 <= real_number(self.threshold, "threshold") <= 1:
+                raise ValueError(f"threshold must lie in [0, 1], got {self.threshold:g}")
 
     @property
     def of_classes(self) -> bool:
         """One number a class."""
         return self.name in OF_CLASSES
+
+    @property
+    def of_fine_classes(self) -> bool:
+        """One number a class, from its fine cells."""
+        return self.name in OF_FINE_CLASSES
+
+    @property
+    def lowest(self) -> float:
+        """The threshold, or its default."""
+        if self.threshold is not None:
+            return self.threshold
+        return 0.01 if self.name == "tace" else 0.0

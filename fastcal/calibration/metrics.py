@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import numpy as np
 
 from fastcal import bins
 from fastcal.arguments import whole_number
 from fastcal.calibration import conventions, values
 from fastcal.calibration.conventions import ConventionName
+from fastcal.calibration.curves import OutcomeHistogram, Reliability
 from fastcal.calibration.measures import Kind, Measure, MeasureName, Mode, Norm, Reduction
 from fastcal.calibration.state import CalibrationState
 from fastcal.calibration.values import BrierParts, Floats, Integers
 from fastcal.problem import StatisticsLayout
-
-
-@dataclass(frozen=True, slots=True)
-class Reliability:
-    """One reliability diagram; arrays over the bins, NaN for the means of an empty bin.
-
-    With ``convention="torchmetrics"`` there is one bin more, [1, 1], for probabilities of 1.
-    """
-
-    edges: Floats
-    """``[n_bins + 1]``"""
-    count: Integers
-    """``[n_bins]``"""
-    mean_confidence: Floats
-    """``[n_bins]``, mean confidence (or probability of the class) in the bin."""
-    accuracy: Floats
-    """``[n_bins]``, share of hits (or of the class) in the bin."""
 
 
 class CalibrationMetrics:
@@ -174,9 +158,9 @@ class CalibrationMetrics:
         ``brier = reliability - resolution + uncertainty + within_bins`` (Murphy, 1973; the last
         term Stephenson et al., Weather and Forecasting 2008), each summed over the classes'
         one-vs-rest histograms. The first three are exact, and so is the last as what is left of
-        the score; its two halves, the variance of the probabilities inside bins and their
-        covariance with the target, would need sums of p^2 and p y a bin, which are not kept. For
-        the parts of one case take ``case(case_id).brier_decomposition()``.
+        the score. Where ``moments=True`` kept the sums of p^2 and p y of every bin, its two halves
+        are exact too: ``within_bins = within_variance - within_covariance``. For the parts of one
+        case take ``case(case_id).brier_decomposition()``.
 
         Raises:
             ValueError: Classwise bins were not kept.
@@ -189,7 +173,7 @@ class CalibrationMetrics:
             >>> statistics.update(probs, torch.tensor([[0, 1, 1, 1]]))
             >>> statistics.brier_decomposition()  # doctest: +NORMALIZE_WHITESPACE
             BrierParts(brier=0.1875, reliability=0.0625, resolution=0.0625, uncertainty=0.1875,
-                       within_bins=0.0)
+                       within_bins=0.0, within_variance=None, within_covariance=None)
         """
         self._need("classwise", "top-label")
         return values.brier_parts(self._state.total, self._state.layout)
@@ -261,6 +245,54 @@ class CalibrationMetrics:
             mean_confidence=values.mean_of_sum(whole, fraction, count),
             accuracy=values.ratio(hits, count),
         )
+
+    def confidence_histogram(self, *, fine: bool = False) -> OutcomeHistogram:
+        """Right and wrong voxels by confidence, pooled, over the bins; exact.
+
+        Every decision is one sample when multilabel, of confidence ``max(p, 1 - p)``.
+
+        Args:
+            fine: Over the fine cells, where ``resolution`` kept some.
+
+        Raises:
+            ValueError: The bins or cells were not kept.
+        """
+        self._need("top-label", "classwise")
+        total, layout = self._state.total, self._state.layout
+        if fine:
+            self._need_fine()
+            count, right = total[layout.fine_top_label].reshape(-1, 2).T
+            return OutcomeHistogram(bins.fine_edges(self.resolution), right.copy(), count - right)
+        count, right = self._binned(values.top_label_bins(total, layout))[:, :2].T
+        edges = conventions.find(self.convention).bin_edges(self.n_bins)
+        return OutcomeHistogram(edges, right.copy(), count - right)
+
+    def entropy_histogram(self) -> OutcomeHistogram:
+        """Right and wrong voxels by the entropy of their prediction, pooled.
+
+        Equal bins over [0, ln C], the last one open above for probabilities that do not sum to 1;
+        when multilabel every decision is one sample, over [0, ln 2]. Exact but for entropies
+        within the rounding of their type (1e-6 for float32) of an edge.
+
+        Raises:
+            ValueError: ``entropy_bins`` is 0.
+
+        Example:
+            >>> import torch
+            >>> from fastcal import CalibrationStatistics
+            >>> statistics = CalibrationStatistics(num_classes=2, entropy_bins=2)
+            >>> p = torch.tensor([[0.99, 0.98, 0.6, 0.5]])
+            >>> statistics.update(torch.stack([p, 1 - p], 1), torch.tensor([[0, 0, 1, 0]]))
+            >>> found = statistics.entropy_histogram()
+            >>> found.right, found.wrong
+            (array([2, 1]), array([0, 1]))
+        """
+        if self.entropy_bins == 0:
+            raise ValueError("entropies were not kept: entropy_bins is 0")
+        count, right = self._state.total[self._state.layout.entropy].reshape(-1, 2).T
+        top = np.log(2 if self.multilabel else self.num_classes)
+        edges = np.linspace(0.0, top, self.entropy_bins + 1)
+        return OutcomeHistogram(edges, right.copy(), count - right)
 
     def measured(self, rows: Integers, measure: Measure) -> Floats:
         """One number a row of the state, ``[...]`` of rows ``[..., W]``."""
@@ -345,8 +377,7 @@ class CalibrationMetrics:
     def _histogram(self, rows: Integers, kind: Kind | None) -> Integers:
         """``[..., n_cells, 4]``"""
         if self._kind(kind) == "positive":
-            if self.num_classes > 2:
-                raise ValueError(f"kind='positive' is for 1 or 2 classes, got {self.num_classes}")
+            self._check_positive()
             self._need("classwise", "top-label")
             return values.classwise_bins(rows, self._state.layout)[..., -1, :, :]
         self._need("top-label", "classwise")
@@ -356,9 +387,17 @@ class CalibrationMetrics:
         """``[..., n_cells, 4]`` without the cell of the samples that are in no bin."""
         return histograms[..., int(conventions.find(self.convention).zeros_dropped) :, :]
 
+    def _check_positive(self) -> None:
+        if self.num_classes > 2:
+            raise ValueError(f"kind='positive' is for 1 or 2 classes, got {self.num_classes}")
+
     def _check_class(self, class_index: int) -> None:
         if not 0 <= class_index < self.num_classes:
             raise ValueError(f"class_index must be in [0, {self.num_classes}), got {class_index}")
+
+    def _need_fine(self) -> None:
+        if self.resolution == 0:
+            raise ValueError("fine cells were not kept: resolution is 0 (65536 is a good number)")
 
     def _need(self, what: str, missing_in: str) -> None:
         if self.mode == missing_in:

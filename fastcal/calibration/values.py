@@ -145,6 +145,11 @@ class BrierParts:
     within_bins: float
     """Variance of the probabilities inside bins less twice their covariance with the target,
     summed over classes."""
+    within_variance: float | None = None
+    """The variance: mean squared distance of a probability from its bin's mean. None without
+    ``moments=True``."""
+    within_covariance: float | None = None
+    """Twice the covariance: what probabilities tell inside bins; higher is better."""
 
 
 def brier_parts(row: Integers, layout: StatisticsLayout) -> BrierParts:
@@ -163,7 +168,24 @@ def brier_parts(row: Integers, layout: StatisticsLayout) -> BrierParts:
                 reliability += (_exact(whole, fraction) / count - seen) ** 2 * count / n
                 resolution += (seen - share) ** 2 * count / n
     rest = score - reliability + resolution - uncertainty
-    return BrierParts(*map(float, (score, reliability, resolution, uncertainty, rest)))
+    parts = map(float, (score, reliability, resolution, uncertainty, rest))
+    within = _within_bins(row, layout, n) if layout.extras.moments else ()
+    return BrierParts(*parts, *within)
+
+
+def _within_bins(row: Integers, layout: StatisticsLayout, n: int) -> tuple[float, float]:
+    """Variance, and twice the covariance, inside classwise bins; each is rounded once."""
+    variance = covariance = Fraction(0)
+    found = classwise_bins(row, layout).reshape(-1, 4).tolist()
+    moments = row[layout.moments].reshape(-1, 4).tolist()
+    for (count, hits, *of_p), (*of_squares, _, _), (_, _, *of_hits) in zip(
+        found, moments, moments, strict=True
+    ):
+        if count:
+            total = _exact(*of_p)
+            variance += (_exact(*of_squares) - total * total / count) / n
+            covariance += 2 * (_exact(*of_hits) - total * hits / count) / n
+    return float(variance), float(covariance)
 
 
 def _exact(whole: int | np.int64, fraction: int | np.int64) -> Fraction:
