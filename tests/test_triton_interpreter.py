@@ -63,6 +63,11 @@ CASES = {
         "minus_infinity_is_a",
         "no_class and dtype1",
     ),
+    "test_extras.py": (
+        "counted_as_the_oracle and (3-False-dtype0 or 2-True-dtype1)",
+        "bits_of_the_reference and (dtype0-left or dtype2-right-15)",
+    ),
+    "test_regions.py": ("regions_have_the_bits_of_the_reference",),
     "triton_walk_cases.py": ("beyond_two_to_the_31", "class_strides"),
 }
 
@@ -112,6 +117,8 @@ def test_interpreted_kernels_pass_the_tests_of_every_engine(outcomes):
         "test_streamed_statistics_are_the_integers_of_one_shot",
         "test_scores_match_the_oracle",
         "test_multilabel_statistics_match_the_oracle",
+        "test_extras_have_the_bits_of_the_reference",
+        "test_regions_have_the_bits_of_the_reference",
         "test_sums_match_the_oracle",
         "test_offsets_beyond_two_to_the_31_are_right",
     ],

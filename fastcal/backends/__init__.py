@@ -39,7 +39,7 @@ _DEVICES = {
 _PREFERENCE = {"cpu": ("cpu", "reference"), "cuda": ("cuda", "triton", "reference")}
 """Type of device to the backends that may serve it, best first."""
 
-_PLAIN = ("cuda", "triton")
+_PLAIN = ("cuda",)
 """Backends that count neither regions nor extras: such calls go to the next one."""
 
 

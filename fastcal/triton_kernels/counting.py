@@ -7,8 +7,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from fastcal.triton_kernels.cells import add_cells, add_entropies, fine_cells, less_p_ln_p
 from fastcal.triton_kernels.fixed_point import add_fixed, add_integer, logarithm, to_fixed
-from fastcal.triton_kernels.histogram import add_bins
+from fastcal.triton_kernels.histogram import add_bins, add_moments
 from fastcal.triton_kernels.walk import class_pointers, voxel_offsets
 
 # Words of a row, as `fastcal.problem.StatisticsLayout` lays them out.
@@ -31,6 +32,19 @@ def row_words(count, i_outer):
     i_replica = tl.program_id(0) % count.n_replicas
     o_replica = tl.cast(i_replica, tl.int64) * tl.cast(count.replica_words, tl.int64)
     return count.words + o_replica + i_outer * tl.cast(count.row_words, tl.int64)
+
+
+@triton.jit
+def load_regions(count, i_outer, o_voxels, extents, m_voxels):
+    """The regions of the voxels, a bit each."""
+    o_regions = voxel_offsets(i_outer, o_voxels, extents, count.regions.strides)
+    return tl.load(count.regions.pointer + o_regions, mask=m_voxels, other=0).to(tl.int32)
+
+
+@triton.jit
+def region_row(count, words, r):
+    """The row of region ``r``, behind ``words``, that of everything."""
+    return words + tl.cast(r + 1, tl.int64) * tl.cast(count.region_words, tl.int64)
 
 
 @triton.jit
@@ -149,6 +163,57 @@ def top_label_words(words, C: tl.constexpr):
 
 
 @triton.jit
+def add_top_label(
+    count,
+    words,
+    confidence,
+    correct,
+    counted,
+    n_cells,
+    F: tl.constexpr,
+    WIDE: tl.constexpr,
+    C: tl.constexpr,
+    CELLS: tl.constexpr,
+):
+    """Adds confidences against correctness to the bins and the fine cells."""
+    if F.top_label:
+        bins = top_label_words(words, C)
+        thresholds = count.thresholds
+        add_bins(bins, confidence, correct, counted, thresholds, n_cells, F.left_closed, CELLS)
+        if F.resolution > 0:
+            cell = fine_cells(confidence, counted, F.resolution, WIDE)
+            add_cells(words + count.fine_top_label, cell, correct)
+
+
+@triton.jit
+def add_class(
+    count,
+    words,
+    p,
+    k,
+    positive,
+    counted,
+    n_cells,
+    F: tl.constexpr,
+    WIDE: tl.constexpr,
+    C: tl.constexpr,
+    CELLS: tl.constexpr,
+):
+    """Adds probabilities of class ``k`` against its presence to all that is kept of classes."""
+    if F.classwise:
+        bins = classwise_words(words, k, n_cells, F, C)
+        thresholds = count.thresholds
+        add_bins(bins, p, positive, counted, thresholds, n_cells, F.left_closed, CELLS)
+        i_class = tl.cast(k, tl.int64)
+        if F.moments:
+            moments = words + count.moments + i_class * (4 * n_cells)
+            add_moments(moments, p, positive, counted, thresholds, n_cells, F.left_closed, CELLS)
+        if F.resolution > 0:
+            cell = fine_cells(p, counted, F.resolution, WIDE)
+            add_cells(words + count.fine_classwise + i_class * (2 * F.resolution), cell, positive)
+
+
+@triton.jit
 def classwise_words(words, k, n_cells, F: tl.constexpr, C: tl.constexpr):
     """Class ``k``'s histogram of a row."""
     histogram = tl.cast(k, tl.int64)
@@ -159,52 +224,54 @@ def classwise_words(words, k, n_cells, F: tl.constexpr, C: tl.constexpr):
 
 @triton.jit
 def count_exclusive_class(
+    count,
     words,
     p,
     k,
     label,
     target,
     counted,
-    thresholds,
-    n_cells,
-    F: tl.constexpr,
-    C: tl.constexpr,
-    CELLS: tl.constexpr,
-):
-    """Adds class ``k`` of exclusive classes: counts, one-vs-rest histogram."""
-    is_target = target == k
-    count_class(words, k, label == k, is_target, counted, C)
-    if F.classwise:
-        bins = classwise_words(words, k, n_cells, F, C)
-        add_bins(bins, p, is_target, counted, thresholds, n_cells, F.left_closed, CELLS)
-
-
-@triton.jit
-def count_multilabel_class(
-    words,
-    p,
-    k,
-    positive,
-    counted,
-    eps,
-    thresholds,
     n_cells,
     F: tl.constexpr,
     WIDE: tl.constexpr,
     C: tl.constexpr,
     CELLS: tl.constexpr,
 ):
-    """Adds class ``k``, a Bernoulli of its own: scores, counts, both histograms."""
+    """Adds class ``k`` of exclusive classes: counts, one-vs-rest histograms."""
+    is_target = target == k
+    count_class(words, k, label == k, is_target, counted, C)
+    add_class(count, words, p, k, is_target, counted, n_cells, F, WIDE, C, CELLS)
+
+
+@triton.jit
+def count_multilabel_class(
+    count,
+    words,
+    p,
+    k,
+    positive,
+    counted,
+    eps,
+    n_cells,
+    F: tl.constexpr,
+    WIDE: tl.constexpr,
+    C: tl.constexpr,
+    CELLS: tl.constexpr,
+):
+    """Adds class ``k``, a Bernoulli of its own: scores, counts, all histograms."""
     label = p > 0.5
     correct = label == positive
     d = tl.where(positive, p - 1, p)
     p_target = tl.where(positive, p, 1 - p)
     count_scores(words, d * d, p_target, correct, counted, eps, WIDE)
     count_class(words, k, label, positive, counted, C)
-    if F.top_label:
-        confidence = tl.where(label, p, 1 - p)
-        bins = top_label_words(words, C)
-        add_bins(bins, confidence, correct, counted, thresholds, n_cells, F.left_closed, CELLS)
-    if F.classwise:
-        bins = classwise_words(words, k, n_cells, F, C)
-        add_bins(bins, p, positive, counted, thresholds, n_cells, F.left_closed, CELLS)
+    confidence = tl.where(label, p, 1 - p)
+    add_top_label(count, words, confidence, correct, counted, n_cells, F, WIDE, C, CELLS)
+    add_class(count, words, p, k, positive, counted, n_cells, F, WIDE, C, CELLS)
+    if F.entropies:
+        h = less_p_ln_p(tl.zeros_like(p), p, WIDE)
+        rest = 1 - p
+        h = less_p_ln_p(h, tl.where(rest < 0, 0.0, rest), WIDE)
+        add_entropies(
+            words + count.entropies, h, correct, counted, count.entropy_bins, count.entropy_scale
+        )

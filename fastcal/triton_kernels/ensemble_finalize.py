@@ -19,6 +19,7 @@ from fastcal.triton_kernels.activation import (
     raise_top,
     sigmoid,
 )
+from fastcal.triton_kernels.cells import less_p_ln_p
 from fastcal.triton_kernels.counting import add_squares, keep_voxels, row_words
 from fastcal.triton_kernels.finish import Launch, finish_launch
 from fastcal.triton_kernels.finish_block import finish_class, finish_voxels
@@ -28,6 +29,7 @@ from fastcal.triton_kernels.summary import (
     add_variance,
     add_votes,
     normalised,
+    not_negative,
     summarise,
 )
 from fastcal.triton_kernels.walk import block_lanes, class_view, voxel_offsets, voxel_shape
@@ -130,6 +132,7 @@ def finalize_kernel(
     lost = zero
     squares = zero
     p_target = zero
+    count_entropy = zero
     variance = zero
     most = zero
     minority = zero
@@ -148,13 +151,16 @@ def finalize_kernel(
             p, k, lowest, highest, label, class_sum, entropy, lost, F, C
         )
         if F.count:
-            squares, p_target = add_squares(squares, p_target, tl.where(p < 0, 0.0, p), target == k)
+            q = not_negative(p)
+            squares, p_target = add_squares(squares, p_target, q, target == k)
+            if F.entropies:
+                count_entropy = less_p_ln_p(count_entropy, q, P.wide)
 
     expected_entropy = zero
     if P.entropy:
         expected_entropy = load_class(state, o_state, C, m_voxels, P) * scale
     valid, counted = finish_voxels(
-        maps, count, words, kept, target, squares, p_target,
+        maps, count, words, kept, target, squares, p_target, count_entropy,
         lowest, highest, label, class_sum, entropy, expected_entropy, variance, most, minority,
         members, eps, n_cells, i_outer, o_voxels, extents, m_voxels, F, P.wide, C, CELLS,
     )  # fmt: skip

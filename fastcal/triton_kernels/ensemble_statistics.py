@@ -14,6 +14,7 @@ from fastcal.triton_kernels import policy
 from fastcal.triton_kernels.activation import (
     from_bits,
 )
+from fastcal.triton_kernels.cells import less_p_ln_p
 from fastcal.triton_kernels.counting import add_squares, keep_voxels, row_words
 from fastcal.triton_kernels.ensemble_accumulate import (
     empty_state,
@@ -28,6 +29,7 @@ from fastcal.triton_kernels.registers import add_members, mean_rows, normalised_
 from fastcal.triton_kernels.summary import (
     add_variance,
     add_votes,
+    not_negative,
     summarise,
 )
 from fastcal.triton_kernels.walk import block_lanes, class_view, voxel_shape
@@ -144,6 +146,7 @@ def finish_rows(
     lost = zero
     squares = zero
     p_target = zero
+    count_entropy = zero
     variance = zero
     most = zero
     minority = zero
@@ -162,11 +165,14 @@ def finish_rows(
             p, k, lowest, highest, label, class_sum, entropy, lost, F, C
         )
         if F.count:
-            squares, p_target = add_squares(squares, p_target, tl.where(p < 0, 0.0, p), target == k)
+            q = not_negative(p)
+            squares, p_target = add_squares(squares, p_target, q, target == k)
+            if F.entropies:
+                count_entropy = less_p_ln_p(count_entropy, q, P.wide)
         if F.by_class:
             tl.store(p_scratch + tl.cast(k * BLOCK, tl.int64), p)
     valid, counted = finish_voxels(
-        maps, count, words, kept, target, squares, p_target,
+        maps, count, words, kept, target, squares, p_target, count_entropy,
         lowest, highest, label, class_sum, entropy, expected_entropy, variance, most, minority,
         n_members, eps, n_cells, i_outer, o_voxels, extents, m_voxels, F, P.wide, C, CELLS,
     )  # fmt: skip

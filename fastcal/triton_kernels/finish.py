@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastcal.problem import FRACTION_BITS, Counting, Finish, Reading, StatisticsLayout
+from fastcal.problem import Counting, Finish, Reading, StatisticsLayout
 from fastcal.triton_kernels import policy
 from fastcal.triton_kernels.fold_statistics import fold_statistics
 from fastcal.triton_kernels.plan import Count, MapViews, bits
@@ -66,14 +66,15 @@ def finish_launch(
         signed = _signed(tensor)
         views.append(class_view(signed, class_dim) if name in with_classes else voxel_view(signed))
     counting = finish.counting
-    rows = 1
+    groups = 1
     if counting is not None:
-        rows = counting.statistics.shape[0]
+        groups = counting.statistics.shape[0] // counting.rows
         target = _bytes(counting.target)
         views.append(class_view(target, class_dim) if reading.multilabel else voxel_view(target))
         views.append(None if counting.mask is None else voxel_view(_bytes(counting.mask)))
+        views.append(None if counting.regions is None else voxel_view(counting.regions))
 
-    walk, laid = plan_walk(shape, views, pinned=rows > 1)
+    walk, laid = plan_walk(shape, views, pinned=groups > 1)
     block = policy.block_voxels(lane, walk.n_inner)
     maps = MapViews(**dict(zip(names, laid[len(inputs) :], strict=False)))
     scalars = {
@@ -88,16 +89,26 @@ def finish_launch(
         run(Launch(walk, block, member_views, maps, None, scalars))
         return
     n_cells = counting.thresholds.numel() + 1
-    layout = StatisticsLayout(num_classes, n_cells, counting.calibration)
+    layout = counting.layout(num_classes)
     words = _empty_words(counting, layout)
+    extras = counting.extras
     count = Count(
-        target=laid[-2],
-        mask=laid[-1],
+        target=laid[-3],
+        mask=laid[-2],
         thresholds=_on_device(counting.thresholds, words.device),
         words=words,
-        row_words=layout.words if rows > 1 else 0,
-        replica_words=rows * layout.words,
+        row_words=counting.rows * layout.words if groups > 1 else 0,
+        replica_words=counting.statistics.numel(),
         n_replicas=words.shape[0],
+        regions=laid[-1],
+        n_regions=counting.n_regions,
+        region_words=layout.words,
+        moments=layout.moments.start,
+        fine_top_label=layout.fine_top_label.start,
+        fine_classwise=layout.fine_classwise.start,
+        entropies=layout.entropy.start,
+        entropy_bins=extras.entropy_bins,
+        entropy_scale=bits(extras.entropy_scale(num_classes, reading.multilabel)),
     )
     scalars |= {
         "ignore_index": counting.ignore_index or 0,
@@ -105,7 +116,7 @@ def finish_launch(
         "n_cells": n_cells,
     }
     run(Launch(walk, block, member_views, maps, count, scalars))
-    fold_statistics(words, counting.statistics, layout.top_label.start, FRACTION_BITS)
+    fold_statistics(words, counting.statistics, layout)
 
 
 def _empty_words(counting: Counting, layout: StatisticsLayout) -> Tensor:

@@ -8,6 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from fastcal.problem import FRACTION_BITS, StatisticsLayout
 from fastcal.triton_kernels import policy
 from fastcal.triton_kernels.counting import BRIER, NLL
 
@@ -20,6 +21,8 @@ def fold_kernel(
     n_rows,
     row_words,
     bins_start,
+    moments_start,
+    moments_end,
     FRACTION_BITS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -29,6 +32,7 @@ def fold_kernel(
         words: int64 ``[replicas, rows, words]``, contiguous.
         statistics: int64 ``[rows, words]``, contiguous.
         bins_start: First word of the histograms, four words a bin, the last one low.
+        moments_start: Behind the histograms; up to ``moments_end`` every second word is low.
     """
     blocks = tl.cdiv(row_words, BLOCK)
     i_row = tl.cast(tl.program_id(0) // blocks, tl.int64)
@@ -37,10 +41,14 @@ def fold_kernel(
     o_row = i_row * row_words + o_words.to(tl.int64)
     replica_words = tl.cast(n_rows, tl.int64) * row_words
 
-    in_bins = (o_words >= bins_start) & ((o_words - bins_start) % 4 == 3)
-    is_low = (o_words == BRIER + 1) | (o_words == NLL + 1) | in_bins
-    in_bins = (o_words >= bins_start) & ((o_words - bins_start) % 4 == 2)
-    is_high = (o_words == BRIER) | (o_words == NLL) | in_bins
+    in_bins = (o_words >= bins_start) & (o_words < moments_start)
+    in_moments = (o_words >= moments_start) & (o_words < moments_end)
+    of_bin = (o_words - bins_start) % 4
+    of_moment = (o_words - moments_start) % 2
+    is_low = (o_words == BRIER + 1) | (o_words == NLL + 1)
+    is_low = is_low | (in_bins & (of_bin == 3)) | (in_moments & (of_moment == 1))
+    is_high = (o_words == BRIER) | (o_words == NLL)
+    is_high = is_high | (in_bins & (of_bin == 2)) | (in_moments & (of_moment == 0))
 
     # The lane of a low word writes its high word too: no other lane touches the pair.
     m_low = m_words & is_low
@@ -56,7 +64,7 @@ def fold_kernel(
     tl.store(statistics + (o_row - 1), high + (total >> FRACTION_BITS), mask=m_low)
 
 
-def fold_statistics(words: Tensor, statistics: Tensor, bins_start: int, fraction_bits: int) -> None:
+def fold_statistics(words: Tensor, statistics: Tensor, layout: StatisticsLayout) -> None:
     """Adds ``words [replicas, rows, words]`` to ``statistics [rows, words]``, normalised."""
     n_replicas, n_rows, row_words = words.shape
     fold_kernel[(n_rows * triton.cdiv(row_words, policy.FOLD_WORDS),)](
@@ -65,8 +73,10 @@ def fold_statistics(words: Tensor, statistics: Tensor, bins_start: int, fraction
         n_replicas,
         n_rows,
         row_words,
-        bins_start,
-        FRACTION_BITS=fraction_bits,
+        layout.top_label.start,
+        layout.moments.start,
+        layout.moments.stop,
+        FRACTION_BITS=FRACTION_BITS,
         BLOCK=policy.FOLD_WORDS,
         num_warps=policy.NUM_WARPS,
         enable_fp_fusion=False,

@@ -55,6 +55,41 @@ def add_all_cells(words, cell, packed_hit, q, n_cells, CELLS: tl.constexpr):
 
 
 @triton.jit
+def add_moments(
+    words,
+    p,
+    hit,
+    m_counted,
+    thresholds,
+    n_cells,
+    LEFT_CLOSED: tl.constexpr,
+    CELLS: tl.constexpr,
+):
+    """Adds a block to the second moments ``[n_cells, 4]``: sums of p^2 and of p of the hits.
+
+    p^2 is a product of doubles, exact for float32.
+    """
+    cell = find_cells(p, m_counted, thresholds, n_cells, LEFT_CLOSED)
+    safe = tl.where(m_counted, p, 0.0)
+    square = to_fixed(safe.to(tl.float64) * safe.to(tl.float64))
+    of_hit = tl.where(hit, to_fixed(safe), 0)
+    for first in range(0, n_cells, CELLS):
+        o_cells = first + tl.arange(0, CELLS)
+        inside = cell[None, :] == o_cells[:, None]
+        squares = tl.sum(tl.where(inside, square[None, :], 0), axis=1)
+        products = tl.sum(tl.where(inside, of_hit[None, :], 0), axis=1)
+        o_words = 4 * o_cells.to(tl.int64)
+        m_cells = (o_cells < n_cells) & (squares != 0)
+        tl.atomic_add(words + o_words, squares >> 40, mask=m_cells, sem="relaxed")
+        low = squares & 0xFFFFFFFFFF
+        tl.atomic_add(words + (o_words + 1), low, mask=m_cells, sem="relaxed")
+        m_cells = (o_cells < n_cells) & (products != 0)
+        tl.atomic_add(words + (o_words + 2), products >> 40, mask=m_cells, sem="relaxed")
+        low = products & 0xFFFFFFFFFF
+        tl.atomic_add(words + (o_words + 3), low, mask=m_cells, sem="relaxed")
+
+
+@triton.jit
 def add_bins(
     words,
     p,

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 import triton.language as tl
 
-from fastcal.problem import Finish, Reading, StateLayout
+from fastcal.problem import Extras, Finish, Reading, StateLayout
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,13 @@ class FinishPlan:
     classwise: bool
     by_class: bool
     """Something is written or counted class by class."""
+    regions: bool
+    """Rows of regions follow the row of everything."""
+    moments: bool
+    resolution: int
+    """Cells of the fine histograms; 0 for none."""
+    entropies: bool
+    """Entropies are counted."""
 
 
 class MapViews(NamedTuple):
@@ -87,6 +94,19 @@ class Count(NamedTuple):
     """Words from one row to the next; 0 where there is one row."""
     replica_words: Any
     n_replicas: Any
+    regions: Any
+    """View of bytes, a bit a region, or None."""
+    n_regions: Any
+    region_words: Any
+    """Words from the row of everything to that of the first region, and from one to the next."""
+    moments: Any
+    """First word of the second moments in a row, as for the next three."""
+    fine_top_label: Any
+    fine_classwise: Any
+    entropies: Any
+    entropy_bins: Any
+    entropy_scale: Any
+    """Bins a nat, a double as its bits."""
 
 
 def member_plan(
@@ -123,6 +143,7 @@ def finish_plan(reading: Reading, finish: Finish) -> FinishPlan:
     check_range = not reading.from_logits and reading.space == "prob"
     counting = finish.counting
     calibration = None if counting is None else counting.calibration
+    extras = Extras() if counting is None else counting.extras
     return FinishPlan(
         softmax=softmax,
         multilabel=reading.multilabel,
@@ -142,6 +163,10 @@ def finish_plan(reading: Reading, finish: Finish) -> FinishPlan:
         by_class=counting is not None
         or "mean" in finish.maps
         or (reading.multilabel and bool({"label", "confidence"} & finish.maps.keys())),
+        regions=counting is not None and counting.n_regions > 0,
+        moments=extras.moments,
+        resolution=extras.resolution,
+        entropies=extras.entropy_bins > 0,
     )
 
 
