@@ -17,9 +17,9 @@ from fastcal.report.case_curves import CaseCurves, case_curves
 from fastcal.report.dataset_reliability import cases_in_cells
 
 
-def counted(n_cases: int = 6, *, ids: bool = True) -> CalibrationStatistics:
+def counted(n_cases: int = 6, *, ids: bool = True, resolution: int = 0) -> CalibrationStatistics:
     generator = torch.Generator().manual_seed(8)
-    stats = CalibrationStatistics(num_classes=3, n_bins=8)
+    stats = CalibrationStatistics(num_classes=3, n_bins=8, resolution=resolution)
     for case in range(n_cases):
         logits = torch.randn(1, 3, 300 + 40 * case, generator=generator)
         target = torch.multinomial(logits[0].softmax(0).T, 1, generator=generator).T
@@ -223,3 +223,36 @@ def test_heat_maps_need_cases() -> None:
         plots.dataset_reliability(counted(ids=False), ax=axes())
     with pytest.raises(ValueError, match="min_count: got -1"):
         plots.dataset_reliability(counted(), ax=axes(), min_count=-1)
+
+
+# --- risk and coverage ----------------------------------------------------------------------------
+
+
+def test_risk_coverage_draws_the_curve_and_shades_the_excess() -> None:
+    stats = counted(resolution=4096)
+    curve = stats.risk_coverage()
+    ax = plots.risk_coverage(stats, ax=axes(), title="Risk", label="ensemble")
+    optimal, risk = ax.lines
+    np.testing.assert_allclose(np.array(risk.get_data())[:, 1:], [curve.coverage, curve.risk])
+    np.testing.assert_allclose(optimal.get_ydata()[1:], curve.optimal)
+    assert risk.get_ydata()[-1] == pytest.approx(1 - stats.accuracy())
+    assert np.trapezoid(*reversed(risk.get_data())) == pytest.approx(stats.aurc(), abs=2e-3)
+    (words,) = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert words == f"ensemble: AURC {stats.aurc():.4f}, excess {stats.e_aurc():.4f}"
+    assert ax.get_title(loc="left") == "Risk"
+    assert ax.get_ylim()[1] > max(risk.get_ydata())
+
+
+def test_curves_of_two_methods_share_the_axes() -> None:
+    ax = plots.risk_coverage(counted(resolution=64), ax=axes())
+    top = ax.get_ylim()[1]
+    plots.risk_coverage(counted(2, resolution=64), ax=ax, colour="red")
+    assert len(ax.lines) == 4
+    assert ax.get_ylim()[1] >= top
+
+
+def test_risk_coverage_needs_fine_cells_and_voxels() -> None:
+    with pytest.raises(ValueError, match="resolution is 0"):
+        plots.risk_coverage(counted(1), ax=axes())
+    with pytest.raises(ValueError, match="counted nothing"):
+        plots.risk_coverage(CalibrationStatistics(2, resolution=64), ax=axes())

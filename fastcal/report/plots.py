@@ -1,4 +1,4 @@
-"""Figures of numbers: reliability diagrams of all kinds, and members against their ensemble."""
+"""Figures of numbers: reliability of all kinds, risk and coverage, members against ensembles."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from fastcal.report import style
 from fastcal.report.dataset_reliability import dataset_reliability
 from fastcal.report.reliability import classwise_grid, reliability_diagram, reliability_figure
+from fastcal.report.risk_coverage import risk_coverage
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,6 +22,7 @@ __all__ = [
     "dataset_reliability",
     "reliability_diagram",
     "reliability_figure",
+    "risk_coverage",
     "scores_figure",
 ]
 

@@ -1,0 +1,80 @@
+"""The risk-coverage curve: what is gained by keeping the most confident voxels alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fastcal.report import style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from fastcal.calibration import CalibrationStatistics
+
+
+def risk_coverage(
+    stats: CalibrationStatistics,
+    *,
+    ax: Axes | None = None,
+    title: str | None = None,
+    label: str | None = None,
+    colour: str = style.BLUE,
+) -> Axes:
+    """Error rate of the most confident voxels against the share of voxels that are kept.
+
+    The dashed line is what the same labels could reach if every wrong voxel had less confidence
+    than every right one; the shaded area between is the excess (E-AURC). Call it again with the
+    same axes and another colour to compare methods.
+
+    Args:
+        stats: What was counted, with a ``resolution``.
+        ax: Axes to draw into; a new pyplot figure when None.
+        title: Title of the axes.
+        label: Name in the legend, in front of the areas.
+        colour: Of the curve.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ValueError: `stats` kept no fine cells of the confidence, or counted nothing.
+
+    Reference: Geifman and El-Yaniv, NeurIPS 2017; Geifman et al., ICLR 2019.
+
+    Example:
+        >>> import torch
+        >>> from fastcal import CalibrationStatistics
+        >>> stats = CalibrationStatistics(num_classes=2, resolution=1024)
+        >>> stats.update(torch.tensor([[[0.2, 0.4], [0.8, 0.6]]]), torch.tensor([[1, 0]]))
+        >>> risk_coverage(stats).get_xlabel()
+        'Coverage'
+    """
+    curve = stats.risk_coverage()
+    if curve.coverage.size == 0:
+        raise ValueError("stats counted nothing: there is no curve")
+    areas = f"AURC {stats.aurc():.4f}, excess {stats.e_aurc():.4f}"
+    with style.house_style():
+        if ax is None:
+            import matplotlib.pyplot as plt
+
+            ax = plt.figure(figsize=(4.8, 3.8), layout="constrained").add_subplot()
+        # Below the first point the risk is that of the most confident cell.
+        coverage = np.concatenate([[0.0], curve.coverage])
+        risk, optimal = (np.concatenate([[line[0]], line]) for line in (curve.risk, curve.optimal))
+        ax.fill_between(coverage, optimal, risk, color=colour, alpha=0.15, lw=0)
+        ax.plot(coverage, optimal, color=colour, lw=1, ls=(0, (4, 3)))
+        ax.plot(
+            coverage,
+            risk,
+            color=colour,
+            lw=2,
+            label=areas if label is None else f"{label}: {areas}",
+        )
+        top = max(ax.get_ylim()[1] if len(ax.lines) > 2 else 0.0, 1.15 * float(risk.max()), 1e-9)
+        ax.set(xlim=(0, 1), ylim=(0, top), xlabel="Coverage", ylabel="Risk (share of wrong voxels)")
+        ax.legend(loc="upper left")
+        if title is not None:
+            ax.set_title(title, loc="left")
+    return ax
