@@ -30,11 +30,13 @@ cases = ["d", "a", "c", "a", "b", "e"]
 
 
 def counted(size, with_cases):
-    statistics = CalibrationStatistics(3)
+    options = {"resolution": 64, "moments": True, "entropy_bins": 4, "regions": ["first"]}
+    statistics = CalibrationStatistics(3, **options)
+    first = {"first": torch.arange(500)[None] < 250}
     for item in range(rank, 6, size):
         part = slice(item, item + 1)
         case = cases[part] if with_cases else None
-        statistics.update(p[part], target[part], case_id=case)
+        statistics.update(p[part], target[part], case_id=case, regions=first)
     return statistics
 
 
@@ -111,15 +113,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_the_sum_over_processes_has_the_bits_of_one_process(folder, size, with_cases):
     (p,), target = probabilities(1, 3, (500,), batch=6), labels(3, (6, 500))
-    alone = CalibrationStatistics(3)
+    options = {"resolution": 64, "moments": True, "entropy_bins": 4, "regions": ["first"]}
+    alone = CalibrationStatistics(3, **options)
+    first = {"first": torch.arange(500)[None] < 250}
     cases = ["d", "a", "c", "a", "b", "e"]
     for item in range(6):
         part = slice(item, item + 1)
-        alone.update(p[part], target[part], case_id=cases[part] if with_cases else None)
+        case = cases[part] if with_cases else None
+        alone.update(p[part], target[part], case_id=case, regions=first)
     for rank in range(size):
         summed = CalibrationStatistics.load(folder / f"{size}-{rank}-{with_cases}.npz")
         assert summed == alone
         assert summed.ece() == alone.ece()
+        assert summed.region("first").auroc() == alone.region("first").auroc()
         if with_cases:
             assert summed.per_case("brier") == alone.per_case("brier")
             assert torch.equal(summed.state_dict()["case_rows"], alone.state_dict()["case_rows"])

@@ -85,6 +85,60 @@ def test_calibration_from_saved_probabilities_is_that_of_the_ensembles_own_pass(
     assert summary["calibration"]["case"]["ECE"] == pytest.approx(np.mean(ece), rel=1e-12)
 
 
+def test_regions_and_fine_cells_are_counted_in_the_pass_of_the_ensemble_too(
+    predicted: Path,
+) -> None:
+    options = {"regions": ["box:2:1", "band:2", "foreground"], "resolution": 1024}
+    summary = evaluate(predicted, **options)["calibration"]
+    folders = sorted(predicted.glob("fold_*"))
+    ensemble_folders(
+        folders, predicted / "out", labels=predicted / "labels", overwrite=True, **options
+    )
+    own = json.loads((predicted / "out/calibration.json").read_text())
+    for reduction in ("pooled", "case"):
+        assert summary["regions"][reduction] == own["regions"][reduction]
+        assert summary[reduction] == own[reduction]
+    pooled = summary["regions"]["pooled"]
+    assert 0 < pooled["foreground"]["n_voxels"] <= pooled["box:2:1"]["n_voxels"]
+    assert {"AUROC", "AURC", "E_AURC", "adaptive_ECE", "TACE"} <= pooled["band:2"].keys()
+
+
+def test_a_region_of_a_case_is_what_its_mask_says(predicted: Path) -> None:
+    summary = evaluate(predicted, regions=["foreground", "prediction"])
+    for record in summary["metric_per_case"]:
+        found = record["calibration_of_regions"]
+        for name, key in (("foreground", "reference_file"), ("prediction", "prediction_file")):
+            labels = np.asarray(nib.load(record[key]).dataobj)
+            assert found[name]["n_voxels"] == (labels != 0).sum()
+    settings = summary["settings"]
+    assert (settings["regions"], settings["resolution"]) == (["foreground", "prediction"], 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("sphere", "region: got 'sphere'"),
+        ("band", "region: got 'band'"),
+        ("box:8:2:1", "region: got 'box:8:2:1'"),
+        ("box:x", "region: got 'box:x'"),
+        ("band:-1", "margins of 0 or more"),
+    ],
+)
+def test_a_word_that_is_no_region_is_told(predicted: Path, name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        evaluate(predicted, regions=[name])
+
+
+def test_regions_of_an_ensemble_come_from_labels(predicted: Path) -> None:
+    folders = sorted(predicted.glob("fold_*"))
+    with pytest.raises(ValueError, match="which need labels"):
+        ensemble_folders(folders, predicted / "new", regions=["box"])
+    with pytest.raises(ValueError, match="`fastcal evaluate` has it"):
+        ensemble_folders(
+            folders, predicted / "new", labels=predicted / "labels", regions=["prediction"]
+        )
+
+
 def test_calibration_is_null_where_there_are_no_probabilities(predicted: Path) -> None:
     (predicted / "out/case_b.npz").unlink()
     summary = evaluate(predicted)

@@ -56,6 +56,8 @@ def evaluate(
     ] = 1.0,
     bins: mapping.Bins = 15,
     closed: mapping.ClosedOption = mapping.Closed.right,
+    resolution: mapping.Resolution = 0,
+    region: mapping.RegionOption = None,
     chill: Annotated[
         bool, typer.Option("--chill", help="Score what was predicted, though labels has more.")
     ] = False,
@@ -76,6 +78,8 @@ def evaluate(
         tolerance_mm=tolerance,
         n_bins=bins,
         closed=closed.value,
+        resolution=resolution,
+        regions=region or [],
         chill=chill,
         keep_going=keep_going,
         progress=not quiet,
@@ -101,3 +105,7 @@ def _print_summary(summary: dict[str, Any]) -> None:
     )
     if summary["calibration"] is not None:
         print_calibration(summary["calibration"]["pooled"], summary["calibration"]["case"])
+        found = summary["calibration"].get("regions", {"pooled": {}})
+        for name, pooled in found["pooled"].items():
+            typer.echo(f"region {name}")
+            print_calibration(pooled, found["case"][name])

@@ -74,6 +74,22 @@ Labels = Annotated[
 ]
 Bins = Annotated[int, typer.Option("--bins", metavar="N", help="Bins of the calibration errors.")]
 ClosedOption = Annotated[Closed, typer.Option("--closed", help="Which end of a bin belongs to it.")]
+Resolution = Annotated[
+    int,
+    typer.Option(
+        "--resolution",
+        metavar="N",
+        help="Fine cells, a power of two, for AUROC, AURC and adaptive errors; 0 for none.",
+    ),
+]
+RegionOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--region",
+        metavar="REGION",
+        help="Count a region apart: box[:MM[:SLICES]], band:MM, foreground or prediction.",
+    ),
+]
 Dtype = Annotated[
     MapType,
     typer.Option(

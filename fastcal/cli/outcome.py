@@ -69,10 +69,18 @@ def print_statistics(statistics: CalibrationStatistics) -> None:
     """Print the calibration that was counted, of pooled voxels and of cases."""
     from fastcal.evaluate import calibration_summary
 
-    if statistics.n_voxels:
-        print_calibration(
-            calibration_summary(statistics), calibration_summary(statistics, reduction="case")
-        )
+    if not statistics.n_voxels:
+        return
+    print_calibration(
+        calibration_summary(statistics), calibration_summary(statistics, reduction="case")
+    )
+    for name in statistics.regions:
+        region = statistics.region(name)
+        if region.n_voxels:
+            typer.echo(f"region {name}")
+            print_calibration(
+                calibration_summary(region), calibration_summary(region, reduction="case")
+            )
 
 
 def print_calibration(pooled: Mapping[str, Any], by_case: Mapping[str, Any]) -> None:

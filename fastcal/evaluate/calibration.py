@@ -15,6 +15,7 @@ from fastcal.evaluate.labels import LabelScheme
 if TYPE_CHECKING:
     from fastcal import CalibrationStatistics
     from fastcal.data.predictions import Probabilities
+    from fastcal.regions import Regions
 
 
 def calibration_summary(
@@ -36,7 +37,8 @@ def calibration_summary(
         one-vs-rest error), ``classwise_ECE_mean`` over the defined classes, ``Dice`` (class index
         to its overlap), ``Dice_foreground_mean`` over the defined ones but the background,
         ``n_voxels``, ``n_invalid``. Fractions, not percentages; NLL in nats; Brier summed over
-        classes.
+        classes. With fine cells (``resolution``) also ``adaptive_ECE``, ``TACE`` (threshold
+        0.01), ``AUROC``, ``AURC`` and ``E_AURC`` of the confidence.
 
     Examples
     --------
@@ -49,7 +51,7 @@ def calibration_summary(
     """
     classwise = statistics.classwise_ece(reduction=reduction).tolist()
     dice = statistics.dice(reduction=reduction).tolist()
-    return {
+    found = {
         "ECE": statistics.ece(reduction=reduction),
         "MCE": statistics.ece(norm="max", reduction=reduction),
         "classwise_ECE": {str(k): error for k, error in enumerate(classwise)},
@@ -61,6 +63,25 @@ def calibration_summary(
         "accuracy": statistics.accuracy(reduction=reduction),
         "n_voxels": int(statistics.n_voxels),
         "n_invalid": int(statistics.n_invalid),
+    }
+    if statistics.resolution:
+        found |= {
+            "adaptive_ECE": statistics.adaptive_ece(reduction=reduction),
+            "TACE": statistics.tace(reduction=reduction),
+            "AUROC": statistics.auroc(reduction=reduction, kind="top-label"),
+            "AURC": statistics.aurc(reduction=reduction),
+            "E_AURC": statistics.e_aurc(reduction=reduction),
+        }
+    return found
+
+
+def region_summaries(
+    statistics: CalibrationStatistics, *, reduction: Literal["pooled", "case"] = "pooled"
+) -> dict[str, dict[str, Any]]:
+    """Return the `calibration_summary` of every region, by name."""
+    return {
+        name: calibration_summary(statistics.region(name), reduction=reduction)
+        for name in statistics.regions
     }
 
 
@@ -77,6 +98,8 @@ def count_case(
     case: str,
     n_bins: int = 15,
     closed: Literal["right", "left"] = "right",
+    resolution: int = 0,
+    regions: Regions | None = None,
 ) -> CalibrationStatistics:
     """Count the saved probabilities of a case against its labels ``[X, Y, Z]``.
 
@@ -98,6 +121,8 @@ def count_case(
         closed=closed,
         case_id=[case],
         nan_policy="omit",
+        resolution=resolution,
+        regions=regions,
     )
     statistics = results.calibration
     assert statistics is not None

@@ -16,7 +16,7 @@ from fastcal import CalibrationStatistics, atomic
 from fastcal.data.nifti import Geometry
 from fastcal.data.predictions import PredictionFolder
 from fastcal.errors import DataError
-from fastcal.evaluate.calibration import calibration_summary, count_case
+from fastcal.evaluate.calibration import calibration_summary, count_case, region_summaries
 from fastcal.evaluate.cases import ProgressOption, run_cases
 from fastcal.evaluate.labels import LabelScheme
 from fastcal.evaluate.overlap import overlap
@@ -26,6 +26,7 @@ from fastcal.evaluate.reference import (
     find_label_maps,
     read_labels,
 )
+from fastcal.evaluate.regions import RegionRule, case_regions, parse_rules
 from fastcal.evaluate.surface import surface_scores
 
 
@@ -39,10 +40,17 @@ class _Scoring:
     tolerance_mm: float
     n_bins: int
     closed: Literal["right", "left"]
+    resolution: int
+    regions: tuple[RegionRule, ...]
 
     def statistics(self) -> CalibrationStatistics:
         return CalibrationStatistics(
-            self.scheme.num_classes, self.n_bins, self.closed, multilabel=self.scheme.multilabel
+            self.scheme.num_classes,
+            self.n_bins,
+            self.closed,
+            multilabel=self.scheme.multilabel,
+            resolution=self.resolution,
+            regions=[rule.name for rule in self.regions],
         )
 
 
@@ -58,6 +66,8 @@ def evaluate_folder(
     tolerance_mm: float = 1.0,
     n_bins: int = 15,
     closed: Literal["right", "left"] = "right",
+    resolution: int = 0,
+    regions: Sequence[str] = (),
     chill: bool = False,
     keep_going: bool = False,
     progress: ProgressOption = False,
@@ -83,6 +93,14 @@ def evaluate_folder(
         mm up to which a surface voxel counts as right.
     n_bins, closed
         Bins of the calibration errors.
+    resolution
+        Cells of the fine histograms (a power of two, 4096 say) for adaptive errors, AUROC and AURC;
+        0 for none. 16 bytes a cell, histogram, region and case are held.
+    regions
+        Up to eight parts of a case that are counted beside the whole: ``box[:MM[:SLICES]]``, the
+        bounding box of the reference's foreground with its margins in-plane and across (8 mm and 2
+        slices by default); ``band:MM``, what is within that distance of a boundary between its
+        labels; ``foreground`` of the reference; ``prediction``, the predicted foreground.
     chill
         nnU-Net's word: score the cases that were predicted, though ``labels`` has more.
     keep_going
@@ -100,7 +118,8 @@ def evaluate_folder(
         ``volume_ref_ml``. Added to each case: ``case`` and ``calibration`` (see
         `calibration_summary`), null without probabilities. Added at the top: ``calibration``
         (``pooled`` over voxels, ``case`` = mean over cases, ``n_cases``,
-        ``cases_without_probabilities``), null where no case has any; ``labels`` (the name of each
+        ``cases_without_probabilities``, and ``regions`` by name, ``pooled`` and ``case``), null
+        where no case has any; ``labels`` (the name of each
         structure, where ``dataset.json`` has one); ``settings``; ``failed``.
         NaN is written as ``NaN``, as nnU-Net does.
 
@@ -131,6 +150,8 @@ def evaluate_folder(
         tolerance_mm=tolerance_mm,
         n_bins=n_bins,
         closed=closed,
+        resolution=resolution,
+        regions=parse_rules(regions),
     )
     pooled = scoring.statistics()
     references, predicted = _paired(labels, predictions, complete=not (chill or keep_going))
@@ -214,7 +235,7 @@ def _score_case(
             metrics[key] |= surface_scores(
                 *masks, spacing=spacing, tolerance_mm=scoring.tolerance_mm
             )
-    statistics = _case_statistics(case, reference_file, reference, grid, scoring)
+    statistics = _case_statistics(case, reference_file, reference, prediction, grid, scoring)
     record = {
         "case": case,
         "metrics": metrics,
@@ -222,11 +243,18 @@ def _score_case(
         "prediction_file": str(prediction_file),
         "calibration": None if statistics is None else calibration_summary(statistics),
     }
+    if scoring.regions and statistics is not None:
+        record["calibration_of_regions"] = region_summaries(statistics)
     return record, statistics
 
 
 def _case_statistics(
-    case: str, reference_file: Path, reference: NDArray[Any], grid: Geometry, scoring: _Scoring
+    case: str,
+    reference_file: Path,
+    reference: NDArray[Any],
+    prediction: NDArray[Any],
+    grid: Geometry,
+    scoring: _Scoring,
 ) -> CalibrationStatistics | None:
     folder = scoring.probabilities
     if folder is None or case not in scoring.saved:
@@ -234,6 +262,9 @@ def _case_statistics(
     found = folder.probabilities(case)
     check_same_grid(found.source, found.data.shape[1:], found.affine, grid, expected=reference_file)
     scoring.scheme.check_channels(found.data.shape[0], found.source)
+    inside = case_regions(
+        scoring.regions, reference, scoring.scheme.kept(reference), grid.affine, prediction
+    )
     try:
         return count_case(
             found,
@@ -242,6 +273,8 @@ def _case_statistics(
             case=case,
             n_bins=scoring.n_bins,
             closed=scoring.closed,
+            resolution=scoring.resolution,
+            regions=inside,
         )
     except ValueError as error:
         raise DataError(found.source, str(error)) from error
@@ -267,6 +300,11 @@ def _summary(
                 record["case"] for record in records if record["calibration"] is None
             ],
         }
+        if scoring.regions:
+            calibration["regions"] = {
+                "pooled": region_summaries(pooled),
+                "case": region_summaries(pooled, reduction="case"),
+            }
     return {
         "metric_per_case": list(records),
         "mean": mean,
@@ -279,6 +317,8 @@ def _summary(
             "tolerance_mm": scoring.tolerance_mm if scoring.surface else None,
             "n_bins": scoring.n_bins,
             "closed": scoring.closed,
+            "resolution": scoring.resolution,
+            "regions": [rule.name for rule in scoring.regions],
         },
     }
 

@@ -16,6 +16,7 @@ from fastcal.evaluate.calibration import as_tensor
 from fastcal.evaluate.cases import ProgressOption, part_of
 from fastcal.evaluate.labels import LabelScheme
 from fastcal.evaluate.reference import find_dataset_json
+from fastcal.evaluate.regions import rules_of_references
 from fastcal.models.device import choose_device
 from fastcal.predict.maps import CaseFiles
 from fastcal.predict.settings import copy_description, settle
@@ -37,6 +38,8 @@ def ensemble_folders(
     dataset_json: str | Path | None = None,
     n_bins: int = 15,
     closed: Literal["right", "left"] = "right",
+    resolution: int = 0,
+    regions: Sequence[str] = (),
     dtype: Literal["float32", "uint8", "uint16"] = "float32",
     save_probabilities: bool = False,
     num_parts: int = 1,
@@ -79,6 +82,9 @@ def ensemble_folders(
         channels of their own, painted in the order of ``regions_class_order``.
     n_bins, closed
         Bins of the calibration errors.
+    resolution, regions
+        Fine cells and regions of the calibration, see `fastcal.evaluate.evaluate_folder`; regions
+        are made from the labels, so that ``prediction`` is none of them.
     dtype
         Of the maps: float32, or uint8 or uint16 with ``scl_slope``.
     save_probabilities
@@ -125,7 +131,11 @@ def ensemble_folders(
     )
     chosen = sources.cases(cases, complete=not keep_going)
     scheme, activation = sources.reading(chosen, dataset_json, keep_going=keep_going)
-    estimator = Estimator(files.needed_maps, scheme, from_logits, activation, space, n_bins, closed)
+    rules = rules_of_references(regions, labels)
+    estimator = Estimator(
+        *(files.needed_maps, scheme, from_logits, activation, space),
+        *(n_bins, closed, resolution, rules),
+    )
     estimator.accumulator()  # complains about options that do not go together
     empty = None if labels is None else estimator.statistics()
     part = part_of(chosen, num_parts=num_parts, part_id=part_id)
@@ -144,7 +154,11 @@ def ensemble_folders(
         "dtype": dtype,
     }
     if labels is not None:
-        settings |= {"labels": str(labels), "n_bins": n_bins, "closed": closed}
+        settings |= {
+            **{"labels": str(labels), "n_bins": n_bins, "closed": closed},
+            **({"resolution": resolution} if resolution else {}),
+            **({"regions": list(regions)} if regions else {}),
+        }
     settle(files.folder, settings, overwrite=overwrite)
     if (found := sources.description(dataset_json)) is not None:
         copy_description(found, files.folder)

@@ -12,6 +12,7 @@ from fastcal.data.dataset import Case, image_cases
 from fastcal.errors import DataError
 from fastcal.evaluate.cases import ProgressOption, part_of
 from fastcal.evaluate.labels import LabelScheme
+from fastcal.evaluate.regions import rules_of_references
 from fastcal.models.memory import OutOfMemoryError, is_out_of_memory
 from fastcal.models.run import DATASET, Run
 from fastcal.models.views import InferenceAugmentation
@@ -42,6 +43,8 @@ def predict_cases(
     labels: str | Path | None = None,
     n_bins: int = 15,
     closed: Literal["right", "left"] = "right",
+    resolution: int = 0,
+    regions: Sequence[str] = (),
     dtype: Literal["float32", "uint8", "uint16"] = "float32",
     save_probabilities: bool = False,
     num_parts: int = 1,
@@ -97,6 +100,9 @@ def predict_cases(
         same pass and written to ``calibration.json`` and ``calibration.npz``.
     n_bins, closed
         Bins of the calibration errors.
+    resolution, regions
+        Fine cells and regions of the calibration, see `fastcal.evaluate.evaluate_folder`; regions
+        are made from the labels, so that ``prediction`` is none of them.
     dtype
         Of the maps: float32, or uint8 or uint16 with ``scl_slope``.
     save_probabilities
@@ -157,7 +163,8 @@ def predict_cases(
     inference.check(opened.dims)
     from_logits = inference.gives_logits(opened.preprocessing)
     estimator = Estimator(
-        *(files.needed_maps, scheme, from_logits, activation, space, n_bins, closed)
+        *(files.needed_maps, scheme, from_logits, activation, space),
+        *(n_bins, closed, resolution, rules_of_references(regions, labels)),
     )
     estimator.accumulator()  # complains about options that do not go together
     empty = None if labels is None else estimator.statistics()
@@ -176,7 +183,11 @@ def predict_cases(
         "dtype": dtype,
     }
     if labels is not None:
-        settings |= {"labels": str(labels), "n_bins": n_bins, "closed": closed}
+        settings |= {
+            **{"labels": str(labels), "n_bins": n_bins, "closed": closed},
+            **({"resolution": resolution} if resolution else {}),
+            **({"regions": list(regions)} if regions else {}),
+        }
     settle(files.folder, settings, overwrite=overwrite)
     copy_description(opened.path / DATASET, files.folder)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from fastcal import CalibrationStatistics, atomic
 from fastcal.errors import DataError
-from fastcal.evaluate.calibration import calibration_summary
+from fastcal.evaluate.calibration import calibration_summary, region_summaries
 from fastcal.predict.maps import STATISTICS
 
 _PART = re.compile(rf"{STATISTICS}\.part-(\d+)-of-(\d+)\.npz")
@@ -109,11 +109,17 @@ def write_statistics(
 
 def _summary(statistics: CalibrationStatistics) -> dict[str, Any]:
     cases = sorted(statistics.case_ids)
-    return {
+    summary = {
         "pooled": calibration_summary(statistics),
         "case": calibration_summary(statistics, reduction="case") if cases else None,
         "cases": cases,
     }
+    if statistics.regions:
+        summary["regions"] = {
+            "pooled": region_summaries(statistics),
+            "case": region_summaries(statistics, reduction="case") if cases else None,
+        }
+    return summary
 
 
 def _part_files(path: Path) -> list[Path]:

@@ -17,6 +17,8 @@ from fastcal.data.nifti import Geometry
 from fastcal.errors import DataError
 from fastcal.evaluate.labels import LabelScheme
 from fastcal.evaluate.reference import check_same_grid, find_label_maps, read_labels
+from fastcal.evaluate.regions import RegionRule, case_regions
+from fastcal.regions import Regions
 
 Activation: TypeAlias = Literal["softmax", "sigmoid"]
 
@@ -46,6 +48,8 @@ class Estimator:
     space: Literal["prob", "logit"] = "prob"
     n_bins: int = 15
     closed: Literal["right", "left"] = "right"
+    resolution: int = 0
+    regions: tuple[RegionRule, ...] = ()
 
     def accumulator(self) -> EnsembleAccumulator:
         """Return an empty accumulator; a combination it cannot do is a ValueError."""
@@ -64,6 +68,8 @@ class Estimator:
             self.n_bins,
             self.closed,
             multilabel=self.scheme.multilabel,
+            resolution=self.resolution,
+            regions=[rule.name for rule in self.regions],
         )
 
 
@@ -146,7 +152,7 @@ def combine(
     if first is None:
         raise ValueError("members: got none, expected at least one")
     like = first.like or _geometry_of_labels(first, references, case)
-    target, mask = _target(first, references, case, like)
+    target, mask, regions = _target(first, references, case, like, estimator)
     batch, classes, *voxels = first.shape
     label_shape = (batch, classes, *voxels) if estimator.scheme.multilabel else (batch, *voxels)
     labels = torch.empty(label_shape, dtype=torch.int16, device=first.device)
@@ -157,6 +163,8 @@ def combine(
         closed=estimator.closed,
         case_id=None if target is None else [case],
         nan_policy="omit",
+        resolution=0 if target is None else estimator.resolution,
+        regions=regions,
         out={"label": labels},
     )
     if bool((labels < 0).any()):
@@ -215,15 +223,23 @@ def _geometry_of_labels(first: _First, references: References | None, case: str)
 
 
 def _target(
-    first: _First, references: References | None, case: str, like: Geometry
-) -> tuple[Tensor | None, Tensor | None]:
-    """What to count against, with its mask, each with a batch axis of one."""
+    first: _First,
+    references: References | None,
+    case: str,
+    like: Geometry,
+    estimator: Estimator,
+) -> tuple[Tensor | None, Tensor | None, Regions | None]:
+    """What to count against, with its mask, each with a batch axis of one, and its regions."""
     if references is None:
-        return None, None
+        return None, None, None
     labels = references.read(case, like, first.source)
     target = torch.from_numpy(references.scheme.target(labels))[None].to(first.device)
     kept = references.scheme.kept(labels)
-    return target, None if kept is None else torch.from_numpy(kept)[None].to(first.device)
+    mask = None if kept is None else torch.from_numpy(kept)[None].to(first.device)
+    regions = case_regions(estimator.regions, labels, kept, like.affine)
+    if regions is not None:
+        regions = Regions(regions.bits[None].to(first.device), regions.names)
+    return target, mask, regions
 
 
 def _culprit(
