@@ -10,7 +10,7 @@ usage() {
 Usage: benchmarks/gpu.sh [--seconds N] [--steps NAME,...] [--wheels FOLDER] [--dry-run] [FOLDER]
 
   FOLDER            for logs, tables and pictures (gpu-results)
-  --seconds N       time for everything (570); a step gets its budget or what is left
+  --seconds N       time for everything (570), of which each step has its share
   --steps NAME,...  machine, wheels, build, info, tests, kernels, targets, sanitize, calibration,
                     losses, training; all without it
   --wheels FOLDER   wheels to install first, without their requirements (peers such as MONAI)
@@ -36,18 +36,24 @@ while (($#)); do
 done
 [[ $seconds =~ ^[0-9]+$ ]] || { echo "gpu.sh: --seconds takes a number, got $seconds" >&2; exit 2; }
 
-names=() results=() failed=0
+names=() results=() failed=0 planned=0
 note() { # NAME RESULT...: a line of the summary
   names+=("$1") && results+=("${*:2}")
   printf '%-12s %s\n' "$1" "${*:2}"
 }
-step() { # NAME BUDGET COMMAND...: run within its time, its output in FOLDER/NAME.log
-  local name=$1 budget=$2 left=$((seconds - SECONDS)) begun=$SECONDS code=0 took
+step() { # NAME SHARE COMMAND...: run within its share of 570 s and what the steps before left of
+  # theirs; its output goes into FOLDER/NAME.log. BUDGET in the command is what it may begin within.
+  local name=$1 share=$(($2 * seconds / 570)) left=$((seconds - SECONDS)) begun=$SECONDS code=0
+  local budget took
   shift 2
   [[ -z $steps || $steps == *",$name,"* ]] || return 0
+  ((share < 2)) && share=2
+  planned=$((planned + share)) budget=$((planned - SECONDS))
+  [[ $dry ]] || ((budget < share)) && budget=$share
   ((budget > left)) && budget=$left
+  set -- "${@//BUDGET/$((budget > 60 ? budget - 40 : 20))}"
   if [[ $dry ]]; then printf '%-12s %4d s  %s\n' "$name" "$budget" "$*" && return 0; fi
-  if ((left < 2)); then note "$name" "not run: the time was up" && failed=1 && return 0; fi
+  if ((budget < 2)); then note "$name" "not run: the time was up" && failed=1 && return 0; fi
   timeout --kill-after=5 "$budget" "$@" >"$out/$name.log" 2>&1 || code=$?
   took="$((SECONDS - begun)) s"
   case $code in
@@ -64,49 +70,53 @@ absent() { # NAME FILE: a script that is not in this tree
   note "$1" "not run: there is no $2"
 }
 
-if [[ ! $dry ]]; then
-  mkdir -p "$out" || exit 2
-  paths=$(mktemp -d) && trap 'rm -rf "$paths"' EXIT
-  ln -s "$PWD/benchmarks" "$paths/benchmarks"
-  out=$(realpath "$out")
-else
-  paths=PATHS
-fi
-# Not the source tree but what was installed is tested: that has the compiled modules.
-export PYTHONSAFEPATH=1 PYTHONPATH=$paths${PYTHONPATH:+:$PYTHONPATH}
-export FASTCAL_COMMIT=${FASTCAL_COMMIT:-$(git describe --always --dirty 2>/dev/null)}
-for folder in /usr/local/cuda/bin /opt/cuda/bin; do
-  command -v nvcc >/dev/null || { [[ -x $folder/nvcc ]] && PATH=$PATH:$folder; }
-done
+main() {
+  if [[ ! $dry ]]; then
+    mkdir -p "$out" || exit 2
+    paths=$(mktemp -d) && trap 'rm -rf "$paths"' EXIT
+    ln -s "$PWD/benchmarks" "$paths/benchmarks"
+    out=$(realpath "$out")
+  else
+    paths=PATHS
+  fi
+  # Not the source tree but what was installed is tested: that has the compiled modules.
+  export PYTHONSAFEPATH=1 PYTHONPATH=$paths${PYTHONPATH:+:$PYTHONPATH}
+  export FASTCAL_COMMIT=${FASTCAL_COMMIT:-$(git describe --always --dirty 2>/dev/null)}
+  for folder in /usr/local/cuda/bin /opt/cuda/bin; do
+    command -v nvcc >/dev/null || { [[ -x $folder/nvcc ]] && PATH=$PATH:$folder; }
+  done
 
-# One architecture builds in a fraction of the time of all of them.
-arch=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 | tr -d '. ')
-build=("$python" -m pip install --no-build-isolation --no-deps --no-index --force-reinstall)
-[[ $arch =~ ^[0-9]+$ ]] && build+=(-C "cmake.define.CMAKE_CUDA_ARCHITECTURES=$arch-real")
-marked=$(grep -lE 'mark\.gpu\b' tests/test_*.py | tr '\n' ' ')
+  # One architecture builds in a fraction of the time of all of them.
+  arch=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 | tr -d '. ')
+  build=("$python" -m pip install --no-build-isolation --no-deps --no-index --force-reinstall)
+  [[ $arch =~ ^[0-9]+$ ]] && build+=(-C "cmake.define.CMAKE_CUDA_ARCHITECTURES=$arch-real")
+  marked=$(grep -lE 'mark\.gpu\b' tests/test_*.py | tr '\n' ' ')
 
-step machine 10 bash -c "nvidia-smi; command -v nvcc && nvcc --version; '$python' benchmarks/lacking.py"
-[[ $dry || ! -e $out/machine.log ]] || grep '^lacking' "$out/machine.log"
-[[ $wheels ]] && step wheels 30 bash -c "'$python' -m pip install --no-deps --no-index '$wheels'/*.whl"
-step build 90 "${build[@]}" .
-step info 20 "$python" -m fastcal info
-# shellcheck disable=SC2086
-step tests 100 "$python" -m pytest $marked -m gpu -p no:cacheprovider --durations=10 --junitxml="$out/tests.xml"
-step kernels 120 "$python" -m fastcal bench --device cuda --budget 85 -q -o "$out/kernels"
-step targets 60 "$python" -m fastcal bench --device cuda --budget 35 -q --sweep product --volumes 240x240x155 \
-  --classes 2 4 14 --members 5 50 --dtypes float32 bfloat16 --backgrounds 0.95 --layouts ncdhw \
-  --outputs entropy all-maps six-maps+calibration --peers eager triton --seconds 0.3 -o "$out/targets"
-absent sanitize tests/sanitize_gpu.sh || step sanitize 80 bash tests/sanitize_gpu.sh
-for job in calibration:20 losses:30 training:40; do
-  name=${job%:*} script=benchmarks/bench_${job%:*}.py
-  absent "$name" "$script" || step "$name" "${job#*:}" "$python" -m "benchmarks.bench_$name" --device cuda -o "$out/$name"
-done
+  step machine 10 bash -c "nvidia-smi; command -v nvcc && nvcc --version; '$python' benchmarks/lacking.py"
+  [[ $dry || ! -e $out/machine.log ]] || grep '^lacking' "$out/machine.log"
+  [[ $wheels ]] && step wheels 30 bash -c "'$python' -m pip install --no-deps --no-index '$wheels'/*.whl"
+  step build 80 "${build[@]}" .
+  step info 20 "$python" -m fastcal info
+  # shellcheck disable=SC2086
+  step tests 90 "$python" -m pytest $marked -m gpu -p no:cacheprovider --durations=10 --junitxml="$out/tests.xml"
+  step kernels 150 "$python" -m fastcal bench --device cuda --budget BUDGET -q -o "$out/kernels"
+  step targets 70 "$python" -m fastcal bench --device cuda --budget BUDGET -q --sweep product --volumes 240x240x155 \
+    --classes 2 4 14 --members 5 50 --dtypes float32 bfloat16 --backgrounds 0.95 --layouts ncdhw \
+    --outputs entropy all-maps six-maps+calibration --peers eager triton --seconds 0.3 -o "$out/targets"
+  absent sanitize tests/sanitize_gpu.sh || step sanitize 60 bash tests/sanitize_gpu.sh
+  for job in calibration:15 losses:30 training:45; do
+    name=${job%:*} script=benchmarks/bench_${job%:*}.py
+    absent "$name" "$script" || step "$name" "${job#*:}" "$python" -m "benchmarks.bench_$name" --device cuda -o "$out/$name"
+  done
 
-[[ $dry ]] && exit 0
-{
-  echo
-  echo "summary, $SECONDS s, commit ${FASTCAL_COMMIT:-unknown}:"
-  for i in "${!names[@]}"; do printf '  %-12s %s\n' "${names[i]}" "${results[i]}"; done
-} | tee "$out/summary.txt"
-echo "files in $out"
-exit $failed
+  [[ $dry ]] && exit 0
+  {
+    echo
+    echo "summary, $SECONDS s, commit ${FASTCAL_COMMIT:-unknown}:"
+    for i in "${!names[@]}"; do printf '  %-12s %s\n' "${names[i]}" "${results[i]}"; done
+  } | tee "$out/summary.txt"
+  echo "files in $out"
+  exit $failed
+}
+
+main

@@ -17,6 +17,8 @@ PACKAGES = {
     "torchmetrics": "its column",
     "monai": "its column and that of the plain pipeline",
     "exacta": "its column",
+    "pydantic": "the training",
+    "nibabel": "the training",
 }
 PROGRAMS = {
     "cmake": "the build",
