@@ -95,14 +95,9 @@ class CaseCache:
                 return None
             atomic.write_json(self._path(case, "json"), described | {"sources": stats})
         try:
-            image, label, foreground = (
-                torch.from_numpy(np.load(self._path(case, f"{name}.npy"), mmap_mode="c"))
-                for name in ARRAYS
-            )
+            return self._mapped(case, described)
         except (OSError, ValueError):
             return None
-        counts = described["foreground"]
-        return Entry(image, label, list(torch.split(foreground, counts)), described["digest"])
 
     def make(self, case: Case) -> Entry:
         """Preprocess a case and keep it.
@@ -147,11 +142,18 @@ class CaseCache:
             "bytes": {name: self._path(case, f"{name}.npy").stat().st_size for name in ARRAYS},
             "foreground": [len(voxels) for voxels in foreground],
         }
+        if stats != [_stat(path) for path in _sources(case)]:
+            raise DataError(case.images[0], "it or another file of its case changed meanwhile")
         atomic.write_json(self._path(case, "json"), described)
-        entry = self.find(case)
-        if entry is None:
-            raise DataError(case.images[0], "changed while it was read")
-        return entry
+        return self._mapped(case, described)
+
+    def _mapped(self, case: Case, described: dict[str, Any]) -> Entry:
+        image, label, foreground = (
+            torch.from_numpy(np.load(self._path(case, f"{name}.npy"), mmap_mode="c"))
+            for name in ARRAYS
+        )
+        counts = described["foreground"]
+        return Entry(image, label, list(torch.split(foreground, counts)), described["digest"])
 
     def _described(self, case: Case) -> dict[str, Any] | None:
         try:
