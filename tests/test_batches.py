@@ -15,7 +15,7 @@ from fastcal.data.dataset import Dataset
 from fastcal.data.nifti import Geometry
 from fastcal.data.prepared import PreparedCases, prepare_cases
 from fastcal.train.augmentation import AugmentationConfig
-from fastcal.train.batches import BatchSource, SamplingConfig, prefetching, stacked
+from fastcal.train.batches import BatchSource, SamplingConfig, prefetching
 from fastcal.train.plan import PreprocessingConfig, plan_patch, plan_preprocessing
 
 
@@ -155,15 +155,6 @@ def test_a_rotation_brings_in_what_lies_around_the_patch() -> None:
     batch = source.batch(0)
     assert batch.images.shape == (8, 1, 12, 12)
     torch.testing.assert_close(batch.images, torch.ones_like(batch.images))
-
-
-def test_members_batches_are_stacked() -> None:
-    sources = [BatchSource(SLICES, batch_size=3, member=member) for member in range(2)]
-    both = stacked(sources, 4)
-    assert both.images.shape == (2, 3, 1, 12, 10)
-    assert both.labels.shape == (2, 3, 12, 10)
-    assert torch.equal(both.images[1], sources[1].batch(4).images)
-    assert both.cases == [*sources[0].batch(4).cases, *sources[1].batch(4).cases]
 
 
 def test_one_tensor_of_all_items_gives_the_same_batches() -> None:

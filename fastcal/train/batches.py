@@ -19,7 +19,7 @@ from fastcal.train.prefetch import prefetching
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["Batch", "BatchSource", "Gathered", "SamplingConfig", "prefetching", "stacked"]
+__all__ = ["Batch", "BatchSource", "Gathered", "SamplingConfig", "prefetching"]
 
 
 class SamplingConfig(BaseModel):
@@ -46,11 +46,11 @@ class Batch:
     """Items to train with."""
 
     images: Tensor
-    """float32 ``[B, Ch, *P]``; ``[M, B, Ch, *P]`` where batches of members are stacked."""
+    """float32 ``[B, Ch, *P]``."""
     labels: Tensor
-    """int64 ``[B, *P]``; ``[M, B, *P]``."""
+    """int64 ``[B, *P]``."""
     cases: list[str]
-    """The case of each item, member after member."""
+    """The case of each item."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,16 +254,6 @@ class BatchSource:
             else:
                 starts.append(min(max(focus[axis] - wanted // 2, 0), extent - wanted))
         return starts
-
-
-def stacked(sources: Sequence[BatchSource], step: int) -> Batch:
-    """The batches of several members, ``[M, B, Ch, *P]``, to train them together."""
-    batches = [source.batch(step) for source in sources]
-    return Batch(
-        torch.stack([batch.images for batch in batches]),
-        torch.stack([batch.labels for batch in batches]),
-        [case for batch in batches for case in batch.cases],
-    )
 
 
 def _overlap(
