@@ -1,22 +1,57 @@
-# Decides whether the CUDA module is built, and for which architectures.
+# Decides whether the CUDA module is built, and for which architectures; turns the language on.
 if(NOT FASTCAL_CUDA MATCHES "^(AUTO|ON|OFF)$")
   message(FATAL_ERROR "FASTCAL_CUDA is '${FASTCAL_CUDA}', expected AUTO, ON or OFF")
 endif()
 
 set(FASTCAL_HAS_CUDA OFF)
+set(FASTCAL_CUDA_OLDEST 12.0) # __grid_constant__, C++17 and the launch API that the kernels use
+
 if(NOT FASTCAL_CUDA STREQUAL OFF)
-  # Real code for each generation, and PTX of the newest for what comes after it.
-  if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
-    set(CMAKE_CUDA_ARCHITECTURES 75-real 80-real 90-real 100-real 120)
-  endif()
   include(CheckLanguage)
   check_language(CUDA)
   if(CMAKE_CUDA_COMPILER)
-    set(FASTCAL_HAS_CUDA ON)
-  elseif(FASTCAL_CUDA STREQUAL ON)
-    message(
-      FATAL_ERROR "FASTCAL_CUDA is ON but no nvcc was found: put it on PATH or set CUDACXX, "
-                  "or build with FASTCAL_CUDA=AUTO for a CPU-only package")
+    execute_process(COMMAND "${CMAKE_CUDA_COMPILER}" --version OUTPUT_VARIABLE nvcc_banner)
+    string(REGEX MATCH "release ([0-9]+\\.[0-9]+)" _ "${nvcc_banner}")
+    set(nvcc_version "${CMAKE_MATCH_1}")
+    if(nvcc_version VERSION_LESS FASTCAL_CUDA_OLDEST)
+      set(FASTCAL_CUDA_LACKS
+          "${CMAKE_CUDA_COMPILER} is release ${nvcc_version}, ${FASTCAL_CUDA_OLDEST} is needed")
+    else()
+      set(FASTCAL_HAS_CUDA ON)
+    endif()
+  else()
+    set(FASTCAL_CUDA_LACKS "no working nvcc was found (PATH, CUDACXX)")
+  endif()
+  if(FASTCAL_CUDA STREQUAL ON AND NOT FASTCAL_HAS_CUDA)
+    message(FATAL_ERROR "FASTCAL_CUDA is ON, but ${FASTCAL_CUDA_LACKS}. "
+                        "Build with FASTCAL_CUDA=AUTO for a CPU-only package.")
   endif()
 endif()
-message(STATUS "fastcal: CUDA module ${FASTCAL_HAS_CUDA} (FASTCAL_CUDA=${FASTCAL_CUDA})")
+
+if(FASTCAL_HAS_CUDA)
+  # Machine code for each generation, and PTX of the newest for what comes after it.
+  if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+    if(nvcc_version VERSION_LESS 12.8)
+      set(CMAKE_CUDA_ARCHITECTURES 75-real 80-real 90)
+    else()
+      set(CMAKE_CUDA_ARCHITECTURES 75-real 80-real 90-real 100-real 120)
+    endif()
+  endif()
+  enable_language(CUDA)
+  set(CMAKE_CUDA_STANDARD 17)
+  set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+  set(CMAKE_CUDA_EXTENSIONS OFF)
+  set(CMAKE_CUDA_VISIBILITY_PRESET hidden)
+  set(CMAKE_CUDA_RUNTIME_LIBRARY Static) # imports, and answers, where there is no driver
+  find_package(CUDAToolkit REQUIRED)
+  if(nvcc_version VERSION_LESS 13.0)
+    set(FASTCAL_CUDA_COMPRESSION -Xfatbin=-compress-all)
+  else()
+    set(FASTCAL_CUDA_COMPRESSION --compress-mode=size)
+  endif()
+  message(STATUS "fastcal: CUDA module for ${CMAKE_CUDA_ARCHITECTURES}, nvcc ${nvcc_version}")
+elseif(FASTCAL_CUDA STREQUAL OFF)
+  message(STATUS "fastcal: no CUDA module (FASTCAL_CUDA=OFF)")
+else()
+  message(STATUS "fastcal: no CUDA module: ${FASTCAL_CUDA_LACKS}")
+endif()

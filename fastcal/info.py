@@ -63,6 +63,8 @@ class GpuInfo:
     """Version of the kernel driver, e.g. ``"580.65.06"``; None where there is none."""
     torch_cuda: str | None
     """CUDA version torch was built with; None for a CPU build."""
+    backend: str
+    """The backend that CUDA tensors take: the first that works of cuda, triton, reference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +96,9 @@ def collect(*, gpu: bool = True) -> Info:
     """Ask the installation and the machine.
 
     Args:
-        gpu: ask torch and the driver for GPUs. This initialises the CUDA driver in the process,
-            which a process that forks afterwards may not want.
+        gpu: ask torch and the driver for GPUs, and whether the backends for them work. This
+            initialises the CUDA driver in the process, which a process that forks afterwards may
+            not want.
 
     Example:
         >>> from fastcal.info import collect
@@ -112,7 +115,7 @@ def collect(*, gpu: bool = True) -> Info:
         gpu=_gpu() if gpu else None,
         backends=tuple(
             BackendInfo(status.name, status.available, status.reason)
-            for status in backends.status()
+            for status in backends.status(gpu=gpu)
         ),
     )
 
@@ -135,6 +138,8 @@ def render(info: Info) -> str:
             ("driver", info.gpu.driver or "none"),
             ("torch's CUDA", info.gpu.torch_cuda or "none (a CPU build of torch)"),
         ]
+    if info.gpu is not None and info.gpu.devices:
+        rows.append(("CUDA tensors", f"take backend {info.gpu.backend}"))
     rows += [
         (f"backend {status.name}", "works" if status.available else f"no: {status.reason}")
         for status in info.backends
@@ -211,7 +216,8 @@ def _gpu() -> GpuInfo:
             device = torch.cuda.get_device_properties(index)
             memory = device.total_memory / 2**30
             devices.append(f"{device.name}, sm_{device.major}{device.minor}, {memory:.0f} GiB")
-    return GpuInfo(tuple(devices), _driver_version(), torch.version.cuda)
+    backend = backends.preferred("cuda") or "none"
+    return GpuInfo(tuple(devices), _driver_version(), torch.version.cuda, backend)
 
 
 def _driver_version() -> str | None:

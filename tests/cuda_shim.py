@@ -23,10 +23,8 @@ FLAGS = (
     *("-std=c++17", "-O1", "-g1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off"),
     *("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"),
 )
-SANITIZERS = {
-    "address": ("-fsanitize=address",),
-    "undefined": ("-fsanitize=undefined", "-fno-sanitize-recover=all"),
-}
+# Warnings are the plain build's affair: instrumented code sets off false ones in other headers.
+SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-Wno-error")
 
 
 def sources() -> list[Path]:
@@ -46,10 +44,10 @@ def _digest(flags: tuple[str, ...]) -> str:
     return text.hexdigest()[:16]
 
 
-def build(sanitizer: str | None = None) -> Path:
+def build(*, sanitized: bool = False) -> Path:
     """The extension module, compiled unless the sources are those of the last time."""
-    flags = FLAGS + (() if sanitizer is None else SANITIZERS[sanitizer])
-    folder = ROOT / "build" / "cuda_shim" / (sanitizer or "plain")
+    flags = FLAGS + (SANITIZERS if sanitized else ())
+    folder = ROOT / "build" / "cuda_shim" / ("sanitized" if sanitized else "plain")
     library = folder / f"_cuda_shim{sysconfig.get_config_var('EXT_SUFFIX')}"
     stamp = folder / "digest"
     digest = _digest(flags)

@@ -25,7 +25,7 @@ class Engine:
 
 def _engines() -> list[Engine]:
     engines = [Engine("reference")]
-    available = {status.name for status in fastcal.backends.status() if status.available}
+    available = {status.name for status in fastcal.backends.status(gpu=False) if status.available}
     if "cpu" in available:
         from fastcal import _cpu
 

@@ -124,7 +124,7 @@ def test_members_beyond_the_parameters_go_through_a_table(kernels, n_members):
     assert_maps_match(got, oracle.maps([exact(m) for m in members], weights=weights), MAPS)
 
 
-@pytest.mark.parametrize("n_bins", [1, 2, 32, 33, 34, 200, 3000])
+@pytest.mark.parametrize("n_bins", [1, 2, 32, 33, 34, 200, 3000, 6000])
 def test_any_number_of_bins_is_counted(kernels, n_bins):
     members, target = logits(2, 3, (300,), batch=1), labels(3, (1, 300))
     got = launched(kernels, members, target, maps=("mean",), n_bins=n_bins)

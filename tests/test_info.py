@@ -55,7 +55,7 @@ def test_every_backend_works_or_says_why_not() -> None:
 
 def test_reason_of_a_missing_backend_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     missing = backends.BackendStatus("cpu", False, "fastcal._cpu is not built")
-    monkeypatch.setattr(backends, "status", lambda: [missing])
+    monkeypatch.setattr(backends, "status", lambda **_: [missing])
     report = info.render(info.collect(gpu=False))
     assert report.splitlines()[-1].startswith("backend cpu ")
     assert report.endswith("  no: fastcal._cpu is not built")

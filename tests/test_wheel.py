@@ -139,6 +139,50 @@ def test_wheel_bundles_no_library_and_links_only_the_system(wheel: Path, tmp_pat
         assert [library for library in needed if not re.fullmatch(SYSTEM_LIBRARIES, library)] == []
 
 
+def holds_cuda(wheel: Path) -> bool:
+    return any(name.startswith("fastcal/_cuda.c") for name in zipfile.ZipFile(wheel).namelist())
+
+
+def test_wheel_holds_the_cuda_module_where_nvcc_is(wheel: Path) -> None:
+    """Unless this tree was set to build without (`make build CUDA=OFF`)."""
+    cache = (BUILD / "CMakeCache.txt").read_text()
+    wanted = "FASTCAL_CUDA:STRING=OFF" not in cache and shutil.which("nvcc") is not None
+    assert holds_cuda(wheel) == wanted
+
+
+def test_cuda_module_imports_without_a_driver(wheel: Path, clean_python: Path) -> None:
+    if not holds_cuda(wheel):
+        pytest.skip("this wheel was built without CUDA")
+    program = "from fastcal import _cuda; print(_cuda.unavailable() or 'works')"
+    answer = output(clean_python, "-P", "-c", program, CUDA_VISIBLE_DEVICES="").strip()
+    assert answer in ("no NVIDIA driver was found", "the NVIDIA driver shows no GPU") or (
+        "too old" in answer
+    )
+
+
+def test_wheel_without_cuda_computes_and_says_that_it_is(
+    clean_python: Path, tmp_path: Path
+) -> None:
+    """The package as it is installed, less the module: what a build without nvcc gives."""
+    installed = output(clean_python, "-P", "-c", "import fastcal; print(fastcal.__path__[0])")
+    shutil.copytree(
+        installed.strip(), tmp_path / "fastcal", ignore=shutil.ignore_patterns("_cuda.*")
+    )
+    program = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r});"
+        "import fastcal, torch; print(fastcal.__path__[0]);"
+        "torch.version.cuda = '13.0';"
+        "print(next(s.reason for s in fastcal.backends.status() if s.name == 'cuda'));"
+        "print(fastcal.ensemble_entropy([torch.zeros(1, 4, 2, 2)] * 2)[0, 0, 0].item())"
+    )
+    folder, reason, entropy = output(
+        clean_python, "-P", "-c", program, CUDA_VISIBLE_DEVICES=""
+    ).splitlines()
+    assert folder == str(tmp_path / "fastcal")
+    assert reason.startswith("not built")
+    assert float(entropy) == pytest.approx(math.log(4), abs=1e-6)
+
+
 def test_clean_environment_holds_no_optional_package(clean_python: Path) -> None:
     found = output(
         clean_python,
@@ -224,10 +268,15 @@ def test_asking_for_cuda_without_nvcc_is_an_error_that_says_so(tmp_path: Path) -
     assert "nvcc" in result.stderr
 
 
-@pytest.mark.parametrize("cuda", ["AUTO", "OFF"])
-def test_without_nvcc_the_cpu_build_configures(tmp_path: Path, cuda: str) -> None:
+@pytest.mark.parametrize(
+    ("cuda", "reason"), [("AUTO", "no working nvcc was found"), ("OFF", "FASTCAL_CUDA=OFF")]
+)
+def test_without_nvcc_the_cpu_build_configures(tmp_path: Path, cuda: str, reason: str) -> None:
     result = configure(tmp_path, ROOT, f"-DFASTCAL_CUDA={cuda}")
     assert result.returncode == 0, result.stderr
+    assert "fastcal: no CUDA module" in result.stdout
+    assert reason in result.stdout
+    assert "_cuda" not in (tmp_path / "build.ninja").read_text()
 
 
 def test_unknown_cuda_setting_is_an_error_that_lists_the_known(tmp_path: Path) -> None:

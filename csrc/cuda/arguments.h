@@ -11,6 +11,11 @@
 #else
 #define FASTCAL_HOST_DEVICE
 #endif
+#if defined(__CUDACC__)
+#define FASTCAL_NOINLINE __noinline__
+#else
+#define FASTCAL_NOINLINE
+#endif
 
 namespace fastcal::cuda {
 
@@ -50,13 +55,11 @@ struct Grid {
   Divider dividers[kMaxAxes];
 };
 
-// Offset of a voxel, in elements, from the strides of its axes.
-FASTCAL_HOST_DEVICE inline std::int64_t offset_of(const Grid &grid, const std::int64_t *strides,
-                                                  std::int64_t voxel) {
+// Offset of a voxel, in elements, when there is more than one axis. Out of line on the GPU: inlined
+// everywhere it would be a fifth of every kernel.
+FASTCAL_HOST_DEVICE FASTCAL_NOINLINE inline std::int64_t
+offset_over_axes(const Grid &grid, const std::int64_t *strides, std::int64_t voxel) {
   std::int64_t offset = 0;
-#ifdef __CUDA_ARCH__
-#pragma unroll 1
-#endif
   for (int axis = grid.axes - 1; axis > 0; --axis) {
     const std::int64_t outer = grid.narrow ? static_cast<std::int64_t>(grid.dividers[axis].divide(
                                                  static_cast<std::uint32_t>(voxel)))
@@ -65,6 +68,11 @@ FASTCAL_HOST_DEVICE inline std::int64_t offset_of(const Grid &grid, const std::i
     voxel = outer;
   }
   return offset + voxel * strides[0];
+}
+
+FASTCAL_HOST_DEVICE inline std::int64_t offset_of(const Grid &grid, const std::int64_t *strides,
+                                                  std::int64_t voxel) {
+  return grid.axes <= 1 ? voxel * strides[0] : offset_over_axes(grid, strides, voxel);
 }
 
 struct MemberEntry {
@@ -109,8 +117,8 @@ struct SharedPlan {
 struct PassArguments {
   Grid grid;
   std::int64_t group_voxels = 0; // voxels of a row of statistics
-  std::int64_t groups = 1;
-  std::int64_t tiles = 0; // of a group
+  std::uint32_t groups = 1;
+  std::uint32_t tiles = 0; // of a group
 
   std::int32_t classes = 0;
   std::int32_t split_shift = 0; // log2 of the lanes a voxel's classes are dealt over
@@ -125,6 +133,7 @@ struct PassArguments {
   bool normalise = false;
   bool checks_range = false; // members are probabilities
   bool bins_in_shared = false;
+  bool thresholds_in_shared = false;
   bool accepts_squares = false; // the state's squares may lie in planes of their own class
 
   std::int32_t n_members = 0; // read by this launch
@@ -143,7 +152,7 @@ struct PassArguments {
   unsigned char *tile_workspace = nullptr; // [warps of the grid][tile_bytes], or in shared memory
 
   const MemberEntry *member_table = nullptr; // null: inline
-  const double *threshold_table = nullptr;   // null: inline
+  const void *threshold_table = nullptr;     // of the accumulation type; null: inline
   MemberEntry members[kInlineMembers];
   double thresholds[kInlineThresholds];
 };

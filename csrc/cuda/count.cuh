@@ -73,10 +73,14 @@ static_assert(kOutOfRange + 1 == kScoreWords, "the host reserves as many");
 template <typename Real> struct Counts {
   const PassArguments &a;
   unsigned char *shared;
-  std::int64_t *row;
+  std::uint32_t group;
 
-  __device__ __forceinline__ Real *thresholds() const {
-    return reinterpret_cast<Real *>(shared + a.shared.thresholds);
+  __device__ __forceinline__ std::int64_t *row() const {
+    return a.counting.statistics + group * a.counting.words;
+  }
+  __device__ __forceinline__ const Real *thresholds() const {
+    return a.thresholds_in_shared ? reinterpret_cast<const Real *>(shared + a.shared.thresholds)
+                                  : static_cast<const Real *>(a.threshold_table);
   }
   __device__ __forceinline__ Thresholds<Real> bins() const {
     return {thresholds(), a.counting.n_cells - 1, a.counting.left_closed};
@@ -95,7 +99,7 @@ template <typename Real> struct Counts {
 
   __device__ __forceinline__ Histogram histogram(std::int64_t word) const {
     return {a.bins_in_shared ? shared_bins() + (word - a.counting.top_label_bins) : nullptr,
-            row + word};
+            row() + word};
   }
   __device__ __forceinline__ Histogram top_label() const {
     return histogram(a.counting.top_label_bins);
@@ -348,11 +352,15 @@ __device__ __forceinline__ void finish_tile(const PassArguments &a, const Counts
 template <typename Real>
 __device__ __forceinline__ void load_thresholds(const PassArguments &a,
                                                 const Counts<Real> &counts) {
-  const double *from = a.threshold_table == nullptr ? a.thresholds : a.threshold_table;
+  if (!a.thresholds_in_shared) {
+    return;
+  }
+  Real *to = reinterpret_cast<Real *>(counts.shared + a.shared.thresholds);
+  const Real *table = static_cast<const Real *>(a.threshold_table);
 #pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x); i < a.counting.n_cells - 1;
        i += static_cast<int>(blockDim.x)) {
-    counts.thresholds()[i] = static_cast<Real>(from[i]);
+    to[i] = table == nullptr ? static_cast<Real>(a.thresholds[i]) : table[i];
   }
 }
 
@@ -368,7 +376,7 @@ __device__ __forceinline__ void clear_counts(const PassArguments &a, const Count
 // By the whole block, between barriers.
 template <typename Real>
 __device__ __forceinline__ void add_counts(const PassArguments &a, const Counts<Real> &counts) {
-  std::int64_t *row = counts.row;
+  std::int64_t *row = counts.row();
   const int thread = static_cast<int>(threadIdx.x);
   const int threads = static_cast<int>(blockDim.x);
   if (thread == 0) {

@@ -3,57 +3,13 @@
 #include <algorithm>
 #include <cstring>
 
-#include <cuda_runtime.h>
-
 #include "core/walk.h"
+#include "cuda/device.h"
 #include "cuda/launch.h"
 
 namespace fastcal::cuda {
 
 namespace {
-
-constexpr int kFirstCapability = 75;
-constexpr std::int64_t kWorkspaceBlocksAProcessor = 8;
-
-std::int64_t round_up(std::int64_t n, std::int64_t multiple) {
-  return (n + multiple - 1) / multiple * multiple;
-}
-
-// Makes the tensors' device current, and the caller's again at the end.
-class DeviceGuard {
-public:
-  Error enter(int device) {
-    FASTCAL_CUDA_TRY(cudaGetDevice(&before_));
-    if (before_ != device) {
-      FASTCAL_CUDA_TRY(cudaSetDevice(device));
-      changed_ = true;
-    }
-    return {};
-  }
-  ~DeviceGuard() {
-    if (changed_) {
-      static_cast<void>(cudaSetDevice(before_));
-    }
-  }
-
-private:
-  int before_ = 0;
-  bool changed_ = false;
-};
-
-Error shared_limit(int device, std::int64_t *bytes) {
-  int limit = 0;
-  FASTCAL_CUDA_TRY(cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
-  *bytes = limit;
-  return {};
-}
-
-int processors(int device) {
-  int count = 0;
-  return cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device) == cudaSuccess
-             ? count
-             : 1;
-}
 
 // One pass: its arguments, its tables in the workspace, its launch.
 class Pass {
@@ -111,7 +67,8 @@ public:
     c.classwise_bins = counting.layout.classwise_bins();
     c.checks_sum = a.checks_range && !a.reading.multilabel && !a.normalise &&
                    a.reading.activation == Activation::kSoftmax;
-    a.groups = counting.groups;
+    expects(counting.groups < kMaxIndex, "too many rows of statistics: at most 2^31");
+    a.groups = static_cast<std::uint32_t>(counting.groups);
   }
 
   Error run(const std::vector<std::int64_t> &shape) {
@@ -156,12 +113,12 @@ private:
       a.grid.extents[axis] = walk.extents[axis];
       a.grid.dividers[axis] = Divider(walk.extents[axis]);
     }
-    a.group_voxels = walk.voxels / std::max<std::int64_t>(a.groups, 1);
+    a.group_voxels = walk.voxels / std::max<std::int64_t>(std::int64_t{a.groups}, 1);
   }
 
   // Cuts a piece off the workspace and writes words to it.
   Error place_words(const std::uint64_t *words, std::int64_t count, void **at) {
-    const std::int64_t bytes = round_up(count * 8, 16);
+    const std::int64_t bytes = table_bytes(count);
     expects(place_.workspace_bytes >= bytes, "the workspace is too small");
     *at = place_.workspace;
     place_.workspace = static_cast<char *>(place_.workspace) + bytes;
@@ -176,14 +133,14 @@ private:
     for (std::size_t m = 0; m < count; ++m) {
       entries_[m] = {members.addresses[m], members.weights[m], 1.0 / members.temperatures[m]};
     }
-    static_assert(sizeof(MemberEntry) == 24);
+    static_assert(sizeof(MemberEntry) == 8 * kMemberWords);
     void *table = nullptr;
     if (a.n_members <= kInlineMembers) {
       std::copy(entries_.begin(), entries_.end(), a.members);
     } else {
-      std::vector<std::uint64_t> words(count * 3);
+      std::vector<std::uint64_t> words(count * kMemberWords);
       std::memcpy(words.data(), entries_.data(), count * sizeof(MemberEntry));
-      if (const Error error = place_words(words.data(), a.n_members * 3, &table)) {
+      if (const Error error = place_words(words.data(), a.n_members * kMemberWords, &table)) {
         return error;
       }
       a.member_table = static_cast<const MemberEntry *>(table);
@@ -194,15 +151,22 @@ private:
       return {};
     }
     std::vector<std::uint64_t> words(static_cast<std::size_t>(n_thresholds));
-    std::memcpy(words.data(), thresholds, static_cast<std::size_t>(n_thresholds) * 8);
+    if (dtype() == Dtype::kFloat64) {
+      std::memcpy(words.data(), thresholds, static_cast<std::size_t>(n_thresholds) * 8);
+    } else {
+      const std::vector<float> singles(thresholds, thresholds + n_thresholds);
+      std::memcpy(words.data(), singles.data(), static_cast<std::size_t>(n_thresholds) * 4);
+    }
     const Error error = place_words(words.data(), n_thresholds, &table);
-    a.threshold_table = static_cast<const double *>(table);
+    a.threshold_table = table;
     return error;
   }
 
+  Dtype dtype() const { return a.n_members > 0 ? a.member.dtype : a.state.dtype; }
+
   Error launch() const {
     const MemberPointers pointers{entries_.data(), a.n_members};
-    switch (a.n_members > 0 ? a.member.dtype : a.state.dtype) {
+    switch (dtype()) {
     case Dtype::kFloat64:
       return launch_f64(a, pointers, place_);
     case Dtype::kFloat16:
@@ -229,76 +193,6 @@ StateLayout state_for(const Finish &finish, std::int64_t classes) {
 }
 
 } // namespace
-
-Error plan_shared(PassArguments &a, std::int64_t real_bytes, const Place &place, int &warps) {
-  std::int64_t limit = 0;
-  if (const Error error = shared_limit(place.device, &limit)) {
-    return error;
-  }
-  SharedPlan &shared = a.shared;
-  const auto plan = [&](bool bins) {
-    std::int64_t at = 0;
-    const auto take = [&at](std::int64_t bytes) {
-      const std::int64_t begin = at;
-      at = round_up(at + bytes, 16);
-      return static_cast<std::int32_t>(begin);
-    };
-    if (a.counting.wanted) {
-      shared.thresholds = take((a.counting.n_cells - 1) * real_bytes);
-      shared.scores = take(kScoreWords * 4);
-      shared.classes = take(3 * std::int64_t{a.classes} * 4);
-      const std::int64_t bin_bytes = (a.counting.words - a.counting.top_label_bins) * 4;
-      a.bins_in_shared = bins && bin_bytes <= kSharedBinBytes;
-      shared.bins = take(a.bins_in_shared ? bin_bytes : 0);
-      shared.cleared_words = static_cast<std::int32_t>((at - shared.scores) / 4);
-    }
-    shared.tiles = static_cast<std::int32_t>(at);
-  };
-  plan(true);
-  for (warps = kMaxWarps; warps > 1 && shared.tiles + warps * a.tile_bytes > limit; warps /= 2) {
-  }
-  if (shared.tiles + a.tile_bytes <= limit) {
-    shared.bytes = static_cast<std::int32_t>(shared.tiles + warps * a.tile_bytes);
-    return {};
-  }
-  plan(false);
-  expects(shared.tiles <= limit, "too many classes or bins for the shared memory of this device");
-  expects(place.workspace_bytes >= a.tile_bytes, "the workspace is too small");
-  shared.bytes = shared.tiles;
-  a.tile_workspace = static_cast<unsigned char *>(place.workspace);
-  return {};
-}
-
-std::int64_t looping_blocks(const PassArguments &a, const Place &place, std::int64_t blocks,
-                            int resident, int warps, int width) {
-  const std::int64_t rows = std::min(a.groups, kMaxGridRows);
-  std::int64_t most = std::int64_t{resident} * processors(place.device);
-  if (a.tile_workspace != nullptr) {
-    const std::int64_t tiles = place.workspace_bytes / a.tile_bytes;
-    return std::clamp<std::int64_t>(std::min(most, tiles / warps) / rows, 1, blocks);
-  }
-  const std::int64_t values_a_tile = width * (a.reading.multilabel ? std::int64_t{a.classes} : 1);
-  const std::int64_t tiles_a_block = std::max<std::int64_t>(kValuesABlock / values_a_tile, 1);
-  const std::int64_t least = (a.tiles + tiles_a_block - 1) / tiles_a_block;
-  most = (most + rows - 1) / rows;
-  return std::min(std::max(most, least), blocks);
-}
-
-Error workspace_bytes(int device, const Size &size, std::int64_t *bytes) {
-  *bytes = size.n_members > kInlineMembers ? round_up(size.n_members * 24, 16) : 0;
-  *bytes += size.n_cells - 1 > kInlineThresholds ? round_up((size.n_cells - 1) * 8, 16) : 0;
-  const std::int64_t real = size.dtype == Dtype::kFloat64 ? 8 : 4;
-  const std::int64_t tile = round_up(((2 * size.classes + 2) * real + 4) * kWarpLanes, 16);
-  const std::int64_t counts = 3 * size.classes * 4 + size.n_cells * real + kSharedBinBytes + 256;
-  std::int64_t limit = 0;
-  if (const Error error = shared_limit(device, &limit)) {
-    return error;
-  }
-  if (tile + counts > limit) {
-    *bytes += processors(device) * kWorkspaceBlocksAProcessor * kMaxWarps * tile;
-  }
-  return {};
-}
 
 Error ensemble_statistics(const std::vector<std::int64_t> &shape, std::int64_t classes,
                           const Members &members, const Reading &reading, const Finish &finish,
@@ -340,24 +234,6 @@ Error ensemble_finalize(const std::vector<std::int64_t> &shape, const View &stat
   pass.a.accepts_squares = true;
   pass.finish(finish, n_members, total_weight);
   return pass.run(shape);
-}
-
-std::string unavailable() {
-  int count = 0;
-  const cudaError_t status = cudaGetDeviceCount(&count);
-  if (status != cudaSuccess) {
-    return cudaGetErrorString(status);
-  }
-  for (int device = 0; device < count; ++device) {
-    int major = 0;
-    int minor = 0;
-    if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess &&
-        cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device) == cudaSuccess &&
-        10 * major + minor >= kFirstCapability) {
-      return "";
-    }
-  }
-  return "no GPU of compute capability 7.5 or newer";
 }
 
 } // namespace fastcal::cuda

@@ -47,32 +47,32 @@ __device__ __forceinline__ void pass_tile(const PassArguments &a,
 }
 
 template <typename Element, int kTier, int kV, bool kSplit>
-__global__ void __launch_bounds__(kMaxWarps *kWarpLanes, blocks_a_processor(kTier))
+__global__ void __launch_bounds__(kMaxWarps *kWarpLanes, blocks_a_processor(kTier, kV))
     ensemble_pass(const __grid_constant__ PassArguments a) {
   using R = Real<Element>;
   unsigned char *const shared = shared_memory();
-  const int warp = static_cast<int>(threadIdx.x) / kWarpLanes;
-  const int warps = static_cast<int>(blockDim.x) / kWarpLanes;
+  const unsigned warp = threadIdx.x / kWarpLanes;
+  const unsigned warps = blockDim.x / kWarpLanes;
   const int width = kWarpLanes * kV;
   unsigned char *memory = shared + a.shared.tiles + warp * a.tile_bytes;
-  if (a.tile_workspace != nullptr) {
+  if (kTier == 0 && a.tile_workspace != nullptr) { // other tiles fit: they stay in shared memory
     const std::int64_t block = std::int64_t{blockIdx.y} * gridDim.x + blockIdx.x;
     memory = a.tile_workspace + (block * warps + warp) * a.tile_bytes;
   }
   Tile<R> tile = make_tile<R>(a, memory, width, static_cast<int>(threadIdx.x) % kWarpLanes);
-  Counts<R> counts{a, shared, nullptr};
+  Counts<R> counts{a, shared, 0};
   if (a.counting.wanted) {
     load_thresholds(a, counts);
   }
-  for (std::int64_t group = blockIdx.y; group < a.groups; group += gridDim.y) {
+  // In 32 bits, as what lives through all of a tile costs registers; the host sees to it.
+  for (std::uint32_t group = blockIdx.y; group < a.groups; group += gridDim.y) {
     if (a.counting.wanted) {
-      counts.row = a.counting.statistics + group * a.counting.words;
+      counts.group = group;
       clear_counts(a, counts);
       __syncthreads();
     }
-    const std::int64_t step = std::int64_t{gridDim.x} * warps;
-    for (std::int64_t i = std::int64_t{blockIdx.x} * warps + warp; i < a.tiles; i += step) {
-      const std::int64_t first = i * width;
+    for (std::uint32_t i = blockIdx.x * warps + warp; i < a.tiles; i += gridDim.x * warps) {
+      const std::int64_t first = std::int64_t{i} * width;
       const std::int64_t left = a.group_voxels - first;
       tile.first = group * a.group_voxels + first;
       tile.count = left < width ? static_cast<int>(left) : width;

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
 #include <vector>
 
 #include "core/problem.h"
@@ -29,6 +28,7 @@ struct Members {
 
 struct Size {
   std::int64_t classes = 0;
+  std::int64_t planes = 0; // numbers kept of a voxel: its sums, entropy, square, votes
   std::int64_t n_members = 0;
   std::int64_t n_cells = 0; // 0 without statistics
   Dtype dtype = Dtype::kFloat32;
@@ -52,8 +52,5 @@ Error ensemble_finalize(const std::vector<std::int64_t> &shape, const View &stat
                         const StateLayout &layout, std::int64_t n_members, double total_weight,
                         const Reading &reading, const Finish &finish, const double *thresholds,
                         const Place &place);
-
-// Empty, or why no GPU of this machine can run the kernels. Touches the driver.
-std::string unavailable();
 
 } // namespace fastcal::cuda

@@ -1,11 +1,11 @@
 // Picks the kernel of an element type and a class count, sizes its grid and starts it.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 
 #include <cuda_runtime.h>
 
+#include "core/expects.h"
 #include "cuda/ensemble.cuh"
 #include "cuda/launch.h"
 
@@ -74,7 +74,9 @@ Error launch_pass(PassArguments a, const MemberPointers &members, const Place &p
   const Chosen<Element> chosen = choose<Element>(a);
   const int width = kWarpLanes * chosen.voxels_a_thread;
   a.vector = reads_vectors(a, sizeof(Element), chosen.voxels_a_thread, members);
-  a.tiles = (a.group_voxels + width - 1) / width;
+  const std::int64_t tiles = (a.group_voxels + width - 1) / width;
+  expects(tiles < kMaxIndex, "too many voxels: a kernel takes 2^31 tiles of 32 or more");
+  a.tiles = static_cast<std::uint32_t>(tiles);
   a.tile_bytes = tile_bytes<R>(a, width);
   int warps = kMaxWarps;
   if (const Error error = plan_shared(a, sizeof(R), place, warps)) {
@@ -85,16 +87,17 @@ Error launch_pass(PassArguments a, const MemberPointers &members, const Place &p
     FASTCAL_CUDA_TRY(
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, a.shared.bytes));
   }
-  std::int64_t blocks = (a.tiles + warps - 1) / warps;
+  int resident = 1;
   if (a.counting.wanted || a.tile_workspace != nullptr) {
-    int resident = 1;
     FASTCAL_CUDA_TRY(cudaOccupancyMaxActiveBlocksPerMultiprocessor(
         &resident, kernel, warps * kWarpLanes, static_cast<std::size_t>(a.shared.bytes)));
-    blocks = looping_blocks(a, place, blocks, std::max(resident, 1), warps, width);
+  }
+  GridSize grid;
+  if (const Error error = plan_grid(a, place, resident, warps, width, &grid)) {
+    return error;
   }
   cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(std::min(blocks, kMaxGrid)),
-                        static_cast<unsigned>(std::min(a.groups, kMaxGridRows)));
+  config.gridDim = dim3(static_cast<unsigned>(grid.blocks), static_cast<unsigned>(grid.rows));
   config.blockDim = dim3(static_cast<unsigned>(warps * kWarpLanes));
   config.dynamicSmemBytes = static_cast<std::size_t>(a.shared.bytes);
   config.stream = static_cast<cudaStream_t>(place.stream);

@@ -19,13 +19,29 @@ Error launch_f16(const PassArguments &a, const MemberPointers &members, const Pl
 Error launch_bf16(const PassArguments &a, const MemberPointers &members, const Place &place);
 Error launch_f64(const PassArguments &a, const MemberPointers &members, const Place &place);
 
-// Shared memory of a block, given tile_bytes: lowers `warps` until it fits, and sends the tiles to
-// the workspace where not even one does.
+// 64-bit words of a MemberEntry in a table.
+constexpr std::int64_t kMemberWords = 3;
+
+constexpr std::int64_t round_up(std::int64_t n, std::int64_t multiple) {
+  return (n + multiple - 1) / multiple * multiple;
+}
+
+// Of a table of 64-bit words in the workspace.
+constexpr std::int64_t table_bytes(std::int64_t words) { return round_up(words * 8, 16); }
+
+// Shared memory of a block, given tile_bytes: lowers `warps` until the tiles fit, then moves the
+// histograms to device memory, then the tiles to the workspace.
 Error plan_shared(PassArguments &a, std::int64_t real_bytes, const Place &place, int &warps);
 
-// Blocks of a grid that stays resident and loops over its tiles.
-std::int64_t looping_blocks(const PassArguments &a, const Place &place, std::int64_t blocks,
-                            int resident, int warps, int width);
+struct GridSize {
+  std::int64_t blocks = 1; // of a row
+  std::int64_t rows = 1;   // a group of voxels each
+};
+
+// A grid that stays resident and loops over its tiles where blocks count or use the workspace; one
+// tile a warp otherwise.
+Error plan_grid(const PassArguments &a, const Place &place, int resident, int warps, int width,
+                GridSize *grid);
 
 // Brings the fractional words of every row of statistics below 2^40.
 Error carry_sums(const CountingArguments &counting, std::int64_t groups, const Place &place);

@@ -212,15 +212,30 @@ def backend(name: str) -> Iterator[None]:
         _forced.reset(token)
 
 
-def status() -> list[BackendStatus]:
+def status(*, gpu: bool = True) -> list[BackendStatus]:
     """Every backend with whether it can run here, and the reason where it cannot.
+
+    Args:
+        gpu: Ask the driver too. False leaves it alone, and those backends out that need it.
 
     Example:
         >>> status()[0]
         BackendStatus(name='reference', available=True, reason='')
     """
-    found = {name: _load(name) for name in _DEVICES}
+    names = [name for name, devices in _DEVICES.items() if gpu or "cpu" in devices]
+    found = {name: _load(name) for name in names}
     return [
         BackendStatus(name, not isinstance(it, str), it if isinstance(it, str) else "")
         for name, it in found.items()
     ]
+
+
+def preferred(device_type: str) -> str | None:
+    """Name of the backend that serves tensors of this type of device when none is forced.
+
+    Example:
+        >>> preferred("cpu")
+        'cpu'
+    """
+    names = _PREFERENCE.get(device_type, ())
+    return next((name for name in names if not isinstance(_load(name), str)), None)

@@ -11,7 +11,9 @@ try:
 except ImportError as error:
     if error.path is not None and "_cuda." in error.path:
         raise
-    raise ImportError("fastcal was built without CUDA: no nvcc was found") from None
+    raise ImportError(
+        "not built: this installation was made without nvcc or with FASTCAL_CUDA=OFF"
+    ) from None
 
 
 def _stream(device: torch.device) -> tuple[int, int]:
@@ -22,7 +24,7 @@ def _stream(device: torch.device) -> tuple[int, int]:
 def _reason() -> str:
     """Why the kernels cannot run here, or nothing."""
     if torch.version.cuda is None:
-        return f"torch {torch.__version__} has no CUDA"
+        return f"torch {torch.__version__} was built without CUDA"
     return _cuda.unavailable()
 
 

@@ -61,7 +61,7 @@ class Module(Protocol):
         place: Place,
     ) -> None: ...
     def workspace_bytes(
-        self, device: int, classes: int, n_members: int, n_cells: int, wide: bool
+        self, device: int, classes: int, planes: int, n_members: int, n_cells: int, wide: bool
     ) -> int: ...
 
 
@@ -89,7 +89,8 @@ class Passes:
         members = _alike(members)
         first, class_dim = members[0], reading.class_dim
         num_classes = first.shape[class_dim]
-        place, _workspace = self._place(first, num_classes, len(members), finish)
+        layout = StateLayout.for_maps(num_classes, tuple(finish.maps))
+        place, _workspace = self._place(first, layout, len(members), finish)
         self._module.ensemble_statistics(
             native.voxel_shape(first, class_dim),
             num_classes,
@@ -111,7 +112,7 @@ class Passes:
         layout: StateLayout,
         state: Tensor,
     ) -> None:
-        place, _workspace = self._place(member, layout.num_classes, 1, None)
+        place, _workspace = self._place(member, layout, 1, None)
         self._module.ensemble_accumulate(
             native.voxel_shape(member, reading.class_dim),
             native.class_view(member, reading.class_dim),
@@ -132,7 +133,7 @@ class Passes:
         layout: StateLayout,
         finish: Finish,
     ) -> None:
-        place, _workspace = self._place(state, layout.num_classes, 0, finish)
+        place, _workspace = self._place(state, layout, 0, finish)
         self._module.ensemble_finalize(
             native.voxel_shape(state, 0),
             native.class_view(state, 0),
@@ -145,7 +146,7 @@ class Passes:
         )
 
     def _place(
-        self, tensor: Tensor, num_classes: int, n_members: int, finish: Finish | None
+        self, tensor: Tensor, layout: StateLayout, n_members: int, finish: Finish | None
     ) -> tuple[Place, Tensor | None]:
         """Where to run, and the workspace, to be held until the launch.
 
@@ -155,7 +156,9 @@ class Passes:
         counting = None if finish is None else finish.counting
         n_cells = 0 if counting is None else counting.thresholds.numel() + 1
         wide = tensor.dtype == torch.float64
-        n_bytes = self._workspace_bytes(index, num_classes, n_members, n_cells, wide)
+        # On the chip the squares of all classes share a plane.
+        planes = layout.num_classes * (1 + layout.votes) + layout.entropy + layout.square
+        n_bytes = self._workspace_bytes(index, layout.num_classes, planes, n_members, n_cells, wide)
         if n_bytes == 0:
             return (index, stream, 0, 0), None
         workspace = torch.empty(n_bytes, dtype=torch.uint8, device=tensor.device)

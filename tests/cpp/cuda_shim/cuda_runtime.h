@@ -124,6 +124,8 @@ using cudaError_t = int;
 using cudaStream_t = void *;
 constexpr cudaError_t cudaSuccess = 0;
 constexpr cudaError_t cudaErrorInvalidValue = 1;
+constexpr cudaError_t cudaErrorInsufficientDriver = 35;
+constexpr cudaError_t cudaErrorNoDevice = 100;
 
 enum cudaDeviceAttr {
   cudaDevAttrMaxSharedMemoryPerBlockOptin,
@@ -139,9 +141,21 @@ inline cudaError_t cudaGetDevice(int *device) {
   return cudaSuccess;
 }
 inline cudaError_t cudaSetDevice(int) { return cudaSuccess; }
-inline cudaError_t cudaGetDeviceCount(int *count) {
-  *count = 1;
+inline cudaError_t cudaRuntimeGetVersion(int *version) {
+  *version = 13000;
   return cudaSuccess;
+}
+inline cudaError_t cudaDriverGetVersion(int *version) { // 0 where there is none
+  *version = static_cast<int>(shim::setting("FASTCAL_SHIM_DRIVER", 13000));
+  return cudaSuccess;
+}
+inline cudaError_t cudaGetDeviceCount(int *count) {
+  *count = static_cast<int>(shim::setting("FASTCAL_SHIM_DEVICES", 1));
+  int driver = 0;
+  cudaDriverGetVersion(&driver);
+  return driver < 13000 ? cudaErrorInsufficientDriver
+         : *count == 0  ? cudaErrorNoDevice
+                        : cudaSuccess;
 }
 inline cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int) {
   switch (attribute) {
@@ -151,8 +165,12 @@ inline cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, 
   case cudaDevAttrMultiProcessorCount:
     *value = static_cast<int>(shim::setting("FASTCAL_SHIM_PROCESSORS", 1));
     break;
-  default:
-    *value = 9;
+  case cudaDevAttrComputeCapabilityMajor:
+    *value = static_cast<int>(shim::setting("FASTCAL_SHIM_CAPABILITY", 90)) / 10;
+    break;
+  case cudaDevAttrComputeCapabilityMinor:
+    *value = static_cast<int>(shim::setting("FASTCAL_SHIM_CAPABILITY", 90)) % 10;
+    break;
   }
   return cudaSuccess;
 }

@@ -1,0 +1,119 @@
+"""What the compiler made of the CUDA kernels, read from the built module for each architecture."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ARCHITECTURES = {"sm_75", "sm_80", "sm_90", "sm_100", "sm_120"}
+ELEMENTS = {"f": "float32", "6__half": "float16", "13__nv_bfloat16": "bfloat16", "d": "float64"}
+MANGLED = re.compile(
+    r"ensemble_passI(f|d|6__half|13__nv_bfloat16)Li(\d+)ELi(\d+)ELb([01])EEEv.*?\n"
+    r"\s*REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)"
+)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    architecture: str
+    dtype: str
+    tier: int
+    """Classes held in registers; 0: class by class."""
+    voxels: int
+    """Read by a thread at once."""
+    split: bool
+    registers: int
+    stack: int
+    """Bytes of the stack frame, where spilled registers go."""
+    local: int
+
+
+def cuobjdump() -> Path | None:
+    """The disassembler that Triton brings; the toolkits of compilers alone have none."""
+    spec = importlib.util.find_spec("triton")
+    if spec is None or spec.origin is None:
+        return None
+    tool = Path(spec.origin).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    return tool if tool.exists() else None
+
+
+@pytest.fixture(scope="module")
+def kernels() -> list[Kernel]:
+    module = importlib.util.find_spec("fastcal._cuda")
+    if module is None or module.origin is None:
+        pytest.skip("this installation was built without CUDA")
+    tool = cuobjdump()
+    if tool is None:
+        pytest.skip("no cuobjdump: triton is not installed")
+    report = subprocess.run(
+        [str(tool), "--dump-resource-usage", module.origin],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    found = []
+    for part in re.split(r"(?m)^arch = ", report)[1:]:
+        architecture = part.split(None, 1)[0]
+        for match in MANGLED.finditer(part):
+            element, tier, voxels, split, registers, stack, local = match.groups()
+            numbers = int(registers), int(stack), int(local)
+            found.append(
+                Kernel(
+                    architecture,
+                    ELEMENTS[element],
+                    int(tier),
+                    int(voxels),
+                    split == "1",
+                    *numbers,
+                )
+            )
+    return found
+
+
+def test_every_architecture_holds_every_kernel(kernels):
+    by_architecture = {
+        name: {(k.dtype, k.tier, k.voxels, k.split) for k in kernels if k.architecture == name}
+        for name in {k.architecture for k in kernels}
+    }
+    assert by_architecture.keys() == ARCHITECTURES
+    assert all(held == by_architecture["sm_90"] for held in by_architecture.values())
+    for dtype in ("float32", "float16", "bfloat16"):
+        tiers = {k.tier for k in kernels if k.dtype == dtype}
+        assert {0, 2, 3, 4, 6, 8, 12, 16, 32, 52} == tiers
+
+
+def test_no_kernel_spills_or_keeps_a_stack(kernels):
+    """float64 apart: its logarithms are long, and no number of these is promised."""
+    offences = [k for k in kernels if k.dtype != "float64" and (k.stack > 0 or k.local > 0)]
+    assert offences == []
+
+
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
+@pytest.mark.parametrize(
+    ("dtype", "tier", "blocks"),
+    [
+        ("float32", 2, 5),
+        ("float32", 4, 5),
+        ("float32", 8, 3),
+        ("float32", 16, 3),
+        ("bfloat16", 2, 4),
+        ("bfloat16", 4, 3),
+        ("bfloat16", 16, 3),
+        ("bfloat16", 52, 2),
+    ],
+)
+def test_registers_leave_room_for_blocks_enough_to_hide_latency(
+    kernels, architecture, dtype, tier, blocks
+):
+    (registers,) = (
+        k.registers
+        for k in kernels
+        if (k.architecture, k.dtype, k.tier, k.split) == (architecture, dtype, tier, False)
+    )
+    a_warp = -(-registers // 8) * 8 * 32  # given out in eights
+    assert 65536 // (4 * a_warp) >= blocks
