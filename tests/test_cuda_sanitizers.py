@@ -11,43 +11,45 @@ import cuda_shim
 # A case of every kind of kernel and reading, on volumes that end inside a tile. In a process of its
 # own, so that the sanitizer's allocator is the one that torch uses.
 PROGRAM = """
-import sys, itertools
+import sys
 sys.path.insert(0, "tests")
 import torch
 torch.set_num_threads(1)
 import fastcal, cuda_shim
 from fastcal import backends
-from members import arranged, labels, logits, probabilities
+from members import arranged, labels, logits, pairwise, probabilities
 from pathlib import Path
 backends._loaded["cpu"] = cuda_shim.backend(Path(sys.argv[1]))
 maps = ("mean", "label", "confidence", "entropy", "expected_entropy", "mutual_information",
         "variance", "disagreement")
 dtypes = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-for n_classes, dtype in itertools.product((2, 3, 4, 5, 8, 11, 16, 31, 64, 70, 130), dtypes):
-    for layout, size in (("contiguous", 264), ("channels_last", 37), ("cropped", 131)):
-        members = [arranged(m, layout)
-                   for m in logits(2, n_classes, (3, size), batch=2, dtype=dtype)]
-        fastcal.ensemble_statistics(
-            members, labels(n_classes, (2, 3, size)), maps=maps, n_bins=n_classes,
-            case_id=["a", "b"])
-for dtype, n_classes, space in itertools.product(dtypes, (2, 9, 40), ("prob", "logit")):
+counts = (2, 3, 4, 5, 8, 11, 16, 31, 52, 60, 130, 210)
+sizes = {"contiguous": 264, "channels_last": 37, "cropped": 67}
+for n_classes, dtype, layout in pairwise(counts, dtypes, tuple(sizes)):
+    shape = (2, sizes[layout] if n_classes < 16 else 36)
+    members = [arranged(m, layout) for m in logits(2, n_classes, shape, dtype=dtype)]
+    fastcal.ensemble_statistics(
+        members, labels(n_classes, (2, *shape)), maps=maps, n_bins=n_classes, case_id=["a", "b"])
+kinds = (
+    {"activation": "sigmoid", "multilabel": True},
+    {"from_logits": False},
+    {"from_logits": False, "temperature": 2.0, "normalise": True},
+)
+for dtype, n_classes, space, kind in pairwise(dtypes, (2, 9, 40), ("prob", "logit"), kinds):
     names = maps[:4] + (maps[7:] if space == "logit" else maps[4:])
+    multilabel = kind.get("multilabel", False)
+    made = probabilities if kind.get("from_logits") is False else logits
+    members = made(3, n_classes, (77,), dtype=dtype)
     truth = (probabilities(1, n_classes, (77,))[0] > 0.5).int()
-    for members, options in (
-        (logits(3, n_classes, (77,), dtype=dtype), {"activation": "sigmoid", "multilabel": True}),
-        (probabilities(3, n_classes, (77,), dtype=dtype), {"from_logits": False}),
-        (probabilities(3, n_classes, (77,), dtype=dtype),
-         {"from_logits": False, "temperature": 2.0, "normalise": True}),
-    ):
-        target = truth if options.get("multilabel") else labels(n_classes, (2, 77))
-        stream = fastcal.EnsembleAccumulator(
-            maps=names, space=space,
-            **{k: v for k, v in options.items() if k not in ("temperature", "normalise")})
-        for member in members:
-            stream.update(member, temperature=options.get("temperature", 1.0))
-        stream.finalize(target, mask=torch.rand(2, 77) > 0.2, nan_policy="omit")
-        fastcal.ensemble_statistics(
-            members, target, maps=names, space=space, nan_policy="omit", **options)
+    target = truth if multilabel else labels(n_classes, (2, 77))
+    stream = fastcal.EnsembleAccumulator(
+        maps=names, space=space,
+        **{k: v for k, v in kind.items() if k not in ("temperature", "normalise")})
+    for member in members:
+        stream.update(member, temperature=kind.get("temperature", 1.0))
+    stream.finalize(target, mask=torch.rand(2, 77) > 0.2, nan_policy="omit")
+    fastcal.ensemble_statistics(
+        members, target, maps=names, space=space, nan_policy="omit", **kind)
 members = logits(60, 3, (40,))
 fastcal.ensemble_statistics(members, labels(3, (2, 40)), n_bins=100)
 fastcal.ensemble_statistics(members, labels(3, (2, 40)), n_bins=6000)
