@@ -100,7 +100,7 @@ template <typename T> T __ldcs(const T *from) { return shim::aligned_read(from);
 inline float __fadd_rn(float a, float b) { return a + b; }
 inline float __fmul_rn(float a, float b) { return a * b; }
 inline float __fdiv_rn(float a, float b) { return a / b; }
-inline float __fdividef(float a, float b) { return a / b; }
+inline float __fdividef(float a, float b);
 inline double __dadd_rn(double a, double b) { return a + b; }
 inline double __dmul_rn(double a, double b) { return a * b; }
 inline double __ddiv_rn(double a, double b) { return a / b; }
@@ -117,6 +117,28 @@ inline int __float_as_int(float x) { return shim_bits<int>(x); }
 inline float __int_as_float(int x) { return shim_bits<float>(x); }
 inline long long __double_as_longlong(double x) { return shim_bits<long long>(x); }
 inline double __longlong_as_double(long long x) { return shim_bits<double>(x); }
+
+namespace shim {
+
+// Between -1 and 1, the same for equal numbers: an error that has no pattern.
+inline float noise(float x) {
+  const std::uint32_t hash = shim_bits<std::uint32_t>(x) * 2654435761U;
+  return static_cast<float>(static_cast<std::int32_t>(hash)) * 4.656612873e-10F;
+}
+// The hardware's approximations, as far off as their documentation allows.
+inline float off_by(float x, float error) { return x + x * (noise(x) * error); }
+inline float exp2_approximate(float x) {
+  return x < -126.0F ? 0.0F : off_by(std::exp2(x), 1.7e-7F); // 2^-22.5
+}
+inline float log2_approximate(float x) {
+  const float log = std::log2(x);
+  const float size = std::fabs(log) < 1.0F ? 1.0F : std::fabs(log);
+  return log - log == 0.0F ? log + size * (noise(log) * 1.6e-7F) : log; // 2^-22.6
+}
+
+} // namespace shim
+
+inline float __fdividef(float a, float b) { return shim::off_by(a / b, 1.2e-7F); } // 2 ulp
 
 // --- the host's side
 
