@@ -36,6 +36,12 @@ def ensemble_finalize(
     place: tuple[int, int, int, int],
 ) -> None: ...
 def workspace_bytes(
-    device: int, classes: int, planes: int, n_members: int, n_cells: int, wide: bool
+    device: int,
+    classes: int,
+    planes: int,
+    n_members: int,
+    n_cells: int,
+    rows: int,
+    wide: bool,
 ) -> int: ...
 def unavailable() -> str: ...

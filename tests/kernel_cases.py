@@ -59,6 +59,15 @@ def _cases(device: str, few: bool) -> Iterator[None]:
     for n_bins in (100, 6000):
         fastcal.ensemble_statistics(members, target, n_bins=n_bins)
         yield
+    regions = {name: target >= at for at, name in enumerate(("all", "some", "few"))}
+    extras = {"moments": True, "resolution": 64, "entropy_bins": 5}
+    fastcal.ensemble_statistics(
+        members,
+        target,
+        regions=regions,
+        **extras,  # type: ignore[arg-type]
+    )
+    yield
     # Tiles in the workspace, and more cases than it has room for at once.
     wide = [member.to(device) for member in logits(1, 1000, (33,), batch=70)]
     target = labels(1000, (70, 33)).to(device)

@@ -16,9 +16,11 @@ import pytest
 import test_accumulator
 import test_calibration
 import test_ensemble
+import test_extras
 import test_ops
+import test_regions
 import torch
-from members import DTYPES, arranged, exact, labels, logits
+from members import DTYPES, arranged, exact, labels, logits, probabilities
 from test_calibration import sample, thread_counts  # noqa: F401
 from test_ensemble import MAPS, assert_maps_match, plain_maps
 from torch import Tensor
@@ -28,7 +30,14 @@ from fastcal import backends
 from fastcal.backends import reference
 from fastcal.backends.launch import Passes
 
-for _module in (test_ensemble, test_calibration, test_accumulator, test_ops):
+for _module in (
+    test_ensemble,
+    test_calibration,
+    test_accumulator,
+    test_extras,
+    test_regions,
+    test_ops,
+):
     for _name, _test in list(vars(_module).items()):
         _marks = getattr(_test, "pytestmark", []) if _name.startswith("test_") else []
         if any(mark.name == "usefixtures" and "engine" in mark.args for mark in _marks):
@@ -167,6 +176,49 @@ def test_warps_tiles_and_blocks_end_where_the_volume_does(kernels, size, n_class
         with fastcal.backend("reference"):
             again.update(got.mean, target, case_id=["a", "b"])
         assert got.calibration == again
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(
+    ("n_classes", "multilabel"), [(1, True), (3, False), (4, True), (70, False)]
+)
+@pytest.mark.filterwarnings("ignore:.*do not sum to 1")
+def test_regions_and_extras_hold_the_integers_of_the_reference(
+    kernels, dtype, n_classes, multilabel
+):
+    size = 331
+    (p,) = probabilities(1, n_classes, (size,), dtype=dtype, scale=9.0, exclusive=not multilabel)
+    p[0, 0, :5] = torch.nan
+    p[1, 0, 7:9] = 1.5
+    target = labels(2 if multilabel else n_classes, p.shape if multilabel else (2, size))
+    regions = {
+        name: labels(7, (2, size), seed=seed) < few
+        for seed, (name, few) in enumerate({"most": 6, "some": 1, "none": 0}.items())
+    }
+    counted = []
+    for run in (using(kernels), fastcal.backend("reference")):
+        with run:
+            statistics = fastcal.CalibrationStatistics(
+                n_classes,
+                multilabel=multilabel,
+                regions=tuple(regions),
+                moments=True,
+                resolution=256,
+                entropy_bins=7,
+            )
+            statistics.update(
+                p,
+                target,
+                mask=labels(9, (2, size), seed=4) > 0,
+                regions=regions,
+                case_id=["a", "b"],
+                nan_policy="omit",
+            )
+            counted.append(statistics)
+    ours, theirs = counted
+    assert ours == theirs
+    for name in regions:
+        assert ours.region(name) == theirs.region(name)
 
 
 def test_members_that_lie_differently_are_read_right(kernels):

@@ -1,4 +1,5 @@
-// Exact counts of a block: 32-bit words in shared memory, added up once at the end.
+// Exact counts of a block: 32-bit words in shared memory, added up once at the
+// end.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +9,8 @@
 
 namespace fastcal::cuda {
 
-// ------------------------------------------------------------------- reals as 2^-40 fixed point
+// ------------------------------------------------------------------- reals as
+// 2^-40 fixed point
 
 // rint(v 2^40), half to even, for the numbers of a proper score.
 __device__ __forceinline__ std::int64_t fixed_point(float v) {
@@ -18,8 +20,9 @@ __device__ __forceinline__ std::int64_t fixed_point(double v) {
   return __double2ll_rn(v * kFractionScale);
 }
 
-// The same for |v| < 4, in single precision arithmetic alone: adding 1.5 * 2^23 leaves the rounded
-// integer in the low bits, first of v 2^20, then of what that left over (both exact).
+// The same for |v| < 4, in single precision arithmetic alone: adding 1.5 * 2^23
+// leaves the rounded integer in the low bits, first of v 2^20, then of what
+// that left over (both exact).
 __device__ __forceinline__ std::int64_t fixed_probability(float v) {
   constexpr float kMagic = 12582912.0F;
   constexpr int kMagicBits = 0x4b400000;
@@ -28,12 +31,16 @@ __device__ __forceinline__ std::int64_t fixed_probability(float v) {
   const float high = scaled + kMagic;
   const float rest = scaled - (high - kMagic);
   const float low = rest * kHalfScale + kMagic;
-  return static_cast<std::int64_t>(__float_as_int(high) - kMagicBits) * (std::int64_t{1} << 20) +
+  return static_cast<std::int64_t>(__float_as_int(high) - kMagicBits) *
+             (std::int64_t{1} << 20) +
          (__float_as_int(low) - kMagicBits);
 }
-__device__ __forceinline__ std::int64_t fixed_probability(double v) { return fixed_point(v); }
+__device__ __forceinline__ std::int64_t fixed_probability(double v) {
+  return fixed_point(v);
+}
 
-// --------------------------------------------------------------------------- sums over a warp
+// ---------------------------------------------------------------------------
+// sums over a warp
 
 __device__ __forceinline__ unsigned warp_sum(unsigned value) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
@@ -51,16 +58,21 @@ __device__ __forceinline__ std::int64_t warp_sum(std::int64_t value) {
   constexpr int kPiece = 27;
   constexpr std::int64_t kMask = (std::int64_t{1} << kPiece) - 1;
   const std::int64_t low = warp_sum(static_cast<unsigned>(value & kMask));
-  const std::int64_t middle = warp_sum(static_cast<unsigned>((value >> kPiece) & kMask));
-  const std::int64_t high = warp_sum(static_cast<unsigned>(value >> (2 * kPiece)));
+  const std::int64_t middle =
+      warp_sum(static_cast<unsigned>((value >> kPiece) & kMask));
+  const std::int64_t high =
+      warp_sum(static_cast<unsigned>(value >> (2 * kPiece)));
   return low + (middle << kPiece) + (high << (2 * kPiece));
 }
 
-// ------------------------------------------------------------------------------ 64-bit words
+// ------------------------------------------------------------------------------
+// 64-bit words
 
-// A 64-bit word in shared memory as two of 32: a shared 64-bit atomic is a loop on recent chips.
-// Of concurrent additions exactly one sees each wrap of the low word.
-__device__ __forceinline__ void add_shared(unsigned *low_high, std::uint64_t value) {
+// A 64-bit word in shared memory as two of 32: a shared 64-bit atomic is a loop
+// on recent chips. Of concurrent additions exactly one sees each wrap of the
+// low word.
+__device__ __forceinline__ void add_shared(unsigned *low_high,
+                                           std::uint64_t value) {
   const unsigned low = static_cast<unsigned>(value);
   unsigned high = static_cast<unsigned>(value >> 32);
   const unsigned before = atomicAdd(low_high, low);
@@ -74,22 +86,27 @@ __device__ __forceinline__ std::uint64_t read_shared(const unsigned *low_high) {
   return static_cast<std::uint64_t>(low_high[1]) << 32 | low_high[0];
 }
 
-__device__ __forceinline__ void add_global(std::int64_t *word, std::int64_t value) {
+__device__ __forceinline__ void add_global(std::int64_t *word,
+                                           std::int64_t value) {
   if (value != 0) {
-    atomicAdd(reinterpret_cast<unsigned long long *>(word), static_cast<unsigned long long>(value));
+    atomicAdd(reinterpret_cast<unsigned long long *>(word),
+              static_cast<unsigned long long>(value));
   }
 }
 
-// {hi, lo} of a sum of fixed-point numbers; the carry is left to the end of the call.
-__device__ __forceinline__ void add_global_real(std::int64_t *hi_lo, std::int64_t sum) {
+// {hi, lo} of a sum of fixed-point numbers; the carry is left to the end of the
+// call.
+__device__ __forceinline__ void add_global_real(std::int64_t *hi_lo,
+                                                std::int64_t sum) {
   add_global(hi_lo, sum >> kFractionBits);
   add_global(hi_lo + 1, sum & kFractionMask);
 }
 
-// ------------------------------------------------------------------------------------- bins
+// -------------------------------------------------------------------------------------
+// bins
 
-// One histogram of the block: {count, hits, low, high} a bin in shared memory, or straight in the
-// statistics where all of them together would not fit.
+// One histogram of the block: {count, hits, low, high} a bin in shared memory,
+// or straight in the statistics where all of them together would not fit.
 struct Histogram {
   unsigned *shared;
   std::int64_t *global;
@@ -118,7 +135,9 @@ template <typename Real> struct Thresholds {
   bool left_closed;
 
   // The edges of the outer bins.
-  __device__ __forceinline__ Real first() const { return count > 0 ? values[0] : infinity<Real>(); }
+  __device__ __forceinline__ Real first() const {
+    return count > 0 ? values[0] : infinity<Real>();
+  }
   __device__ __forceinline__ Real last() const {
     return count > 0 ? values[count - 1] : infinity<Real>();
   }
@@ -140,13 +159,14 @@ template <typename Real> struct Thresholds {
   }
 };
 
-// Nearly all voxels of a real volume lie in the first or the last bin: a thread counts those in
-// registers, a warp adds them up, and one atomic a warp reaches shared memory. The others go there
-// one by one.
+// Nearly all voxels of a real volume lie in the first or the last bin: a thread
+// counts those in registers, a warp adds them up, and one atomic a warp reaches
+// shared memory. The others go there one by one.
 template <typename Real> class OuterBins {
 public:
-  __device__ __forceinline__ void add(const Thresholds<Real> &bins, const Histogram &histogram,
-                                      Real p, bool hit) {
+  __device__ __forceinline__ void add(const Thresholds<Real> &bins,
+                                      const Histogram &histogram, Real p,
+                                      bool hit) {
     const std::int64_t q = fixed_probability(p);
     const unsigned one = 1U + (hit ? 1U << kHitShift : 0U);
     if (bins.above(p, bins.last())) {
@@ -161,15 +181,16 @@ public:
   }
 
   // By all lanes of a warp together.
-  __device__ __forceinline__ void flush(const Thresholds<Real> &bins, const Histogram &histogram,
-                                        int lane) {
+  __device__ __forceinline__ void flush(const Thresholds<Real> &bins,
+                                        const Histogram &histogram, int lane) {
 #pragma unroll 1
     for (int outer = 0; outer < 2; ++outer) {
       const unsigned counts = warp_sum(outer == 0 ? first_ : last_);
       const std::int64_t sum = warp_sum(outer == 0 ? first_sum_ : last_sum_);
       if (lane == 0 && counts != 0) {
-        histogram.add(outer == 0 ? 0 : bins.count, counts & ((1U << kHitShift) - 1),
-                      counts >> kHitShift, sum);
+        histogram.add(outer == 0 ? 0 : bins.count,
+                      counts & ((1U << kHitShift) - 1), counts >> kHitShift,
+                      sum);
       }
     }
   }

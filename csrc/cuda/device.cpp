@@ -5,7 +5,8 @@
 
 #include <cuda_runtime.h>
 
-#ifndef FASTCAL_CUDA_ARCHITECTURES // set by CMake: what the kernels were compiled for
+#ifndef FASTCAL_CUDA_ARCHITECTURES // set by CMake: what the kernels were
+                                   // compiled for
 #define FASTCAL_CUDA_ARCHITECTURES "75-real 80-real 90-real 100-real 120"
 #endif
 
@@ -13,7 +14,8 @@ namespace fastcal::cuda {
 
 namespace {
 
-// Whether machine code (of the same major version, not newer) or PTX (not newer) is there.
+// Whether machine code (of the same major version, not newer) or PTX (not
+// newer) is there.
 bool compiled_for(int capability) {
   std::istringstream architectures(FASTCAL_CUDA_ARCHITECTURES);
   std::string architecture;
@@ -22,9 +24,11 @@ bool compiled_for(int capability) {
     if (built == 0) {
       return true; // "native", "all": the builder's choice
     }
-    const bool machine_code = architecture.find("-virtual") == std::string::npos;
+    const bool machine_code =
+        architecture.find("-virtual") == std::string::npos;
     const bool ptx = architecture.find("-real") == std::string::npos;
-    if (built <= capability && (ptx || (machine_code && built / 10 == capability / 10))) {
+    if (built <= capability &&
+        (ptx || (machine_code && built / 10 == capability / 10))) {
       return true;
     }
   }
@@ -32,7 +36,8 @@ bool compiled_for(int capability) {
 }
 
 std::string version_name(int version) { // 13020 is 13.2
-  return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
+  return std::to_string(version / 1000) + "." +
+         std::to_string(version % 1000 / 10);
 }
 
 // cudaErrorInsufficientDriver stands for two things.
@@ -67,14 +72,16 @@ DeviceGuard::~DeviceGuard() {
 
 Error shared_limit(int device, std::int64_t *bytes) {
   int limit = 0;
-  FASTCAL_CUDA_TRY(cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+  FASTCAL_CUDA_TRY(cudaDeviceGetAttribute(
+      &limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
   *bytes = limit;
   return {};
 }
 
 Error processors(int device, std::int64_t *count) {
   int found = 0;
-  FASTCAL_CUDA_TRY(cudaDeviceGetAttribute(&found, cudaDevAttrMultiProcessorCount, device));
+  FASTCAL_CUDA_TRY(
+      cudaDeviceGetAttribute(&found, cudaDevAttrMultiProcessorCount, device));
   *count = found;
   return {};
 }
@@ -95,8 +102,10 @@ std::string unavailable() {
   for (int device = 0; device < count; ++device) {
     int major = 0;
     int minor = 0;
-    if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess &&
-        cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device) == cudaSuccess) {
+    if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor,
+                               device) == cudaSuccess &&
+        cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor,
+                               device) == cudaSuccess) {
       if (compiled_for(10 * major + minor)) {
         return "";
       }

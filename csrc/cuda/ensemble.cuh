@@ -1,4 +1,5 @@
-// The one kernel: a warp carries a tile of voxels through both stages, tile after tile.
+// The one kernel: a warp carries a tile of voxels through both stages, tile
+// after tile.
 //
 //   one shot     members -> sums -> maps, statistics
 //   accumulate   state, member -> sums -> state
@@ -19,8 +20,8 @@ __device__ __forceinline__ unsigned char *shared_memory() {
 }
 #endif
 
-// kTier classes in registers (0: class by class), kV voxels a thread, kSplit: classes dealt over
-// lanes.
+// kTier classes in registers (0: class by class), kV voxels a thread, kSplit:
+// classes dealt over lanes.
 template <typename Element, int kTier, int kV, bool kSplit>
 __device__ __forceinline__ void pass_tile(const PassArguments &a,
                                           const Counts<Real<Element>> &counts,
@@ -47,7 +48,8 @@ __device__ __forceinline__ void pass_tile(const PassArguments &a,
 }
 
 template <typename Element, int kTier, int kV, bool kSplit>
-__global__ void __launch_bounds__(kMaxWarps *kWarpLanes, blocks_a_processor(kTier, kV))
+__global__ void __launch_bounds__(kMaxWarps *kWarpLanes,
+                                  blocks_a_processor(kTier, kV))
     ensemble_pass(const __grid_constant__ PassArguments a) {
   using R = Real<Element>;
   unsigned char *const shared = shared_memory();
@@ -55,23 +57,29 @@ __global__ void __launch_bounds__(kMaxWarps *kWarpLanes, blocks_a_processor(kTie
   const unsigned warps = blockDim.x / kWarpLanes;
   const int width = kWarpLanes * kV;
   unsigned char *memory = shared + a.shared.tiles + warp * a.tile_bytes;
-  if (kTier == 0 && a.tile_workspace != nullptr) { // other tiles fit: they stay in shared memory
-    const std::int64_t block = std::int64_t{blockIdx.y} * gridDim.x + blockIdx.x;
+  if (kTier == 0 &&
+      a.tile_workspace !=
+          nullptr) { // other tiles fit: they stay in shared memory
+    const std::int64_t block =
+        std::int64_t{blockIdx.y} * gridDim.x + blockIdx.x;
     memory = a.tile_workspace + (block * warps + warp) * a.tile_bytes;
   }
-  Tile<R> tile = make_tile<R>(a, memory, width, static_cast<int>(threadIdx.x) % kWarpLanes);
+  Tile<R> tile = make_tile<R>(a, memory, width,
+                              static_cast<int>(threadIdx.x) % kWarpLanes);
   Counts<R> counts{a, shared, 0};
   if (a.counting.wanted) {
     load_thresholds(a, counts);
   }
-  // In 32 bits, as what lives through all of a tile costs registers; the host sees to it.
+  // In 32 bits, as what lives through all of a tile costs registers; the host
+  // sees to it.
   for (std::uint32_t group = blockIdx.y; group < a.groups; group += gridDim.y) {
     if (a.counting.wanted) {
       counts.group = group;
       clear_counts(a, counts);
       __syncthreads();
     }
-    for (std::uint32_t i = blockIdx.x * warps + warp; i < a.tiles; i += gridDim.x * warps) {
+    for (std::uint32_t i = blockIdx.x * warps + warp; i < a.tiles;
+         i += gridDim.x * warps) {
       const std::int64_t first = std::int64_t{i} * width;
       const std::int64_t left = a.group_voxels - first;
       tile.first = group * a.group_voxels + first;

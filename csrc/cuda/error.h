@@ -1,4 +1,5 @@
-// What a CUDA call answered; returned through the layers and thrown once, at the binding.
+// What a CUDA call answered; returned through the layers and thrown once, at
+// the binding.
 #pragma once
 
 namespace fastcal::cuda {
@@ -12,7 +13,8 @@ struct [[nodiscard]] Error {
 
 } // namespace fastcal::cuda
 
-#define FASTCAL_CUDA_TRY(call)                                                                     \
-  if (const cudaError_t status = (call); status != cudaSuccess) {                                  \
-    return ::fastcal::cuda::Error{static_cast<int>(status), cudaGetErrorString(status)};           \
+#define FASTCAL_CUDA_TRY(call)                                                 \
+  if (const cudaError_t status = (call); status != cudaSuccess) {              \
+    return ::fastcal::cuda::Error{static_cast<int>(status),                    \
+                                  cudaGetErrorString(status)};                 \
   }

@@ -1,4 +1,5 @@
-// Reads of members and integers, and writes of maps: 16 bytes at a time where that is allowed.
+// Reads of members and integers, and writes of maps: 16 bytes at a time where
+// that is allowed.
 #pragma once
 
 #include <cstdint>
@@ -24,7 +25,8 @@ template <> struct Packet<16> {
 
 // kCount neighbours in one access; the address is a multiple of their size.
 template <typename Element, int kCount>
-__device__ __forceinline__ void load_run(const Element *from, Real<Element> (&values)[kCount]) {
+__device__ __forceinline__ void load_run(const Element *from,
+                                         Real<Element> (&values)[kCount]) {
   using Bits = typename Packet<kCount *static_cast<int>(sizeof(Element))>::Type;
   union {
     Bits bits;
@@ -37,11 +39,13 @@ __device__ __forceinline__ void load_run(const Element *from, Real<Element> (&va
   }
 }
 
-template <typename Element> __device__ __forceinline__ Real<Element> load_one(const Element *from) {
+template <typename Element>
+__device__ __forceinline__ Real<Element> load_one(const Element *from) {
   return to_real(*from);
 }
 
-__device__ __forceinline__ std::int64_t load_integer(const View &view, std::int64_t offset) {
+__device__ __forceinline__ std::int64_t load_integer(const View &view,
+                                                     std::int64_t offset) {
   switch (view.dtype) {
   case Dtype::kInt8:
     return static_cast<const std::int8_t *>(view.data)[offset];
@@ -57,12 +61,14 @@ __device__ __forceinline__ std::int64_t load_integer(const View &view, std::int6
   case Dtype::kUInt32:
     return static_cast<const std::uint32_t *>(view.data)[offset];
   default:
-    return static_cast<const std::uint8_t *>(view.data)[offset]; // uint8 and bool
+    return static_cast<const std::uint8_t *>(
+        view.data)[offset]; // uint8 and bool
   }
 }
 
 // Labels go to any integer type; -1 sets every bit.
-__device__ __forceinline__ void store_label(const View &view, std::int64_t offset, int label) {
+__device__ __forceinline__ void store_label(const View &view,
+                                            std::int64_t offset, int label) {
   switch (view.dtype) {
   case Dtype::kInt64:
   case Dtype::kUInt64:
@@ -74,18 +80,22 @@ __device__ __forceinline__ void store_label(const View &view, std::int64_t offse
     return;
   case Dtype::kInt16:
   case Dtype::kUInt16:
-    static_cast<std::int16_t *>(view.data)[offset] = static_cast<std::int16_t>(label);
+    static_cast<std::int16_t *>(view.data)[offset] =
+        static_cast<std::int16_t>(label);
     return;
   default:
-    static_cast<std::int8_t *>(view.data)[offset] = static_cast<std::int8_t>(label);
+    static_cast<std::int8_t *>(view.data)[offset] =
+        static_cast<std::int8_t>(label);
   }
 }
 
 // A thread's neighbours in a plane of a tile; aligned to their size.
 template <int kCount, typename Real>
-__device__ __forceinline__ void read_plane(const Real *plane, Real (&values)[kCount]) {
+__device__ __forceinline__ void read_plane(const Real *plane,
+                                           Real (&values)[kCount]) {
   constexpr int kBytes = kCount * static_cast<int>(sizeof(Real));
-  constexpr int kStep = (kBytes < 16 ? kBytes : 16) / static_cast<int>(sizeof(Real));
+  constexpr int kStep =
+      (kBytes < 16 ? kBytes : 16) / static_cast<int>(sizeof(Real));
   using Bits = typename Packet<(kBytes < 16 ? kBytes : 16)>::Type;
 #pragma unroll
   for (int i = 0; i < kCount; i += kStep) {
@@ -102,9 +112,11 @@ __device__ __forceinline__ void read_plane(const Real *plane, Real (&values)[kCo
 }
 
 template <int kCount, typename Real>
-__device__ __forceinline__ void write_plane(Real *plane, const Real (&values)[kCount]) {
+__device__ __forceinline__ void write_plane(Real *plane,
+                                            const Real (&values)[kCount]) {
   constexpr int kBytes = kCount * static_cast<int>(sizeof(Real));
-  constexpr int kStep = (kBytes < 16 ? kBytes : 16) / static_cast<int>(sizeof(Real));
+  constexpr int kStep =
+      (kBytes < 16 ? kBytes : 16) / static_cast<int>(sizeof(Real));
   using Bits = typename Packet<(kBytes < 16 ? kBytes : 16)>::Type;
 #pragma unroll
   for (int i = 0; i < kCount; i += kStep) {
@@ -121,7 +133,8 @@ __device__ __forceinline__ void write_plane(Real *plane, const Real (&values)[kC
 }
 
 template <typename Real>
-__device__ __forceinline__ void store_real(const View &view, std::int64_t offset, Real value) {
+__device__ __forceinline__ void store_real(const View &view,
+                                           std::int64_t offset, Real value) {
   static_cast<Real *>(view.data)[offset] = value;
 }
 

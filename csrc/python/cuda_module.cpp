@@ -102,12 +102,14 @@ void ensemble_finalize(const py::tuple &shape, const py::tuple &state, const py:
 }
 
 std::int64_t workspace_bytes(int device, std::int64_t classes, std::int64_t planes,
-                             std::int64_t n_members, std::int64_t n_cells, bool wide) {
+                             std::int64_t n_members, std::int64_t n_cells, std::int64_t rows,
+                             bool wide) {
   cuda::Size size;
   size.classes = classes;
   size.planes = planes;
   size.n_members = n_members;
   size.n_cells = n_cells;
+  size.rows = rows;
   size.dtype = wide ? Dtype::kFloat64 : Dtype::kFloat32;
   std::int64_t bytes = 0;
   raise(cuda::workspace_bytes(device, size, &bytes));
@@ -122,7 +124,8 @@ PYBIND11_MODULE(FASTCAL_CUDA_MODULE, module, py::mod_gil_not_used()) {
   module.def("ensemble_accumulate", &ensemble_accumulate);
   module.def("ensemble_finalize", &ensemble_finalize);
   module.def("workspace_bytes", &workspace_bytes, py::arg("device"), py::arg("classes"),
-             py::arg("planes"), py::arg("n_members"), py::arg("n_cells"), py::arg("wide"),
+             py::arg("planes"), py::arg("n_members"), py::arg("n_cells"), py::arg("rows"),
+             py::arg("wide"),
              "Device memory a pass of this size wants; 0 for all but large ones.");
   module.def("unavailable", &cuda::unavailable,
              "Empty, or why no GPU here can run the kernels. Touches the driver.");

@@ -61,7 +61,14 @@ class Module(Protocol):
         place: Place,
     ) -> None: ...
     def workspace_bytes(
-        self, device: int, classes: int, planes: int, n_members: int, n_cells: int, wide: bool
+        self,
+        device: int,
+        classes: int,
+        planes: int,
+        n_members: int,
+        n_cells: int,
+        rows: int,
+        wide: bool,
     ) -> int: ...
 
 
@@ -155,10 +162,13 @@ class Passes:
         index, stream = self._stream(tensor.device)
         counting = None if finish is None else finish.counting
         n_cells = 0 if counting is None else counting.thresholds.numel() + 1
+        rows = 0 if counting is None else counting.rows
         wide = tensor.dtype == torch.float64
         # On the chip the squares of all classes share a plane.
         planes = layout.num_classes * (1 + layout.votes) + layout.entropy + layout.square
-        n_bytes = self._workspace_bytes(index, layout.num_classes, planes, n_members, n_cells, wide)
+        n_bytes = self._workspace_bytes(
+            index, layout.num_classes, planes, n_members, n_cells, rows, wide
+        )
         if n_bytes == 0:
             return (index, stream, 0, 0), None
         workspace = torch.empty(n_bytes, dtype=torch.uint8, device=tensor.device)
