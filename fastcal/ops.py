@@ -100,7 +100,7 @@ def _ensemble_statistics(
 ) -> None:
     reading = Reading(class_dim, from_logits, activation, multilabel, space)
     what = _finish(*finish)  # type: ignore[arg-type]
-    backends.select(members[0].device, what.counting).ensemble_statistics(
+    backends.select(members[0].device).ensemble_statistics(
         members, weights, temperatures, reading, what
     )
 
@@ -144,7 +144,7 @@ def _ensemble_finalize(
     reading = Reading(class_dim, from_logits, activation, multilabel, space)
     layout = StateLayout(num_classes, entropy, square, votes)
     what = _finish(*finish)  # type: ignore[arg-type]
-    backends.select(state.device, what.counting).ensemble_finalize(
+    backends.select(state.device).ensemble_finalize(
         state, n_members, total_weight, reading, layout, what
     )
 

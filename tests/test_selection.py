@@ -24,7 +24,9 @@ def loads(monkeypatch):
     monkeypatch.setattr(backends, "_loaded", found)
 
     def put(name: str, reason: str | None = None) -> None:
-        found[name] = ModuleType(name) if reason is None else reason
+        module = ModuleType(name)
+        module.ensemble_statistics = None  # type: ignore[attr-defined]
+        found[name] = module if reason is None else reason
 
     return put
 

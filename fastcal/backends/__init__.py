@@ -17,8 +17,6 @@ import torch
 from torch import Tensor
 
 from fastcal.problem import (
-    Counting,
-    Extras,
     Finish,
     GapBins,
     LossReading,
@@ -38,9 +36,6 @@ _DEVICES = {
 
 _PREFERENCE = {"cpu": ("cpu", "reference"), "cuda": ("cuda", "triton", "reference")}
 """Type of device to the backends that may serve it, best first."""
-
-_PLAIN = ("cuda",)
-"""Backends that count neither regions nor extras: such calls go to the next one."""
 
 
 class Backend(Protocol):
@@ -148,34 +143,24 @@ def _load(name: str) -> Backend | str:
     return found
 
 
-def select(
-    device: torch.device, counting: Counting | None = None, *, op: str = "ensemble_statistics"
-) -> Backend:
+def select(device: torch.device, *, op: str = "ensemble_statistics") -> Backend:
     """The backend that serves tensors on ``device``: the forced one, else the best available.
 
     Args:
         device: Of the tensors.
-        counting: What the pass will count.
         op: The function that is wanted; backends without it are passed over.
 
     Raises:
-        ValueError: The forced backend does not take tensors of this device, does not count this
-            or lacks the function, or none does.
+        ValueError: The forced backend does not take tensors of this device or lacks the function,
+            or none does.
     """
-    plain = counting is None or (counting.n_regions == 0 and counting.extras == Extras())
     forced = _forced.get()
     if forced is not None and device.type not in _DEVICES[forced]:
         raise ValueError(
             f"backend {forced!r} takes tensors on {' or '.join(_DEVICES[forced])}, "
             f"got tensors on {device.type}"
         )
-    if forced in _PLAIN and not plain:
-        raise ValueError(
-            f"backend {forced!r} counts no regions, moments, fine or entropy histograms"
-        )
     for name in (forced,) if forced is not None else _PREFERENCE.get(device.type, ()):
-        if name in _PLAIN and not plain:
-            continue
         found = _load(name)
         if not isinstance(found, str) and hasattr(found, op):
             return found
