@@ -8,8 +8,7 @@
 
 namespace fastcal::cuda {
 
-__device__ __forceinline__ const MemberEntry &member_of(const PassArguments &a,
-                                                        int m) {
+__device__ __forceinline__ const MemberEntry &member_of(const PassArguments &a, int m) {
   return a.member_table == nullptr ? a.members[m] : a.member_table[m];
 }
 
@@ -21,8 +20,7 @@ constexpr int kSumBlock = 8;
 template <bool kSplit, typename Real>
 __device__ __forceinline__ Real sum_over_parts(Real value, int split_shift) {
   for (int bit = 0; kSplit && bit < split_shift; ++bit) {
-    value =
-        value + __shfl_xor_sync(0xffffffffU, value, kWarpLanes >> (bit + 1));
+    value = value + __shfl_xor_sync(0xffffffffU, value, kWarpLanes >> (bit + 1));
   }
   return value;
 }
@@ -47,9 +45,8 @@ template <bool kSplit> struct Share {
 };
 
 template <typename Element, int kTier, int kV, bool kSplit>
-__device__ __forceinline__ void
-load_member(const Element *from, std::int64_t class_stride,
-            const Share<kSplit> &share, float (&z)[kTier][kV]) {
+__device__ __forceinline__ void load_member(const Element *from, std::int64_t class_stride,
+                                            const Share<kSplit> &share, float (&z)[kTier][kV]) {
 #pragma unroll
   for (int k = 0; k < kTier; ++k) {
     if (k < share.classes) {
@@ -65,8 +62,7 @@ load_member(const Element *from, std::int64_t class_stride,
 
 // The largest logit of each voxel; NaN is left to the exponentials.
 template <int kTier, int kV, bool kSplit>
-__device__ __forceinline__ void find_top(const float (&z)[kTier][kV],
-                                         const Share<kSplit> &share,
+__device__ __forceinline__ void find_top(const float (&z)[kTier][kV], const Share<kSplit> &share,
                                          float (&top)[kV]) {
 #pragma unroll
   for (int v = 0; v < kV; ++v) {
@@ -76,17 +72,16 @@ __device__ __forceinline__ void find_top(const float (&z)[kTier][kV],
       top[v] = fmaxf(top[v], z[k][v]);
     }
     for (int bit = 0; kSplit && bit < share.split_shift; ++bit) {
-      top[v] = fmaxf(top[v], __shfl_xor_sync(0xffffffffU, top[v],
-                                             kWarpLanes >> (bit + 1)));
+      top[v] = fmaxf(top[v], __shfl_xor_sync(0xffffffffU, top[v], kWarpLanes >> (bit + 1)));
     }
   }
 }
 
 // A vote for the lowest class that reaches the top.
 template <int kTier, int kV, bool kSplit>
-__device__ __forceinline__ void
-add_votes(int classes, const float (&z)[kTier][kV], const float (&top)[kV],
-          const Share<kSplit> &share, const Tile<float> &tile, int slot) {
+__device__ __forceinline__ void add_votes(int classes, const float (&z)[kTier][kV],
+                                          const float (&top)[kV], const Share<kSplit> &share,
+                                          const Tile<float> &tile, int slot) {
 #pragma unroll
   for (int v = 0; v < kV; ++v) {
     int best = classes; // where all are NaN
@@ -95,8 +90,7 @@ add_votes(int classes, const float (&z)[kTier][kV], const float (&top)[kV],
       best = z[k][v] == top[v] ? share.first + k : best;
     }
     for (int bit = 0; kSplit && bit < share.split_shift; ++bit) {
-      const int other =
-          __shfl_xor_sync(0xffffffffU, best, kWarpLanes >> (bit + 1));
+      const int other = __shfl_xor_sync(0xffffffffU, best, kWarpLanes >> (bit + 1));
       best = other < best ? other : best;
     }
     if (best < classes && share.part == 0 && slot + v < tile.count) {
@@ -108,9 +102,9 @@ add_votes(int classes, const float (&z)[kTier][kV], const float (&top)[kV],
 // z becomes e^((z - top) / T); the sums over the classes of that, and of that
 // times z - top.
 template <int kTier, int kV, bool kMoment>
-__device__ __forceinline__ void
-exponentiate(float (&z)[kTier][kV], const float (&top)[kV], float factor,
-             float (&total)[kV], float (&moment)[kV]) {
+__device__ __forceinline__ void exponentiate(float (&z)[kTier][kV], const float (&top)[kV],
+                                             float factor, float (&total)[kV],
+                                             float (&moment)[kV]) {
   constexpr float kLowest = -3e38F; // minus infinity times 0 would be NaN
 #pragma unroll
   for (int v = 0; v < kV; ++v) {
@@ -121,8 +115,7 @@ exponentiate(float (&z)[kTier][kV], const float (&top)[kV], float factor,
       float part = 0.0F;
       float moment_part = 0.0F;
 #pragma unroll
-      for (int k = first;
-           k < (first + kSumBlock < kTier ? first + kSumBlock : kTier); ++k) {
+      for (int k = first; k < (first + kSumBlock < kTier ? first + kSumBlock : kTier); ++k) {
         const float d = z[k][v] - top[v];
         z[k][v] = exp_scaled(d, factor);
         part = part + z[k][v];
@@ -139,12 +132,10 @@ exponentiate(float (&z)[kTier][kV], const float (&top)[kV], float factor,
 // One member's numbers, z, into the sums.
 template <int kTier, int kV, bool kSplit>
 __device__ __forceinline__ void
-add_softmax(const PassArguments &a, const MemberEntry &member,
-            const Share<kSplit> &share, const Tile<float> &tile, int slot,
-            float (&z)[kTier][kV], Sums<kTier, kV> &sums) {
+add_softmax(const PassArguments &a, const MemberEntry &member, const Share<kSplit> &share,
+            const Tile<float> &tile, int slot, float (&z)[kTier][kV], Sums<kTier, kV> &sums) {
   const float weight = static_cast<float>(member.weight);
-  const float inverse_temperature =
-      static_cast<float>(member.inverse_temperature);
+  const float inverse_temperature = static_cast<float>(member.inverse_temperature);
   float top[kV];
   float total[kV];
   float moment[kV];
@@ -152,13 +143,10 @@ add_softmax(const PassArguments &a, const MemberEntry &member,
   if (a.keeps_votes) {
     add_votes(a.classes, z, top, share, tile, slot);
   }
-  if (kV == 1 ||
-      a.keeps_entropy) { // one variant is enough where speed is not the point
-    exponentiate<kTier, kV, true>(z, top, exp_factor(inverse_temperature),
-                                  total, moment);
+  if (kV == 1 || a.keeps_entropy) { // one variant is enough where speed is not the point
+    exponentiate<kTier, kV, true>(z, top, exp_factor(inverse_temperature), total, moment);
   } else {
-    exponentiate<kTier, kV, false>(z, top, exp_factor(inverse_temperature),
-                                   total, moment);
+    exponentiate<kTier, kV, false>(z, top, exp_factor(inverse_temperature), total, moment);
   }
 #pragma unroll
   for (int v = 0; v < kV; ++v) {
@@ -167,8 +155,7 @@ add_softmax(const PassArguments &a, const MemberEntry &member,
     const float scaled = inverse * weight;
     if (a.keeps_entropy) {
       moment[v] = sum_over_parts<kSplit>(moment[v], share.split_shift);
-      const float h = fused(-moment[v] * inverse, inverse_temperature,
-                            log_natural(total[v]));
+      const float h = fused(-moment[v] * inverse, inverse_temperature, log_natural(total[v]));
       sums.entropy[v] = fused(h, weight, sums.entropy[v]);
     }
     if (a.keeps_square) {
@@ -188,9 +175,9 @@ add_softmax(const PassArguments &a, const MemberEntry &member,
 }
 
 template <int kTier, int kV, bool kSplit>
-__device__ __forceinline__ void
-open_sums(const PassArguments &a, const Share<kSplit> &share,
-          const Tile<float> &tile, int slot, Sums<kTier, kV> &sums) {
+__device__ __forceinline__ void open_sums(const PassArguments &a, const Share<kSplit> &share,
+                                          const Tile<float> &tile, int slot,
+                                          Sums<kTier, kV> &sums) {
   if (!a.loads_state) {
 #pragma unroll
     for (int v = 0; v < kV; ++v) {
@@ -217,9 +204,9 @@ open_sums(const PassArguments &a, const Share<kSplit> &share,
 }
 
 template <int kTier, int kV, bool kSplit>
-__device__ __forceinline__ void
-close_sums(const PassArguments &a, const Share<kSplit> &share,
-           const Tile<float> &tile, int slot, const Sums<kTier, kV> &sums) {
+__device__ __forceinline__ void close_sums(const PassArguments &a, const Share<kSplit> &share,
+                                           const Tile<float> &tile, int slot,
+                                           const Sums<kTier, kV> &sums) {
 #pragma unroll
   for (int k = 0; k < kTier; ++k) {
     if (k < share.classes) {
@@ -237,9 +224,9 @@ close_sums(const PassArguments &a, const Share<kSplit> &share,
 // All members of the kV voxels from `slot` on. A thread without a voxel reads
 // another's when it has to take part in exchanges.
 template <typename Element, int kTier, int kV, bool kSplit>
-__device__ __forceinline__ void
-accumulate_voxels(const PassArguments &a, const Share<kSplit> &share,
-                  const Tile<float> &tile, int slot) {
+__device__ __forceinline__ void accumulate_voxels(const PassArguments &a,
+                                                  const Share<kSplit> &share,
+                                                  const Tile<float> &tile, int slot) {
   const bool active = slot < tile.count;
   if (!kSplit && !active) {
     return;
@@ -247,14 +234,14 @@ accumulate_voxels(const PassArguments &a, const Share<kSplit> &share,
   Sums<kTier, kV> sums;
   open_sums(a, share, tile, slot, sums);
   const std::int64_t voxel = tile.first + (active ? slot : 0);
-  const std::int64_t offset = offset_of(a.grid, a.member.strides, voxel) +
-                              share.first * a.member.class_stride;
+  const std::int64_t offset =
+      offset_of(a.grid, a.member.strides, voxel) + share.first * a.member.class_stride;
 #pragma unroll 1
   for (int m = 0; m < a.n_members; ++m) {
     const MemberEntry &member = member_of(a, m);
     float z[kTier][kV];
-    load_member<Element>(static_cast<const Element *>(member.data) + offset,
-                         a.member.class_stride, share, z);
+    load_member<Element>(static_cast<const Element *>(member.data) + offset, a.member.class_stride,
+                         share, z);
     add_softmax(a, member, share, tile, slot, z, sums);
   }
   if (active) {
@@ -272,8 +259,7 @@ __device__ __forceinline__ void accumulate_softmax(const PassArguments &a,
     const int part = tile.lane / voxels;
     const int each = (a.classes + (1 << a.split_shift) - 1) >> a.split_shift;
     const int left = a.classes - part * each;
-    const Share<true> share{part * each, left < each ? left : each,
-                            a.split_shift, part};
+    const Share<true> share{part * each, left < each ? left : each, a.split_shift, part};
     for (int slot = tile.lane % voxels; slot < kWarpLanes; slot += voxels) {
       accumulate_voxels<Element, kTier, 1>(a, share, tile, slot);
     }
@@ -304,17 +290,15 @@ template <typename Real> struct Kind {
 };
 
 template <typename Real>
-__device__ __forceinline__ Kind<Real> kind_of(const PassArguments &a,
-                                              const MemberEntry &member) {
+__device__ __forceinline__ Kind<Real> kind_of(const PassArguments &a, const MemberEntry &member) {
   const Reading &reading = a.reading;
   Kind<Real> kind;
   kind.weight = static_cast<Real>(member.weight);
   kind.inverse_temperature = static_cast<Real>(member.inverse_temperature);
   kind.factor = exp_factor(kind.inverse_temperature);
-  kind.from_odds = !reading.from_logits &&
-                   (reading.logit_space || member.inverse_temperature != 1.0);
-  kind.exclusive =
-      reading.activation == Activation::kSoftmax && !reading.multilabel;
+  kind.from_odds =
+      !reading.from_logits && (reading.logit_space || member.inverse_temperature != 1.0);
+  kind.exclusive = reading.activation == Activation::kSoftmax && !reading.multilabel;
   kind.activates = reading.from_logits || kind.from_odds;
   kind.logit_space = reading.logit_space;
   return kind;
@@ -322,10 +306,9 @@ __device__ __forceinline__ Kind<Real> kind_of(const PassArguments &a,
 
 // Softmax by three sweeps over the classes of one voxel.
 template <typename Element>
-__device__ __forceinline__ void
-sweep_softmax(const PassArguments &a, const Element *from,
-              const Kind<Real<Element>> &kind, const Tile<Real<Element>> &tile,
-              int slot) {
+__device__ __forceinline__ void sweep_softmax(const PassArguments &a, const Element *from,
+                                              const Kind<Real<Element>> &kind,
+                                              const Tile<Real<Element>> &tile, int slot) {
   using R = Real<Element>;
   const auto logit = [&](int c) {
     const R value = load_one(from + c * a.member.class_stride);
@@ -358,8 +341,7 @@ sweep_softmax(const PassArguments &a, const Element *from,
     tile.sum_at(c, slot) = fused(e, scaled, tile.sum_at(c, slot));
   }
   if (a.keeps_entropy) {
-    const R h =
-        fused(-moment * inverse, kind.inverse_temperature, log_natural(total));
+    const R h = fused(-moment * inverse, kind.inverse_temperature, log_natural(total));
     tile.entropy[slot] = fused(h, kind.weight, tile.entropy[slot]);
   }
   if (a.keeps_square) {
@@ -381,10 +363,8 @@ template <typename Real> struct Alone {
 
 // One class of one voxel; gives what is added to its sum.
 template <typename Real>
-__device__ __forceinline__ Real add_class(const PassArguments &a,
-                                          const Kind<Real> &kind,
-                                          const Tile<Real> &tile, int c,
-                                          int slot, Real value,
+__device__ __forceinline__ Real add_class(const PassArguments &a, const Kind<Real> &kind,
+                                          const Tile<Real> &tile, int c, int slot, Real value,
                                           Alone<Real> &alone) {
   if (kind.from_odds) {
     value = logit_of(value, kind.exclusive);
@@ -396,8 +376,7 @@ __device__ __forceinline__ Real add_class(const PassArguments &a,
   if (a.keeps_entropy) {
     const Real p = not_negative(value);
     add_compensated(alone.entropy, alone.lost,
-                    multilabel ? bernoulli_entropy(p > Real{1} ? Real{1} : p)
-                               : -p_log_p(p));
+                    multilabel ? bernoulli_entropy(p > Real{1} ? Real{1} : p) : -p_log_p(p));
   }
   if (a.keeps_square) {
     alone.square = fused(value, value, alone.square);
@@ -412,9 +391,9 @@ __device__ __forceinline__ Real add_class(const PassArguments &a,
 }
 
 template <typename Real>
-__device__ __forceinline__ void
-close_alone(const PassArguments &a, const Kind<Real> &kind,
-            const Tile<Real> &tile, int slot, const Alone<Real> &alone) {
+__device__ __forceinline__ void close_alone(const PassArguments &a, const Kind<Real> &kind,
+                                            const Tile<Real> &tile, int slot,
+                                            const Alone<Real> &alone) {
   if (a.keeps_entropy) {
     tile.entropy[slot] = fused(alone.entropy, kind.weight, tile.entropy[slot]);
   }
@@ -429,13 +408,11 @@ close_alone(const PassArguments &a, const Kind<Real> &kind,
 // Classes that do not share a denominator: sigmoid outputs, probabilities as
 // they are, or logits that are averaged. kV voxels from `slot` on.
 template <typename Element, int kV>
-__device__ __forceinline__ void
-add_independent(const PassArguments &a, const Element *from,
-                const Kind<Real<Element>> &kind,
-                const Tile<Real<Element>> &tile, int slot) {
+__device__ __forceinline__ void add_independent(const PassArguments &a, const Element *from,
+                                                const Kind<Real<Element>> &kind,
+                                                const Tile<Real<Element>> &tile, int slot) {
   using R = Real<Element>;
-  const R weight =
-      kind.logit_space ? kind.weight * kind.inverse_temperature : kind.weight;
+  const R weight = kind.logit_space ? kind.weight * kind.inverse_temperature : kind.weight;
   Alone<R> alone[kV];
 #pragma unroll kClassUnroll < R>
   for (int c = 0; c < a.classes; ++c) {
@@ -457,10 +434,9 @@ add_independent(const PassArguments &a, const Element *from,
 }
 
 template <typename Element, int kV>
-__device__ __forceinline__ void
-accumulate_by_class(const PassArguments &a, const Tile<Real<Element>> &tile) {
-  const bool softmax = !a.reading.logit_space &&
-                       a.reading.activation == Activation::kSoftmax &&
+__device__ __forceinline__ void accumulate_by_class(const PassArguments &a,
+                                                    const Tile<Real<Element>> &tile) {
+  const bool softmax = !a.reading.logit_space && a.reading.activation == Activation::kSoftmax &&
                        !a.reading.multilabel;
 #pragma unroll 1
   for (int m = 0; m < a.n_members; ++m) {
@@ -470,16 +446,14 @@ accumulate_by_class(const PassArguments &a, const Tile<Real<Element>> &tile) {
     if (kV > 1 && a.vector && !(softmax && kind.activates)) {
       const int slot = tile.lane * kV;
       if (slot < tile.count) {
-        const std::int64_t offset =
-            offset_of(a.grid, a.member.strides, tile.first + slot);
+        const std::int64_t offset = offset_of(a.grid, a.member.strides, tile.first + slot);
         add_independent<Element, kV>(a, data + offset, kind, tile, slot);
       }
       __syncwarp(); // the next member may be read in the other order
       continue;
     }
     for (int slot = tile.lane; slot < tile.count; slot += kWarpLanes) {
-      const std::int64_t offset =
-          offset_of(a.grid, a.member.strides, tile.first + slot);
+      const std::int64_t offset = offset_of(a.grid, a.member.strides, tile.first + slot);
       if (softmax && kind.activates) {
         sweep_softmax(a, data + offset, kind, tile, slot);
       } else {

@@ -36,17 +36,15 @@ struct Divider {
       ++log;
     }
     const std::uint64_t power = std::uint64_t{1} << (31 + log);
-    multiplier = static_cast<std::uint32_t>(
-        (power + static_cast<std::uint64_t>(divisor) - 1) /
-        static_cast<std::uint64_t>(divisor));
+    multiplier = static_cast<std::uint32_t>((power + static_cast<std::uint64_t>(divisor) - 1) /
+                                            static_cast<std::uint64_t>(divisor));
     shift = log - 1;
   }
 
   FASTCAL_HOST_DEVICE std::uint32_t divide(std::uint32_t n) const {
     return multiplier == 0
                ? n
-               : static_cast<std::uint32_t>(
-                     (static_cast<std::uint64_t>(n) * multiplier) >> 32) >>
+               : static_cast<std::uint32_t>((static_cast<std::uint64_t>(n) * multiplier) >> 32) >>
                      shift;
   }
 };
@@ -62,24 +60,21 @@ struct Grid {
 // Offset of a voxel, in elements, when there is more than one axis. Out of line
 // on the GPU: inlined everywhere it would be a fifth of every kernel.
 FASTCAL_HOST_DEVICE FASTCAL_NOINLINE inline std::int64_t
-offset_over_axes(const Grid &grid, const std::int64_t *strides,
-                 std::int64_t voxel) {
+offset_over_axes(const Grid &grid, const std::int64_t *strides, std::int64_t voxel) {
   std::int64_t offset = 0;
   for (int axis = grid.axes - 1; axis > 0; --axis) {
-    const std::int64_t outer =
-        grid.narrow ? static_cast<std::int64_t>(grid.dividers[axis].divide(
-                          static_cast<std::uint32_t>(voxel)))
-                    : voxel / grid.extents[axis];
+    const std::int64_t outer = grid.narrow ? static_cast<std::int64_t>(grid.dividers[axis].divide(
+                                                 static_cast<std::uint32_t>(voxel)))
+                                           : voxel / grid.extents[axis];
     offset += (voxel - outer * grid.extents[axis]) * strides[axis];
     voxel = outer;
   }
   return offset + voxel * strides[0];
 }
 
-FASTCAL_HOST_DEVICE inline std::int64_t
-offset_of(const Grid &grid, const std::int64_t *strides, std::int64_t voxel) {
-  return grid.axes <= 1 ? voxel * strides[0]
-                        : offset_over_axes(grid, strides, voxel);
+FASTCAL_HOST_DEVICE inline std::int64_t offset_of(const Grid &grid, const std::int64_t *strides,
+                                                  std::int64_t voxel) {
+  return grid.axes <= 1 ? voxel * strides[0] : offset_over_axes(grid, strides, voxel);
 }
 
 struct MemberEntry {
@@ -124,15 +119,13 @@ constexpr int kScoreWords = 17;
 // Byte offsets of what a block keeps in shared memory.
 struct SharedPlan {
   std::int32_t thresholds = 0; // [n_cells - 1] of the accumulation type
-  std::int32_t row_bytes =
-      0;                   // of scores, classes and bins, once a row of a group
-  std::int32_t scores = 0; // [kScoreWords]
-  std::int32_t classes = 0; // [3][classes] 32-bit counts
-  std::int32_t bins = 0;    // [histograms][n_cells][4] 32-bit words
-  std::int32_t tiles = 0;   // one a warp
+  std::int32_t row_bytes = 0;  // of scores, classes and bins, once a row of a group
+  std::int32_t scores = 0;     // [kScoreWords]
+  std::int32_t classes = 0;    // [3][classes] 32-bit counts
+  std::int32_t bins = 0;       // [histograms][n_cells][4] 32-bit words
+  std::int32_t tiles = 0;      // one a warp
   std::int32_t bytes = 0;
-  std::int32_t cleared_words =
-      0; // 32-bit words from `scores` that start at zero
+  std::int32_t cleared_words = 0; // 32-bit words from `scores` that start at zero
 };
 
 struct PassArguments {
@@ -142,11 +135,9 @@ struct PassArguments {
   std::uint32_t tiles = 0; // of a group
 
   std::int32_t classes = 0;
-  std::int32_t split_shift =
-      0; // log2 of the lanes a voxel's classes are dealt over
+  std::int32_t split_shift = 0; // log2 of the lanes a voxel's classes are dealt over
   Reading reading;
-  bool vector =
-      false; // members are read 16 bytes (or a thread's voxels) at a time
+  bool vector = false; // members are read 16 bytes (or a thread's voxels) at a time
   bool keeps_entropy = false;
   bool keeps_square = false;
   bool keeps_votes = false;
@@ -157,8 +148,7 @@ struct PassArguments {
   bool checks_range = false; // members are probabilities
   bool bins_in_shared = false;
   bool thresholds_in_shared = false;
-  bool accepts_squares =
-      false; // the state's squares may lie in planes of their own class
+  bool accepts_squares = false; // the state's squares may lie in planes of their own class
 
   std::int32_t n_members = 0; // read by this launch
   double scale = 1.0;         // 1 / sum of weights
@@ -173,17 +163,14 @@ struct PassArguments {
   CountingArguments counting;
   SharedPlan shared;
   std::int64_t tile_bytes = 0;
-  unsigned char *tile_workspace =
-      nullptr; // [warps of the grid][tile_bytes], or in shared memory
+  unsigned char *tile_workspace = nullptr; // [warps of the grid][tile_bytes], or in shared memory
 
   const MemberEntry *member_table = nullptr; // null: inline
-  const void *threshold_table =
-      nullptr; // of the accumulation type; null: inline
+  const void *threshold_table = nullptr;     // of the accumulation type; null: inline
   MemberEntry members[kInlineMembers];
   double thresholds[kInlineThresholds];
 };
 
-static_assert(sizeof(PassArguments) <= 4096,
-              "beyond the parameter space of older drivers");
+static_assert(sizeof(PassArguments) <= 4096, "beyond the parameter space of older drivers");
 
 } // namespace fastcal::cuda

@@ -31,13 +31,10 @@ __device__ __forceinline__ std::int64_t fixed_probability(float v) {
   const float high = scaled + kMagic;
   const float rest = scaled - (high - kMagic);
   const float low = rest * kHalfScale + kMagic;
-  return static_cast<std::int64_t>(__float_as_int(high) - kMagicBits) *
-             (std::int64_t{1} << 20) +
+  return static_cast<std::int64_t>(__float_as_int(high) - kMagicBits) * (std::int64_t{1} << 20) +
          (__float_as_int(low) - kMagicBits);
 }
-__device__ __forceinline__ std::int64_t fixed_probability(double v) {
-  return fixed_point(v);
-}
+__device__ __forceinline__ std::int64_t fixed_probability(double v) { return fixed_point(v); }
 
 // ---------------------------------------------------------------------------
 // sums over a warp
@@ -58,10 +55,8 @@ __device__ __forceinline__ std::int64_t warp_sum(std::int64_t value) {
   constexpr int kPiece = 27;
   constexpr std::int64_t kMask = (std::int64_t{1} << kPiece) - 1;
   const std::int64_t low = warp_sum(static_cast<unsigned>(value & kMask));
-  const std::int64_t middle =
-      warp_sum(static_cast<unsigned>((value >> kPiece) & kMask));
-  const std::int64_t high =
-      warp_sum(static_cast<unsigned>(value >> (2 * kPiece)));
+  const std::int64_t middle = warp_sum(static_cast<unsigned>((value >> kPiece) & kMask));
+  const std::int64_t high = warp_sum(static_cast<unsigned>(value >> (2 * kPiece)));
   return low + (middle << kPiece) + (high << (2 * kPiece));
 }
 
@@ -71,8 +66,7 @@ __device__ __forceinline__ std::int64_t warp_sum(std::int64_t value) {
 // A 64-bit word in shared memory as two of 32: a shared 64-bit atomic is a loop
 // on recent chips. Of concurrent additions exactly one sees each wrap of the
 // low word.
-__device__ __forceinline__ void add_shared(unsigned *low_high,
-                                           std::uint64_t value) {
+__device__ __forceinline__ void add_shared(unsigned *low_high, std::uint64_t value) {
   const unsigned low = static_cast<unsigned>(value);
   unsigned high = static_cast<unsigned>(value >> 32);
   const unsigned before = atomicAdd(low_high, low);
@@ -86,18 +80,15 @@ __device__ __forceinline__ std::uint64_t read_shared(const unsigned *low_high) {
   return static_cast<std::uint64_t>(low_high[1]) << 32 | low_high[0];
 }
 
-__device__ __forceinline__ void add_global(std::int64_t *word,
-                                           std::int64_t value) {
+__device__ __forceinline__ void add_global(std::int64_t *word, std::int64_t value) {
   if (value != 0) {
-    atomicAdd(reinterpret_cast<unsigned long long *>(word),
-              static_cast<unsigned long long>(value));
+    atomicAdd(reinterpret_cast<unsigned long long *>(word), static_cast<unsigned long long>(value));
   }
 }
 
 // {hi, lo} of a sum of fixed-point numbers; the carry is left to the end of the
 // call.
-__device__ __forceinline__ void add_global_real(std::int64_t *hi_lo,
-                                                std::int64_t sum) {
+__device__ __forceinline__ void add_global_real(std::int64_t *hi_lo, std::int64_t sum) {
   add_global(hi_lo, sum >> kFractionBits);
   add_global(hi_lo + 1, sum & kFractionMask);
 }
@@ -135,9 +126,7 @@ template <typename Real> struct Thresholds {
   bool left_closed;
 
   // The edges of the outer bins.
-  __device__ __forceinline__ Real first() const {
-    return count > 0 ? values[0] : infinity<Real>();
-  }
+  __device__ __forceinline__ Real first() const { return count > 0 ? values[0] : infinity<Real>(); }
   __device__ __forceinline__ Real last() const {
     return count > 0 ? values[count - 1] : infinity<Real>();
   }
@@ -164,9 +153,8 @@ template <typename Real> struct Thresholds {
 // shared memory. The others go there one by one.
 template <typename Real> class OuterBins {
 public:
-  __device__ __forceinline__ void add(const Thresholds<Real> &bins,
-                                      const Histogram &histogram, Real p,
-                                      bool hit) {
+  __device__ __forceinline__ void add(const Thresholds<Real> &bins, const Histogram &histogram,
+                                      Real p, bool hit) {
     const std::int64_t q = fixed_probability(p);
     const unsigned one = 1U + (hit ? 1U << kHitShift : 0U);
     if (bins.above(p, bins.last())) {
@@ -181,16 +169,15 @@ public:
   }
 
   // By all lanes of a warp together.
-  __device__ __forceinline__ void flush(const Thresholds<Real> &bins,
-                                        const Histogram &histogram, int lane) {
+  __device__ __forceinline__ void flush(const Thresholds<Real> &bins, const Histogram &histogram,
+                                        int lane) {
 #pragma unroll 1
     for (int outer = 0; outer < 2; ++outer) {
       const unsigned counts = warp_sum(outer == 0 ? first_ : last_);
       const std::int64_t sum = warp_sum(outer == 0 ? first_sum_ : last_sum_);
       if (lane == 0 && counts != 0) {
-        histogram.add(outer == 0 ? 0 : bins.count,
-                      counts & ((1U << kHitShift) - 1), counts >> kHitShift,
-                      sum);
+        histogram.add(outer == 0 ? 0 : bins.count, counts & ((1U << kHitShift) - 1),
+                      counts >> kHitShift, sum);
       }
     }
   }

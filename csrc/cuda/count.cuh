@@ -31,8 +31,7 @@ struct Tally {
   }
 
 private:
-  __device__ __forceinline__ static void add_real(unsigned *hi_lo,
-                                                  std::int64_t sum) {
+  __device__ __forceinline__ static void add_real(unsigned *hi_lo, std::int64_t sum) {
     add_shared(hi_lo, static_cast<std::uint64_t>(sum >> kFractionBits));
     add_shared(hi_lo + 2, static_cast<std::uint64_t>(sum & kFractionMask));
   }
@@ -44,13 +43,12 @@ private:
 // The class of a voxel that counts (0 when multilabel), or -1; what is wrong
 // with it is counted.
 template <bool kPlain, typename Real>
-__device__ __forceinline__ int
-read_target(const PassArguments &a, const Counts<Real> &counts,
-            std::int64_t voxel, const Outcome<Real> &out, unsigned regions) {
+__device__ __forceinline__ int read_target(const PassArguments &a, const Counts<Real> &counts,
+                                           std::int64_t voxel, const Outcome<Real> &out,
+                                           unsigned regions) {
   const CountingArguments &c = a.counting;
-  if (c.mask.data != nullptr &&
-      static_cast<const std::uint8_t *>(
-          c.mask.data)[offset_of(a.grid, c.mask.strides, voxel)] == 0) {
+  if (c.mask.data != nullptr && static_cast<const std::uint8_t *>(
+                                    c.mask.data)[offset_of(a.grid, c.mask.strides, voxel)] == 0) {
     return -1;
   }
   const std::int64_t offset = offset_of(a.grid, c.target.strides, voxel);
@@ -72,8 +70,7 @@ read_target(const PassArguments &a, const Counts<Real> &counts,
   }
   if (bad) {
     atomicAdd(counts.scores() + score::kBadTarget, 1U);
-    add_shared(counts.scores() + 2 * score::kBadTargetSum,
-               static_cast<std::uint64_t>(bad_sum));
+    add_shared(counts.scores() + 2 * score::kBadTargetSum, static_cast<std::uint64_t>(bad_sum));
     return -1;
   }
   if (!out.valid) {
@@ -96,8 +93,8 @@ read_target(const PassArguments &a, const Counts<Real> &counts,
 
 // q(-ln max(p, eps))
 template <typename Real>
-__device__ __forceinline__ std::int64_t
-surprise(const PassArguments &a, const Counts<Real> &counts, Real p) {
+__device__ __forceinline__ std::int64_t surprise(const PassArguments &a, const Counts<Real> &counts,
+                                                 Real p) {
   const Real eps = static_cast<Real>(a.counting.eps);
   if (p < eps) {
     atomicAdd(counts.scores() + score::kClipped, 1U);
@@ -108,10 +105,9 @@ surprise(const PassArguments &a, const Counts<Real> &counts, Real p) {
 
 // A voxel of exclusive classes that counts.
 template <bool kPlain, typename Real>
-__device__ __forceinline__ void
-count_voxel(const PassArguments &a, const Counts<Real> &counts,
-            const Tile<Real> &tile, int slot, int target, int label,
-            Tally &tally) {
+__device__ __forceinline__ void count_voxel(const PassArguments &a, const Counts<Real> &counts,
+                                            const Tile<Real> &tile, int slot, int target, int label,
+                                            Tally &tally) {
   Real squares = 0;
   Real class_sum = 0;
 #pragma unroll kClassUnroll < Real>
@@ -141,9 +137,9 @@ count_voxel(const PassArguments &a, const Counts<Real> &counts,
 
 // One class of a multilabel voxel that counts, a Bernoulli of its own.
 template <typename Real>
-__device__ __forceinline__ void
-count_binary(const PassArguments &a, const Counts<Real> &counts, int c, Real p,
-             bool positive, Tally &tally, OuterBins<Real> &top_label) {
+__device__ __forceinline__ void count_binary(const PassArguments &a, const Counts<Real> &counts,
+                                             int c, Real p, bool positive, Tally &tally,
+                                             OuterBins<Real> &top_label) {
   const bool label = p > Real(0.5);
   const bool correct = label == positive;
   const Real d = positive ? add_exact(p, Real{-1}) : p;
@@ -170,16 +166,15 @@ count_binary(const PassArguments &a, const Counts<Real> &counts, int c, Real p,
 
 // Scores of exclusive classes.
 template <bool kPlain, typename Real>
-__device__ __forceinline__ void count_scores(const PassArguments &a,
-                                             const Counts<Real> &counts,
+__device__ __forceinline__ void count_scores(const PassArguments &a, const Counts<Real> &counts,
                                              const Tile<Real> &tile) {
   Tally tally;
 #pragma unroll 1
   for (int slot = tile.lane; slot < tile.count; slot += kWarpLanes) {
     const int packed = counts.kept(tile, slot);
     if (packed >= 0) {
-      count_voxel<kPlain>(a, counts, tile, slot, packed & kTargetMask,
-                          packed >> kLabelShift, tally);
+      count_voxel<kPlain>(a, counts, tile, slot, packed & kTargetMask, packed >> kLabelShift,
+                          tally);
     }
   }
   __syncwarp();
@@ -188,15 +183,12 @@ __device__ __forceinline__ void count_scores(const PassArguments &a,
 
 // A histogram after the other: top-label (-1), then each class's own.
 template <typename Real>
-__device__ __forceinline__ void count_bins(const PassArguments &a,
-                                           const Counts<Real> &counts,
+__device__ __forceinline__ void count_bins(const PassArguments &a, const Counts<Real> &counts,
                                            const Tile<Real> &tile) {
   const Thresholds<Real> bins = counts.bins();
 #pragma unroll 1
-  for (int c = a.counting.top_label ? -1 : 0;
-       c < (a.counting.classwise ? a.classes : 0); ++c) {
-    const Histogram histogram =
-        c < 0 ? counts.top_label() : counts.classwise(c);
+  for (int c = a.counting.top_label ? -1 : 0; c < (a.counting.classwise ? a.classes : 0); ++c) {
+    const Histogram histogram = c < 0 ? counts.top_label() : counts.classwise(c);
     OuterBins<Real> outer;
 #pragma unroll 1
     for (int slot = tile.lane; slot < tile.count; slot += kWarpLanes) {
@@ -215,8 +207,7 @@ __device__ __forceinline__ void count_bins(const PassArguments &a,
 
 // Multilabel: scores and histograms class by class.
 template <typename Real>
-__device__ __forceinline__ void count_multilabel(const PassArguments &a,
-                                                 const Counts<Real> &counts,
+__device__ __forceinline__ void count_multilabel(const PassArguments &a, const Counts<Real> &counts,
                                                  const Tile<Real> &tile) {
   const Thresholds<Real> bins = counts.bins();
   const View &target = a.counting.target;
@@ -232,10 +223,8 @@ __device__ __forceinline__ void count_multilabel(const PassArguments &a,
       }
       tally.voxels += c == 0 ? 1 : 0;
       const Real p = tile.sum_at(c, slot);
-      const std::int64_t offset =
-          offset_of(a.grid, target.strides, tile.first + slot);
-      const bool positive =
-          load_integer(target, offset + c * target.class_stride) == 1;
+      const std::int64_t offset = offset_of(a.grid, target.strides, tile.first + slot);
+      const bool positive = load_integer(target, offset + c * target.class_stride) == 1;
       count_binary(a, counts, c, p, positive, tally, top_label);
       if (a.counting.classwise) {
         classwise.add(bins, counts.classwise(c), p, positive);
@@ -254,8 +243,7 @@ __device__ __forceinline__ void count_multilabel(const PassArguments &a,
 
 // Maps and statistics of a warp's tile.
 template <bool kPlain, typename Real>
-__device__ __forceinline__ void finish_tile(const PassArguments &a,
-                                            const Counts<Real> &counts,
+__device__ __forceinline__ void finish_tile(const PassArguments &a, const Counts<Real> &counts,
                                             const Tile<Real> &tile) {
   const CountingArguments &c = a.counting;
   const View &regions = c.regions;
@@ -313,8 +301,7 @@ __device__ __forceinline__ void load_thresholds(const PassArguments &a,
 }
 
 template <typename Real>
-__device__ __forceinline__ void clear_counts(const PassArguments &a,
-                                             const Counts<Real> &counts) {
+__device__ __forceinline__ void clear_counts(const PassArguments &a, const Counts<Real> &counts) {
 #pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x); i < a.shared.cleared_words;
        i += static_cast<int>(blockDim.x)) {
@@ -324,23 +311,20 @@ __device__ __forceinline__ void clear_counts(const PassArguments &a,
 
 // One row of the group, by the whole block, between barriers.
 template <typename Real>
-__device__ __forceinline__ void add_row(const PassArguments &a,
-                                        const Counts<Real> &counts) {
+__device__ __forceinline__ void add_row(const PassArguments &a, const Counts<Real> &counts) {
   std::int64_t *row = counts.row();
   const int thread = static_cast<int>(threadIdx.x);
   const int threads = static_cast<int>(blockDim.x);
   if (thread == 0) {
     const unsigned *s = counts.scores();
-    add_global(row + word::kBrier,
-               static_cast<std::int64_t>(read_shared(s + 2 * score::kBrierHi)));
-    add_global_real(row + word::kBrier, static_cast<std::int64_t>(read_shared(
-                                            s + 2 * score::kBrierLo)));
-    add_global(row + word::kNll,
-               static_cast<std::int64_t>(read_shared(s + 2 * score::kNllHi)));
-    add_global_real(row + word::kNll, static_cast<std::int64_t>(
-                                          read_shared(s + 2 * score::kNllLo)));
-    add_global(row + word::kBadTargetSum, static_cast<std::int64_t>(read_shared(
-                                              s + 2 * score::kBadTargetSum)));
+    add_global(row + word::kBrier, static_cast<std::int64_t>(read_shared(s + 2 * score::kBrierHi)));
+    add_global_real(row + word::kBrier,
+                    static_cast<std::int64_t>(read_shared(s + 2 * score::kBrierLo)));
+    add_global(row + word::kNll, static_cast<std::int64_t>(read_shared(s + 2 * score::kNllHi)));
+    add_global_real(row + word::kNll,
+                    static_cast<std::int64_t>(read_shared(s + 2 * score::kNllLo)));
+    add_global(row + word::kBadTargetSum,
+               static_cast<std::int64_t>(read_shared(s + 2 * score::kBadTargetSum)));
     add_global(row + word::kVoxels, s[score::kVoxels]);
     add_global(row + word::kCorrect, s[score::kCorrect]);
     add_global(row + word::kClipped, s[score::kClipped]);
@@ -356,13 +340,12 @@ __device__ __forceinline__ void add_row(const PassArguments &a,
   if (!a.bins_in_shared) {
     return;
   }
-  const int n_bins = static_cast<int>(
-      (a.counting.moment_bins - a.counting.top_label_bins) / kBinWords);
+  const int n_bins =
+      static_cast<int>((a.counting.moment_bins - a.counting.top_label_bins) / kBinWords);
 #pragma unroll 1
   for (int i = thread; i < n_bins; i += threads) {
     const unsigned *bin = counts.shared_bins() + kBinWords * i;
-    std::int64_t *to =
-        row + a.counting.top_label_bins + std::int64_t{kBinWords} * i;
+    std::int64_t *to = row + a.counting.top_label_bins + std::int64_t{kBinWords} * i;
     add_global(to, bin[0]);
     add_global(to + 1, bin[1]);
     add_global_real(to + 2, static_cast<std::int64_t>(read_shared(bin + 2)));
@@ -370,8 +353,7 @@ __device__ __forceinline__ void add_row(const PassArguments &a,
 }
 
 template <typename Real>
-__device__ __forceinline__ void add_counts(const PassArguments &a,
-                                           const Counts<Real> &counts) {
+__device__ __forceinline__ void add_counts(const PassArguments &a, const Counts<Real> &counts) {
 #pragma unroll 1
   for (int row = 0; row < a.counting.rows; ++row) {
     add_row(a, counts.of_row(row));

@@ -35,19 +35,15 @@ template <typename Real> struct Counts {
   int row_of_group = 0; // 0, or 1 and a region
 
   // The same for a region's row.
-  __device__ __forceinline__ Counts of_row(int which) const {
-    return {a, shared, group, which};
-  }
+  __device__ __forceinline__ Counts of_row(int which) const { return {a, shared, group, which}; }
 
   __device__ __forceinline__ std::int64_t *row() const {
     return a.counting.statistics +
-           (std::int64_t{group} * a.counting.rows + row_of_group) *
-               a.counting.words;
+           (std::int64_t{group} * a.counting.rows + row_of_group) * a.counting.words;
   }
   __device__ __forceinline__ const Real *thresholds() const {
-    return a.thresholds_in_shared
-               ? reinterpret_cast<const Real *>(shared + a.shared.thresholds)
-               : static_cast<const Real *>(a.threshold_table);
+    return a.thresholds_in_shared ? reinterpret_cast<const Real *>(shared + a.shared.thresholds)
+                                  : static_cast<const Real *>(a.threshold_table);
   }
   __device__ __forceinline__ Thresholds<Real> bins() const {
     return {thresholds(), a.counting.n_cells - 1, a.counting.left_closed};
@@ -58,35 +54,27 @@ template <typename Real> struct Counts {
   __device__ __forceinline__ unsigned *predicted() const {
     return reinterpret_cast<unsigned *>(in_row(a.shared.classes));
   }
-  __device__ __forceinline__ unsigned *reference() const {
-    return predicted() + a.classes;
-  }
-  __device__ __forceinline__ unsigned *true_positive() const {
-    return reference() + a.classes;
-  }
+  __device__ __forceinline__ unsigned *reference() const { return predicted() + a.classes; }
+  __device__ __forceinline__ unsigned *true_positive() const { return reference() + a.classes; }
   __device__ __forceinline__ unsigned *shared_bins() const {
     return reinterpret_cast<unsigned *>(in_row(a.shared.bins));
   }
 
   __device__ __forceinline__ Histogram histogram(std::int64_t word) const {
-    return {a.bins_in_shared
-                ? shared_bins() + (word - a.counting.top_label_bins)
-                : nullptr,
+    return {a.bins_in_shared ? shared_bins() + (word - a.counting.top_label_bins) : nullptr,
             row() + word};
   }
   __device__ __forceinline__ Histogram top_label() const {
     return histogram(a.counting.top_label_bins);
   }
   __device__ __forceinline__ Histogram classwise(int c) const {
-    return histogram(a.counting.classwise_bins +
-                     std::int64_t{kBinWords} * c * a.counting.n_cells);
+    return histogram(a.counting.classwise_bins + std::int64_t{kBinWords} * c * a.counting.n_cells);
   }
 
   // A voxel of the tile that this row counts: its class and label, or a
   // negative number.
   __device__ __forceinline__ int kept(const Tile<Real> &tile, int slot) const {
-    const bool here = row_of_group == 0 ||
-                      (tile.regions[slot] >> (row_of_group - 1) & 1) != 0;
+    const bool here = row_of_group == 0 || (tile.regions[slot] >> (row_of_group - 1) & 1) != 0;
     return here ? tile.target[slot] : -1;
   }
 

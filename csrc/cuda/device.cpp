@@ -24,11 +24,9 @@ bool compiled_for(int capability) {
     if (built == 0) {
       return true; // "native", "all": the builder's choice
     }
-    const bool machine_code =
-        architecture.find("-virtual") == std::string::npos;
+    const bool machine_code = architecture.find("-virtual") == std::string::npos;
     const bool ptx = architecture.find("-real") == std::string::npos;
-    if (built <= capability &&
-        (ptx || (machine_code && built / 10 == capability / 10))) {
+    if (built <= capability && (ptx || (machine_code && built / 10 == capability / 10))) {
       return true;
     }
   }
@@ -36,8 +34,7 @@ bool compiled_for(int capability) {
 }
 
 std::string version_name(int version) { // 13020 is 13.2
-  return std::to_string(version / 1000) + "." +
-         std::to_string(version % 1000 / 10);
+  return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
 }
 
 // cudaErrorInsufficientDriver stands for two things.
@@ -72,16 +69,14 @@ DeviceGuard::~DeviceGuard() {
 
 Error shared_limit(int device, std::int64_t *bytes) {
   int limit = 0;
-  FASTCAL_CUDA_TRY(cudaDeviceGetAttribute(
-      &limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+  FASTCAL_CUDA_TRY(cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
   *bytes = limit;
   return {};
 }
 
 Error processors(int device, std::int64_t *count) {
   int found = 0;
-  FASTCAL_CUDA_TRY(
-      cudaDeviceGetAttribute(&found, cudaDevAttrMultiProcessorCount, device));
+  FASTCAL_CUDA_TRY(cudaDeviceGetAttribute(&found, cudaDevAttrMultiProcessorCount, device));
   *count = found;
   return {};
 }
@@ -102,10 +97,8 @@ std::string unavailable() {
   for (int device = 0; device < count; ++device) {
     int major = 0;
     int minor = 0;
-    if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor,
-                               device) == cudaSuccess &&
-        cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor,
-                               device) == cudaSuccess) {
+    if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess &&
+        cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device) == cudaSuccess) {
       if (compiled_for(10 * major + minor)) {
         return "";
       }

@@ -14,12 +14,10 @@ namespace {
 // One pass: its arguments, its tables in the workspace, its launch.
 class Pass {
 public:
-  Pass(const Reading &reading, std::int64_t classes, const Place &place)
-      : place_(place) {
+  Pass(const Reading &reading, std::int64_t classes, const Place &place) : place_(place) {
     a.reading = reading;
     a.classes = static_cast<std::int32_t>(classes);
-    while (classes > (std::int64_t{kLastTier} << a.split_shift) &&
-           a.split_shift <= 4) {
+    while (classes > (std::int64_t{kLastTier} << a.split_shift) && a.split_shift <= 4) {
       ++a.split_shift;
     }
     if ((1 << a.split_shift) > kMaxSplit) {
@@ -40,8 +38,7 @@ public:
     a.votes_plane = layout.votes_plane();
   }
 
-  void finish(const Finish &finish, std::int64_t n_members,
-              double total_weight) {
+  void finish(const Finish &finish, std::int64_t n_members, double total_weight) {
     a.finishes = true;
     a.maps = finish.maps;
     a.normalise = finish.normalise;
@@ -76,14 +73,12 @@ public:
     c.entropy_cells = counting.layout.entropy_cells();
     c.moments = counting.layout.has_moments();
     c.resolution = static_cast<std::int32_t>(counting.layout.resolution);
-    c.fine_shift =
-        counting.layout.resolution > 0 ? counting.layout.fine_shift() : 0;
+    c.fine_shift = counting.layout.resolution > 0 ? counting.layout.fine_shift() : 0;
     c.entropy_bins = static_cast<std::int32_t>(counting.layout.entropy_bins);
     c.entropy_scale = counting.entropy_scale;
     c.checks_sum = a.checks_range && !a.reading.multilabel && !a.normalise &&
                    a.reading.activation == Activation::kSoftmax;
-    expects(counting.groups < kMaxIndex,
-            "too many rows of statistics: at most 2^31");
+    expects(counting.groups < kMaxIndex, "too many rows of statistics: at most 2^31");
     a.groups = static_cast<std::uint32_t>(counting.groups);
   }
 
@@ -112,8 +107,8 @@ private:
   void plan(const std::vector<std::int64_t> &shape) {
     a.member = members.view;
     std::vector<View *> operands;
-    for (View *view : {&a.member, &a.state, &a.counting.target,
-                       &a.counting.mask, &a.counting.regions}) {
+    for (View *view :
+         {&a.member, &a.state, &a.counting.target, &a.counting.mask, &a.counting.regions}) {
       if (view->data != nullptr) {
         operands.push_back(view);
       }
@@ -130,8 +125,7 @@ private:
       a.grid.extents[axis] = walk.extents[axis];
       a.grid.dividers[axis] = Divider(walk.extents[axis]);
     }
-    a.group_voxels =
-        walk.voxels / std::max<std::int64_t>(std::int64_t{a.groups}, 1);
+    a.group_voxels = walk.voxels / std::max<std::int64_t>(std::int64_t{a.groups}, 1);
   }
 
   // Cuts a piece off the workspace and writes words to it.
@@ -149,8 +143,7 @@ private:
     a.n_members = static_cast<std::int32_t>(count);
     entries_.resize(count);
     for (std::size_t m = 0; m < count; ++m) {
-      entries_[m] = {members.addresses[m], members.weights[m],
-                     1.0 / members.temperatures[m]};
+      entries_[m] = {members.addresses[m], members.weights[m], 1.0 / members.temperatures[m]};
     }
     static_assert(sizeof(MemberEntry) == 8 * kMemberWords);
     void *table = nullptr;
@@ -159,35 +152,29 @@ private:
     } else {
       std::vector<std::uint64_t> words(count * kMemberWords);
       std::memcpy(words.data(), entries_.data(), count * sizeof(MemberEntry));
-      if (const Error error =
-              place_words(words.data(), a.n_members * kMemberWords, &table)) {
+      if (const Error error = place_words(words.data(), a.n_members * kMemberWords, &table)) {
         return error;
       }
       a.member_table = static_cast<const MemberEntry *>(table);
     }
-    const std::int64_t n_thresholds =
-        a.counting.wanted ? a.counting.n_cells - 1 : 0;
+    const std::int64_t n_thresholds = a.counting.wanted ? a.counting.n_cells - 1 : 0;
     if (n_thresholds <= kInlineThresholds) {
       std::copy_n(thresholds, n_thresholds, a.thresholds);
       return {};
     }
     std::vector<std::uint64_t> words(static_cast<std::size_t>(n_thresholds));
     if (dtype() == Dtype::kFloat64) {
-      std::memcpy(words.data(), thresholds,
-                  static_cast<std::size_t>(n_thresholds) * 8);
+      std::memcpy(words.data(), thresholds, static_cast<std::size_t>(n_thresholds) * 8);
     } else {
       const std::vector<float> singles(thresholds, thresholds + n_thresholds);
-      std::memcpy(words.data(), singles.data(),
-                  static_cast<std::size_t>(n_thresholds) * 4);
+      std::memcpy(words.data(), singles.data(), static_cast<std::size_t>(n_thresholds) * 4);
     }
     const Error error = place_words(words.data(), n_thresholds, &table);
     a.threshold_table = table;
     return error;
   }
 
-  Dtype dtype() const {
-    return a.n_members > 0 ? a.member.dtype : a.state.dtype;
-  }
+  Dtype dtype() const { return a.n_members > 0 ? a.member.dtype : a.state.dtype; }
 
   Error launch() const {
     const MemberPointers pointers{entries_.data(), a.n_members};
@@ -210,8 +197,8 @@ private:
 StateLayout state_for(const Finish &finish, std::int64_t classes) {
   StateLayout layout;
   layout.num_classes = classes;
-  layout.entropy = finish.maps.wants(Map::kExpectedEntropy) ||
-                   finish.maps.wants(Map::kMutualInformation);
+  layout.entropy =
+      finish.maps.wants(Map::kExpectedEntropy) || finish.maps.wants(Map::kMutualInformation);
   layout.square = finish.maps.wants(Map::kVariance);
   layout.votes = finish.maps.wants(Map::kDisagreement);
   return layout;
@@ -219,9 +206,8 @@ StateLayout state_for(const Finish &finish, std::int64_t classes) {
 
 } // namespace
 
-Error ensemble_statistics(const std::vector<std::int64_t> &shape,
-                          std::int64_t classes, const Members &members,
-                          const Reading &reading, const Finish &finish,
+Error ensemble_statistics(const std::vector<std::int64_t> &shape, std::int64_t classes,
+                          const Members &members, const Reading &reading, const Finish &finish,
                           const double *thresholds, const Place &place) {
   expects(!members.addresses.empty(), "no members");
   Pass pass(reading, classes, place);
@@ -232,14 +218,12 @@ Error ensemble_statistics(const std::vector<std::int64_t> &shape,
   for (const double weight : members.weights) {
     total_weight += weight;
   }
-  pass.finish(finish, static_cast<std::int64_t>(members.addresses.size()),
-              total_weight);
+  pass.finish(finish, static_cast<std::int64_t>(members.addresses.size()), total_weight);
   return pass.run(shape);
 }
 
-Error ensemble_accumulate(const std::vector<std::int64_t> &shape,
-                          const Members &member, const Reading &reading,
-                          const StateLayout &layout, const View &state,
+Error ensemble_accumulate(const std::vector<std::int64_t> &shape, const Members &member,
+                          const Reading &reading, const StateLayout &layout, const View &state,
                           const Place &place) {
   Pass pass(reading, layout.num_classes, place);
   pass.members = member;
@@ -250,11 +234,10 @@ Error ensemble_accumulate(const std::vector<std::int64_t> &shape,
   return pass.run(shape);
 }
 
-Error ensemble_finalize(const std::vector<std::int64_t> &shape,
-                        const View &state, const StateLayout &layout,
-                        std::int64_t n_members, double total_weight,
-                        const Reading &reading, const Finish &finish,
-                        const double *thresholds, const Place &place) {
+Error ensemble_finalize(const std::vector<std::int64_t> &shape, const View &state,
+                        const StateLayout &layout, std::int64_t n_members, double total_weight,
+                        const Reading &reading, const Finish &finish, const double *thresholds,
+                        const Place &place) {
   Pass pass(reading, layout.num_classes, place);
   pass.thresholds = thresholds;
   pass.keep(layout);

@@ -48,8 +48,7 @@ __device__ __forceinline__ void pass_tile(const PassArguments &a,
 }
 
 template <typename Element, int kTier, int kV, bool kSplit>
-__global__ void __launch_bounds__(kMaxWarps *kWarpLanes,
-                                  blocks_a_processor(kTier, kV))
+__global__ void __launch_bounds__(kMaxWarps *kWarpLanes, blocks_a_processor(kTier, kV))
     ensemble_pass(const __grid_constant__ PassArguments a) {
   using R = Real<Element>;
   unsigned char *const shared = shared_memory();
@@ -57,15 +56,11 @@ __global__ void __launch_bounds__(kMaxWarps *kWarpLanes,
   const unsigned warps = blockDim.x / kWarpLanes;
   const int width = kWarpLanes * kV;
   unsigned char *memory = shared + a.shared.tiles + warp * a.tile_bytes;
-  if (kTier == 0 &&
-      a.tile_workspace !=
-          nullptr) { // other tiles fit: they stay in shared memory
-    const std::int64_t block =
-        std::int64_t{blockIdx.y} * gridDim.x + blockIdx.x;
+  if (kTier == 0 && a.tile_workspace != nullptr) { // other tiles fit: they stay in shared memory
+    const std::int64_t block = std::int64_t{blockIdx.y} * gridDim.x + blockIdx.x;
     memory = a.tile_workspace + (block * warps + warp) * a.tile_bytes;
   }
-  Tile<R> tile = make_tile<R>(a, memory, width,
-                              static_cast<int>(threadIdx.x) % kWarpLanes);
+  Tile<R> tile = make_tile<R>(a, memory, width, static_cast<int>(threadIdx.x) % kWarpLanes);
   Counts<R> counts{a, shared, 0};
   if (a.counting.wanted) {
     load_thresholds(a, counts);
@@ -78,8 +73,7 @@ __global__ void __launch_bounds__(kMaxWarps *kWarpLanes,
       clear_counts(a, counts);
       __syncthreads();
     }
-    for (std::uint32_t i = blockIdx.x * warps + warp; i < a.tiles;
-         i += gridDim.x * warps) {
+    for (std::uint32_t i = blockIdx.x * warps + warp; i < a.tiles; i += gridDim.x * warps) {
       const std::int64_t first = std::int64_t{i} * width;
       const std::int64_t left = a.group_voxels - first;
       tile.first = group * a.group_voxels + first;

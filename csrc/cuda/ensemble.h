@@ -14,8 +14,7 @@ namespace fastcal::cuda {
 struct Place {
   int device = 0;
   void *stream = nullptr;
-  void *workspace =
-      nullptr; // workspace_bytes() of device memory, aligned to 16
+  void *workspace = nullptr; // workspace_bytes() of device memory, aligned to 16
   std::int64_t workspace_bytes = 0;
 };
 
@@ -29,8 +28,7 @@ struct Members {
 
 struct Size {
   std::int64_t classes = 0;
-  std::int64_t planes =
-      0; // numbers kept of a voxel: its sums, entropy, square, votes
+  std::int64_t planes = 0; // numbers kept of a voxel: its sums, entropy, square, votes
   std::int64_t n_members = 0;
   std::int64_t n_cells = 0; // 0 without statistics
   std::int64_t rows = 0;    // of statistics a group, 0 without
@@ -41,22 +39,19 @@ struct Size {
 Error workspace_bytes(int device, const Size &size, std::int64_t *bytes);
 
 // Members in, maps out, statistics added.
-Error ensemble_statistics(const std::vector<std::int64_t> &shape,
-                          std::int64_t classes, const Members &members,
-                          const Reading &reading, const Finish &finish,
+Error ensemble_statistics(const std::vector<std::int64_t> &shape, std::int64_t classes,
+                          const Members &members, const Reading &reading, const Finish &finish,
                           const double *thresholds, const Place &place);
 
 // One member into the state [layout.planes(), *shape].
-Error ensemble_accumulate(const std::vector<std::int64_t> &shape,
-                          const Members &member, const Reading &reading,
-                          const StateLayout &layout, const View &state,
+Error ensemble_accumulate(const std::vector<std::int64_t> &shape, const Members &member,
+                          const Reading &reading, const StateLayout &layout, const View &state,
                           const Place &place);
 
 // Maps out and statistics added, from the state.
-Error ensemble_finalize(const std::vector<std::int64_t> &shape,
-                        const View &state, const StateLayout &layout,
-                        std::int64_t n_members, double total_weight,
-                        const Reading &reading, const Finish &finish,
-                        const double *thresholds, const Place &place);
+Error ensemble_finalize(const std::vector<std::int64_t> &shape, const View &state,
+                        const StateLayout &layout, std::int64_t n_members, double total_weight,
+                        const Reading &reading, const Finish &finish, const double *thresholds,
+                        const Place &place);
 
 } // namespace fastcal::cuda

@@ -2,8 +2,7 @@
 
 namespace fastcal::cuda {
 
-Error launch_f32(const PassArguments &a, const MemberPointers &members,
-                 const Place &place) {
+Error launch_f32(const PassArguments &a, const MemberPointers &members, const Place &place) {
   return launch_pass<float>(a, members, place);
 }
 

@@ -13,8 +13,7 @@ struct [[nodiscard]] Error {
 
 } // namespace fastcal::cuda
 
-#define FASTCAL_CUDA_TRY(call)                                                 \
-  if (const cudaError_t status = (call); status != cudaSuccess) {              \
-    return ::fastcal::cuda::Error{static_cast<int>(status),                    \
-                                  cudaGetErrorString(status)};                 \
+#define FASTCAL_CUDA_TRY(call)                                                                     \
+  if (const cudaError_t status = (call); status != cudaSuccess) {                                  \
+    return ::fastcal::cuda::Error{static_cast<int>(status), cudaGetErrorString(status)};           \
   }

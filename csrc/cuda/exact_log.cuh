@@ -37,8 +37,7 @@ __device__ __forceinline__ double log_of_split(double e, double m) {
 __device__ __forceinline__ float log_exact_steps(float x) {
   constexpr int kRoot = 0x3f3504f3;
   const int i = __float_as_int(x) - kRoot;
-  return log_of_split(static_cast<float>(i >> 23),
-                      __int_as_float((i & 0x007fffff) + kRoot));
+  return log_of_split(static_cast<float>(i >> 23), __int_as_float((i & 0x007fffff) + kRoot));
 }
 
 __device__ __forceinline__ double log_exact_steps(double x) {

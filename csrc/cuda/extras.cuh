@@ -55,8 +55,7 @@ private:
 // Sums {p^2 hi, lo, p y hi, lo} of the bins of one class.
 template <typename Real> class OuterMoments {
 public:
-  __device__ __forceinline__ void add(const Thresholds<Real> &bins,
-                                      std::int64_t *cells, Real p,
+  __device__ __forceinline__ void add(const Thresholds<Real> &bins, std::int64_t *cells, Real p,
                                       bool positive) {
     const double exact = static_cast<double>(p);
     const std::int64_t square = fixed_point(multiply_exact(exact, exact));
@@ -68,28 +67,26 @@ public:
       first_square_ += square;
       first_product_ += product;
     } else {
-      add_to(cells + std::int64_t{kBinWords} * bins.cell_of(p), square,
-             product);
+      add_to(cells + std::int64_t{kBinWords} * bins.cell_of(p), square, product);
     }
   }
 
   // By all lanes of a warp together.
-  __device__ __forceinline__ void flush(const Thresholds<Real> &bins,
-                                        std::int64_t *cells, int lane) {
+  __device__ __forceinline__ void flush(const Thresholds<Real> &bins, std::int64_t *cells,
+                                        int lane) {
     const std::int64_t first_square = warp_sum(first_square_);
     const std::int64_t first_product = warp_sum(first_product_);
     const std::int64_t last_square = warp_sum(last_square_);
     const std::int64_t last_product = warp_sum(last_product_);
     if (lane == 0) {
       add_to(cells, first_square, first_product);
-      add_to(cells + std::int64_t{kBinWords} * bins.count, last_square,
-             last_product);
+      add_to(cells + std::int64_t{kBinWords} * bins.count, last_square, last_product);
     }
   }
 
 private:
-  __device__ __forceinline__ static void
-  add_to(std::int64_t *cell, std::int64_t square, std::int64_t product) {
+  __device__ __forceinline__ static void add_to(std::int64_t *cell, std::int64_t square,
+                                                std::int64_t product) {
     add_global_real(cell, square);
     add_global_real(cell + 2, product);
   }
@@ -107,8 +104,7 @@ __device__ __forceinline__ int fine_index(float d, int shift) {
 }
 __device__ __forceinline__ int fine_index(double d, int shift) {
   constexpr long long kFirst = 1021 - (kFineOctaves - 1);
-  const long long index =
-      (__double_as_longlong(d) >> (52 - shift)) - (kFirst << shift);
+  const long long index = (__double_as_longlong(d) >> (52 - shift)) - (kFirst << shift);
   return index<0 ? -1 : index>(1 << 30) ? 1 << 30 : static_cast<int>(index);
 }
 
@@ -122,23 +118,20 @@ __device__ __forceinline__ int fine_cell(const CountingArguments &c, Real p) {
 }
 
 // h - p ln p by the logarithm of the statistics, with 0 ln 0 = 0.
-template <typename Real>
-__device__ __forceinline__ Real less_p_ln_p(Real h, Real p) {
+template <typename Real> __device__ __forceinline__ Real less_p_ln_p(Real h, Real p) {
   const Real log = log_exact_steps(larger(p, smallest_normal<Real>()));
   return add_exact(h, -multiply_exact(p, log));
 }
 
 template <typename Real>
 __device__ __forceinline__ int entropy_bin(const CountingArguments &c, Real h) {
-  const int bin =
-      static_cast<int>(multiply_exact(h, static_cast<Real>(c.entropy_scale)));
+  const int bin = static_cast<int>(multiply_exact(h, static_cast<Real>(c.entropy_scale)));
   return bin < 0 ? 0 : bin >= c.entropy_bins ? c.entropy_bins - 1 : bin;
 }
 
 // One entropy a voxel of exclusive classes.
 template <typename Real>
-__device__ __forceinline__ void count_entropies(const PassArguments &a,
-                                                const Counts<Real> &counts,
+__device__ __forceinline__ void count_entropies(const PassArguments &a, const Counts<Real> &counts,
                                                 const Tile<Real> &tile) {
   const CountingArguments &c = a.counting;
   OuterCells cells(counts.row() + c.entropy_cells, c.entropy_bins);
@@ -153,8 +146,7 @@ __device__ __forceinline__ void count_entropies(const PassArguments &a,
     for (int k = 0; k < a.classes; ++k) {
       h = less_p_ln_p(h, tile.sum_at(k, slot));
     }
-    cells.add(entropy_bin(c, h),
-              packed >> kLabelShift == (packed & kTargetMask));
+    cells.add(entropy_bin(c, h), packed >> kLabelShift == (packed & kTargetMask));
   }
   __syncwarp();
   cells.flush(tile.lane);
@@ -162,21 +154,18 @@ __device__ __forceinline__ void count_entropies(const PassArguments &a,
 
 // One class of a tile, or the confidence of exclusive classes (-1).
 template <bool kPlain, typename Real>
-__device__ __forceinline__ void
-count_class_extras(const PassArguments &a, const Counts<Real> &counts,
-                   const Tile<Real> &tile, int which) {
+__device__ __forceinline__ void count_class_extras(const PassArguments &a,
+                                                   const Counts<Real> &counts,
+                                                   const Tile<Real> &tile, int which) {
   const CountingArguments &c = a.counting;
   const bool multilabel = is_multilabel<kPlain>(a);
   const Thresholds<Real> bins = counts.bins();
   std::int64_t *const row = counts.row();
-  std::int64_t *const moments =
-      row + c.moment_bins + std::int64_t{kBinWords} * which * c.n_cells;
+  std::int64_t *const moments = row + c.moment_bins + std::int64_t{kBinWords} * which * c.n_cells;
   std::int64_t *const top = row + c.fine_top_label;
-  OuterCells fine(which < 0
-                      ? top
-                      : row + c.fine_classwise +
-                            std::int64_t{kFineWords} * which * c.resolution,
-                  c.resolution);
+  OuterCells fine(
+      which < 0 ? top : row + c.fine_classwise + std::int64_t{kFineWords} * which * c.resolution,
+      c.resolution);
   OuterCells fine_top(top, c.resolution);
   OuterCells entropies(row + c.entropy_cells, c.entropy_bins);
   OuterMoments<Real> sums;
@@ -191,8 +180,7 @@ count_class_extras(const PassArguments &a, const Counts<Real> &counts,
     const Real p = tile.sum_at(which < 0 ? label : which, slot);
     bool hit = (which < 0 ? label : which) == target;
     if (multilabel) {
-      const std::int64_t at =
-          offset_of(a.grid, c.target.strides, tile.first + slot);
+      const std::int64_t at = offset_of(a.grid, c.target.strides, tile.first + slot);
       hit = load_integer(c.target, at + which * c.target.class_stride) == 1;
       const bool above = p > Real(0.5);
       const bool correct = above == hit;
@@ -201,8 +189,7 @@ count_class_extras(const PassArguments &a, const Counts<Real> &counts,
         fine_top.add(fine_cell(c, above ? p : rest), correct);
       }
       if (c.entropy_bins > 0) {
-        entropies.add(entropy_bin(c, less_p_ln_p(less_p_ln_p(Real{0}, p),
-                                                 larger(rest, Real{0}))),
+        entropies.add(entropy_bin(c, less_p_ln_p(less_p_ln_p(Real{0}, p), larger(rest, Real{0}))),
                       correct);
       }
     }
@@ -229,13 +216,11 @@ count_class_extras(const PassArguments &a, const Counts<Real> &counts,
 }
 
 template <bool kPlain, typename Real>
-__device__ __forceinline__ void count_extras(const PassArguments &a,
-                                             const Counts<Real> &counts,
+__device__ __forceinline__ void count_extras(const PassArguments &a, const Counts<Real> &counts,
                                              const Tile<Real> &tile) {
   const CountingArguments &c = a.counting;
   const bool multilabel = is_multilabel<kPlain>(a);
-  const bool classes =
-      multilabel || (c.classwise && (c.moments || c.resolution > 0));
+  const bool classes = multilabel || (c.classwise && (c.moments || c.resolution > 0));
 #pragma unroll 1
   for (int which = !multilabel && c.top_label && c.resolution > 0 ? -1 : 0;
        which < (classes ? a.classes : 0); ++which) {

@@ -19,12 +19,10 @@ template <typename Real> struct Outcome {
 
 // A plain pass reads softmax logits and averages probabilities: kernels that do
 // nothing else leave the other branches out.
-template <bool kPlain>
-__device__ __forceinline__ bool is_multilabel(const PassArguments &a) {
+template <bool kPlain> __device__ __forceinline__ bool is_multilabel(const PassArguments &a) {
   return !kPlain && a.reading.multilabel;
 }
-template <bool kPlain>
-__device__ __forceinline__ bool is_checked(const PassArguments &a) {
+template <bool kPlain> __device__ __forceinline__ bool is_checked(const PassArguments &a) {
   return !kPlain && a.checks_range;
 }
 
@@ -45,8 +43,8 @@ template <typename Real> __device__ __forceinline__ bool out_of_range(Real p) {
 
 // Logit space: activates the mean logits in place.
 template <typename Real>
-__device__ __forceinline__ void
-activate_mean(const PassArguments &a, const Tile<Real> &tile, int slot) {
+__device__ __forceinline__ void activate_mean(const PassArguments &a, const Tile<Real> &tile,
+                                              int slot) {
   const Real scale = static_cast<Real>(a.scale);
   const Real factor = exp_factor(Real{1});
   if (a.reading.multilabel || a.reading.activation == Activation::kSigmoid) {
@@ -79,9 +77,8 @@ activate_mean(const PassArguments &a, const Tile<Real> &tile, int slot) {
 // Divides by the sum over the classes; an out-of-range voxel is given one that
 // will be seen.
 template <bool kPlain, typename Real>
-__device__ __forceinline__ void normalise_mean(const PassArguments &a,
-                                               const Tile<Real> &tile, int slot,
-                                               Real scale) {
+__device__ __forceinline__ void normalise_mean(const PassArguments &a, const Tile<Real> &tile,
+                                               int slot, Real scale) {
   Real total = 0;
   Real spread = 0;
   bool outside = false;
@@ -98,8 +95,7 @@ __device__ __forceinline__ void normalise_mean(const PassArguments &a,
 #pragma unroll 1
   for (int c = 0; c < a.classes; ++c) {
     Real &at = tile.sum_at(c, slot);
-    const Real share =
-        divide_exact(not_negative(multiply_exact(at, scale)), total);
+    const Real share = divide_exact(not_negative(multiply_exact(at, scale)), total);
     at = flagged ? Real{2} : share + (spread - spread);
   }
 }
@@ -108,9 +104,9 @@ __device__ __forceinline__ void normalise_mean(const PassArguments &a,
 // one outcome
 
 template <bool kPlain, typename Real>
-__device__ __forceinline__ Outcome<Real>
-conclude_exclusive(const PassArguments &a, const Tile<Real> &tile, int slot,
-                   Real scale, bool keep) {
+__device__ __forceinline__ Outcome<Real> conclude_exclusive(const PassArguments &a,
+                                                            const Tile<Real> &tile, int slot,
+                                                            Real scale, bool keep) {
   Outcome<Real> out;
   Real lowest = 0;
   Real lost = 0;
@@ -131,16 +127,14 @@ conclude_exclusive(const PassArguments &a, const Tile<Real> &tile, int slot,
     }
   }
   out.finite = is_finite(out.class_sum) && is_finite(lowest);
-  out.valid =
-      out.finite && !(is_checked<kPlain>(a) &&
-                      (lowest < Real(-1e-3) || out.confidence > Real(1.001)));
+  out.valid = out.finite &&
+              !(is_checked<kPlain>(a) && (lowest < Real(-1e-3) || out.confidence > Real(1.001)));
   return out;
 }
 
 template <bool kPlain, typename Real>
 __device__ __forceinline__ Outcome<Real>
-conclude_multilabel(const PassArguments &a, const Tile<Real> &tile, int slot,
-                    Real scale) {
+conclude_multilabel(const PassArguments &a, const Tile<Real> &tile, int slot, Real scale) {
   Outcome<Real> out;
   bool outside = false;
   Real lost = 0;
@@ -153,8 +147,7 @@ conclude_multilabel(const PassArguments &a, const Tile<Real> &tile, int slot,
     out.class_sum = add_exact(out.class_sum, raw);
     tile.sum_at(c, slot) = p;
     if (entropy) {
-      add_compensated(out.entropy, lost,
-                      bernoulli_entropy(p > Real{1} ? Real{1} : p));
+      add_compensated(out.entropy, lost, bernoulli_entropy(p > Real{1} ? Real{1} : p));
     }
   }
   out.finite = is_finite(out.class_sum);
@@ -173,8 +166,8 @@ template <typename Real> struct Spread {
 };
 
 template <bool kPlain, typename Real>
-__device__ __forceinline__ Spread<Real>
-spread_of(const PassArguments &a, const Tile<Real> &tile, int slot) {
+__device__ __forceinline__ Spread<Real> spread_of(const PassArguments &a, const Tile<Real> &tile,
+                                                  int slot) {
   Spread<Real> spread;
   const Real scale = static_cast<Real>(a.scale);
   if (wants(a, Map::kVariance)) {
@@ -197,17 +190,16 @@ spread_of(const PassArguments &a, const Tile<Real> &tile, int slot) {
       most = larger(most, share);
       minority += share > Real(0.5) ? Real{1} - share : share;
     }
-    spread.disagreement = is_multilabel<kPlain>(a)
-                              ? minority / static_cast<Real>(a.classes)
-                              : Real{1} - most;
+    spread.disagreement =
+        is_multilabel<kPlain>(a) ? minority / static_cast<Real>(a.classes) : Real{1} - most;
   }
   return spread;
 }
 
 template <bool kPlain, typename Real>
-__device__ __forceinline__ void
-write_class_maps(const PassArguments &a, const Tile<Real> &tile, int slot,
-                 std::int64_t voxel, const Outcome<Real> &out) {
+__device__ __forceinline__ void write_class_maps(const PassArguments &a, const Tile<Real> &tile,
+                                                 int slot, std::int64_t voxel,
+                                                 const Outcome<Real> &out) {
   const Real nan = quiet_nan<Real>();
   const View &mean = a.maps.views[static_cast<int>(Map::kMean)];
   const View &label = a.maps.views[static_cast<int>(Map::kLabel)];
@@ -217,8 +209,7 @@ write_class_maps(const PassArguments &a, const Tile<Real> &tile, int slot,
 #pragma unroll kClassUnroll < Real>
 #pragma unroll 1
     for (int c = 0; c < a.classes; ++c) {
-      store_real(mean, at + c * mean.class_stride,
-                 out.valid ? tile.sum_at(c, slot) : nan);
+      store_real(mean, at + c * mean.class_stride, out.valid ? tile.sum_at(c, slot) : nan);
     }
   }
   const int planes = is_multilabel<kPlain>(a) ? a.classes : 1;
@@ -226,9 +217,7 @@ write_class_maps(const PassArguments &a, const Tile<Real> &tile, int slot,
     const std::int64_t at = offset_of(a.grid, label.strides, voxel);
 #pragma unroll 1
     for (int c = 0; c < planes; ++c) {
-      const int value = is_multilabel<kPlain>(a)
-                            ? tile.sum_at(c, slot) > Real(0.5)
-                            : out.label;
+      const int value = is_multilabel<kPlain>(a) ? tile.sum_at(c, slot) > Real(0.5) : out.label;
       store_label(label, at + c * label.class_stride, out.valid ? value : -1);
     }
   }
@@ -241,8 +230,7 @@ write_class_maps(const PassArguments &a, const Tile<Real> &tile, int slot,
         const Real p = tile.sum_at(c, slot);
         value = p > Real(0.5) ? p : Real{1} - p;
       }
-      store_real(confidence, at + c * confidence.class_stride,
-                 out.valid ? value : nan);
+      store_real(confidence, at + c * confidence.class_stride, out.valid ? value : nan);
     }
   }
 }
@@ -251,16 +239,12 @@ write_class_maps(const PassArguments &a, const Tile<Real> &tile, int slot,
 // map are long code.
 template <typename Real>
 __device__ __forceinline__ void
-write_voxel_maps(const PassArguments &a, const Tile<Real> &tile, int slot,
-                 std::int64_t voxel, const Outcome<Real> &out,
-                 const Spread<Real> &spread) {
-  const Real expected = a.keeps_entropy
-                            ? tile.entropy[slot] * static_cast<Real>(a.scale)
-                            : Real{0};
+write_voxel_maps(const PassArguments &a, const Tile<Real> &tile, int slot, std::int64_t voxel,
+                 const Outcome<Real> &out, const Spread<Real> &spread) {
+  const Real expected = a.keeps_entropy ? tile.entropy[slot] * static_cast<Real>(a.scale) : Real{0};
   // One member tells itself nothing: 0, not the rounding of two equal
   // entropies.
-  const Real information =
-      a.inverse_members < 1.0 ? not_negative(out.entropy - expected) : Real{0};
+  const Real information = a.inverse_members < 1.0 ? not_negative(out.entropy - expected) : Real{0};
 #pragma unroll 1
   for (int map = static_cast<int>(Map::kEntropy); map < kMapCount; ++map) {
     const View &view = a.maps.views[map];
@@ -269,20 +253,17 @@ write_voxel_maps(const PassArguments &a, const Tile<Real> &tile, int slot,
     }
     Real value = out.entropy;
     value = map == static_cast<int>(Map::kExpectedEntropy) ? expected : value;
-    value =
-        map == static_cast<int>(Map::kMutualInformation) ? information : value;
+    value = map == static_cast<int>(Map::kMutualInformation) ? information : value;
     value = map == static_cast<int>(Map::kVariance) ? spread.variance : value;
-    value = map == static_cast<int>(Map::kDisagreement) ? spread.disagreement
-                                                        : value;
-    store_real(view, offset_of(a.grid, view.strides, voxel),
-               out.valid ? value : quiet_nan<Real>());
+    value = map == static_cast<int>(Map::kDisagreement) ? spread.disagreement : value;
+    store_real(view, offset_of(a.grid, view.strides, voxel), out.valid ? value : quiet_nan<Real>());
   }
 }
 
 // Probabilities into the tile (where somebody reads them), maps out.
 template <bool kPlain, typename Real>
-__device__ __forceinline__ Outcome<Real>
-finish_voxel(const PassArguments &a, const Tile<Real> &tile, int slot) {
+__device__ __forceinline__ Outcome<Real> finish_voxel(const PassArguments &a,
+                                                      const Tile<Real> &tile, int slot) {
   const std::int64_t voxel = tile.first + slot;
   const Spread<Real> spread = spread_of<kPlain>(a, tile, slot);
   Real scale = static_cast<Real>(a.scale);
@@ -295,10 +276,9 @@ finish_voxel(const PassArguments &a, const Tile<Real> &tile, int slot) {
     scale = Real{1};
   }
   const bool keep = a.counting.wanted || wants(a, Map::kMean);
-  const Outcome<Real> out =
-      is_multilabel<kPlain>(a)
-          ? conclude_multilabel<kPlain>(a, tile, slot, scale)
-          : conclude_exclusive<kPlain>(a, tile, slot, scale, keep);
+  const Outcome<Real> out = is_multilabel<kPlain>(a)
+                                ? conclude_multilabel<kPlain>(a, tile, slot, scale)
+                                : conclude_exclusive<kPlain>(a, tile, slot, scale, keep);
   write_class_maps<kPlain>(a, tile, slot, voxel, out);
   write_voxel_maps(a, tile, slot, voxel, out, spread);
   return out;

@@ -19,8 +19,7 @@ template <typename Element> struct Chosen {
 };
 
 // The tiers from kIndex on: the first that holds the classes.
-template <typename Element, int kIndex = 0>
-Chosen<Element> choose_tier(std::int64_t classes) {
+template <typename Element, int kIndex = 0> Chosen<Element> choose_tier(std::int64_t classes) {
   constexpr int kTier = kTiers[kIndex];
   constexpr int kV = voxels_a_thread(sizeof(Element), kTier);
   if constexpr (kIndex + 1 < kTierCount) {
@@ -32,8 +31,7 @@ Chosen<Element> choose_tier(std::int64_t classes) {
 }
 
 template <typename Element> Chosen<Element> choose(const PassArguments &a) {
-  const bool softmax = a.reading.from_logits && !a.reading.logit_space &&
-                       !a.reading.multilabel &&
+  const bool softmax = a.reading.from_logits && !a.reading.logit_space && !a.reading.multilabel &&
                        a.reading.activation == Activation::kSoftmax;
   if constexpr (sizeof(Element) < 8) { // double keeps no classes in registers
     if (softmax && a.n_members > 0 && a.split_shift > 0) {
@@ -60,29 +58,25 @@ inline bool reads_vectors(const PassArguments &a, int element_bytes, int voxels,
   }
   const int last = grid.axes - 1;
   bool fits = a.member.strides[last] == 1 && grid.extents[last] % voxels == 0 &&
-              a.group_voxels % voxels == 0 &&
-              a.member.class_stride % voxels == 0;
+              a.group_voxels % voxels == 0 && a.member.class_stride % voxels == 0;
   for (int axis = 0; axis < last; ++axis) {
     fits = fits && a.member.strides[axis] % voxels == 0;
   }
   for (std::int64_t m = 0; fits && m < members.count; ++m) {
-    const auto address =
-        reinterpret_cast<std::uintptr_t>(members.entries[m].data);
+    const auto address = reinterpret_cast<std::uintptr_t>(members.entries[m].data);
     fits = address % static_cast<std::uintptr_t>(voxels * element_bytes) == 0;
   }
   return fits;
 }
 
 template <typename Element>
-Error launch_pass(PassArguments a, const MemberPointers &members,
-                  const Place &place) {
+Error launch_pass(PassArguments a, const MemberPointers &members, const Place &place) {
   using R = Real<Element>;
   const Chosen<Element> chosen = choose<Element>(a);
   const int width = kWarpLanes * chosen.voxels_a_thread;
   a.vector = reads_vectors(a, sizeof(Element), chosen.voxels_a_thread, members);
   const std::int64_t tiles = (a.group_voxels + width - 1) / width;
-  expects(tiles < kMaxIndex,
-          "too many voxels: a kernel takes 2^31 tiles of 32 or more");
+  expects(tiles < kMaxIndex, "too many voxels: a kernel takes 2^31 tiles of 32 or more");
   a.tiles = static_cast<std::uint32_t>(tiles);
   a.tile_bytes = tile_bytes<R>(a, width);
   int warps = kMaxWarps;
@@ -91,22 +85,20 @@ Error launch_pass(PassArguments a, const MemberPointers &members,
   }
   const auto kernel = chosen.kernel;
   if (a.shared.bytes > kDefaultSharedBytes) {
-    FASTCAL_CUDA_TRY(cudaFuncSetAttribute(
-        kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, a.shared.bytes));
+    FASTCAL_CUDA_TRY(
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, a.shared.bytes));
   }
   int resident = 1;
   if (a.counting.wanted || a.tile_workspace != nullptr) {
     FASTCAL_CUDA_TRY(cudaOccupancyMaxActiveBlocksPerMultiprocessor(
-        &resident, kernel, warps * kWarpLanes,
-        static_cast<std::size_t>(a.shared.bytes)));
+        &resident, kernel, warps * kWarpLanes, static_cast<std::size_t>(a.shared.bytes)));
   }
   GridSize grid;
   if (const Error error = plan_grid(a, place, resident, warps, width, &grid)) {
     return error;
   }
   cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(grid.blocks),
-                        static_cast<unsigned>(grid.rows));
+  config.gridDim = dim3(static_cast<unsigned>(grid.blocks), static_cast<unsigned>(grid.rows));
   config.blockDim = dim3(static_cast<unsigned>(warps * kWarpLanes));
   config.dynamicSmemBytes = static_cast<std::size_t>(a.shared.bytes);
   config.stream = static_cast<cudaStream_t>(place.stream);

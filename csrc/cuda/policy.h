@@ -8,8 +8,7 @@
 namespace fastcal::cuda {
 
 constexpr int kWarpLanes = 32;
-constexpr int kMaxWarps =
-    4; // of a block; fewer where their tiles would not fit shared memory
+constexpr int kMaxWarps = 4; // of a block; fewer where their tiles would not fit shared memory
 
 // Members and thresholds that travel in the parameters of a launch; more go
 // through a table that launches fill. Together with everything else they stay

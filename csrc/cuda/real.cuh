@@ -25,12 +25,8 @@ template <typename Real> constexpr int kClassUnroll = sizeof(Real) == 4 ? 4 : 1;
 
 __device__ __forceinline__ float to_real(float value) { return value; }
 __device__ __forceinline__ double to_real(double value) { return value; }
-__device__ __forceinline__ float to_real(__half value) {
-  return __half2float(value);
-}
-__device__ __forceinline__ float to_real(__nv_bfloat16 value) {
-  return __bfloat162float(value);
-}
+__device__ __forceinline__ float to_real(__half value) { return __half2float(value); }
+__device__ __forceinline__ float to_real(__nv_bfloat16 value) { return __bfloat162float(value); }
 
 constexpr float kLn2 = 0.693147181F;
 constexpr float kLog2E = 1.44269504F;
@@ -58,8 +54,7 @@ __device__ __forceinline__ float log2_approximate(float x) {
 __device__ __forceinline__ float exp_scaled(float d, float scaled_log2_e) {
   return exp2_approximate(d * scaled_log2_e);
 }
-__device__ __forceinline__ double exp_scaled(double d,
-                                             double inverse_temperature) {
+__device__ __forceinline__ double exp_scaled(double d, double inverse_temperature) {
   return exp(d * inverse_temperature);
 }
 
@@ -71,52 +66,26 @@ __device__ __forceinline__ double exp_factor(double inverse_temperature) {
   return inverse_temperature;
 }
 
-__device__ __forceinline__ float log_natural(float x) {
-  return log2_approximate(x) * kLn2;
-}
+__device__ __forceinline__ float log_natural(float x) { return log2_approximate(x) * kLn2; }
 __device__ __forceinline__ double log_natural(double x) { return log(x); }
 
-__device__ __forceinline__ float divide_approximate(float a, float b) {
-  return __fdividef(a, b);
-}
-__device__ __forceinline__ double divide_approximate(double a, double b) {
-  return a / b;
-}
+__device__ __forceinline__ float divide_approximate(float a, float b) { return __fdividef(a, b); }
+__device__ __forceinline__ double divide_approximate(double a, double b) { return a / b; }
 
-__device__ __forceinline__ float fused(float a, float b, float c) {
-  return fmaf(a, b, c);
-}
-__device__ __forceinline__ double fused(double a, double b, double c) {
-  return fma(a, b, c);
-}
+__device__ __forceinline__ float fused(float a, float b, float c) { return fmaf(a, b, c); }
+__device__ __forceinline__ double fused(double a, double b, double c) { return fma(a, b, c); }
 
-__device__ __forceinline__ float larger(float a, float b) {
-  return fmaxf(a, b);
-}
-__device__ __forceinline__ double larger(double a, double b) {
-  return fmax(a, b);
-}
+__device__ __forceinline__ float larger(float a, float b) { return fmaxf(a, b); }
+__device__ __forceinline__ double larger(double a, double b) { return fmax(a, b); }
 
 // One IEEE operation each: the steps of the statistics, the same bits on every
 // backend.
-__device__ __forceinline__ float add_exact(float a, float b) {
-  return __fadd_rn(a, b);
-}
-__device__ __forceinline__ double add_exact(double a, double b) {
-  return __dadd_rn(a, b);
-}
-__device__ __forceinline__ float multiply_exact(float a, float b) {
-  return __fmul_rn(a, b);
-}
-__device__ __forceinline__ double multiply_exact(double a, double b) {
-  return __dmul_rn(a, b);
-}
-__device__ __forceinline__ float divide_exact(float a, float b) {
-  return __fdiv_rn(a, b);
-}
-__device__ __forceinline__ double divide_exact(double a, double b) {
-  return __ddiv_rn(a, b);
-}
+__device__ __forceinline__ float add_exact(float a, float b) { return __fadd_rn(a, b); }
+__device__ __forceinline__ double add_exact(double a, double b) { return __dadd_rn(a, b); }
+__device__ __forceinline__ float multiply_exact(float a, float b) { return __fmul_rn(a, b); }
+__device__ __forceinline__ double multiply_exact(double a, double b) { return __dmul_rn(a, b); }
+__device__ __forceinline__ float divide_exact(float a, float b) { return __fdiv_rn(a, b); }
+__device__ __forceinline__ double divide_exact(double a, double b) { return __ddiv_rn(a, b); }
 
 template <typename Real> __device__ __forceinline__ Real quiet_nan() {
   return static_cast<Real>(__builtin_nanf(""));
@@ -127,9 +96,7 @@ template <typename Real> __device__ __forceinline__ Real infinity() {
 }
 
 template <typename Real> __device__ __forceinline__ Real smallest_normal();
-template <> __device__ __forceinline__ float smallest_normal<float>() {
-  return 1.17549435e-38F;
-}
+template <> __device__ __forceinline__ float smallest_normal<float>() { return 1.17549435e-38F; }
 template <> __device__ __forceinline__ double smallest_normal<double>() {
   return 2.2250738585072014e-308;
 }
@@ -147,16 +114,14 @@ template <typename Real> __device__ __forceinline__ Real p_log_p(Real p) {
   return p * log_natural(larger(p, smallest_normal<Real>()));
 }
 
-template <typename Real>
-__device__ __forceinline__ Real bernoulli_entropy(Real p) {
+template <typename Real> __device__ __forceinline__ Real bernoulli_entropy(Real p) {
   return -(p_log_p(p) + p_log_p(Real{1} - p));
 }
 
 // Adds with the rounding error carried along (Kahan): a plain float sum of
 // hundreds of classes loses 4e-6.
 template <typename Real>
-__device__ __forceinline__ void add_compensated(Real &sum, Real &lost,
-                                                Real term) {
+__device__ __forceinline__ void add_compensated(Real &sum, Real &lost, Real term) {
   const Real corrected = term - lost;
   const Real next = sum + corrected;
   lost = (next - sum) - corrected;
@@ -164,8 +129,7 @@ __device__ __forceinline__ void add_compensated(Real &sum, Real &lost,
 }
 
 // 1 / (1 + e^-z); +inf is invalid input: NaN instead of 1.
-template <typename Real>
-__device__ __forceinline__ Real sigmoid(Real z, Real factor) {
+template <typename Real> __device__ __forceinline__ Real sigmoid(Real z, Real factor) {
   const Real e = exp_scaled(z < Real{0} ? z : -z, factor);
   const Real p = divide_approximate(z < Real{0} ? e : Real{1}, Real{1} + e);
   return z == infinity<Real>() ? quiet_nan<Real>() : p;
@@ -173,8 +137,7 @@ __device__ __forceinline__ Real sigmoid(Real z, Real factor) {
 
 // ln p with ln 0 = -inf. A rounding error below 0 counts as 0; what is further
 // off is NaN.
-template <typename Real>
-__device__ __forceinline__ Real log_of_probability(Real p) {
+template <typename Real> __device__ __forceinline__ Real log_of_probability(Real p) {
   if (p > Real{0}) {
     const Real log = log_natural(larger(p, smallest_normal<Real>()));
     return log + (p - p); // NaN for infinity
@@ -183,8 +146,7 @@ __device__ __forceinline__ Real log_of_probability(Real p) {
 }
 
 // The logit whose activation is p.
-template <typename Real>
-__device__ __forceinline__ Real logit_of(Real p, bool exclusive) {
+template <typename Real> __device__ __forceinline__ Real logit_of(Real p, bool exclusive) {
   const Real z = log_of_probability(p);
   if (exclusive) {
     return z;

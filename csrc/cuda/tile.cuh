@@ -10,41 +10,36 @@
 namespace fastcal::cuda {
 
 template <typename Real> struct Tile {
-  Real *sum;     // [classes][width]
-  Real *entropy; // [width], each of the following only where kept
-  Real *square;  // [width]
-  Real *votes;   // [classes][width]
-  int *target;   // [width]: the class of a counted voxel, -1 where it is not
-                 // counted
+  Real *sum;             // [classes][width]
+  Real *entropy;         // [width], each of the following only where kept
+  Real *square;          // [width]
+  Real *votes;           // [classes][width]
+  int *target;           // [width]: the class of a counted voxel, -1 where it is not
+                         // counted
   std::uint8_t *regions; // [width]: a bit a region the voxel lies in
   int width;
   int count;          // voxels of this tile, the last one has fewer
   std::int64_t first; // index of its first voxel in the grid
   int lane;
 
-  __device__ __forceinline__ Real &sum_at(int c, int slot) const {
-    return sum[c * width + slot];
-  }
+  __device__ __forceinline__ Real &sum_at(int c, int slot) const { return sum[c * width + slot]; }
   __device__ __forceinline__ Real &votes_at(int c, int slot) const {
     return votes[c * width + slot];
   }
 };
 
 template <typename Real>
-FASTCAL_HOST_DEVICE inline std::int64_t tile_bytes(const PassArguments &a,
-                                                   int width) {
-  const std::int64_t planes =
-      std::int64_t{a.classes} * (a.keeps_votes ? 2 : 1) +
-      (a.keeps_entropy ? 1 : 0) + (a.keeps_square ? 1 : 0);
+FASTCAL_HOST_DEVICE inline std::int64_t tile_bytes(const PassArguments &a, int width) {
+  const std::int64_t planes = std::int64_t{a.classes} * (a.keeps_votes ? 2 : 1) +
+                              (a.keeps_entropy ? 1 : 0) + (a.keeps_square ? 1 : 0);
   const std::int64_t others = 4 + (a.counting.rows > 1 ? 1 : 0);
-  const std::int64_t bytes =
-      (planes * static_cast<std::int64_t>(sizeof(Real)) + others) * width;
+  const std::int64_t bytes = (planes * static_cast<std::int64_t>(sizeof(Real)) + others) * width;
   return (bytes + 15) / 16 * 16;
 }
 
 template <typename Real>
-__device__ __forceinline__ Tile<Real>
-make_tile(const PassArguments &a, unsigned char *memory, int width, int lane) {
+__device__ __forceinline__ Tile<Real> make_tile(const PassArguments &a, unsigned char *memory,
+                                                int width, int lane) {
   Tile<Real> tile;
   tile.width = width;
   tile.lane = lane;
@@ -52,8 +47,7 @@ make_tile(const PassArguments &a, unsigned char *memory, int width, int lane) {
   tile.entropy = tile.sum + a.classes * width;
   tile.square = tile.entropy + (a.keeps_entropy ? width : 0);
   tile.votes = tile.square + (a.keeps_square ? width : 0);
-  tile.target = reinterpret_cast<int *>(
-      tile.votes + (a.keeps_votes ? a.classes * width : 0));
+  tile.target = reinterpret_cast<int *>(tile.votes + (a.keeps_votes ? a.classes * width : 0));
   tile.regions = reinterpret_cast<std::uint8_t *>(tile.target + width);
   tile.count = 0;
   tile.first = 0;
@@ -62,8 +56,8 @@ make_tile(const PassArguments &a, unsigned char *memory, int width, int lane) {
 
 // Zeros, for a pass that begins here.
 template <typename Real>
-__device__ __forceinline__ void clear_tile(const PassArguments &a,
-                                           const Tile<Real> &tile, bool sums) {
+__device__ __forceinline__ void clear_tile(const PassArguments &a, const Tile<Real> &tile,
+                                           bool sums) {
 #pragma unroll 1
   for (int slot = tile.lane; slot < tile.width; slot += kWarpLanes) {
 #pragma unroll 1
@@ -87,14 +81,12 @@ __device__ __forceinline__ void clear_tile(const PassArguments &a,
 // classes, in the first of their planes; a state of another backend may have
 // them apart.
 template <typename Real>
-__device__ __forceinline__ void load_state(const PassArguments &a,
-                                           const Tile<Real> &tile) {
+__device__ __forceinline__ void load_state(const PassArguments &a, const Tile<Real> &tile) {
   const Real *state = static_cast<const Real *>(a.state.data);
   const std::int64_t plane = a.state.class_stride;
 #pragma unroll 1
   for (int slot = tile.lane; slot < tile.count; slot += kWarpLanes) {
-    const Real *at =
-        state + offset_of(a.grid, a.state.strides, tile.first + slot);
+    const Real *at = state + offset_of(a.grid, a.state.strides, tile.first + slot);
 #pragma unroll 4
     for (int c = 0; c < a.classes; ++c) {
       tile.sum_at(c, slot) = at[c * plane];
@@ -118,8 +110,7 @@ __device__ __forceinline__ void load_state(const PassArguments &a,
 }
 
 template <typename Real>
-__device__ __forceinline__ void store_state(const PassArguments &a,
-                                            const Tile<Real> &tile) {
+__device__ __forceinline__ void store_state(const PassArguments &a, const Tile<Real> &tile) {
   Real *state = static_cast<Real *>(a.state.data);
   const std::int64_t plane = a.state.class_stride;
 #pragma unroll 1

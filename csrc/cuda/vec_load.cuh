@@ -25,8 +25,7 @@ template <> struct Packet<16> {
 
 // kCount neighbours in one access; the address is a multiple of their size.
 template <typename Element, int kCount>
-__device__ __forceinline__ void load_run(const Element *from,
-                                         Real<Element> (&values)[kCount]) {
+__device__ __forceinline__ void load_run(const Element *from, Real<Element> (&values)[kCount]) {
   using Bits = typename Packet<kCount *static_cast<int>(sizeof(Element))>::Type;
   union {
     Bits bits;
@@ -39,13 +38,11 @@ __device__ __forceinline__ void load_run(const Element *from,
   }
 }
 
-template <typename Element>
-__device__ __forceinline__ Real<Element> load_one(const Element *from) {
+template <typename Element> __device__ __forceinline__ Real<Element> load_one(const Element *from) {
   return to_real(*from);
 }
 
-__device__ __forceinline__ std::int64_t load_integer(const View &view,
-                                                     std::int64_t offset) {
+__device__ __forceinline__ std::int64_t load_integer(const View &view, std::int64_t offset) {
   switch (view.dtype) {
   case Dtype::kInt8:
     return static_cast<const std::int8_t *>(view.data)[offset];
@@ -61,14 +58,12 @@ __device__ __forceinline__ std::int64_t load_integer(const View &view,
   case Dtype::kUInt32:
     return static_cast<const std::uint32_t *>(view.data)[offset];
   default:
-    return static_cast<const std::uint8_t *>(
-        view.data)[offset]; // uint8 and bool
+    return static_cast<const std::uint8_t *>(view.data)[offset]; // uint8 and bool
   }
 }
 
 // Labels go to any integer type; -1 sets every bit.
-__device__ __forceinline__ void store_label(const View &view,
-                                            std::int64_t offset, int label) {
+__device__ __forceinline__ void store_label(const View &view, std::int64_t offset, int label) {
   switch (view.dtype) {
   case Dtype::kInt64:
   case Dtype::kUInt64:
@@ -80,22 +75,18 @@ __device__ __forceinline__ void store_label(const View &view,
     return;
   case Dtype::kInt16:
   case Dtype::kUInt16:
-    static_cast<std::int16_t *>(view.data)[offset] =
-        static_cast<std::int16_t>(label);
+    static_cast<std::int16_t *>(view.data)[offset] = static_cast<std::int16_t>(label);
     return;
   default:
-    static_cast<std::int8_t *>(view.data)[offset] =
-        static_cast<std::int8_t>(label);
+    static_cast<std::int8_t *>(view.data)[offset] = static_cast<std::int8_t>(label);
   }
 }
 
 // A thread's neighbours in a plane of a tile; aligned to their size.
 template <int kCount, typename Real>
-__device__ __forceinline__ void read_plane(const Real *plane,
-                                           Real (&values)[kCount]) {
+__device__ __forceinline__ void read_plane(const Real *plane, Real (&values)[kCount]) {
   constexpr int kBytes = kCount * static_cast<int>(sizeof(Real));
-  constexpr int kStep =
-      (kBytes < 16 ? kBytes : 16) / static_cast<int>(sizeof(Real));
+  constexpr int kStep = (kBytes < 16 ? kBytes : 16) / static_cast<int>(sizeof(Real));
   using Bits = typename Packet<(kBytes < 16 ? kBytes : 16)>::Type;
 #pragma unroll
   for (int i = 0; i < kCount; i += kStep) {
@@ -112,11 +103,9 @@ __device__ __forceinline__ void read_plane(const Real *plane,
 }
 
 template <int kCount, typename Real>
-__device__ __forceinline__ void write_plane(Real *plane,
-                                            const Real (&values)[kCount]) {
+__device__ __forceinline__ void write_plane(Real *plane, const Real (&values)[kCount]) {
   constexpr int kBytes = kCount * static_cast<int>(sizeof(Real));
-  constexpr int kStep =
-      (kBytes < 16 ? kBytes : 16) / static_cast<int>(sizeof(Real));
+  constexpr int kStep = (kBytes < 16 ? kBytes : 16) / static_cast<int>(sizeof(Real));
   using Bits = typename Packet<(kBytes < 16 ? kBytes : 16)>::Type;
 #pragma unroll
   for (int i = 0; i < kCount; i += kStep) {
@@ -133,8 +122,7 @@ __device__ __forceinline__ void write_plane(Real *plane,
 }
 
 template <typename Real>
-__device__ __forceinline__ void store_real(const View &view,
-                                           std::int64_t offset, Real value) {
+__device__ __forceinline__ void store_real(const View &view, std::int64_t offset, Real value) {
   static_cast<Real *>(view.data)[offset] = value;
 }
 

@@ -18,8 +18,7 @@ struct Words {
   int count;
 };
 
-__global__ void store_words(std::uint64_t *to,
-                            const __grid_constant__ Words words) {
+__global__ void store_words(std::uint64_t *to, const __grid_constant__ Words words) {
   for (int i = static_cast<int>(threadIdx.x); i < words.count; i += kThreads) {
     to[i] = words.values[i];
   }
@@ -37,8 +36,8 @@ struct Sums {
 __global__ void carry_words(const Sums sums, std::int64_t rows) {
   const std::int64_t a_row = 2 + sums.bins + sums.moments;
   const std::int64_t step = std::int64_t{gridDim.x} * kThreads;
-  for (std::int64_t i = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
-       i < rows * a_row; i += step) {
+  for (std::int64_t i = std::int64_t{blockIdx.x} * kThreads + threadIdx.x; i < rows * a_row;
+       i += step) {
     const std::int64_t which = i % a_row;
     const std::int64_t bin = which - 2;
     std::int64_t hi = which == 0 ? word::kBrier : word::kNll;
@@ -63,29 +62,26 @@ cudaLaunchConfig_t configure(std::int64_t blocks, const Place &place) {
 
 } // namespace
 
-Error write_words(std::uint64_t *to, const std::uint64_t *from,
-                  std::int64_t count, const Place &place) {
+Error write_words(std::uint64_t *to, const std::uint64_t *from, std::int64_t count,
+                  const Place &place) {
   for (std::int64_t done = 0; done < count; done += kWordsALaunch) {
     Words words;
-    words.count =
-        static_cast<int>(std::min<std::int64_t>(count - done, kWordsALaunch));
+    words.count = static_cast<int>(std::min<std::int64_t>(count - done, kWordsALaunch));
     std::copy_n(from + done, words.count, words.values);
     const cudaLaunchConfig_t config = configure(1, place);
-    FASTCAL_CUDA_TRY(
-        cudaLaunchKernelEx(&config, store_words, to + done, words));
+    FASTCAL_CUDA_TRY(cudaLaunchKernelEx(&config, store_words, to + done, words));
   }
   return {};
 }
 
-Error carry_sums(const CountingArguments &counting, std::int64_t groups,
-                 const Place &place) {
+Error carry_sums(const CountingArguments &counting, std::int64_t groups, const Place &place) {
   const Sums sums{counting.statistics, counting.words, counting.top_label_bins,
                   (counting.moment_bins - counting.top_label_bins) / kBinWords,
                   (counting.fine_top_label - counting.moment_bins) / 2};
   const std::int64_t rows = groups * counting.rows;
   const std::int64_t items = rows * (2 + sums.bins + sums.moments);
-  const cudaLaunchConfig_t config = configure(
-      std::min<std::int64_t>((items + kThreads - 1) / kThreads, 1024), place);
+  const cudaLaunchConfig_t config =
+      configure(std::min<std::int64_t>((items + kThreads - 1) / kThreads, 1024), place);
   FASTCAL_CUDA_TRY(cudaLaunchKernelEx(&config, carry_words, sums, rows));
   return {};
 }

@@ -125,8 +125,7 @@ PYBIND11_MODULE(FASTCAL_CUDA_MODULE, module, py::mod_gil_not_used()) {
   module.def("ensemble_finalize", &ensemble_finalize);
   module.def("workspace_bytes", &workspace_bytes, py::arg("device"), py::arg("classes"),
              py::arg("planes"), py::arg("n_members"), py::arg("n_cells"), py::arg("rows"),
-             py::arg("wide"),
-             "Device memory a pass of this size wants; 0 for all but large ones.");
+             py::arg("wide"), "Device memory a pass of this size wants; 0 for all but large ones.");
   module.def("unavailable", &cuda::unavailable,
              "Empty, or why no GPU here can run the kernels. Touches the driver.");
 }
