@@ -55,7 +55,7 @@ def test_it_goes_on_after_failures_keeps_its_time_and_sums_up(
     assert summary in result.stdout
     calls = Path(fake["CALLS"]).read_text()
     assert "-m fastcal bench --device cuda --budget 20" in calls
-    assert "tests/test_triton_gpu.py" in calls
+    assert "tests/test_gpu.py" in calls
 
 
 def test_dry_run_runs_nothing_and_shows_every_step_within_ten_minutes(

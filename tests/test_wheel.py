@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # The folder `make` builds in: its object files are reused, so that the kernels are compiled once.
 BUILD = ROOT / "build" / "dev"
 SIZE_LIMIT = 5_000_000
+CUDA_LIMIT = 6_000_000  # more, for machine code of five architectures
 SYSTEM_LIBRARIES = r"(libc|libm|libdl|libpthread|librt|libstdc\+\+|libgcc_s|ld-linux-[\w-]+)\.so.*"
 NEVER_REQUIRED = ("monai", "matplotlib", "scipy", "SimpleITK", "torchmetrics", "netcal", "triton")
 
@@ -117,7 +118,7 @@ def clean_python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_wheel_is_small_typed_and_licensed(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
-    assert wheel.stat().st_size < SIZE_LIMIT
+    assert wheel.stat().st_size < SIZE_LIMIT + (CUDA_LIMIT if holds_cuda(wheel) else 0)
     assert {"fastcal/py.typed", "fastcal/_cpu.pyi"} <= set(names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert {name.split("/")[0] for name in names} == {"fastcal", wheel_folder(names)}
