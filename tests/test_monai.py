@@ -164,16 +164,16 @@ def test_transform_takes_what_mean_ensemble_takes(kind: str, weights: list[float
 def test_transform_gives_the_maps_of_the_pass_channel_first() -> None:
     parts = members()
     names = ("mean", "label", "confidence", "expected_entropy", "variance", "disagreement")
-    found = EnsembleUncertainty(names)(parts)
+    found = EnsembleUncertainty(maps=names)(parts)
     expected = ensemble_statistics(parts, maps=names, class_dim=0)
     for name in names:
         array = getattr(expected, name)
         assert torch.equal(found[name], array if name == "mean" else array[None])
         assert found[name].dtype == array.dtype
-    labels = EnsembleUncertainty(("label", "entropy"), multilabel=True)(parts)
+    labels = EnsembleUncertainty(maps=("label", "entropy"), multilabel=True)(parts)
     assert labels["label"].shape == (CLASSES, 4, 5, 3)
     assert labels["entropy"].shape == (1, 4, 5, 3)
-    vector = EnsembleUncertainty("entropy")([part[:, 0, 0, 0] for part in parts])
+    vector = EnsembleUncertainty(maps="entropy")([part[:, 0, 0, 0] for part in parts])
     assert vector.shape == (1,)
 
 
@@ -226,7 +226,9 @@ def test_bad_arguments_of_the_transforms_are_named() -> None:
     with pytest.raises(ValueError, match="got 'sharpness'"):
         EnsembleUncertaintyd("a", maps="sharpness")
     with pytest.raises(ValueError, match="at least one map"):
-        EnsembleUncertainty(())
+        EnsembleUncertainty(maps=())
+    with pytest.raises(ValueError, match="weights must be one number a member, got 'entropy'"):
+        EnsembleUncertainty("entropy")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="output_key is needed with 2 keys"):
         EnsembleUncertaintyd(["a", "b"])
     with pytest.raises(ValueError, match=r"preds\[1\] has"):

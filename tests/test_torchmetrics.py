@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import pickle
 import subprocess
 import sys
@@ -370,6 +371,15 @@ def test_two_gloo_processes_give_the_bits_of_one(tmp_path: Path) -> None:
 
 
 # --- arguments ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["CalibrationError", "BinaryCalibrationError", "MulticlassCalibrationError"]
+)
+def test_arguments_are_those_of_torchmetrics_in_their_order(name: str) -> None:
+    signatures = [inspect.signature(getattr(library, name)) for library in (theirs, ours)]
+    wanted, found = (list(signature.parameters) for signature in signatures)
+    assert found[: len(wanted) - 1] == wanted[:-1]
 
 
 def test_tasks_choose_the_metric() -> None:

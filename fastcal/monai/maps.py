@@ -37,7 +37,10 @@ def check_weights(weights: Sequence[float] | Array | None) -> list[float] | None
     """
     if weights is None:
         return None
-    array = np.asarray(weights, dtype=np.float64)
+    try:
+        array = np.asarray(weights, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"weights must be one number a member, got {weights!r}") from None
     if array.ndim != 1:
         raise ValueError(f"weights must be one number a member, got shape {array.shape}")
     numbers: list[float] = array.tolist()

@@ -23,9 +23,9 @@ class EnsembleUncertainty(Transform):
     array ``[E, C, *S]``; tensors, `MetaTensor` or NumPy arrays. Members are not stacked.
 
     Args:
+        weights: One a member, normalised to sum 1; equal by default.
         maps: Any of ``mean, label, confidence, entropy, expected_entropy, mutual_information,
             variance, disagreement``; see `fastcal.ensemble_statistics`.
-        weights: One a member, normalised to sum 1; equal by default.
         from_logits: Members are logits; False: probabilities. Never guessed.
         activation: ``"softmax"``, or ``"sigmoid"`` for exclusive classes that need not sum to 1.
         multilabel: Every class is a Bernoulli of its own.
@@ -48,9 +48,9 @@ class EnsembleUncertainty(Transform):
 
     def __init__(
         self,
-        maps: str | Sequence[str] = _MAPS,
         weights: Sequence[float] | Array | None = None,
         *,
+        maps: str | Sequence[str] = _MAPS,
         from_logits: bool = True,
         activation: Activation = "softmax",
         multilabel: bool = False,
@@ -95,7 +95,7 @@ class EnsembleUncertaintyd(MapTransform):
         keys: Of the members; or one key, of a list of members or of an array ``[E, C, *S]``.
         output_key: Where the mean goes; every other map goes to ``f"{output_key}_{map}"``. The
             key itself by default where there is one.
-        maps: See `EnsembleUncertainty`, as for the arguments not listed here.
+        weights: See `EnsembleUncertainty`, as for the arguments not listed here.
         allow_missing_keys: Use the members that are there.
 
     Raises:
@@ -117,9 +117,9 @@ class EnsembleUncertaintyd(MapTransform):
         self,
         keys: KeysCollection,
         output_key: Hashable | None = None,
-        maps: str | Sequence[str] = _MAPS,
         weights: Sequence[float] | Array | None = None,
         *,
+        maps: str | Sequence[str] = _MAPS,
         from_logits: bool = True,
         activation: Activation = "softmax",
         multilabel: bool = False,
@@ -131,8 +131,8 @@ class EnsembleUncertaintyd(MapTransform):
             raise ValueError(f"output_key is needed with {len(self.keys)} keys")
         self.output_key = self.keys[0] if output_key is None else output_key
         self.ensemble = EnsembleUncertainty(
-            check_maps(maps),
             weights,
+            maps=check_maps(maps),
             from_logits=from_logits,
             activation=activation,
             multilabel=multilabel,

@@ -258,9 +258,10 @@ class CalibrationError(Metric):
         n_bins: int = 15,
         norm: Norm = "l1",
         num_classes: int | None = None,
-        num_labels: int | None = None,
         ignore_index: int | None = None,
         validate_args: bool = True,
+        *,
+        num_labels: int | None = None,
         **kwargs: Any,
     ) -> Metric:
         shared: dict[str, Any] = {
