@@ -224,6 +224,106 @@ def classwise_calibration_error(
     return _result(_averaged(counted, norm, average, ("macro", "none")), preds)
 
 
+def adaptive_calibration_error(
+    preds: Array,
+    target: Array,
+    num_classes: int,
+    n_bins: int = 15,
+    norm: Norm = "l1",
+    ignore_index: int | None = None,
+    *,
+    threshold: float | None = None,
+    from_logits: bool = False,
+    mask: Array | None = None,
+) -> Array:
+    """Calibration error over bins of equal numbers of samples, off by 1.2e-4 at most and the cut
+    cells; see `CalibrationStatistics.adaptive_ece`.
+
+    Args:
+        threshold: None: of the confidence. A number: `CalibrationStatistics.tace`, the mean over
+            classes of the errors of the probabilities that reach it; 0 leaves none out.
+
+    The other arguments are those of `multiclass_calibration_error`.
+
+    Example:
+        >>> import torch
+        >>> preds = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.4, 0.6]])
+        >>> error = adaptive_calibration_error(preds, torch.tensor([0, 0, 1, 0]), 2, n_bins=2)
+        >>> round(error.item(), 3)
+        0.15
+    """
+    mode: Mode = "top-label" if threshold is None else "classwise"
+    counted = _ordered(preds, target, num_classes, n_bins, mode, ignore_index, from_logits, mask)
+    if threshold is None:
+        return _result(counted.adaptive_ece(norm), preds)
+    return _result(counted.tace(threshold, norm), preds)
+
+
+def confidence_auroc(
+    preds: Array,
+    target: Array,
+    num_classes: int,
+    ignore_index: int | None = None,
+    *,
+    from_logits: bool = False,
+    mask: Array | None = None,
+) -> Array:
+    """Probability that a right voxel has more confidence than a wrong one; see
+    `CalibrationStatistics.auroc`, and `multiclass_calibration_error` for the arguments.
+
+    Example:
+        >>> import torch
+        >>> preds = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.4, 0.6]])
+        >>> confidence_auroc(preds, torch.tensor([0, 0, 1, 0]), num_classes=2).item()
+        1.0
+    """
+    counted = _ordered(preds, target, num_classes, 1, "top-label", ignore_index, from_logits, mask)
+    return _result(counted.auroc(kind="top-label"), preds)
+
+
+def area_under_risk_coverage(
+    preds: Array,
+    target: Array,
+    num_classes: int,
+    ignore_index: int | None = None,
+    *,
+    excess: bool = False,
+    from_logits: bool = False,
+    mask: Array | None = None,
+) -> Array:
+    """Error rate of the k most confident voxels, mean over k; see `CalibrationStatistics.aurc`.
+
+    Args:
+        excess: Less that of the same labels in the best order, `CalibrationStatistics.e_aurc`.
+
+    The other arguments are those of `multiclass_calibration_error`.
+
+    Example:
+        >>> import torch
+        >>> preds = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.4, 0.6]])
+        >>> area = area_under_risk_coverage(preds, torch.tensor([0, 0, 1, 0]), num_classes=2)
+        >>> round(area.item(), 4)
+        0.0625
+    """
+    counted = _ordered(preds, target, num_classes, 1, "top-label", ignore_index, from_logits, mask)
+    return _result(counted.e_aurc() if flag(excess, "excess") else counted.aurc(), preds)
+
+
+def _ordered(
+    preds: Array,
+    target: Array,
+    num_classes: int,
+    n_bins: int,
+    mode: Mode,
+    ignore_index: int | None,
+    from_logits: bool,
+    mask: Array | None,
+) -> CalibrationStatistics:
+    counted = CalibrationStatistics(num_classes, n_bins, mode=mode, resolution=65536)
+    counted.update(preds, target, mask=mask, ignore_index=ignore_index, from_logits=from_logits)
+    return counted
+
+
 def brier_score(
     preds: Array,
     target: Array,

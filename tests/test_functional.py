@@ -184,3 +184,19 @@ def test_numpy_gives_numpy():
 def test_bad_arguments_are_refused_by_name(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_measures_of_order_are_those_of_the_statistics():
+    (p,), target = probabilities(1, 4, (300,)), labels(4, (2, 300))
+    mask = labels(3, (2, 300), seed=1) > 0
+    statistics = CalibrationStatistics(4, n_bins=7, resolution=65536)
+    statistics.update(p, target, mask=mask, ignore_index=2)
+    options = {"ignore_index": 2, "mask": mask}
+    binned = {"n_bins": 7, "norm": "l2", **options}
+    assert F.adaptive_calibration_error(p, target, 4, **binned) == statistics.adaptive_ece("l2")
+    thresholded = F.adaptive_calibration_error(p, target, 4, threshold=0.1, **binned)
+    assert thresholded == statistics.tace(0.1, "l2")
+    assert F.confidence_auroc(p, target, 4, **options) == statistics.auroc()
+    assert F.area_under_risk_coverage(p, target, 4, **options) == statistics.aurc()
+    excess = F.area_under_risk_coverage(p.numpy(), target.numpy(), 4, excess=True)
+    assert isinstance(excess, np.floating)
