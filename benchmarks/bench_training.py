@@ -1,7 +1,7 @@
 """Training: images a second with and without the data path, and ensembles by strategy.
 
     python -m benchmarks.bench_training --quick
-    python -m benchmarks.bench_training --device cuda
+    python -m benchmarks.bench_training --device cuda --graphs -o benchmarks/results/gpu
 
 **Throughput.** Steps of one member, forward to optimiser, on batches that `BatchSource` draws and
 augments (nnU-Net's augmentation, cases resident on the device), beside the same steps on one batch
@@ -30,7 +30,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.harness import RESULTS, WrongResult
+from benchmarks.harness import WrongResult
 from fastcal.bench.machine import headline, machine
 from fastcal.data.prepared import PreparedCases
 from fastcal.train import TrainConfig
@@ -476,44 +476,44 @@ def main() -> None:
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--jobs", type=int, help="processes; 1 leaves them out")
     parser.add_argument("--compile", default="off", help="of the throughput rows")
-    parser.add_argument("--write", action="store_true", help="keep results/training.{json,md}")
+    parser.add_argument(
+        "--graphs", action="store_true", help="ensembles by CUDA graphs too: minutes of compiling"
+    )
+    parser.add_argument("-o", "--out", type=Path, help="folder for training.json and .md")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)
     gpu = device.type == "cuda"
     workloads = QUICK if options.quick else GPU if gpu else CPU
-    rounds = options.rounds or (2 if options.quick else 7)
+    rounds = options.rounds or (2 if options.quick else 5)
     rows = [
-        throughput(
-            workload, device, rounds=rounds, steps=20 if gpu else 2, compiled=options.compile
-        )
+        throughput(workload, device, rounds=rounds, steps=5 if gpu else 2, compiled=options.compile)
         for workload in workloads
     ]
     found = ensembles(
         ENSEMBLES["quick" if options.quick else "gpu" if gpu else "cpu"],
         device,
         members=options.members or (3 if options.quick else 10 if gpu else 5),
-        steps=3 if options.quick else 21 if gpu else 4,
-        rounds=min(rounds, 5),
-        jobs=options.jobs or (1 if options.quick else 2),
-        compiled=gpu and not options.quick,
+        steps=3 if options.quick else 11 if gpu else 4,
+        rounds=rounds,
+        jobs=options.jobs or (1 if options.quick or gpu else 2),
+        compiled=options.graphs,
     )
     about = machine(gpu=gpu)
     text = markdown(about, rows, found)
     print(text)
-    if options.write:
-        name = "training_gpu" if gpu else "training"
-        settings = {key: str(value) for key, value in vars(options).items()}
+    if options.out is not None:
+        options.out.mkdir(parents=True, exist_ok=True)
         record = {
             "title": "Training",
             "machine": about,
-            "settings": settings,
+            "settings": {key: str(value) for key, value in vars(options).items()},
             "workloads": [asdict(workload) for workload in workloads],
             "throughput": rows,
             "ensembles": found,
         }
-        (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
-        (RESULTS / f"{name}.md").write_text(text)
+        (options.out / "training.json").write_text(json.dumps(record, indent=1) + "\n")
+        (options.out / "training.md").write_text(text)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -150,7 +151,8 @@ def train(
         prepared=prepared,
         progress=not quiet,
     )
-    typer.echo(f"{counted(len(run.members), 'member')} in {out}")
+    if os.environ.get("RANK", "0") == "0":  # of torchrun's processes, one speaks
+        typer.echo(f"{counted(len(run.members), 'member')} in {out}")
 
 
 def _snapshot_values(cycles: int) -> list[str]:

@@ -113,9 +113,12 @@ def train_ensemble(
         run_folder.check_same(existing, settings, chosen.names())
     numbers = list(range(0, members, config.members_per_training))
     epochs = len(numbers) * config.loop.max_epochs - _epochs_done(folder, numbers)
-    with TrainingProgress(
-        epochs=epochs, max_epochs=config.loop.max_epochs, shown=progress and first
-    ) as report:
+    with (
+        TrainingProgress(
+            epochs=epochs, max_epochs=config.loop.max_epochs, shown=progress and first
+        ) as report,
+        torch.random.fork_rng([place] if place.type == "cuda" else []),
+    ):
         if existing is not None and len(existing.members) >= members:
             report.say(f"{folder}: {len(existing.members)} members are trained, nothing to do")
             return existing
