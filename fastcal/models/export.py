@@ -8,7 +8,7 @@ import logging
 import math
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -101,7 +101,7 @@ def export_run(
     outputs = EnsembleOutput._fields if member is None else ("logits",)
     description = _description(opened, chosen, ensemble, outputs)
     traced, tried = _sizes(ensemble) if extents is None else (extents, extents)
-    example = _image(ensemble, traced, batch=2 if extents is None else 1)
+    example = _image(ensemble, traced, batch=2)
     trial = _image(ensemble, tried, batch=1)
     with torch.no_grad():
         expected = module(trial)
@@ -244,10 +244,11 @@ def _write_onnx(
             verbose=False,
             input_names=["images"],
             output_names=list(outputs),
-            dynamic_shapes=(axes if free else {0: dynamic} if len(example) > 1 else None,),
+            dynamic_shapes=(axes if free else {0: dynamic},),
         )
     except (RuntimeError, torch._dynamo.exc.TorchDynamoException) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        cause = error.__cause__ or error
+        reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
         hint = "; size fixes what it takes" if free else ""
         raise ValueError(
             f"out: this network cannot be exported to ONNX ({reason}{hint})"
@@ -283,13 +284,16 @@ def _compare(made: Sequence[Tensor], expected: Tensor | tuple[Tensor, ...], path
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporters' words about what does not concern a user."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Without the exporters' words, and the graphs they print, which do not concern a user."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.fx")]
+    levels = [logger.level for logger in loggers]
+    sink = io.StringIO()
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(sink), redirect_stderr(sink):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
