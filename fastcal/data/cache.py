@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from fastcal import atomic
+from fastcal.data import checks
 from fastcal.errors import DataError
 
 if TYPE_CHECKING:
@@ -108,20 +109,11 @@ class CaseCache:
         """
         stats = [_stat(path) for path in _sources(case)]
         image, label, like = case.load()
-        if label is None:
+        if label is None or case.label is None:
             raise DataError(case.images[0], "has no label")
-        channels = len(self._dataset.channel_names)
-        if len(image) != channels:
-            raise DataError(
-                case.images[0], f"{len(image)} channels, but dataset.json has {channels}"
-            )
         allowed = self._dataset.description.label_values
-        strange = sorted(set(np.unique(label).tolist()) - set(allowed))
-        if strange:
-            raise DataError(
-                case.label or case.images[0],
-                f"labels {strange[:5]} are not in dataset.json, which has {list(allowed)}",
-            )
+        checks.check_count(case.images[0], len(image), len(self._dataset.channel_names))
+        checks.check_values(case.label, label, np.array(allowed))
         try:
             images = self._preprocessing.apply(image, like, crop=True).numpy()
             labels = self._preprocessing.apply_label(label, like, crop=True).numpy()

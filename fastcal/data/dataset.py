@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastcal.data import checks, nifti
 from fastcal.data import description as dataset_json
-from fastcal.data import nifti
 from fastcal.data.description import Description
 from fastcal.errors import DataError
 
@@ -44,12 +44,12 @@ class Case:
         """
         like, *others = _channels(self.images)
         for path, volume in zip(self.images[1:], others, strict=False):
-            _check_place(path, volume, self.images[0], like)
+            checks.check_place(path, volume, self.images[0], like)
         labels = None
         if self.label is not None:
             volume = _spatial(self.label)
-            _check_place(self.label, volume, self.images[0], like)
-            labels = _integers(self.label, volume.data)
+            checks.check_place(self.label, volume, self.images[0], like)
+            labels = checks.integers(self.label, volume.data)
         image = np.stack([volume.data for volume in (like, *others)], dtype=np.float32)
         return image, labels, like
 
@@ -157,7 +157,7 @@ class Dataset:
             DataError: names the one bad file, or the folder and then every bad file in turn;
                 `problems` gives them one by one.
         """
-        complain(self.folder, self.problems())
+        checks.complain(self.folder, self.problems())
 
     def case_problems(self, case: Case) -> list[DataError]:
         """Every problem of one case's files; reads all their voxels."""
@@ -181,18 +181,18 @@ class Dataset:
             try:
                 if case.images == (path,):
                     volumes = _channels(case.images)
-                    _check_count(path, len(volumes), len(self.channel_names))
+                    checks.check_count(path, len(volumes), len(self.channel_names))
                 else:
                     volumes = [_spatial(path)]
                 if first is None:
                     first = path, volumes[0]
                 else:
-                    _check_place(path, volumes[0], *first)
+                    checks.check_place(path, volumes[0], *first)
                 for volume in volumes:
                     if path == case.label:
-                        _check_values(path, _integers(path, volume.data), allowed)
+                        checks.check_values(path, checks.integers(path, volume.data), allowed)
                     else:
-                        _check_finite(path, volume.data)
+                        checks.check_finite(path, volume.data)
             except DataError as error:
                 yield error
 
@@ -208,19 +208,6 @@ class Dataset:
         for path in sorted((self.folder / "labelsTr").glob(f"[!.]*{self.file_ending}")):
             if path.name.removesuffix(self.file_ending) not in known:
                 yield DataError(path, "a label map without an image")
-
-
-def complain(folder: Path, problems: Sequence[DataError]) -> None:
-    """Raise what is wrong with a folder's files as one error, if anything is.
-
-    Raises:
-        DataError: names the one bad file, or the folder and then every bad file in turn.
-    """
-    if len(problems) == 1:
-        raise problems[0]
-    if problems:
-        listed = "; ".join(str(problem) for problem in problems)
-        raise DataError(folder, f"{len(problems)} problems: {listed}")
 
 
 def image_cases(folder: str | Path, file_ending: str = ".nii.gz") -> list[Case]:
@@ -294,40 +281,3 @@ def _three_axes(path: Path, volume: nifti.Volume) -> nifti.Volume:
         raise DataError(path, f"shape {shape}, expected one 3-D volume a file")
     data = volume.data.reshape(spatial[:3])
     return nifti.Volume(data.shape, volume.affine, volume.header, data)
-
-
-def _check_place(
-    path: Path, volume: nifti.Geometry, first_path: Path, first: nifti.Geometry
-) -> None:
-    if volume.shape != first.shape:
-        raise DataError(path, f"shape {volume.shape}, but {first_path.name} has {first.shape}")
-    if not nifti.same_place(first.affine, volume.affine, first.shape):
-        raise DataError(path, f"its affine differs from that of {first_path.name}")
-
-
-def _integers(path: Path, data: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    if data.dtype.kind in "iu":
-        return data
-    labels = np.rint(data)
-    if not (labels == data).all():
-        raise DataError(path, "label values that are no integers")
-    integers: npt.NDArray[Any] = labels.astype(np.int32)
-    return integers
-
-
-def _check_count(path: Path, found: int, expected: int) -> None:
-    if found != expected:
-        raise DataError(path, f"{found} channels, but dataset.json has {expected}")
-
-
-def _check_finite(path: Path, data: npt.NDArray[Any]) -> None:
-    if data.dtype.kind == "f" and not np.isfinite(data).all():
-        raise DataError(path, "NaN or infinite voxels")
-
-
-def _check_values(path: Path, labels: npt.NDArray[Any], allowed: npt.NDArray[Any]) -> None:
-    unknown = np.setdiff1d(np.unique(labels), allowed)
-    if unknown.size:
-        raise DataError(
-            path, f"labels {unknown.tolist()} are not in dataset.json, which has {allowed.tolist()}"
-        )

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from fastcal.data.cache import CaseCache, Entry
-from fastcal.data.dataset import Case, Dataset, complain
+from fastcal.data.checks import complain
+from fastcal.data.dataset import Case, Dataset
 from fastcal.data.preprocess import Preprocessing
 from fastcal.errors import DataError
 
