@@ -10,6 +10,8 @@ from torch.nn import functional
 from fastcal.losses import (
     DeepSupervisionLoss,
     DiceCELoss,
+    DiceLoss,
+    DicePlusPlusLoss,
     MbLSLoss,
     PaperDiceLoss,
     SoftL1ACELoss,
@@ -131,6 +133,18 @@ def test_margin_loss_is_cross_entropy_inside_the_margin_and_grows_beyond_it() ->
     target[0] = 255
     kept = MbLSLoss(margin=2.0, ignore_index=255)(logits, target)
     assert kept.item() == pytest.approx(MbLSLoss(margin=2.0)(logits[1:], target[1:]).item())
+
+
+def test_dice_plus_plus_is_dice_at_gamma_1_and_forgives_the_unsure_above() -> None:
+    logits, target = problem()
+    target[0, 0] = 255
+    for head in ("softmax", "sigmoid"):
+        dice = DiceLoss(head=head, ignore_index=255)(logits, target)
+        plus = DicePlusPlusLoss(gamma=1.0, head=head, ignore_index=255)(logits, target)
+        assert plus.item() == pytest.approx(dice.item(), rel=1e-12)
+        assert DicePlusPlusLoss(head=head, ignore_index=255)(logits, target) < dice
+    with pytest.raises(ValueError, match=r"gamma: got 0\.5"):
+        DicePlusPlusLoss(gamma=0.5)
 
 
 # --- training together ----------------------------------------------------------------------------

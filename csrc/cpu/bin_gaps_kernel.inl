@@ -20,7 +20,7 @@ template <typename Real, int kClasses> struct Activate {
       const Vec<Real> inverse = reciprocal<Real>(total);
 #pragma GCC unroll 8
       for (std::int64_t c = 0; c < classes; ++c) {
-        store(s.probabilities + c * b.pitch + i, e[c] * inverse);
+        store(s.probabilities + c * b.tile_pitch + i, e[c] * inverse);
       }
     }
   }
@@ -35,7 +35,7 @@ template <typename Real> static void activate(const BinBlock<Real> &s) {
   const ExpScale<Real> scale(Real{1});
   for (std::int64_t c = 0; c < b.classes; ++c) {
     for (std::int64_t i = 0; i < b.voxels; i += Lanes<Real>::kCount) {
-      store(s.probabilities + c * b.pitch + i,
+      store(s.probabilities + c * b.tile_pitch + i,
             sigmoid<Real>(load(b.logits + c * b.pitch + i), scale));
     }
   }
@@ -141,7 +141,7 @@ template <typename Real> static void bin_gaps(const BinBlock<Real> &s, double *s
   const LogitBlock<Real> &b = s.block;
   activate<Real>(s);
   for (std::int64_t c = 0; c < b.classes; ++c) {
-    const Real *p = s.probabilities + c * b.pitch;
+    const Real *p = s.probabilities + c * b.tile_pitch;
     double *gap = sums + c * s.bins.words();
     double *amount = gap + s.bins.count;
     place_voxels<Real>(s, p);
@@ -203,23 +203,24 @@ static void bin_gradient(const BinBlock<Real> &s, const Real *factors, Real *gra
   const bool softmax = b.head == Activation::kSoftmax;
   activate<Real>(s);
   for (std::int64_t c = 0; c < b.classes; ++c) {
-    const Real *p = s.probabilities + c * b.pitch;
+    const Real *p = s.probabilities + c * b.tile_pitch;
     place_voxels<Real>(s, p);
     outcomes<Real>(s, c, p);
-    bin_slopes<Real>(s, factors + c * s.bins.words(), gradient + c * b.pitch);
+    bin_slopes<Real>(s, factors + c * s.bins.words(), gradient + c * b.tile_pitch);
   }
   for (std::int64_t i = 0; i < b.voxels; i += Lanes<Real>::kCount) {
     const IntVec<Real> target = load_lanes<Real>(b.target + i);
     const Mask<Real> dropped = Mask<Real>::equal(target, splat_int<Real>(-1));
     Vec<Real> common = {};
     for (std::int64_t c = 0; softmax && c < b.classes; ++c) {
-      common += load(s.probabilities + c * b.pitch + i) * load(gradient + c * b.pitch + i);
+      common +=
+          load(s.probabilities + c * b.tile_pitch + i) * load(gradient + c * b.tile_pitch + i);
     }
     for (std::int64_t c = 0; c < b.classes; ++c) {
-      const Vec<Real> p = load(s.probabilities + c * b.pitch + i);
-      const Vec<Real> slope = load(gradient + c * b.pitch + i);
+      const Vec<Real> p = load(s.probabilities + c * b.tile_pitch + i);
+      const Vec<Real> slope = load(gradient + c * b.tile_pitch + i);
       const Vec<Real> value = softmax ? p * (slope - common) : p * (Real{1} - p) * slope;
-      store(gradient + c * b.pitch + i, dropped.choose(Vec<Real>{}, value));
+      store(gradient + c * b.tile_pitch + i, dropped.choose(Vec<Real>{}, value));
     }
   }
 }

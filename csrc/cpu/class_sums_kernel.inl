@@ -227,7 +227,7 @@ static void softmax_gradient(const ClassGradient<Real> &s) {
         const Mask<Real> is_target = Mask<Real>::equal(target, splat_int<Real>(c));
         value = (value - rest[c]) - is_target.choose(hit, Vec<Real>{});
       }
-      store(s.gradient + c * b.pitch + i, dropped.choose(Vec<Real>{}, value));
+      store(s.gradient + c * b.tile_pitch + i, dropped.choose(Vec<Real>{}, value));
     }
   }
 }
@@ -306,7 +306,7 @@ template <typename Real> static void sigmoid_gradient(const ClassGradient<Real> 
       const Vec<Real> q = z < Real{0} ? inverse : small;
       const Vec<Real> slope = p * squared + (predicted + is_target.choose(overlap, Vec<Real>{}));
       const Vec<Real> value = p * q * slope + is_target.choose(-(q * nll), p * rest);
-      store(s.gradient + c * b.pitch + i, dropped.choose(Vec<Real>{}, value));
+      store(s.gradient + c * b.tile_pitch + i, dropped.choose(Vec<Real>{}, value));
     }
   }
 }

@@ -10,6 +10,10 @@
 #include "cpu/scratch.h"
 #include "cpu/thread_pool.h"
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 namespace fastcal::cpu {
 
 namespace {
@@ -18,6 +22,30 @@ constexpr int kPinnedAxes = 2;                 // groups and items
 constexpr std::int64_t kPieceBlocks = 16;      // blocks of one partial sum
 constexpr std::int64_t kLaneRows = 12;         // of class_sums_kernel.inl
 constexpr std::int64_t kCachedBytes = 8 << 20; // gradients beyond it are stored past the caches
+
+// Asks for large pages where a large result will lie: freshly mapped, it costs three times the pass
+// in faults of 4 KB pages.
+void expect_large_pages(const std::vector<std::int64_t> &shape, std::int64_t classes,
+                        const View &view) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+  constexpr std::uintptr_t kPage = std::uintptr_t{1} << 21;
+  std::int64_t last = (classes - 1) * view.class_stride;
+  for (std::size_t axis = 0; axis < shape.size(); ++axis) {
+    last += (shape[axis] - 1) * view.strides[axis];
+  }
+  const auto begin = reinterpret_cast<std::uintptr_t>(view.data);
+  const auto end = begin + static_cast<std::uintptr_t>((last + 1) * size_of(view.dtype));
+  const std::uintptr_t first = (begin + kPage - 1) / kPage * kPage;
+  if (last > 0 && end > first + kPage) {
+    // A wish: without it the pass is only slower.
+    (void)madvise(reinterpret_cast<void *>(first), (end - first) / kPage * kPage, MADV_HUGEPAGE);
+  }
+#else
+  (void)shape;
+  (void)classes;
+  (void)view;
+#endif
+}
 
 template <typename Function> void with_real(Dtype dtype, const Function &function) {
   if (dtype == Dtype::kFloat64) {
@@ -51,7 +79,6 @@ template <typename Real> struct LossScratch {
   Real *probabilities = nullptr; // [classes][pitch]
   Real *lanes = nullptr;         // [kLaneRows][classes][kLaneMultiple]
   std::int32_t *target = nullptr;
-  std::int32_t *keep = nullptr;
   Real *off = nullptr; // [pitch] as the following
   Real *share = nullptr;
   Real *growth = nullptr;
@@ -72,7 +99,6 @@ private:
     arena.take(probabilities, classes * pitch);
     arena.take(lanes, kLaneRows * classes * kLaneMultiple);
     arena.take(target, pitch);
-    arena.take(keep, pitch);
     arena.take(off, pitch);
     arena.take(share, pitch);
     arena.take(growth, pitch);
@@ -90,6 +116,7 @@ public:
         block_voxels_(block_voxels_for(input.classes)) {
     std::vector<View *> operands{&logits_, &target_};
     if (gradient != nullptr) {
+      expect_large_pages(input.shape, input.classes, gradient_);
       operands.push_back(&gradient_);
     }
     walk_ = plan_walk(input.shape, operands, kPinnedAxes);
@@ -108,14 +135,14 @@ public:
     std::atomic<std::int64_t> bad{0};
     std::atomic<std::int64_t> bad_sum{0};
     parallel_for(pieces(), n_threads, [&](std::int64_t piece) {
-      std::int64_t row[word::kHeader] = {};
+      std::int64_t wrong[2] = {};
       double *to = partial.data() + piece * words;
-      each_block(piece, row,
+      each_block(piece, wrong,
                  [&](const Block &, const LogitBlock<Real> &logits, LossScratch<Real> &scratch) {
                    kernel(logits, scratch, to);
                  });
-      bad += row[word::kBadTarget];
-      bad_sum += row[word::kBadTargetSum];
+      bad += wrong[0];
+      bad_sum += wrong[1];
     });
     refuse(bad, bad_sum);
     for (std::int64_t piece = 0; piece < pieces(); ++piece) {
@@ -132,13 +159,13 @@ public:
                      const Kernel &kernel) {
     const std::vector<Real> own(factors, factors + items_ * words);
     parallel_for(pieces(), n_threads, [&](std::int64_t piece) {
-      std::int64_t row[word::kHeader] = {};
+      std::int64_t wrong[2] = {};
       const Real *from = own.data() + piece / item_pieces() * words;
       each_block(
-          piece, row,
+          piece, wrong,
           [&](const Block &block, const LogitBlock<Real> &logits, LossScratch<Real> &scratch) {
             kernel(logits, scratch, from);
-            store(block, scratch.gradient, logits.pitch);
+            store(block, scratch.gradient, logits.tile_pitch);
           });
       if (past_caches_) {
         isa_.maps->fence();
@@ -161,7 +188,7 @@ private:
   std::int64_t pieces() const { return items_ * item_pieces(); }
 
   template <typename Function>
-  void each_block(std::int64_t piece, std::int64_t *row, const Function &function) {
+  void each_block(std::int64_t piece, std::int64_t *wrong, const Function &function) {
     LossScratch<Real> scratch(block_voxels_, input_.classes);
     Block block;
     const std::int64_t item = piece / item_pieces();
@@ -169,12 +196,26 @@ private:
     const std::int64_t end = std::min(item_voxels_, first + piece_voxels());
     for (std::int64_t voxel = first; voxel < end; voxel += block_voxels_) {
       block.place(walk_, item * item_voxels_ + voxel, std::min(block_voxels_, end - voxel));
-      function(block, open(block, scratch, row), scratch);
+      function(block, open(block, scratch, wrong), scratch);
     }
   }
 
-  LogitBlock<Real> open(const Block &block, LossScratch<Real> &scratch, std::int64_t *row) {
-    read_target(block, scratch, row);
+  LogitBlock<Real> open(const Block &block, LossScratch<Real> &scratch, std::int64_t *wrong) {
+    read_target(block, scratch, wrong);
+    LogitBlock<Real> b{};
+    b.tile_pitch = scratch.pitch;
+    b.voxels = block.padded;
+    b.classes = input_.classes;
+    b.target = scratch.target;
+    b.first_label = input_.classes == 1 ? 1 : 0;
+    b.head = input_.reading.head;
+    b.lanes = scratch.lanes;
+    if (block.is_direct(walk_, logits_, real_dtype())) {
+      const Run run = run_of(walk_, logits_, block.segments.front(), input_.classes);
+      b.logits = static_cast<const Real *>(run.data);
+      b.pitch = run.class_stride;
+      return b;
+    }
     for (const Segment &segment : block.segments) {
       transfers_.load(run_of(walk_, logits_, segment, input_.classes),
                       scratch.logits + segment.first, scratch.pitch);
@@ -183,33 +224,25 @@ private:
       Real *plane = scratch.logits + c * scratch.pitch;
       std::fill(plane + block.voxels, plane + block.padded, Real{0});
     }
-    LogitBlock<Real> b{};
     b.logits = scratch.logits;
     b.pitch = scratch.pitch;
-    b.voxels = block.padded;
-    b.classes = input_.classes;
-    b.target = scratch.target;
-    b.first_label = input_.classes == 1 ? 1 : 0;
-    b.head = input_.reading.head;
-    b.lanes = scratch.lanes;
     return b;
   }
 
-  void read_target(const Block &block, LossScratch<Real> &scratch, std::int64_t *row) {
-    TargetBlock t{};
-    t.has_ignore_index = input_.reading.has_ignore_index;
-    t.ignore_index = input_.reading.ignore_index;
-    t.num_classes = std::max<std::int64_t>(input_.classes, 2);
-    t.pitch = scratch.pitch;
-    t.row = row;
+  static Dtype real_dtype() {
+    return std::is_same_v<Real, float> ? Dtype::kFloat32 : Dtype::kFloat64;
+  }
+
+  void read_target(const Block &block, LossScratch<Real> &scratch, std::int64_t *wrong) {
+    LabelBlock labels{};
+    labels.has_ignore_index = input_.reading.has_ignore_index;
+    labels.ignore_index = input_.reading.ignore_index;
+    labels.num_classes = std::max<std::int64_t>(input_.classes, 2);
+    labels.wrong = wrong;
     for (const Segment &segment : block.segments) {
-      t.target = run_of(walk_, target_, segment, 1);
-      t.classes = scratch.target + segment.first;
-      t.keep = scratch.keep + segment.first;
-      isa_.counts->load_target(t);
-    }
-    for (std::int64_t v = 0; v < block.voxels; ++v) {
-      scratch.target[v] = scratch.keep[v] != 0 ? scratch.target[v] : -1;
+      labels.target = run_of(walk_, target_, segment, 1);
+      labels.labels = scratch.target + segment.first;
+      isa_.losses->load_labels(labels);
     }
     std::fill(scratch.target + block.voxels, scratch.target + block.padded, -1);
   }

@@ -3,6 +3,7 @@
 #include "cpu/bin_gaps_kernel.inl"
 #include "cpu/class_sums_kernel.inl"
 #include "cpu/half_store.h"
+#include "cpu/loss_target.h"
 
 namespace fastcal::cpu {
 
@@ -10,6 +11,7 @@ const LossStage kLossAvx2 = {{avx2::class_sums<float>, avx2::class_gradient<floa
                               avx2::bin_gaps<float>, avx2::bin_gradient<float>},
                              {avx2::class_sums<double>, avx2::class_gradient<double>,
                               avx2::bin_gaps<double>, avx2::bin_gradient<double>},
+                             avx2::load_labels,
                              avx2::store_halves};
 
 } // namespace fastcal::cpu

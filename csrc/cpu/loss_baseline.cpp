@@ -3,6 +3,7 @@
 #include "cpu/bin_gaps_kernel.inl"
 #include "cpu/class_sums_kernel.inl"
 #include "cpu/half_store.h"
+#include "cpu/loss_target.h"
 
 namespace fastcal::cpu {
 
@@ -10,6 +11,7 @@ const LossStage kLossBaseline = {{baseline::class_sums<float>, baseline::class_g
                                   baseline::bin_gaps<float>, baseline::bin_gradient<float>},
                                  {baseline::class_sums<double>, baseline::class_gradient<double>,
                                   baseline::bin_gaps<double>, baseline::bin_gradient<double>},
+                                 baseline::load_labels,
                                  baseline::store_halves};
 
 } // namespace fastcal::cpu

@@ -26,10 +26,21 @@ struct SumsWanted {
   bool rest = false; // with the likelihood
 };
 
+// Targets of a block; labels become -1 where a voxel does not count.
+struct LabelBlock {
+  Run target;
+  bool has_ignore_index;
+  std::int64_t ignore_index;
+  std::int64_t num_classes;
+  std::int32_t *labels;
+  std::int64_t *wrong; // how many targets are no class, and their sum: both added to
+};
+
 template <typename Real> struct LogitBlock {
-  const Real *logits; // [classes][pitch]
+  const Real *logits; // [classes][pitch]: a tile, or where they lie in memory
   std::int64_t pitch;
-  std::int64_t voxels; // padded to kLaneMultiple
+  std::int64_t tile_pitch; // of all that is in the cache
+  std::int64_t voxels;     // padded to kLaneMultiple
   std::int64_t classes;
   const std::int32_t *target; // -1 where a voxel does not count, the padding among them
   std::int32_t first_label;   // label of class 0: 1 where it is the only one
@@ -47,7 +58,7 @@ template <typename Real> struct ClassGradient {
   LogitBlock<Real> block;
   SumsWanted wanted;
   const Real *factors; // [sum::kRows][classes]: d loss / d sum
-  Real *gradient;      // [classes][pitch]
+  Real *gradient;      // [classes][tile_pitch]
 };
 
 // Gaps p - y and amounts of voxels by bins of p. A class has n_bins gaps, as many amounts, and the
@@ -63,7 +74,7 @@ template <typename Real> struct BinBlock {
   LogitBlock<Real> block;
   Bins bins;
   const Real *thresholds; // [bins.count - 1]: bin of p = number of thresholds below p
-  Real *probabilities;    // scratch, [classes][pitch]
+  Real *probabilities;    // scratch, [classes][tile_pitch]
   Real *off;              // scratch, [voxels] as the following
   Real *share;
   Real *growth;
@@ -75,13 +86,14 @@ template <typename Real> struct LossKernels {
   void (*class_gradient)(const ClassGradient<Real> &block);
   // sums: [classes][bins.words()], added to
   void (*bin_gaps)(const BinBlock<Real> &block, double *sums);
-  // factors: as the sums, d loss / d sum; gradient: [classes][pitch]
+  // factors: as the sums, d loss / d sum; gradient: [classes][tile_pitch]
   void (*bin_gradient)(const BinBlock<Real> &block, const Real *factors, Real *gradient);
 };
 
 struct LossStage {
   LossKernels<float> f32;
   LossKernels<double> f64;
+  void (*load_labels)(const LabelBlock &block);
   // A tile of floats to memory of half precision, rounded to nearest even.
   void (*store_halves)(const Run &run, const float *tile, std::int64_t pitch);
 };

@@ -4,6 +4,7 @@ from fastcal.losses.average_calibration import HardL1ACELoss, SoftL1ACELoss
 from fastcal.losses.build import AuxiliaryLoss, build_loss
 from fastcal.losses.deep_supervision import DeepSupervisionLoss
 from fastcal.losses.dice import DiceCELoss, DiceLoss
+from fastcal.losses.dice_plus_plus import DicePlusPlusLoss
 from fastcal.losses.from_monai import FocalLoss, NACLLoss
 from fastcal.losses.margin import MbLSLoss
 from fastcal.losses.segmentation import PaperDiceLoss, WeightedCrossEntropy
@@ -14,6 +15,7 @@ __all__ = [
     "DeepSupervisionLoss",
     "DiceCELoss",
     "DiceLoss",
+    "DicePlusPlusLoss",
     "FocalLoss",
     "HardL1ACELoss",
     "LabelSmoothingLoss",

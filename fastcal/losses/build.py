@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fastcal.losses.average_calibration import HardL1ACELoss, SoftL1ACELoss
 from fastcal.losses.checks import check_head
 from fastcal.losses.dice import DiceCELoss, DiceLoss
+from fastcal.losses.dice_plus_plus import DicePlusPlusLoss
 from fastcal.losses.from_monai import FocalLoss, NACLLoss
 from fastcal.losses.margin import MbLSLoss
 from fastcal.losses.segmentation import PaperDiceLoss, WeightedCrossEntropy
@@ -21,6 +22,7 @@ LOSSES: Mapping[str, Callable[..., nn.Module]] = {
     "dice": PaperDiceLoss,
     "soft-dice": DiceLoss,
     "dice-ce": DiceCELoss,
+    "dice-plus-plus": DicePlusPlusLoss,
     "focal": FocalLoss,
     "label-smoothing": LabelSmoothingLoss,
     "svls": SVLSLoss,
