@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import pickle
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
@@ -204,7 +205,7 @@ def state_sizes(n_classes: int, n_volumes: int = 50) -> list[str]:
     return lines
 
 
-def parse(arguments: Sequence[str] | None) -> tuple[Settings, Path | None, bool]:
+def parse(arguments: Sequence[str] | None) -> tuple[Settings, Path | None]:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.bench_calibration",
         description=__doc__,
@@ -228,12 +229,15 @@ def parse(arguments: Sequence[str] | None) -> tuple[Settings, Path | None, bool]
     )
     if given.quick:
         settings = replace(settings, shape=(64, 64, 64), rounds=3)
-    return settings, given.out or (None if given.quick else harness.RESULTS), given.quick
+    return settings, given.out or (None if given.quick else harness.RESULTS)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    settings, folder, _ = parse(arguments)
-    rows, notes = run(settings)
+    settings, folder = parse(arguments)
+    try:
+        rows, notes = run(settings)
+    except ValueError as error:
+        sys.exit(f"bench_calibration: {error}")
     shape = " x ".join(map(str, settings.shape))
     title = f"Calibration of probabilities: C = {settings.classes}, {shape}, {settings.device}"
     harness.show(title, rows, notes)

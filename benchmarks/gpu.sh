@@ -69,6 +69,10 @@ absent() { # NAME FILE: a script that is not in this tree
   [[ -e $2 || (-n $steps && $steps != *",$1,"*) ]] && return 1
   note "$1" "not run: there is no $2"
 }
+benchmark() { # NAME SHARE OPTION...: a script of this folder
+  absent "$1" "benchmarks/bench_$1.py" && return 0
+  step "$1" "$2" "$python" -m "benchmarks.bench_$1" --device cuda "${@:3}" -o "$out/$1"
+}
 
 main() {
   if [[ ! $dry ]]; then
@@ -95,19 +99,18 @@ main() {
   step machine 10 bash -c "nvidia-smi; command -v nvcc && nvcc --version; '$python' benchmarks/lacking.py"
   [[ $dry || ! -e $out/machine.log ]] || grep '^lacking' "$out/machine.log"
   [[ $wheels ]] && step wheels 30 bash -c "'$python' -m pip install --no-deps --no-index '$wheels'/*.whl"
-  step build 80 "${build[@]}" .
+  step build 140 "${build[@]}" .
   step info 20 "$python" -m fastcal info
   # shellcheck disable=SC2086
   step tests 90 "$python" -m pytest $marked -m gpu -p no:cacheprovider --durations=10 --junitxml="$out/tests.xml"
-  step kernels 150 "$python" -m fastcal bench --device cuda --budget BUDGET -q -o "$out/kernels"
-  step targets 70 "$python" -m fastcal bench --device cuda --budget BUDGET -q --sweep product --volumes 240x240x155 \
+  step kernels 120 "$python" -m fastcal bench --device cuda --budget BUDGET -q -o "$out/kernels"
+  step targets 50 "$python" -m fastcal bench --device cuda --budget BUDGET -q --sweep product --volumes 240x240x155 \
     --classes 2 4 14 --members 5 50 --dtypes float32 bfloat16 --backgrounds 0.95 --layouts ncdhw \
     --outputs entropy all-maps six-maps+calibration --peers eager triton --seconds 0.3 -o "$out/targets"
   absent sanitize tests/sanitize_gpu.sh || step sanitize 60 bash tests/sanitize_gpu.sh
-  for job in calibration:15 losses:30 training:45; do
-    name=${job%:*} script=benchmarks/bench_${job%:*}.py
-    absent "$name" "$script" || step "$name" "${job#*:}" "$python" -m "benchmarks.bench_$name" --device cuda -o "$out/$name"
-  done
+  benchmark calibration 15
+  benchmark losses 25
+  benchmark training 40 --rounds 3 --jobs 1
 
   [[ $dry ]] && exit 0
   {
