@@ -38,7 +38,7 @@ def write(path: Path, settings: Mapping[str, Any], state: Mapping[str, Any]) -> 
         write_json(path, {**header, "total": state["total"].tolist(), "cases": cases})
         return
     with atomic_path(path) as temporary:
-        np.savez(
+        np.savez_compressed(  # most fine cells hold nothing
             temporary,
             header=np.array(json.dumps(header)),
             total=state["total"],

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from fastcal.calibration import file, values
-from fastcal.calibration.ordered import OrderedMetrics
+from fastcal.calibration.curves import CurveMetrics
 from fastcal.calibration.state import CalibrationState
 from fastcal.calibration.values import Integers
 from fastcal.errors import DataError
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 
-class MergeableStatistics(OrderedMetrics):
+class MergeableStatistics(CurveMetrics):
     """How the states of several `CalibrationStatistics` become one."""
 
     def merge(self, other: Self) -> None:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from fastcal import bins
 from fastcal.calibration import ranking, values
-from fastcal.calibration.curves import RiskCoverage
 from fastcal.calibration.measures import FROM_FINE_CELLS, Kind, Measure, Norm, Reduction
 from fastcal.calibration.metrics import CalibrationMetrics
 from fastcal.calibration.values import Floats, Integers
@@ -89,32 +85,6 @@ class OrderedMetrics(CalibrationMetrics):
         """Excess of `aurc` over that of the same labels in the best order, every wrong voxel behind
         every right one (Geifman et al., ICLR 2019)."""
         return self._scalar(Measure("e_aurc"), reduction)
-
-    def risk_coverage(self) -> RiskCoverage:
-        """The risk-coverage curve, pooled: error rate of the most confident voxels by their share.
-
-        Exact at its points, the edges of cells.
-
-        Example:
-            >>> import torch
-            >>> from fastcal import CalibrationStatistics
-            >>> statistics = CalibrationStatistics(num_classes=2, resolution=1024)
-            >>> p = torch.tensor([[0.9, 0.8, 0.7, 0.6]])
-            >>> statistics.update(torch.stack([p, 1 - p], 1), torch.tensor([[0, 0, 1, 0]]))
-            >>> curve = statistics.risk_coverage()
-            >>> curve.coverage, curve.risk.round(2)
-            (array([0.25, 0.5 , 0.75, 1.  ]), array([0.  , 0.  , 0.33, 0.25]))
-        """
-        cells = self._fine_top_label(self._state.total)[::-1]
-        filled = cells[:, 0] > 0
-        kept, right = cells[filled].cumsum(0).T
-        total, n_right = (int(of_all[-1]) if len(kept) else 0 for of_all in (kept, right))
-        return RiskCoverage(
-            coverage=kept / max(total, 1),
-            risk=(kept - right) / kept,
-            confidence=bins.fine_edges(self.resolution)[:-1][::-1][filled],
-            optimal=np.maximum(kept - n_right, 0) / kept,
-        )
 
     def words_of(self, measure: Measure) -> slice:
         if measure.name not in FROM_FINE_CELLS:
