@@ -220,16 +220,21 @@ def test_auto_times_strategies_says_why_and_goes_on_as_before(
 ) -> None:
     folder = tmp_path / "run"
     config = TINY.with_values({"loop": {"channels_last": "auto", "max_epochs": 1}})
-    train(blobs, folder, config, members=2, strategy="auto", progress=True)
+    train(blobs, folder, config, members=1, strategy="auto")
+    alone = Execution.read(folder)
+    assert alone is not None
+    assert (alone.strategy, alone.reason) == ("sequential", "one member to train")
+    train(blobs, folder, config, members=3, strategy="auto", progress=True)
     said = capsys.readouterr().err
     chosen = Execution.read(folder)
     assert chosen is not None
+    assert chosen.channels_last == alone.channels_last
     assert chosen.seconds.keys() == {"sequential", "vectorised"}
     assert chosen.strategy == min(chosen.seconds, key=lambda name: chosen.seconds[name] or 0.0)
     assert f"{chosen.strategy}; seconds of a step and member: sequential" in said
     other = "vectorised" if chosen.strategy == "sequential" else "sequential"
     replace(chosen, strategy=other).write(folder)
-    train(blobs, folder, config, members=3, strategy="auto", progress=True)
+    train(blobs, folder, config, members=4, strategy="auto", progress=True)
     assert f"{other}; as before" in capsys.readouterr().err
 
 

@@ -21,6 +21,7 @@ Strategy = Literal["auto", "sequential", "vectorised", "processes"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
 EXECUTION = "execution.json"
+ONE_MEMBER = "one member to train"
 # Below this many seconds of training, starting processes costs more than they save.
 WORTH_PROCESSES = 60.0
 
@@ -65,8 +66,11 @@ def decide(
 ) -> Execution:
     """How to train, asked for or chosen; the first process decides for all, once for a run."""
     before = Execution.read(recipe.folder)
-    if before is not None and (strategy in ("auto", before.strategy) or launch.rank > 0):
-        return replace(before, reason=f"as before ({before.reason})")
+    if before is not None and strategy in ("auto", before.strategy):
+        # One member left nothing to choose; more have come since.
+        open_still = strategy == "auto" and before.reason == ONE_MEMBER and len(numbers) > 1
+        if launch.rank > 0 or not open_still:
+            return replace(before, reason=f"as before ({before.reason})")
     if strategy == "vectorised" and (why_not := vectorisable(recipe)) is not None:
         raise ValueError(f"strategy: got 'vectorised', but {why_not}")
     wanted = recipe.config.loop.channels_last
@@ -105,9 +109,7 @@ def _fastest(
     """
     seconds: dict[str, float | None] = {}
     if len(numbers) == 1:
-        return Execution(
-            "sequential", recipe.channels_last, seconds, "there is one member to train"
-        )
+        return Execution("sequential", recipe.channels_last, seconds, ONE_MEMBER)
     alone = seconds_per_step(recipe, cases, numbers[:1], Alone)
     seconds["sequential"] = alone
     if vectorisable(recipe) is None:
