@@ -219,7 +219,7 @@ def test_train_passes_every_option_on(recorded: Recorder, tmp_path: Path) -> Non
     arguments = (
         "train -d data -o run --loss dice --members 2 --seed 7 --split 5,2,1 --epochs 9 "
         "--iterations 11 --batch-size 4 --learning-rate 0.01 --dropout 0.5 --device cpu --jobs 2 "
-        "-q --dims 3 --snapshots 2 --strategy vectorised --ddp --prepared cache "
+        "-q --fold 1 --dims 3 --snapshots 2 --strategy vectorised --ddp --prepared cache "
         "--set loop.ema=9e-1 sampling.patch=[8,8,8]"
     )
     assert main([*arguments.split(), "--config", str(settings)]) == 0
@@ -239,6 +239,7 @@ def test_train_passes_every_option_on(recorded: Recorder, tmp_path: Path) -> Non
         "split": (5, 2, 1),
         "device": "cpu",
         "strategy": "vectorised",
+        "fold": 1,
         "jobs": 2,
         "ddp": True,
         "prepared": Path("cache"),
@@ -254,7 +255,8 @@ def test_train_takes_a_file_as_split(recorded: Recorder) -> None:
 
 SHARED = (
     "--space logit --bins 20 --closed left --dtype uint8 --save-probabilities --num-parts 3 "
-    "--part-id 1 --overwrite --keep-going --maps entropy variance -g labels -q"
+    "--part-id 1 --overwrite --keep-going --maps entropy variance -g labels -q "
+    "--region box:8:2 foreground --resolution 64"
 )
 SHARED_OPTIONS = {
     "space": "logit",
@@ -268,6 +270,8 @@ SHARED_OPTIONS = {
     "keep_going": True,
     "maps": ["entropy", "variance"],
     "labels": Path("labels"),
+    "regions": ["box:8:2", "foreground"],
+    "resolution": 64,
     "progress": False,
 }
 
@@ -277,7 +281,7 @@ def test_predict_passes_every_option_on(recorded: Recorder) -> None:
     arguments = (
         "predict -m run -i images -o out --cases a b --members 0 2 --mc-dropout 5 --seed 3 "
         "--mirror 0 1 --rotate --noise 0.1 --draws 2 --views-as-members --resample logits "
-        "--overlap 0.25 --precision bfloat16 --temperature 1.5 --device cpu --batch-size 4 "
+        "--overlap 0.25 --precision bf16 --temperature 1.5 --device cpu --batch-size 4 "
         f"{SHARED}"
     )
     assert main(arguments.split()) == 0
@@ -290,7 +294,7 @@ def test_predict_passes_every_option_on(recorded: Recorder) -> None:
         "augmentation": InferenceAugmentation((0, 1), True, 0.1, 2, True),
         "resample": "logits",
         "overlap": 0.25,
-        "precision": "bfloat16",
+        "precision": "bf16",
         "temperature": 1.5,
         "device": "cpu",
         "batch_size": 4,
@@ -348,7 +352,7 @@ def test_evaluate_passes_every_option_on(recorded: Recorder) -> None:
     call = recorded("fastcal.evaluate.evaluate_folder", scores | {"calibration": None})
     arguments = (
         "--dataset-json d.json --num-classes 3 --no-probabilities --no-surface --tolerance 2 "
-        "--bins 20 --closed left --chill --keep-going -q"
+        "--bins 20 --closed left --chill --keep-going -q --region band:2 --resolution 8"
     )
     assert main([*EVALUATE, *arguments.split()]) == 0
     assert call == {
@@ -358,6 +362,8 @@ def test_evaluate_passes_every_option_on(recorded: Recorder) -> None:
         "probabilities": False,
         "surface": False,
         "tolerance_mm": 2.0,
+        "regions": ["band:2"],
+        "resolution": 8,
         "n_bins": 20,
         "closed": "left",
         "chill": True,

@@ -278,7 +278,7 @@ def test_noise_follows_from_the_seed_and_counts_as_members(tmp_path: Path) -> No
 def test_half_precision_is_close_and_noted(tmp_path: Path) -> None:
     write_run(tmp_path / "run", members=1)
     write_images(tmp_path / "images")
-    for precision in ("float32", "bfloat16"):
+    for precision in ("float32", "bf16"):
         predict_cases(
             tmp_path / "run",
             tmp_path / "images",
@@ -288,12 +288,10 @@ def test_half_precision_is_close_and_noted(tmp_path: Path) -> None:
             precision=precision,
         )
     full, half = (
-        loaded(tmp_path / precision / "mean/case_a.nii.gz") for precision in ("float32", "bfloat16")
+        loaded(tmp_path / precision / "mean/case_a.nii.gz") for precision in ("float32", "bf16")
     )
     assert 0 < np.abs(full - half).max() < 0.05
-    assert (
-        json.loads((tmp_path / "bfloat16/prediction.json").read_text())["precision"] == "bfloat16"
-    )
+    assert json.loads((tmp_path / "bf16/prediction.json").read_text())["precision"] == "bf16"
 
 
 def test_memory_grows_neither_with_members_nor_with_passes_nor_with_views(

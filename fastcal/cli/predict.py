@@ -26,8 +26,8 @@ class Precision(StrEnum):
     """Of the networks' arithmetic."""
 
     float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
+    bf16 = "bf16"
+    fp16 = "fp16"
 
 
 def predict(
@@ -109,7 +109,7 @@ def predict(
     ] = 0.5,
     precision: Annotated[
         Precision,
-        typer.Option("--precision", help="Of the networks' arithmetic; bfloat16 is fast on a GPU."),
+        typer.Option("--precision", help="Of the networks' arithmetic; bf16 is fast on a GPU."),
     ] = Precision.float32,
     labels: mapping.Labels = None,
     bins: mapping.Bins = 15,

@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     from fastcal.data.nifti import Volume
     from fastcal.data.preprocess import Preprocessing
 
-Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
+Precision: TypeAlias = Literal["float32", "bf16", "fp16"]
 Resampling: TypeAlias = Literal["probabilities", "logits"]
-PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "float16")
+PRECISIONS: tuple[Precision, ...] = ("float32", "bf16", "fp16")
+_HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 RESAMPLINGS: tuple[Resampling, ...] = ("probabilities", "logits")
 _BATCH_SIZES = {2: 16, 3: 2}
 """Slices or windows in a forward pass where nothing else is asked for."""
@@ -211,9 +212,9 @@ class Members:
             )
 
     def _autocast(self, network: SegmentationNetwork) -> Predictor:
-        if self.inference.precision == "float32":
+        dtype = _HALVES.get(self.inference.precision)
+        if dtype is None:
             return network
-        dtype = getattr(torch, self.inference.precision)
 
         def predict(windows: Tensor) -> Tensor:
             with torch.autocast(self.device.type, dtype):

@@ -94,7 +94,7 @@ def predict_cases(
     overlap
         Share of a window that its neighbour covers too, where networks were trained on patches.
     precision
-        ``"float32"``, or ``"bfloat16"`` or ``"float16"`` by autocast; logits are float32 after it.
+        ``"float32"``, or ``"bf16"`` or ``"fp16"`` by autocast; logits are float32 after it.
     labels
         Folder of reference label maps ``CASE.nii.gz``: calibration statistics are counted in the
         same pass and written to ``calibration.json`` and ``calibration.npz``.
