@@ -83,7 +83,7 @@ def five_folds(names: Sequence[str]) -> list[dict[str, list[str]]]:
 
     Example:
         >>> five_folds(["a", "b", "c", "d", "e"])[0]
-        {'train': ['a', 'b', 'c', 'd'], 'val': ['e']}
+        {'train': ['b', 'c', 'd', 'e'], 'val': ['a']}
     """
     if len(names) < FOLDS:
         raise ValueError(f"fold: {len(names)} cases do not make {FOLDS} folds")
