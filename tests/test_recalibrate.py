@@ -22,6 +22,7 @@ from fastcal.cli import main
 from fastcal.data import phantom
 from fastcal.data.predictions import PredictionFolder
 from fastcal.errors import DataError
+from fastcal.evaluate import evaluate_folder
 from fastcal.evaluate.reference import read_labels
 from fastcal.recalibrate import (
     METHODS,
@@ -790,6 +791,23 @@ def test_cross_validation_folders_are_fitted_and_applied(
     )
     assert "were there already" in capsys.readouterr().out
     assert files_in(made) == before
+
+    counted = ["--resolution", "64", "--region", "box:2:1", "-g", str(truth), "--overwrite"]
+    assert main([*apply, "--save-probabilities", *counted]) == 0
+    printed = capsys.readouterr().out
+    assert "region box:2:1" in printed
+    found = json.loads((made / "calibration.json").read_text())
+    again = evaluate_folder(
+        truth, made, tmp_path / "again.json", resolution=64, regions=["box:2:1"]
+    )["calibration"]
+    for name, values in (
+        ("whole", (found["pooled"], again["pooled"])),
+        ("region", (found["regions"]["pooled"]["box:2:1"], again["regions"]["pooled"]["box:2:1"])),
+    ):
+        here, there = values
+        assert here["n_voxels"] == there["n_voxels"], name
+        assert here["AUROC"] == pytest.approx(there["AUROC"], abs=1e-5), name
+        assert f"{here['AUROC']:.4f}" in printed, name
 
 
 @pytest.mark.parametrize("order", ["pool-then-calibrate", "member-then-pool"])

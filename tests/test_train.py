@@ -418,8 +418,9 @@ def test_a_bad_argument_is_named(
     [
         ({"sampling.batch_size": 0}, "sampling.batch_size: got 0, expected greater than or equal"),
         ({"schedule.factor": 1.5}, r"schedule.factor: got 1\.5"),
-        ({"epochs": 3}, "no such setting: epochs"),
-        ({"loop.epochs": 3}, r"no such setting: loop\.epochs"),
+        ({"epochs": 3}, r"no such setting: epochs; loop\.max_epochs is one"),
+        ({"loop.epochs": 3}, r"no such setting: loop\.epochs; loop\.max_epochs is one"),
+        ({"optimiser.lr": 3}, r"no such setting: optimiser\.lr; optimiser has name, learning_rate"),
         ({"loop.snapshots": True}, "got 'plateau', expected 'cyclic'"),
         ({"optimiser.name": "lion"}, "optimiser.name: got 'lion', expected 'adam', 'adamw' or"),
     ],

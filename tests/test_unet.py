@@ -102,6 +102,9 @@ def test_softmax_probabilities_sum_to_one_and_sigmoid_ones_need_not() -> None:
     [
         ({"dims": 1}, "dims"),
         ({"widths": (8,)}, "widths"),
+        ({"widths": "4,8"}, "widths"),
+        ({"widths": 8}, "widths"),
+        ({"strides": 2}, "strides"),
         ({"dropout": 1.0}, "dropout"),
         ({"norm": "layer"}, "norm"),
         ({"head": "argmax"}, "head"),

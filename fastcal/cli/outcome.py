@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -84,18 +84,34 @@ def print_statistics(statistics: CalibrationStatistics) -> None:
 
 
 def print_calibration(pooled: Mapping[str, Any], by_case: Mapping[str, Any]) -> None:
-    """Print two of `fastcal.evaluate.calibration_summary`: of pooled voxels and of cases."""
+    """Print two of `fastcal.evaluate.calibration_summary`: of pooled voxels and of cases.
+
+    AUROC and AURC are columns where they were counted (``--resolution``).
+    """
+    rows = [("pooled voxels", pooled), ("mean of cases", by_case)]
     print_table(
-        ["calibration", "ECE", "classwise ECE", "NLL", "Brier", "Dice"],
+        ["calibration", *(title for name, (title, _) in _COLUMNS.items() if name in pooled)],
         [
             [
-                name,
-                f"{100 * values['ECE']:.3f} %",
-                f"{100 * values['classwise_ECE_mean']:.3f} %",
-                f"{values['NLL']:.5f}",
-                f"{values['Brier']:.5f}",
-                f"{values['Dice_foreground_mean']:.4f}",
+                of,
+                *(
+                    "-" if values[name] is None else shown(values[name])
+                    for name, (_, shown) in _COLUMNS.items()
+                    if name in pooled
+                ),
             ]
-            for name, values in (("pooled voxels", pooled), ("mean of cases", by_case))
+            for of, values in rows
         ],
     )
+
+
+_COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
+    "ECE": ("ECE", lambda value: f"{100 * value:.3f} %"),
+    "classwise_ECE_mean": ("classwise ECE", lambda value: f"{100 * value:.3f} %"),
+    "NLL": ("NLL", lambda value: f"{value:.5f}"),
+    "Brier": ("Brier", lambda value: f"{value:.5f}"),
+    "Dice_foreground_mean": ("Dice", lambda value: f"{value:.4f}"),
+    "AUROC": ("AUROC", lambda value: f"{value:.4f}"),
+    "AURC": ("AURC", lambda value: f"{value:.5f}"),
+}
+"""Entries of a summary that the table has, with their titles."""

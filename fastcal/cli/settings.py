@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -147,7 +148,7 @@ def _dims_of(found: Mapping[str, Any]) -> int | None:
 
 
 def parse_values(values: Sequence[str]) -> dict[str, Any]:
-    """Read ``NAME=VALUE`` words; values are YAML.
+    """Read ``NAME=VALUE`` words; values are YAML, and ``8,16`` is the list ``[8, 16]``.
 
     Raises:
         ValueError: a word without ``=``, or a value that is no YAML.
@@ -155,6 +156,8 @@ def parse_values(values: Sequence[str]) -> dict[str, Any]:
     Example:
         >>> parse_values(["loop.ema=0.99", "sampling.patch=[40, 56, 40]", "loss.name=ce"])
         {'loop.ema': 0.99, 'sampling.patch': [40, 56, 40], 'loss.name': 'ce'}
+        >>> parse_values(["network.widths=8,16,32"])
+        {'network.widths': [8, 16, 32]}
     """
     import yaml
 
@@ -164,11 +167,15 @@ def parse_values(values: Sequence[str]) -> dict[str, Any]:
         if not equals or not name:
             raise ValueError(f"--set: got {word!r}, expected NAME=VALUE")
         try:
-            value = yaml.safe_load(text)
+            value = yaml.safe_load(f"[{text}]" if _NUMBERS.fullmatch(text) else text)
         except yaml.YAMLError as error:
             raise ValueError(f"--set: got {word!r}, whose value is no YAML") from error
         found[name] = _number(value) if isinstance(value, str) else value
     return found
+
+
+_NUMBERS = re.compile(r"[\d.+-]+(,[\d.+-]+)+")
+"""A list of numbers without the brackets, which mean something to some shells."""
 
 
 def _number(text: str) -> str | float:

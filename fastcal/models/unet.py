@@ -102,8 +102,8 @@ class UNet(SegmentationNetwork):
         deep_supervision: bool = False,
     ) -> None:
         super().__init__(in_channels, num_classes, dims, head)
-        if len(widths) < 2 or min(widths) < 1:
-            raise ValueError(f"widths: got {tuple(widths)}, expected two or more positive numbers")
+        if not _are_positive(widths) or len(widths) < 2:
+            raise ValueError(f"widths: got {widths!r}, expected two or more positive numbers")
         if not 0.0 <= dropout < 1.0:
             raise ValueError(f"dropout: got {dropout!r}, expected a rate in [0, 1)")
         _check_choice("norm", norm, sorted({name for name, _ in NORMS}))
@@ -323,9 +323,16 @@ def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
 
 
 def _each(name: str, values: Sequence[int], count: int) -> tuple[int, ...]:
-    if len(values) != count or min(values) < 1:
-        raise ValueError(f"{name}: got {tuple(values)}, expected {count} positive numbers")
+    if not _are_positive(values) or len(values) != count:
+        raise ValueError(f"{name}: got {values!r}, expected {count} positive numbers")
     return tuple(values)
+
+
+def _are_positive(values: Any) -> bool:
+    """Whether these are whole numbers from 1, in a list: they may come from a file."""
+    return isinstance(values, Sequence) and all(
+        isinstance(value, int) and value >= 1 for value in values
+    )
 
 
 def _extents(
@@ -338,8 +345,8 @@ def _extents(
     """A positive number an axis for each of `count` levels."""
     if values is None:
         return ((default,) * dims,) * count
-    if len(values) != count:
-        raise ValueError(f"{name}: got {len(values)}, expected {count} for these widths")
+    if not isinstance(values, Sequence) or len(values) != count:
+        raise ValueError(f"{name}: got {values!r}, expected {count} for these widths")
     spread = [[value] * dims if isinstance(value, int) else value for value in values]
     return tuple(_each(name, value, dims) for value in spread)
 

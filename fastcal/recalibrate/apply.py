@@ -17,6 +17,7 @@ from fastcal.errors import DataError
 from fastcal.evaluate.calibration import as_tensor
 from fastcal.evaluate.cases import ProgressOption, part_of
 from fastcal.evaluate.labels import LabelScheme
+from fastcal.evaluate.regions import rules_of_references
 from fastcal.predict.maps import CaseFiles
 from fastcal.predict.settings import copy_description, settle
 from fastcal.predict.streaming import Estimator, Member, References, combine
@@ -41,6 +42,8 @@ def apply_folders(
     dataset_json: str | Path | None = None,
     n_bins: int = 15,
     closed: Literal["right", "left"] = "right",
+    resolution: int = 0,
+    regions: Sequence[str] = (),
     dtype: Literal["float32", "uint8", "uint16"] = "float32",
     save_probabilities: bool = False,
     num_parts: int = 1,
@@ -66,8 +69,8 @@ def apply_folders(
     maps
         Any of `fastcal.problem.MAPS`; those that compare members need an ensemble of
         ``"member-then-pool"``.
-    cases, labels, dataset_json, n_bins, closed, dtype, save_probabilities, num_parts, part_id,
-    overwrite, keep_going, progress
+    cases, labels, dataset_json, n_bins, closed, resolution, regions, dtype, save_probabilities,
+    num_parts, part_id, overwrite, keep_going, progress
         As in `fastcal.predict.ensemble_folders`.
 
     Raises
@@ -98,9 +101,11 @@ def apply_folders(
     scheme, activation = sources.reading(dataset_json)
     calibration.check(scheme, activation, sources.folders[0].path)
     estimator = Estimator(
-        files.needed_maps, scheme, False, activation, calibration.space, n_bins, closed
+        *(files.needed_maps, scheme, False, activation, calibration.space),
+        *(n_bins, closed, resolution, rules_of_references(regions, labels)),
     )
     estimator.accumulator()  # complains about options that do not go together
+    empty = None if labels is None else estimator.statistics()
     part = part_of(calibration.cases, num_parts=num_parts, part_id=part_id)
     references = None if labels is None else References.find(labels, scheme)
     if references is not None and not keep_going:
@@ -115,7 +120,11 @@ def apply_folders(
         "dtype": dtype,
     }
     if labels is not None:
-        settings |= {"labels": str(labels), "n_bins": n_bins, "closed": closed}
+        settings |= {
+            **{"labels": str(labels), "n_bins": n_bins, "closed": closed},
+            **({"resolution": resolution} if resolution else {}),
+            **({"regions": list(regions)} if regions else {}),
+        }
     settle(files.folder, settings, overwrite=overwrite)
     if (found := sources.description(dataset_json)) is not None:
         copy_description(found, files.folder)
@@ -133,7 +142,7 @@ def apply_folders(
         part,
         work,
         files=files,
-        empty=None if labels is None else estimator.statistics(),
+        empty=empty,
         num_parts=num_parts,
         part_id=part_id,
         overwrite=overwrite,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -217,9 +218,26 @@ def _in_a_line(error: ValidationError) -> str:
     if not name:  # of several settings together
         return problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
-        return f"config: no such setting: {name}"
+        return f"config: no such setting: {name}{_meant(name)}"
     expected = problem["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     return f"{name}: got {problem['input']!r}, expected {expected}"
+
+
+def _meant(name: str) -> str:
+    """What may have been meant by a name: a setting like it, or one of its section."""
+    section, _, last = name.rpartition(".")
+    sections = {
+        field: list(info.annotation.model_fields)
+        for field, info in TrainConfig.model_fields.items()
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel)
+    }
+    for field in sorted(sections, key=lambda field: field != section):
+        held = [one for one in sections[field] if len(last) > 2 and last in one]
+        if near := held or get_close_matches(last, sections[field], n=1, cutoff=0.8):
+            return f"; {field}.{near[0]} is one"
+    if section in sections:
+        return f"; {section} has {', '.join(sections[section])}"
+    return ""
 
 
 _STANDARD: dict[str, Any] = {

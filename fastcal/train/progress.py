@@ -56,7 +56,8 @@ class TrainingProgress:
                 f"{member} epoch {row.epoch}/{self._max_epochs} Dice {row.val_dice:.4f}{best}"
             )
             return
-        left = (time.perf_counter() - self._start) / self._done * (self._epochs - self._done)
+        ahead = max(self._epochs - self._done, 0)
+        left = (time.perf_counter() - self._start) / self._done * ahead
         self.say(
             f"{member}  epoch {row.epoch}/{self._max_epochs}  loss {row.loss:.4f}  "
             f"val Dice {row.val_dice:.4f}{best} NLL {row.val_nll:.4f}  lr {row.learning_rate:.2g}  "
