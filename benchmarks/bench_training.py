@@ -367,20 +367,35 @@ def _moved(batch: Batch, device: torch.device) -> Batch:
     return Batch(batch.images.to(device), batch.labels.to(device), batch.cases)
 
 
-def check_losses(ways: Sequence[Way], tolerance: float) -> float:
+FIRST_STEP, LATER_STEPS = 1e-5, 3e-2
+"""Relative differences of float32 losses that are rounding. Adam divides a gradient by its own
+size, so that from the second step on the rounding of gradients that are nearly zero moves weights:
+ways that differ in nothing but memory format part by up to a percent within four steps."""
+
+
+def check_losses(ways: Sequence[Way], first: float) -> float:
     """The largest relative difference from the first way's losses.
 
+    Args:
+        first: allowed at the first step; later ones have `LATER_STEPS`.
+
     Raises:
-        WrongResult: one above the tolerance; no time may be printed.
+        WrongResult: one above what is allowed; no time may be printed.
     """
     wanted = torch.tensor(ways[0].losses, dtype=torch.float64)
+    allowed = torch.full_like(wanted, LATER_STEPS)
+    allowed[:, 0] = first
     largest = 0.0
     for way in ways[1:]:
         found = torch.tensor(way.losses, dtype=torch.float64)
-        error = float(((found - wanted).abs() / wanted.abs()).max())
-        if not error <= tolerance:
-            raise WrongResult(f"{way.name}: losses differ by {error:.2g} of {ways[0].name}'s")
-        largest = max(largest, error)
+        error = (found - wanted).abs() / wanted.abs()
+        if not bool((error <= allowed).all()):
+            at_first, at_most = float(error[:, 0].max()), float(error.max())
+            raise WrongResult(
+                f"{way.name}: losses differ from {ways[0].name}'s by {at_first:.2g} at the first "
+                f"step, by up to {at_most:.2g} later"
+            )
+        largest = max(largest, float(error.max()))
     return largest
 
 
@@ -411,7 +426,7 @@ def ensembles(
     found = interleaved(ways, rounds)
     if jobs > 1:
         found.append(by_processes(recipe, given, jobs, rounds))
-    largest = check_losses(found, 3e-2 if recipe.bf16 else 2e-3)
+    largest = check_losses(found, LATER_STEPS if recipe.bf16 else FIRST_STEP)
     base = statistics.median(found[0].seconds)
     return {
         "workload": f"{members} members, {workload.name}, {workload.preset}",
