@@ -55,15 +55,21 @@ static inline std::int64_t search_cell(const Thresholds<Real> &bins, Real p) {
   return low;
 }
 
+// How many thresholds each value lies above.
+template <typename Real>
+static inline IntVec<Real> cells_above(const Thresholds<Real> &bins, Vec<Real> p) {
+  IntVec<Real> above = {};
+  for (std::int64_t k = 0; k < bins.count; ++k) {
+    above -= p > bins.values[k];
+  }
+  return above;
+}
+
 template <typename Real>
 static inline void find_cells(const Thresholds<Real> &bins, Vec<Real> p, const Real *values,
                               typename Lanes<Real>::Int *cell_of) {
   if (bins.count < kTableCells) {
-    IntVec<Real> above = {};
-    for (std::int64_t k = 0; k < bins.count; ++k) {
-      above -= p > bins.values[k];
-    }
-    store(cell_of, above);
+    store(cell_of, cells_above<Real>(bins, p));
     return;
   }
   for (std::int64_t lane = 0; lane < Lanes<Real>::kCount; ++lane) {
@@ -71,48 +77,75 @@ static inline void find_cells(const Thresholds<Real> &bins, Vec<Real> p, const R
   }
 }
 
-// Count and hits of a bin share a word, so that a voxel costs two additions in memory.
-constexpr int kHitShift = 32;
+// A voxel is one word, its value as fixed point under a count of one: the values of a block, at
+// most 1.001 each, do not reach the counts, and the word is added in memory once.
+constexpr int kCountShift = 52;
+static_assert(kMaxBlockVoxels * 2 <= std::int64_t{1} << (kCountShift - kFractionBits));
+static_assert(kMaxBlockVoxels < std::int64_t{1} << (63 - kCountShift));
 
 // Neighbouring voxels often fall in one bin: tables in turn keep an addition from waiting for the
 // one before it.
-constexpr int kTables = 4;
+constexpr int kTables = 8;
+
+// Few bins: hits and misses in entries of their own.
+template <typename Real>
+static void count_in_tables(const Leftovers<Real> &left, const Thresholds<Real> &bins,
+                            std::int64_t *cells) {
+  constexpr std::int64_t kCount = Lanes<Real>::kCount;
+  alignas(64) std::int64_t tables[2 * kTableCells][kTables];
+  std::memset(tables, 0, sizeof tables[0] * 2 * static_cast<std::size_t>(bins.count + 1));
+  for (std::int64_t i = 0; i < left.count; i += kCount) {
+    alignas(64) typename Lanes<Real>::Int entry_of[kCount];
+    alignas(64) std::int64_t words[kCount];
+    const Vec<Real> p = load(left.values + i);
+    FixedPointSum<Real>::each(p, words, std::int64_t{1} << kCountShift);
+    for (std::int64_t lane = left.count - i; lane < kCount; ++lane) {
+      words[lane] = 0; // past the end
+    }
+    store(entry_of, 2 * cells_above<Real>(bins, p) + load_lanes<Real>(left.hits + i));
+#pragma GCC unroll 16
+    for (std::int64_t lane = 0; lane < kCount; ++lane) {
+      tables[entry_of[lane]][lane % kTables] += words[lane];
+    }
+  }
+  constexpr std::int64_t kSum = (std::int64_t{1} << kCountShift) - 1;
+  for (std::int64_t k = 0; k <= bins.count; ++k) {
+    std::int64_t missed = 0;
+    std::int64_t hit = 0;
+    for (int t = 0; t < kTables; ++t) {
+      missed += tables[2 * k][t];
+      hit += tables[2 * k + 1][t];
+    }
+    std::int64_t *cell = cells + kBinWords * k;
+    cell[0] += (missed >> kCountShift) + (hit >> kCountShift);
+    cell[1] += hit >> kCountShift;
+    cell[3] += (missed & kSum) + (hit & kSum);
+  }
+}
 
 template <typename Real>
 static void count_leftovers(Leftovers<Real> &left, const Thresholds<Real> &bins,
                             std::int64_t *cells) {
-  constexpr std::int64_t kCount = Lanes<Real>::kCount;
-  alignas(64) std::int64_t tables[kTables][kTableCells][2];
-  const bool small = bins.count < kTableCells;
-  for (int t = 0; small && t < kTables; ++t) {
-    std::memset(tables[t], 0, sizeof tables[t][0] * static_cast<std::size_t>(bins.count + 1));
+  if (left.count == 0) {
+    return;
   }
   store(left.values + left.count, Vec<Real>{});
+  for (std::int64_t lane = 0; lane < Lanes<Real>::kCount; ++lane) {
+    left.hits[left.count + lane] = 0;
+  }
+  if (bins.count < kTableCells) {
+    count_in_tables<Real>(left, bins, cells);
+    return;
+  }
+  constexpr std::int64_t kCount = Lanes<Real>::kCount;
   for (std::int64_t i = 0; i < left.count; i += kCount) {
-    alignas(64) typename Lanes<Real>::Int cell_of[kCount];
     alignas(64) std::int64_t fixed[kCount];
-    const Vec<Real> p = load(left.values + i);
-    FixedPointSum<Real>::each(p, fixed);
-    find_cells<Real>(bins, p, left.values + i, cell_of);
-    const std::int64_t n = left.count - i < kCount ? left.count - i : kCount;
-    for (std::int64_t lane = 0; small && lane < n; ++lane) {
-      std::int64_t *entry = tables[lane % kTables][cell_of[lane]];
-      entry[0] += 1 + (static_cast<std::int64_t>(left.hits[i + lane]) << kHitShift);
-      entry[1] += fixed[lane];
-    }
-    for (std::int64_t lane = 0; !small && lane < n; ++lane) {
-      std::int64_t *cell = cells + kBinWords * cell_of[lane];
+    FixedPointSum<Real>::each(load(left.values + i), fixed);
+    for (std::int64_t lane = 0; lane < kCount && i + lane < left.count; ++lane) {
+      std::int64_t *cell = cells + kBinWords * search_cell(bins, left.values[i + lane]);
       cell[0] += 1;
       cell[1] += left.hits[i + lane];
       cell[3] += fixed[lane];
-    }
-  }
-  for (std::int64_t k = 0; small && left.count > 0 && k <= bins.count; ++k) {
-    std::int64_t *cell = cells + kBinWords * k;
-    for (int t = 0; t < kTables; ++t) {
-      cell[0] += tables[t][k][0] & ((std::int64_t{1} << kHitShift) - 1);
-      cell[1] += tables[t][k][0] >> kHitShift;
-      cell[3] += tables[t][k][1];
     }
   }
 }

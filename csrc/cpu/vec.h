@@ -270,14 +270,15 @@ template <typename Real> struct FixedPointSum {
     }
   }
 
-  // The fixed-point values themselves.
-  static inline void each(Vec<Real> values, std::int64_t *fixed) {
+  // The fixed-point values themselves, each plus `more`.
+  static inline void each(Vec<Real> values, std::int64_t *fixed, std::int64_t more = 0) {
     constexpr std::int64_t kHalf = FASTCAL_VECTOR_BYTES / 8;
+    const std::int64_t offset = more - magic_bits();
     if constexpr (sizeof(Real) == 8) {
-      store(fixed, bits(values) - magic_bits());
+      store(fixed, bits(values) + offset);
     } else {
-      store(fixed, bits(low_half(values)) - magic_bits());
-      store(fixed + kHalf, bits(high_half(values)) - magic_bits());
+      store(fixed, bits(low_half(values)) + offset);
+      store(fixed + kHalf, bits(high_half(values)) + offset);
     }
   }
 
