@@ -17,30 +17,51 @@ static inline void add_real(std::int64_t *hi_lo, std::int64_t sum) {
 
 // -------------------------------------------------------------------------------------- targets
 
-template <bool kFirst, typename First, typename Second> struct Select {
-  using Type = First;
-};
-template <typename First, typename Second> struct Select<false, First, Second> {
-  using Type = Second;
-};
-
-// One plane of targets as 32-bit lanes; outside [0, C) becomes -1, which no label equals.
+// One plane of targets cut to 32-bit lanes; true when none lies outside [0, limit).
 template <typename Element>
-static inline void load_target_plane(const TargetBlock &t, const Element *__restrict from,
-                                     std::int64_t stride, std::int32_t *__restrict classes,
-                                     std::int32_t *__restrict keep) {
-  // Lanes of 32 bits where the element fits: four times fewer steps than 64 take.
-  using Value = typename Select<(sizeof(Element) <= 2), std::int32_t, std::int64_t>::Type;
-  const Value limit = static_cast<Value>(t.num_classes);
-  const Value ignored = static_cast<Value>(t.ignore_index);
-  for (std::int64_t v = 0; v < t.target.voxels; ++v) {
-    const Value value = static_cast<Value>(from[v * stride]);
-    classes[v] = value >= 0 && value < limit ? static_cast<std::int32_t>(value) : -1;
+static inline bool narrow_targets(const Element *__restrict from, std::int64_t stride,
+                                  std::int64_t voxels, std::uint32_t limit,
+                                  std::int32_t *__restrict classes) {
+  std::uint64_t all = 0;
+  std::uint32_t outside = 0;
+  for (std::int64_t v = 0; v < voxels; ++v) {
+    const Element value = from[v * stride];
+    const std::uint32_t low = static_cast<std::uint32_t>(value);
+    classes[v] = static_cast<std::int32_t>(low);
+    outside |= low >= limit ? 1U : 0U;
+    if constexpr (sizeof(Element) == 8) {
+      all |= static_cast<std::uint64_t>(value);
+    }
   }
-  const bool ignores = t.has_ignore_index && ignored == t.ignore_index;
-  for (std::int64_t v = 0; ignores && v < t.target.voxels; ++v) {
-    keep[v] = static_cast<Value>(from[v * stride]) == ignored ? 0 : keep[v];
+  return outside == 0 && (all >> 32) == 0;
+}
+
+// One plane of targets as 32-bit lanes; outside [0, C) becomes -1, which no label equals. True when
+// there are such.
+template <typename Element>
+static inline bool load_target_plane(const TargetBlock &t, const Element *__restrict from,
+                                     std::int64_t stride, std::int32_t *__restrict classes) {
+  const std::int64_t voxels = t.target.voxels;
+  constexpr std::int64_t kLine = 64 / static_cast<std::int64_t>(sizeof(Element));
+  for (std::int64_t v = 0; t.prefetch && stride == 1 && v < voxels; v += kLine) {
+    __builtin_prefetch(from + voxels + v, 0, 2); // the next block's
   }
+  const bool inside =
+      narrow_targets(from, stride, voxels, static_cast<std::uint32_t>(t.num_classes), classes);
+  const bool ignored_inside = t.ignore_index >= 0 && t.ignore_index < t.num_classes;
+  if (t.has_ignore_index && ignored_inside) {
+    std::int32_t *__restrict keep = t.keep;
+    const std::int32_t ignored = static_cast<std::int32_t>(t.ignore_index);
+    for (std::int64_t v = 0; v < voxels; ++v) {
+      keep[v] = classes[v] == ignored ? 0 : keep[v];
+    }
+  }
+  for (std::int64_t v = 0; !inside && v < voxels; ++v) {
+    const std::int64_t value = static_cast<std::int64_t>(from[v * stride]);
+    classes[v] = value >= 0 && value < t.num_classes ? classes[v] : -1;
+    t.keep[v] = t.has_ignore_index && value == t.ignore_index ? 0 : t.keep[v];
+  }
+  return !inside;
 }
 
 // Counts the voxels whose target is no class, and drops them.
@@ -66,20 +87,15 @@ template <typename Element> static void drop_bad_targets(const TargetBlock &t) {
 
 template <typename Element> static void load_target_elements(const TargetBlock &t) {
   const Element *from = static_cast<const Element *>(t.target.data);
-  std::int32_t lowest = 0;
+  bool bad = false;
   for (std::int64_t c = 0; c < t.target.classes; ++c) {
     const Element *plane = from + c * t.target.class_stride;
     std::int32_t *classes = t.classes + c * t.pitch;
-    if (t.target.voxel_stride == 1) {
-      load_target_plane<Element>(t, plane, 1, classes, t.keep);
-    } else {
-      load_target_plane<Element>(t, plane, t.target.voxel_stride, classes, t.keep);
-    }
-    for (std::int64_t v = 0; v < t.target.voxels; ++v) {
-      lowest = classes[v] < lowest ? classes[v] : lowest;
-    }
+    bad |= t.target.voxel_stride == 1
+               ? load_target_plane<Element>(t, plane, 1, classes)
+               : load_target_plane<Element>(t, plane, t.target.voxel_stride, classes);
   }
-  if (lowest < 0) {
+  if (bad) {
     drop_bad_targets<Element>(t);
   }
 }

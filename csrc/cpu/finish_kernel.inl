@@ -169,8 +169,10 @@ static void finish_entropy(const FinishBlock<Real> &f, const Probabilities<Real>
   }
 }
 
+// True when a probability was below 0.
 template <typename Real, bool kEntropy, bool kStore, bool kRange>
-static void finish_exclusive(const FinishBlock<Real> &f, const Probabilities<Real> &mean) {
+static bool finish_exclusive(const FinishBlock<Real> &f, const Probabilities<Real> &mean) {
+  Vec<Real> lowest_of_all = {};
   for (std::int64_t i = 0; i < f.voxels; i += Lanes<Real>::kCount) {
     VoxelSummary<Real> v = {};
     Vec<Real> lowest = {};
@@ -184,6 +186,9 @@ static void finish_exclusive(const FinishBlock<Real> &f, const Probabilities<Rea
       for (int k = 0; k < kCount; ++k) {
         const std::int64_t c = first + k;
         p[k] = mean.at(c, i);
+        if (f.prefetch) {
+          __builtin_prefetch(f.sum + c * f.pitch + i + f.voxels, 0, 2); // the next block's
+        }
         if constexpr (kRange) {
           lowest = p[k] < lowest ? p[k] : lowest;
           p[k] = not_negative<Real>(p[k]);
@@ -213,6 +218,7 @@ static void finish_exclusive(const FinishBlock<Real> &f, const Probabilities<Rea
     v.finite = v.class_sum - v.class_sum == Vec<Real>{};
     v.valid = v.finite;
     if constexpr (kRange) {
+      lowest_of_all = lowest < lowest_of_all ? lowest : lowest_of_all;
       v.finite &= lowest - lowest == Vec<Real>{};
       v.valid = v.finite & (lowest >= Real{-1e-3}) & (v.confidence <= Real{1.001});
     }
@@ -228,6 +234,7 @@ static void finish_exclusive(const FinishBlock<Real> &f, const Probabilities<Rea
       store(f.class_sum + i, v.class_sum);
     }
   }
+  return bits_of<Real>(lowest_of_all < Vec<Real>{}) != 0;
 }
 
 template <typename Real>
@@ -267,16 +274,26 @@ static void finish_multilabel(const FinishBlock<Real> &f, const Probabilities<Re
   }
 }
 
+// True when the mean is in its planes, false when the sums serve as well.
 template <typename Real, bool kRange>
-static void finish_exclusive_for(const FinishBlock<Real> &f, const Probabilities<Real> &mean) {
+static bool finish_exclusive_for(const FinishBlock<Real> &f, const Probabilities<Real> &mean) {
   const bool entropy = f.entropy != nullptr || f.mutual_information != nullptr;
-  if (f.mean != nullptr && f.mean != mean.data) {
-    (entropy ? finish_exclusive<Real, true, true, kRange>
-             : finish_exclusive<Real, false, true, kRange>)(f, mean);
-  } else {
-    (entropy ? finish_exclusive<Real, true, false, kRange>
-             : finish_exclusive<Real, false, false, kRange>)(f, mean);
+  const auto leave = entropy ? finish_exclusive<Real, true, false, kRange>
+                             : finish_exclusive<Real, false, false, kRange>;
+  if (f.mean == nullptr || f.mean == mean.data) {
+    leave(f, mean);
+    return true;
   }
+  if (f.sum_serves) {
+    FinishBlock<Real> reading = f;
+    reading.mean = nullptr;
+    if (!leave(reading, mean)) {
+      return false;
+    }
+  }
+  (entropy ? finish_exclusive<Real, true, true, kRange>
+           : finish_exclusive<Real, false, true, kRange>)(f, mean);
+  return true;
 }
 
 template <typename Real> static bool wants_entropy_alone(const FinishBlock<Real> &f) {
@@ -286,7 +303,7 @@ template <typename Real> static bool wants_entropy_alone(const FinishBlock<Real>
          !f.check_range;
 }
 
-template <typename Real> static void finish(const FinishBlock<Real> &f) {
+template <typename Real> static bool finish(const FinishBlock<Real> &f) {
   Probabilities<Real> mean{f.sum, f.pitch, f.scale};
   if (f.logit_space) {
     activate_mean<Real>(f);
@@ -298,13 +315,14 @@ template <typename Real> static void finish(const FinishBlock<Real> &f) {
   }
   if (f.multilabel) {
     finish_multilabel<Real>(f, mean);
-  } else if (wants_entropy_alone(f)) {
-    finish_entropy<Real>(f, mean);
-  } else if (f.check_range) {
-    finish_exclusive_for<Real, true>(f, mean);
-  } else {
-    finish_exclusive_for<Real, false>(f, mean);
+    return true;
   }
+  if (wants_entropy_alone(f)) {
+    finish_entropy<Real>(f, mean);
+    return true;
+  }
+  return f.check_range ? finish_exclusive_for<Real, true>(f, mean)
+                       : finish_exclusive_for<Real, false>(f, mean);
 }
 
 } // namespace fastcal::cpu::FASTCAL_ISA

@@ -65,6 +65,8 @@ template <typename Real> struct FinishBlock {
   const Real *votes;
   Real *mean; // [classes][mean_pitch]; null when nobody reads it
   std::int64_t mean_pitch;
+  bool sum_serves;    // the mean may be left in `sum` where that holds the same numbers
+  bool prefetch;      // the next block follows directly in memory
   Real *lane_scratch; // [classes][kLaneMultiple]
   // Each of the following is null where not wanted, [voxels] unless said otherwise.
   Real *confidence; // multilabel: [classes][block_pitch]
@@ -82,7 +84,8 @@ template <typename Real> struct FinishBlock {
 // Targets of a block and which voxels count, as 32-bit lanes.
 struct TargetBlock {
   Run target;
-  Run mask; // data is null without one
+  bool prefetch; // the next block follows directly in memory
+  Run mask;      // data is null without one
   bool multilabel;
   bool has_ignore_index;
   std::int64_t ignore_index;
@@ -120,7 +123,8 @@ template <typename Real> struct MapsKernels {
   void (*to_logits)(Real *tile, std::int64_t pitch, std::int64_t voxels, std::int64_t classes,
                     Activation activation);
   void (*accumulate)(const Accumulate<Real> &block);
-  void (*finish)(const FinishBlock<Real> &block);
+  // False when sum_serves and the mean planes were left as they are.
+  bool (*finish)(const FinishBlock<Real> &block);
 };
 
 struct MapsStage {

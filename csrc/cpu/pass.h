@@ -370,6 +370,8 @@ private:
         finish.maps.wants(Map::kMean) || counting.wanted || f.logit_space || f.normalise;
     f.mean = mean ? scratch.mean : nullptr;
     f.mean_pitch = scratch.pitch;
+    f.sum_serves = total_weight == 1.0 && !finish.maps.wants(Map::kMean);
+    f.prefetch = planes.data != scratch.state && planes.data != scratch.member;
     const bool wants_confidence =
         finish.maps.wants(Map::kConfidence) || (counting.wanted && counting.layout.top_label);
     f.confidence = wants_confidence ? scratch.confidence : nullptr;
@@ -383,7 +385,10 @@ private:
                             reading_.activation == Activation::kSoftmax;
     f.validity = counting.wanted ? scratch.validity : nullptr;
     f.class_sum = checks_sum ? scratch.class_sum : nullptr;
-    kernels_.finish(f);
+    if (!kernels_.finish(f)) {
+      f.mean = planes.data;
+      f.mean_pitch = planes.pitch;
+    }
 
     if (counting.wanted) {
       count_block(block, scratch, f);
@@ -400,6 +405,7 @@ private:
     t.num_classes = reading_.multilabel ? 2 : classes_;
     t.pitch = scratch.pitch;
     t.row = scratch.rows;
+    t.prefetch = block.segments.size() == 1;
     for (const Segment &segment : block.segments) {
       t.target =
           run_of(walk_, counting.target, segment, reading_.multilabel ? classes_ : std::int64_t{1});
