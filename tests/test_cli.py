@@ -14,11 +14,13 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 import typer
 
 import fastcal
 from fastcal.cli import main
 from fastcal.cli.app import app
+from fastcal.cli.outcome import print_statistics
 from fastcal.cli.settings import parse_split, training_config
 from fastcal.cli.values import spread
 from fastcal.models import Exported
@@ -563,3 +565,14 @@ def test_evaluate_prints_what_it_wrote(
     printed = capsys.readouterr().out
     assert f"{scores['foreground_mean']['Dice']:.4f}" in printed
     assert f"{scores['calibration']['pooled']['Brier']:.5f}" in printed
+
+
+def test_the_table_of_all_measures_fits_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    statistics = fastcal.CalibrationStatistics(2, resolution=64)
+    probs = torch.tensor([[[0.75, 0.25], [0.25, 0.75]]])
+    statistics.update(probs, torch.tensor([[0, 0]]), case_id=["a"])
+    print_statistics(statistics)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "AUROC" in lines[1]
+    assert "pooled voxels" in lines[3]

@@ -28,6 +28,7 @@ from fastcal.errors import DataError
 from fastcal.models import Run, UNet, load_member
 from fastcal.train import TrainConfig, resolve_split
 from fastcal.train.order import derived_seed
+from fastcal.train.progress import TrainingProgress
 from fastcal.train.recipe import start_from_frequencies
 from fastcal.train.schedule import Course, learning_rate
 from fastcal.train.validation import validate
@@ -540,3 +541,13 @@ def test_validation_equals_the_formulas_on_all_slices_at_once(trained: Run) -> N
     bins = (sure * 15).ceil().long() - 1
     gaps = [(sure - right)[bins == b].sum().abs() for b in range(15)]
     assert scores.ece == pytest.approx(float(sum(gaps)) / int(kept.sum()), rel=1e-5)
+
+
+def test_on_a_terminal_messages_stay_above_the_bar(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with TrainingProgress(epochs=2, max_epochs=2) as progress:
+        progress.say("run: [vectorised]; as asked for")
+    lines = [line.strip() for line in capsys.readouterr().err.splitlines()]
+    assert any(line.endswith("run: [vectorised]; as asked for") for line in lines)

@@ -46,7 +46,8 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=SIMPLE_HEAD, header_style="bold")
+    # Tight: all measures of a calibration fit a terminal of 80 columns.
+    table = Table(box=SIMPLE_HEAD, header_style="bold", collapse_padding=True, pad_edge=False)
     for column, title in enumerate(header):
         table.add_column(title, justify="right" if column else "left", no_wrap=column > 0)
     for row in rows:
@@ -107,7 +108,7 @@ def print_calibration(pooled: Mapping[str, Any], by_case: Mapping[str, Any]) -> 
 
 _COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
     "ECE": ("ECE", lambda value: f"{100 * value:.3f} %"),
-    "classwise_ECE_mean": ("classwise ECE", lambda value: f"{100 * value:.3f} %"),
+    "classwise_ECE_mean": ("classwise", lambda value: f"{100 * value:.3f} %"),
     "NLL": ("NLL", lambda value: f"{value:.5f}"),
     "Brier": ("Brier", lambda value: f"{value:.5f}"),
     "Dice_foreground_mean": ("Dice", lambda value: f"{value:.4f}"),

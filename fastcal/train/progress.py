@@ -42,7 +42,7 @@ class TrainingProgress:
     def say(self, text: str) -> None:
         """A message of one line."""
         if self._bar is not None:
-            self._bar.describe(text)
+            self._bar.say(text)
         elif self._shown:
             print(text, file=sys.stderr, flush=True)
 
@@ -95,8 +95,9 @@ class _Bar:
         self._task = self._progress.add_task("training", total=total)
         self._progress.start()
 
-    def describe(self, text: str) -> None:
-        self._progress.update(self._task, description=text)
+    def say(self, text: str) -> None:
+        """Print above the bar, where it stays."""
+        self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def advance(self, text: str) -> None:
         self._progress.update(self._task, advance=1, description=text)
