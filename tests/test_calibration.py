@@ -658,3 +658,23 @@ def test_a_voxel_with_one_ignored_class_is_left_out_whole_when_multilabel():
     )
     assert got.n_voxels == 140
     assert_scores_match(got, want, exact_input=True)
+
+
+@on_every_engine
+def test_probabilities_a_rounding_below_zero_count_as_in_the_reference():
+    p = probabilities(1, 4, (3000,))[0].clone()
+    p[0, 1, 100:200] = -5e-4  # counts as 0, but not where the block is read in place
+    p[1, 2, 5] = -2e-3  # is no probability
+    p[0, 0, 7] = math.nan
+    target = labels(4, (2, 3000))
+
+    def count() -> CalibrationStatistics:
+        statistics = CalibrationStatistics(4)
+        statistics.update(p, target, nan_policy="omit")
+        return statistics
+
+    with fastcal.backend("reference"):
+        expected = count()
+    found = count()
+    assert found.n_invalid == 2
+    assert_same_state(found, expected)
