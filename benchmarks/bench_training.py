@@ -522,7 +522,7 @@ def main() -> None:
         record = {
             "title": "Training",
             "machine": about,
-            "settings": {key: str(value) for key, value in vars(options).items()},
+            "settings": {key: str(value) for key, value in vars(options).items() if key != "out"},
             "workloads": [asdict(workload) for workload in workloads],
             "throughput": rows,
             "ensembles": found,
