@@ -207,7 +207,7 @@ def _paired(
         raise DataError(
             predictions,
             f"no prediction for {len(missing)} of {len(references)} cases of "
-            f"{labels}, first {missing[0]}; chill scores the others",
+            f"{labels}, first {missing[0]}; chill=True (--chill) scores the others",
         )
     return references, predicted
 

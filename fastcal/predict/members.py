@@ -247,7 +247,10 @@ class Members:
             )
         mc_dropout = self.inference.mc_dropout
         if mc_dropout and not set_mc_dropout(network, True):
-            raise ValueError(f"mc_dropout: got {mc_dropout}, but {source.parent} has no dropout")
+            raise ValueError(
+                f"mc_dropout: got {mc_dropout}, but {source.parent} has no dropout; "
+                "`fastcal train --dropout RATE` trains members that have"
+            )
 
     def _place_of(self, images: Tensor) -> torch.device:
         """Where whole images and their logits lie: on the GPU where they leave room there."""
