@@ -46,7 +46,11 @@ def test_splits_final_beside_the_dataset_gives_the_folds(dataset: Dataset, tmp_p
     ("content", "fold", "message"),
     [
         ([{"train": NAMES[:2], "val": NAMES[2:]}], None, "a list of 1 folds, choose one by fold"),
-        ([{"train": NAMES[:2], "val": NAMES[2:]}], 1, "fold: got 1, expected 0 to 0"),
+        (
+            [{"train": NAMES[:2], "val": NAMES[2:]}],
+            1,
+            r"expected the one fold, 0, of .*folds\.json",
+        ),
         ({"train": NAMES[:2], "val": NAMES[2:]}, 0, "is no list of folds"),
         ([{"train": NAMES[:2], "val": ["stranger"]}], 0, "not in the dataset: stranger"),
         ([{"training": NAMES[:2]}], 0, "expected lists of case names"),
@@ -64,5 +68,8 @@ def test_a_bad_fold_or_file_is_named(
 def test_counts_and_too_few_cases_make_no_folds(dataset: Dataset) -> None:
     with pytest.raises(ValueError, match="fold: got 0, but the split is given by counts"):
         resolve_split(dataset, (10, 3, 0), fold=0)
+    message = "fold: got 7, expected one of the folds 0 to 4 of nnU-Net's own split of the dataset"
+    with pytest.raises(ValueError, match=message):
+        resolve_split(dataset, fold=7)
     with pytest.raises(ValueError, match="4 cases do not make 5 folds"):
         five_folds(NAMES[:4])

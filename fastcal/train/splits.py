@@ -60,9 +60,11 @@ def resolve_split(
         >>> len(split.train), len(split.val)  # doctest: +SKIP
         (161, 41)
     """
+    where = "split"
     if source is None:
         source = _beside(dataset, fold)
-    split = _of_source(dataset, source, fold)
+        where = "nnU-Net's own split of the dataset"  # unless it is a file, which has a name
+    split = _of_source(dataset, source, fold, where)
     unlabelled = [case.name for case in (*split.train, *split.val) if case.label is None]
     if unlabelled:
         raise ValueError(f"split: no labels for {', '.join(unlabelled)}")
@@ -113,8 +115,7 @@ def _beside(dataset: Dataset, fold: int | None) -> SplitSource:
     return five_folds([case.name for case in dataset.cases])
 
 
-def _of_source(dataset: Dataset, source: SplitSource, fold: int | None) -> Split:
-    where = "split"
+def _of_source(dataset: Dataset, source: SplitSource, fold: int | None, where: str) -> Split:
     content: Any = source
     if isinstance(source, str | Path):
         where, content = str(source), read_json(Path(source))
@@ -127,11 +128,15 @@ def _of_source(dataset: Dataset, source: SplitSource, fold: int | None) -> Split
         if fold is None:
             raise ValueError(f"{where}: a list of {len(content)} folds, choose one by fold")
         if not 0 <= fold < len(content):
-            raise ValueError(f"fold: got {fold}, expected 0 to {len(content) - 1} ({where})")
+            raise ValueError(f"fold: got {fold}, expected {_range(content)} of {where}")
         content = content[fold]
     elif fold is not None:
         raise ValueError(f"fold: got {fold}, but {where} is no list of folds")
     return _by_name(dataset, content, where)
+
+
+def _range(folds: Sequence[Names]) -> str:
+    return "the one fold, 0," if len(folds) == 1 else f"one of the folds 0 to {len(folds) - 1}"
 
 
 def _by_name(dataset: Dataset, source: Any, where: str) -> Split:
