@@ -27,6 +27,7 @@ from fastcal.data.preprocess import Preprocessing
 from fastcal.errors import DataError
 from fastcal.models import Run, UNet, load_member
 from fastcal.train import TrainConfig, resolve_split
+from fastcal.train.log import read_log
 from fastcal.train.order import derived_seed
 from fastcal.train.progress import TrainingProgress
 from fastcal.train.recipe import start_from_frequencies
@@ -130,11 +131,14 @@ def test_members_trained_side_by_side_are_those_trained_in_turn(
 def test_a_line_an_epoch_reports_progress_off_a_terminal(
     blobs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train(blobs, tmp_path / "run", members=1, progress=True)
+    run = train(blobs, tmp_path / "run", members=1, progress=True)
     lines = capsys.readouterr().err.splitlines()
     assert "reading 4 + 1 cases" in lines[0]
-    assert lines[-4].endswith("sequential; as asked for")
+    assert lines[-5].endswith("sequential; as asked for")
+    assert lines[-4].startswith("* marks the best validation Dice")
     assert lines[-3].startswith("member_00  epoch 1/3  loss ")
+    marked = [line.split("val Dice ")[1][6] == "*" for line in lines[-3:]]
+    assert marked == [row.best for row in read_log(run.members[0])]
     assert lines[-1].endswith("at most 0 s left")
 
 

@@ -9,6 +9,8 @@ from typing import Self
 
 from fastcal.train.log import EpochRow
 
+BEST = "* marks the best validation Dice that a member has had so far"
+
 
 class TrainingProgress:
     """Reports epochs to standard error, with the time left if no member stops early.
@@ -50,6 +52,8 @@ class TrainingProgress:
         self._done += 1
         if not self._shown:
             return
+        if self._done == 1:
+            self.say(BEST)
         best = "*" if row.best else " "
         if self._bar is not None:
             self._bar.advance(
