@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import combinations, product
 
 import numpy as np
 import pytest
@@ -10,6 +10,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox, TransformedBbox
 
 from fastcal import CalibrationStatistics
 from fastcal.report import plots
@@ -144,6 +145,32 @@ def test_intervals_need_a_level_and_cases() -> None:
         plots.reliability_diagram(counted(), ax=axes(), interval=0.95, n_resamples=0)
 
 
+def test_diagrams_in_a_grid_of_axes_keep_apart_and_inside_the_figure() -> None:
+    """Wide, square and tall places; constrained layout has to know where the histograms end."""
+    for width, height in ((9.0, 5.0), (7.0, 8.0), (5.0, 9.0)):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        for ax in figure.subplots(2, 2).flat:
+            plots.reliability_diagram(counted(1), ax=ax, title="Title")
+        figure.draw_without_rendering()
+        boxes = [ax.get_tightbbox() for ax in figure.axes]
+        for box, other in combinations(boxes, 2):
+            assert Bbox.intersection(box, other) is None
+        union = Bbox.union(boxes)
+        assert min(*union.min, *(figure.bbox.max - union.max)) >= 0
+
+
+def test_a_diagram_and_its_histogram_stand_in_the_place_of_their_axes() -> None:
+    figure = Figure(figsize=(4, 6))
+    ax = figure.add_axes((0.2, 0.1, 0.6, 0.5))
+    plots.reliability_diagram(counted(1), ax=ax)
+    figure.draw_without_rendering()
+    place = TransformedBbox(Bbox.from_bounds(0.2, 0.1, 0.6, 0.5), figure.transFigure)
+    (below,) = ax.child_axes
+    both = Bbox.union([ax.bbox, below.bbox])
+    assert (both.min >= place.min - 0.5).all()
+    assert (both.max <= place.max + 0.5).all()
+
+
 # --- classwise grid -------------------------------------------------------------------------------
 
 
@@ -237,8 +264,9 @@ def test_risk_coverage_draws_the_curve_and_shades_the_excess() -> None:
     np.testing.assert_allclose(optimal.get_ydata()[1:], curve.optimal)
     assert risk.get_ydata()[-1] == pytest.approx(1 - stats.accuracy())
     assert np.trapezoid(*reversed(risk.get_data())) == pytest.approx(stats.aurc(), abs=2e-3)
-    (words,) = [text.get_text() for text in ax.get_legend().get_texts()]
+    words, dashed = [text.get_text() for text in ax.get_legend().get_texts()]
     assert words == f"ensemble: AURC {stats.aurc():.4f}, excess {stats.e_aurc():.4f}"
+    assert dashed == "ideal: wrong voxels the least sure"
     assert ax.get_title(loc="left") == "Risk"
     assert ax.get_ylim()[1] > max(risk.get_ydata())
 
@@ -248,6 +276,8 @@ def test_curves_of_two_methods_share_the_axes() -> None:
     top = ax.get_ylim()[1]
     plots.risk_coverage(counted(2, resolution=64), ax=ax, colour="red")
     assert len(ax.lines) == 4
+    legend = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert len(legend) == 3, "the dashed lines are explained once"
     assert ax.get_ylim()[1] >= top
 
 

@@ -12,7 +12,9 @@ from fastcal.report.case_curves import case_curves
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axes._base import _AxesBase
     from matplotlib.figure import Figure
+    from matplotlib.transforms import Bbox
 
     from fastcal.calibration import CalibrationStatistics
 
@@ -36,7 +38,8 @@ def reliability_diagram(
 
     Args:
         stats: What was counted.
-        ax: Axes to draw into; a new pyplot figure when None. The histogram is an inset below it.
+        ax: Axes to draw into; a new pyplot figure when None. Diagram and histogram share their
+            place; ``layout="constrained"`` keeps the labels of a grid of axes apart.
         min_count: Bins with this many voxels or fewer are not drawn (the paper's figures use
             1000). The error printed in the corner counts every bin.
         title: Title of the axes.
@@ -171,8 +174,9 @@ def _legend(ax: Axes, percent: float) -> None:
 
 
 def _histogram(ax: Axes, edges: np.ndarray, count: np.ndarray) -> Axes:
-    """Counts on a log scale, as an inset that moves and scales with `ax`."""
-    below = ax.inset_axes((0.0, -0.27, 1.0, 0.22), sharex=ax)
+    """Counts on a log scale, as an inset that moves and scales with `ax`, which makes room."""
+    below = ax.inset_axes((0.0, -_BELOW, 1.0, _BELOW - 0.05), sharex=ax)
+    ax.set_axes_locator(_upper_part)
     some = count > 0
     below.bar(
         edges[:-1][some],
@@ -194,6 +198,20 @@ def _histogram(ax: Axes, edges: np.ndarray, count: np.ndarray) -> Axes:
     below.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1])
     below.tick_params(labelbottom=True)
     return below
+
+
+_BELOW = 0.27
+"""Height of the histogram with the gap above it, in heights of the diagram."""
+
+
+def _upper_part(ax: _AxesBase, renderer: object) -> Bbox:
+    """Where a diagram stands, for its histogram to end where its place in the figure does."""
+    del renderer
+    from matplotlib.transforms import Bbox
+
+    place = ax.get_position(original=True)
+    bottom = place.y1 - place.height / (1 + _BELOW)
+    return Bbox.from_extents(place.x0, bottom, place.x1, place.y1)
 
 
 def _rgb(colour: str) -> tuple[float, float, float]:

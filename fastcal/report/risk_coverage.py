@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -64,7 +64,7 @@ def risk_coverage(
         coverage = np.concatenate([[0.0], curve.coverage])
         risk, optimal = (np.concatenate([[line[0]], line]) for line in (curve.risk, curve.optimal))
         ax.fill_between(coverage, optimal, risk, color=colour, alpha=0.15, lw=0)
-        ax.plot(coverage, optimal, color=colour, lw=1, ls=(0, (4, 3)))
+        ax.plot(coverage, optimal, color=colour, **_DASHED)
         ax.plot(
             coverage,
             risk,
@@ -72,9 +72,21 @@ def risk_coverage(
             lw=2,
             label=areas if label is None else f"{label}: {areas}",
         )
-        top = max(ax.get_ylim()[1] if len(ax.lines) > 2 else 0.0, 1.15 * float(risk.max()), 1e-9)
+        top = max(ax.get_ylim()[1] if len(ax.lines) > 2 else 0.0, 1.3 * float(risk.max()), 1e-9)
         ax.set(xlim=(0, 1), ylim=(0, top), xlabel="Coverage", ylabel="Risk (share of wrong voxels)")
-        ax.legend(loc="upper left")
+        _legend(ax)
         if title is not None:
             ax.set_title(title, loc="left")
     return ax
+
+
+_DASHED: Any = {"lw": 1, "ls": (0, (4, 3))}
+
+
+def _legend(ax: Axes) -> None:
+    """The curves, and once for all of them what their dashed lines are."""
+    from matplotlib.lines import Line2D
+
+    curves, names = ax.get_legend_handles_labels()
+    dashed = Line2D([], [], color=style.MUTED, **_DASHED)
+    ax.legend([*curves, dashed], [*names, "ideal: wrong voxels the least sure"], loc="upper left")
