@@ -122,6 +122,7 @@ class CalibrationMetric(IntegerMetric):
             multilabel=empty.multilabel,
             eps=empty.eps,
             convention=empty.convention,
+            resolution=empty.resolution,
         )
 
 

@@ -50,6 +50,8 @@ class BinaryCalibrationError(_CalibrationError):
             ``"right"``, or what the convention has.
         convention: Whose edges, zeros and ones are used; ``"torchmetrics"`` reproduces its numbers
             bin by bin. See `CalibrationStatistics`.
+        resolution: Fine cells, a power of two, for what is read from ``statistics()`` in the order
+            of the probability: ``adaptive_ece``, ``auroc``, ``aurc`` and their kin. 0 keeps none.
         kwargs: Of `torchmetrics.Metric`.
 
     ``update(preds [N, ...] floating point, target [N, ...] of 0 and 1)``; ``compute()`` is a
@@ -76,9 +78,12 @@ class BinaryCalibrationError(_CalibrationError):
         from_logits: bool = False,
         closed: bins.Closed | None = None,
         convention: ConventionName = "default",
+        resolution: int = 0,
         **kwargs: Any,
     ) -> None:
-        empty = CalibrationStatistics(1, n_bins, closed, "classwise", convention=convention)
+        empty = CalibrationStatistics(
+            1, n_bins, closed, "classwise", convention=convention, resolution=resolution
+        )
         super().__init__(empty, norm, ignore_index, validate_args, from_logits, kwargs)
 
     def compute(self) -> Tensor:
@@ -115,11 +120,17 @@ class MulticlassCalibrationError(_CalibrationError):
         from_logits: bool = False,
         closed: bins.Closed | None = None,
         convention: ConventionName = "default",
+        resolution: int = 0,
         **kwargs: Any,
     ) -> None:
         check_several(num_classes, "num_classes")
         empty = CalibrationStatistics(
-            num_classes, n_bins, closed, "top-label", convention=convention
+            num_classes,
+            n_bins,
+            closed,
+            "top-label",
+            convention=convention,
+            resolution=resolution,
         )
         super().__init__(empty, norm, ignore_index, validate_args, from_logits, kwargs)
 
@@ -187,11 +198,17 @@ class ClasswiseCalibrationError(_EveryClassError):
         from_logits: bool = False,
         closed: bins.Closed | None = None,
         convention: ConventionName = "default",
+        resolution: int = 0,
         **kwargs: Any,
     ) -> None:
         check_several(num_classes, "num_classes")
         empty = CalibrationStatistics(
-            num_classes, n_bins, closed, "classwise", convention=convention
+            num_classes,
+            n_bins,
+            closed,
+            "classwise",
+            convention=convention,
+            resolution=resolution,
         )
         super().__init__(empty, norm, average, ignore_index, validate_args, from_logits, kwargs)
 
@@ -228,11 +245,18 @@ class MultilabelCalibrationError(_EveryClassError):
         from_logits: bool = False,
         closed: bins.Closed | None = None,
         convention: ConventionName = "default",
+        resolution: int = 0,
         **kwargs: Any,
     ) -> None:
         check_several(num_labels, "num_labels")
         empty = CalibrationStatistics(
-            num_labels, n_bins, closed, "classwise", multilabel=True, convention=convention
+            num_labels,
+            n_bins,
+            closed,
+            "classwise",
+            multilabel=True,
+            convention=convention,
+            resolution=resolution,
         )
         super().__init__(empty, norm, average, ignore_index, validate_args, from_logits, kwargs)
 
