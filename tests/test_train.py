@@ -22,6 +22,7 @@ from blobs import AFFINE, TINY, train, write_blobs
 from torch import Tensor
 
 import fastcal.train.curves
+from fastcal.cli import main
 from fastcal.data.dataset import Dataset
 from fastcal.data.preprocess import Preprocessing
 from fastcal.errors import DataError
@@ -109,9 +110,10 @@ def test_members_differ_and_the_same_seed_gives_the_same_bits(
 
 def test_members_added_later_are_those_of_one_go(trained: Run, blobs: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    train(blobs, folder, members=1)
+    assert train(blobs, folder, members=1).config["members"] == 1
     first = (folder / "member_00" / "best.safetensors").stat().st_mtime_ns
     run = train(blobs, folder, members=2)
+    assert Run.open(folder).config["members"] == 2
     assert (folder / "member_00" / "best.safetensors").stat().st_mtime_ns == first
     for member, expected in zip(run.members, trained.members, strict=True):
         assert same(weights(member), weights(expected))
@@ -301,6 +303,51 @@ def test_another_setting_in_an_existing_run_is_named(trained: Run, blobs: Path) 
         train(blobs, folder, members=2, split=(3, 2, 0))
     # The weights do not depend on where activations are kept.
     train(blobs, folder, TINY.with_values({"loop.checkpointing": True}), members=2)
+
+
+def test_the_command_goes_on_with_the_settings_of_the_folder(
+    trained: Run,
+    blobs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = tmp_path / "run"
+    split = {"train": ["blob_00", "blob_02"], "val": ["blob_03"], "test": ["blob_01"]}
+    shutil.copytree(trained.path, folder)
+    for name, changes in (("config.json", {"seed": 4, "members": 3}), ("splits.json", split)):
+        there = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(there | changes))
+    command = ["train", "-d", str(blobs), "-o", str(folder), "--device", "cpu", "-q"]
+
+    call: dict[str, Any] = {}
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            "fastcal.train.train_ensemble", lambda *_, **options: call.update(options) or trained
+        )
+        assert main(command) == 0
+    asked = {name: call[name] for name in ("config", "loss", "seed", "members", "split", "fold")}
+    given = {"config": TINY, "seed": 4, "members": 3, "split": split}
+    assert asked == {**given, "loss": None, "fold": None}
+
+    capsys.readouterr()
+    for option, message in (
+        ("--epochs 9", "another training.loop.max_epochs: 3 there, 9 asked for"),
+        ("--set loop.ema=0.5", "another training.loop.ema: None there, 0.5 asked for"),
+        ("--loss dice", "another loss: 'ce' there, 'dice' asked for"),
+        ("--seed 0", "another seed: 4 there, 0 asked for"),
+        ("--split 3,1,1", "another split.train: ['blob_00', 'blob_02'] there, ['blob_00', "),
+        ("--preset standard", "'dice-ce' asked for"),
+    ):
+        assert main([*command, *option.split()]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert message in line
+    assert main([*command, "--epochs", "3", "--seed", "4", "--loss", "ce", "--members", "2"]) == 0
+    assert Run.open(folder).config["members"] == 3, "fewer members asked for forget none"
+
+    (folder / "config.json").write_text(json.dumps({"format": 2, "training": {"loops": 1}}))
+    assert main(command) == 2
+    assert "config.json: not the settings of a run" in capsys.readouterr().err
 
 
 def test_a_run_of_other_images_or_of_an_older_version_is_refused(

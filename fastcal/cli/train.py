@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,6 +25,9 @@ from fastcal.cli.settings import (
     training_config,
 )
 
+if TYPE_CHECKING:
+    from fastcal.train.splits import SplitSource
+
 
 def train(
     dataset: Annotated[
@@ -35,7 +38,12 @@ def train(
     ],
     out: Annotated[
         Path,
-        typer.Option("-o", "--out", metavar="FOLDER", help="Run folder; one that exists goes on."),
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="FOLDER",
+            help="Run folder; a run that is there goes on with its own settings.",
+        ),
     ],
     loss: Annotated[
         str | None,
@@ -47,11 +55,15 @@ def train(
         ),
     ] = None,
     members: Annotated[
-        int, typer.Option("--members", metavar="N", help="Members of the ensemble.")
-    ] = 5,
+        int | None,
+        typer.Option("--members", metavar="N", help="Members of the ensemble.  [default: 5]"),
+    ] = None,
     seed: Annotated[
-        int, typer.Option("--seed", metavar="N", help="Of the ensemble; members derive theirs.")
-    ] = 0,
+        int | None,
+        typer.Option(
+            "--seed", metavar="N", help="Of the ensemble; members derive theirs.  [default: 0]"
+        ),
+    ] = None,
     split: Annotated[
         str | None,
         typer.Option(
@@ -116,12 +128,17 @@ def train(
     ] = None,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")] = False,
 ) -> None:
-    """Train the members of an ensemble, each from its own initialisation and data order."""
-    from fastcal.train import train_ensemble
+    """Train the members of an ensemble, each from its own initialisation and data order.
 
+    In the folder of a run it goes on: settings that are not given are the run's.
+    """
+    from fastcal.train import train_ensemble
+    from fastcal.train.folder import MEMBERS, Begun
+
+    begun = Begun.read(out)
     cycles = () if snapshots is None else _snapshot_values(snapshots)
     settings = training_config(
-        None,
+        None if begun is None else begun.config,
         preset=None if preset is None else preset.value,
         dims=dims,
         file=config,
@@ -132,9 +149,15 @@ def train(
         learning_rate=learning_rate,
         dropout=dropout,
     )
-    source = None
+    source: SplitSource | None = None
     if split is not None:
         source = parse_split(split) if "," in split else Path(split)
+    elif begun is not None and fold is None:
+        source = begun.split
+    if members is None:
+        members = MEMBERS if begun is None else begun.members
+    if seed is None:
+        seed = 0 if begun is None else begun.seed
     run = train_ensemble(
         dataset,
         out,

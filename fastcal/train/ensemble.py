@@ -42,7 +42,7 @@ def train_ensemble(
     run: str | Path,
     *,
     loss: str | None = None,
-    members: int = 5,
+    members: int = run_folder.MEMBERS,
     seed: int = 0,
     config: TrainConfig | None = None,
     split: SplitSource | None = None,
@@ -111,6 +111,7 @@ def train_ensemble(
     existing = Run.open(folder) if (folder / CONFIG).exists() else None
     if existing is not None:
         run_folder.check_same(existing, settings, chosen.names())
+        existing = run_folder.want(existing, members) if first else existing
     numbers = list(range(0, members, config.members_per_training))
     epochs = len(numbers) * config.loop.max_epochs - _epochs_done(folder, numbers)
     with (
@@ -143,6 +144,7 @@ def train_ensemble(
                 **settings,
                 "preprocessing": where.preprocessing.to_json(),
                 "patch": recipe.patch,
+                "members": members,
                 **data,
             }
             existing = run_folder.create(folder, written, opened, chosen.names())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,48 @@ import torch
 
 from fastcal import atomic
 from fastcal.data.dataset import Dataset
+from fastcal.errors import DataError
 from fastcal.models.run import CONFIG, DATASET, FORMAT, SPLITS, Run
+from fastcal.train.config import TrainConfig
 
 FREE = frozenset(
     f"training.loop.{name}"
     for name in ("checkpointing", "checkpoint_steps", "compile", "tensorboard")
 )
 """Settings that may change when a run goes on: the weights do not depend on them."""
+
+
+MEMBERS = 5
+"""Of an ensemble, where nobody says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What the run in a folder was begun with."""
+
+    config: TrainConfig
+    seed: int
+    members: int
+    """How many there shall be: the most that were ever asked for."""
+    split: dict[str, list[str]]
+
+    @classmethod
+    def read(cls, folder: Path) -> Begun | None:
+        """Of a run folder; None where there is no run yet, or one of an older version.
+
+        Raises:
+            DataError: its files cannot be read.
+        """
+        if not (folder / CONFIG).exists():
+            return None
+        run = Run.open(folder)
+        if run.config["format"] != FORMAT:
+            return None
+        try:
+            config, seed = TrainConfig.from_json(run.config["training"]), run.config["seed"]
+        except (KeyError, ValueError) as error:
+            raise DataError(folder / CONFIG, f"not the settings of a run ({error})") from error
+        return cls(config, seed, run.config.get("members", MEMBERS), run.split)
 
 
 def create(
@@ -59,6 +95,14 @@ def check_same(
                 f"{existing.path}: holds a run with another {name}: "
                 f"{_short(there.get(name))} there, {_short(value)} asked for"
             )
+
+
+def want(existing: Run, members: int) -> Run:
+    """Note how many members there shall be, if they are more than were asked for before."""
+    if members <= existing.config.get("members", 0):
+        return existing
+    atomic.write_json(existing.path / CONFIG, {**existing.config, "members": members})
+    return Run.open(existing.path)
 
 
 def environment() -> dict[str, Any]:
