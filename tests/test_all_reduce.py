@@ -65,6 +65,8 @@ def broken():  # seven bad targets, counted on a device and not looked at yet
 # Whoever has the problem, everybody hears of it, and nobody waits.
 for statistics, message in (
     (CalibrationStatistics(3, n_bins=10 + (rank == 2)), "in n_bins"),
+    (CalibrationStatistics(3, resolution=64 * (1 + (rank == 3))), "in resolution"),
+    (CalibrationStatistics(3, regions=["box"][: rank]), "in regions"),
     (broken() if rank == 1 else CalibrationStatistics(3), "rank 1: target is outside"),
 ):
     try:
@@ -115,18 +117,26 @@ def test_the_sum_over_processes_has_the_bits_of_one_process(folder, size, with_c
     (p,), target = probabilities(1, 3, (500,), batch=6), labels(3, (6, 500))
     options = {"resolution": 64, "moments": True, "entropy_bins": 4, "regions": ["first"]}
     alone = CalibrationStatistics(3, **options)
+    masked = CalibrationStatistics(3, **(options | {"regions": []}))
     first = {"first": torch.arange(500)[None] < 250}
     cases = ["d", "a", "c", "a", "b", "e"]
     for item in range(6):
         part = slice(item, item + 1)
         case = cases[part] if with_cases else None
         alone.update(p[part], target[part], case_id=case, regions=first)
+        masked.update(p[part], target[part], case_id=case, mask=first["first"])
     for rank in range(size):
         summed = CalibrationStatistics.load(folder / f"{size}-{rank}-{with_cases}.npz")
         assert summed == alone
         assert summed.ece() == alone.ece()
-        assert summed.region("first").auroc() == alone.region("first").auroc()
+        assert (summed.auroc(), summed.aurc()) == (alone.auroc(), alone.aurc())
+        inside = summed.region("first")
+        assert inside.n_voxels == 6 * 250
+        assert inside.adaptive_ece() == masked.adaptive_ece()
+        assert inside.brier_decomposition() == masked.brier_decomposition()
+        assert inside == masked
         if with_cases:
+            assert inside.per_case("aurc") == masked.per_case("aurc")
             assert summed.per_case("brier") == alone.per_case("brier")
             assert torch.equal(summed.state_dict()["case_rows"], alone.state_dict()["case_rows"])
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+import oracle
 import pytest
 import torch
 from cohort import (
@@ -23,6 +24,7 @@ from cohort import (
 )
 
 from fastcal import EnsembleAccumulator
+from fastcal.cli import main
 from fastcal.data.nifti import read
 from fastcal.data.preprocess import Preprocessing
 from fastcal.errors import DataError
@@ -396,12 +398,79 @@ def test_shards_add_up_to_the_bytes_of_one_run(tmp_path: Path) -> None:
     write_images(tmp_path / "images")
     write_references(tmp_path / "labels")
     run, images, labels = tmp_path / "run", tmp_path / "images", tmp_path / "labels"
-    predict_cases(run, images, tmp_path / "whole", labels=labels)
+    options: dict[str, Any] = {"labels": labels, "regions": ["band:2"], "resolution": 64}
+    predict_cases(run, images, tmp_path / "whole", **options)
     for part_id in range(2):
-        predict_cases(run, images, tmp_path / "parts", labels=labels, num_parts=2, part_id=part_id)
+        predict_cases(run, images, tmp_path / "parts", num_parts=2, part_id=part_id, **options)
     merge_statistics(tmp_path / "parts", tmp_path / "parts")
     parts, whole = files_in(tmp_path / "parts"), files_in(tmp_path / "whole")
     assert {name: parts[name] for name in whole} == whole
+
+
+def test_the_command_counts_regions_and_the_order_of_the_confidence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "run")
+    write_images(tmp_path / "images")
+    label = np.zeros(SHAPE, np.uint8)
+    label[3:5, 2:4, 2] = [[1, 0], [0, 2]]
+    for case in CASES:
+        write_nifti(tmp_path / f"labels/{case}.nii.gz", label)
+    folders = [str(tmp_path / name) for name in ("run", "images", "out", "labels")]
+    arguments = [
+        word for pair in zip(("-m", "-i", "-o", "-g"), folders, strict=True) for word in pair
+    ]
+    wanted = "--save-probabilities --resolution 16384 --region box:0:0 box:2:1 -q"
+    assert main(["predict", *arguments, *wanted.split()]) == 0
+    printed = capsys.readouterr().out
+    found = json.loads((tmp_path / "out/calibration.json").read_text())
+
+    tight, box = np.zeros((2, *SHAPE), bool)
+    tight[3:5, 2:4, 2] = True
+    box[2:6, 1:5, 1:4] = True  # voxels of 2 x 1.5 x 3 mm
+    means = [np.load(tmp_path / f"out/{case}.npz")["probabilities"] for case in CASES]
+    p = np.stack([mean.transpose(0, 3, 2, 1) for mean in means], 1).astype(np.float64)
+    right, confidence = p.argmax(0) == label, p.max(0)
+    brier = ((p - np.eye(3)[label].transpose(3, 0, 1, 2)[:, None]) ** 2).sum(0)
+    regions = found["regions"]
+    for mask, pooled, by_case in (
+        (tight, regions["pooled"]["box:0:0"], regions["case"]["box:0:0"]),
+        (box, regions["pooled"]["box:2:1"], regions["case"]["box:2:1"]),
+        (np.ones(SHAPE, bool), found["pooled"], found["case"]),
+    ):
+        hit, sure = right[:, mask], confidence[:, mask]
+        assert pooled["n_voxels"] == 3 * mask.sum()
+        assert pooled["accuracy"] == hit.mean()
+        assert pooled["Brier"] == pytest.approx(brier[:, mask].mean(), abs=1e-6)
+        cells = oracle.fine_cells(sure.ravel(), 16384)  # voxels of one cell are a tie
+        assert pooled["AUROC"] == pytest.approx(oracle.auroc(cells, hit.ravel()), abs=1e-12)
+        errors = [oracle.aurc(one, ~own) for one, own in zip(sure, hit, strict=True)]
+        assert by_case["AURC"] == pytest.approx(np.mean(errors), abs=1e-3)
+        assert f"{pooled['AUROC']:.4f}" in printed
+        assert f"{by_case['AURC']:.5f}" in printed
+    assert printed.index("region box:0:0") < printed.index("region box:2:1")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--region box", "regions: got ['box'], which need labels"),
+        ("--region sphere -g labels", "region: got 'sphere', expected box"),
+        ("--region prediction -g labels", "`fastcal evaluate` has it"),
+        ("--resolution 100 -g labels", "power of two from 64 to 1048576, got 100"),
+    ],
+)
+def test_regions_and_cells_that_cannot_be_counted_are_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: str, message: str
+) -> None:
+    write_run(tmp_path / "run")
+    write_images(tmp_path / "images")
+    folders = ["-m", str(tmp_path / "run"), "-i", str(tmp_path / "images")]
+    options = words.replace("labels", str(tmp_path / "images")).split()
+    assert main(["predict", *folders, "-o", str(tmp_path / "out"), *options]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert not (tmp_path / "out").exists()
 
 
 def test_split_of_the_run_names_the_cases(tmp_path: Path) -> None:
