@@ -27,6 +27,8 @@ def run_demo(
     config: TrainConfig | None = None,
     device: str | None = None,
     jobs: int = 1,
+    resolution: int = 0,
+    regions: Sequence[str] = (),
     command: str | None = None,
     progress: bool = True,
 ) -> Comparison:
@@ -46,6 +48,7 @@ def run_demo(
         config: How to train; `demo_config` when None.
         device: Device to train and predict on; a GPU if there is one when None.
         jobs: Members trained at a time, each in a process.
+        resolution: See `fastcal.report.experiment.compare_losses`, as for ``regions``.
         command: What the results say made them; the process's own command line when None.
         progress: Say on stderr what is being done and how long it will take.
 
@@ -71,6 +74,8 @@ def run_demo(
         config=config or demo_config(),
         device=device,
         jobs=jobs,
+        resolution=resolution,
+        regions=regions,
         command=command,
         progress=progress,
     )

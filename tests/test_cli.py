@@ -382,7 +382,8 @@ def test_demo_passes_every_option_on(recorded: Recorder) -> None:
     call = recorded("fastcal.demo.run_demo", _Rows())
     arguments = (
         "demo -o out --kind brain --split 4,2,2 --members 2 --loss dice --seed 5 --epochs 3 "
-        "--iterations 6 --batch-size 7 --learning-rate 0.1 --device cpu --jobs 2 -q"
+        "--iterations 6 --batch-size 7 --learning-rate 0.1 --device cpu --jobs 2 -q "
+        "--region box:8:2 band:3 --resolution 128"
     )
     assert main(arguments.split()) == 0
     config = call.pop("config")
@@ -397,6 +398,8 @@ def test_demo_passes_every_option_on(recorded: Recorder) -> None:
         "seed": 5,
         "device": "cpu",
         "jobs": 2,
+        "regions": ["box:8:2", "band:3"],
+        "resolution": 128,
         "progress": False,
     }
 
@@ -430,6 +433,8 @@ def test_demo_on_a_dataset_compares_losses_there(recorded: Recorder) -> None:
         "seed": 0,
         "device": None,
         "jobs": 1,
+        "regions": [],
+        "resolution": 0,
         "progress": True,
     }
 

@@ -15,7 +15,9 @@ import torch
 
 from fastcal.demo import demo_config, run_demo
 from fastcal.errors import DataError
+from fastcal.regions import dilated_box
 from fastcal.report.experiment import compare_losses
+from fastcal.report.region_scores import region_tables
 from fastcal.report.scores import Comparison, markdown
 from fastcal.train import TrainConfig
 
@@ -32,6 +34,8 @@ SMALL: dict[str, Any] = {
         }
     ),
     "device": "cpu",
+    "resolution": 64,
+    "regions": ["box:4:1"],
 }
 PHANTOM: dict[str, Any] = {"kind": "prostate", "shape": (24, 24, 6)}
 
@@ -109,7 +113,18 @@ def test_results_are_written_for_people_and_programs(
     out, comparison = finished
     assert Comparison.load(out / "results.json").to_dict() == comparison.to_dict()
     assert (out / "results.md").read_text() == markdown(comparison)
-    assert "phantom_prostate" in (out / "report.html").read_text()
+    page = (out / "report.html").read_text()
+    assert "phantom_prostate" in page
+    (region,) = region_tables(comparison)
+    assert region.name == "box:4:1"
+    assert all(value in page for row in region.rows for value in row.values)
+    for loss in comparison.losses:
+        stats = loss.ensemble.statistics
+        assert stats is not None
+        assert loss.ensemble.scores.aurc == stats.aurc()
+        truth = [nib.load(out / f"phantoms/labelsTr/{case}.nii.gz") for case in TEST_CASES]
+        boxes = [dilated_box(np.asarray(t.dataobj), 4, 1, affine=t.affine).sum() for t in truth]
+        assert stats.region("box:4:1").n_voxels == sum(boxes) < stats.n_voxels
 
 
 def forgotten(out: Path, *parts: str) -> None:
@@ -140,6 +155,29 @@ def test_killed_anywhere_it_goes_on_to_the_same_results(
     assert (out / "report.html").exists()
 
 
+def test_other_regions_are_counted_without_training_again(
+    finished: tuple[Path, Comparison], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, comparison = finished
+    weights = sorted(out.rglob("best.safetensors"))
+    before = [file.stat().st_mtime_ns for file in weights]
+
+    def die(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("fastcal.predict.ensemble_folders", die)  # members are predicted by then
+        with pytest.raises(KeyboardInterrupt):
+            run_demo(out, **(SMALL | {"regions": ["foreground"]}), **PHANTOM, progress=False)
+    again = run_demo(out, **SMALL, **PHANTOM, command="fastcal demo", progress=False)
+    assert again.to_dict() == comparison.to_dict()
+    assert json.loads((out / "experiment.json").read_text())["regions"] == ["box:4:1"]
+    for first, second in zip(comparison.losses, again.losses, strict=True):
+        assert second.ensemble.statistics == first.ensemble.statistics
+        assert [m.statistics for m in second.members] == [m.statistics for m in first.members]
+    assert [file.stat().st_mtime_ns for file in weights] == before
+
+
 @pytest.mark.parametrize(("changed", "named"), [({"seed": 1}, "seed"), ({"members": 3}, "members")])
 def test_a_folder_keeps_one_experiment(
     changed: dict[str, Any], named: str, finished: tuple[Path, Comparison]
@@ -158,6 +196,9 @@ def test_a_folder_keeps_one_experiment(
         ({"losses": ("ce", "ce")}, "losses: got"),
         ({"losses": ("focal",)}, "losses: got"),
         ({"panel_cases": -1}, "panel_cases: got -1"),
+        ({"regions": ["ball"]}, "region: got 'ball'"),
+        ({"regions": ["prediction"]}, "`fastcal evaluate` has it"),
+        ({"resolution": 100}, "resolution must be 0 or a power of two from 64"),
     ],
 )
 def test_bad_arguments_are_named_before_anything_is_written(

@@ -281,6 +281,20 @@ def test_curves_of_two_methods_share_the_axes() -> None:
     assert ax.get_ylim()[1] >= top
 
 
+def test_panels_of_risk_and_coverage_have_one_scale() -> None:
+    sharp, dull = counted(resolution=64), counted(1, resolution=64)
+    panels = {"ce": {"single": sharp, "ensemble": dull}, "dice": {"single": dull}}
+    first, second = plots.risk_coverage_figure(panels).axes
+    assert [ax.get_title(loc="left") for ax in (first, second)] == ["ce", "dice"]
+    assert first.get_ylim() == second.get_ylim()
+    assert [len(ax.lines) for ax in (first, second)] == [4, 2]
+    words = [text.get_text() for text in first.get_legend().get_texts()]
+    assert words[1] == f"ensemble: AURC {dull.aurc():.4f}, excess {dull.e_aurc():.4f}"
+    assert first.lines[1].get_color() != first.lines[3].get_color()
+    with pytest.raises(ValueError, match="panels: got none"):
+        plots.risk_coverage_figure({})
+
+
 def test_risk_coverage_needs_fine_cells_and_voxels() -> None:
     with pytest.raises(ValueError, match="resolution is 0"):
         plots.risk_coverage(counted(1), ax=axes())

@@ -6,6 +6,7 @@ import base64
 import json
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,11 +20,13 @@ from fastcal import CalibrationStatistics
 from fastcal.errors import DataError
 from fastcal.report import html, panels, plots
 from fastcal.report.gallery import spread_over
+from fastcal.report.region_scores import region_tables
 from fastcal.report.scores import (
     ComparedLoss,
     Comparison,
     Scored,
     Scores,
+    columns,
     markdown,
     number,
     signs,
@@ -31,24 +34,31 @@ from fastcal.report.scores import (
 )
 
 
-def counted(seed: int, sharpness: float = 3.0) -> CalibrationStatistics:
-    """Statistics of two cases, three classes; the sharper, the more overconfident."""
+def counted(
+    seed: int, sharpness: float = 3.0, *, resolution: int = 0, regions: Sequence[str] = ()
+) -> CalibrationStatistics:
+    """Statistics of two cases, three classes; the sharper, the more overconfident.
+
+    The first region holds a quarter of the voxels, the second half of these, and so on.
+    """
     generator = torch.Generator().manual_seed(seed)
-    stats = CalibrationStatistics(num_classes=3, n_bins=10)
+    stats = CalibrationStatistics(
+        num_classes=3, n_bins=10, resolution=resolution, regions=list(regions)
+    )
+    places = torch.arange(400)[None]
+    masks = {name: places < 100 // 2**number for number, name in enumerate(regions)}
     for case in ("a", "b"):
         logits = torch.randn(1, 3, 400, generator=generator)
         target = torch.multinomial(logits[0].softmax(0).T, 1, generator=generator).T
-        stats.update((sharpness * logits).softmax(1), target, case_id=[case])
+        stats.update((sharpness * logits).softmax(1), target, case_id=[case], regions=masks or None)
     return stats
 
 
-def scored(name: str, seed: int, sharpness: float = 3.0) -> Scored:
-    stats = counted(seed, sharpness)
-    return Scored(name, Scores.from_statistics(stats), stats)
+def compared(*, resolution: int = 0, regions: Sequence[str] = ()) -> Comparison:
+    def scored(name: str, seed: int, sharpness: float = 3.0) -> Scored:
+        stats = counted(seed, sharpness, resolution=resolution, regions=regions)
+        return Scored(name, Scores.from_statistics(stats), stats)
 
-
-@pytest.fixture(scope="module")
-def comparison() -> Comparison:
     return Comparison(
         dataset="Cohort <1>",
         structures=("background", "anterior", "posterior"),
@@ -62,6 +72,17 @@ def comparison() -> Comparison:
             ComparedLoss("dice", (scored("0", 4, 9.0), scored("1", 5, 9.0)), scored("e", 6, 4.0)),
         ),
     )
+
+
+@pytest.fixture(scope="module")
+def comparison() -> Comparison:
+    return compared()
+
+
+@pytest.fixture(scope="module")
+def detailed() -> Comparison:
+    """With fine cells and two regions."""
+    return compared(resolution=4096, regions=["box:8:2", "band:<3>"])
 
 
 # --- reliability diagram --------------------------------------------------------------------------
@@ -211,6 +232,46 @@ def test_undefined_scores_are_a_dash_and_null(comparison: Comparison, tmp_path: 
     assert table(loaded)[1].values[3] == "-"
 
 
+def test_table_and_json_have_the_order_of_the_confidence_if_it_was_counted(
+    comparison: Comparison, detailed: Comparison, tmp_path: Path
+) -> None:
+    assert [title for _, title in columns(detailed)][-2:] == ["AUROC", "AURC"]
+    assert len(columns(comparison)) == 5
+    rows = table(detailed)
+    for loss, row in zip(detailed.losses, rows[1::2], strict=True):
+        stats = loss.ensemble.statistics
+        assert stats is not None
+        assert row.values[5:] == (f"{stats.auroc():.4f}", f"{stats.aurc():.5f}")
+    for column, best in ((5, max), (6, min)):
+        values = [float(row.values[column]) for row in rows]
+        assert [row.best[column] for row in rows] == [v == best(values) for v in values]
+    assert "| Brier | AUROC | AURC |" in markdown(detailed)
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps(detailed.to_dict()))
+    assert markdown(Comparison.load(file)) == markdown(detailed)
+    assert "auroc" not in json.dumps(comparison.to_dict())
+
+
+def test_regions_have_tables_of_their_own_scores(
+    comparison: Comparison, detailed: Comparison
+) -> None:
+    found = region_tables(detailed)
+    assert [(one.name, one.share) for one in found] == [("box:8:2", 0.25), ("band:<3>", 0.125)]
+    for region in found:
+        for loss, single, together in zip(
+            detailed.losses, region.rows[::2], region.rows[1::2], strict=True
+        ):
+            inside = [
+                model.statistics.region(region.name)  # type: ignore[union-attr]
+                for model in (*loss.members, loss.ensemble)
+            ]
+            assert together.values[1] == f"{100 * inside[-1].ece():.2f} %"
+            assert together.values[3] == f"{inside[-1].nll():.4f}"
+            assert together.values[5] == f"{inside[-1].auroc():.4f}"
+            assert single.values[4] == f"{np.mean([one.brier() for one in inside[:-1]]):.4f}"
+    assert region_tables(comparison) == []
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"losses": 1}'])
 def test_a_file_that_holds_no_results_is_named(text: str, tmp_path: Path) -> None:
     file = tmp_path / "results.json"
@@ -317,6 +378,27 @@ def test_page_holds_every_number_and_escapes_names(page: str, comparison: Compar
     for row in table(comparison):
         assert all(value in page for value in row.values)
     assert "bins\nof 10 voxels or fewer" in page
+
+
+def test_page_without_regions_and_cells_names_the_options_that_count_them(page: str) -> None:
+    hints = re.findall(r'<p class="hint"><code>(--[a-z]+) [^<]*</code> adds', page)
+    assert hints == ["--resolution", "--region"]
+    assert "Risk-coverage curves" not in page
+
+
+def test_page_with_regions_and_cells_shows_their_numbers(
+    detailed: Comparison, tmp_path: Path
+) -> None:
+    page = html.write_report(tmp_path / "report.html", detailed).read_text()
+    assert 'class="hint"' not in page
+    assert len(re.findall(r'src="data:image/png;base64,', page)) == 3
+    assert page.count('<th class="number">AURC</th>') == 3, "the whole and two regions"
+    whole, *parts = page.split("<h3>")
+    assert all(value in whole for row in table(detailed) for value in row.values)
+    for part, region in zip(parts, region_tables(detailed), strict=True):
+        assert part.startswith(region.name.replace("<3>", "&lt;3&gt;"))
+        assert f"{100 * region.share:.3g} % of the voxels" in part
+        assert all(value in part for row in region.rows for value in row.values)
 
 
 def test_page_without_statistics_is_an_error_and_leaves_the_old_page(

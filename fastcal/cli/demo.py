@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from fastcal.cli.mapping import RegionOption, Resolution
 from fastcal.cli.outcome import print_table
 from fastcal.cli.settings import (
     BatchSize,
@@ -78,6 +79,8 @@ def demo(
     jobs: Annotated[
         int, typer.Option("--jobs", metavar="N", help="Members trained at a time, a process each.")
     ] = 1,
+    resolution: Resolution = 0,
+    region: RegionOption = None,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print the table alone.")] = False,
 ) -> None:
     """Compare losses, and single models with ensembles: the whole job, with a report.
@@ -86,7 +89,7 @@ def demo(
     """
     from fastcal.demo import SPLIT, demo_config, run_demo
     from fastcal.report.experiment import compare_losses
-    from fastcal.report.scores import COLUMNS, table
+    from fastcal.report.scores import columns, table
     from fastcal.train import TrainConfig
 
     settings = training_config(
@@ -109,6 +112,8 @@ def demo(
             config=settings,
             device=device,
             jobs=jobs,
+            resolution=resolution,
+            regions=region or [],
             progress=not quiet,
         )
     else:
@@ -126,8 +131,10 @@ def demo(
             config=settings,
             device=device,
             jobs=jobs,
+            resolution=resolution,
+            regions=region or [],
             progress=not quiet,
         )
     rows = [(f"{row.loss}, {row.model}", *row.values) for row in table(comparison)]
-    print_table(["held-out cases", *(title for _, title in COLUMNS)], rows)
+    print_table(["held-out cases", *(title for _, title in columns(comparison))], rows)
     typer.echo(f"report: {out / 'report.html'}\nnumbers: {out / 'results.json'}")

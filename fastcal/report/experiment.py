@@ -6,7 +6,6 @@ import json
 import platform
 import shlex
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastcal import atomic
 from fastcal.errors import DataError
+from fastcal.report.clock import Clock
 from fastcal.report.scores import (
     ComparedLoss,
     Comparison,
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 SETTINGS, RESULTS, TABLE, PAGE = "experiment.json", "results.json", "results.md", "report.html"
 ENSEMBLE = "ensemble"
+COUNTED = ("resolution", "regions")
+"""Settings of what is counted; training does not depend on them."""
 
 
 def compare_losses(
@@ -44,6 +46,8 @@ def compare_losses(
     config: TrainConfig | None = None,
     device: str | None = None,
     jobs: int = 1,
+    resolution: int = 0,
+    regions: Sequence[str] = (),
     panel_cases: int = 3,
     min_count: int = 100,
     command: str | None = None,
@@ -69,6 +73,11 @@ def compare_losses(
         config: How to train; the defaults of `fastcal.train.TrainConfig` when None.
         device: Device to train and predict on; a GPU if there is one when None.
         jobs: Members trained at a time, each in a process; see `fastcal.train.train_ensemble`.
+        resolution: Fine cells of the confidence, a power of two, for AUROC, AURC and the
+            risk-coverage curve; 0 keeps none.
+        regions: Parts of the held-out cases that are scored beside the whole, as
+            ``"box:8:2"``; see `fastcal.evaluate.evaluate_folder`. Another choice for an experiment
+            that is there predicts again, and trains nothing.
         panel_cases: Held-out cases drawn in the report, at equal distances in the list of names.
         min_count: Bins of this many voxels or fewer are not drawn in reliability diagrams.
         command: What the results say made them; the process's own command line when None.
@@ -94,17 +103,27 @@ def compare_losses(
     folder = Path(out)
     opened = dataset if isinstance(dataset, Dataset) else Dataset.open(dataset)
     plan = _Plan(
-        opened, folder, split, members, seed, config or TrainConfig(), device, jobs, progress
+        dataset=opened,
+        folder=folder,
+        split=split,
+        members=members,
+        seed=seed,
+        config=config or TrainConfig(),
+        device=device,
+        jobs=jobs,
+        progress=progress,
+        resolution=resolution,
+        regions=tuple(regions),
     )
     _check(plan, losses, panel_cases)
-    _claim(folder, plan.settings(losses))
-    clock = _Clock(len(losses), enabled=progress)
+    recount = _claim(folder, plan.settings(losses))
+    clock = Clock(len(losses), enabled=progress)
     compared = []
     for loss in losses:
         clock.start(f"training {counted(members, 'member')} with {_name(loss)}")
         _train(plan, loss)
         clock.start(f"predicting {counted(split[2], 'held-out case')} with {_name(loss)}")
-        compared.append(_predict_and_score(plan, loss))
+        compared.append(_predict_and_score(plan, loss, recount=recount))
         clock.loss_done()
     comparison = Comparison(
         dataset=opened.name,
@@ -118,6 +137,7 @@ def compare_losses(
     )
     clock.start("writing the report")
     _write(plan, comparison, panel_cases=panel_cases, min_count=min_count)
+    atomic.write_json(folder / SETTINGS, plan.settings(losses))
     clock.start(f"done: {folder / PAGE}")
     return comparison
 
@@ -135,6 +155,8 @@ class _Plan:
     device: str | None
     jobs: int
     progress: bool
+    resolution: int
+    regions: tuple[str, ...]
 
     @property
     def test_cases(self) -> list[Case]:
@@ -160,16 +182,23 @@ class _Plan:
             "losses": list(losses),
             "seed": self.seed,
             "config": self.config.to_json(),
+            "resolution": self.resolution,
+            "regions": list(self.regions),
         }
         plain: dict[str, Any] = json.loads(json.dumps(settings))
         return plain
 
 
 def _check(plan: _Plan, losses: Sequence[str], panel_cases: int) -> None:
+    from fastcal.calibration import CalibrationStatistics
+    from fastcal.evaluate.regions import rules_of_references
+
     if min(plan.split) < 1:
         raise ValueError(f"split: got {plan.split}, expected at least one case of each part")
     if plan.members < 1:
         raise ValueError(f"members: got {plan.members}, expected 1 or more")
+    rules_of_references(plan.regions, plan.labels)
+    CalibrationStatistics(2, resolution=plan.resolution)  # for what it refuses
     if panel_cases < 0:
         raise ValueError(f"panel_cases: got {panel_cases}, expected 0 or more")
     if not losses or len(set(losses)) < len(losses) or not set(losses) <= LOSS_NAMES.keys():
@@ -186,22 +215,32 @@ def _check(plan: _Plan, losses: Sequence[str], panel_cases: int) -> None:
         )
 
 
-def _claim(folder: Path, settings: dict[str, Any]) -> None:
-    """Make the folder this experiment's own: another one's half-done files must not mix with it."""
+def _claim(folder: Path, settings: dict[str, Any]) -> bool:
+    """Make the folder this experiment's own: another one's half-done files must not mix with it.
+
+    Returns:
+        Whether what its predictions counted, if there are any, is not what is asked for.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / SETTINGS
     try:
         present = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         atomic.write_json(file, settings)
-        return
+        return False
     except ValueError as error:
         raise DataError(file, f"not JSON ({error})") from error
     for name, value in settings.items():
-        if present.get(name) != value:
+        if name not in COUNTED and present.get(name) != value:
             raise DataError(
                 file, f"this folder holds an experiment with another {name}; choose another"
             )
+    if all(present.get(name) == settings[name] for name in COUNTED):
+        return False
+    # Until all is counted again, no choice is the one that the predictions were made with.
+    others = {name: value for name, value in settings.items() if name not in COUNTED}
+    atomic.write_json(file, others)
+    return True
 
 
 def _train(plan: _Plan, loss: str) -> None:
@@ -222,7 +261,7 @@ def _train(plan: _Plan, loss: str) -> None:
     )
 
 
-def _predict_and_score(plan: _Plan, loss: str) -> ComparedLoss:
+def _predict_and_score(plan: _Plan, loss: str, *, recount: bool) -> ComparedLoss:
     from fastcal.predict import ensemble_folders, predict_cases
 
     members = []
@@ -236,7 +275,10 @@ def _predict_and_score(plan: _Plan, loss: str) -> ComparedLoss:
             members=[number],
             maps=(),
             labels=plan.labels,
+            resolution=plan.resolution,
+            regions=plan.regions,
             save_probabilities=True,
+            overwrite=recount,
             device=plan.device,
         )
         members.append(_scored(f"member {number}", predicted))
@@ -245,6 +287,9 @@ def _predict_and_score(plan: _Plan, loss: str) -> ComparedLoss:
         plan.predictions(loss, ENSEMBLE),
         maps=("entropy",),
         labels=plan.labels,
+        resolution=plan.resolution,
+        regions=plan.regions,
+        overwrite=recount,
     )
     return ComparedLoss(loss, tuple(members), _scored("ensemble", together))
 
@@ -267,36 +312,6 @@ def _write(plan: _Plan, comparison: Comparison, *, panel_cases: int, min_count: 
     atomic.write_json(plan.folder / RESULTS, comparison.to_dict())
     atomic.write_text(plan.folder / TABLE, markdown(comparison))
     write_report(plan.folder / PAGE, comparison, cases=cases, min_count=min_count)
-
-
-class _Clock:
-    """Says what begins, and from the first loss's time how long the others will take."""
-
-    def __init__(self, losses: int, *, enabled: bool) -> None:
-        self._left = losses
-        self._enabled = enabled
-        self._start = self._loss_start = time.monotonic()
-        self._per_loss: float | None = None
-
-    def start(self, what: str) -> None:
-        if self._enabled:
-            elapsed = time.monotonic() - self._start
-            left = ""
-            if self._per_loss is not None and self._left:
-                spent = time.monotonic() - self._loss_start
-                left = f", about {_minutes(max(0.0, self._per_loss * self._left - spent))} left"
-            print(f"[{_minutes(elapsed)}{left}] {what}", file=sys.stderr, flush=True)
-
-    def loss_done(self) -> None:
-        now = time.monotonic()
-        self._per_loss = now - self._loss_start
-        self._loss_start = now
-        self._left -= 1
-
-
-def _minutes(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d}"
 
 
 def _name(loss: str) -> str:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from fastcal import atomic
 from fastcal.report import panels, plots, style
-from fastcal.report.scores import COLUMNS, Comparison, signs, table
+from fastcal.report.region_scores import region_tables
+from fastcal.report.scores import Comparison, columns, signs, table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,7 +29,8 @@ def write_report(
 
     Args:
         out: The HTML file.
-        comparison: Its models need their statistics, which the reliability diagrams draw.
+        comparison: Its models need their statistics, which the reliability diagrams draw. Regions
+            among them get a table each, fine cells (``resolution``) a risk-coverage curve.
         cases: Cases to show as image, reference, predictions and entropies.
         min_count: Bins of this many voxels or fewer are not drawn in the reliability diagrams.
 
@@ -49,16 +51,19 @@ def write_report(
     )
     structures = dict(enumerate(comparison.structures))
     structures.pop(0, None)
+    curves = _curves(comparison)
     page = environment.get_template("comparison.html.j2").render(
         comparison=comparison,
-        columns=[title for _, title in COLUMNS],
+        columns=[title for _, title in columns(comparison)],
         rows=table(comparison),
+        regions=region_tables(comparison),
         signs=signs(comparison),
         min_count=min_count,
         scores_png=_base64(plots.scores_figure(comparison.losses)),
         reliability_png=_base64(
             plots.reliability_figure(_diagrams(comparison), min_count=min_count)
         ),
+        risk_coverage_png=_base64(plots.risk_coverage_figure(curves)) if curves else "",
         panels_png=_base64(panels.case_panels(cases, structures)) if cases else "",
     )
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -78,6 +83,17 @@ def _diagrams(comparison: Comparison) -> Mapping[str, CalibrationStatistics]:
                 )
             found[f"{loss.title}, {title}"] = model.statistics
     return found
+
+
+def _curves(comparison: Comparison) -> dict[str, dict[str, CalibrationStatistics]]:
+    """Of each loss the models of the diagrams, if all kept fine cells and counted a voxel."""
+    diagrams = _diagrams(comparison)
+    if not all(stats.resolution and stats.n_voxels for stats in diagrams.values()):
+        return {}
+    return {
+        loss.title: {name: diagrams[f"{loss.title}, {name}"] for name in ("single", "ensemble")}
+        for loss in comparison.losses
+    }
 
 
 def _base64(figure: Figure) -> str:

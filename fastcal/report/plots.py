@@ -10,7 +10,7 @@ import numpy as np
 from fastcal.report import style
 from fastcal.report.dataset_reliability import dataset_reliability
 from fastcal.report.reliability import classwise_grid, reliability_diagram, reliability_figure
-from fastcal.report.risk_coverage import risk_coverage
+from fastcal.report.risk_coverage import risk_coverage, risk_coverage_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,6 +23,7 @@ __all__ = [
     "reliability_diagram",
     "reliability_figure",
     "risk_coverage",
+    "risk_coverage_figure",
     "scores_figure",
 ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from fastcal.report import style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from fastcal.calibration import CalibrationStatistics
 
@@ -80,6 +82,30 @@ def risk_coverage(
     return ax
 
 
+def risk_coverage_figure(panels: Mapping[str, Mapping[str, CalibrationStatistics]]) -> Figure:
+    """Risk-coverage curves side by side on one scale.
+
+    Args:
+        panels: By title, what was counted of each method by name: two methods a panel at most.
+
+    Raises:
+        ValueError: There are no panels, or as `risk_coverage`.
+    """
+    if not panels:
+        raise ValueError("panels: got none, expected at least one")
+    with style.house_style():
+        figure = style.new_figure(5.4 * len(panels), 3.9)
+        axes = figure.subplots(1, len(panels), squeeze=False)[0]
+        for ax, (title, methods) in zip(axes, panels.items(), strict=True):
+            for (name, stats), colour in zip(methods.items(), _COLOURS, strict=False):
+                risk_coverage(stats, ax=ax, title=title, label=name, colour=colour)
+        top = max(ax.get_ylim()[1] for ax in axes)
+        for ax in axes:
+            ax.set_ylim(0, top)
+    return figure
+
+
+_COLOURS = (style.ORANGE, style.BLUE)
 _DASHED: Any = {"lw": 1, "ls": (0, (4, 3))}
 
 

@@ -31,6 +31,9 @@ class Scores:
     nll: float
     brier: float
     accuracy: float
+    auroc: float | None = None
+    """Of the confidence, right voxels against wrong ones; None where no fine cells were kept."""
+    aurc: float | None = None
 
     @classmethod
     def from_statistics(cls, stats: CalibrationStatistics) -> Scores:
@@ -44,7 +47,13 @@ class Scores:
             nll=float(stats.nll()),
             brier=float(stats.brier()),
             accuracy=float(stats.accuracy()),
+            auroc=float(stats.auroc(kind="top-label")) if stats.resolution else None,
+            aurc=float(stats.aurc()) if stats.resolution else None,
         )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Those that were counted, by name."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +119,8 @@ class Comparison:
             "software": self.software,
             "losses": {
                 loss.loss: {
-                    "members": [asdict(m.scores) for m in loss.members],
-                    "ensemble": asdict(loss.ensemble.scores),
+                    "members": [m.scores.to_dict() for m in loss.members],
+                    "ensemble": loss.ensemble.scores.to_dict(),
                 }
                 for loss in self.losses
             },
@@ -212,10 +221,13 @@ def number(measure: str, value: float) -> str:
     """A score as it is printed everywhere: errors in per cent, the others with four digits."""
     if math.isnan(value):
         return "-"
+    if measure == "aurc":  # a mean of error rates, which background keeps small
+        return f"{value:.5f}"
     return f"{100 * value:.2f} %" if measure in _PER_CENT else f"{value:.4f}"
 
 
 _PER_CENT = ("ece", "classwise_ece")
+_HIGHER_IS_BETTER = ("dice", "auroc")
 
 COLUMNS = (
     ("dice", "Dice"),
@@ -224,6 +236,14 @@ COLUMNS = (
     ("nll", "NLL"),
     ("brier", "Brier"),
 )
+OF_CONFIDENCE = (("auroc", "AUROC"), ("aurc", "AURC"))
+
+
+def columns(comparison: Comparison) -> tuple[tuple[str, str], ...]:
+    """Scores that the table has, with their titles: those of the confidence if all have them."""
+    models = [m for loss in comparison.losses for m in (*loss.members, loss.ensemble)]
+    ordered = bool(models) and all(model.scores.auroc is not None for model in models)
+    return (*COLUMNS, *OF_CONFIDENCE) if ordered else COLUMNS
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,21 +260,22 @@ class Row:
 def table(comparison: Comparison) -> list[Row]:
     """Two lines a loss: mean (range) of the single members, and their ensemble."""
     lines = []
+    shown = columns(comparison)
     for loss in comparison.losses:
-        mean = [loss.mean(m) for m, _ in COLUMNS]
-        spread = tuple(_spread(loss, m) for m, _ in COLUMNS)
+        mean = [loss.mean(m) for m, _ in shown]
+        spread = tuple(_spread(loss, m) for m, _ in shown)
         lines.append((loss.title, f"single (mean of {len(loss.members)})", mean, spread))
-        ensemble = [getattr(loss.ensemble.scores, m) for m, _ in COLUMNS]
+        ensemble = [getattr(loss.ensemble.scores, m) for m, _ in shown]
         lines.append((loss.title, f"ensemble of {len(loss.members)}", ensemble, ("",) * len(mean)))
     best = [
-        (max if m == "dice" else min)((line[2][i] for line in lines), default=math.nan)
-        for i, (m, _) in enumerate(COLUMNS)
+        (max if m in _HIGHER_IS_BETTER else min)((line[2][i] for line in lines), default=math.nan)
+        for i, (m, _) in enumerate(shown)
     ]
     return [
         Row(
             title,
             model,
-            tuple(number(m, v) for (m, _), v in zip(COLUMNS, values, strict=True)),
+            tuple(number(m, v) for (m, _), v in zip(shown, values, strict=True)),
             spread,
             tuple(v == b for v, b in zip(values, best, strict=True)),
         )
@@ -286,8 +307,8 @@ def markdown(comparison: Comparison) -> str:
         comparison.command,
         "```",
         "",
-        "| loss | model | " + " | ".join(title for _, title in COLUMNS) + " |",
-        "|---|---|" + "---|" * len(COLUMNS),
+        "| loss | model | " + " | ".join(title for _, title in columns(comparison)) + " |",
+        "|---|---|" + "---|" * len(columns(comparison)),
     ]
     for row in table(comparison):
         cells = [
