@@ -114,6 +114,17 @@ def test_every_option_explains_itself(option: Any) -> None:
     assert option.help.endswith((".", "]"))
 
 
+def test_the_region_of_the_prediction_is_offered_where_it_is_taken() -> None:
+    group: Any = typer.main.get_command(app)
+    offers = {
+        name: "prediction" in option.help
+        for name, command in group.commands.items()
+        for option in command.params
+        if "--region" in option.opts
+    }
+    assert offers == {"predict": False, "ensemble": False, "evaluate": True, "demo": False}
+
+
 # --- errors ---------------------------------------------------------------------------------------
 
 EVALUATE = ["evaluate", "-g", "labels", "-p", "predictions", "-o", "scores.json"]

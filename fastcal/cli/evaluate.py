@@ -57,7 +57,14 @@ def evaluate(
     bins: mapping.Bins = 15,
     closed: mapping.ClosedOption = mapping.Closed.right,
     resolution: mapping.Resolution = 0,
-    region: mapping.RegionOption = None,
+    region: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--region",
+            metavar="REGION",
+            help="Count a region apart: box[:MM[:SLICES]], band:MM, foreground or prediction.",
+        ),
+    ] = None,
     chill: Annotated[
         bool, typer.Option("--chill", help="Score what was predicted, though labels has more.")
     ] = False,

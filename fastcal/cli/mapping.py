@@ -87,7 +87,7 @@ RegionOption = Annotated[
     typer.Option(
         "--region",
         metavar="REGION",
-        help="Count a region apart: box[:MM[:SLICES]], band:MM, foreground or prediction.",
+        help="Count a region of the references apart: box[:MM[:SLICES]], band:MM or foreground.",
     ),
 ]
 Dtype = Annotated[
