@@ -157,6 +157,25 @@ def test_scores_match_the_oracle(dtype, n_classes, n_bins, closed, layout, targe
 
 
 @on_every_engine
+@pytest.mark.parametrize("n_bins", [1, 2, 9, 15, 16, 17, 32, 33, 64, 65], ids=lambda n: f"bins{n}")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_rows_have_the_bits_of_the_reference_however_values_spread(n_bins, dtype):
+    """In the outer bins, between them, both in turn; as many bins as registers hold, and more."""
+    (p,) = probabilities(1, 5, (2600,), dtype=torch.float64, seed=n_bins)
+    saturated = (p.log() * 12).softmax(1)
+    blocks = torch.arange(2600) // 130 % 2 == 0
+    target = labels(5, (2, 2600), seed=n_bins)
+    mask = torch.rand(2, 2600, generator=torch.Generator().manual_seed(n_bins)) < 0.9
+    for values in (p, saturated, torch.where(blocks, p, saturated), p[:, :, :1].expand(p.shape)):
+        for mode in ("both", "top-label"):
+            got, want = (CalibrationStatistics(5, n_bins, mode=mode) for _ in range(2))
+            got.update(values.to(dtype), target, mask=mask)
+            with fastcal.backend("reference"):
+                want.update(values.to(dtype), target, mask=mask)
+            assert got == want
+
+
+@on_every_engine
 @pytest.mark.parametrize("closed", ["right", "left"])
 @pytest.mark.parametrize("n_bins", [7, 10, 15, 20])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16], ids=str)

@@ -6,7 +6,7 @@
 namespace fastcal::cpu::FASTCAL_ISA {
 
 template <typename Real> static inline Vec<Real> not_negative(Vec<Real> x) {
-  return x < Real{0} ? Vec<Real>{} : x; // NaN stays
+  return at_least<Real>(x, Real{0}); // NaN stays
 }
 
 template <typename Real> static inline Vec<Real> nan_vector() {

@@ -25,7 +25,7 @@ template <typename Real> struct Leftovers {
     if (which == kAll) {
       store(values + count, load(from));
       for (std::int64_t lane = 0; lane < Lanes<Real>::kCount; ++lane) {
-        hits[count + lane] = static_cast<std::int32_t>((hit >> lane) & 1);
+        hits[count + lane] = -static_cast<std::int32_t>((hit >> lane) & 1);
       }
       count += Lanes<Real>::kCount;
       return;
@@ -33,7 +33,7 @@ template <typename Real> struct Leftovers {
     for (; which != 0; which &= which - 1) {
       const int lane = __builtin_ctz(which);
       values[count] = from[lane];
-      hits[count] = static_cast<std::int32_t>((hit >> lane) & 1);
+      hits[count] = -static_cast<std::int32_t>((hit >> lane) & 1);
       ++count;
     }
   }
@@ -65,6 +65,44 @@ static inline IntVec<Real> cells_above(const Thresholds<Real> &bins, Vec<Real> p
   return above;
 }
 
+#if FASTCAL_VECTOR_BYTES == 64
+// The same for fewer thresholds than one or two vectors of floats hold: by halving, each lane
+// picking its next threshold from registers.
+template <int kVectors>
+static inline IntVec<float> cells_by_halving(const Thresholds<float> &bins, Vec<float> p) {
+  const __m512 middle = _mm512_set1_ps(bins.values[8 * kVectors - 1]);
+  __m512i cell = _mm512_maskz_set1_epi32(_mm512_cmp_ps_mask(p, middle, _CMP_GT_OQ), 8 * kVectors);
+#pragma GCC unroll 4
+  for (int step = 4 * kVectors; step > 0; step /= 2) {
+    const float *from = bins.values + step - 1;
+    const __m512 threshold =
+        kVectors == 1 ? _mm512_permutexvar_ps(cell, load(from))
+                      : _mm512_permutex2var_ps(load(from), cell, load(from + kLaneMultiple));
+    cell = _mm512_mask_add_epi32(cell, _mm512_cmp_ps_mask(p, threshold, _CMP_GT_OQ), cell,
+                                 _mm512_set1_epi32(step));
+  }
+  return reinterpret_cast<IntVec<float>>(cell);
+}
+static_assert(kThresholdPadding >= 2 * kLaneMultiple);
+#endif
+
+// Calls f with the function from a vector of values to their cells.
+template <typename Real, typename Function>
+static inline __attribute__((always_inline)) void with_cells(const Thresholds<Real> &bins,
+                                                             const Function &f) {
+#if FASTCAL_VECTOR_BYTES == 64
+  if constexpr (sizeof(Real) == 4) {
+    if (bins.count < kLaneMultiple) {
+      return f([&](Vec<Real> p) { return cells_by_halving<1>(bins, p); });
+    }
+    if (bins.count < 2 * kLaneMultiple) {
+      return f([&](Vec<Real> p) { return cells_by_halving<2>(bins, p); });
+    }
+  }
+#endif
+  f([&](Vec<Real> p) { return cells_above<Real>(bins, p); });
+}
+
 template <typename Real>
 static inline void find_cells(const Thresholds<Real> &bins, Vec<Real> p, const Real *values,
                               typename Lanes<Real>::Int *cell_of) {
@@ -87,40 +125,93 @@ static_assert(kMaxBlockVoxels < std::int64_t{1} << (63 - kCountShift));
 // one before it.
 constexpr int kTables = 8;
 
-// Few bins: hits and misses in entries of their own.
-template <typename Real>
-static void count_in_tables(const Leftovers<Real> &left, const Thresholds<Real> &bins,
-                            std::int64_t *cells) {
+// Few bins: an entry for each bin and state of a voxel, 0 to kStates - 1, and a last one for what
+// does not count. Calls add(k, words) with the states' words of every bin.
+template <int kStates, typename Real, typename Kept, typename State, typename Add>
+static void count_in_tables(const Real *values, std::int64_t n, const Thresholds<Real> &bins,
+                            const Kept &kept, const State &state, const Add &add) {
   constexpr std::int64_t kCount = Lanes<Real>::kCount;
-  alignas(64) std::int64_t tables[2 * kTableCells][kTables];
-  std::memset(tables, 0, sizeof tables[0] * 2 * static_cast<std::size_t>(bins.count + 1));
-  for (std::int64_t i = 0; i < left.count; i += kCount) {
-    alignas(64) typename Lanes<Real>::Int entry_of[kCount];
-    alignas(64) std::int64_t words[kCount];
-    const Vec<Real> p = load(left.values + i);
-    FixedPointSum<Real>::each(p, words, std::int64_t{1} << kCountShift);
-    for (std::int64_t lane = left.count - i; lane < kCount; ++lane) {
-      words[lane] = 0; // past the end
-    }
-    store(entry_of, 2 * cells_above<Real>(bins, p) + load_lanes<Real>(left.hits + i));
-#pragma GCC unroll 16
-    for (std::int64_t lane = 0; lane < kCount; ++lane) {
-      tables[entry_of[lane]][lane % kTables] += words[lane];
+  constexpr std::int64_t kWords = FASTCAL_VECTOR_BYTES / 8; // of a vector
+  alignas(64) std::int64_t tables[kTables][kStates * kTableCells + 8];
+  const std::int64_t nowhere = kStates * (bins.count + 1);
+  n += (kTables - n % kTables) % kTables;              // the rest is not kept
+  const std::int64_t used = nowhere + 8 - nowhere % 8; // entries in whole vectors
+  for (int t = 0; t < kTables; ++t) {
+    for (std::int64_t entry = 0; entry < used; entry += kWords) {
+      store(tables[t] + entry, Longs{});
     }
   }
-  constexpr std::int64_t kSum = (std::int64_t{1} << kCountShift) - 1;
+  alignas(64) typename Lanes<Real>::Int entry_of[kMaxBlockVoxels + kLaneMultiple];
+  alignas(64) std::int64_t words[kMaxBlockVoxels + kLaneMultiple];
+  with_cells<Real>(bins, [&](const auto &cells_of) __attribute__((always_inline)) {
+    for (std::int64_t i = 0; i < n; i += kCount) {
+      const Vec<Real> p = load(values + i);
+      FixedPointSum<Real>::each(p, words + i, std::int64_t{1} << kCountShift);
+      const IntVec<Real> entry = kStates * cells_of(p) + state(i);
+      store(entry_of + i, kept(i).choose(entry, splat_int<Real>(nowhere)));
+    }
+  });
+  // In a loop of its own, behind the stores that it reads.
+  for (std::int64_t i = 0; i < n; i += kTables) {
+#pragma GCC unroll 8
+    for (std::int64_t t = 0; t < kTables; ++t) {
+      tables[t][static_cast<std::uint32_t>(entry_of[i + t])] += words[i + t];
+    }
+  }
+  for (std::int64_t entry = 0; entry < used; entry += kWords) {
+    Longs sum = load_as<Longs>(tables[0] + entry);
+    for (int t = 1; t < kTables; ++t) {
+      sum += load_as<Longs>(tables[t] + entry);
+    }
+    store(tables[0] + entry, sum);
+  }
   for (std::int64_t k = 0; k <= bins.count; ++k) {
-    std::int64_t missed = 0;
-    std::int64_t hit = 0;
-    for (int t = 0; t < kTables; ++t) {
-      missed += tables[2 * k][t];
-      hit += tables[2 * k + 1][t];
-    }
-    std::int64_t *cell = cells + kBinWords * k;
-    cell[0] += (missed >> kCountShift) + (hit >> kCountShift);
-    cell[1] += hit >> kCountShift;
-    cell[3] += (missed & kSum) + (hit & kSum);
+    add(k, tables[0] + kStates * k);
   }
+}
+
+// Adds the word of hits or of misses to a cell {count, hits, sum hi, sum lo}.
+static inline void add_word(std::int64_t *cell, std::int64_t word, bool hits) {
+  const std::int64_t count = word >> kCountShift;
+  cell[0] += count;
+  cell[1] += hits ? count : 0;
+  cell[3] += word & ((std::int64_t{1} << kCountShift) - 1);
+}
+
+// A plane of values into its histogram, all by tables.
+template <typename Real, typename Kept, typename Hit>
+static void count_spread(const Real *values, std::int64_t n, const Thresholds<Real> &bins,
+                         const Kept &kept, const Hit &hit, std::int64_t *cells) {
+  const auto state = [&](std::int64_t i) {
+    return hit(i).choose(splat_int<Real>(1), IntVec<Real>{});
+  };
+  const auto add = [&](std::int64_t k, const std::int64_t *words) {
+    add_word(cells + kBinWords * k, words[0], false);
+    add_word(cells + kBinWords * k, words[1], true);
+  };
+  count_in_tables<2, Real>(values, n, bins, kept, state, add);
+}
+
+// A class's plane into its histogram, and where it is the label, into the top-label one as well.
+template <typename Real>
+static void count_spread_class(const CountBlock<Real> &b, std::int64_t c,
+                               const Thresholds<Real> &bins, std::int64_t *cells,
+                               std::int64_t *top_cells) {
+  const IntVec<Real> wanted = splat_int<Real>(c);
+  const auto kept = [&](std::int64_t i) { return Mask<Real>::set(b.keep + i); };
+  const auto is = [&](const std::int32_t *classes, int state) {
+    return Mask<Real>::equal(load_lanes<Real>(classes), wanted)
+        .choose(splat_int<Real>(state), IntVec<Real>{});
+  };
+  const auto state = [&](std::int64_t i) { return is(b.target + i, 1) + is(b.label + i, 2); };
+  const auto add = [&](std::int64_t k, const std::int64_t *words) {
+    for (int s = 0; s < 4; ++s) {
+      add_word(cells + kBinWords * k, words[s], s % 2 == 1);
+    }
+    add_word(top_cells + kBinWords * k, words[2], false);
+    add_word(top_cells + kBinWords * k, words[3], true);
+  };
+  count_in_tables<4, Real>(b.mean + c * b.mean_pitch, b.voxels, bins, kept, state, add);
 }
 
 template <typename Real>
@@ -129,12 +220,10 @@ static void count_leftovers(Leftovers<Real> &left, const Thresholds<Real> &bins,
   if (left.count == 0) {
     return;
   }
-  store(left.values + left.count, Vec<Real>{});
-  for (std::int64_t lane = 0; lane < Lanes<Real>::kCount; ++lane) {
-    left.hits[left.count + lane] = 0;
-  }
   if (bins.count < kTableCells) {
-    count_in_tables<Real>(left, bins, cells);
+    const auto kept = [&](std::int64_t i) { return Mask<Real>::first(left.count - i); };
+    const auto hit = [&](std::int64_t i) { return Mask<Real>::set(left.hits + i); };
+    count_spread<Real>(left.values, left.count, bins, kept, hit, cells);
     return;
   }
   constexpr std::int64_t kCount = Lanes<Real>::kCount;
@@ -144,10 +233,31 @@ static void count_leftovers(Leftovers<Real> &left, const Thresholds<Real> &bins,
     for (std::int64_t lane = 0; lane < kCount && i + lane < left.count; ++lane) {
       std::int64_t *cell = cells + kBinWords * search_cell(bins, left.values[i + lane]);
       cell[0] += 1;
-      cell[1] += left.hits[i + lane];
+      cell[1] -= left.hits[i + lane];
       cell[3] += fixed[lane];
     }
   }
+}
+
+// Whether few bins get many values of a plane between the outer two, by every eighth vector.
+template <typename Real>
+static inline bool is_spread(const Real *values, std::int64_t voxels,
+                             const Thresholds<Real> &bins) {
+  if (bins.count < 1 || bins.count >= kTableCells) {
+    return false;
+  }
+  constexpr std::int64_t kStep = 8 * Lanes<Real>::kCount;
+  const Vec<Real> first = splat<Real>(bins.values[0]);
+  const Vec<Real> last = splat<Real>(bins.values[bins.count - 1]);
+  int inside = 0;
+  int seen = 0;
+  for (std::int64_t i = 0; i < voxels; i += kStep) {
+    const Vec<Real> p = load(values + i);
+    inside +=
+        __builtin_popcount(Mask<Real>::above(p, first).without(Mask<Real>::above(p, last)).bits());
+    seen += static_cast<int>(Lanes<Real>::kCount);
+  }
+  return 8 * inside > seen;
 }
 
 // Adds one plane of values to its histogram. Nearly all voxels of a real volume lie in the first or
@@ -158,6 +268,10 @@ static void count_bins(const Real *values, const std::int32_t *keep, std::int64_
   constexpr Real kInfinity = static_cast<Real>(__builtin_inf());
   const Real first = bins.count > 0 ? bins.values[0] : kInfinity;
   const Real last = bins.count > 0 ? bins.values[bins.count - 1] : kInfinity;
+  if (is_spread<Real>(values, voxels, bins)) {
+    const auto kept = [&](std::int64_t i) { return Mask<Real>::set(keep + i); };
+    return count_spread<Real>(values, voxels, bins, kept, hit, cells);
+  }
   std::int64_t first_count = 0;
   std::int64_t first_hits = 0;
   std::int64_t last_count = 0;

@@ -139,12 +139,10 @@ static void load_target(const TargetBlock &t) {
 
 // --------------------------------------------------------------------------------- proper scores
 
-// Brier, negative log-likelihood and the voxel counts of exclusive classes.
+// Brier and negative log-likelihood of exclusive classes.
 template <typename Real> static void count_scores(const CountBlock<Real> &b) {
   FixedPointSum<Real> brier;
   FixedPointSum<Real> nll;
-  LaneCounter<Real> kept_voxels;
-  LaneCounter<Real> correct;
   LaneCounter<Real> clipped;
   LaneCounter<Real> unnormalised;
   const std::int64_t classes = b.layout.num_classes;
@@ -160,9 +158,10 @@ template <typename Real> static void count_scores(const CountBlock<Real> &b) {
       const IntVec<Real> target = load_lanes<Real>(b.target + i);
       Vec<Real> squares = {};
       Vec<Real> p_target = {};
-      for (std::int64_t c = 0; c < classes; ++c) {
+      IntVec<Real> wanted = {};
+      for (std::int64_t c = 0; c < classes; ++c, wanted += 1) {
         const Vec<Real> p = load(b.mean + c * b.mean_pitch + i);
-        const Mask<Real> is_target = Mask<Real>::equal(target, splat_int<Real>(c));
+        const Mask<Real> is_target = Mask<Real>::equal(target, wanted);
         const Vec<Real> d = is_target.choose(p - Real{1}, p);
         squares += d * d;
         p_target = is_target.choose(p, p_target);
@@ -171,8 +170,6 @@ template <typename Real> static void count_scores(const CountBlock<Real> &b) {
       const Mask<Real> below = Mask<Real>::above(eps, p_target);
       loss[k] = below.choose(eps, p_target);
       brier.add(kept[k].choose(squares, Vec<Real>{}));
-      kept_voxels.add(kept[k]);
-      correct.add(kept[k] & Mask<Real>::equal(load_lanes<Real>(b.label + i), target));
       clipped.add(kept[k] & below);
     }
     log_exact_steps<Real, kCount>(loss);
@@ -189,8 +186,6 @@ template <typename Real> static void count_scores(const CountBlock<Real> &b) {
   }
   add_real(b.row + word::kBrier, brier.total());
   add_real(b.row + word::kNll, nll.total());
-  b.row[word::kVoxels] += kept_voxels.total();
-  b.row[word::kCorrect] += correct.total();
   b.row[word::kClipped] += clipped.total();
   b.row[word::kUnnormalised] += unnormalised.total();
 }
@@ -227,48 +222,100 @@ static void count_binary_scores(const CountBlock<Real> &b, std::int64_t c) {
 
 // ---------------------------------------------------------------------------------- class counts
 
-static inline void count_class(const std::int32_t *label, const std::int32_t *target,
-                               const std::int32_t *keep, std::int32_t wanted, std::int64_t voxels,
-                               std::int64_t *predicted, std::int64_t *reference,
-                               std::int64_t *true_positive) {
-  using Lane = Mask<float>;
-  const IntVec<float> all = splat_int<float>(wanted);
-  LaneCounter<float> labels;
-  LaneCounter<float> targets;
-  LaneCounter<float> both;
-  for (std::int64_t i = 0; i < voxels; i += Lanes<float>::kCount) {
-    const Lane kept = Lane::set(keep + i);
-    const Lane is_label = kept & Lane::equal(load_lanes<float>(label + i), all);
-    const Lane is_target = kept & Lane::equal(load_lanes<float>(target + i), all);
-    labels.add(is_label);
-    targets.add(is_target);
-    both.add(is_label & is_target);
+// Four counters of eight bits a lane, one a class: a one where the lane's class is 4 * group + k.
+static inline IntVec<float> class_ones(IntVec<float> classes, std::int64_t group) {
+#if FASTCAL_VECTOR_BYTES == 64
+  const auto shift = reinterpret_cast<__m512i>((classes - splat_int<float>(4 * group)) << 3);
+  return reinterpret_cast<IntVec<float>>(_mm512_sllv_epi32(_mm512_set1_epi32(1), shift));
+#elif FASTCAL_VECTOR_BYTES == 32
+  const auto shift = reinterpret_cast<__m256i>((classes - splat_int<float>(4 * group)) << 3);
+  return reinterpret_cast<IntVec<float>>(_mm256_sllv_epi32(_mm256_set1_epi32(1), shift));
+#else
+  IntVec<float> ones = {};
+  for (int k = 0; k < 4; ++k) {
+    ones |= (classes == splat_int<float>(4 * group + k)) & splat_int<float>(1 << 8 * k);
   }
-  *predicted += labels.total();
-  *reference += targets.total();
-  *true_positive += both.total();
+  return ones;
+#endif
 }
 
+// Adds the counters to those of at most four classes.
+static inline void add_class_ones(IntVec<float> ones, std::int64_t classes, std::int64_t *counts) {
+  for (std::int64_t k = 0; k < 4 && k < classes; ++k) {
+    counts[k] += sum_lanes((ones >> 8 * k) & splat_int<float>(255));
+  }
+}
+
+static inline void count_four_classes(const std::int32_t *label, const std::int32_t *target,
+                                      const std::int32_t *keep, std::int64_t voxels,
+                                      std::int64_t group, std::int64_t classes,
+                                      std::int64_t *predicted, std::int64_t *reference,
+                                      std::int64_t *true_positive) {
+  constexpr std::int64_t kMost = 127 * Lanes<float>::kCount; // what the counters hold
+  for (std::int64_t begin = 0; begin < voxels; begin += kMost) {
+    const std::int64_t end = voxels - begin > kMost ? begin + kMost : voxels;
+    IntVec<float> labels = {};
+    IntVec<float> targets = {};
+    IntVec<float> both = {};
+    for (std::int64_t i = begin; i < end; i += Lanes<float>::kCount) {
+      const IntVec<float> kept = load_lanes<float>(keep + i);
+      const IntVec<float> l = load_lanes<float>(label + i);
+      const IntVec<float> t = load_lanes<float>(target + i);
+      const IntVec<float> is_target = kept & class_ones(t, group);
+      labels += kept & class_ones(l, group);
+      targets += is_target;
+      both += Mask<float>::equal(l, t).choose(is_target, IntVec<float>{});
+    }
+    add_class_ones(labels, classes, predicted);
+    add_class_ones(targets, classes, reference);
+    add_class_ones(both, classes, true_positive);
+  }
+}
+
+// Predicted, reference and true positive voxels of each class; with exclusive classes, each voxel
+// has one, so that their sums are the kept and the correct voxels.
 template <typename Real> static void count_classes(const CountBlock<Real> &b) {
   const StatisticsLayout &layout = b.layout;
   std::int64_t *predicted = b.row + layout.predicted();
   std::int64_t *reference = b.row + layout.reference();
   std::int64_t *true_positive = b.row + layout.true_positive();
-  constexpr std::int64_t kFewClasses = 16; // below it three vector sweeps a class are cheaper
-  if (b.multilabel || layout.num_classes <= kFewClasses) {
+  if (b.multilabel) {
     for (std::int64_t c = 0; c < layout.num_classes; ++c) {
-      const std::int64_t plane = b.multilabel ? c * b.pitch : 0;
-      const std::int32_t wanted = b.multilabel ? 1 : static_cast<std::int32_t>(c);
-      count_class(b.label + plane, b.target + plane, b.keep, wanted, b.voxels, predicted + c,
-                  reference + c, true_positive + c);
+      std::int64_t counts[3][2] = {}; // absent and present
+      count_four_classes(b.label + c * b.pitch, b.target + c * b.pitch, b.keep, b.voxels, 0, 2,
+                         counts[0], counts[1], counts[2]);
+      predicted[c] += counts[0][1];
+      reference[c] += counts[1][1];
+      true_positive[c] += counts[2][1];
+      b.row[word::kVoxels] += c == 0 ? counts[1][0] + counts[1][1] : 0;
+    }
+    return;
+  }
+  constexpr std::int64_t kFewClasses = 16; // up to it a vector sweep for four classes is cheaper
+  if (layout.num_classes <= kFewClasses) {
+    for (std::int64_t c = 0; c < layout.num_classes; c += 4) {
+      const std::int64_t classes = layout.num_classes - c < 4 ? layout.num_classes - c : 4;
+      std::int64_t counts[3][4] = {};
+      count_four_classes(b.label, b.target, b.keep, b.voxels, c / 4, classes, counts[0], counts[1],
+                         counts[2]);
+      for (std::int64_t k = 0; k < classes; ++k) {
+        predicted[c + k] += counts[0][k];
+        reference[c + k] += counts[1][k];
+        true_positive[c + k] += counts[2][k];
+        b.row[word::kVoxels] += counts[1][k];
+        b.row[word::kCorrect] += counts[2][k];
+      }
     }
     return;
   }
   for (std::int64_t v = 0; v < b.voxels; ++v) {
     if (b.keep[v] != 0) {
+      const bool correct = b.label[v] == b.target[v];
       predicted[b.label[v]] += 1;
       reference[b.target[v]] += 1;
-      true_positive[b.label[v]] += b.label[v] == b.target[v];
+      true_positive[b.label[v]] += correct;
+      b.row[word::kVoxels] += 1;
+      b.row[word::kCorrect] += correct;
     }
   }
 }
@@ -291,15 +338,54 @@ static inline bool any_set(const std::int32_t *values, std::int64_t n) {
   return bits_of<float>(any != Ints{}) != 0;
 }
 
+// Exclusive classes with a top-label histogram beside each class's: whether all take tables, which
+// count both in one go.
+template <typename Real> static inline bool counts_together(const CountBlock<Real> &b) {
+  const StatisticsLayout &layout = b.layout;
+  bool together = layout.top_label && layout.classwise && !b.multilabel;
+  for (std::int64_t c = 0; together && c < layout.num_classes; ++c) {
+    together =
+        is_spread<Real>(b.mean + c * b.mean_pitch, b.voxels, {b.thresholds, layout.n_cells - 1});
+  }
+  return together;
+}
+
+// The confidence against correctness.
+template <typename Real>
+static inline void add_top_label(const CountBlock<Real> &b, std::int64_t plane, bool together) {
+  const StatisticsLayout &layout = b.layout;
+  const Real *values = b.confidence + plane;
+  const auto correct = [&](std::int64_t i) {
+    return Mask<Real>::equal(load_lanes<Real>(b.label + plane + i),
+                             load_lanes<Real>(b.target + plane + i));
+  };
+  if (!together) {
+    count_bins<Real>(values, b.keep, b.voxels, {b.thresholds, layout.n_cells - 1}, correct,
+                     b.row + layout.top_label_bins());
+  }
+  if (layout.resolution > 0) {
+    count_fine<Real>(values, b.keep, b.voxels, layout, correct, b.row + layout.fine_top_label());
+  }
+}
+
 // The probabilities of a class against its presence.
-template <typename Real, typename Hit>
-static inline void add_class(const CountBlock<Real> &b, std::int64_t c, const Hit &is_class) {
+template <typename Real>
+static inline void add_class(const CountBlock<Real> &b, std::int64_t c, std::int64_t plane,
+                             bool together) {
   const StatisticsLayout &layout = b.layout;
   const Real *values = b.mean + c * b.mean_pitch;
   const Thresholds<Real> bins{b.thresholds, layout.n_cells - 1};
   const std::int64_t before = c * kBinWords * layout.n_cells;
-  count_bins<Real>(values, b.keep, b.voxels, bins, is_class,
-                   b.row + layout.classwise_bins() + before);
+  const IntVec<Real> wanted = splat_int<Real>(b.multilabel ? 1 : c);
+  const auto is_class = [&](std::int64_t i) {
+    return Mask<Real>::equal(load_lanes<Real>(b.target + plane + i), wanted);
+  };
+  std::int64_t *cells = b.row + layout.classwise_bins() + before;
+  if (together) {
+    count_spread_class<Real>(b, c, bins, cells, b.row + layout.top_label_bins());
+  } else {
+    count_bins<Real>(values, b.keep, b.voxels, bins, is_class, cells);
+  }
   if (layout.moments) {
     count_moments<Real>(values, b.keep, b.voxels, bins, is_class,
                         b.row + layout.moment_bins() + before);
@@ -315,48 +401,24 @@ template <typename Real> static void count(const CountBlock<Real> &b) {
     drop_invalid<Real>(b);
   }
   const StatisticsLayout &layout = b.layout;
-  const auto add_top_label = [&](const Real *values, const auto &correct) {
-    count_bins<Real>(values, b.keep, b.voxels, {b.thresholds, layout.n_cells - 1}, correct,
-                     b.row + layout.top_label_bins());
-    if (layout.resolution > 0) {
-      count_fine<Real>(values, b.keep, b.voxels, layout, correct, b.row + layout.fine_top_label());
-    }
-  };
+  const bool together = counts_together<Real>(b);
   count_classes<Real>(b);
   if (!b.multilabel) {
     count_scores<Real>(b);
     if (layout.top_label) {
-      const auto correct = [&](std::int64_t i) {
-        return Mask<Real>::equal(load_lanes<Real>(b.label + i), load_lanes<Real>(b.target + i));
-      };
-      add_top_label(b.confidence, correct);
+      add_top_label<Real>(b, 0, together);
     }
-  } else {
-    using Ints = IntVec<float>;
-    Ints kept = {};
-    for (std::int64_t i = 0; i < b.voxels; i += Lanes<float>::kCount) {
-      kept -= load_as<Ints>(b.keep + i);
-    }
-    b.row[word::kVoxels] += sum_lanes(kept);
   }
   for (std::int64_t c = 0; c < layout.num_classes; ++c) {
     const std::int64_t plane = b.multilabel ? c * b.pitch : 0;
     if (b.multilabel) {
       count_binary_scores<Real>(b, c);
       if (layout.top_label) {
-        const auto correct = [&](std::int64_t i) {
-          return Mask<Real>::equal(load_lanes<Real>(b.label + plane + i),
-                                   load_lanes<Real>(b.target + plane + i));
-        };
-        add_top_label(b.confidence + plane, correct);
+        add_top_label<Real>(b, plane, false);
       }
     }
     if (layout.classwise) {
-      const IntVec<Real> wanted = splat_int<Real>(b.multilabel ? 1 : c);
-      const auto is_class = [&](std::int64_t i) {
-        return Mask<Real>::equal(load_lanes<Real>(b.target + plane + i), wanted);
-      };
-      add_class<Real>(b, c, is_class);
+      add_class<Real>(b, c, plane, together);
     }
   }
   if (layout.entropy_bins > 0) {

@@ -77,8 +77,8 @@ template <typename Real> struct VoxelSummary {
   Vec<Real> confidence;
   Vec<Real> entropy;
   IntVec<Real> label;
-  IntVec<Real> finite;
-  IntVec<Real> valid; // finite, and in range where that is checked
+  Mask<Real> finite;
+  Mask<Real> valid; // finite, and in range where that is checked
 };
 
 template <typename Real>
@@ -108,32 +108,32 @@ static inline __attribute__((always_inline)) void
 write_summary(const FinishBlock<Real> &f, std::int64_t i, const VoxelSummary<Real> &v) {
   const Vec<Real> nan = nan_vector<Real>();
   if (f.entropy != nullptr) {
-    store(f.entropy + i, v.valid ? v.entropy : nan);
+    store(f.entropy + i, v.valid.choose(v.entropy, nan));
   }
   if (f.expected_entropy != nullptr) {
-    store(f.expected_entropy + i, v.valid ? load(f.entropy_sum + i) * f.scale : nan);
+    store(f.expected_entropy + i, v.valid.choose(load(f.entropy_sum + i) * f.scale, nan));
   }
   if (f.mutual_information != nullptr) {
     // One member tells itself nothing: 0, not the rounding of two equal entropies.
     const Vec<Real> difference = v.entropy - load(f.entropy_sum + i) * f.scale;
     const Vec<Real> information =
         f.inverse_members < Real{1} ? not_negative<Real>(difference) : Vec<Real>{};
-    store(f.mutual_information + i, v.valid ? information : nan);
+    store(f.mutual_information + i, v.valid.choose(information, nan));
   }
   if (f.variance != nullptr) {
-    store(f.variance + i, v.valid ? mean_variance<Real>(f, i) : nan);
+    store(f.variance + i, v.valid.choose(mean_variance<Real>(f, i), nan));
   }
   if (f.disagreement != nullptr) {
-    store(f.disagreement + i, v.valid ? vote_disagreement<Real>(f, i) : nan);
+    store(f.disagreement + i, v.valid.choose(vote_disagreement<Real>(f, i), nan));
   }
   if (f.validity != nullptr) {
-    store_lanes<Real>(f.validity + i,
-                      v.finite ? ~v.valid & splat_int<Real>(3) : splat_int<Real>(1));
+    const IntVec<Real> in_range = v.valid.choose(IntVec<Real>{}, splat_int<Real>(3));
+    store_lanes<Real>(f.validity + i, v.finite.choose(in_range, splat_int<Real>(1)));
   }
-  if (f.mean != nullptr && bits_of<Real>(~v.valid) != 0) {
+  if (f.mean != nullptr && !v.valid.all()) {
     for (std::int64_t c = 0; c < f.classes; ++c) {
       Real *at = f.mean + c * f.mean_pitch + i;
-      store(at, v.valid ? load(at) : nan);
+      store(at, v.valid.choose(load(at), nan));
     }
   }
 }
@@ -171,10 +171,14 @@ static void finish_entropy(const FinishBlock<Real> &f, const Probabilities<Real>
 
 // True when a probability was below 0.
 template <typename Real, bool kEntropy, bool kStore, bool kRange>
-static bool finish_exclusive(const FinishBlock<Real> &f, const Probabilities<Real> &mean) {
+static bool finish_exclusive(const FinishBlock<Real> &block, const Probabilities<Real> &planes) {
+  constexpr Real kInfinity = static_cast<Real>(__builtin_inf());
+  const FinishBlock<Real> f = block; // copies: what is stored below cannot change them
+  const Probabilities<Real> mean = planes;
   Vec<Real> lowest_of_all = {};
   for (std::int64_t i = 0; i < f.voxels; i += Lanes<Real>::kCount) {
     VoxelSummary<Real> v = {};
+    IntVec<Real> label = {};
     Vec<Real> lowest = {};
     Vec<Real> bits = {};
     Vec<Real> lost = {};
@@ -198,8 +202,10 @@ static bool finish_exclusive(const FinishBlock<Real> &f, const Probabilities<Rea
         }
         log[k] = p[k];
         v.class_sum += p[k];
-        v.label = p[k] > v.confidence ? splat_int<Real>(c) : v.label;
-        v.confidence = p[k] > v.confidence ? p[k] : v.confidence;
+        const Mask<Real> larger = Mask<Real>::above(p[k], v.confidence);
+        v.label = larger.choose(label, v.label);
+        label += 1;
+        v.confidence = larger.choose(p[k], v.confidence);
       }
       if constexpr (kEntropy) {
         log2_each<Real, kCount>(log);
@@ -215,20 +221,22 @@ static bool finish_exclusive(const FinishBlock<Real> &f, const Probabilities<Rea
         }
       }
     });
-    v.finite = v.class_sum - v.class_sum == Vec<Real>{};
-    v.valid = v.finite;
+    v.finite = Mask<Real>::above(splat<Real>(kInfinity), v.class_sum);
     if constexpr (kRange) {
       lowest_of_all = lowest < lowest_of_all ? lowest : lowest_of_all;
-      v.finite &= lowest - lowest == Vec<Real>{};
-      v.valid = v.finite & (lowest >= Real{-1e-3}) & (v.confidence <= Real{1.001});
+      v.finite = v.finite & Mask<Real>::above(lowest, splat<Real>(-kInfinity));
+      v.valid = v.finite.without(Mask<Real>::above(splat<Real>(Real{-1e-3}), lowest) |
+                                 Mask<Real>::above(v.confidence, splat<Real>(Real{1.001})));
+    } else {
+      v.valid = v.finite;
     }
     v.entropy = Real{0} - bits * Constants<Real>::kLn2;
     write_summary<Real>(f, i, v);
     if (f.confidence != nullptr) {
-      store(f.confidence + i, v.valid ? v.confidence : nan_vector<Real>());
+      store(f.confidence + i, v.valid.choose(v.confidence, nan_vector<Real>()));
     }
     if (f.label != nullptr) {
-      store_lanes<Real>(f.label + i, v.valid ? v.label : ~IntVec<Real>{});
+      store_lanes<Real>(f.label + i, v.valid.choose(v.label, ~IntVec<Real>{}));
     }
     if (f.class_sum != nullptr) {
       store(f.class_sum + i, v.class_sum);
@@ -242,11 +250,12 @@ static void finish_multilabel(const FinishBlock<Real> &f, const Probabilities<Re
   const bool wants_entropy = f.entropy != nullptr || f.mutual_information != nullptr;
   for (std::int64_t i = 0; i < f.voxels; i += Lanes<Real>::kCount) {
     VoxelSummary<Real> v = {};
-    IntVec<Real> outside = {};
+    Mask<Real> outside = {};
     for (std::int64_t c = 0; c < f.classes; ++c) {
       const Vec<Real> raw = mean.at(c, i);
       const Vec<Real> p = not_negative<Real>(raw);
-      outside |= (raw < Real{-1e-3}) | (raw > Real{1.001});
+      outside = outside | Mask<Real>::above(splat<Real>(Real{-1e-3}), raw) |
+                Mask<Real>::above(raw, splat<Real>(Real{1.001}));
       v.class_sum += raw;
       if (f.mean != nullptr) {
         store(f.mean + c * f.mean_pitch + i, p);
@@ -255,19 +264,20 @@ static void finish_multilabel(const FinishBlock<Real> &f, const Probabilities<Re
         v.entropy += bernoulli_bits<Real>(p > Real{1} ? splat<Real>(1) : p);
       }
     }
-    v.finite = v.class_sum - v.class_sum == Vec<Real>{};
-    v.valid = f.check_range ? v.finite & ~outside : v.finite;
+    v.finite = Mask<Real>::above(splat<Real>(Real{1}), v.class_sum - v.class_sum);
+    v.valid = f.check_range ? v.finite.without(outside) : v.finite;
     v.entropy *= Constants<Real>::kLn2;
     for (std::int64_t c = 0; c < f.classes; ++c) {
       const Vec<Real> p = not_negative<Real>(mean.at(c, i));
-      const IntVec<Real> positive = p > Real{0.5};
+      const Mask<Real> positive = Mask<Real>::above(p, splat<Real>(Real{0.5}));
       if (f.label != nullptr) {
-        store_lanes<Real>(f.label + c * f.block_pitch + i,
-                          v.valid ? positive & splat_int<Real>(1) : ~IntVec<Real>{});
+        store_lanes<Real>(
+            f.label + c * f.block_pitch + i,
+            v.valid.choose(positive.choose(splat_int<Real>(1), IntVec<Real>{}), ~IntVec<Real>{}));
       }
       if (f.confidence != nullptr) {
         store(f.confidence + c * f.block_pitch + i,
-              v.valid ? (positive ? p : Real{1} - p) : nan_vector<Real>());
+              v.valid.choose(positive.choose(p, Real{1} - p), nan_vector<Real>()));
       }
     }
     write_summary<Real>(f, i, v); // last: it may overwrite the mean that was just read

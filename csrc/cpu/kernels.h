@@ -13,6 +13,9 @@ constexpr std::int64_t kLaneMultiple = 16;
 
 constexpr std::int64_t kMaxBlockVoxels = 1024;
 
+// Infinities behind the thresholds of a CountBlock.
+constexpr std::int64_t kThresholdPadding = 2 * kLaneMultiple;
+
 // A run of voxels of one operand in memory.
 struct Run {
   const void *data;
@@ -108,7 +111,7 @@ template <typename Real> struct CountBlock {
   std::int32_t *keep; // validity is folded in
   const std::int32_t *validity;
   const Real *class_sum;  // null: do not count unnormalised voxels
-  const Real *thresholds; // cell of p = number of thresholds below p
+  const Real *thresholds; // cell of p = number of thresholds below p; padded
   Real eps;
   Real entropy_scale; // entropy bins a nat
   StatisticsLayout layout;

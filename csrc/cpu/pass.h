@@ -501,7 +501,8 @@ private:
   std::mutex statistics_mutex_;
 };
 
-// The thresholds such that p > t means "in a higher cell": p >= t is p > the number before t.
+// The thresholds such that p > t means "in a higher cell": p >= t is p > the number before t. What
+// follows them is read in whole vectors, and nothing lies above it.
 template <typename Real> std::vector<Real> Pass<Real>::open_thresholds(const Counting &counting) {
   const auto *edges = static_cast<const Real *>(counting.thresholds);
   std::vector<Real> open(edges, edges + counting.layout.n_cells - 1);
@@ -510,6 +511,7 @@ template <typename Real> std::vector<Real> Pass<Real>::open_thresholds(const Cou
                     ? std::nextafter(threshold, -std::numeric_limits<Real>::infinity())
                     : threshold;
   }
+  open.insert(open.end(), kThresholdPadding, std::numeric_limits<Real>::infinity());
   return open;
 }
 

@@ -170,6 +170,13 @@ template <typename Real> struct Mask {
       return {_mm512_cmpeq_epi64_mask(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b))};
     }
   }
+  static inline Mask below(IntVec<Real> a, IntVec<Real> b) {
+    if constexpr (sizeof(Real) == 4) {
+      return {_mm512_cmplt_epi32_mask(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b))};
+    } else {
+      return {_mm512_cmplt_epi64_mask(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b))};
+    }
+  }
   inline Vec<Real> choose(Vec<Real> yes, Vec<Real> no) const {
     if constexpr (sizeof(Real) == 4) {
       return _mm512_mask_mov_ps(no, static_cast<__mmask16>(value), yes);
@@ -177,20 +184,49 @@ template <typename Real> struct Mask {
       return _mm512_mask_mov_pd(no, static_cast<__mmask8>(value), yes);
     }
   }
-  inline Mask without(Mask other) const { return {value & ~other.value}; }
+  inline IntVec<Real> choose(IntVec<Real> yes, IntVec<Real> no) const {
+    if constexpr (sizeof(Real) == 4) {
+      return reinterpret_cast<IntVec<Real>>(_mm512_mask_mov_epi32(reinterpret_cast<__m512i>(no),
+                                                                  static_cast<__mmask16>(value),
+                                                                  reinterpret_cast<__m512i>(yes)));
+    } else {
+      return reinterpret_cast<IntVec<Real>>(_mm512_mask_mov_epi64(reinterpret_cast<__m512i>(no),
+                                                                  static_cast<__mmask8>(value),
+                                                                  reinterpret_cast<__m512i>(yes)));
+    }
+  }
+  inline Mask without(Mask other) const {
+    return {_kandn_mask16(static_cast<__mmask16>(other.value), static_cast<__mmask16>(value))};
+  }
+  inline Mask operator&(Mask other) const {
+    return {_kand_mask16(static_cast<__mmask16>(value), static_cast<__mmask16>(other.value))};
+  }
+  inline Mask operator|(Mask other) const {
+    return {_kor_mask16(static_cast<__mmask16>(value), static_cast<__mmask16>(other.value))};
+  }
   inline std::uint32_t bits() const { return value; }
 #else
   IntVec<Real> value;
 
   static inline Mask above(Vec<Real> a, Vec<Real> b) { return {a > b}; }
   static inline Mask equal(IntVec<Real> a, IntVec<Real> b) { return {a == b}; }
+  static inline Mask below(IntVec<Real> a, IntVec<Real> b) { return {a < b}; }
   inline Vec<Real> choose(Vec<Real> yes, Vec<Real> no) const { return value ? yes : no; }
+  inline IntVec<Real> choose(IntVec<Real> yes, IntVec<Real> no) const { return value ? yes : no; }
   inline Mask without(Mask other) const { return {value & ~other.value}; }
+  inline Mask operator&(Mask other) const { return {value & other.value}; }
+  inline Mask operator|(Mask other) const { return {value | other.value}; }
   inline std::uint32_t bits() const { return bits_of<Real>(value); }
 #endif
 
-  inline Mask operator&(Mask other) const { return {value & other.value}; }
-  inline Mask operator|(Mask other) const { return {value | other.value}; }
+  inline bool all() const { return bits() == (1U << Lanes<Real>::kCount) - 1; }
+  static inline Mask first(std::int64_t n) {
+    IntVec<Real> lane;
+    for (int k = 0; k < Lanes<Real>::kCount; ++k) {
+      lane[k] = k;
+    }
+    return below(lane, splat_int<Real>(n));
+  }
   // Lanes of 32-bit integers that are -1 or 0.
   static inline Mask set(const std::int32_t *lanes) {
     return equal(load_lanes<Real>(lanes), splat_int<Real>(-1));
@@ -245,27 +281,45 @@ static inline Doubles low_half(Vec<float> v) { return Doubles{v[0], v[1]}; }
 static inline Doubles high_half(Vec<float> v) { return Doubles{v[2], v[3]}; }
 #endif
 
-// Reals as 2^-40 fixed point, rounded half to even, summed exactly in 64-bit lanes. Adding 1.5 *
-// 2^52 leaves the rounded integer in the low mantissa bits; its own bits are taken off at the end.
-// Holds |value| < 2^11.
-template <typename Real> struct FixedPointSum {
-  typedef std::int64_t Longs __attribute__((vector_size(FASTCAL_VECTOR_BYTES)));
-  static constexpr double kMagic = 6755399441055744.0;
+typedef std::int64_t Longs __attribute__((vector_size(FASTCAL_VECTOR_BYTES)));
 
+// Doubles, or one half of a vector of floats, as 2^-40 fixed point plus kFixedOffset, rounded half
+// to even. Holds |value| < 2^11. The scaling is exact; where no instruction rounds to 64-bit
+// integers, adding 1.5 * 2^52 leaves the rounded integer in the low bits of a double.
+#if FASTCAL_VECTOR_BYTES == 64 && defined(__AVX512DQ__)
+constexpr std::int64_t kFixedOffset = 0;
+static inline Longs fixed_point(Doubles values) {
+  return reinterpret_cast<Longs>(_mm512_cvtpd_epi64(values * kFractionScale));
+}
+static inline Longs fixed_low_half(Vec<float> values) {
+  const Vec<float> scaled = values * static_cast<float>(kFractionScale);
+  return reinterpret_cast<Longs>(_mm512_cvtps_epi64(_mm512_castps512_ps256(scaled)));
+}
+static inline Longs fixed_high_half(Vec<float> values) {
+  const Vec<float> scaled = values * static_cast<float>(kFractionScale);
+  return reinterpret_cast<Longs>(_mm512_cvtps_epi64(_mm512_extractf32x8_ps(scaled, 1)));
+}
+#else
+constexpr std::int64_t kFixedOffset = 0x4338000000000000; // the bits of 1.5 * 2^52
+static inline Longs fixed_point(Doubles values) {
+  return reinterpret_cast<Longs>(values * kFractionScale + 6755399441055744.0);
+}
+static inline Longs fixed_low_half(Vec<float> values) { return fixed_point(low_half(values)); }
+static inline Longs fixed_high_half(Vec<float> values) { return fixed_point(high_half(values)); }
+#endif
+
+// Reals as fixed point, summed exactly in 64-bit lanes.
+template <typename Real> struct FixedPointSum {
   Longs lanes = {};
   std::int64_t adds = 0;
 
-  static inline Longs bits(Doubles values) {
-    return reinterpret_cast<Longs>(values * kFractionScale + kMagic);
-  }
-
   inline void add(Vec<Real> values) {
     if constexpr (sizeof(Real) == 8) {
-      lanes += bits(values);
+      lanes += fixed_point(values);
       adds += 1;
     } else {
-      lanes += bits(low_half(values));
-      lanes += bits(high_half(values));
+      lanes += fixed_low_half(values);
+      lanes += fixed_high_half(values);
       adds += 2;
     }
   }
@@ -273,25 +327,19 @@ template <typename Real> struct FixedPointSum {
   // The fixed-point values themselves, each plus `more`.
   static inline void each(Vec<Real> values, std::int64_t *fixed, std::int64_t more = 0) {
     constexpr std::int64_t kHalf = FASTCAL_VECTOR_BYTES / 8;
-    const std::int64_t offset = more - magic_bits();
+    const std::int64_t offset = more - kFixedOffset;
     if constexpr (sizeof(Real) == 8) {
-      store(fixed, bits(values) + offset);
+      store(fixed, fixed_point(values) + offset);
     } else {
-      store(fixed, bits(low_half(values)) + offset);
-      store(fixed + kHalf, bits(high_half(values)) + offset);
+      store(fixed, fixed_low_half(values) + offset);
+      store(fixed + kHalf, fixed_high_half(values) + offset);
     }
-  }
-
-  static inline std::int64_t magic_bits() {
-    std::int64_t magic;
-    std::memcpy(&magic, &kMagic, sizeof magic);
-    return magic;
   }
 
   inline std::int64_t total() const {
     const std::int64_t per_lane = FASTCAL_VECTOR_BYTES / 8;
     const std::uint64_t offset =
-        static_cast<std::uint64_t>(magic_bits()) * static_cast<std::uint64_t>(adds * per_lane);
+        static_cast<std::uint64_t>(kFixedOffset) * static_cast<std::uint64_t>(adds * per_lane);
     std::uint64_t sum = 0;
     for (int lane = 0; lane < per_lane; ++lane) {
       sum += static_cast<std::uint64_t>(lanes[lane]);
