@@ -40,7 +40,7 @@ POSITION = {
 # Folder of csrc -> folders whose headers it may include, and a pattern for the <...> headers.
 STANDARD = r"[a-z_0-9]+"
 POSIX = (
-    r"pthread\.h|unistd\.h|sched\.h|cpuid\.h|immintrin\.h|arm_neon\.h|"
+    r"dlfcn\.h|pthread\.h|unistd\.h|sched\.h|cpuid\.h|immintrin\.h|arm_neon\.h|"
     r"sys/auxv\.h|sys/mman\.h|asm/hwcap\.h"
 )
 CUDA = r"cuda\w*\.h|cub/.*|cuda/.*|mma\.h|cooperative_groups.*"

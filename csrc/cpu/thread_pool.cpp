@@ -9,6 +9,7 @@
 #include <thread>
 
 #if !defined(_WIN32)
+#include <dlfcn.h>
 #include <pthread.h>
 #endif
 
@@ -94,15 +95,17 @@ private:
 // Never destroyed: detached workers wait in it until the process ends, and a forked child replaces
 // it, since threads and locked mutexes do not survive a fork.
 std::atomic<Pool *> the_pool{nullptr};
+std::atomic<bool> is_forked{false};
+
+#if !defined(_WIN32)
+// As soon as the library is loaded: OpenMP may have been at work before our first call.
+[[maybe_unused]] const int watching_forks = pthread_atfork(nullptr, nullptr, [] {
+  the_pool.store(nullptr);
+  is_forked.store(true);
+});
+#endif
 
 Pool &pool() {
-  static const bool registered = [] {
-#if !defined(_WIN32)
-    pthread_atfork(nullptr, nullptr, [] { the_pool.store(nullptr); });
-#endif
-    return true;
-  }();
-  (void)registered;
   Pool *existing = the_pool.load();
   if (existing == nullptr) {
     Pool *fresh = new Pool;
@@ -112,6 +115,20 @@ Pool &pool() {
     delete fresh;
   }
   return *existing;
+}
+
+using OpenMp = void (*)(void (*work)(void *), void *data, unsigned n_threads, unsigned flags);
+
+// The OpenMP runtime that PyTorch brought into the process, if it did. Its workers wait actively
+// for some milliseconds after an operation: workers of our own would share the cores with them.
+// They do not survive a fork either, and it cannot replace them.
+OpenMp openmp() {
+#if defined(_WIN32)
+  return nullptr;
+#else
+  static const auto found = reinterpret_cast<OpenMp>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
+  return is_forked.load() ? nullptr : found;
+#endif
 }
 
 } // namespace
@@ -126,7 +143,12 @@ void parallel_for(std::int64_t n_tasks, int n_threads,
     return;
   }
   Job job(task, n_tasks, helpers);
-  pool().run(job);
+  if (const OpenMp run = openmp()) {
+    run([](void *data) { static_cast<Job *>(data)->work(); }, &job,
+        static_cast<unsigned>(helpers + 1), 0);
+  } else {
+    pool().run(job);
+  }
   if (job.error) {
     std::rethrow_exception(job.error);
   }
