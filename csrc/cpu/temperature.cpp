@@ -176,6 +176,7 @@ private:
     t.num_classes = problem_.multilabel ? 2 : problem_.classes;
     t.pitch = tiles.pitch;
     t.row = row;
+    t.prefetch = block.segments.size() == 1;
     for (const Segment &segment : block.segments) {
       t.target = run_of(walk_, problem_.target, segment,
                         problem_.multilabel ? problem_.classes : std::int64_t{1});

@@ -24,11 +24,53 @@ template <typename Real> struct DoubleSum {
     }
   }
   inline double total() const {
+    const Doubles both = low + high;
     double sum = 0.0;
     for (std::size_t lane = 0; lane < sizeof(Doubles) / sizeof(double); ++lane) {
-      sum += low[lane] + high[lane];
+      sum += both[lane];
     }
     return sum;
+  }
+};
+
+// The same, with the vectors of a group summed as they are before: `settle` ends each group.
+template <typename Real> struct GroupedSum {
+  static constexpr std::int64_t kVoxels = 4 * Lanes<Real>::kCount; // of a group
+
+  Vec<Real> pending = {};
+  DoubleSum<Real> sum;
+
+  inline void add(Mask<Real> kept, Vec<Real> values) {
+    pending = kept.choose(pending + values, pending);
+  }
+  inline void settle() {
+    sum.add(pending);
+    pending = Vec<Real>{};
+  }
+};
+
+// The logarithm of all totals of a block, each between 1 and the number of classes: floats are
+// multiplied in double, which keeps what they hold, and one logarithm serves a block.
+template <typename Real> struct LogOfTotals {
+  DoubleSum<Real> logs;
+  Doubles low = Doubles{} + 1.0;
+  Doubles high = Doubles{} + 1.0;
+
+  inline void add(Mask<Real> kept, Vec<Real> total) {
+    const Vec<Real> factor = kept.choose(total, splat<Real>(1));
+    if constexpr (sizeof(Real) == 8) {
+      logs.low += log2_vector<double>(factor);
+    } else {
+      low *= low_half(factor);
+      high *= high_half(factor);
+    }
+  }
+  inline double total() {
+    if constexpr (sizeof(Real) == 4) {
+      logs.low = log2_vector<double>(low);
+      logs.high = log2_vector<double>(high);
+    }
+    return logs.total() * Constants<double>::kLn2;
   }
 };
 
@@ -113,9 +155,12 @@ static void add_softmax(const TemperatureBlock<Real> &b) {
       in_fours(b.classes, function);
     }
   };
-  DoubleSum<Real> gradient;
-  DoubleSum<Real> curvature;
-  for (std::int64_t i = 0; i < b.voxels; i += Lanes<Real>::kCount) {
+  GroupedSum<Real> gradient;
+  GroupedSum<Real> curvature;
+  GroupedSum<Real> rest; // of the loss, without the logarithms of the totals
+  LogOfTotals<Real> logs;
+  LaneCounter<Real> voxels;
+  const auto add = [&](std::int64_t i) __attribute__((always_inline)) {
     Vec<Real> top = load_real<Real>(values + i);
     each_group([&](auto count, std::int64_t first) __attribute__((always_inline)) {
 #pragma GCC unroll 4
@@ -143,33 +188,51 @@ static void add_softmax(const TemperatureBlock<Real> &b) {
         if constexpr (kAbsent) {
           e[k] = is_nothing<Real>(z).choose(splat<Real>(b.low), e[k]);
         }
-        d_target = Mask<Real>::equal(target, splat_int<Real>(first + k)).choose(e[k], d_target);
+        d_target = Mask<Real>::differ(target, splat_int<Real>(first + k)).choose(d_target, e[k]);
       }
       exp_each<Real, kCount>(scale, e, d);
 #pragma GCC unroll 4
       for (int k = 0; k < kCount; ++k) {
-        const Mask<Real> is_target = Mask<Real>::equal(target, splat_int<Real>(first + k));
+        const Mask<Real> is_other = Mask<Real>::differ(target, splat_int<Real>(first + k));
         const Vec<Real> weighted = e[k] * d[k];
         total += e[k];
-        others += is_target.choose(Vec<Real>{}, e[k]);
+        others = is_other.choose(others + e[k], others);
         first_moment += weighted;
         second_moment += weighted * d[k];
       }
     });
-    d_target = is_nothing<Real>(d_target).choose(splat<Real>(b.low), d_target);
-    const Mask<Real> kept = without_invalid<Real>(b, i, is_number<Real>(total - total + top));
+    const Mask<Real> absent = is_nothing<Real>(d_target);
+    if (__builtin_expect(absent.bits() != 0, 0)) {
+      d_target = absent.choose(splat<Real>(b.low), d_target);
+    }
+    // A logit that is no number leaves none in the total; where all are absent, the largest tells.
+    const Vec<Real> proof = kAbsent ? total - total + top : total;
+    const Mask<Real> valid = kAbsent ? is_number<Real>(proof)
+                                     : Mask<Real>::above(splat<Real>(infinity<Real>()), proof);
+    const Mask<Real> kept = without_invalid<Real>(b, i, valid);
     const Vec<Real> inverse = reciprocal<Real>(total);
     const Vec<Real> mean = first_moment * inverse;
-    gradient.add(kept.choose(mean - d_target, Vec<Real>{}));
-    curvature.add(kept.choose(second_moment * inverse - mean * mean, Vec<Real>{}));
     // Where the target is the largest logit the loss may be far below one rounding of the total.
     const Vec<Real> lost = d_target < Real{0} ? Vec<Real>{} : lost_in<Real>(total, others);
-    store(b.total + i, total);
-    store(b.rest + i, lost - d_target * scale.inverse_temperature);
+    voxels.add(kept);
+    gradient.add(kept, mean - d_target);
+    curvature.add(kept, second_moment * inverse - mean * mean);
+    rest.add(kept, lost - d_target * scale.inverse_temperature);
+    logs.add(kept, total);
+  };
+  for (std::int64_t first = 0; first < b.voxels; first += GroupedSum<Real>::kVoxels) {
+    const std::int64_t end = first + GroupedSum<Real>::kVoxels;
+    for (std::int64_t i = first; i < end && i < b.voxels; i += Lanes<Real>::kCount) {
+      add(i);
+    }
+    gradient.settle();
+    curvature.settle();
+    rest.settle();
   }
-  b.sums[TemperatureLayout::kLoss] += sum_losses<Real>(b);
-  b.sums[TemperatureLayout::kGradient] += gradient.total();
-  b.sums[TemperatureLayout::kGradient + 1] += curvature.total();
+  *b.n_voxels += voxels.total();
+  b.sums[TemperatureLayout::kLoss] += rest.sum.total() + logs.total();
+  b.sums[TemperatureLayout::kGradient] += gradient.sum.total();
+  b.sums[TemperatureLayout::kGradient + 1] += curvature.sum.total();
 }
 
 // --------------------------------------------------------------------- one a class, softmax of b z

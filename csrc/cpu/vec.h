@@ -170,6 +170,13 @@ template <typename Real> struct Mask {
       return {_mm512_cmpeq_epi64_mask(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b))};
     }
   }
+  static inline Mask differ(IntVec<Real> a, IntVec<Real> b) {
+    if constexpr (sizeof(Real) == 4) {
+      return {_mm512_cmpneq_epi32_mask(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b))};
+    } else {
+      return {_mm512_cmpneq_epi64_mask(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b))};
+    }
+  }
   static inline Mask below(IntVec<Real> a, IntVec<Real> b) {
     if constexpr (sizeof(Real) == 4) {
       return {_mm512_cmplt_epi32_mask(reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b))};
@@ -210,6 +217,7 @@ template <typename Real> struct Mask {
 
   static inline Mask above(Vec<Real> a, Vec<Real> b) { return {a > b}; }
   static inline Mask equal(IntVec<Real> a, IntVec<Real> b) { return {a == b}; }
+  static inline Mask differ(IntVec<Real> a, IntVec<Real> b) { return {a != b}; }
   static inline Mask below(IntVec<Real> a, IntVec<Real> b) { return {a < b}; }
   inline Vec<Real> choose(Vec<Real> yes, Vec<Real> no) const { return value ? yes : no; }
   inline IntVec<Real> choose(IntVec<Real> yes, IntVec<Real> no) const { return value ? yes : no; }
