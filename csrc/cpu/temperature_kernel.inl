@@ -195,6 +195,13 @@ static void add_softmax(const TemperatureBlock<Real> &b) {
       for (int k = 0; k < kCount; ++k) {
         const Mask<Real> is_other = Mask<Real>::differ(target, splat_int<Real>(first + k));
         const Vec<Real> weighted = e[k] * d[k];
+        if (first + k == 0) {
+          total = e[k];
+          others = is_other.choose(e[k], others);
+          first_moment = weighted;
+          second_moment = weighted * d[k];
+          continue;
+        }
         total += e[k];
         others = is_other.choose(others + e[k], others);
         first_moment += weighted;
@@ -207,8 +214,8 @@ static void add_softmax(const TemperatureBlock<Real> &b) {
     }
     // A logit that is no number leaves none in the total; where all are absent, the largest tells.
     const Vec<Real> proof = kAbsent ? total - total + top : total;
-    const Mask<Real> valid = kAbsent ? is_number<Real>(proof)
-                                     : Mask<Real>::above(splat<Real>(infinity<Real>()), proof);
+    const Mask<Real> valid =
+        kAbsent ? is_number<Real>(proof) : Mask<Real>::above(splat<Real>(infinity<Real>()), proof);
     const Mask<Real> kept = without_invalid<Real>(b, i, valid);
     const Vec<Real> inverse = reciprocal<Real>(total);
     const Vec<Real> mean = first_moment * inverse;

@@ -13,7 +13,7 @@ from fastcal.recalibrate.volumes import Check, Slab, Volume
 SAMPLE_VALUES = 1 << 20
 """Logits a sample holds at most: 8 MB, 131,000 voxels at eight classes."""
 
-VISITED = 1 << 16
+VISITED = 1 << 15
 """Positions of a volume that a sparse sample looks at."""
 
 _RANGE = 1 << 31

@@ -130,7 +130,8 @@ def _temperature_start(stream: Stream) -> tuple[LinearSums, Sample]:
     sampler = Sampler(sparse=True)
 
     def read(volume: Volume) -> LinearSums:
-        sampler.add(volume)
-        return temperature_pass(volume, 1.0)
+        sums = temperature_pass(volume, 1.0)
+        sampler.add(volume)  # after the pass, which brings a mapped file's pages in order
+        return sums
 
     return total(read(volume) for volume in stream), sampler.close(stream.num_classes)
