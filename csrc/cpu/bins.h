@@ -131,8 +131,8 @@ template <int kStates, typename Real, typename Kept, typename State, typename Ad
 static void count_in_tables(const Real *values, std::int64_t n, const Thresholds<Real> &bins,
                             const Kept &kept, const State &state, const Add &add) {
   constexpr std::int64_t kCount = Lanes<Real>::kCount;
-  constexpr std::int64_t kWords = FASTCAL_VECTOR_BYTES / 8; // of a vector
-  alignas(64) std::int64_t tables[kTables][kStates * kTableCells + 8];
+  constexpr std::int64_t kWords = FASTCAL_VECTOR_BYTES / 8;             // of a vector
+  alignas(64) std::uint64_t tables[kTables][kStates * kTableCells + 8]; // `nowhere` may wrap
   const std::int64_t nowhere = kStates * (bins.count + 1);
   n += (kTables - n % kTables) % kTables;              // the rest is not kept
   const std::int64_t used = nowhere + 8 - nowhere % 8; // entries in whole vectors
@@ -155,7 +155,8 @@ static void count_in_tables(const Real *values, std::int64_t n, const Thresholds
   for (std::int64_t i = 0; i < n; i += kTables) {
 #pragma GCC unroll 8
     for (std::int64_t t = 0; t < kTables; ++t) {
-      tables[t][static_cast<std::uint32_t>(entry_of[i + t])] += words[i + t];
+      tables[t][static_cast<std::uint32_t>(entry_of[i + t])] +=
+          static_cast<std::uint64_t>(words[i + t]);
     }
   }
   for (std::int64_t entry = 0; entry < used; entry += kWords) {
@@ -171,11 +172,11 @@ static void count_in_tables(const Real *values, std::int64_t n, const Thresholds
 }
 
 // Adds the word of hits or of misses to a cell {count, hits, sum hi, sum lo}.
-static inline void add_word(std::int64_t *cell, std::int64_t word, bool hits) {
-  const std::int64_t count = word >> kCountShift;
+static inline void add_word(std::int64_t *cell, std::uint64_t word, bool hits) {
+  const std::int64_t count = static_cast<std::int64_t>(word >> kCountShift);
   cell[0] += count;
   cell[1] += hits ? count : 0;
-  cell[3] += word & ((std::int64_t{1} << kCountShift) - 1);
+  cell[3] += static_cast<std::int64_t>(word & ((std::uint64_t{1} << kCountShift) - 1));
 }
 
 // A plane of values into its histogram, all by tables.
@@ -185,7 +186,7 @@ static void count_spread(const Real *values, std::int64_t n, const Thresholds<Re
   const auto state = [&](std::int64_t i) {
     return hit(i).choose(splat_int<Real>(1), IntVec<Real>{});
   };
-  const auto add = [&](std::int64_t k, const std::int64_t *words) {
+  const auto add = [&](std::int64_t k, const std::uint64_t *words) {
     add_word(cells + kBinWords * k, words[0], false);
     add_word(cells + kBinWords * k, words[1], true);
   };
@@ -204,7 +205,7 @@ static void count_spread_class(const CountBlock<Real> &b, std::int64_t c,
         .choose(splat_int<Real>(state), IntVec<Real>{});
   };
   const auto state = [&](std::int64_t i) { return is(b.target + i, 1) + is(b.label + i, 2); };
-  const auto add = [&](std::int64_t k, const std::int64_t *words) {
+  const auto add = [&](std::int64_t k, const std::uint64_t *words) {
     for (int s = 0; s < 4; ++s) {
       add_word(cells + kBinWords * k, words[s], s % 2 == 1);
     }

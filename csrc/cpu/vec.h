@@ -289,7 +289,8 @@ static inline Doubles low_half(Vec<float> v) { return Doubles{v[0], v[1]}; }
 static inline Doubles high_half(Vec<float> v) { return Doubles{v[2], v[3]}; }
 #endif
 
-typedef std::int64_t Longs __attribute__((vector_size(FASTCAL_VECTOR_BYTES)));
+// Unsigned, since their sums wrap.
+typedef std::uint64_t Longs __attribute__((vector_size(FASTCAL_VECTOR_BYTES)));
 
 // Doubles, or one half of a vector of floats, as 2^-40 fixed point plus kFixedOffset, rounded half
 // to even. Holds |value| < 2^11. The scaling is exact; where no instruction rounds to 64-bit
@@ -335,7 +336,7 @@ template <typename Real> struct FixedPointSum {
   // The fixed-point values themselves, each plus `more`.
   static inline void each(Vec<Real> values, std::int64_t *fixed, std::int64_t more = 0) {
     constexpr std::int64_t kHalf = FASTCAL_VECTOR_BYTES / 8;
-    const std::int64_t offset = more - kFixedOffset;
+    const std::uint64_t offset = static_cast<std::uint64_t>(more - kFixedOffset);
     if constexpr (sizeof(Real) == 8) {
       store(fixed, fixed_point(values) + offset);
     } else {
@@ -350,7 +351,7 @@ template <typename Real> struct FixedPointSum {
         static_cast<std::uint64_t>(kFixedOffset) * static_cast<std::uint64_t>(adds * per_lane);
     std::uint64_t sum = 0;
     for (int lane = 0; lane < per_lane; ++lane) {
-      sum += static_cast<std::uint64_t>(lanes[lane]);
+      sum += lanes[lane];
     }
     return static_cast<std::int64_t>(sum - offset);
   }
