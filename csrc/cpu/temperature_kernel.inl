@@ -138,46 +138,79 @@ template <typename Real> static double sum_losses(const TemperatureBlock<Real> &
 // ------------------------------------------------------------------------- one temperature,
 // softmax
 
-// kClasses 0 takes the count at run time.
 // With d = z - max z and e = exp(b d): loss = ln sum e - b d_y, gradient = E[d] - d_y, curvature =
 // Var[d] under p = e / sum e. Centred at the largest logit nothing cancels, since that class has
-// at least 1 / C of the probability. Without kAbsent a logit of -inf has none at all.
-template <typename Real, typename Element, int kClasses, bool kAbsent>
-static void add_softmax(const TemperatureBlock<Real> &b) {
-  const Element *__restrict values = static_cast<const Element *>(b.values);
-  const ExpScale<Real> scale(b.inverse_temperatures[0]);
-  const std::int64_t ahead = b.prefetch ? b.voxels : 0;
-  const std::int64_t pitch = b.pitch;
-  const auto each_group = [&](const auto &function) __attribute__((always_inline)) {
-    if constexpr (kClasses > 0) {
-      in_fours_of<kClasses>(function);
-    } else {
-      in_fours(b.classes, function);
-    }
-  };
+// at least 1 / C of the probability.
+template <typename Real> struct SoftmaxSums {
+  const TemperatureBlock<Real> &b;
   GroupedSum<Real> gradient;
   GroupedSum<Real> curvature;
   GroupedSum<Real> rest; // of the loss, without the logarithms of the totals
   LogOfTotals<Real> logs;
   LaneCounter<Real> voxels;
-  const auto add = [&](std::int64_t i) __attribute__((always_inline)) {
-    Vec<Real> top = load_real<Real>(values + i);
-    each_group([&](auto count, std::int64_t first) __attribute__((always_inline)) {
-#pragma GCC unroll 4
-      for (int k = 0; k < decltype(count)::kValue; ++k) {
-        const Element *at = values + (first + k) * pitch + i;
-        const Vec<Real> z = load_real<Real>(at);
-        __builtin_prefetch(at + ahead, 0, 2);
-        top = z > top ? z : top;
+
+  // One vector: `others` is the total without the target's wherever d_target is 0, the moments are
+  // sum e d and sum e d^2.
+  inline __attribute__((always_inline)) void add(std::int64_t i, Mask<Real> valid, Vec<Real> total,
+                                                 Vec<Real> others, Vec<Real> first_moment,
+                                                 Vec<Real> second_moment, Vec<Real> d_target) {
+    const Mask<Real> absent = is_nothing<Real>(d_target);
+    if (__builtin_expect(absent.bits() != 0, 0)) {
+      d_target = absent.choose(splat<Real>(b.low), d_target);
+    }
+    const Mask<Real> kept = without_invalid<Real>(b, i, valid);
+    const Vec<Real> inverse = reciprocal<Real>(total);
+    const Vec<Real> mean = first_moment * inverse;
+    // Where the target is the largest logit the loss may be far below one rounding of the total.
+    const Vec<Real> lost = d_target < Real{0} ? Vec<Real>{} : lost_in<Real>(total, others);
+    voxels.add(kept);
+    gradient.add(kept, mean - d_target);
+    curvature.add(kept, second_moment * inverse - mean * mean);
+    rest.add(kept, lost - d_target * b.inverse_temperatures[0]);
+    logs.add(kept, total);
+  }
+
+  // Calls add_vector(i) for every vector of the block, and adds the sums to the block's.
+  template <typename Function>
+  inline __attribute__((always_inline)) void over_block(const Function &add_vector) {
+    for (std::int64_t first = 0; first < b.voxels; first += GroupedSum<Real>::kVoxels) {
+      const std::int64_t end = first + GroupedSum<Real>::kVoxels;
+      for (std::int64_t i = first; i < end && i < b.voxels; i += Lanes<Real>::kCount) {
+        add_vector(i);
       }
-    });
+      gradient.settle();
+      curvature.settle();
+      rest.settle();
+    }
+    *b.n_voxels += voxels.total();
+    b.sums[TemperatureLayout::kLoss] += rest.sum.total() + logs.total();
+    b.sums[TemperatureLayout::kGradient] += gradient.sum.total();
+    b.sums[TemperatureLayout::kGradient + 1] += curvature.sum.total();
+  }
+};
+
+// Any number of classes. Without kAbsent a logit of -inf has no probability at all.
+template <typename Real, typename Element, bool kAbsent>
+static void add_softmax(const TemperatureBlock<Real> &b) {
+  const Element *__restrict values = static_cast<const Element *>(b.values);
+  const ExpScale<Real> scale(b.inverse_temperatures[0]);
+  const std::int64_t ahead = b.prefetch ? b.voxels : 0;
+  const std::int64_t pitch = b.pitch;
+  SoftmaxSums<Real> sums{b};
+  sums.over_block([&](std::int64_t i) __attribute__((always_inline)) {
+    Vec<Real> top = load_real<Real>(values + i);
+    for (std::int64_t c = 0; c < b.classes; ++c) {
+      const Vec<Real> z = load_real<Real>(values + c * pitch + i);
+      __builtin_prefetch(values + c * pitch + i + ahead, 0, 2);
+      top = z > top ? z : top;
+    }
     const IntVec<Real> target = load_lanes<Real>(b.target + i);
     Vec<Real> total = {};
-    Vec<Real> others = {}; // the total without the target's
+    Vec<Real> others = {};
     Vec<Real> first_moment = {};
     Vec<Real> second_moment = {};
     Vec<Real> d_target = {};
-    each_group([&](auto count, std::int64_t first) __attribute__((always_inline)) {
+    in_fours(b.classes, [&](auto count, std::int64_t first) __attribute__((always_inline)) {
       constexpr int kCount = decltype(count)::kValue;
       Vec<Real> e[kCount];
       Vec<Real> d[kCount];
@@ -195,51 +228,68 @@ static void add_softmax(const TemperatureBlock<Real> &b) {
       for (int k = 0; k < kCount; ++k) {
         const Mask<Real> is_other = Mask<Real>::differ(target, splat_int<Real>(first + k));
         const Vec<Real> weighted = e[k] * d[k];
-        if (first + k == 0) {
-          total = e[k];
-          others = is_other.choose(e[k], others);
-          first_moment = weighted;
-          second_moment = weighted * d[k];
-          continue;
-        }
         total += e[k];
         others = is_other.choose(others + e[k], others);
         first_moment += weighted;
         second_moment += weighted * d[k];
       }
     });
-    const Mask<Real> absent = is_nothing<Real>(d_target);
-    if (__builtin_expect(absent.bits() != 0, 0)) {
-      d_target = absent.choose(splat<Real>(b.low), d_target);
-    }
     // A logit that is no number leaves none in the total; where all are absent, the largest tells.
     const Vec<Real> proof = kAbsent ? total - total + top : total;
-    const Mask<Real> valid =
-        kAbsent ? is_number<Real>(proof) : Mask<Real>::above(splat<Real>(infinity<Real>()), proof);
-    const Mask<Real> kept = without_invalid<Real>(b, i, valid);
-    const Vec<Real> inverse = reciprocal<Real>(total);
-    const Vec<Real> mean = first_moment * inverse;
-    // Where the target is the largest logit the loss may be far below one rounding of the total.
-    const Vec<Real> lost = d_target < Real{0} ? Vec<Real>{} : lost_in<Real>(total, others);
-    voxels.add(kept);
-    gradient.add(kept, mean - d_target);
-    curvature.add(kept, second_moment * inverse - mean * mean);
-    rest.add(kept, lost - d_target * scale.inverse_temperature);
-    logs.add(kept, total);
-  };
-  for (std::int64_t first = 0; first < b.voxels; first += GroupedSum<Real>::kVoxels) {
-    const std::int64_t end = first + GroupedSum<Real>::kVoxels;
-    for (std::int64_t i = first; i < end && i < b.voxels; i += Lanes<Real>::kCount) {
-      add(i);
+    sums.add(i, is_number<Real>(proof), total, others, first_moment, second_moment, d_target);
+  });
+}
+
+// Few classes, in registers. The largest logit's e is 1 and its d is 0: it is told from the others,
+// whose sums need not know which class they are.
+template <typename Real, typename Element, int kClasses>
+static void add_softmax_of_few(const TemperatureBlock<Real> &b) {
+  const Element *__restrict values = static_cast<const Element *>(b.values);
+  const ExpScale<Real> scale(b.inverse_temperatures[0]);
+  const std::int64_t ahead = b.prefetch ? b.voxels : 0;
+  const std::int64_t pitch = b.pitch;
+  SoftmaxSums<Real> sums{b};
+  sums.over_block([&](std::int64_t i) __attribute__((always_inline)) {
+    const IntVec<Real> target = load_lanes<Real>(b.target + i);
+    Vec<Real> lower[kClasses - 1];
+    Vec<Real> top = load_real<Real>(values + i);
+    Vec<Real> z_target = top;
+    __builtin_prefetch(values + i + ahead, 0, 2);
+#pragma GCC unroll 8
+    for (int c = 1; c < kClasses; ++c) {
+      const Vec<Real> z = load_real<Real>(values + c * pitch + i);
+      __builtin_prefetch(values + c * pitch + i + ahead, 0, 2);
+      z_target = Mask<Real>::equal(target, splat_int<Real>(c)).choose(z, z_target);
+      lower[c - 1] = smaller_of<Real>(z, top); // NaN where z is
+      top = larger_of<Real>(z, top);
     }
-    gradient.settle();
-    curvature.settle();
-    rest.settle();
-  }
-  *b.n_voxels += voxels.total();
-  b.sums[TemperatureLayout::kLoss] += rest.sum.total() + logs.total();
-  b.sums[TemperatureLayout::kGradient] += gradient.sum.total();
-  b.sums[TemperatureLayout::kGradient + 1] += curvature.sum.total();
+    Vec<Real> others = {};
+    Vec<Real> first_moment = {};
+    Vec<Real> second_moment = {};
+    in_fours_of<kClasses - 1>([&](auto count, std::int64_t first) __attribute__((always_inline)) {
+      constexpr int kCount = decltype(count)::kValue;
+      Vec<Real> e[kCount];
+      Vec<Real> d[kCount];
+#pragma GCC unroll 4
+      for (int k = 0; k < kCount; ++k) {
+        e[k] = lower[first + k] - top;
+      }
+      exp_each<Real, kCount>(scale, e, d);
+#pragma GCC unroll 4
+      for (int k = 0; k < kCount; ++k) {
+        const Vec<Real> weighted = e[k] * d[k];
+        const Vec<Real> squared = weighted * d[k];
+        const bool starts = first + k == 0;
+        others = starts ? e[k] : others + e[k];
+        first_moment = starts ? weighted : first_moment + weighted;
+        second_moment = starts ? squared : second_moment + squared;
+      }
+    });
+    const Vec<Real> total = others + Real{1};
+    const Vec<Real> limit = splat<Real>(infinity<Real>());
+    const Mask<Real> valid = Mask<Real>::above(limit, total) & Mask<Real>::above(limit, top);
+    sums.add(i, valid, total, others, first_moment, second_moment, z_target - top);
+  });
 }
 
 // --------------------------------------------------------------------- one a class, softmax of b z
@@ -421,19 +471,19 @@ template <typename Real, typename Element>
 static void add_softmax_of(const TemperatureBlock<Real> &b) {
   constexpr Real kNone = Real{-60}; // e^-60 is nothing beside 1, squares of logits included
   if (b.low * b.inverse_temperatures[0] > kNone) {
-    return add_softmax<Real, Element, 0, true>(b);
+    return add_softmax<Real, Element, true>(b);
   }
   if constexpr (sizeof(Real) == 4) {
     static constexpr void (*kSpecialised[])(const TemperatureBlock<Real> &) = {
-        add_softmax<Real, Element, 2, false>, add_softmax<Real, Element, 3, false>,
-        add_softmax<Real, Element, 4, false>, add_softmax<Real, Element, 5, false>,
-        add_softmax<Real, Element, 6, false>, add_softmax<Real, Element, 7, false>,
-        add_softmax<Real, Element, 8, false>};
+        add_softmax_of_few<Real, Element, 2>, add_softmax_of_few<Real, Element, 3>,
+        add_softmax_of_few<Real, Element, 4>, add_softmax_of_few<Real, Element, 5>,
+        add_softmax_of_few<Real, Element, 6>, add_softmax_of_few<Real, Element, 7>,
+        add_softmax_of_few<Real, Element, 8>};
     if (b.classes >= 2 && b.classes <= 8) {
       return kSpecialised[b.classes - 2](b);
     }
   }
-  add_softmax<Real, Element, 0, false>(b);
+  add_softmax<Real, Element, false>(b);
 }
 
 template <typename Real> static void add_temperature(const TemperatureBlock<Real> &b) {

@@ -80,6 +80,26 @@ template <typename Real> static inline Vec<Real> at_least(Vec<Real> x, Real low)
 #endif
 }
 
+// a > b ? a : b and b < a ? b : a: of two that are not ordered, b and a. (Where both are wanted, gcc
+// 12 makes a compare and two blends of them.)
+template <typename Real> static inline Vec<Real> larger_of(Vec<Real> a, Vec<Real> b) {
+#if FASTCAL_VECTOR_BYTES == 64 && defined(__AVX512F__)
+  if constexpr (sizeof(Real) == 4) {
+    return _mm512_max_ps(a, b);
+  }
+#endif
+  return a > b ? a : b;
+}
+
+template <typename Real> static inline Vec<Real> smaller_of(Vec<Real> a, Vec<Real> b) {
+#if FASTCAL_VECTOR_BYTES == 64 && defined(__AVX512F__)
+  if constexpr (sizeof(Real) == 4) {
+    return _mm512_min_ps(b, a);
+  }
+#endif
+  return b < a ? b : a;
+}
+
 // Stores past the caches, to an address aligned to the vector: what is written once and not read
 // again soon costs no read of the line it replaces.
 template <typename V> static inline void stream(void *to, V v) {
