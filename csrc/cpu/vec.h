@@ -80,8 +80,8 @@ template <typename Real> static inline Vec<Real> at_least(Vec<Real> x, Real low)
 #endif
 }
 
-// a > b ? a : b and b < a ? b : a: of two that are not ordered, b and a. (Where both are wanted, gcc
-// 12 makes a compare and two blends of them.)
+// a > b ? a : b and b < a ? b : a: of two that are not ordered, b and a. (Where both are wanted,
+// gcc 12 makes a compare and two blends of them.)
 template <typename Real> static inline Vec<Real> larger_of(Vec<Real> a, Vec<Real> b) {
 #if FASTCAL_VECTOR_BYTES == 64 && defined(__AVX512F__)
   if constexpr (sizeof(Real) == 4) {
