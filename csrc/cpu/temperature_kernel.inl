@@ -142,6 +142,8 @@ template <typename Real> static double sum_losses(const TemperatureBlock<Real> &
 // Var[d] under p = e / sum e. Centred at the largest logit nothing cancels, since that class has
 // at least 1 / C of the probability.
 template <typename Real> struct SoftmaxSums {
+  explicit SoftmaxSums(const TemperatureBlock<Real> &block) : b(block) {}
+
   const TemperatureBlock<Real> &b;
   GroupedSum<Real> gradient;
   GroupedSum<Real> curvature;
@@ -196,7 +198,7 @@ static void add_softmax(const TemperatureBlock<Real> &b) {
   const ExpScale<Real> scale(b.inverse_temperatures[0]);
   const std::int64_t ahead = b.prefetch ? b.voxels : 0;
   const std::int64_t pitch = b.pitch;
-  SoftmaxSums<Real> sums{b};
+  SoftmaxSums<Real> sums(b);
   sums.over_block([&](std::int64_t i) __attribute__((always_inline)) {
     Vec<Real> top = load_real<Real>(values + i);
     for (std::int64_t c = 0; c < b.classes; ++c) {
@@ -248,7 +250,7 @@ static void add_softmax_of_few(const TemperatureBlock<Real> &b) {
   const ExpScale<Real> scale(b.inverse_temperatures[0]);
   const std::int64_t ahead = b.prefetch ? b.voxels : 0;
   const std::int64_t pitch = b.pitch;
-  SoftmaxSums<Real> sums{b};
+  SoftmaxSums<Real> sums(b);
   sums.over_block([&](std::int64_t i) __attribute__((always_inline)) {
     const IntVec<Real> target = load_lanes<Real>(b.target + i);
     Vec<Real> lower[kClasses - 1];
