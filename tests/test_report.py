@@ -64,7 +64,7 @@ def compared(*, resolution: int = 0, regions: Sequence[str] = ()) -> Comparison:
         structures=("background", "anterior", "posterior"),
         split=(8, 2, 4),
         seed=0,
-        config={"max_epochs": 3, "widths": [4, 8]},
+        config={"max_epochs": 3, "network": {"name": "UNet", "widths": [4, 8], "head": None}},
         command="fastcal demo -o out",
         software="fastcal 1, torch 2",
         losses=(
@@ -378,6 +378,11 @@ def test_page_holds_every_number_and_escapes_names(page: str, comparison: Compar
     for row in table(comparison):
         assert all(value in page for value in row.values)
     assert "bins\nof 10 voxels or fewer" in page
+
+
+def test_page_tells_settings_in_words(page: str) -> None:
+    assert "<dd>name UNet; widths 4, 8; head none</dd>" in page
+    assert "<dd>3</dd>" in page
 
 
 def test_page_without_regions_and_cells_names_the_options_that_count_them(page: str) -> None:

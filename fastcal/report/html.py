@@ -49,6 +49,7 @@ def write_report(
         autoescape=True,
         undefined=jinja2.StrictUndefined,
     )
+    environment.filters["words"] = _words
     structures = dict(enumerate(comparison.structures))
     structures.pop(0, None)
     curves = _curves(comparison)
@@ -69,6 +70,18 @@ def write_report(
     target.parent.mkdir(parents=True, exist_ok=True)
     atomic.write_text(target, page)
     return target
+
+
+def _words(value: object) -> str:
+    """A setting as it is read: ``widths 8, 16, 32; preset paper``."""
+    if isinstance(value, Mapping):
+        pairs = [f"{key.replace('_', ' ')} {_words(of_key)}" for key, of_key in value.items()]
+        return "; ".join(pairs) or "none"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_words, value)) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None else str(value)
 
 
 def _diagrams(comparison: Comparison) -> Mapping[str, CalibrationStatistics]:
