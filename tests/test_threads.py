@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
@@ -49,6 +53,35 @@ def test_a_forked_dataloader_worker_computes_the_same():
     for got, want in zip(loader, expected, strict=True):
         assert_equal(got, want)
     assert_equal(bits(6000, 0), expected[0])
+
+
+IN_TORCHS_THREADS = """
+import os, signal, torch, fastcal
+torch.set_num_threads(3)
+generator = torch.Generator().manual_seed(0)
+members = [torch.randn(1, 4, 60_000, generator=generator) for _ in range(3)]
+members[0].exp().sum()  # torch's workers start
+before = len(os.listdir("/proc/self/task"))
+entropy = fastcal.ensemble_entropy(members)
+print(len(os.listdir("/proc/self/task")) - before)
+if os.fork() == 0:
+    signal.alarm(60)
+    same = bool((fastcal.ensemble_entropy(members).numpy() == entropy.numpy()).all())
+    os._exit(0 if same and len(os.listdir("/proc/self/task")) == 3 else 1)
+print(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/task").is_dir() or not hasattr(ctypes.CDLL(None), "GOMP_parallel"),
+    reason="torch brought no OpenMP workers that could be counted in /proc",
+)
+def test_work_is_done_by_torchs_threads_and_in_a_fork_by_own_ones():
+    pytest.importorskip("fastcal._cpu", reason="the native module fastcal._cpu is not built")
+    run = subprocess.run(
+        [sys.executable, "-c", IN_TORCHS_THREADS], capture_output=True, text=True, timeout=120
+    )
+    assert run.stdout.split() == ["0", "0"], run.stderr
 
 
 @pytest.mark.usefixtures("two_threads")
