@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import reprlib
 import shlex
 import sys
 from collections.abc import Sequence
@@ -215,6 +216,10 @@ def _check(plan: _Plan, losses: Sequence[str], panel_cases: int) -> None:
         )
 
 
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = 120  # of a path
+
+
 def _claim(folder: Path, settings: dict[str, Any]) -> bool:
     """Make the folder this experiment's own: another one's half-done files must not mix with it.
 
@@ -232,8 +237,11 @@ def _claim(folder: Path, settings: dict[str, Any]) -> bool:
         raise DataError(file, f"not JSON ({error})") from error
     for name, value in settings.items():
         if name not in COUNTED and present.get(name) != value:
+            held, asked = _SHORT.repr(present.get(name)), _SHORT.repr(value)
             raise DataError(
-                file, f"this folder holds an experiment with another {name}; choose another"
+                file,
+                f"this folder holds an experiment with another {name} ({held}) than asked for "
+                f"({asked}); choose another folder",
             )
     if all(present.get(name) == settings[name] for name in COUNTED):
         return False
