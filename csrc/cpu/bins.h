@@ -134,7 +134,6 @@ static void count_in_tables(const Real *values, std::int64_t n, const Thresholds
   constexpr std::int64_t kWords = FASTCAL_VECTOR_BYTES / 8;             // of a vector
   alignas(64) std::uint64_t tables[kTables][kStates * kTableCells + 8]; // `nowhere` may wrap
   const std::int64_t nowhere = kStates * (bins.count + 1);
-  n += (kTables - n % kTables) % kTables;              // the rest is not kept
   const std::int64_t used = nowhere + 8 - nowhere % 8; // entries in whole vectors
   for (int t = 0; t < kTables; ++t) {
     for (std::int64_t entry = 0; entry < used; entry += kWords) {
@@ -143,21 +142,29 @@ static void count_in_tables(const Real *values, std::int64_t n, const Thresholds
   }
   alignas(64) typename Lanes<Real>::Int entry_of[kMaxBlockVoxels + kLaneMultiple];
   alignas(64) std::int64_t words[kMaxBlockVoxels + kLaneMultiple];
+  const auto add_vector = [&](std::int64_t i) __attribute__((always_inline)) {
+#pragma GCC unroll 16
+    for (std::int64_t lane = 0; lane < kCount; ++lane) {
+      tables[lane % kTables][static_cast<std::uint32_t>(entry_of[i + lane])] +=
+          static_cast<std::uint64_t>(words[i + lane]);
+    }
+  };
+  // The additions go some vectors behind the stores that they read, so as not to wait for them.
+  constexpr std::int64_t kBehind = 8 * kCount;
   with_cells<Real>(bins, [&](const auto &cells_of) __attribute__((always_inline)) {
     for (std::int64_t i = 0; i < n; i += kCount) {
       const Vec<Real> p = load(values + i);
       FixedPointSum<Real>::each(p, words + i, std::int64_t{1} << kCountShift);
       const IntVec<Real> entry = kStates * cells_of(p) + state(i);
       store(entry_of + i, kept(i).choose(entry, splat_int<Real>(nowhere)));
+      if (i >= kBehind) {
+        add_vector(i - kBehind);
+      }
     }
   });
-  // In a loop of its own, behind the stores that it reads.
-  for (std::int64_t i = 0; i < n; i += kTables) {
-#pragma GCC unroll 8
-    for (std::int64_t t = 0; t < kTables; ++t) {
-      tables[t][static_cast<std::uint32_t>(entry_of[i + t])] +=
-          static_cast<std::uint64_t>(words[i + t]);
-    }
+  const std::int64_t whole = (n + kCount - 1) / kCount * kCount;
+  for (std::int64_t i = whole > kBehind ? whole - kBehind : 0; i < whole; i += kCount) {
+    add_vector(i);
   }
   for (std::int64_t entry = 0; entry < used; entry += kWords) {
     Longs sum = load_as<Longs>(tables[0] + entry);
