@@ -230,7 +230,7 @@ def fit_by(name: str, z: Tensor, target: Tensor) -> float:
     scaler = TemperatureScaler()
     data = TensorDataset(flat, target.flatten())
     scaler.fit(DataLoader(data, batch_size=1 << 16), progress=False)
-    return float(scaler.temperature[0])
+    return float(scaler.temperature[0].detach())
 
 
 def peer(name: str, classes: int, shape: Sequence[int]) -> None:
