@@ -29,7 +29,7 @@ from fastcal.bench.device import Device, open_device
 from fastcal.bench.points import read_volume
 from fastcal.bench.reference import Scores64, scores_64
 from fastcal.bench.volumes import make_case
-from fastcal.calibration import Mode
+from fastcal.calibration import CalibrationKind
 
 EXACT = 1e-12
 IN_DOUBLE = 1e-6
@@ -79,17 +79,19 @@ class Volume:
         self.want: Scores64 = scores_64(self.probs, self.target, plain.N_BINS)
         self.deviations: list[Deviation] = []
 
-    def ours(self, mode: Mode) -> Candidate:
+    def ours(self, calibration: CalibrationKind) -> Candidate:
         def run() -> CalibrationStatistics:
-            statistics = CalibrationStatistics(self.probs.shape[1], plain.N_BINS, mode=mode)
+            statistics = CalibrationStatistics(
+                self.probs.shape[1], plain.N_BINS, calibration=calibration
+            )
             statistics.update(self.probs, self.target)
-            statistics.ece() if mode == "top-label" else statistics.classwise_ece()
+            statistics.ece() if calibration == "top-label" else statistics.classwise_ece()
             return statistics
 
         def error(result: object) -> float:
             assert isinstance(result, CalibrationStatistics)
             off = [abs(result.ece() - self.want.ece)]
-            if mode == "both":
+            if calibration == "both":
                 off += abs(result.classwise_ece() - self.want.classwise_ece).tolist()
             return max(off)
 
@@ -165,7 +167,7 @@ def _there(package: str, notes: list[str]) -> bool:
 def _row(
     workload: str,
     volume: Volume,
-    mode: Mode,
+    calibration: CalibrationKind,
     others: Sequence[Candidate],
     settings: Settings,
     device: Device,
@@ -173,7 +175,7 @@ def _row(
     cpu = device.torch.type == "cpu"
     readers = harness.readers([volume.probs, volume.target]) if cpu else []
     timings = harness.measure(
-        [volume.ours(mode), *others, *readers], rounds=settings.rounds, clock=device.seconds
+        [volume.ours(calibration), *others, *readers], rounds=settings.rounds, clock=device.seconds
     )
     read = harness.floor(timings) if readers else None
     return Row(workload, timings["fastcal"], read, {o.name: timings[o.name] for o in others})

@@ -38,7 +38,7 @@ from fastcal.bench.volumes import make_case
 from fastcal.recalibrate import TemperatureScaling
 from fastcal.recalibrate.stream import Stream
 from fastcal.recalibrate.temperature_pass import temperature_pass
-from fastcal.recalibrate.volumes import Reading
+from fastcal.recalibrate.volumes import PredictionReading
 
 OVERCONFIDENT = 1.7
 TOLERANCE = 1e-4
@@ -98,13 +98,13 @@ class Files:
         )
 
 
-def one_pass(volumes: Any, reading: Reading, b: float) -> float:
+def one_pass(volumes: Any, reading: PredictionReading, b: float) -> float:
     """Gradient of all volumes at an inverse temperature."""
     stream = Stream(volumes, reading, 1, None, "raise")
     return sum(float(temperature_pass(volume, b).gradient) for volume in stream)
 
 
-def off(temperature: float, volumes: Any, reading: Reading) -> float:
+def off(temperature: float, volumes: Any, reading: PredictionReading) -> float:
     """0 where the minimum lies within `TOLERANCE` of a temperature, in float64 torch."""
     b = 1 / temperature
     with fastcal.backend("reference"):
@@ -114,7 +114,7 @@ def off(temperature: float, volumes: Any, reading: Reading) -> float:
 
 
 def pass_row(
-    name: str, volumes: Any, reading: Reading, read: Callable[[], Any], rounds: int
+    name: str, volumes: Any, reading: PredictionReading, read: Callable[[], Any], rounds: int
 ) -> Row:
     with fastcal.backend("reference"):
         exact = one_pass(volumes, reading, 0.7)
@@ -136,9 +136,9 @@ def pass_row(
 def in_memory_rows(settings: Settings) -> Iterator[Row]:
     z, target = logits_of(settings.classes, settings.shape, 0)
     for name, values, reading in (
-        ("float32 logits", z, Reading()),
-        ("float16 logits", z.half(), Reading()),
-        ("float32 probabilities", z.softmax(1), Reading(from_logits=False)),
+        ("float32 logits", z, PredictionReading()),
+        ("float16 logits", z.half(), PredictionReading()),
+        ("float32 probabilities", z.softmax(1), PredictionReading(from_logits=False)),
     ):
         read = harness.readers([values, target])[0].run
         volumes = [(values, target)]
@@ -153,7 +153,7 @@ def fit_row(files: Files, read: Timing, rounds: int) -> tuple[Row, str]:
         fits.append(TemperatureScaling().fit_stream(files))
         return fits[-1]
 
-    found = off(float(fit().temperature_), files, Reading())
+    found = off(float(fit().temperature_), files, PredictionReading())
     if found:
         raise harness.WrongResult(f"temperature {fits[-1].temperature_} is not the minimum")
     seconds = []
@@ -260,7 +260,7 @@ def run(settings: Settings) -> tuple[list[Row], list[str]]:
     with tempfile.TemporaryDirectory(dir=settings.folder) as folder:
         files = Files(Path(folder), settings)
         name = f"pass over {settings.volumes} volumes in files"
-        rows.append(pass_row(name, files, Reading(), files.read, settings.rounds))
+        rows.append(pass_row(name, files, PredictionReading(), files.read, settings.rounds))
         assert rows[0].floor is not None
         whole, note = fit_row(files, rows[0].floor, settings.rounds)
         rows.append(whole)

@@ -15,7 +15,7 @@ from fastcal import CalibrationStatistics, regions
 from fastcal.calibration import Measure, bootstrap, paired_bootstrap
 from fastcal.report import plots, style
 
-MEASURED = {"resolution": 65536, "entropy_bins": 24, "moments": True}
+MEASURED = {"fine_bins": 65536, "entropy_bins": 24, "moments": True}
 
 
 def cohorts(n_cases: int = 30, n_voxels: int = 6_000) -> dict[str, CalibrationStatistics]:
@@ -200,9 +200,9 @@ def _outline(ax: Axes, labels: np.ndarray, mask: np.ndarray) -> None:
 
 def _class_cells(stats: CalibrationStatistics, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Fine cells of a class, ``[n, 2]``, and their edges."""
-    from fastcal.bins import fine_edges
+    from fastcal.core.bins import fine_edges
 
-    return stats._fine_classwise(stats._state.total)[k], fine_edges(stats.resolution)
+    return stats._fine_classwise(stats._state.total)[k], fine_edges(stats.fine_bins)
 
 
 def main() -> None:

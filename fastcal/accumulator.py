@@ -8,15 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastcal import bins, ops, outputs
-from fastcal.arguments import flag, whole_number
-from fastcal.arrays import Array, real_dtype, to_tensor
-from fastcal.calibration import NOTHING_COUNTED, Mode
-from fastcal.ensemble import Activation, EnsembleStatistics, Space, gather, open_count, read_by
-from fastcal.members import check_member, check_reading, check_temperature, check_weight
-from fastcal.problem import StateLayout
-from fastcal.regions import Regions
-from fastcal.targets import CaseId
+from fastcal import ops
+from fastcal.calibration import NOTHING_COUNTED, CalibrationKind
+from fastcal.core import bins, outputs
+from fastcal.core.arguments import flag, whole_number
+from fastcal.core.arrays import Array, real_dtype, to_tensor
+from fastcal.core.members import check_member, check_reading, check_temperature, check_weight
+from fastcal.core.problem import Activation, Space, StateLayout
+from fastcal.core.region_bits import Regions
+from fastcal.core.targets import CaseId
+from fastcal.ensemble import EnsembleStatistics, gather, open_count, read_by
 
 
 class EnsembleAccumulator:
@@ -136,7 +137,7 @@ class EnsembleAccumulator:
         target: Array | None = None,
         *,
         normalise: bool = False,
-        calibration: Mode = "both",
+        calibration: CalibrationKind = "both",
         n_bins: int = 15,
         closed: bins.Closed = "right",
         mask: Array | None = None,
@@ -144,7 +145,7 @@ class EnsembleAccumulator:
         case_id: CaseId | Sequence[CaseId] | None = None,
         nan_policy: str = "raise",
         eps: float | None = None,
-        resolution: int = 0,
+        fine_bins: int = 0,
         moments: bool = False,
         entropy_bins: int = 0,
         regions: Regions | Mapping[str, Array] | None = None,
@@ -176,7 +177,7 @@ class EnsembleAccumulator:
             class_dim=axis,
             real=state.dtype,
             multilabel=self._multilabel,
-            mode=calibration,
+            calibration=calibration,
             n_bins=n_bins,
             closed=closed,
             eps=eps,
@@ -184,7 +185,7 @@ class EnsembleAccumulator:
             ignore_index=ignore_index,
             case_id=case_id,
             nan_policy=nan_policy,
-            resolution=resolution,
+            fine_bins=fine_bins,
             moments=moments,
             entropy_bins=entropy_bins,
             regions=regions,

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from fastcal import bins, ops, outputs
-from fastcal.arguments import flag
-from fastcal.arrays import Array
-from fastcal.calibration import NOTHING_COUNTED, CalibrationStatistics, Mode, OpenCount
-from fastcal.members import Members, check_reading, read_members
-from fastcal.problem import CALIBRATIONS
-from fastcal.regions import Regions
-from fastcal.targets import CaseId, check_nan_policy, read_targets
-
-Activation = Literal["softmax", "sigmoid"]
-Space = Literal["prob", "logit"]
+from fastcal import ops
+from fastcal.calibration import NOTHING_COUNTED, CalibrationKind, CalibrationStatistics, OpenCount
+from fastcal.core import bins, outputs
+from fastcal.core.arguments import flag
+from fastcal.core.arrays import Array
+from fastcal.core.members import Members, check_reading, read_members
+from fastcal.core.problem import CALIBRATIONS, Activation, Space
+from fastcal.core.region_bits import Regions
+from fastcal.core.targets import CaseId, check_nan_policy, read_targets
 
 
 @dataclass(slots=True)
@@ -155,7 +152,7 @@ def ensemble_statistics(
     temperature: float | Sequence[float] = 1.0,
     weights: Sequence[float] | None = None,
     normalise: bool = False,
-    calibration: Mode = "both",
+    calibration: CalibrationKind = "both",
     n_bins: int = 15,
     closed: bins.Closed = "right",
     mask: Array | None = None,
@@ -163,7 +160,7 @@ def ensemble_statistics(
     case_id: CaseId | Sequence[CaseId] | None = None,
     nan_policy: str = "raise",
     eps: float | None = None,
-    resolution: int = 0,
+    fine_bins: int = 0,
     moments: bool = False,
     entropy_bins: int = 0,
     regions: Regions | Mapping[str, Array] | None = None,
@@ -190,7 +187,7 @@ def ensemble_statistics(
         nan_policy: What invalid voxels among those counted do: ``"raise"``, or ``"omit"`` to
             leave them out and count them in ``calibration.n_invalid``.
         eps: Lower clip of the probability inside the NLL.
-        resolution: See `CalibrationStatistics`, as for ``moments`` and ``entropy_bins``.
+        fine_bins: See `CalibrationStatistics`, as for ``moments`` and ``entropy_bins``.
         regions: bool masks ``[B, *S]`` by name, or `fastcal.regions.Regions`, whose statistics
             are counted in the same pass and given by ``calibration.region(name)``.
         out: Map name to the tensor it is written to, for some or all maps; a tensor where there
@@ -228,7 +225,7 @@ def ensemble_statistics(
         class_dim=axis,
         real=members.real,
         multilabel=multilabel,
-        mode=calibration,
+        calibration=calibration,
         n_bins=n_bins,
         closed=closed,
         eps=eps,
@@ -236,7 +233,7 @@ def ensemble_statistics(
         ignore_index=ignore_index,
         case_id=case_id,
         nan_policy=nan_policy,
-        resolution=resolution,
+        fine_bins=fine_bins,
         moments=moments,
         entropy_bins=entropy_bins,
         regions=regions,
@@ -270,7 +267,7 @@ def open_count(
     class_dim: int,
     real: torch.dtype,
     multilabel: bool,
-    mode: Mode,
+    calibration: CalibrationKind,
     n_bins: int,
     closed: bins.Closed,
     eps: float | None,
@@ -278,7 +275,7 @@ def open_count(
     ignore_index: int | None,
     case_id: CaseId | Sequence[CaseId] | None,
     nan_policy: str,
-    resolution: int,
+    fine_bins: int,
     moments: bool,
     entropy_bins: int,
     regions: Regions | Mapping[str, Array] | None,
@@ -294,7 +291,7 @@ def open_count(
             "mask": mask,
             "ignore_index": ignore_index,
             "case_id": case_id,
-            "resolution": resolution or None,
+            "fine_bins": fine_bins or None,
             "moments": moments or None,
             "entropy_bins": entropy_bins or None,
             "regions": regions,
@@ -311,8 +308,8 @@ def open_count(
             f"one class (class_dim {class_dim} of shape {tuple(shape)}) cannot be counted as "
             "exclusive: pass multilabel=True for binary data"
         )
-    if mode not in CALIBRATIONS:
-        raise ValueError(f"calibration must be one of {CALIBRATIONS}, got {mode!r}")
+    if calibration not in CALIBRATIONS:
+        raise ValueError(f"calibration must be one of {CALIBRATIONS}, got {calibration!r}")
     targets = read_targets(
         target, mask, ignore_index, case_id, shape, device, class_dim, multilabel, regions
     )
@@ -320,10 +317,10 @@ def open_count(
         num_classes,
         n_bins,
         closed,
-        mode,
+        calibration,
         multilabel=multilabel,
         eps=eps,
-        resolution=resolution,
+        fine_bins=fine_bins,
         moments=moments,
         entropy_bins=entropy_bins,
         regions=targets.region_names,

@@ -16,9 +16,9 @@ from typing import Literal
 import numpy as np
 import torch
 
-from fastcal.arguments import flag
-from fastcal.arrays import Array, to_tensor
-from fastcal.calibration import CalibrationStatistics, ConventionName, Mode, Norm, values
+from fastcal.calibration import CalibrationKind, CalibrationStatistics, ConventionName, Norm, values
+from fastcal.core.arguments import flag
+from fastcal.core.arrays import Array, to_tensor
 from fastcal.ensemble import ensemble_entropy, ensemble_statistics
 
 Average = Literal["macro", "micro", "none"] | None
@@ -252,8 +252,10 @@ def adaptive_calibration_error(
         >>> round(error.item(), 3)
         0.15
     """
-    mode: Mode = "top-label" if threshold is None else "classwise"
-    counted = _ordered(preds, target, num_classes, n_bins, mode, ignore_index, from_logits, mask)
+    calibration: CalibrationKind = "top-label" if threshold is None else "classwise"
+    counted = _ordered(
+        preds, target, num_classes, n_bins, calibration, ignore_index, from_logits, mask
+    )
     if threshold is None:
         return _result(counted.adaptive_ece(norm), preds)
     return _result(counted.tace(threshold, norm), preds)
@@ -314,12 +316,12 @@ def _ordered(
     target: Array,
     num_classes: int,
     n_bins: int,
-    mode: Mode,
+    calibration: CalibrationKind,
     ignore_index: int | None,
     from_logits: bool,
     mask: Array | None,
 ) -> CalibrationStatistics:
-    counted = CalibrationStatistics(num_classes, n_bins, mode=mode, resolution=65536)
+    counted = CalibrationStatistics(num_classes, n_bins, calibration=calibration, fine_bins=65536)
     counted.update(preds, target, mask=mask, ignore_index=ignore_index, from_logits=from_logits)
     return counted
 
@@ -478,7 +480,7 @@ def _count(
     target: Array,
     num_classes: int,
     n_bins: int,
-    mode: Mode,
+    calibration: CalibrationKind,
     multilabel: bool,
     ignore_index: int | None,
     from_logits: bool,
@@ -488,7 +490,12 @@ def _count(
     validate_args: bool = True,
 ) -> CalibrationStatistics:
     counted = CalibrationStatistics.preset(
-        convention, num_classes, n_bins=n_bins, mode=mode, multilabel=multilabel, eps=eps
+        convention,
+        num_classes,
+        n_bins=n_bins,
+        calibration=calibration,
+        multilabel=multilabel,
+        eps=eps,
     )
     counted.update(
         preds,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fastcal import backends
-from fastcal.problem import (
+from fastcal.core.problem import (
     Counting,
     Extras,
     Finish,
@@ -27,7 +27,7 @@ _FINISH = (
     "str[] map_names, Tensor(a!)[] maps, bool normalise, Tensor? target, Tensor? mask, "
     "int? ignore_index, Tensor? thresholds, bool left_closed, str calibration, float eps, "
     "Tensor(b!)? statistics, Tensor? regions=None, int n_regions=0, bool moments=False, "
-    "int resolution=0, int entropy_bins=0"
+    "int fine_bins=0, int entropy_bins=0"
 )
 _LOSS = "Tensor logits, Tensor target, str head, int? ignore_index"
 _SUMS = "bool overlaps, bool likelihood, bool rest"
@@ -66,7 +66,7 @@ def _finish(
     regions: Tensor | None = None,
     n_regions: int = 0,
     moments: bool = False,
-    resolution: int = 0,
+    fine_bins: int = 0,
     entropy_bins: int = 0,
 ) -> Finish:
     counting = None
@@ -80,7 +80,7 @@ def _finish(
             calibration,
             eps,
             statistics,
-            Extras(moments, resolution, entropy_bins),
+            Extras(moments, fine_bins, entropy_bins),
             regions,
             n_regions,
         )

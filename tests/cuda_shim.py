@@ -14,7 +14,7 @@ from types import ModuleType
 
 import pybind11
 
-from fastcal.backends.launch import Passes
+from fastcal.backends.gpu_module import Passes
 
 ROOT = Path(__file__).resolve().parent.parent
 SHIM = ROOT / "tests" / "cpp" / "cuda_shim"

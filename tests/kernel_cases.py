@@ -16,7 +16,7 @@ from members import DTYPES, arranged, labels, logits, pairwise, probabilities
 from torch import Tensor
 
 import fastcal
-from fastcal.problem import MAPS
+from fastcal.core.problem import MAPS
 
 CLASSES = (2, 3, 4, 5, 8, 11, 16, 31, 52, 60, 130, 210)
 SIZES = {"contiguous": 264, "channels_last": 37, "cropped": 67}
@@ -60,7 +60,7 @@ def _cases(device: str, few: bool) -> Iterator[None]:
         fastcal.ensemble_statistics(members, target, n_bins=n_bins)
         yield
     regions = {name: target >= at for at, name in enumerate(("all", "some", "few"))}
-    extras = {"moments": True, "resolution": 64, "entropy_bins": 5}
+    extras = {"moments": True, "fine_bins": 64, "entropy_bins": 5}
     fastcal.ensemble_statistics(
         members,
         target,

@@ -284,22 +284,22 @@ def scores(
 # What is read in order of the probability, from sorted samples
 
 
-def fine_edges(resolution: int) -> Array:
+def fine_edges(fine_bins: int) -> Array:
     """Lower edges of the fine cells: octaves from 2^-33 to 1/2 cut evenly, and their mirror."""
-    cells = resolution // 64
+    cells = fine_bins // 64
     octaves = np.arange(-33, -1)[:, None]
     low = (2.0**octaves * (1 + np.arange(cells) / cells)).ravel()
     low[0] = 0.0
     return np.concatenate([low, [0.5], 1 - low[:0:-1]])
 
 
-def fine_cells(p: Array, resolution: int) -> Ints:
+def fine_cells(p: Array, fine_bins: int) -> Ints:
     """Cell of each p; [lo, hi) below 1/2 and (lo, hi] above, so that both ends have one alike."""
-    half = resolution // 2
-    low = np.append(fine_edges(resolution)[:half], 0.5)
+    half = fine_bins // 2
+    low = np.append(fine_edges(fine_bins)[:half], 0.5)
     index = np.searchsorted(low, np.where(p < 0.5, p, 1 - p), side="right") - 1
     index = np.clip(index, 0, half - 1)
-    return np.asarray(np.where(p < 0.5, index, resolution - 1 - index))
+    return np.asarray(np.where(p < 0.5, index, fine_bins - 1 - index))
 
 
 def auroc(score: Array, hit: NDArray[np.bool_]) -> float:

@@ -20,7 +20,7 @@ import sys, torch, torch.distributed as dist
 from members import labels, probabilities
 from fastcal import CalibrationStatistics
 from fastcal.calibration.state import _Pending
-from fastcal.problem import StatisticsLayout
+from fastcal.core.problem import StatisticsLayout
 
 rank, out = int(sys.argv[1]), sys.argv[2]
 torch.set_num_threads(1)
@@ -30,7 +30,7 @@ cases = ["d", "a", "c", "a", "b", "e"]
 
 
 def counted(size, with_cases):
-    options = {"resolution": 64, "moments": True, "entropy_bins": 4, "regions": ["first"]}
+    options = {"fine_bins": 64, "moments": True, "entropy_bins": 4, "regions": ["first"]}
     statistics = CalibrationStatistics(3, **options)
     first = {"first": torch.arange(500)[None] < 250}
     for item in range(rank, 6, size):
@@ -65,7 +65,7 @@ def broken():  # seven bad targets, counted on a device and not looked at yet
 # Whoever has the problem, everybody hears of it, and nobody waits.
 for statistics, message in (
     (CalibrationStatistics(3, n_bins=10 + (rank == 2)), "in n_bins"),
-    (CalibrationStatistics(3, resolution=64 * (1 + (rank == 3))), "in resolution"),
+    (CalibrationStatistics(3, fine_bins=64 * (1 + (rank == 3))), "in fine_bins"),
     (CalibrationStatistics(3, regions=["box"][: rank]), "in regions"),
     (broken() if rank == 1 else CalibrationStatistics(3), "rank 1: target is outside"),
 ):
@@ -115,7 +115,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_the_sum_over_processes_has_the_bits_of_one_process(folder, size, with_cases):
     (p,), target = probabilities(1, 3, (500,), batch=6), labels(3, (6, 500))
-    options = {"resolution": 64, "moments": True, "entropy_bins": 4, "regions": ["first"]}
+    options = {"fine_bins": 64, "moments": True, "entropy_bins": 4, "regions": ["first"]}
     alone = CalibrationStatistics(3, **options)
     masked = CalibrationStatistics(3, **(options | {"regions": []}))
     first = {"first": torch.arange(500)[None] < 250}

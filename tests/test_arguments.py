@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import fastcal
-from fastcal.arguments import flag, real_number, whole_number
+from fastcal.core.arguments import flag, real_number, whole_number
 
 MEMBERS = [torch.zeros(2, 3, 4)]
 TARGET = torch.zeros(2, 4, dtype=torch.int64)

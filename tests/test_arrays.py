@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import fastcal
-from fastcal.arrays import real_dtype, to_tensor
+from fastcal.core.arrays import real_dtype, to_tensor
 
 
 class Foreign:

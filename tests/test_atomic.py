@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastcal.atomic import atomic_path, write_json, write_text
+from fastcal.core.atomic import atomic_path, write_json, write_text
 
 
 def test_the_file_appears_when_the_block_succeeds(tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fastcal import bins
+from fastcal.core import bins
 
 
 def test_edges_are_those_of_linspace():

@@ -96,7 +96,7 @@ def test_ece_stays_exact_where_float32_counters_stop(n_voxels):
     confidence = (0.95 + 0.05 * (torch.arange(1_000_000, dtype=torch.float64) + 0.5) / 1e6).float()
     p = torch.stack([1 - confidence, confidence]).expand(n_rows, 2, -1)
     target = (torch.arange(1_000_000) * 7919 % 1000 < 955).to(torch.uint8).expand(n_rows, -1)
-    got = counted(p, target, mode="top-label")
+    got = counted(p, target, calibration="top-label")
     assert got.n_voxels == n_voxels
     assert got.ece() == pytest.approx(abs(0.955 - confidence.double().mean().item()), abs=1e-12)
     assert got.ece() == pytest.approx(0.0200, abs=1e-6)
@@ -167,8 +167,10 @@ def test_rows_have_the_bits_of_the_reference_however_values_spread(n_bins, dtype
     target = labels(5, (2, 2600), seed=n_bins)
     mask = torch.rand(2, 2600, generator=torch.Generator().manual_seed(n_bins)) < 0.9
     for values in (p, saturated, torch.where(blocks, p, saturated), p[:, :, :1].expand(p.shape)):
-        for mode in ("both", "top-label"):
-            got, want = (CalibrationStatistics(5, n_bins, mode=mode) for _ in range(2))
+        for calibration in ("both", "top-label"):
+            got, want = (
+                CalibrationStatistics(5, n_bins, calibration=calibration) for _ in range(2)
+            )
             got.update(values.to(dtype), target, mask=mask)
             with fastcal.backend("reference"):
                 want.update(values.to(dtype), target, mask=mask)
@@ -397,7 +399,7 @@ def test_sum_adds_a_list_of_statistics():
 
 @pytest.mark.parametrize(
     "other",
-    [{"num_classes": 4}, {"n_bins": 10}, {"closed": "left"}, {"mode": "classwise"}],
+    [{"num_classes": 4}, {"n_bins": 10}, {"closed": "left"}, {"calibration": "classwise"}],
     ids=str,
 )
 def test_statistics_of_another_kind_are_not_merged(other):
@@ -543,7 +545,10 @@ def test_unnormalised_probabilities_are_used_as_they_are_after_a_warning():
 def test_modes_keep_only_what_they_count():
     (p,), target = probabilities(1, 3, (50,)), labels(3, (2, 50))
     both = counted(p, target)
-    top, classwise = counted(p, target, mode="top-label"), counted(p, target, mode="classwise")
+    top, classwise = (
+        counted(p, target, calibration="top-label"),
+        counted(p, target, calibration="classwise"),
+    )
     assert top.ece() == both.ece()
     np.testing.assert_array_equal(classwise.classwise_ece(), both.classwise_ece())
     assert top.brier() == classwise.brier() == both.brier()
@@ -559,7 +564,7 @@ def test_modes_keep_only_what_they_count():
         ({"num_classes": 0}, "num_classes"),
         ({"n_bins": 0}, "n_bins"),
         ({"closed": "both"}, "closed"),
-        ({"mode": "top"}, "mode"),
+        ({"calibration": "top"}, "calibration"),
     ],
     ids=str,
 )
@@ -622,7 +627,7 @@ def test_every_engine_counts_awkward_probabilities_alike(data):
     options = {
         "n_bins": draw(st.sampled_from([1, 2, 10, 15, 33])),
         "closed": draw(st.sampled_from(["right", "left"])),
-        "mode": draw(st.sampled_from(["both", "top-label", "classwise"])),
+        "calibration": draw(st.sampled_from(["both", "top-label", "classwise"])),
         "eps": draw(st.sampled_from([None, 1e-3])),
         "multilabel": multilabel,
     }

@@ -120,7 +120,7 @@ def test_average_calibration_errors_equal_their_formulas(n_bins: int) -> None:
 def test_hard_loss_counts_as_the_statistics_do() -> None:
     """The mean gap of the occupied bins of `CalibrationStatistics`, image by image."""
     logits, target = problem(16, 16)
-    statistics = CalibrationStatistics(CLASSES, 20, mode="classwise")
+    statistics = CalibrationStatistics(CLASSES, 20, calibration="classwise")
     statistics.update(logits.detach().softmax(1), target, case_id=[0, 1])
     gaps = []
     for case in (0, 1):

@@ -269,7 +269,7 @@ def test_train_takes_a_file_as_split(recorded: Recorder) -> None:
 SHARED = (
     "--space logit --bins 20 --closed left --dtype uint8 --save-probabilities --num-parts 3 "
     "--part-id 1 --overwrite --keep-going --maps entropy variance -g labels -q "
-    "--region box:8:2 foreground --resolution 64"
+    "--region box:8:2 foreground --fine-bins 64"
 )
 SHARED_OPTIONS = {
     "space": "logit",
@@ -284,7 +284,7 @@ SHARED_OPTIONS = {
     "maps": ["entropy", "variance"],
     "labels": Path("labels"),
     "regions": ["box:8:2", "foreground"],
-    "resolution": 64,
+    "fine_bins": 64,
     "progress": False,
 }
 
@@ -365,7 +365,7 @@ def test_evaluate_passes_every_option_on(recorded: Recorder) -> None:
     call = recorded("fastcal.evaluate.evaluate_folder", scores | {"calibration": None})
     arguments = (
         "--dataset-json d.json --num-classes 3 --no-probabilities --no-surface --tolerance 2 "
-        "--bins 20 --closed left --chill --keep-going -q --region band:2 --resolution 8"
+        "--bins 20 --closed left --chill --keep-going -q --region band:2 --fine-bins 8"
     )
     assert main([*EVALUATE, *arguments.split()]) == 0
     assert call == {
@@ -376,7 +376,7 @@ def test_evaluate_passes_every_option_on(recorded: Recorder) -> None:
         "surface": False,
         "tolerance_mm": 2.0,
         "regions": ["band:2"],
-        "resolution": 8,
+        "fine_bins": 8,
         "n_bins": 20,
         "closed": "left",
         "chill": True,
@@ -390,11 +390,11 @@ class _Rows:
 
 
 def test_demo_passes_every_option_on(recorded: Recorder) -> None:
-    call = recorded("fastcal.demo.run_demo", _Rows())
+    call = recorded("fastcal.study.demo.run_demo", _Rows())
     arguments = (
         "demo -o out --kind brain --split 4,2,2 --members 2 --loss dice --seed 5 --epochs 3 "
         "--iterations 6 --batch-size 7 --learning-rate 0.1 --device cpu --jobs 2 -q "
-        "--region box:8:2 band:3 --resolution 128"
+        "--region box:8:2 band:3 --fine-bins 128"
     )
     assert main(arguments.split()) == 0
     config = call.pop("config")
@@ -410,13 +410,13 @@ def test_demo_passes_every_option_on(recorded: Recorder) -> None:
         "device": "cpu",
         "jobs": 2,
         "regions": ["box:8:2", "band:3"],
-        "resolution": 128,
+        "fine_bins": 128,
         "progress": False,
     }
 
 
 def test_demo_on_a_dataset_compares_losses_there(recorded: Recorder) -> None:
-    call = recorded("fastcal.report.experiment.compare_losses", _Rows())
+    call = recorded("fastcal.study.experiment.compare_losses", _Rows())
     assert (
         main(
             [
@@ -445,7 +445,7 @@ def test_demo_on_a_dataset_compares_losses_there(recorded: Recorder) -> None:
         "device": None,
         "jobs": 1,
         "regions": [],
-        "resolution": 0,
+        "fine_bins": 0,
         "progress": True,
     }
 
@@ -584,7 +584,7 @@ def test_evaluate_prints_what_it_wrote(
 
 
 def test_the_table_of_all_measures_fits_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    statistics = fastcal.CalibrationStatistics(2, resolution=64)
+    statistics = fastcal.CalibrationStatistics(2, fine_bins=64)
     probs = torch.tensor([[[0.75, 0.25], [0.25, 0.75]]])
     statistics.update(probs, torch.tensor([[0, 0]]), case_id=["a"])
     print_statistics(statistics)

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from members import DTYPES, labels, probabilities
 from torch import Tensor
 
-from fastcal import CalibrationStatistics, bins
+from fastcal import CalibrationStatistics
 from fastcal.calibration.conventions import CONVENTIONS
+from fastcal.core import bins
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*do not sum to 1"),
@@ -121,7 +122,7 @@ def test_monai_classwise_by_case(n_classes, n_bins, seed):
     _, _, counts = calibration_binning(p, onehot, n_bins)
     for k in range(n_classes):
         np.testing.assert_array_equal(got.reliability(k).count, counts[:, k].sum(0).numpy())
-    assert got.mode == "classwise"
+    assert got.calibration == "classwise"
 
 
 @samples
@@ -277,7 +278,7 @@ def test_float32_counts_of_monai_lose_what_fastcal_keeps(n_voxels, theirs):
 def test_where_a_probability_of_one_goes(name, value):
     """One bin for .95 and 1.0 by the textbook, two in torchmetrics (its issue 3510)."""
     got = preset(
-        name, torch.tensor([[[0.95, 1.0]]]), torch.tensor([[1, 0]]), n_bins=15, mode="both"
+        name, torch.tensor([[[0.95, 1.0]]]), torch.tensor([[1, 0]]), n_bins=15, calibration="both"
     )
     error = got.ece(kind="positive") / (100 if name == "paper" else 1)
     assert error == pytest.approx(value, abs=3e-7)
@@ -323,7 +324,7 @@ def test_floor_thresholds_are_the_smallest_numbers_of_their_bins(n_bins, dtype):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_every_sample_is_in_a_bin_or_a_dropped_zero(name, dtype):
     p = awkward(3, CONVENTIONS[name].n_bins, dtype, seed=3)
-    got = preset(name, p, labels(3, (1, p.shape[-1])), mode="both")
+    got = preset(name, p, labels(3, (1, p.shape[-1])), calibration="both")
     for k in range(3):
         lost = int((p[:, k] == 0).sum()) if name == "paper" else 0
         assert got.reliability(k).count.sum() == got.n_voxels - lost
@@ -335,7 +336,7 @@ def test_presets_bring_their_defaults_and_survive_a_file(name, tmp_path):
     (p,), target = probabilities(1, 3, (60,)), labels(3, (2, 60))
     got = preset(name, p, target)
     assert got.n_bins == CONVENTIONS[name].n_bins
-    assert preset(name, p, target, n_bins=7, mode="both").n_bins == 7
+    assert preset(name, p, target, n_bins=7, calibration="both").n_bins == 7
     got.save(tmp_path / "state.json")
     again = CalibrationStatistics.load(tmp_path / "state.json")
     assert again == got
@@ -356,7 +357,7 @@ def test_a_compiled_update_has_the_edges_of_the_library(name):
 
 
 def test_statistics_of_two_conventions_are_not_merged():
-    monai = CalibrationStatistics.preset("monai", 3, n_bins=15, mode="both")
+    monai = CalibrationStatistics.preset("monai", 3, n_bins=15, calibration="both")
     with pytest.raises(ValueError, match="differ in convention: 'default' here, 'monai'"):
         CalibrationStatistics(3).merge(monai)
 

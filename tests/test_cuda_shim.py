@@ -28,7 +28,7 @@ from torch import Tensor
 import fastcal
 from fastcal import backends
 from fastcal.backends import reference
-from fastcal.backends.launch import Passes
+from fastcal.backends.gpu_module import Passes
 
 for _module in (
     test_ensemble,
@@ -203,7 +203,7 @@ def test_regions_and_extras_hold_the_integers_of_the_reference(
                 multilabel=multilabel,
                 regions=tuple(regions),
                 moments=True,
-                resolution=256,
+                fine_bins=256,
                 entropy_bins=7,
             )
             statistics.update(

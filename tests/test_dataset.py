@@ -11,8 +11,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from fastcal.core.errors import DataError
 from fastcal.data import Case, Dataset, description, image_cases
-from fastcal.errors import DataError
 
 VERSION_2: dict[str, Any] = {
     "name": "Two",
@@ -51,7 +51,7 @@ def test_version_2_is_listed_and_loaded(folder: Path) -> None:
     assert dataset.name == "Two"
     assert dataset.channel_names == ["T1", "T2"]
     assert dataset.labels == {"background": 0, "edema": 1, "core": 2}
-    assert (dataset.num_classes, dataset.ignore_label, dataset.regions) == (3, None, None)
+    assert (dataset.num_classes, dataset.ignore_label, dataset.label_groups) == (3, None, None)
     assert [case.name for case in dataset.cases] == ["a", "b", "c"]
     assert dataset.problems() == []
     dataset.validate()
@@ -112,7 +112,7 @@ def test_regions_and_the_ignore_label_are_understood(tmp_path: Path) -> None:
     }
     (tmp_path / "dataset.json").write_text(json.dumps(content))
     read = description.read(tmp_path / "dataset.json")
-    assert read.regions == ((1, 2, 3), (2, 3), (3,))
+    assert read.label_groups == ((1, 2, 3), (2, 3), (3,))
     assert read.regions_class_order == (1, 2, 3)
     assert read.num_classes == 3
     assert read.ignore_label == 4

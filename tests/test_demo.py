@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from fastcal.demo import demo_config, run_demo
-from fastcal.errors import DataError
+from fastcal.core.errors import DataError
 from fastcal.regions import dilated_box
-from fastcal.report.experiment import compare_losses
 from fastcal.report.region_scores import region_tables
 from fastcal.report.scores import Comparison, markdown
+from fastcal.study.demo import demo_config, run_demo
+from fastcal.study.experiment import compare_losses
 from fastcal.train import TrainConfig
 
 SPLIT = (3, 2, 2)
@@ -34,7 +34,7 @@ SMALL: dict[str, Any] = {
         }
     ),
     "device": "cpu",
-    "resolution": 64,
+    "fine_bins": 64,
     "regions": ["box:4:1"],
 }
 PHANTOM: dict[str, Any] = {"kind": "prostate", "shape": (24, 24, 6)}
@@ -198,7 +198,7 @@ def test_a_folder_keeps_one_experiment(
         ({"panel_cases": -1}, "panel_cases: got -1"),
         ({"regions": ["ball"]}, "region: got 'ball'"),
         ({"regions": ["prediction"]}, "`fastcal evaluate` has it"),
-        ({"resolution": 100}, "resolution must be 0 or a power of two from 64"),
+        ({"fine_bins": 100}, "fine_bins must be 0 or a power of two from 64"),
     ],
 )
 def test_bad_arguments_are_named_before_anything_is_written(

@@ -3,7 +3,7 @@
 import pickle
 from pathlib import Path
 
-from fastcal.errors import DataError
+from fastcal.core.errors import DataError
 
 
 def test_a_data_error_is_one_line_that_begins_with_the_path():

@@ -22,7 +22,7 @@ from cohort import (
     write_nifti,
 )
 
-from fastcal.errors import DataError
+from fastcal.core.errors import DataError
 from fastcal.evaluate import evaluate_folder, overlap, surface_scores
 from fastcal.predict import ensemble_folders
 
@@ -88,7 +88,7 @@ def test_calibration_from_saved_probabilities_is_that_of_the_ensembles_own_pass(
 def test_regions_and_fine_cells_are_counted_in_the_pass_of_the_ensemble_too(
     predicted: Path,
 ) -> None:
-    options = {"regions": ["box:2:1", "band:2", "foreground"], "resolution": 1024}
+    options = {"regions": ["box:2:1", "band:2", "foreground"], "fine_bins": 1024}
     summary = evaluate(predicted, **options)["calibration"]
     folders = sorted(predicted.glob("fold_*"))
     ensemble_folders(
@@ -111,7 +111,7 @@ def test_a_region_of_a_case_is_what_its_mask_says(predicted: Path) -> None:
             labels = np.asarray(nib.load(record[key]).dataobj)
             assert found[name]["n_voxels"] == (labels != 0).sum()
     settings = summary["settings"]
-    assert (settings["regions"], settings["resolution"]) == (["foreground", "prediction"], 0)
+    assert (settings["regions"], settings["fine_bins"]) == (["foreground", "prediction"], 0)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from cohort import write_run
 
 import fastcal
 from fastcal.cli.app import main
-from fastcal.errors import DataError
+from fastcal.core.errors import DataError
 from fastcal.models import Ensemble, UNet, export_run, sliding_window
 from fastcal.models.export import PlainEnsemble
 

@@ -14,9 +14,9 @@ from torch import Tensor
 
 import fastcal
 from fastcal import CalibrationStatistics
-from fastcal.problem import FRACTION_BITS
+from fastcal.core.problem import FRACTION_BITS
 
-EXTRAS = {"resolution": 1024, "moments": True, "entropy_bins": 9}
+EXTRAS = {"fine_bins": 1024, "moments": True, "entropy_bins": 9}
 
 
 def saturated(n_classes: int, shape: tuple[int, ...], dtype: torch.dtype, multilabel: bool):
@@ -125,14 +125,14 @@ def test_extras_change_nothing_else():
         statistics.update(p, y)
     words = plain._state.layout.words
     np.testing.assert_array_equal(rows(extra)[:words], rows(plain))
-    with pytest.raises(ValueError, match="differ in resolution"):
+    with pytest.raises(ValueError, match="differ in fine_bins"):
         plain.merge(extra)
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".json"])
 def test_extras_are_saved_and_loaded(suffix, tmp_path):
     (p,), y = probabilities(1, 3, (97,)), labels(3, (2, 97))
-    statistics = CalibrationStatistics(3, resolution=64, moments=True, entropy_bins=4)
+    statistics = CalibrationStatistics(3, fine_bins=64, moments=True, entropy_bins=4)
     statistics.update(p, y, case_id=["a", "b"])
     statistics.save(tmp_path / f"found{suffix}")
     assert CalibrationStatistics.load(tmp_path / f"found{suffix}") == statistics
@@ -150,9 +150,9 @@ def test_streaming_counts_the_extras_of_one_shot():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"resolution": 1000}, "resolution must be 0 or a power of two"),
-        ({"resolution": 32}, "resolution must be 0 or a power of two"),
-        ({"moments": True, "mode": "top-label"}, "moments=True"),
+        ({"fine_bins": 1000}, "fine_bins must be 0 or a power of two"),
+        ({"fine_bins": 32}, "fine_bins must be 0 or a power of two"),
+        ({"moments": True, "calibration": "top-label"}, "moments=True"),
         ({"entropy_bins": -1}, "entropy_bins must be between"),
         ({"regions": ["a", "a"]}, "different names"),
         ({"regions": list("abcdefghi")}, "at most 8"),
@@ -165,5 +165,5 @@ def test_wrong_options_are_named(options, message):
 
 def test_extras_need_a_target():
     members: list[Tensor] = probabilities(2, 3, (9,))
-    with pytest.raises(ValueError, match="resolution needs a target"):
-        fastcal.ensemble_statistics(members, from_logits=False, resolution=64)
+    with pytest.raises(ValueError, match="fine_bins needs a target"):
+        fastcal.ensemble_statistics(members, from_logits=False, fine_bins=64)

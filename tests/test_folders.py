@@ -23,8 +23,8 @@ from cohort import (
     write_nifti,
 )
 
+from fastcal.core.errors import DataError
 from fastcal.data.predictions import PredictionFolder
-from fastcal.errors import DataError
 from fastcal.predict import ensemble_folders
 
 

@@ -189,7 +189,7 @@ def test_bad_arguments_are_refused_by_name(call, message):
 def test_measures_of_order_are_those_of_the_statistics():
     (p,), target = probabilities(1, 4, (300,)), labels(4, (2, 300))
     mask = labels(3, (2, 300), seed=1) > 0
-    statistics = CalibrationStatistics(4, n_bins=7, resolution=65536)
+    statistics = CalibrationStatistics(4, n_bins=7, fine_bins=65536)
     statistics.update(p, target, mask=mask, ignore_index=2)
     options = {"ignore_index": 2, "mask": mask}
     binned = {"n_bins": 7, "norm": "l2", **options}

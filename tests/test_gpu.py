@@ -16,7 +16,7 @@ from torch import Tensor
 
 import fastcal
 from fastcal import ops
-from fastcal.problem import MAPS, StateLayout
+from fastcal.core.problem import MAPS, StateLayout
 
 pytestmark = [
     pytest.mark.gpu,
@@ -214,7 +214,7 @@ def test_regions_and_extras_give_the_integers_of_the_cpu(name):
     for backend, device in (("cpu", "cpu"), (name, "cuda")):
         with fastcal.backend(backend):
             statistics = fastcal.CalibrationStatistics(
-                5, regions=tuple(regions), moments=True, resolution=512, entropy_bins=9
+                5, regions=tuple(regions), moments=True, fine_bins=512, entropy_bins=9
             )
             masks = {region: mask.to(device) for region, mask in regions.items()}
             statistics.update(p.to(device), target.to(device), regions=masks)
@@ -295,7 +295,7 @@ def test_a_captured_graph_replays_with_changed_members(n_members, n_classes):
 def test_a_captured_graph_counts_again_at_every_replay(n_bins):
     members, target = on_gpu(logits(3, 4, (33, 64))), labels(4, (2, 33, 64)).cuda()
     thresholds = torch.linspace(0, 1, n_bins + 1)[1:-1].contiguous()
-    words = fastcal.problem.StatisticsLayout(4, n_bins, "both").words
+    words = fastcal.core.problem.StatisticsLayout(4, n_bins, "both").words
     rows = torch.zeros(1, words, dtype=torch.int64, device="cuda")
     weights = [1.0] * 3
     finish = (target, None, None, thresholds, False, "both", 1e-30, rows)

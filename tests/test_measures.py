@@ -169,7 +169,7 @@ def test_nothing_counted_gives_nan_in_every_measure():
 
 
 def test_measures_need_the_bins_they_read():
-    top, _, _ = counted(3, mode="top-label")
+    top, _, _ = counted(3, calibration="top-label")
     for read in (top.volume_bias, top.brier_decomposition, top.classwise_ace):
         with pytest.raises(ValueError, match="classwise bins were not kept"):
             read()

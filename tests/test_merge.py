@@ -10,7 +10,7 @@ import pytest
 from cohort import write_cohort
 
 from fastcal import CalibrationStatistics
-from fastcal.errors import DataError
+from fastcal.core.errors import DataError
 from fastcal.evaluate import part_of
 from fastcal.predict import ensemble_folders, merge_statistics
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from fastcal.errors import DataError
+from fastcal.core.errors import DataError
 from fastcal.models import UNet, build_network, load_member, network_spec, save_weights
 from fastcal.models.weights import read_weights
 

@@ -9,8 +9,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from fastcal.core.errors import DataError
 from fastcal.data import nifti
-from fastcal.errors import DataError
 
 OBLIQUE = np.array(
     [[-1.4, 0.3, 0.1, 20.5], [-0.3, -1.4, 0.5, 31.25], [0.2, 0.4, 3.9, -12.0], [0, 0, 0, 1.0]]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import fastcal
 from fastcal import ops
-from fastcal.problem import StateLayout, StatisticsLayout
+from fastcal.core.problem import StateLayout, StatisticsLayout
 
 READING = (1, True, "softmax", False, "prob")
 NO_COUNTING = (False, None, None, None, None, False, "both", 0.0, None)

@@ -18,7 +18,7 @@ RESOLUTIONS = st.sampled_from([64, 1024, 65536])
 
 
 def sampled(
-    n_classes: int, seed: int, resolution: int, **options: object
+    n_classes: int, seed: int, fine_bins: int, **options: object
 ) -> tuple[CalibrationStatistics, np.ndarray, np.ndarray]:
     """Statistics of 2 x 700 voxels, their probabilities ``[n, C]`` and targets."""
     (p,) = probabilities(1, n_classes, (700,), seed=seed, scale=4.0, exclusive=n_classes > 1)
@@ -26,48 +26,48 @@ def sampled(
     if n_classes == 1:
         y = torch.cat([1.1 - y, y], 1).clamp_min(0)
     target = torch.multinomial(y, 1, generator=torch.Generator().manual_seed(seed))[:, 0]
-    statistics = CalibrationStatistics(n_classes, resolution=resolution, **options)
+    statistics = CalibrationStatistics(n_classes, fine_bins=fine_bins, **options)
     statistics.update(p, target.reshape(2, 700), case_id=["a", "b"])
     return statistics, np.moveaxis(exact(p), 1, -1).reshape(-1, n_classes), target.numpy()
 
 
-def cells(p: np.ndarray, hit: np.ndarray, resolution: int) -> np.ndarray:
-    cell = oracle.fine_cells(p, resolution)
-    return np.stack([np.bincount(c, minlength=resolution) for c in (cell, cell[hit])], 1)
+def cells(p: np.ndarray, hit: np.ndarray, fine_bins: int) -> np.ndarray:
+    cell = oracle.fine_cells(p, fine_bins)
+    return np.stack([np.bincount(c, minlength=fine_bins) for c in (cell, cell[hit])], 1)
 
 
-def pairs_in_one_cell(p: np.ndarray, hit: np.ndarray, resolution: int) -> float:
-    count, hits = cells(p, hit, resolution).T
+def pairs_in_one_cell(p: np.ndarray, hit: np.ndarray, fine_bins: int) -> float:
+    count, hits = cells(p, hit, fine_bins).T
     return float((hits * (count - hits)).sum() / (2 * hit.sum() * (~hit).sum()))
 
 
-def cut_cells(p: np.ndarray, hit: np.ndarray, resolution: int, n_bins: int) -> float:
+def cut_cells(p: np.ndarray, hit: np.ndarray, fine_bins: int, n_bins: int) -> float:
     """The stated error of an adaptive l1."""
-    running = cells(p, hit, resolution)[:, 0].cumsum()
+    running = cells(p, hit, fine_bins)[:, 0].cumsum()
     cuts = np.cumsum([len(part) for part in np.array_split(np.arange(len(p)), n_bins)])[:-1]
     cell = np.searchsorted(running, cuts)
     through = running[cell] != cuts
     size = np.diff(running, prepend=0)[cell]
-    return 8 / resolution + float((through * size).sum()) / (2 * len(p)) + 1e-12
+    return 8 / fine_bins + float((through * size).sum()) / (2 * len(p)) + 1e-12
 
 
-@given(seed=st.integers(0, 999), resolution=RESOLUTIONS, n_classes=st.sampled_from([2, 4]))
-def test_auroc_is_that_of_the_sorted_samples(seed, resolution, n_classes):
-    statistics, p, y = sampled(n_classes, seed, resolution)
+@given(seed=st.integers(0, 999), fine_bins=RESOLUTIONS, n_classes=st.sampled_from([2, 4]))
+def test_auroc_is_that_of_the_sorted_samples(seed, fine_bins, n_classes):
+    statistics, p, y = sampled(n_classes, seed, fine_bins)
     confidence, correct = p.max(1), p.argmax(1) == y
-    off = pairs_in_one_cell(confidence, correct, resolution)
+    off = pairs_in_one_cell(confidence, correct, fine_bins)
     assert statistics.auroc() == pytest.approx(oracle.auroc(confidence, correct), abs=off + 1e-12)
     for k, got in enumerate(statistics.classwise_auroc()):
-        off = pairs_in_one_cell(p[:, k], y == k, resolution)
+        off = pairs_in_one_cell(p[:, k], y == k, fine_bins)
         want = sklearn_metrics.roc_auc_score(y == k, p[:, k])
         assert got == pytest.approx(want, abs=off + 1e-12)
 
 
-@given(seed=st.integers(0, 999), resolution=RESOLUTIONS)
-def test_aurc_is_that_of_the_sorted_samples(seed, resolution):
-    statistics, p, y = sampled(3, seed, resolution)
+@given(seed=st.integers(0, 999), fine_bins=RESOLUTIONS)
+def test_aurc_is_that_of_the_sorted_samples(seed, fine_bins):
+    statistics, p, y = sampled(3, seed, fine_bins)
     confidence, wrong = p.max(1), p.argmax(1) != y
-    count, errors = cells(confidence, wrong, resolution)[::-1].T
+    count, errors = cells(confidence, wrong, fine_bins)[::-1].T
     kept = count.cumsum()
     off = 0.0
     for n, e, end in zip(count, errors, kept, strict=True):
@@ -81,7 +81,7 @@ def test_aurc_is_that_of_the_sorted_samples(seed, resolution):
 
 def test_aurc_and_auroc_by_hand():
     p = torch.tensor([[0.9, 0.8, 0.7, 0.6]])
-    statistics = CalibrationStatistics(2, resolution=65536)
+    statistics = CalibrationStatistics(2, fine_bins=65536)
     statistics.update(torch.stack([p, 1 - p], 1), torch.tensor([[0, 1, 0, 0]]))
     assert statistics.aurc() == pytest.approx((0 + 1 / 2 + 1 / 3 + 1 / 4) / 4, abs=1e-15)
     assert statistics.e_aurc() == pytest.approx((1 / 2 + 1 / 3) / 4, abs=1e-15)
@@ -97,7 +97,7 @@ def test_aurc_of_one_cell_and_of_many_voxels_sums_the_harmonic_series():
     """All voxels in one cell: the risk is the same at every coverage."""
     p = torch.full((1, 1, 100_000), 0.75)
     y = (torch.arange(100_000) % 4 > 0)[None].long()
-    statistics = CalibrationStatistics(1, resolution=64)
+    statistics = CalibrationStatistics(1, fine_bins=64)
     statistics.update(p, y)
     assert statistics.aurc() == pytest.approx(0.25, abs=1e-14)
     harmonic = (1 / np.arange(75_001, 100_001)).sum()
@@ -105,23 +105,23 @@ def test_aurc_of_one_cell_and_of_many_voxels_sums_the_harmonic_series():
     assert statistics.e_aurc() == pytest.approx(0.25 - best, abs=1e-12)
 
 
-@given(seed=st.integers(0, 999), resolution=RESOLUTIONS, n_bins=st.sampled_from([1, 4, 15]))
-def test_adaptive_errors_are_those_of_the_sorted_samples(seed, resolution, n_bins):
-    statistics, p, y = sampled(3, seed, resolution, n_bins=n_bins)
+@given(seed=st.integers(0, 999), fine_bins=RESOLUTIONS, n_bins=st.sampled_from([1, 4, 15]))
+def test_adaptive_errors_are_those_of_the_sorted_samples(seed, fine_bins, n_bins):
+    statistics, p, y = sampled(3, seed, fine_bins, n_bins=n_bins)
     confidence, correct = p.max(1), p.argmax(1) == y
     want = oracle.adaptive_bins(confidence, correct, n_bins).ece()
-    off = cut_cells(confidence, correct, resolution, n_bins)
+    off = cut_cells(confidence, correct, fine_bins, n_bins)
     assert statistics.adaptive_ece() == pytest.approx(want, abs=off)
     kept_means = []
     for k, got in enumerate(statistics.classwise_adaptive_ece()):
         want = oracle.adaptive_bins(p[:, k], y == k, n_bins).ece()
-        assert got == pytest.approx(want, abs=cut_cells(p[:, k], y == k, resolution, n_bins))
-        kept = oracle.fine_cells(p[:, k], resolution) >= oracle.fine_cells(
-            np.array([0.25]), resolution
+        assert got == pytest.approx(want, abs=cut_cells(p[:, k], y == k, fine_bins, n_bins))
+        kept = oracle.fine_cells(p[:, k], fine_bins) >= oracle.fine_cells(
+            np.array([0.25]), fine_bins
         )
         q, hit = p[kept, k], (y == k)[kept]
         kept_means.append(
-            (oracle.adaptive_bins(q, hit, n_bins).ece(), cut_cells(q, hit, resolution, n_bins))
+            (oracle.adaptive_bins(q, hit, n_bins).ece(), cut_cells(q, hit, fine_bins, n_bins))
         )
     tace, off = np.mean(kept_means, axis=0)
     assert statistics.tace(threshold=0.25) == pytest.approx(tace, abs=off)
@@ -210,7 +210,7 @@ def test_histograms_of_right_and_wrong_voxels():
 
 
 def test_the_state_does_not_grow_with_the_volumes():
-    statistics = CalibrationStatistics(3, resolution=1024)
+    statistics = CalibrationStatistics(3, fine_bins=1024)
     (p,), y = probabilities(1, 3, (50,)), labels(3, (2, 50))
     for _ in range(3):
         statistics.update(p, y)
@@ -220,16 +220,16 @@ def test_the_state_does_not_grow_with_the_volumes():
 def test_what_was_not_kept_is_told():
     plain = CalibrationStatistics(3)
     for name in ("adaptive_ece", "classwise_adaptive_ece", "tace", "auroc", "aurc", "e_aurc"):
-        with pytest.raises(ValueError, match="resolution is 0"):
+        with pytest.raises(ValueError, match="fine_bins is 0"):
             getattr(plain, name)()
-    with pytest.raises(ValueError, match="resolution is 0"):
+    with pytest.raises(ValueError, match="fine_bins is 0"):
         plain.risk_coverage()
     with pytest.raises(ValueError, match="entropy_bins is 0"):
         plain.entropy_histogram()
-    with pytest.raises(ValueError, match="mode is 'classwise'"):
-        CalibrationStatistics(3, mode="classwise", resolution=64).aurc()
+    with pytest.raises(ValueError, match="calibration is 'classwise'"):
+        CalibrationStatistics(3, calibration="classwise", fine_bins=64).aurc()
     with pytest.raises(ValueError, match="threshold is not for 'ece'"):
         Measure("ece", threshold=0.1)
-    empty = CalibrationStatistics(3, resolution=64)
+    empty = CalibrationStatistics(3, fine_bins=64)
     assert np.isnan([empty.auroc(), empty.aurc(), empty.e_aurc(), empty.adaptive_ece()]).all()
     assert empty.risk_coverage().coverage.size == 0

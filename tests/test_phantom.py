@@ -8,9 +8,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from fastcal.core.errors import DataError
 from fastcal.data import Dataset, phantom
 from fastcal.data.fields import blur, motion_ghosts, rician, smooth_field
-from fastcal.errors import DataError
 
 CLASSES = {"brain": 4, "heart": 4, "prostate": 2}
 CHANNELS = {"brain": 3, "heart": 1, "prostate": 1}

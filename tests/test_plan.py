@@ -9,9 +9,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from fastcal.core.errors import DataError
 from fastcal.data.dataset import Dataset
 from fastcal.data.preprocess import Preprocessing
-from fastcal.errors import DataError
 from fastcal.train.plan import PreprocessingConfig, plan_patch, plan_preprocessing
 
 SPACINGS = [(1.0, 1.0, 3.0), (1.2, 1.2, 3.0), (1.0, 2.0, 6.0)]

@@ -13,14 +13,14 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox, TransformedBbox
 
 from fastcal import CalibrationStatistics
+from fastcal.calibration.case_curves import CaseCurves, case_curves
 from fastcal.report import plots
-from fastcal.report.case_curves import CaseCurves, case_curves
 from fastcal.report.dataset_reliability import cases_in_cells
 
 
-def counted(n_cases: int = 6, *, ids: bool = True, resolution: int = 0) -> CalibrationStatistics:
+def counted(n_cases: int = 6, *, ids: bool = True, fine_bins: int = 0) -> CalibrationStatistics:
     generator = torch.Generator().manual_seed(8)
-    stats = CalibrationStatistics(num_classes=3, n_bins=8, resolution=resolution)
+    stats = CalibrationStatistics(num_classes=3, n_bins=8, fine_bins=fine_bins)
     for case in range(n_cases):
         logits = torch.randn(1, 3, 300 + 40 * case, generator=generator)
         target = torch.multinomial(logits[0].softmax(0).T, 1, generator=generator).T
@@ -256,7 +256,7 @@ def test_heat_maps_need_cases() -> None:
 
 
 def test_risk_coverage_draws_the_curve_and_shades_the_excess() -> None:
-    stats = counted(resolution=4096)
+    stats = counted(fine_bins=4096)
     curve = stats.risk_coverage()
     ax = plots.risk_coverage(stats, ax=axes(), title="Risk", label="ensemble")
     optimal, risk = ax.lines
@@ -272,9 +272,9 @@ def test_risk_coverage_draws_the_curve_and_shades_the_excess() -> None:
 
 
 def test_curves_of_two_methods_share_the_axes() -> None:
-    ax = plots.risk_coverage(counted(resolution=64), ax=axes())
+    ax = plots.risk_coverage(counted(fine_bins=64), ax=axes())
     top = ax.get_ylim()[1]
-    plots.risk_coverage(counted(2, resolution=64), ax=ax, colour="red")
+    plots.risk_coverage(counted(2, fine_bins=64), ax=ax, colour="red")
     assert len(ax.lines) == 4
     legend = [text.get_text() for text in ax.get_legend().get_texts()]
     assert len(legend) == 3, "the dashed lines are explained once"
@@ -282,7 +282,7 @@ def test_curves_of_two_methods_share_the_axes() -> None:
 
 
 def test_panels_of_risk_and_coverage_have_one_scale() -> None:
-    sharp, dull = counted(resolution=64), counted(1, resolution=64)
+    sharp, dull = counted(fine_bins=64), counted(1, fine_bins=64)
     panels = {"ce": {"single": sharp, "ensemble": dull}, "dice": {"single": dull}}
     first, second = plots.risk_coverage_figure(panels).axes
     assert [ax.get_title(loc="left") for ax in (first, second)] == ["ce", "dice"]
@@ -296,7 +296,7 @@ def test_panels_of_risk_and_coverage_have_one_scale() -> None:
 
 
 def test_risk_coverage_needs_fine_cells_and_voxels() -> None:
-    with pytest.raises(ValueError, match="resolution is 0"):
+    with pytest.raises(ValueError, match="fine_bins is 0"):
         plots.risk_coverage(counted(1), ax=axes())
     with pytest.raises(ValueError, match="counted nothing"):
-        plots.risk_coverage(CalibrationStatistics(2, resolution=64), ax=axes())
+        plots.risk_coverage(CalibrationStatistics(2, fine_bins=64), ax=axes())

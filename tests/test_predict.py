@@ -25,9 +25,9 @@ from cohort import (
 
 from fastcal import EnsembleAccumulator
 from fastcal.cli import main
+from fastcal.core.errors import DataError
 from fastcal.data.nifti import read
 from fastcal.data.preprocess import Preprocessing
-from fastcal.errors import DataError
 from fastcal.models import UNet, sliding_window
 from fastcal.predict import InferenceAugmentation, ensemble_folders, merge_statistics, predict_cases
 
@@ -315,7 +315,7 @@ def test_memory_grows_neither_with_members_nor_with_passes_nor_with_views(
             held.append(sum({one.data_ptr(): one.nbytes() for one in large}.values()))
             super().update(*arguments, **options)
 
-    monkeypatch.setattr("fastcal.predict.streaming.EnsembleAccumulator", Counting)
+    monkeypatch.setattr("fastcal.cases.combine.EnsembleAccumulator", Counting)
 
     def peak(name: str, members: int, passes: int, mirror: tuple[int, ...]) -> int:
         held.clear()
@@ -398,7 +398,7 @@ def test_shards_add_up_to_the_bytes_of_one_run(tmp_path: Path) -> None:
     write_images(tmp_path / "images")
     write_references(tmp_path / "labels")
     run, images, labels = tmp_path / "run", tmp_path / "images", tmp_path / "labels"
-    options: dict[str, Any] = {"labels": labels, "regions": ["band:2"], "resolution": 64}
+    options: dict[str, Any] = {"labels": labels, "regions": ["band:2"], "fine_bins": 64}
     predict_cases(run, images, tmp_path / "whole", **options)
     for part_id in range(2):
         predict_cases(run, images, tmp_path / "parts", num_parts=2, part_id=part_id, **options)
@@ -420,7 +420,7 @@ def test_the_command_counts_regions_and_the_order_of_the_confidence(
     arguments = [
         word for pair in zip(("-m", "-i", "-o", "-g"), folders, strict=True) for word in pair
     ]
-    wanted = "--save-probabilities --resolution 16384 --region box:0:0 box:2:1 -q"
+    wanted = "--save-probabilities --fine-bins 16384 --region box:0:0 box:2:1 -q"
     assert main(["predict", *arguments, *wanted.split()]) == 0
     printed = capsys.readouterr().out
     found = json.loads((tmp_path / "out/calibration.json").read_text())
@@ -457,7 +457,7 @@ def test_the_command_counts_regions_and_the_order_of_the_confidence(
         ("--region box", "regions: got ['box'], which need labels"),
         ("--region sphere -g labels", "region: got 'sphere', expected box"),
         ("--region prediction -g labels", "`fastcal evaluate` has it"),
-        ("--resolution 100 -g labels", "power of two from 64 to 1048576, got 100"),
+        ("--fine-bins 100 -g labels", "power of two from 64 to 1048576, got 100"),
     ],
 )
 def test_regions_and_cells_that_cannot_be_counted_are_one_line(

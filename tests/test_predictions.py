@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import torch
 
+from fastcal.core.errors import DataError
 from fastcal.data import PredictionFolder, predictions, properties
-from fastcal.errors import DataError
 
 SHAPE = (3, 6, 5, 4)
 """Classes, X, Y, Z."""
@@ -65,7 +65,7 @@ def test_an_npz_is_read_in_nibabels_order(tmp_path: Path, save: Any, dtype: str)
     assert found.data.shape == SHAPE
     assert found.data.dtype == np.dtype(dtype).newbyteorder("=")
     np.testing.assert_array_equal(found.data, probs)
-    assert (found.activation, found.regions) == ("softmax", None)
+    assert (found.activation, found.label_groups) == ("softmax", None)
     assert found.source == tmp_path / "a.npz"
     assert found.affine is not None
     np.testing.assert_allclose(found.affine, TURNED, atol=1e-5)
@@ -126,7 +126,7 @@ def test_write_npz_is_what_nnunet_writes_and_reads_back(tmp_path: Path) -> None:
     folder = PredictionFolder(tmp_path)
     assert folder.probabilities("a").activation == "softmax"
     assert folder.probabilities("b").activation == "sigmoid"
-    assert folder.probabilities("b").regions is None
+    assert folder.probabilities("b").label_groups is None
     with pytest.raises(ValueError, match=r"expected \[C, X, Y, Z\]"):
         predictions.write_npz(tmp_path / "c.npz", _softmax()[0])
 
@@ -277,7 +277,7 @@ def test_region_models_are_sigmoid_with_a_channel_a_region(tmp_path: Path, insid
     predictions.write_npz(folder / "b.npz", _softmax()[:2])
     found = PredictionFolder(folder).probabilities("a")
     assert found.activation == "sigmoid"
-    assert found.regions == ((1, 2, 3), (2, 3), (3,))
+    assert found.label_groups == ((1, 2, 3), (2, 3), (3,))
     with pytest.raises(DataError, match=r"2 channels, but dataset\.json has 3 regions"):
         PredictionFolder(folder).probabilities("b")
 

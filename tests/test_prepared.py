@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 import torch
 
+from fastcal.core.errors import DataError
 from fastcal.data.cache import FOREGROUND_VOXELS, CaseCache
 from fastcal.data.dataset import Dataset
 from fastcal.data.prepared import PreparedCases, prepare_cases
 from fastcal.data.preprocess import Preprocessing
-from fastcal.errors import DataError
 
 AFFINE = np.diag([-1.0, 1.0, 2.0, 1.0])
 THREE = Preprocessing(dims=3, normalisation="zscore")

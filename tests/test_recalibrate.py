@@ -18,12 +18,12 @@ from cohort import write_nifti as write_label_map
 from torch import Tensor
 
 import fastcal
+from fastcal.cases.reference import read_labels
 from fastcal.cli import main
+from fastcal.core.errors import DataError
 from fastcal.data import phantom
 from fastcal.data.predictions import PredictionFolder
-from fastcal.errors import DataError
 from fastcal.evaluate import evaluate_folder
-from fastcal.evaluate.reference import read_labels
 from fastcal.recalibrate import (
     METHODS,
     Calibrator,
@@ -44,10 +44,10 @@ from fastcal.recalibrate.histogram import N_CELLS, cell_values, cells
 from fastcal.recalibrate.linear import DirichletMap, LinearMap, ScaleMap, VectorMap, linear_pass
 from fastcal.recalibrate.sample import Sampler
 from fastcal.recalibrate.temperature_pass import temperature_pass
-from fastcal.recalibrate.volumes import Reading, Volume, read_volume
+from fastcal.recalibrate.volumes import FitVolume, PredictionReading, read_volume
 
 ROOT = Path(__file__).resolve().parent.parent
-SOFTMAX, BERNOULLI = Reading(), Reading(activation="sigmoid", multilabel=True)
+SOFTMAX, BERNOULLI = PredictionReading(), PredictionReading(activation="sigmoid", multilabel=True)
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +86,7 @@ def overconfident(seed: int, shape: tuple[int, ...], num_classes: int = 4) -> tu
     return 2.5 * z, target
 
 
-def volume(preds: Tensor, target: Tensor, reading: Reading = SOFTMAX) -> Volume:
+def volume(preds: Tensor, target: Tensor, reading: PredictionReading = SOFTMAX) -> FitVolume:
     return read_volume(preds, target, reading=reading)
 
 
@@ -141,7 +141,9 @@ def test_known_temperature_of_bernoullis_is_recovered() -> None:
 
 @pytest.mark.parametrize("reading", [SOFTMAX, BERNOULLI], ids=["softmax", "bernoulli"])
 @pytest.mark.parametrize("b", [0.3, 1.0, 2.0])
-def test_pass_gives_loss_gradient_and_curvature_of_autograd(reading: Reading, b: float) -> None:
+def test_pass_gives_loss_gradient_and_curvature_of_autograd(
+    reading: PredictionReading, b: float
+) -> None:
     z, target = overconfident(4, (2, 5, 7))
     if reading.bernoulli:
         target = bernoulli_target(0, z.shape)
@@ -509,7 +511,7 @@ def test_probability_of_zero_is_read_as_the_smallest_its_type_holds() -> None:
     target = torch.tensor([[0, 1, 0]])
     probs = torch.tensor([[[1.0, 1.0, 0.6], [0.0, 0.0, 0.4]]])
     for dtype, smallest in ((torch.float16, 2.0**-24), (torch.float32, 2.0**-126)):
-        read = volume(probs.to(dtype), target, Reading(from_logits=False))
+        read = volume(probs.to(dtype), target, PredictionReading(from_logits=False))
         assert temperature_pass(read, 1.0).loss == pytest.approx(
             -np.log(smallest) - np.log(0.6), rel=1e-3
         )
@@ -792,13 +794,13 @@ def test_cross_validation_folders_are_fitted_and_applied(
     assert "were there already" in capsys.readouterr().out
     assert files_in(made) == before
 
-    counted = ["--resolution", "64", "--region", "box:2:1", "-g", str(truth), "--overwrite"]
+    counted = ["--fine-bins", "64", "--region", "box:2:1", "-g", str(truth), "--overwrite"]
     assert main([*apply, "--save-probabilities", *counted]) == 0
     printed = capsys.readouterr().out
     assert "region box:2:1" in printed
     found = json.loads((made / "calibration.json").read_text())
     again = evaluate_folder(
-        truth, made, tmp_path / "again.json", resolution=64, regions=["box:2:1"]
+        truth, made, tmp_path / "again.json", fine_bins=64, regions=["box:2:1"]
     )["calibration"]
     for name, values in (
         ("whole", (found["pooled"], again["pooled"])),

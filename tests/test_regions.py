@@ -33,7 +33,7 @@ def test_a_region_holds_what_its_mask_would_count(case_id):
     members, y = probabilities(3, 4, SHAPE), labels(4, (2, *SHAPE))
     kept = torch.rand(2, *SHAPE, generator=torch.Generator().manual_seed(0)) < 0.9
     options = {"from_logits": False, "ignore_index": 2, "case_id": case_id, "maps": ()}
-    options |= {"resolution": 64, "moments": True, "entropy_bins": 5}
+    options |= {"fine_bins": 64, "moments": True, "entropy_bins": 5}
     asked = masks(8)
     whole = fastcal.ensemble_statistics(members, y, mask=kept, regions=asked, **options)
     plain = fastcal.ensemble_statistics(members, y, mask=kept, **options)

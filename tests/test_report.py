@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fastcal import CalibrationStatistics
-from fastcal.errors import DataError
+from fastcal.core.errors import DataError
 from fastcal.report import html, panels, plots
 from fastcal.report.gallery import spread_over
 from fastcal.report.region_scores import region_tables
@@ -35,7 +35,7 @@ from fastcal.report.scores import (
 
 
 def counted(
-    seed: int, sharpness: float = 3.0, *, resolution: int = 0, regions: Sequence[str] = ()
+    seed: int, sharpness: float = 3.0, *, fine_bins: int = 0, regions: Sequence[str] = ()
 ) -> CalibrationStatistics:
     """Statistics of two cases, three classes; the sharper, the more overconfident.
 
@@ -43,7 +43,7 @@ def counted(
     """
     generator = torch.Generator().manual_seed(seed)
     stats = CalibrationStatistics(
-        num_classes=3, n_bins=10, resolution=resolution, regions=list(regions)
+        num_classes=3, n_bins=10, fine_bins=fine_bins, regions=list(regions)
     )
     places = torch.arange(400)[None]
     masks = {name: places < 100 // 2**number for number, name in enumerate(regions)}
@@ -54,9 +54,9 @@ def counted(
     return stats
 
 
-def compared(*, resolution: int = 0, regions: Sequence[str] = ()) -> Comparison:
+def compared(*, fine_bins: int = 0, regions: Sequence[str] = ()) -> Comparison:
     def scored(name: str, seed: int, sharpness: float = 3.0) -> Scored:
-        stats = counted(seed, sharpness, resolution=resolution, regions=regions)
+        stats = counted(seed, sharpness, fine_bins=fine_bins, regions=regions)
         return Scored(name, Scores.from_statistics(stats), stats)
 
     return Comparison(
@@ -82,7 +82,7 @@ def comparison() -> Comparison:
 @pytest.fixture(scope="module")
 def detailed() -> Comparison:
     """With fine cells and two regions."""
-    return compared(resolution=4096, regions=["box:8:2", "band:<3>"])
+    return compared(fine_bins=4096, regions=["box:8:2", "band:<3>"])
 
 
 # --- reliability diagram --------------------------------------------------------------------------
@@ -220,7 +220,7 @@ def test_results_come_back_from_json(comparison: Comparison, tmp_path: Path) -> 
 
 
 def test_undefined_scores_are_a_dash_and_null(comparison: Comparison, tmp_path: Path) -> None:
-    from fastcal import atomic
+    from fastcal.core import atomic
 
     ce = comparison.losses[0]
     undefined = replace(ce.ensemble.scores, nll=math.nan)
@@ -386,8 +386,8 @@ def test_page_tells_settings_in_words(page: str) -> None:
 
 
 def test_page_without_regions_and_cells_names_the_options_that_count_them(page: str) -> None:
-    hints = re.findall(r'<p class="hint"><code>(--[a-z]+) [^<]*</code> adds', page)
-    assert hints == ["--resolution", "--region"]
+    hints = re.findall(r'<p class="hint"><code>(--[a-z-]+) [^<]*</code> adds', page)
+    assert hints == ["--fine-bins", "--region"]
     assert "Risk-coverage curves" not in page
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from sklearn.model_selection import KFold
 
+from fastcal.core.errors import DataError
 from fastcal.data.dataset import Case, Dataset
 from fastcal.data.description import Description
-from fastcal.errors import DataError
 from fastcal.train.splits import five_folds, resolve_split
 
 NAMES = [f"case_{number:02d}" for number in range(13)]

@@ -11,7 +11,7 @@ from members import DTYPES, LAYOUTS, arranged, exact, labels, logits, pairwise, 
 from torch import Tensor
 
 from fastcal import backends, ops
-from fastcal.problem import TemperatureLayout
+from fastcal.core.problem import TemperatureLayout
 
 SHAPE = (5, 9, 7)
 KINDS = ("softmax", "probabilities", "sigmoid", "sigmoid probabilities", "multilabel")

@@ -56,7 +56,7 @@ METRICS: dict[str, tuple[Make, Data]] = {
     "multiclass": (lambda **k: ours.MulticlassCalibrationError(CLASSES, **k), problem),
     "classwise": (lambda **k: ours.ClasswiseCalibrationError(CLASSES, **k), problem),
     "multilabel": (lambda **k: ours.MultilabelCalibrationError(CLASSES, **k), labels_problem),
-    "fine": (lambda **k: ours.MulticlassCalibrationError(CLASSES, resolution=64, **k), problem),
+    "fine": (lambda **k: ours.MulticlassCalibrationError(CLASSES, fine_bins=64, **k), problem),
     "brier-binary": (ours.BinaryBrierScore, binary_problem),
     "brier": (lambda **k: ours.MulticlassBrierScore(CLASSES, **k), problem),
     "brier-labels": (lambda **k: ours.MultilabelBrierScore(CLASSES, **k), labels_problem),
@@ -205,34 +205,40 @@ def test_statistics_hold_every_other_metric() -> None:
     metric = ours.MulticlassCalibrationError(CLASSES, n_bins=5)
     for half in (0, 1):
         metric.update(probs[half : half + 1], target[half : half + 1])
-    expected = CalibrationStatistics(CLASSES, 5, mode="top-label")
+    expected = CalibrationStatistics(CLASSES, 5, calibration="top-label")
     expected.update(probs, target)
     assert metric.statistics() == expected
 
 
 @pytest.mark.parametrize(
-    ("task", "data", "mode", "read"),
+    ("task", "data", "calibration", "read"),
     [
         ("binary", binary_problem, "classwise", lambda s: (s.adaptive_ece(), s.auroc())),
         ("multiclass", problem, "top-label", lambda s: (s.adaptive_ece(), s.auroc(), s.aurc())),
         ("multilabel", labels_problem, "classwise", lambda s: (s.tace(), *s.classwise_auroc())),
     ],
 )
-def test_resolution_keeps_what_is_read_in_the_order_of_the_probability(
-    task: Any, data: Data, mode: Any, read: Callable[[CalibrationStatistics], tuple[float, ...]]
+def test_fine_bins_keep_what_is_read_in_the_order_of_the_probability(
+    task: Any,
+    data: Data,
+    calibration: Any,
+    read: Callable[[CalibrationStatistics], tuple[float, ...]],
 ) -> None:
     preds, target = data()
     classes = {"num_classes": CLASSES, "num_labels": CLASSES}
-    metrics = [ours.CalibrationError(task, n_bins=7, **classes, resolution=1024) for _ in range(2)]
+    metrics = [ours.CalibrationError(task, n_bins=7, **classes, fine_bins=1024) for _ in range(2)]
     for half, metric in enumerate(metrics):
         metric.update(preds[half : half + 1], target[half : half + 1])
     first, second = metrics
     first.merge_state(second)
     counted = first.statistics()  # type: ignore[operator]
     whole = CalibrationStatistics(
-        1 if task == "binary" else CLASSES, 7, mode=mode, multilabel=task == "multilabel",
-        resolution=1024,
-    )  # fmt: skip
+        1 if task == "binary" else CLASSES,
+        7,
+        calibration=calibration,
+        multilabel=task == "multilabel",
+        fine_bins=1024,
+    )
     whole.update(preds, target)
     assert counted == whole
     assert read(counted) == read(whole)
@@ -313,7 +319,7 @@ def test_metrics_stand_in_a_collection() -> None:
         {
             "ece": ours.MulticlassCalibrationError(CLASSES),
             "mce": ours.MulticlassCalibrationError(CLASSES, norm="max"),
-            "fine": ours.MulticlassCalibrationError(CLASSES, resolution=64),
+            "fine": ours.MulticlassCalibrationError(CLASSES, fine_bins=64),
             "brier": ours.MulticlassBrierScore(CLASSES),
             "entropy": ours.PredictiveEntropy(),
         }
@@ -325,7 +331,7 @@ def test_metrics_stand_in_a_collection() -> None:
     statistics.update(probs, target)
     assert found["ece"].item() == pytest.approx(statistics.ece())
     assert found["fine"] == found["ece"]
-    assert collection["fine"].statistics().resolution == 64
+    assert collection["fine"].statistics().fine_bins == 64
     assert found["mce"].item() == pytest.approx(statistics.ece("max"))
     assert found["brier"].item() == pytest.approx(statistics.brier())
 
@@ -363,7 +369,7 @@ torch.set_num_threads(1)
 dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
 data = torch.load(f"{folder}/data.pt")
 metrics = [
-    ours.MulticlassCalibrationError(4, resolution=64),
+    ours.MulticlassCalibrationError(4, fine_bins=64),
     ours.MulticlassBrierScore(4),
     ours.PredictiveEntropy(),
 ]
@@ -396,7 +402,7 @@ def test_two_gloo_processes_give_the_bits_of_one(tmp_path: Path) -> None:
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors
     metrics = (
-        ours.MulticlassCalibrationError(CLASSES, resolution=64),
+        ours.MulticlassCalibrationError(CLASSES, fine_bins=64),
         ours.MulticlassBrierScore(CLASSES),
         ours.PredictiveEntropy(),
     )
@@ -456,8 +462,8 @@ def test_bad_arguments_and_data_are_named_and_leave_the_counts() -> None:
     ):
         trusting.update(broken, target)
         assert trusting.compute().isfinite()
-    with pytest.raises(ValueError, match="resolution must be"):
-        ours.CalibrationError("binary", resolution=100)
+    with pytest.raises(ValueError, match="fine_bins must be"):
+        ours.CalibrationError("binary", fine_bins=100)
     with pytest.raises(ValueError, match="norm must be one of"):
         ours.BinaryCalibrationError(norm="l3")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="average must be"):

@@ -23,16 +23,16 @@ from torch import Tensor
 
 import fastcal.train.curves
 from fastcal.cli import main
+from fastcal.core.errors import DataError
 from fastcal.data.dataset import Dataset
 from fastcal.data.preprocess import Preprocessing
-from fastcal.errors import DataError
 from fastcal.models import Run, UNet, load_member
 from fastcal.train import TrainConfig, resolve_split
 from fastcal.train.log import read_log
-from fastcal.train.order import derived_seed
 from fastcal.train.progress import TrainingProgress
 from fastcal.train.recipe import start_from_frequencies
 from fastcal.train.schedule import Course, learning_rate
+from fastcal.train.seeds import derived_seed
 from fastcal.train.validation import validate
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from members import arranged, labels, logits
 
-from fastcal.problem import (
+from fastcal.core.problem import (
     MAPS,
     Counting,
     Extras,
@@ -43,7 +43,7 @@ SHAPE = (32, 64)
 SOFTMAX = Reading(1, True, "softmax", False, "prob")
 MULTILABEL = Reading(1, False, "sigmoid", True, "prob")
 NO_EXTRAS = Extras()
-EXTRAS = Extras(moments=True, resolution=65536, entropy_bins=20)
+EXTRAS = Extras(moments=True, fine_bins=65536, entropy_bins=20)
 
 
 def finish(

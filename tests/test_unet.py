@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from fastcal.errors import DataError
+from fastcal.core.errors import DataError
 from fastcal.models import UNet, load_member, set_mc_dropout
 
 

@@ -1,5 +1,5 @@
 // What a pass reads, what it writes and what it counts: plain views with 64-bit strides.
-// Mirrors fastcal/problem.py.
+// Mirrors fastcal/core/problem.py.
 #pragma once
 
 #include <cstdint>
@@ -28,7 +28,7 @@ struct Reading {
   bool logit_space = false;
 };
 
-// Bit positions equal fastcal.problem.MAPS.
+// Bit positions equal fastcal.core.problem.MAPS.
 enum class Map : std::int32_t {
   kMean = 0,
   kLabel = 1,
@@ -86,8 +86,8 @@ struct StatisticsLayout {
   bool top_label = false;
   bool classwise = false;
   bool moments = false;          // second moments of the classwise bins
-  std::int64_t resolution = 0;   // cells of a fine histogram, 2 * kFineOctaves << fine_shift()
-  std::int64_t entropy_bins = 0; // 0: none, as for resolution
+  std::int64_t fine_bins = 0;   // cells of a fine histogram, 2 * kFineOctaves << fine_shift()
+  std::int64_t entropy_bins = 0; // 0: none, as for fine_bins
 
   std::int64_t predicted() const { return word::kHeader; }
   std::int64_t reference() const { return predicted() + num_classes; }
@@ -101,27 +101,27 @@ struct StatisticsLayout {
     return classwise_bins() + (classwise ? kBinWords * n_cells * num_classes : 0);
   }
   bool has_moments() const { return moments && classwise; }
-  // [resolution]{count, hits}
+  // [fine_bins]{count, hits}
   std::int64_t fine_top_label() const {
     return moment_bins() + (has_moments() ? kBinWords * n_cells * num_classes : 0);
   }
-  // [num_classes][resolution]{count, hits}
+  // [num_classes][fine_bins]{count, hits}
   std::int64_t fine_classwise() const {
-    return fine_top_label() + (top_label ? kFineWords * resolution : 0);
+    return fine_top_label() + (top_label ? kFineWords * fine_bins : 0);
   }
   // [entropy_bins]{count, hits}
   std::int64_t entropy_cells() const {
-    return fine_classwise() + (classwise ? kFineWords * resolution * num_classes : 0);
+    return fine_classwise() + (classwise ? kFineWords * fine_bins * num_classes : 0);
   }
   std::int64_t words() const { return entropy_cells() + kFineWords * entropy_bins; }
 
   // Mantissa bits m of a fine cell. With d = p below 1/2 and 1 - p from 1/2 on (exact), M the
   // mantissa bits of its type and E the biased exponent of 1/4 (float 23, 125; double 52, 1021):
-  // index = clamp((bits(d) >> (M - m)) - ((E - 31) << m), 0, resolution / 2 - 1), where a negative
-  // d has negative bits; the cell is the index, or resolution - 1 less it from 1/2 on.
+  // index = clamp((bits(d) >> (M - m)) - ((E - 31) << m), 0, fine_bins / 2 - 1), where a negative
+  // d has negative bits; the cell is the index, or fine_bins - 1 less it from 1/2 on.
   int fine_shift() const {
     int shift = 0;
-    while ((std::int64_t{2 * kFineOctaves} << shift) < resolution) {
+    while ((std::int64_t{2 * kFineOctaves} << shift) < fine_bins) {
       ++shift;
     }
     return shift;

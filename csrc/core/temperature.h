@@ -1,4 +1,4 @@
-// What a pass of temperature scaling reads and the sums it gives. Mirrors fastcal/problem.py.
+// What a pass of temperature scaling reads and the sums it gives. Mirrors fastcal/core/problem.py.
 #pragma once
 
 #include <cstdint>

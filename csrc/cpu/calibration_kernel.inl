@@ -363,7 +363,7 @@ static inline void add_top_label(const CountBlock<Real> &b, std::int64_t plane, 
     count_bins<Real>(values, b.keep, b.voxels, {b.thresholds, layout.n_cells - 1}, correct,
                      b.row + layout.top_label_bins());
   }
-  if (layout.resolution > 0) {
+  if (layout.fine_bins > 0) {
     count_fine<Real>(values, b.keep, b.voxels, layout, correct, b.row + layout.fine_top_label());
   }
 }
@@ -390,9 +390,9 @@ static inline void add_class(const CountBlock<Real> &b, std::int64_t c, std::int
     count_moments<Real>(values, b.keep, b.voxels, bins, is_class,
                         b.row + layout.moment_bins() + before);
   }
-  if (layout.resolution > 0) {
+  if (layout.fine_bins > 0) {
     count_fine<Real>(values, b.keep, b.voxels, layout, is_class,
-                     b.row + layout.fine_classwise() + c * kFineWords * layout.resolution);
+                     b.row + layout.fine_classwise() + c * kFineWords * layout.fine_bins);
   }
 }
 

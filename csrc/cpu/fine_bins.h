@@ -8,19 +8,19 @@ namespace fastcal::cpu::FASTCAL_ISA {
 
 // StatisticsLayout::fine_shift() has the formula.
 template <typename Real>
-static inline IntVec<Real> fine_cells(Vec<Real> p, std::int64_t resolution, int shift) {
+static inline IntVec<Real> fine_cells(Vec<Real> p, std::int64_t fine_bins, int shift) {
   constexpr int kMantissa = sizeof(Real) == 4 ? 23 : 52;
   constexpr std::int64_t kQuarter = sizeof(Real) == 4 ? 125 : 1021;
   constexpr std::int64_t kFirst = kQuarter - (kFineOctaves - 1);
   const IntVec<Real> none = {};
-  const IntVec<Real> highest = splat_int<Real>(resolution / 2 - 1);
+  const IntVec<Real> highest = splat_int<Real>(fine_bins / 2 - 1);
   const IntVec<Real> low = p < Real{0.5};
   const Vec<Real> d = low ? p : Real{1} - p;
   IntVec<Real> index = reinterpret_cast<IntVec<Real>>(d) >> (kMantissa - shift);
   index -= splat_int<Real>(kFirst << shift);
   index = index < none ? none : index;
   index = index > highest ? highest : index;
-  return low ? index : splat_int<Real>(resolution - 1) - index;
+  return low ? index : splat_int<Real>(fine_bins - 1) - index;
 }
 
 template <typename Real, typename Hit>
@@ -34,7 +34,7 @@ static void count_fine(const Real *values, const std::int32_t *keep, std::int64_
       continue;
     }
     const std::uint32_t hits = hit(i).bits();
-    const IntVec<Real> cell = fine_cells<Real>(load(values + i), layout.resolution, shift);
+    const IntVec<Real> cell = fine_cells<Real>(load(values + i), layout.fine_bins, shift);
     alignas(64) typename Lanes<Real>::Int cell_of[kCount];
     store(cell_of, cell);
     // A saturated network puts neighbours into one cell.

@@ -8,7 +8,7 @@
 
 namespace fastcal::cpu {
 
-// Rows of the sums, each one number a class. Mirrors fastcal/problem.py.
+// Rows of the sums, each one number a class. Mirrors fastcal/core/problem.py.
 namespace sum {
 constexpr std::int64_t kOverlap = 0;   // p of the voxels of the class
 constexpr std::int64_t kPredicted = 1; // p

@@ -107,7 +107,7 @@ struct CountingArguments {
   std::int64_t fine_classwise = 0;
   std::int64_t entropy_cells = 0;
   bool moments = false;
-  std::int32_t resolution = 0;
+  std::int32_t fine_bins = 0;
   std::int32_t fine_shift = 0;
   std::int32_t entropy_bins = 0;
   double entropy_scale = 0.0;

@@ -276,7 +276,7 @@ __device__ __forceinline__ void finish_tile(const PassArguments &a, const Counts
       count_scores<kPlain>(a, of_row, tile);
       count_bins(a, of_row, tile);
     }
-    if (c.moments || c.resolution > 0 || c.entropy_bins > 0) {
+    if (c.moments || c.fine_bins > 0 || c.entropy_bins > 0) {
       count_extras<kPlain>(a, of_row, tile);
     }
   }

@@ -72,8 +72,8 @@ public:
     c.fine_classwise = counting.layout.fine_classwise();
     c.entropy_cells = counting.layout.entropy_cells();
     c.moments = counting.layout.has_moments();
-    c.resolution = static_cast<std::int32_t>(counting.layout.resolution);
-    c.fine_shift = counting.layout.resolution > 0 ? counting.layout.fine_shift() : 0;
+    c.fine_bins = static_cast<std::int32_t>(counting.layout.fine_bins);
+    c.fine_shift = counting.layout.fine_bins > 0 ? counting.layout.fine_shift() : 0;
     c.entropy_bins = static_cast<std::int32_t>(counting.layout.entropy_bins);
     c.entropy_scale = counting.entropy_scale;
     c.checks_sum = a.checks_range && !a.reading.multilabel && !a.normalise &&

@@ -111,10 +111,10 @@ __device__ __forceinline__ int fine_index(double d, int shift) {
 template <typename Real>
 __device__ __forceinline__ int fine_cell(const CountingArguments &c, Real p) {
   const bool low = p < Real(0.5);
-  const int highest = c.resolution / 2 - 1;
+  const int highest = c.fine_bins / 2 - 1;
   int index = fine_index(low ? p : add_exact(Real{1}, -p), c.fine_shift);
   index = index < 0 ? 0 : index > highest ? highest : index;
-  return low ? index : c.resolution - 1 - index;
+  return low ? index : c.fine_bins - 1 - index;
 }
 
 // h - p ln p by the logarithm of the statistics, with 0 ln 0 = 0.
@@ -164,9 +164,9 @@ __device__ __forceinline__ void count_class_extras(const PassArguments &a,
   std::int64_t *const moments = row + c.moment_bins + std::int64_t{kBinWords} * which * c.n_cells;
   std::int64_t *const top = row + c.fine_top_label;
   OuterCells fine(
-      which < 0 ? top : row + c.fine_classwise + std::int64_t{kFineWords} * which * c.resolution,
-      c.resolution);
-  OuterCells fine_top(top, c.resolution);
+      which < 0 ? top : row + c.fine_classwise + std::int64_t{kFineWords} * which * c.fine_bins,
+      c.fine_bins);
+  OuterCells fine_top(top, c.fine_bins);
   OuterCells entropies(row + c.entropy_cells, c.entropy_bins);
   OuterMoments<Real> sums;
 #pragma unroll 1
@@ -185,7 +185,7 @@ __device__ __forceinline__ void count_class_extras(const PassArguments &a,
       const bool above = p > Real(0.5);
       const bool correct = above == hit;
       const Real rest = add_exact(Real{1}, -p);
-      if (c.top_label && c.resolution > 0) {
+      if (c.top_label && c.fine_bins > 0) {
         fine_top.add(fine_cell(c, above ? p : rest), correct);
       }
       if (c.entropy_bins > 0) {
@@ -193,7 +193,7 @@ __device__ __forceinline__ void count_class_extras(const PassArguments &a,
                       correct);
       }
     }
-    if (c.resolution > 0 && (which < 0 || c.classwise)) {
+    if (c.fine_bins > 0 && (which < 0 || c.classwise)) {
       fine.add(fine_cell(c, p), hit);
     }
     if (c.moments && which >= 0) {
@@ -201,13 +201,13 @@ __device__ __forceinline__ void count_class_extras(const PassArguments &a,
     }
   }
   __syncwarp();
-  if (c.resolution > 0 && (which < 0 || c.classwise)) {
+  if (c.fine_bins > 0 && (which < 0 || c.classwise)) {
     fine.flush(tile.lane);
   }
   if (c.moments && which >= 0) {
     sums.flush(bins, moments, tile.lane);
   }
-  if (multilabel && c.top_label && c.resolution > 0) {
+  if (multilabel && c.top_label && c.fine_bins > 0) {
     fine_top.flush(tile.lane);
   }
   if (multilabel && c.entropy_bins > 0) {
@@ -220,9 +220,9 @@ __device__ __forceinline__ void count_extras(const PassArguments &a, const Count
                                              const Tile<Real> &tile) {
   const CountingArguments &c = a.counting;
   const bool multilabel = is_multilabel<kPlain>(a);
-  const bool classes = multilabel || (c.classwise && (c.moments || c.resolution > 0));
+  const bool classes = multilabel || (c.classwise && (c.moments || c.fine_bins > 0));
 #pragma unroll 1
-  for (int which = !multilabel && c.top_label && c.resolution > 0 ? -1 : 0;
+  for (int which = !multilabel && c.top_label && c.fine_bins > 0 ? -1 : 0;
        which < (classes ? a.classes : 0); ++which) {
     count_class_extras<kPlain>(a, counts, tile, which);
   }

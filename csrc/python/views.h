@@ -58,7 +58,7 @@ inline StateLayout state_layout_from(const py::tuple &fields) {
 }
 
 // (target, mask or None, ignore index or None, thresholds, cells, left closed, top-label,
-//  classwise, eps, statistics, groups, regions or None, number of regions, moments, resolution,
+//  classwise, eps, statistics, groups, regions or None, number of regions, moments, fine_bins,
 //  entropy bins, entropy bins a nat)
 inline Counting counting_from(const py::tuple &fields, std::int64_t classes) {
   Counting counting;
@@ -83,7 +83,7 @@ inline Counting counting_from(const py::tuple &fields, std::int64_t classes) {
   }
   counting.n_regions = fields[12].cast<int>();
   counting.layout.moments = fields[13].cast<bool>();
-  counting.layout.resolution = fields[14].cast<std::int64_t>();
+  counting.layout.fine_bins = fields[14].cast<std::int64_t>();
   counting.layout.entropy_bins = fields[15].cast<std::int64_t>();
   counting.entropy_scale = fields[16].cast<double>();
   return counting;

@@ -16,7 +16,7 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor
 
-from fastcal.problem import (
+from fastcal.core.problem import (
     Finish,
     GapBins,
     LossReading,

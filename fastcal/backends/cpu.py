@@ -7,8 +7,8 @@ from torch import Tensor
 
 from fastcal import _cpu
 from fastcal.backends import native
-from fastcal.bins import thresholds
-from fastcal.problem import (
+from fastcal.core.bins import thresholds
+from fastcal.core.problem import (
     Finish,
     GapBins,
     LossReading,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from fastcal.backends.launch import Passes
+from fastcal.backends.gpu_module import Passes
 
 try:
     from fastcal import _cuda

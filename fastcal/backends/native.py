@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastcal.problem import (
+from fastcal.core.problem import (
     MAPS,
     Counting,
     Finish,
@@ -103,7 +103,7 @@ def _counting_tuple(counting: Counting, reading: Reading, num_classes: int) -> t
         None if regions is None else voxel_view(regions),
         counting.n_regions,
         extras.moments,
-        extras.resolution,
+        extras.fine_bins,
         extras.entropy_bins,
         extras.entropy_scale(num_classes, reading.multilabel),
     )

@@ -21,7 +21,7 @@ from fastcal.backends.reference_losses import bin_gradient as bin_gradient
 from fastcal.backends.reference_losses import class_gradient as class_gradient
 from fastcal.backends.reference_losses import class_sums as class_sums
 from fastcal.backends.reference_temperature import temperature_sums
-from fastcal.problem import Finish, Reading, StateLayout
+from fastcal.core.problem import Finish, Reading, StateLayout
 
 __all__ = [
     "ensemble_accumulate",

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from fastcal.problem import (
+from fastcal.core.problem import (
     FINE_OCTAVES,
     FRACTION_BITS,
     Counting,
@@ -220,7 +220,7 @@ def _add_top_label(
 ) -> None:
     """Add confidences against correctness."""
     _add_bins(words[layout.top_label].view(-1, 4), p, hit, counting)
-    if layout.extras.resolution:
+    if layout.extras.fine_bins:
         cells = words[layout.fine_top_label].view(-1, 2)
         _add_cells(cells, _fine_cells(p, layout.extras), hit)
 
@@ -237,7 +237,7 @@ def _add_class(
         square = _fixed_point(p.to(torch.float64) * p.to(torch.float64))
         _add_sums(moments[:, :2], cell, square)
         _add_sums(moments[:, 2:], cell[hit], _fixed_point(p[hit]))
-    if layout.extras.resolution:
+    if layout.extras.fine_bins:
         cells = words[layout.fine_classwise].view(num_classes, -1, 2)[k]
         _add_cells(cells, _fine_cells(p, layout.extras), hit)
 
@@ -251,8 +251,8 @@ def _fine_cells(p: Tensor, extras: Extras) -> Tensor:
     low = p < 0.5
     d = torch.where(low, p, 1 - p)
     index = (d.view(integer) >> (mantissa - shift)) - ((quarter - (FINE_OCTAVES - 1)) << shift)
-    index = index.clamp(0, extras.resolution // 2 - 1)
-    return torch.where(low, index, extras.resolution - 1 - index).to(torch.int64)
+    index = index.clamp(0, extras.fine_bins // 2 - 1)
+    return torch.where(low, index, extras.fine_bins - 1 - index).to(torch.int64)
 
 
 def _less_p_ln_p(entropy: Tensor, p: Tensor) -> Tensor:

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from fastcal.bins import thresholds
-from fastcal.problem import GapBins, LossReading, SumsWanted
+from fastcal.core.bins import thresholds
+from fastcal.core.problem import GapBins, LossReading, SumsWanted
 
 
 def class_sums(

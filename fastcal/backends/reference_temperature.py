@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from fastcal.backends.boxes import boxes
-from fastcal.likelihood import finite_logits, likelihood, temperature_terms, valid
-from fastcal.problem import TemperatureProblem
+from fastcal.core.likelihood import finite_logits, likelihood, temperature_terms, valid
+from fastcal.core.problem import TemperatureProblem
 
 BLOCK_ELEMENTS = 1 << 17
 """Voxels times classes worked on at once: 1 MB of doubles, which a core's cache holds."""
@@ -22,7 +22,7 @@ def temperature_sums(
     counts: Tensor,
     sums: Tensor,
 ) -> None:
-    """Add a volume to ``counts`` and ``sums``; see `fastcal.problem.TemperatureLayout`."""
+    """Add a volume to ``counts`` and ``sums``; see `fastcal.core.problem.TemperatureLayout`."""
     values, device = problem.values, problem.values.device
     scale = torch.tensor(inverse_temperatures, dtype=torch.float64, device=device)
     found = torch.zeros_like(sums)

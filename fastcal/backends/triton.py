@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-from fastcal.problem import (
+from fastcal.core.problem import (
     Finish,
     GapBins,
     LossReading,

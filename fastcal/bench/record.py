@@ -7,11 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastcal.atomic import atomic_path, write_json, write_text
 from fastcal.bench import peers, roofline
 from fastcal.bench.kernels import PeerResult, Results, Row
 from fastcal.bench.machine import headline
 from fastcal.bench.points import AXES
+from fastcal.core.atomic import atomic_path, write_json, write_text
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -9,20 +9,27 @@ from fastcal.calibration.bootstrap import (
 )
 from fastcal.calibration.conventions import ConventionName
 from fastcal.calibration.curves import OutcomeHistogram, Reliability, RiskCoverage
-from fastcal.calibration.measures import Kind, Measure, MeasureName, Mode, Norm, Reduction
+from fastcal.calibration.measures import (
+    CalibrationKind,
+    Kind,
+    Measure,
+    MeasureName,
+    Norm,
+    Reduction,
+)
 from fastcal.calibration.statistics import NOTHING_COUNTED, CalibrationStatistics, OpenCount
 from fastcal.calibration.values import BrierParts
 
 __all__ = [
     "NOTHING_COUNTED",
     "BrierParts",
+    "CalibrationKind",
     "CalibrationStatistics",
     "ConventionName",
     "Interval",
     "Kind",
     "Measure",
     "MeasureName",
-    "Mode",
     "Norm",
     "OpenCount",
     "OutcomeHistogram",

@@ -15,12 +15,12 @@ from typing import Literal
 
 import numpy as np
 
-from fastcal.arguments import real_number, whole_number
 from fastcal.calibration import values
 from fastcal.calibration.measures import Measure, MeasureName, Reduction
 from fastcal.calibration.metrics import as_measure
 from fastcal.calibration.statistics import CalibrationStatistics
 from fastcal.calibration.values import Floats, Integers
+from fastcal.core.arguments import real_number, whole_number
 
 Method = Literal["percentile", "bca"]
 Alternative = Literal["two-sided", "less", "greater"]

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastcal import bins
-from fastcal.calibration.measures import Mode
+from fastcal.calibration.measures import CalibrationKind
+from fastcal.core import bins
 
 ConventionName = Literal[
     "default", "paper", "torchmetrics", "monai", "netcal", "sklearn", "exacta", "fiducio"
@@ -36,7 +36,7 @@ class Convention:
     """Probabilities are clipped to [eps, 1 - eps] first, eps that of their type."""
     eps: float | None = None
     """Lower clip inside the NLL; None is the smallest normal number of the type, 0 its eps."""
-    mode: Mode = "both"
+    calibration: CalibrationKind = "both"
     """Default of the preset."""
     positive: tuple[int, ...] = (1,)
     """Numbers of classes for which `ece` is that of the positive class's probability."""
@@ -79,7 +79,7 @@ CONVENTIONS: dict[str, Convention] = {
     # functional/classification/calibration_error.py, torchmetrics 1.9; the bin of 1.0 is #3510.
     "torchmetrics": Convention(15, "left", "torch", ones_apart=True),
     # metrics/calibration.py, MONAI 1.6 (its docstring has the two sides the other way round).
-    "monai": Convention(20, "right", "torch32-eps", mode="classwise"),
+    "monai": Convention(20, "right", "torch32-eps", calibration="classwise"),
     # metrics/Miscalibration.py, netcal 1.4; two classes are treated as binary.
     "netcal": Convention(10, "left", "linspace64", clipped=True, positive=(1, 2)),
     # calibration_curve(strategy="uniform") and log_loss, scikit-learn 1.9.

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastcal import bins
-from fastcal.arguments import whole_number
 from fastcal.calibration import conventions, values
 from fastcal.calibration.ordered import OrderedMetrics
 from fastcal.calibration.values import Floats, Integers
+from fastcal.core import bins
+from fastcal.core.arguments import whole_number
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class CurveMetrics(OrderedMetrics):
         Every decision is one sample when multilabel, of confidence ``max(p, 1 - p)``.
 
         Args:
-            fine: Over the fine cells, where ``resolution`` kept some.
+            fine: Over the fine cells, where ``fine_bins`` kept some.
 
         Raises:
             ValueError: The bins or cells were not kept.
@@ -102,7 +102,7 @@ class CurveMetrics(OrderedMetrics):
         if fine:
             self._need_fine()
             count, right = total[layout.fine_top_label].reshape(-1, 2).T
-            return OutcomeHistogram(bins.fine_edges(self.resolution), right.copy(), count - right)
+            return OutcomeHistogram(bins.fine_edges(self.fine_bins), right.copy(), count - right)
         count, right = self._binned(values.top_label_bins(total, layout))[:, :2].T
         edges = conventions.find(self.convention).bin_edges(self.n_bins)
         return OutcomeHistogram(edges, right.copy(), count - right)
@@ -142,7 +142,7 @@ class CurveMetrics(OrderedMetrics):
         Example:
             >>> import torch
             >>> from fastcal import CalibrationStatistics
-            >>> statistics = CalibrationStatistics(num_classes=2, resolution=1024)
+            >>> statistics = CalibrationStatistics(num_classes=2, fine_bins=1024)
             >>> p = torch.tensor([[0.9, 0.8, 0.7, 0.6]])
             >>> statistics.update(torch.stack([p, 1 - p], 1), torch.tensor([[0, 0, 1, 0]]))
             >>> curve = statistics.risk_coverage()
@@ -156,6 +156,6 @@ class CurveMetrics(OrderedMetrics):
         return RiskCoverage(
             coverage=kept / max(total, 1),
             risk=(kept - right) / kept,
-            confidence=bins.fine_edges(self.resolution)[:-1][::-1][filled],
+            confidence=bins.fine_edges(self.fine_bins)[:-1][::-1][filled],
             optimal=np.maximum(kept - n_right, 0) / kept,
         )

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from fastcal.atomic import atomic_path, write_json
-from fastcal.errors import DataError
+from fastcal.core.atomic import atomic_path, write_json
+from fastcal.core.errors import DataError
 
 _FORMAT = "fastcal calibration statistics"
 _VERSION = 1

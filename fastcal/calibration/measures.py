@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from fastcal.arguments import real_number
+from fastcal.core.arguments import real_number
 
-Mode = Literal["both", "top-label", "classwise"]
+CalibrationKind = Literal["both", "top-label", "classwise"]
 Reduction = Literal["pooled", "case"]
 Kind = Literal["top-label", "positive"]
 Norm = Literal["l1", "l2", "max"]
@@ -37,7 +37,7 @@ OF_FINE_CLASSES = ("classwise_adaptive_ece", "tace", "classwise_auroc")
 OF_CLASSES = ("classwise_ece", "classwise_ace", "dice", "volume_bias", *OF_FINE_CLASSES)
 """Measures that are one number a class."""
 FROM_FINE_CELLS = ("adaptive_ece", "auroc", "aurc", "e_aurc", *OF_FINE_CLASSES)
-"""Measures that need a ``resolution``."""
+"""Measures that need a ``fine_bins``."""
 
 
 @dataclass(frozen=True, slots=True)

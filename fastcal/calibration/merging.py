@@ -13,8 +13,8 @@ from fastcal.calibration import file, values
 from fastcal.calibration.curves import CurveMetrics
 from fastcal.calibration.state import CalibrationState
 from fastcal.calibration.values import Integers
-from fastcal.errors import DataError
-from fastcal.targets import CaseId
+from fastcal.core.errors import DataError
+from fastcal.core.targets import CaseId
 
 if TYPE_CHECKING:
     from typing import Self
@@ -30,7 +30,7 @@ class MergeableStatistics(CurveMetrics):
 
         Raises:
             TypeError: ``other`` is something else.
-            ValueError: ``other`` has other classes, bins, mode, eps, extras or regions.
+            ValueError: ``other`` has other classes, bins, calibration, eps, extras or regions.
         """
         if not isinstance(other, MergeableStatistics):
             raise TypeError(f"other must be CalibrationStatistics, got {type(other).__name__}")
@@ -95,7 +95,7 @@ class MergeableStatistics(CurveMetrics):
     def _settings(self) -> dict[str, Any]:
         """Arguments of the class that make statistics like these; extras where there are some."""
         extras = {
-            "resolution": self.resolution,
+            "fine_bins": self.fine_bins,
             "moments": self.moments,
             "entropy_bins": self.entropy_bins,
             "regions": list(self.regions),
@@ -104,7 +104,7 @@ class MergeableStatistics(CurveMetrics):
             "num_classes": self.num_classes,
             "n_bins": self.n_bins,
             "closed": self.closed,
-            "mode": self.mode,
+            "calibration": self.calibration,
             "multilabel": self.multilabel,
             "eps": self.eps,
             "convention": self.convention,

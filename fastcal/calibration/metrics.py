@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from fastcal import bins
 from fastcal.calibration import conventions, values
 from fastcal.calibration.conventions import ConventionName
-from fastcal.calibration.measures import Kind, Measure, MeasureName, Mode, Norm, Reduction
+from fastcal.calibration.measures import (
+    CalibrationKind,
+    Kind,
+    Measure,
+    MeasureName,
+    Norm,
+    Reduction,
+)
 from fastcal.calibration.state import CalibrationState
 from fastcal.calibration.values import BrierParts, Floats, Integers
-from fastcal.problem import StatisticsLayout
+from fastcal.core import bins
+from fastcal.core.problem import StatisticsLayout
 
 
 class CalibrationMetrics:
@@ -17,11 +24,11 @@ class CalibrationMetrics:
     num_classes: int
     n_bins: int
     closed: bins.Closed
-    mode: Mode
+    calibration: CalibrationKind
     multilabel: bool
     eps: float | None
     convention: ConventionName
-    resolution: int
+    fine_bins: int
     moments: bool
     entropy_bins: int
     regions: tuple[str, ...]
@@ -295,7 +302,7 @@ class CalibrationMetrics:
         if kind is not None:
             return kind
         positive = conventions.find(self.convention).positive
-        if self.num_classes in positive and self.mode != "top-label":
+        if self.num_classes in positive and self.calibration != "top-label":
             return "positive"
         return "top-label"
 
@@ -321,12 +328,12 @@ class CalibrationMetrics:
             raise ValueError(f"class_index must be in [0, {self.num_classes}), got {class_index}")
 
     def _need_fine(self) -> None:
-        if self.resolution == 0:
-            raise ValueError("fine cells were not kept: resolution is 0 (65536 is a good number)")
+        if self.fine_bins == 0:
+            raise ValueError("fine cells were not kept: fine_bins is 0 (65536 is a good number)")
 
     def _need(self, what: str, missing_in: str) -> None:
-        if self.mode == missing_in:
-            raise ValueError(f"{what} bins were not kept: mode is {self.mode!r}")
+        if self.calibration == missing_in:
+            raise ValueError(f"{what} bins were not kept: calibration is {self.calibration!r}")
 
 
 def as_measure(measure: Measure | MeasureName) -> Measure:

@@ -9,10 +9,10 @@ from fastcal.calibration.values import Floats, Integers
 
 
 class OrderedMetrics(CalibrationMetrics):
-    """Metrics of the fine cells; every one is a ValueError where ``resolution`` is 0.
+    """Metrics of the fine cells; every one is a ValueError where ``fine_bins`` is 0.
 
     Cells are the one thing that is not exact: what it costs is said with every metric, for R =
-    ``resolution`` cells. Nothing else is rounded, and the state stays as large as it is.
+    ``fine_bins`` cells. Nothing else is rounded, and the state stays as large as it is.
     """
 
     def adaptive_ece(
@@ -119,13 +119,13 @@ class OrderedMetrics(CalibrationMetrics):
         )
 
     def _fine_top_label(self, rows: Integers) -> Integers:
-        """``[..., resolution, 2]``"""
+        """``[..., fine_bins, 2]``"""
         self._need_fine()
         self._need("top-label", "classwise")
         return rows[..., self._state.layout.fine_top_label].reshape(*rows.shape[:-1], -1, 2)
 
     def _fine_classwise(self, rows: Integers) -> Integers:
-        """``[..., C, resolution, 2]``"""
+        """``[..., C, fine_bins, 2]``"""
         self._need_fine()
         self._need("classwise", "top-label")
         shape = (*rows.shape[:-1], self.num_classes, -1, 2)

@@ -10,8 +10,8 @@ from typing import Literal
 
 import numpy as np
 
-from fastcal import bins
 from fastcal.calibration.values import Floats, Integers, ratio
+from fastcal.core import bins
 
 _TABLE = 64
 """Harmonic numbers up to here are looked up, larger ones by their asymptotic series."""
@@ -66,7 +66,7 @@ def adaptive_error(
     """Calibration error over bins of equal numbers of samples; NaN if there are none.
 
     The sorted samples are cut in ``n_bins`` parts whose sizes differ by at most one, larger parts
-    first. ``l1`` is off by at most ``8 / resolution`` (half of the widest cell), and
+    first. ``l1`` is off by at most ``8 / fine_bins`` (half of the widest cell), and
     ``n_c / (2 N)`` for every cut through a cell of n_c samples.
 
     Args:

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from fastcal.calibration import values
 from fastcal.calibration.values import Integers
-from fastcal.problem import StatisticsLayout
-from fastcal.targets import Targets
+from fastcal.core.problem import StatisticsLayout
+from fastcal.core.targets import Targets
 
 
 @dataclass(frozen=True, slots=True)

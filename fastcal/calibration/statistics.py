@@ -9,18 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastcal import bins, ops
-from fastcal.arguments import flag, real_number, whole_number
-from fastcal.arrays import Array, real_dtype, to_tensor
+from fastcal import ops
 from fastcal.calibration import conventions
 from fastcal.calibration.conventions import ConventionName
-from fastcal.calibration.measures import Mode
+from fastcal.calibration.measures import CalibrationKind
 from fastcal.calibration.merging import MergeableStatistics
 from fastcal.calibration.state import CalibrationState
-from fastcal.members import check_member
-from fastcal.problem import CALIBRATIONS, FINE_OCTAVES, Extras, StatisticsLayout
-from fastcal.regions import Regions, check_names
-from fastcal.targets import CaseId, Targets, check_nan_policy, read_targets
+from fastcal.core import bins
+from fastcal.core.arguments import flag, real_number, whole_number
+from fastcal.core.arrays import Array, real_dtype, to_tensor
+from fastcal.core.members import check_member
+from fastcal.core.problem import CALIBRATIONS, FINE_OCTAVES, Extras, StatisticsLayout
+from fastcal.core.region_bits import Regions, check_names
+from fastcal.core.targets import CaseId, Targets, check_nan_policy, read_targets
 
 NOTHING_COUNTED = (None, None, None, None, False, "both", 0.0, None)
 """What an op takes in place of `OpenCount.arguments` where there is no target."""
@@ -65,8 +66,8 @@ class CalibrationStatistics(MergeableStatistics):
         n_bins: Bins of equal width over [0, 1].
         closed: ``"right"``: bins (lo, hi], the first closed at 0. ``"left"``: [lo, hi), the last
             closed at 1. None is ``"right"``, or what the convention has.
-        mode: Which bins are kept: ``"top-label"`` (confidence against correctness), ``"classwise"``
-            (each class's probability against its presence), or ``"both"``.
+        calibration: Which bins are kept: ``"top-label"`` (confidence against correctness),
+            ``"classwise"`` (each class's probability against its presence), or ``"both"``.
         multilabel: Every class is a Bernoulli of its own: targets have the shape of the
             probabilities, labels are p > 0.5, top-label bins and accuracy pool all classes, Brier
             score and NLL are summed over classes.
@@ -74,7 +75,7 @@ class CalibrationStatistics(MergeableStatistics):
             of the accumulation type, which is the default.
         convention: Whose edges, zeros and ones, units and eps are used: ``"default"``, or a
             library's (see `preset`, which also has its number of bins).
-        resolution: Cells of a fine histogram of the confidence and of every class's probability,
+        fine_bins: Cells of a fine histogram of the confidence and of every class's probability,
             a power of two from 64 to 2^20, for the measures of order: `auroc`, `aurc`,
             `adaptive_ece` and their kin. Cells are spaced by the bits of p below 1/2 and of 1 - p
             above, so that a saturated network's voxels do not share one; 65536 is a good number.
@@ -107,12 +108,12 @@ class CalibrationStatistics(MergeableStatistics):
         num_classes: int,
         n_bins: int = 15,
         closed: bins.Closed | None = None,
-        mode: Mode = "both",
+        calibration: CalibrationKind = "both",
         *,
         multilabel: bool = False,
         eps: float | None = None,
         convention: ConventionName = "default",
-        resolution: int = 0,
+        fine_bins: int = 0,
         moments: bool = False,
         entropy_bins: int = 0,
         regions: Sequence[str] = (),
@@ -127,31 +128,33 @@ class CalibrationStatistics(MergeableStatistics):
             raise ValueError(
                 f"closed must be {found.closed!r} for convention={convention!r}, got {closed!r}"
             )
-        if mode not in CALIBRATIONS:
-            raise ValueError(f"mode must be one of {CALIBRATIONS}, got {mode!r}")
+        if calibration not in CALIBRATIONS:
+            raise ValueError(f"calibration must be one of {CALIBRATIONS}, got {calibration!r}")
         eps = None if eps is None else real_number(eps, "eps")
         if eps is not None and not 0 < eps < 1:
             raise ValueError(f"eps must lie between 0 and 1, got {eps:g}")
         self.num_classes = num_classes
         self.n_bins = n_bins
         self.closed = closed
-        self.mode = mode
+        self.calibration = calibration
         self.multilabel = flag(multilabel, "multilabel") or num_classes == 1
         self.eps = eps
         self.convention = convention
         self._convention = found
         self._thresholds = found.thresholds(n_bins, closed)
-        self.resolution = _checked_resolution(resolution)
+        self.fine_bins = _checked_fine_bins(fine_bins)
         self.moments = flag(moments, "moments")
-        if self.moments and mode == "top-label":
-            raise ValueError("moments=True is of classwise bins, which mode='top-label' lacks")
+        if self.moments and calibration == "top-label":
+            raise ValueError(
+                "moments=True is of classwise bins, which calibration='top-label' lacks"
+            )
         self.entropy_bins = whole_number(entropy_bins, "entropy_bins")
         if not 0 <= self.entropy_bins <= 65536:
             raise ValueError(f"entropy_bins must be between 0 and 65536, got {entropy_bins}")
         self.regions = check_names(regions)
-        self._extras = Extras(self.moments, self.resolution, self.entropy_bins)
+        self._extras = Extras(self.moments, self.fine_bins, self.entropy_bins)
         n_cells = n_bins + self._convention.extra_cells
-        layout = StatisticsLayout(num_classes, n_cells, mode, self._extras)
+        layout = StatisticsLayout(num_classes, n_cells, calibration, self._extras)
         self._state = CalibrationState(layout, self.multilabel, len(self.regions))
 
     @classmethod
@@ -161,10 +164,10 @@ class CalibrationStatistics(MergeableStatistics):
         num_classes: int,
         *,
         n_bins: int | None = None,
-        mode: Mode | None = None,
+        calibration: CalibrationKind | None = None,
         multilabel: bool = False,
         eps: float | None = None,
-        resolution: int = 0,
+        fine_bins: int = 0,
         moments: bool = False,
         entropy_bins: int = 0,
         regions: Sequence[str] = (),
@@ -190,10 +193,10 @@ class CalibrationStatistics(MergeableStatistics):
             name: One of these.
             num_classes: See the class, as for the others.
             n_bins: The library's default if None.
-            mode: ``"both"``, or ``"classwise"`` for MONAI, if None.
+            calibration: ``"both"``, or ``"classwise"`` for MONAI, if None.
             multilabel: See the class.
             eps: The library's if None.
-            resolution: See the class, as for the rest.
+            fine_bins: See the class, as for the rest.
 
         Raises:
             TypeError, ValueError: As for the class.
@@ -212,11 +215,11 @@ class CalibrationStatistics(MergeableStatistics):
         return cls(
             num_classes,
             convention.n_bins if n_bins is None else n_bins,
-            mode=convention.mode if mode is None else mode,
+            calibration=convention.calibration if calibration is None else calibration,
             multilabel=multilabel,
             eps=eps,
             convention=name,
-            resolution=resolution,
+            fine_bins=fine_bins,
             moments=moments,
             entropy_bins=entropy_bins,
             regions=regions,
@@ -329,13 +332,13 @@ class CalibrationStatistics(MergeableStatistics):
             targets.ignore_index,
             self._thresholds_of(real),
             self.closed == "left",
-            self.mode,
+            self.calibration,
             smallest if self.eps is None else max(self.eps, torch.finfo(real).tiny),
             rows,
             None if targets.regions is None else targets.regions.bits,
             len(targets.region_names),
             self.moments,
-            self.resolution,
+            self.fine_bins,
             self.entropy_bins,
         )
         return OpenCount(self, arguments, rows, targets, nan_policy, source)
@@ -346,12 +349,12 @@ class CalibrationStatistics(MergeableStatistics):
         return self._thresholds[real == torch.float64]
 
 
-def _checked_resolution(resolution: int) -> int:
-    number = whole_number(resolution, "resolution")
+def _checked_fine_bins(fine_bins: int) -> int:
+    number = whole_number(fine_bins, "fine_bins")
     lowest = 2 * FINE_OCTAVES
     if number != 0 and (not lowest <= number <= 1 << 20 or number & (number - 1)):
         raise ValueError(
-            f"resolution must be 0 or a power of two from {lowest} to {1 << 20}, got {number}"
+            f"fine_bins must be 0 or a power of two from {lowest} to {1 << 20}, got {number}"
         )
     return number
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcal.problem import FRACTION_BITS, StatisticsLayout
+from fastcal.core.problem import FRACTION_BITS, StatisticsLayout
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -79,7 +79,7 @@ def demo(
     jobs: Annotated[
         int, typer.Option("--jobs", metavar="N", help="Members trained at a time, a process each.")
     ] = 1,
-    resolution: Resolution = 0,
+    fine_bins: Resolution = 0,
     region: RegionOption = None,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print the table alone.")] = False,
 ) -> None:
@@ -87,9 +87,9 @@ def demo(
 
     Run again after an interruption, it goes on where it stopped.
     """
-    from fastcal.demo import SPLIT, demo_config, run_demo
-    from fastcal.report.experiment import compare_losses
     from fastcal.report.scores import columns, table
+    from fastcal.study.demo import SPLIT, demo_config, run_demo
+    from fastcal.study.experiment import compare_losses
     from fastcal.train import TrainConfig
 
     settings = training_config(
@@ -112,7 +112,7 @@ def demo(
             config=settings,
             device=device,
             jobs=jobs,
-            resolution=resolution,
+            fine_bins=fine_bins,
             regions=region or [],
             progress=not quiet,
         )
@@ -131,7 +131,7 @@ def demo(
             config=settings,
             device=device,
             jobs=jobs,
-            resolution=resolution,
+            fine_bins=fine_bins,
             regions=region or [],
             progress=not quiet,
         )

@@ -56,7 +56,7 @@ def evaluate(
     ] = 1.0,
     bins: mapping.Bins = 15,
     closed: mapping.ClosedOption = mapping.Closed.right,
-    resolution: mapping.Resolution = 0,
+    fine_bins: mapping.Resolution = 0,
     region: Annotated[
         list[str] | None,
         typer.Option(
@@ -85,7 +85,7 @@ def evaluate(
         tolerance_mm=tolerance,
         n_bins=bins,
         closed=closed.value,
-        resolution=resolution,
+        fine_bins=fine_bins,
         regions=region or [],
         chill=chill,
         keep_going=keep_going,

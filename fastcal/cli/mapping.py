@@ -10,7 +10,7 @@ import typer
 
 
 class Map(StrEnum):
-    """Maps that can be written; the names are those of `fastcal.problem.MAPS`."""
+    """Maps that can be written; the names are those of `fastcal.core.problem.MAPS`."""
 
     mean = "mean"
     label = "label"
@@ -77,7 +77,7 @@ ClosedOption = Annotated[Closed, typer.Option("--closed", help="Which end of a b
 Resolution = Annotated[
     int,
     typer.Option(
-        "--resolution",
+        "--fine-bins",
         metavar="N",
         help="Fine cells, a power of two, for AUROC, AURC and adaptive errors; 0 for none.",
     ),

@@ -85,9 +85,9 @@ def print_statistics(statistics: CalibrationStatistics) -> None:
 
 
 def print_calibration(pooled: Mapping[str, Any], by_case: Mapping[str, Any]) -> None:
-    """Print two of `fastcal.evaluate.calibration_summary`: of pooled voxels and of cases.
+    """Print two results of `calibration_summary`: of pooled voxels and of cases.
 
-    AUROC and AURC are columns where they were counted (``--resolution``).
+    AUROC and AURC are columns where they were counted (``--fine-bins``).
     """
     rows = [("pooled voxels", pooled), ("mean of cases", by_case)]
     print_table(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fastcal.errors import DataError
+from fastcal.core.errors import DataError
 
 if TYPE_CHECKING:
     from fastcal.train import TrainConfig

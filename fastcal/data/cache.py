@@ -24,9 +24,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastcal import atomic
+from fastcal.core import atomic
+from fastcal.core.errors import DataError
 from fastcal.data import checks
-from fastcal.errors import DataError
 
 if TYPE_CHECKING:
     import numpy.typing as npt

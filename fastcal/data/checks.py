@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastcal.core.errors import DataError
 from fastcal.data import nifti
-from fastcal.errors import DataError
 
 
 def complain(folder: Path, problems: Sequence[DataError]) -> None:

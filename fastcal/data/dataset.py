@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastcal.core.errors import DataError
 from fastcal.data import checks, nifti
 from fastcal.data import description as dataset_json
 from fastcal.data.description import Description
-from fastcal.errors import DataError
 
 _CHANNEL_FILE = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 
@@ -116,8 +116,8 @@ class Dataset:
         return self.description.ignore_label
 
     @property
-    def regions(self) -> tuple[dataset_json.Region, ...] | None:
-        return self.description.regions
+    def label_groups(self) -> tuple[dataset_json.LabelGroup, ...] | None:
+        return self.description.label_groups
 
     @property
     def regions_class_order(self) -> tuple[int, ...] | None:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastcal.errors import DataError
+from fastcal.core.errors import DataError
 
-Region = tuple[int, ...]
+LabelGroup = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Description:
     With regions: region name to the value that its channel writes (``regions_class_order``)."""
     ignore_label: int | None
     """Voxels of this value were left unannotated: no loss, no metric."""
-    regions: tuple[Region, ...] | None
+    label_groups: tuple[LabelGroup, ...] | None
     """The label values that make up each channel of a region-based (sigmoid) model, or None."""
     regions_class_order: tuple[int, ...] | None
     file_ending: str
@@ -35,13 +35,13 @@ class Description:
     @property
     def num_classes(self) -> int:
         """Channels of a probability map: one a label, or one a region (no background)."""
-        return len(self.labels) if self.regions is None else len(self.regions)
+        return len(self.labels) if self.label_groups is None else len(self.label_groups)
 
     @property
     def label_values(self) -> tuple[int, ...]:
         """Every value a label map may hold, the ignore label included, ascending."""
         values = set(self.labels.values())
-        for region in self.regions or ():
+        for region in self.label_groups or ():
             values.update(region)
         if self.ignore_label is not None:
             values.add(self.ignore_label)
@@ -75,12 +75,12 @@ def read(path: Path) -> Description:
 def to_json(description: Description, *, num_training: int) -> dict[str, Any]:
     """The version 2 ``dataset.json`` of a description, as a JSON object."""
     labels: dict[str, Any] = dict(description.labels)
-    if description.regions is not None:
+    if description.label_groups is not None:
         foreground = (name for name in description.labels if name != "background")
         labels = {"background": 0}
         labels.update(
             (name, list(region))
-            for name, region in zip(foreground, description.regions, strict=True)
+            for name, region in zip(foreground, description.label_groups, strict=True)
         )
     if description.ignore_label is not None:
         labels["ignore"] = description.ignore_label
@@ -105,7 +105,7 @@ def _parse(content: Mapping[str, Any], folder: str) -> Description:
         raise ValueError(f"channels are numbered {order}, expected 0 to {len(order) - 1}")
 
     labels, ignore = _labels(content.get("labels"))
-    regions: tuple[Region, ...] | None = None
+    label_groups: tuple[LabelGroup, ...] | None = None
     class_order: tuple[int, ...] | None = None
     if any(len(values) > 1 for values in labels.values()):
         foreground = {name: values for name, values in labels.items() if set(values) != {0}}
@@ -115,7 +115,7 @@ def _parse(content: Mapping[str, Any], folder: str) -> Description:
                 f"'regions_class_order' has {len(class_order)} entries, "
                 f"expected one for each of {len(foreground)} regions"
             )
-        regions = tuple(foreground.values())
+        label_groups = tuple(foreground.values())
         names = {"background": 0, **dict(zip(foreground, class_order, strict=True))}
     else:
         names = {name: values[0] for name, values in labels.items()}
@@ -128,14 +128,14 @@ def _parse(content: Mapping[str, Any], folder: str) -> Description:
         channel_names=tuple(str(channels[index]) for index in order),
         labels=names,
         ignore_label=ignore,
-        regions=regions,
+        label_groups=label_groups,
         regions_class_order=class_order,
         file_ending=str(content.get("file_ending", ".nii.gz")),
         listed_cases=_listed_cases(content),
     )
 
 
-def _labels(raw: object) -> tuple[dict[str, Region], int | None]:
+def _labels(raw: object) -> tuple[dict[str, LabelGroup], int | None]:
     """Name to values, and the ignore label; version 1 maps value to name instead."""
     if not isinstance(raw, Mapping) or not raw:
         raise ValueError("expected 'labels'")

@@ -13,8 +13,8 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from fastcal.atomic import atomic_path
-from fastcal.errors import DataError
+from fastcal.core.atomic import atomic_path
+from fastcal.core.errors import DataError
 
 Array = npt.NDArray[Any]
 

@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from fastcal import atomic
+from fastcal.core import atomic
+from fastcal.core.errors import DataError
 from fastcal.data import anatomy, fields, nifti
 from fastcal.data import description as dataset_json
 from fastcal.data.anatomy import Body, Grid, Structure
 from fastcal.data.dataset import Dataset
 from fastcal.data.description import Description
 from fastcal.data.fields import Array, Millimetres
-from fastcal.errors import DataError
 
 Shape = tuple[int, int, int]
 
@@ -149,7 +149,7 @@ def write_dataset(
         channel_names=tuple(recipe.contrasts),
         labels={label: value for value, label in enumerate(recipe.labels)},
         ignore_label=None,
-        regions=None,
+        label_groups=None,
         regions_class_order=None,
         file_ending=".nii.gz",
         listed_cases=None,

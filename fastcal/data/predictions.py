@@ -16,12 +16,13 @@ from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
-from fastcal.atomic import atomic_path
+from fastcal.core.atomic import atomic_path
+from fastcal.core.errors import DataError
 from fastcal.data import description as dataset_json
 from fastcal.data import nifti, properties
 from fastcal.data.description import Description
-from fastcal.errors import DataError
 
 Array = npt.NDArray[Any]
 
@@ -45,7 +46,7 @@ class Probabilities:
     """The geometry that output files take."""
     activation: str
     """``"softmax"``, or ``"sigmoid"`` where channels need not sum to one."""
-    regions: tuple[dataset_json.Region, ...] | None
+    label_groups: tuple[dataset_json.LabelGroup, ...] | None
     """The label values of each channel of a region-based model: a multilabel problem."""
     source: Path
     """The file the numbers came from."""
@@ -113,10 +114,10 @@ class PredictionFolder:
             raise DataError(self.path, f"no probabilities of case {case}")
         numpy = ending not in nifti.ENDINGS
         found = self._from_numpy(case, path) if numpy else self._from_nifti(path)
-        regions = found.regions
-        if regions is not None and len(regions) != len(found.data):
+        groups = found.label_groups
+        if groups is not None and len(groups) != len(found.data):
             raise DataError(
-                path, f"{len(found.data)} channels, but dataset.json has {len(regions)} regions"
+                path, f"{len(found.data)} channels, but dataset.json has {len(groups)} regions"
             )
         return found
 
@@ -165,15 +166,15 @@ class PredictionFolder:
 
     @property
     def _has_background(self) -> bool:
-        return self.description is None or self.description.regions is None
+        return self.description is None or self.description.label_groups is None
 
     def _result(
         self, data: Array, like: nifti.Geometry | None, activation: str, path: Path
     ) -> Probabilities:
         affine = None if like is None else like.affine
         found = Probabilities(data, affine, like, activation, None, path)
-        if self.description is not None and self.description.regions is not None:
-            return replace(found, activation="sigmoid", regions=self.description.regions)
+        if self.description is not None and self.description.label_groups is not None:
+            return replace(found, activation="sigmoid", label_groups=self.description.label_groups)
         return found
 
 
@@ -326,3 +327,11 @@ def _as_stored_image(data: Array, affine: npt.NDArray[np.float64]) -> Array:
     flips = [slice(None, None, int(flip)) for flip in turn[:, 1]]
     turned = data[(slice(None), *flips)].transpose(0, *(int(axis) + 1 for axis in order))
     return np.ascontiguousarray(turned) if min(turned.strides) < 0 else turned
+
+
+def as_tensor(found: Probabilities) -> torch.Tensor:
+    """Return probabilities ``[C, X, Y, Z]`` as a tensor that shares their memory if it can."""
+    data = found.data
+    if any(stride < 0 for stride in data.strides):
+        data = data.copy(order="K")
+    return torch.from_numpy(data.astype(data.dtype.newbyteorder("="), copy=False))

@@ -13,11 +13,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from fastcal.core.errors import DataError
 from fastcal.data.cache import CaseCache, Entry
 from fastcal.data.checks import complain
 from fastcal.data.dataset import Case, Dataset
 from fastcal.data.preprocess import Preprocessing
-from fastcal.errors import DataError
 
 # Seconds between two lines of progress.
 REPORT_EVERY = 2.0

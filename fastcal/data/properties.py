@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastcal.errors import DataError
+from fastcal.core.errors import DataError
 
 Affine = npt.NDArray[np.float64]
 

@@ -1,9 +1,9 @@
 """Scores of predicted label maps and of the probabilities behind them."""
 
-from fastcal.evaluate.calibration import calibration_summary
-from fastcal.evaluate.cases import CaseRun, Failure, Progress, part_of
+from fastcal.calibration.summary import calibration_summary
+from fastcal.cases.labels import LabelScheme
+from fastcal.cases.loop import CaseRun, Failure, Progress, part_of
 from fastcal.evaluate.folder import evaluate_folder
-from fastcal.evaluate.labels import LabelScheme
 from fastcal.evaluate.overlap import overlap
 from fastcal.evaluate.surface import surface_scores
 

@@ -12,21 +12,23 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcal import CalibrationStatistics, atomic
-from fastcal.data.nifti import Geometry
-from fastcal.data.predictions import PredictionFolder
-from fastcal.errors import DataError
-from fastcal.evaluate.calibration import calibration_summary, count_case, region_summaries
-from fastcal.evaluate.cases import ProgressOption, run_cases
-from fastcal.evaluate.labels import LabelScheme
-from fastcal.evaluate.overlap import overlap
-from fastcal.evaluate.reference import (
+from fastcal import CalibrationStatistics
+from fastcal.calibration.summary import calibration_summary, region_summaries
+from fastcal.cases.count import count_case
+from fastcal.cases.labels import LabelScheme
+from fastcal.cases.loop import ProgressOption, run_cases
+from fastcal.cases.reference import (
     check_same_grid,
     find_dataset_json,
     find_label_maps,
     read_labels,
 )
-from fastcal.evaluate.regions import RegionRule, case_regions, parse_rules
+from fastcal.cases.region_rules import RegionRule, case_regions, parse_rules
+from fastcal.core import atomic
+from fastcal.core.errors import DataError
+from fastcal.data.nifti import Geometry
+from fastcal.data.predictions import PredictionFolder
+from fastcal.evaluate.overlap import overlap
 from fastcal.evaluate.surface import surface_scores
 
 
@@ -40,7 +42,7 @@ class _Scoring:
     tolerance_mm: float
     n_bins: int
     closed: Literal["right", "left"]
-    resolution: int
+    fine_bins: int
     regions: tuple[RegionRule, ...]
 
     def statistics(self) -> CalibrationStatistics:
@@ -49,7 +51,7 @@ class _Scoring:
             self.n_bins,
             self.closed,
             multilabel=self.scheme.multilabel,
-            resolution=self.resolution,
+            fine_bins=self.fine_bins,
             regions=[rule.name for rule in self.regions],
         )
 
@@ -66,7 +68,7 @@ def evaluate_folder(
     tolerance_mm: float = 1.0,
     n_bins: int = 15,
     closed: Literal["right", "left"] = "right",
-    resolution: int = 0,
+    fine_bins: int = 0,
     regions: Sequence[str] = (),
     chill: bool = False,
     keep_going: bool = False,
@@ -93,7 +95,7 @@ def evaluate_folder(
         mm up to which a surface voxel counts as right.
     n_bins, closed
         Bins of the calibration errors.
-    resolution
+    fine_bins
         Cells of the fine histograms (a power of two, 4096 say) for adaptive errors, AUROC and AURC;
         0 for none. 16 bytes a cell, histogram, region and case are held.
     regions
@@ -150,7 +152,7 @@ def evaluate_folder(
         tolerance_mm=tolerance_mm,
         n_bins=n_bins,
         closed=closed,
-        resolution=resolution,
+        fine_bins=fine_bins,
         regions=parse_rules(regions),
     )
     pooled = scoring.statistics()
@@ -273,7 +275,7 @@ def _case_statistics(
             case=case,
             n_bins=scoring.n_bins,
             closed=scoring.closed,
-            resolution=scoring.resolution,
+            fine_bins=scoring.fine_bins,
             regions=inside,
         )
     except ValueError as error:
@@ -317,7 +319,7 @@ def _summary(
             "tolerance_mm": scoring.tolerance_mm if scoring.surface else None,
             "n_bins": scoring.n_bins,
             "closed": scoring.closed,
-            "resolution": scoring.resolution,
+            "fine_bins": scoring.fine_bins,
             "regions": [rule.name for rule in scoring.regions],
         },
     }

@@ -7,7 +7,7 @@ from fastcal.losses.dice import DiceCELoss, DiceLoss
 from fastcal.losses.dice_plus_plus import DicePlusPlusLoss
 from fastcal.losses.from_monai import FocalLoss, NACLLoss
 from fastcal.losses.margin import MbLSLoss
-from fastcal.losses.segmentation import PaperDiceLoss, WeightedCrossEntropy
+from fastcal.losses.paper import PaperDiceLoss, WeightedCrossEntropy
 from fastcal.losses.smoothing import LabelSmoothingLoss, SVLSLoss
 
 __all__ = [

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from fastcal import bins
+from fastcal.core import bins
 from fastcal.losses.checks import check_head, check_logits, class_weights, loss_value
 from fastcal.losses.sums import bin_gaps
 

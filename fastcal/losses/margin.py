@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from fastcal.losses.checks import kept_mean, real_logits
-from fastcal.losses.segmentation import WeightedCrossEntropy
+from fastcal.losses.paper import WeightedCrossEntropy
 
 
 class MbLSLoss(nn.Module):

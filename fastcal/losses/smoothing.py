@@ -15,7 +15,7 @@ from fastcal.losses.checks import (
     real_logits,
     without_ignored,
 )
-from fastcal.losses.segmentation import WeightedCrossEntropy
+from fastcal.losses.paper import WeightedCrossEntropy
 
 
 class LabelSmoothingLoss(WeightedCrossEntropy):

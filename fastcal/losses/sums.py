@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.autograd import Function
 
 from fastcal import ops
-from fastcal.problem import SUM_ROWS, GapBins
+from fastcal.core.problem import SUM_ROWS, GapBins
 
 
 class ClassSums(NamedTuple):
-    """Float64 ``[B, C]`` each, over the voxels that count; see `fastcal.problem.SUM_ROWS`."""
+    """Float64 ``[B, C]`` each, over the voxels that count; see `fastcal.core.problem.SUM_ROWS`."""
 
     overlap: Tensor
     predicted: Tensor

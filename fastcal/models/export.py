@@ -16,7 +16,8 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from fastcal import __version__, atomic
+from fastcal import __version__
+from fastcal.core import atomic
 from fastcal.models.ensemble import Ensemble, EnsembleOutput, load_ensemble
 from fastcal.models.run import Run
 

@@ -22,8 +22,8 @@ from typing import Any
 
 import torch
 
+from fastcal.core.errors import DataError
 from fastcal.data.preprocess import Preprocessing
-from fastcal.errors import DataError
 from fastcal.models.network import SegmentationNetwork
 from fastcal.models.weights import Weights, read_weights
 

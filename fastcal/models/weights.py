@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastcal import atomic
-from fastcal.errors import DataError
+from fastcal.core import atomic
+from fastcal.core.errors import DataError
 from fastcal.models.build import build_network, unwrapped
 from fastcal.models.network import SegmentationNetwork
 

@@ -10,10 +10,10 @@ from monai.metrics.utils import do_metric_reduction, ignore_background
 from monai.utils.enums import MetricReduction
 from torch import Tensor
 
-from fastcal import bins
-from fastcal.arguments import flag
 from fastcal.calibration import CalibrationStatistics, ConventionName
 from fastcal.calibration.values import Floats
+from fastcal.core import bins
+from fastcal.core.arguments import flag
 
 
 class CalibrationErrorMetric(CumulativeIterationMetric):

@@ -11,9 +11,9 @@ from monai.inferers.inferer import Inferer, SimpleInferer
 from torch import Tensor, nn
 
 from fastcal.accumulator import EnsembleAccumulator
-from fastcal.arguments import whole_number
-from fastcal.arrays import Array
-from fastcal.ensemble import Activation, Space
+from fastcal.core.arguments import whole_number
+from fastcal.core.arrays import Array
+from fastcal.core.problem import Activation, Space
 from fastcal.models import set_mc_dropout
 from fastcal.monai.maps import channel_first, check_maps, check_weights
 

@@ -8,9 +8,9 @@ import numpy as np
 from monai.utils.type_conversion import convert_to_dst_type
 from torch import Tensor
 
-from fastcal.arrays import Array
+from fastcal.core.arrays import Array
+from fastcal.core.problem import MAPS
 from fastcal.ensemble import EnsembleStatistics
-from fastcal.problem import MAPS
 
 
 def check_maps(maps: str | Sequence[str]) -> tuple[str, ...]:

@@ -9,8 +9,9 @@ from monai.transforms.transform import MapTransform, Transform
 from monai.utils.enums import TransformBackends
 
 from fastcal.accumulator import EnsembleAccumulator
-from fastcal.arrays import Array
-from fastcal.ensemble import Activation, Space, ensemble_statistics
+from fastcal.core.arrays import Array
+from fastcal.core.problem import Activation, Space
+from fastcal.ensemble import ensemble_statistics
 from fastcal.monai.maps import channel_first, check_maps, check_weights
 
 _MAPS = ("mean", "entropy", "mutual_information")

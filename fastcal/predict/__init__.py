@@ -1,11 +1,11 @@
 """From networks, or from saved probabilities, to label maps, uncertainty maps and calibration."""
 
-from fastcal.evaluate.cases import Failure, Progress
+from fastcal.cases.loop import Failure, Progress
+from fastcal.cases.shards import MergedStatistics, merge_statistics
+from fastcal.cases.summary import PredictionSummary
 from fastcal.models.views import InferenceAugmentation
 from fastcal.predict.folders import ensemble_folders
 from fastcal.predict.network import predict_cases
-from fastcal.predict.shards import MergedStatistics, merge_statistics
-from fastcal.predict.summary import PredictionSummary
 
 __all__ = [
     "Failure",

@@ -10,18 +10,18 @@ from typing import Any, Literal
 
 import torch
 
-from fastcal.data.predictions import PredictionFolder, Probabilities
-from fastcal.errors import DataError
-from fastcal.evaluate.calibration import as_tensor
-from fastcal.evaluate.cases import ProgressOption, part_of
-from fastcal.evaluate.labels import LabelScheme
-from fastcal.evaluate.reference import find_dataset_json
-from fastcal.evaluate.regions import rules_of_references
+from fastcal.cases.combine import Estimator, Member, References, combine
+from fastcal.cases.files import CaseFiles
+from fastcal.cases.labels import LabelScheme
+from fastcal.cases.loop import ProgressOption, part_of
+from fastcal.cases.record import copy_description, settle
+from fastcal.cases.reference import find_dataset_json
+from fastcal.cases.region_rules import rules_of_references
+from fastcal.cases.summary import PredictionSummary, run_part
+from fastcal.core.errors import DataError
+from fastcal.core.problem import Activation
+from fastcal.data.predictions import PredictionFolder, Probabilities, as_tensor
 from fastcal.models.device import choose_device
-from fastcal.predict.maps import CaseFiles
-from fastcal.predict.settings import copy_description, settle
-from fastcal.predict.streaming import Activation, Estimator, Member, References, combine
-from fastcal.predict.summary import PredictionSummary, run_part
 
 
 def ensemble_folders(
@@ -38,7 +38,7 @@ def ensemble_folders(
     dataset_json: str | Path | None = None,
     n_bins: int = 15,
     closed: Literal["right", "left"] = "right",
-    resolution: int = 0,
+    fine_bins: int = 0,
     regions: Sequence[str] = (),
     dtype: Literal["float32", "uint8", "uint16"] = "float32",
     save_probabilities: bool = False,
@@ -64,7 +64,7 @@ def ensemble_folders(
         Folder for ``CASE.nii.gz`` (labels) and ``<map>/CASE.nii.gz``; maps of every class
         (``mean``) are 4-D, classes last.
     maps
-        Any of `fastcal.problem.MAPS`.
+        Any of `fastcal.core.problem.MAPS`.
     space
         Average probabilities, or logits (ln p), which nnU-Net does.
     weights, temperature
@@ -82,7 +82,7 @@ def ensemble_folders(
         channels of their own, painted in the order of ``regions_class_order``.
     n_bins, closed
         Bins of the calibration errors.
-    resolution, regions
+    fine_bins, regions
         Fine cells and regions of the calibration, see `fastcal.evaluate.evaluate_folder`; regions
         are made from the labels, so that ``prediction`` is none of them.
     dtype
@@ -134,7 +134,7 @@ def ensemble_folders(
     rules = rules_of_references(regions, labels)
     estimator = Estimator(
         *(files.needed_maps, scheme, from_logits, activation, space),
-        *(n_bins, closed, resolution, rules),
+        *(n_bins, closed, fine_bins, rules),
     )
     estimator.accumulator()  # complains about options that do not go together
     empty = None if labels is None else estimator.statistics()
@@ -156,7 +156,7 @@ def ensemble_folders(
     if labels is not None:
         settings |= {
             **{"labels": str(labels), "n_bins": n_bins, "closed": closed},
-            **({"resolution": resolution} if resolution else {}),
+            **({"fine_bins": fine_bins} if fine_bins else {}),
             **({"regions": list(regions)} if regions else {}),
         }
     settle(files.folder, settings, overwrite=overwrite)

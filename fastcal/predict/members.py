@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from fastcal.cases.combine import Member
+from fastcal.core.errors import DataError
 from fastcal.data.dataset import Case
-from fastcal.errors import DataError
 from fastcal.models.device import choose_device
 from fastcal.models.network import SegmentationNetwork
 from fastcal.models.run import Run, member_weights, weights_file
 from fastcal.models.unet import set_mc_dropout
 from fastcal.models.views import InferenceAugmentation, Predictor, View, averaged
 from fastcal.models.window import sliding_window
-from fastcal.predict.streaming import Member
 
 if TYPE_CHECKING:
     from fastcal.data.nifti import Volume
@@ -66,7 +66,7 @@ class Inference:
             raise ValueError(f"batch_size: got {self.batch_size}, expected at least 1")
 
     def gives_logits(self, preprocessing: Preprocessing) -> bool:
-        """Whether `Members.of` yields logits: where nothing is resampled, it is all the same."""
+        """Whether `RunMembers.of` yields logits: where nothing is resampled, it is all the same."""
         return preprocessing.spacing is None or self.resample == "logits"
 
     @property
@@ -75,7 +75,7 @@ class Inference:
         return self.mc_dropout > 0 or self.augmentation.noise > 0
 
 
-class Members:
+class RunMembers:
     """The members of a run; the weights of one are in memory at a time.
 
     Args:

@@ -8,20 +8,21 @@ from typing import Any, Literal
 
 import torch
 
+from fastcal.cases.combine import Estimator, References, combine
+from fastcal.cases.files import CaseFiles
+from fastcal.cases.labels import LabelScheme
+from fastcal.cases.loop import ProgressOption, part_of
+from fastcal.cases.record import copy_description, settle
+from fastcal.cases.region_rules import rules_of_references
+from fastcal.cases.summary import PredictionSummary, run_part
+from fastcal.core.errors import DataError
+from fastcal.core.problem import Activation
 from fastcal.data.dataset import Case, image_cases
-from fastcal.errors import DataError
-from fastcal.evaluate.cases import ProgressOption, part_of
-from fastcal.evaluate.labels import LabelScheme
-from fastcal.evaluate.regions import rules_of_references
 from fastcal.models.memory import OutOfMemoryError, is_out_of_memory
 from fastcal.models.run import DATASET, Run
 from fastcal.models.views import InferenceAugmentation
-from fastcal.predict.maps import CaseFiles
-from fastcal.predict.members import Inference, Members, Precision, Resampling
+from fastcal.predict.members import Inference, Precision, Resampling, RunMembers
 from fastcal.predict.progress import PassProgress
-from fastcal.predict.settings import copy_description, settle
-from fastcal.predict.streaming import Activation, Estimator, References, combine
-from fastcal.predict.summary import PredictionSummary, run_part
 
 
 def predict_cases(
@@ -43,7 +44,7 @@ def predict_cases(
     labels: str | Path | None = None,
     n_bins: int = 15,
     closed: Literal["right", "left"] = "right",
-    resolution: int = 0,
+    fine_bins: int = 0,
     regions: Sequence[str] = (),
     dtype: Literal["float32", "uint8", "uint16"] = "float32",
     save_probabilities: bool = False,
@@ -57,7 +58,7 @@ def predict_cases(
 ) -> PredictionSummary:
     """Predict cases with the members of a run, on the grid of their images.
 
-    Members go one at a time through one `fastcal.EnsembleAccumulator`: memory grows neither with
+    RunMembers go one at a time through one `fastcal.EnsembleAccumulator`: memory grows neither with
     their number nor with that of their passes and views, and the weights of one member are loaded
     at a time. Networks trained on patches see overlapping windows, whose logits are blended by a
     Gaussian. They become probabilities, which are resampled to the grid of the image (linearly)
@@ -85,7 +86,7 @@ def predict_cases(
         Mirrored, turned and noisy views of each image, averaged within a member or counted as
         members; none where None.
     maps
-        Any of `fastcal.problem.MAPS`.
+        Any of `fastcal.core.problem.MAPS`.
     space, temperature
         Average probabilities or logits; logits are divided by the temperature first.
     resample
@@ -100,7 +101,7 @@ def predict_cases(
         same pass and written to ``calibration.json`` and ``calibration.npz``.
     n_bins, closed
         Bins of the calibration errors.
-    resolution, regions
+    fine_bins, regions
         Fine cells and regions of the calibration, see `fastcal.evaluate.evaluate_folder`; regions
         are made from the labels, so that ``prediction`` is none of them.
     dtype
@@ -164,7 +165,7 @@ def predict_cases(
     from_logits = inference.gives_logits(opened.preprocessing)
     estimator = Estimator(
         *(files.needed_maps, scheme, from_logits, activation, space),
-        *(n_bins, closed, resolution, rules_of_references(regions, labels)),
+        *(n_bins, closed, fine_bins, rules_of_references(regions, labels)),
     )
     estimator.accumulator()  # complains about options that do not go together
     empty = None if labels is None else estimator.statistics()
@@ -174,7 +175,7 @@ def predict_cases(
     if references is not None and not keep_going:
         references.require(list(part))
 
-    ensemble = Members(opened, members, inference, device)
+    ensemble = RunMembers(opened, members, inference, device)
     files.folder.mkdir(parents=True, exist_ok=True)
     settings: dict[str, Any] = {
         **ensemble.settings,
@@ -185,7 +186,7 @@ def predict_cases(
     if labels is not None:
         settings |= {
             **{"labels": str(labels), "n_bins": n_bins, "closed": closed},
-            **({"resolution": resolution} if resolution else {}),
+            **({"fine_bins": fine_bins} if fine_bins else {}),
             **({"regions": list(regions)} if regions else {}),
         }
     settle(files.folder, settings, overwrite=overwrite)

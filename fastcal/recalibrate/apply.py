@@ -12,21 +12,20 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from fastcal.data.predictions import PredictionFolder, Probabilities
-from fastcal.errors import DataError
-from fastcal.evaluate.calibration import as_tensor
-from fastcal.evaluate.cases import ProgressOption, part_of
-from fastcal.evaluate.labels import LabelScheme
-from fastcal.evaluate.regions import rules_of_references
-from fastcal.predict.maps import CaseFiles
-from fastcal.predict.settings import copy_description, settle
-from fastcal.predict.streaming import Estimator, Member, References, combine
-from fastcal.predict.summary import PredictionSummary, run_part
+from fastcal.cases.combine import Estimator, Member, References, combine
+from fastcal.cases.files import CaseFiles
+from fastcal.cases.labels import LabelScheme
+from fastcal.cases.loop import ProgressOption, part_of
+from fastcal.cases.record import copy_description, settle
+from fastcal.cases.region_rules import rules_of_references
+from fastcal.cases.summary import PredictionSummary, run_part
+from fastcal.core.errors import DataError
+from fastcal.core.problem import Activation
+from fastcal.data.predictions import PredictionFolder, Probabilities, as_tensor
 from fastcal.recalibrate.calibrator import Calibrator
 from fastcal.recalibrate.ensemble import EnsembleCalibration
 from fastcal.recalibrate.file import load
 from fastcal.recalibrate.sources import Pool, Sources, invalid, named
-from fastcal.recalibrate.volumes import Activation
 
 _OF_MEMBERS = ("expected_entropy", "mutual_information", "variance", "disagreement")
 
@@ -42,7 +41,7 @@ def apply_folders(
     dataset_json: str | Path | None = None,
     n_bins: int = 15,
     closed: Literal["right", "left"] = "right",
-    resolution: int = 0,
+    fine_bins: int = 0,
     regions: Sequence[str] = (),
     dtype: Literal["float32", "uint8", "uint16"] = "float32",
     save_probabilities: bool = False,
@@ -67,9 +66,9 @@ def apply_folders(
         Folder for ``CASE.nii.gz`` (labels), ``<map>/CASE.nii.gz``, and ``CASE.npz`` with
         ``save_probabilities``.
     maps
-        Any of `fastcal.problem.MAPS`; those that compare members need an ensemble of
+        Any of `fastcal.core.problem.MAPS`; those that compare members need an ensemble of
         ``"member-then-pool"``.
-    cases, labels, dataset_json, n_bins, closed, resolution, regions, dtype, save_probabilities,
+    cases, labels, dataset_json, n_bins, closed, fine_bins, regions, dtype, save_probabilities,
     num_parts, part_id, overwrite, keep_going, progress
         As in `fastcal.predict.ensemble_folders`.
 
@@ -102,7 +101,7 @@ def apply_folders(
     calibration.check(scheme, activation, sources.folders[0].path)
     estimator = Estimator(
         *(files.needed_maps, scheme, False, activation, calibration.space),
-        *(n_bins, closed, resolution, rules_of_references(regions, labels)),
+        *(n_bins, closed, fine_bins, rules_of_references(regions, labels)),
     )
     estimator.accumulator()  # complains about options that do not go together
     empty = None if labels is None else estimator.statistics()
@@ -122,7 +121,7 @@ def apply_folders(
     if labels is not None:
         settings |= {
             **{"labels": str(labels), "n_bins": n_bins, "closed": closed},
-            **({"resolution": resolution} if resolution else {}),
+            **({"fine_bins": fine_bins} if fine_bins else {}),
             **({"regions": list(regions)} if regions else {}),
         }
     settle(files.folder, settings, overwrite=overwrite)

@@ -11,11 +11,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fastcal import bins
+from fastcal.core import bins
+from fastcal.core.problem import Activation
 from fastcal.recalibrate.calibrator import Calibrator, numbers
 from fastcal.recalibrate.histogram import FineHistogram, cell_values, isotonic_curve
 from fastcal.recalibrate.stream import Stream, no_voxels
-from fastcal.recalibrate.volumes import Activation, Block
+from fastcal.recalibrate.volumes import Block
 
 Floats = npt.NDArray[np.float64]
 

@@ -11,12 +11,13 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor
 
-from fastcal.arrays import Array, real_dtype, to_tensor
-from fastcal.atomic import write_json
-from fastcal.errors import DataError
-from fastcal.members import check_member
+from fastcal.core.arrays import Array, real_dtype, to_tensor
+from fastcal.core.atomic import write_json
+from fastcal.core.errors import DataError
+from fastcal.core.members import check_member
+from fastcal.core.problem import Activation
 from fastcal.recalibrate.stream import Stream, check_volumes
-from fastcal.recalibrate.volumes import Activation, Reading, Volumes, walk_pairs
+from fastcal.recalibrate.volumes import PredictionReading, Volumes, walk_pairs
 
 FORMAT = "fastcal recalibration"
 VERSION = 1
@@ -67,9 +68,9 @@ class Calibrator(ABC):
         """C, once fitted."""
 
     @property
-    def reading(self) -> Reading:
+    def reading(self) -> PredictionReading:
         """How predictions are read."""
-        return Reading(self.from_logits, self.activation, self.multilabel, self.eps)
+        return PredictionReading(self.from_logits, self.activation, self.multilabel, self.eps)
 
     def fit(
         self: Self_,

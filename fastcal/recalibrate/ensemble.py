@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from fastcal.arrays import Array
-from fastcal.atomic import write_json
+from fastcal.core.arrays import Array
+from fastcal.core.atomic import write_json
 from fastcal.ensemble import ensemble_mean
 from fastcal.recalibrate.calibrator import FORMAT, VERSION, Calibrator
 from fastcal.recalibrate.stream import check_volumes

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from fastcal.errors import DataError
-from fastcal.predict.streaming import References
+from fastcal.cases.combine import References
+from fastcal.core.errors import DataError
 from fastcal.recalibrate import methods
 from fastcal.recalibrate.calibrator import Calibrator
 from fastcal.recalibrate.ensemble import ORDERS, EnsembleCalibration, Order

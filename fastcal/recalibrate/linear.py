@@ -11,8 +11,8 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from fastcal.likelihood import likelihood
-from fastcal.recalibrate.volumes import Volume
+from fastcal.core.likelihood import likelihood
+from fastcal.recalibrate.volumes import FitVolume
 
 
 class LinearMap(ABC):
@@ -113,7 +113,7 @@ def total(sums: Iterable[LinearSums]) -> LinearSums:
     return reduce(operator.add, sums)
 
 
-def linear_pass(volume: Volume, model: LinearMap, theta: Tensor) -> LinearSums:
+def linear_pass(volume: FitVolume, model: LinearMap, theta: Tensor) -> LinearSums:
     """Read a volume once: loss and gradient, a block of voxels at a time.
 
     Raises:

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastcal.core.problem import Activation
 from fastcal.recalibrate.calibrator import numbers
 from fastcal.recalibrate.linear import DirichletMap, VectorMap
 from fastcal.recalibrate.scaling import Floats, LogitScaling, not_negative
 from fastcal.recalibrate.stream import Stream
-from fastcal.recalibrate.volumes import Activation
 
 
 class VectorScaling(LogitScaling):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from fastcal.core.problem import Activation
 from fastcal.recalibrate.binning import HistogramBinning, IsotonicRegression
 from fastcal.recalibrate.calibrator import Calibrator
 from fastcal.recalibrate.matrix import DirichletCalibration, VectorScaling
 from fastcal.recalibrate.temperature import TemperatureScaling
-from fastcal.recalibrate.volumes import Activation
 
 METHODS = (
     "temperature",

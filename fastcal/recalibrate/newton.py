@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from fastcal.likelihood import likelihood, temperature_terms
+from fastcal.core.likelihood import likelihood, temperature_terms
 from fastcal.recalibrate.linear import LinearMap, LinearSums
 from fastcal.recalibrate.sample import Sample
 from fastcal.recalibrate.stream import no_voxels

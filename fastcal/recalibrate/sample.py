@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fastcal.recalibrate.stream import no_voxels
-from fastcal.recalibrate.volumes import Check, Slab, Volume
+from fastcal.recalibrate.volumes import Check, FitVolume, Slab
 
 SAMPLE_VALUES = 1 << 20
 """Logits a sample holds at most: 8 MB, 131,000 voxels at eight classes."""
@@ -55,7 +55,7 @@ class Sampler:
         self._weight: list[Tensor] = []
         self._held = 0
 
-    def add(self, volume: Volume) -> None:
+    def add(self, volume: FitVolume) -> None:
         """Draw from one more volume; bad voxels are left to the pass to complain about."""
         strata = volume.num_classes + (1 if volume.reading.multilabel else 0)
         if not len(self._thresholds):
@@ -74,7 +74,7 @@ class Sampler:
         self._position += volume.n_positions
 
     def _draw(
-        self, volume: Volume, check: Check, slab: Slab, positions: Tensor, share: float
+        self, volume: FitVolume, check: Check, slab: Slab, positions: Tensor, share: float
     ) -> None:
         """Draw from a slab, each voxel of which stands for ``share`` voxels."""
         kept = check.kept(slab)

@@ -11,12 +11,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fastcal.core.problem import Activation
 from fastcal.recalibrate.calibrator import Calibrator
 from fastcal.recalibrate.linear import LinearMap, LinearSums, linear_pass, total
 from fastcal.recalibrate.newton import Fit, LinearStart, fit_linear
 from fastcal.recalibrate.sample import Sampler
 from fastcal.recalibrate.stream import Stream
-from fastcal.recalibrate.volumes import Activation, Volume
+from fastcal.recalibrate.volumes import FitVolume
 
 Floats = npt.NDArray[np.float64]
 
@@ -67,7 +68,7 @@ class LogitScaling(Calibrator):
         self,
         stream: Stream,
         build: Callable[[int], tuple[LinearMap, Tensor]],
-        read: Callable[[Volume, LinearMap, Tensor], LinearSums] = linear_pass,
+        read: Callable[[FitVolume, LinearMap, Tensor], LinearSums] = linear_pass,
         *,
         sparse: bool = False,
     ) -> Tensor:

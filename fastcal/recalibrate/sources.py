@@ -12,15 +12,14 @@ import torch
 from torch import Tensor
 
 from fastcal import EnsembleAccumulator
+from fastcal.cases.combine import References
+from fastcal.cases.labels import LabelScheme
+from fastcal.cases.reference import check_same_grid, find_dataset_json
+from fastcal.core.errors import DataError
+from fastcal.core.problem import Activation
 from fastcal.data.nifti import Geometry
-from fastcal.data.predictions import PredictionFolder, Probabilities
-from fastcal.errors import DataError
-from fastcal.evaluate.calibration import as_tensor
-from fastcal.evaluate.labels import LabelScheme
-from fastcal.evaluate.reference import check_same_grid, find_dataset_json
-from fastcal.predict.streaming import References
+from fastcal.data.predictions import PredictionFolder, Probabilities, as_tensor
 from fastcal.recalibrate.ensemble import EnsembleCalibration
-from fastcal.recalibrate.volumes import Activation
 
 Report: TypeAlias = Callable[[int, str], None]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fastcal.recalibrate.volumes import Reading, Volume, Volumes, read_volume
+from fastcal.recalibrate.volumes import FitVolume, PredictionReading, Volumes, read_volume
 
 
 def check_volumes(volumes: Volumes) -> None:
@@ -27,7 +27,7 @@ class Stream:
     def __init__(
         self,
         volumes: Volumes,
-        reading: Reading,
+        reading: PredictionReading,
         class_dim: int,
         ignore_index: int | None,
         nan_policy: str,
@@ -45,7 +45,7 @@ class Stream:
         assert self._num_classes is not None
         return self._num_classes
 
-    def __iter__(self) -> Iterator[Volume]:
+    def __iter__(self) -> Iterator[FitVolume]:
         for number, item in enumerate(self._volumes):
             if not isinstance(item, tuple) or len(item) not in (2, 3):
                 raise TypeError(

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastcal.core.problem import Activation
 from fastcal.recalibrate.calibrator import numbers
 from fastcal.recalibrate.linear import LinearSums, ScaleMap, total
 from fastcal.recalibrate.newton import COLDEST, HOTTEST, fit_temperature
@@ -16,7 +17,7 @@ from fastcal.recalibrate.sample import Sample, Sampler
 from fastcal.recalibrate.scaling import Floats, LogitScaling, not_negative
 from fastcal.recalibrate.stream import Stream
 from fastcal.recalibrate.temperature_pass import temperature_pass
-from fastcal.recalibrate.volumes import Activation, Volume
+from fastcal.recalibrate.volumes import FitVolume
 
 
 class TemperatureScaling(LogitScaling):
@@ -129,7 +130,7 @@ class TemperatureScaling(LogitScaling):
 def _temperature_start(stream: Stream) -> tuple[LinearSums, Sample]:
     sampler = Sampler(sparse=True)
 
-    def read(volume: Volume) -> LinearSums:
+    def read(volume: FitVolume) -> LinearSums:
         sums = temperature_pass(volume, 1.0)
         sampler.add(volume)  # after the pass, which brings a mapped file's pages in order
         return sums

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 import torch
 
 from fastcal import ops
-from fastcal.problem import TemperatureLayout
+from fastcal.core.problem import TemperatureLayout
 from fastcal.recalibrate.linear import LinearSums
-from fastcal.recalibrate.volumes import Check, Volume
+from fastcal.recalibrate.volumes import Check, FitVolume
 
 
-def temperature_pass(volume: Volume, inverse_temperatures: float | Sequence[float]) -> LinearSums:
+def temperature_pass(
+    volume: FitVolume, inverse_temperatures: float | Sequence[float]
+) -> LinearSums:
     """Read a volume once.
 
     The derivatives are those of the negative log-likelihood in nats by b = 1 / T, by which the
@@ -61,7 +63,7 @@ def temperature_pass(volume: Volume, inverse_temperatures: float | Sequence[floa
     )
 
 
-def _complain(volume: Volume) -> None:
+def _complain(volume: FitVolume) -> None:
     """Look for what was wrong, and raise it."""
     check = Check(volume)
     for slab in volume.slabs():

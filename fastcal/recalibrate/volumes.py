@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
-from fastcal.arrays import Array, real_dtype, to_tensor
-from fastcal.likelihood import finite_logits, valid
-from fastcal.members import check_member
-from fastcal.targets import check_nan_policy, read_targets
+from fastcal.core.arrays import Array, real_dtype, to_tensor
+from fastcal.core.likelihood import finite_logits, valid
+from fastcal.core.members import check_member
+from fastcal.core.problem import Activation
+from fastcal.core.targets import check_nan_policy, read_targets
 
-Activation = Literal["softmax", "sigmoid"]
 Volumes: TypeAlias = Iterable[tuple[Any, ...]]
 """``(preds, target)`` or ``(preds, target, mask)`` of each volume."""
 
@@ -30,7 +30,7 @@ _TINY = {
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class PredictionReading:
     """What the numbers of a prediction are.
 
     Softmax probabilities are read as ``ln p``, Bernoulli ones as ``ln p - ln (1 - p)``. A
@@ -109,14 +109,14 @@ class Slab:
 
 
 @dataclass(frozen=True, slots=True)
-class Volume:
+class FitVolume:
     """One batch of predictions with its target, class axis first, other axes as in memory."""
 
     values: Tensor
     target: Tensor
     mask: Tensor | None
     ignore_index: int | None
-    reading: Reading
+    reading: PredictionReading
     omit_invalid: bool
 
     @property
@@ -178,7 +178,7 @@ class Volume:
 class Check:
     """Which voxels of a volume count, and a tally of the bad ones among them."""
 
-    def __init__(self, volume: Volume) -> None:
+    def __init__(self, volume: FitVolume) -> None:
         self._volume = volume
         self._outside = self._invalid = 0
         self._example: int | None = None
@@ -224,11 +224,11 @@ def read_volume(
     target: Array,
     mask: Array | None = None,
     *,
-    reading: Reading,
+    reading: PredictionReading,
     class_dim: int = 1,
     ignore_index: int | None = None,
     nan_policy: str = "raise",
-) -> Volume:
+) -> FitVolume:
     """Check one batch; nothing is copied.
 
     Args:
@@ -258,7 +258,7 @@ def read_volume(
     first = values.movedim(axis, 0)
     labels = checked.target.movedim(axis, 0) if reading.multilabel else checked.target[None]
     order = memory_order(first)
-    return Volume(
+    return FitVolume(
         first.permute(0, *(one + 1 for one in order)),
         labels.permute(0, *(one + 1 for one in order)),
         None if checked.mask is None else checked.mask.permute(order),

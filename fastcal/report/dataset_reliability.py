@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fastcal.calibration.case_curves import CaseCurves, Floats, Integers, case_curves
 from fastcal.report import style
-from fastcal.report.case_curves import CaseCurves, Floats, Integers, case_curves
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

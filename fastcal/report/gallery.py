@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastcal.errors import DataError
+from fastcal.core.errors import DataError
 from fastcal.report.panels import CaseView, ModelView
 
 if TYPE_CHECKING:

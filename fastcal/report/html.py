@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastcal import atomic
+from fastcal.core import atomic
 from fastcal.report import panels, plots, style
 from fastcal.report.region_scores import region_tables
 from fastcal.report.scores import Comparison, columns, signs, table
@@ -30,7 +30,7 @@ def write_report(
     Args:
         out: The HTML file.
         comparison: Its models need their statistics, which the reliability diagrams draw. Regions
-            among them get a table each, fine cells (``resolution``) a risk-coverage curve.
+            among them get a table each, fine cells (``fine_bins``) a risk-coverage curve.
         cases: Cases to show as image, reference, predictions and entropies.
         min_count: Bins of this many voxels or fewer are not drawn in the reliability diagrams.
 
@@ -101,7 +101,7 @@ def _diagrams(comparison: Comparison) -> Mapping[str, CalibrationStatistics]:
 def _curves(comparison: Comparison) -> dict[str, dict[str, CalibrationStatistics]]:
     """Of each loss the models of the diagrams, if all kept fine cells and counted a voxel."""
     diagrams = _diagrams(comparison)
-    if not all(stats.resolution and stats.n_voxels for stats in diagrams.values()):
+    if not all(stats.fine_bins and stats.n_voxels for stats in diagrams.values()):
         return {}
     return {
         loss.title: {name: diagrams[f"{loss.title}, {name}"] for name in ("single", "ensemble")}

@@ -31,7 +31,7 @@ def risk_coverage(
     same axes and another colour to compare methods.
 
     Args:
-        stats: What was counted, with a ``resolution``.
+        stats: What was counted, with a ``fine_bins``.
         ax: Axes to draw into; a new pyplot figure when None.
         title: Title of the axes.
         label: Name in the legend, in front of the areas.
@@ -48,7 +48,7 @@ def risk_coverage(
     Example:
         >>> import torch
         >>> from fastcal import CalibrationStatistics
-        >>> stats = CalibrationStatistics(num_classes=2, resolution=1024)
+        >>> stats = CalibrationStatistics(num_classes=2, fine_bins=1024)
         >>> stats.update(torch.tensor([[[0.2, 0.4], [0.8, 0.6]]]), torch.tensor([[1, 0]]))
         >>> risk_coverage(stats).get_xlabel()
         'Coverage'

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastcal.errors import DataError
+from fastcal.core.errors import DataError
 from fastcal.report.style import LOSS_NAMES
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ class Scores:
             nll=float(stats.nll()),
             brier=float(stats.brier()),
             accuracy=float(stats.accuracy()),
-            auroc=float(stats.auroc(kind="top-label")) if stats.resolution else None,
-            aurc=float(stats.aurc()) if stats.resolution else None,
+            auroc=float(stats.auroc(kind="top-label")) if stats.fine_bins else None,
+            aurc=float(stats.aurc()) if stats.fine_bins else None,
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from fastcal.arguments import flag, whole_number
 from fastcal.calibration import CalibrationStatistics
+from fastcal.core.arguments import flag, whole_number
 
 try:
     from torchmetrics import Metric
@@ -118,11 +118,11 @@ class CalibrationMetric(IntegerMetric):
             empty.num_classes,
             empty.n_bins,
             empty.closed,
-            empty.mode,
+            empty.calibration,
             multilabel=empty.multilabel,
             eps=empty.eps,
             convention=empty.convention,
-            resolution=empty.resolution,
+            fine_bins=empty.fine_bins,
         )
 
 

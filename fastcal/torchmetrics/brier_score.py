@@ -21,7 +21,9 @@ class _BrierScore(CalibrationMetric):
         from_logits: bool,
         kwargs: dict[str, Any],
     ) -> None:
-        empty = CalibrationStatistics(num_classes, 1, mode="top-label", multilabel=multilabel)
+        empty = CalibrationStatistics(
+            num_classes, 1, calibration="top-label", multilabel=multilabel
+        )
         super().__init__(empty, ignore_index, validate_args, from_logits, kwargs)
 
     def compute(self) -> Tensor:

@@ -7,11 +7,10 @@ from typing import Any, Literal
 from torch import Tensor
 from torchmetrics import Metric
 
-from fastcal import bins
-from fastcal.calibration import CalibrationStatistics, ConventionName
+from fastcal.calibration import CalibrationStatistics, ConventionName, Norm
+from fastcal.core import bins
 from fastcal.torchmetrics.base import CalibrationMetric, Task, check_several, checked_task, needed
 
-Norm = Literal["l1", "l2", "max"]
 Average = Literal["macro", "micro", "none"] | None
 
 
@@ -50,7 +49,7 @@ class BinaryCalibrationError(_CalibrationError):
             ``"right"``, or what the convention has.
         convention: Whose edges, zeros and ones are used; ``"torchmetrics"`` reproduces its numbers
             bin by bin. See `CalibrationStatistics`.
-        resolution: Fine cells, a power of two, for what is read from ``statistics()`` in the order
+        fine_bins: Fine cells, a power of two, for what is read from ``statistics()`` in the order
             of the probability: ``adaptive_ece``, ``auroc``, ``aurc`` and their kin. 0 keeps none.
         kwargs: Of `torchmetrics.Metric`.
 
@@ -78,11 +77,11 @@ class BinaryCalibrationError(_CalibrationError):
         from_logits: bool = False,
         closed: bins.Closed | None = None,
         convention: ConventionName = "default",
-        resolution: int = 0,
+        fine_bins: int = 0,
         **kwargs: Any,
     ) -> None:
         empty = CalibrationStatistics(
-            1, n_bins, closed, "classwise", convention=convention, resolution=resolution
+            1, n_bins, closed, "classwise", convention=convention, fine_bins=fine_bins
         )
         super().__init__(empty, norm, ignore_index, validate_args, from_logits, kwargs)
 
@@ -120,7 +119,7 @@ class MulticlassCalibrationError(_CalibrationError):
         from_logits: bool = False,
         closed: bins.Closed | None = None,
         convention: ConventionName = "default",
-        resolution: int = 0,
+        fine_bins: int = 0,
         **kwargs: Any,
     ) -> None:
         check_several(num_classes, "num_classes")
@@ -130,7 +129,7 @@ class MulticlassCalibrationError(_CalibrationError):
             closed,
             "top-label",
             convention=convention,
-            resolution=resolution,
+            fine_bins=fine_bins,
         )
         super().__init__(empty, norm, ignore_index, validate_args, from_logits, kwargs)
 
@@ -198,7 +197,7 @@ class ClasswiseCalibrationError(_EveryClassError):
         from_logits: bool = False,
         closed: bins.Closed | None = None,
         convention: ConventionName = "default",
-        resolution: int = 0,
+        fine_bins: int = 0,
         **kwargs: Any,
     ) -> None:
         check_several(num_classes, "num_classes")
@@ -208,7 +207,7 @@ class ClasswiseCalibrationError(_EveryClassError):
             closed,
             "classwise",
             convention=convention,
-            resolution=resolution,
+            fine_bins=fine_bins,
         )
         super().__init__(empty, norm, average, ignore_index, validate_args, from_logits, kwargs)
 
@@ -245,7 +244,7 @@ class MultilabelCalibrationError(_EveryClassError):
         from_logits: bool = False,
         closed: bins.Closed | None = None,
         convention: ConventionName = "default",
-        resolution: int = 0,
+        fine_bins: int = 0,
         **kwargs: Any,
     ) -> None:
         check_several(num_labels, "num_labels")
@@ -256,7 +255,7 @@ class MultilabelCalibrationError(_EveryClassError):
             "classwise",
             multilabel=True,
             convention=convention,
-            resolution=resolution,
+            fine_bins=fine_bins,
         )
         super().__init__(empty, norm, average, ignore_index, validate_args, from_logits, kwargs)
 

@@ -8,9 +8,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from fastcal.arguments import flag, whole_number
+from fastcal.core.arguments import flag, whole_number
+from fastcal.core.problem import FRACTION_BITS
 from fastcal.ensemble import ensemble_statistics
-from fastcal.problem import FRACTION_BITS
 from fastcal.torchmetrics.base import IntegerMetric
 
 _FRACTION = (1 << FRACTION_BITS) - 1

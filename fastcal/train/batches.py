@@ -13,8 +13,8 @@ from torch import Tensor
 
 from fastcal.data.prepared import PreparedCases
 from fastcal.train.augmentation import AugmentationConfig, augment, source_extents
-from fastcal.train.order import AUGMENTATION, ORDER, PATCHES, derived_seed
 from fastcal.train.prefetch import prefetching
+from fastcal.train.seeds import AUGMENTATION, ORDER, PATCHES, derived_seed
 
 if TYPE_CHECKING:
     import numpy.typing as npt

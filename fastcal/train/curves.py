@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from fastcal.atomic import atomic_path
+from fastcal.core.atomic import atomic_path
 from fastcal.models.run import CURVES
 from fastcal.train.log import read_log
 

@@ -98,7 +98,7 @@ def train_ensemble(
     launch = Launch.from_environment()
     place = launch.device(_check(config, members, strategy, jobs, device, ddp, launch))
     opened = dataset if isinstance(dataset, Dataset) else Dataset.open(dataset)
-    if opened.regions is not None:
+    if opened.label_groups is not None:
         raise ValueError(f"{opened.folder}: dataset.json has regions; training needs plain labels")
     chosen = resolve_split(opened, split, fold=fold)
     folder = Path(run)

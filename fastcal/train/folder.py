@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from fastcal import atomic
+from fastcal.core import atomic
+from fastcal.core.errors import DataError
 from fastcal.data.dataset import Dataset
-from fastcal.errors import DataError
 from fastcal.models.run import CONFIG, DATASET, FORMAT, SPLITS, Run
 from fastcal.train.config import TrainConfig
 

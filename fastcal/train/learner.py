@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from fastcal import atomic
-from fastcal.errors import DataError
+from fastcal.core import atomic
+from fastcal.core.errors import DataError
 from fastcal.models import SegmentationNetwork, save_weights
 from fastcal.models.run import FINISHED, LAST, WEIGHTS, read_checkpoint
 from fastcal.train.curves import draw_curves

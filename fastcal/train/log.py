@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fastcal import atomic
+from fastcal.core import atomic
 from fastcal.models.run import LOG
 
 EVENTS = "tensorboard"

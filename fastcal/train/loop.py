@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fastcal.data.prepared import PreparedCases
-from fastcal.train import order
+from fastcal.train import seeds
 from fastcal.train.batches import Batch, BatchSource, prefetching
 from fastcal.train.cases import Cases
 from fastcal.train.engines import Engine
@@ -122,7 +122,7 @@ def _epoch(engine: Engine, sources: Sequence[BatchSource]) -> list[float]:
         # Of the member, the step, and the process that sees other images of the same batch.
         moment = step * recipe.team.world + recipe.team.rank
         torch.manual_seed(
-            order.derived_seed(recipe.seed, learners[0].number, order.DROPOUT, moment)
+            seeds.derived_seed(recipe.seed, learners[0].number, seeds.DROPOUT, moment)
         )
         watch.add(engine.losses(batches), step)
         for learner in learners:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from fastcal.core.errors import DataError
 from fastcal.data import nifti
 from fastcal.data.intensities import Normalisation, Window, foreground_windows
 from fastcal.data.nifti import Geometry
 from fastcal.data.prepared import threads
 from fastcal.data.preprocess import Preprocessing
 from fastcal.data.resample import Interpolation, LabelInterpolation
-from fastcal.errors import DataError
 
 if TYPE_CHECKING:
     import numpy.typing as npt

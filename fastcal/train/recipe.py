@@ -12,7 +12,7 @@ from torch import nn
 
 from fastcal.losses import build_loss
 from fastcal.models import SegmentationNetwork, build_network
-from fastcal.train import order
+from fastcal.train import seeds
 from fastcal.train.config import TrainConfig
 from fastcal.train.team import ALONE, Team
 
@@ -65,7 +65,7 @@ class Recipe:
 
     def network(self, number: int) -> SegmentationNetwork:
         """A member's network before its first step, on the recipe's device."""
-        torch.manual_seed(order.derived_seed(self.seed, number, order.INITIALISATION))
+        torch.manual_seed(seeds.derived_seed(self.seed, number, seeds.INITIALISATION))
         network = build_network(
             self.spec, in_channels=self.in_channels, num_classes=self.num_classes, dims=self.dims
         )

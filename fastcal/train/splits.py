@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastcal.errors import DataError
+from fastcal.core.errors import DataError
 from fastcal.models.run import SPLITS, read_json
 
 if TYPE_CHECKING:

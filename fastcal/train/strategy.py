@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from fastcal import atomic
+from fastcal.core import atomic
 from fastcal.models.memory import is_out_of_memory
 from fastcal.models.run import read_json
 from fastcal.train.cases import CaseFolder, Cases

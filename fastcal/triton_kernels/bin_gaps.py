@@ -9,8 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastcal import bins as edges
-from fastcal.problem import GapBins, LossReading
+from fastcal.core import bins as edges
+from fastcal.core.problem import GapBins, LossReading
 from fastcal.triton_kernels.loss_tile import (
     load_tile,
     loss_launch,

@@ -7,21 +7,21 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from fastcal.problem import FINE_OCTAVES
+from fastcal.core.problem import FINE_OCTAVES
 from fastcal.triton_kernels.fixed_point import add_integer, logarithm
 
 OCTAVES = tl.constexpr(FINE_OCTAVES)
 
 
 @triton.constexpr_function
-def fine_shift(resolution):
+def fine_shift(fine_bins):
     """Mantissa bits of a fine cell."""
-    return (resolution // (2 * FINE_OCTAVES)).bit_length() - 1
+    return (fine_bins // (2 * FINE_OCTAVES)).bit_length() - 1
 
 
 @triton.jit
 def fine_cells(p, m_counted, RESOLUTION: tl.constexpr, WIDE: tl.constexpr):
-    """Fine cell of each p, by `fastcal.problem.Extras.fine_shift`; -1 where it is not counted."""
+    """Fine cell of each p, by `Extras.fine_shift` of the problem; -1 where it is not counted."""
     SHIFT: tl.constexpr = fine_shift(RESOLUTION)
     low = p < 0.5
     d = tl.where(low, p, 1 - p)

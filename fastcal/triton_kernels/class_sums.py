@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastcal.problem import SUM_ROWS, LossReading, SumsWanted
+from fastcal.core.problem import SUM_ROWS, LossReading, SumsWanted
 from fastcal.triton_kernels.loss_tile import (
     load_tile,
     loss_launch,

@@ -12,7 +12,7 @@ from fastcal.triton_kernels.fixed_point import add_fixed, add_integer, logarithm
 from fastcal.triton_kernels.histogram import add_bins, add_moments
 from fastcal.triton_kernels.walk import class_pointers, voxel_offsets
 
-# Words of a row, as `fastcal.problem.StatisticsLayout` lays them out.
+# Words of a row, as `fastcal.core.problem.StatisticsLayout` lays them out.
 N_VOXELS = tl.constexpr(0)
 N_CORRECT = tl.constexpr(1)
 BRIER = tl.constexpr(2)
@@ -180,8 +180,8 @@ def add_top_label(
         bins = top_label_words(words, C)
         thresholds = count.thresholds
         add_bins(bins, confidence, correct, counted, thresholds, n_cells, F.left_closed, CELLS)
-        if F.resolution > 0:
-            cell = fine_cells(confidence, counted, F.resolution, WIDE)
+        if F.fine_bins > 0:
+            cell = fine_cells(confidence, counted, F.fine_bins, WIDE)
             add_cells(words + count.fine_top_label, cell, correct)
 
 
@@ -208,9 +208,9 @@ def add_class(
         if F.moments:
             moments = words + count.moments + i_class * (4 * n_cells)
             add_moments(moments, p, positive, counted, thresholds, n_cells, F.left_closed, CELLS)
-        if F.resolution > 0:
-            cell = fine_cells(p, counted, F.resolution, WIDE)
-            add_cells(words + count.fine_classwise + i_class * (2 * F.resolution), cell, positive)
+        if F.fine_bins > 0:
+            cell = fine_cells(p, counted, F.fine_bins, WIDE)
+            add_cells(words + count.fine_classwise + i_class * (2 * F.fine_bins), cell, positive)
 
 
 @triton.jit

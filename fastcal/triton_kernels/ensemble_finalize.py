@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastcal.problem import Finish, Reading, StateLayout
+from fastcal.core.problem import Finish, Reading, StateLayout
 from fastcal.triton_kernels import policy
 from fastcal.triton_kernels.activation import (
     add_compensated,

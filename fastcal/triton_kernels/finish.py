@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastcal.problem import Counting, Finish, Reading, StatisticsLayout
+from fastcal.core.problem import Counting, Finish, Reading, StatisticsLayout
 from fastcal.triton_kernels import policy
 from fastcal.triton_kernels.fold_statistics import fold_statistics
 from fastcal.triton_kernels.plan import Count, MapViews, bits

@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastcal.problem import FRACTION_BITS, StatisticsLayout
+from fastcal.core.problem import FRACTION_BITS, StatisticsLayout
 from fastcal.triton_kernels import policy
 from fastcal.triton_kernels.counting import BRIER, NLL
 

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastcal.problem import LossReading
+from fastcal.core.problem import LossReading
 from fastcal.triton_kernels import policy
 from fastcal.triton_kernels.walk import View, block_lanes, plan_walk, voxel_offsets
 
@@ -25,7 +25,7 @@ MAX_VOXELS = 1024
 
 @dataclass(frozen=True, slots=True)
 class LossPlan:
-    """Compile-time switches; see `fastcal.problem` for what they mean."""
+    """Compile-time switches; see `fastcal.core.problem` for what they mean."""
 
     real: Any
     """Accumulation type."""

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import torch
 import triton.language as tl
 
-from fastcal.problem import Extras, Finish, Reading, StateLayout
+from fastcal.core.problem import Extras, Finish, Reading, StateLayout
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Compile-time switches; see `fastcal.problem` for what they mean."""
+    """Compile-time switches; see `fastcal.core.problem` for what they mean."""
 
     real: Any
     """Accumulation type."""
@@ -60,7 +60,7 @@ class FinishPlan:
     regions: bool
     """Rows of regions follow the row of everything."""
     moments: bool
-    resolution: int
+    fine_bins: int
     """Cells of the fine histograms; 0 for none."""
     entropies: bool
     """Entropies are counted."""
@@ -165,7 +165,7 @@ def finish_plan(reading: Reading, finish: Finish) -> FinishPlan:
         or (reading.multilabel and bool({"label", "confidence"} & finish.maps.keys())),
         regions=counting is not None and counting.n_regions > 0,
         moments=extras.moments,
-        resolution=extras.resolution,
+        fine_bins=extras.fine_bins,
         entropies=extras.entropy_bins > 0,
     )
 

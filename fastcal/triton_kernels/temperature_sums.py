@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastcal.problem import TemperatureLayout, TemperatureProblem
+from fastcal.core.problem import TemperatureLayout, TemperatureProblem
 from fastcal.triton_kernels import policy
 from fastcal.triton_kernels.activation import divide
 from fastcal.triton_kernels.fixed_point import logarithm
@@ -32,7 +32,7 @@ from fastcal.triton_kernels.walk import (
 
 @dataclass(frozen=True, slots=True)
 class TemperaturePlan:
-    """Compile-time switches; see `fastcal.problem.TemperatureProblem` for what they mean."""
+    """Compile-time switches; see `fastcal.core.problem.TemperatureProblem` for what they mean."""
 
     real: Any
     """Accumulation type of a voxel."""
@@ -266,7 +266,7 @@ def temperature_sums(
     counts: Tensor,
     sums: Tensor,
 ) -> None:
-    """Adds a volume to ``counts`` and ``sums``, see `fastcal.problem.TemperatureLayout`."""
+    """Adds a volume to ``counts`` and ``sums``, see `fastcal.core.problem.TemperatureLayout`."""
     values = problem.values
     shape = voxel_shape(values, 0)
     if 0 in shape:

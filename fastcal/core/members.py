@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastcal.arguments import flag, real_number, whole_number
-from fastcal.arrays import Array, real_dtype, to_tensor
+from fastcal.core.arguments import flag, real_number, whole_number
+from fastcal.core.arrays import Array, real_dtype, to_tensor
 
 ACTIVATIONS = ("softmax", "sigmoid")
 SPACES = ("prob", "logit")

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from fastcal import regions
-from fastcal.regions import Regions, check_names
+from fastcal.core.region_bits import Regions, check_names
 
 _FORMS = "box[:MM[:SLICES]], band:MM, foreground or prediction"
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcal.core.errors import DataError
 from fastcal.data import description
-from fastcal.errors import DataError
 
 if TYPE_CHECKING:
     from fastcal.data.description import Description
@@ -30,7 +30,7 @@ class LabelScheme:
     num_classes: int
     """Channels of the probabilities: labels with the background, or regions without it."""
     ignore_label: int | None = None
-    regions: tuple[tuple[int, ...], ...] | None = None
+    label_groups: tuple[tuple[int, ...], ...] | None = None
     """Labels of each region, in the order of the channels; None for exclusive classes."""
     regions_class_order: tuple[int, ...] | None = None
     """Label written where a region's probability exceeds 0.5; later regions overwrite earlier."""
@@ -46,7 +46,7 @@ class LabelScheme:
         if num_classes < 1:
             raise ValueError(f"num_classes: got {num_classes}, expected at least 1")
         if num_classes == 1:
-            return cls(1, ignore_label, regions=((1,),), regions_class_order=(1,))
+            return cls(1, ignore_label, label_groups=((1,),), regions_class_order=(1,))
         return cls(num_classes, ignore_label)
 
     @classmethod
@@ -66,7 +66,7 @@ class LabelScheme:
         return cls(
             described.num_classes,
             described.ignore_label,
-            described.regions,
+            described.label_groups,
             described.regions_class_order,
             tuple(described.labels)[1:],
         )
@@ -74,13 +74,15 @@ class LabelScheme:
     @property
     def multilabel(self) -> bool:
         """Whether the channels are regions, each with a Bernoulli of its own."""
-        return self.regions is not None
+        return self.label_groups is not None
 
     @property
     def foreground(self) -> dict[str, tuple[int, ...]]:
         """Labels of every scored structure by nnU-Net's key for it: ``"1"`` or ``"(1, 2)"``."""
-        if self.regions is not None:
-            return {str(group if len(group) > 1 else group[0]): group for group in self.regions}
+        if self.label_groups is not None:
+            return {
+                str(group if len(group) > 1 else group[0]): group for group in self.label_groups
+            }
         return {str(label): (label,) for label in range(1, self.num_classes)}
 
     @property
@@ -91,8 +93,8 @@ class LabelScheme:
     @property
     def highest_label(self) -> int:
         """The largest label value that may occur, the ignore label left aside."""
-        if self.regions is not None:
-            return max(max(group) for group in self.regions)
+        if self.label_groups is not None:
+            return max(max(group) for group in self.label_groups)
         return self.num_classes - 1
 
     def check_channels(self, channels: int, source: Path) -> None:
@@ -123,9 +125,9 @@ class LabelScheme:
 
     def target(self, labels: NDArray[Any]) -> NDArray[np.int16]:
         """Return what probabilities are compared with: ``[*S]``, or ``[C, *S]`` for regions."""
-        if self.regions is None:
+        if self.label_groups is None:
             return labels.astype(np.int16)
-        return np.stack([np.isin(labels, group) for group in self.regions]).astype(np.int16)
+        return np.stack([np.isin(labels, group) for group in self.label_groups]).astype(np.int16)
 
     def segmentation(self, labels: NDArray[Any]) -> NDArray[np.integer[Any]]:
         """Return the label map to write, ``[*S]``, uint8 where that holds every label.

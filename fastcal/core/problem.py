@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
+
+Activation = Literal["softmax", "sigmoid"]
+Space = Literal["prob", "logit"]
 
 FLOAT_MAPS = (
     "mean",
@@ -55,7 +59,7 @@ class Extras:
 
     moments: bool = False
     """Sums of p^2 and of p y of every classwise bin."""
-    resolution: int = 0
+    fine_bins: int = 0
     """Cells of the fine histograms, 64 times a power of two; 0 for none. See `fine_shift`."""
     entropy_bins: int = 0
     """Bins of the histogram of entropies; 0 for none."""
@@ -66,11 +70,11 @@ class Extras:
 
         A cell is the exponent and the leading mantissa bits of ``d = p`` below 1/2 and of
         ``d = 1 - p`` (exact in floating point) from 1/2 on, mirrored: cell 0 begins at p = 0, the
-        last one ends at 1. With h = resolution / 2 and m = fine_shift, d has the index
+        last one ends at 1. With h = fine_bins / 2 and m = fine_shift, d has the index
         ``min(max((bits(d) >> (M - m)) - ((E - 31) << m), 0), h - 1)``, where float32 has M = 23
-        and E = 125, float64 M = 52 and E = 1021; the cell is the index, or resolution - 1 less it.
+        and E = 125, float64 M = 52 and E = 1021; the cell is the index, or fine_bins - 1 less it.
         """
-        return (self.resolution // (2 * FINE_OCTAVES)).bit_length() - 1
+        return (self.fine_bins // (2 * FINE_OCTAVES)).bit_length() - 1
 
     def entropy_scale(self, num_classes: int, multilabel: bool) -> float:
         """Bins a nat: [0, ln C] is cut in equal bins, [0, ln 2] for a Bernoulli.
@@ -187,17 +191,17 @@ class StatisticsLayout:
 
     @property
     def fine_top_label(self) -> slice:
-        """``[resolution, 2]``: count and hits of the fine cells of the confidence."""
+        """``[fine_bins, 2]``: count and hits of the fine cells of the confidence."""
         start = self.moments.stop
         wanted = self.calibration != "classwise"
-        return slice(start, start + 2 * self.extras.resolution * wanted)
+        return slice(start, start + 2 * self.extras.fine_bins * wanted)
 
     @property
     def fine_classwise(self) -> slice:
-        """``[num_classes, resolution, 2]``: the same of every class's probability."""
+        """``[num_classes, fine_bins, 2]``: the same of every class's probability."""
         start = self.fine_top_label.stop
         wanted = self.calibration != "top-label"
-        return slice(start, start + 2 * self.extras.resolution * self.num_classes * wanted)
+        return slice(start, start + 2 * self.extras.fine_bins * self.num_classes * wanted)
 
     @property
     def entropy(self) -> slice:

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastcal.arguments import whole_number
-from fastcal.problem import FINE_OCTAVES
+from fastcal.core.arguments import whole_number
+from fastcal.core.problem import FINE_OCTAVES
 
 Closed = Literal["right", "left"]
 CLOSED = ("right", "left")
@@ -115,17 +115,17 @@ def _floor_thresholds(n_bins: int, real: type[np.floating]) -> NDArray[np.floati
 
 
 @lru_cache(maxsize=8)
-def fine_edges(resolution: int) -> NDArray[np.float64]:
-    """The ``resolution + 1`` edges of the fine cells; do not write to them.
+def fine_edges(fine_bins: int) -> NDArray[np.float64]:
+    """The ``fine_bins + 1`` edges of the fine cells; do not write to them.
 
-    Below 1/2 the octaves from 2^-33 on are cut evenly, each in ``resolution / 64`` cells [lo, hi);
+    Below 1/2 the octaves from 2^-33 on are cut evenly, each in ``fine_bins / 64`` cells [lo, hi);
     above, (lo, hi] are their mirror, and 1/2 itself is in the first of these.
 
     Example:
         >>> fine_edges(64)[[0, 31, 32, 33, 64]]
         array([0.  , 0.25, 0.5 , 0.75, 1.  ])
     """
-    half = resolution // 2
+    half = fine_bins // 2
     octave, part = np.divmod(np.arange(half + 1), half // FINE_OCTAVES)
     low = np.ldexp(1 + part / (half // FINE_OCTAVES), octave - FINE_OCTAVES - 1)
     low[0] = 0.0
@@ -133,9 +133,9 @@ def fine_edges(resolution: int) -> NDArray[np.float64]:
 
 
 @lru_cache(maxsize=8)
-def fine_centres(resolution: int) -> NDArray[np.float64]:
+def fine_centres(fine_bins: int) -> NDArray[np.float64]:
     """The middle of every fine cell, 0 and 1 for the outer ones; do not write to them."""
-    cut = fine_edges(resolution)
+    cut = fine_edges(fine_bins)
     centres = (cut[:-1] + cut[1:]) / 2
     centres[0], centres[-1] = 0.0, 1.0
     return centres

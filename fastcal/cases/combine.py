@@ -5,22 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from fastcal import CalibrationStatistics, EnsembleAccumulator, EnsembleStatistics
+from fastcal.cases.labels import LabelScheme
+from fastcal.cases.reference import check_same_grid, find_label_maps, read_labels
+from fastcal.cases.region_rules import RegionRule, case_regions
+from fastcal.core.errors import DataError
+from fastcal.core.problem import Activation
+from fastcal.core.region_bits import Regions
 from fastcal.data import nifti
 from fastcal.data.nifti import Geometry
-from fastcal.errors import DataError
-from fastcal.evaluate.labels import LabelScheme
-from fastcal.evaluate.reference import check_same_grid, find_label_maps, read_labels
-from fastcal.evaluate.regions import RegionRule, case_regions
-from fastcal.regions import Regions
-
-Activation: TypeAlias = Literal["softmax", "sigmoid"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,7 @@ class Estimator:
     space: Literal["prob", "logit"] = "prob"
     n_bins: int = 15
     closed: Literal["right", "left"] = "right"
-    resolution: int = 0
+    fine_bins: int = 0
     regions: tuple[RegionRule, ...] = ()
 
     def accumulator(self) -> EnsembleAccumulator:
@@ -68,7 +67,7 @@ class Estimator:
             self.n_bins,
             self.closed,
             multilabel=self.scheme.multilabel,
-            resolution=self.resolution,
+            fine_bins=self.fine_bins,
             regions=[rule.name for rule in self.regions],
         )
 
@@ -163,7 +162,7 @@ def combine(
         closed=estimator.closed,
         case_id=None if target is None else [case],
         nan_policy="omit",
-        resolution=0 if target is None else estimator.resolution,
+        fine_bins=0 if target is None else estimator.fine_bins,
         regions=regions,
         out={"label": labels},
     )

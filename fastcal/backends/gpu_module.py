@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fastcal.backends import native
-from fastcal.problem import Finish, Reading, StateLayout
+from fastcal.core.problem import Finish, Reading, StateLayout
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

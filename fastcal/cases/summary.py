@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastcal.evaluate.cases import Failure, ProgressOption, run_cases
-from fastcal.predict.maps import STATISTICS, CaseFiles
-from fastcal.predict.shards import add_statistics, write_statistics
+from fastcal.cases.files import STATISTICS, CaseFiles
+from fastcal.cases.loop import Failure, ProgressOption, run_cases
+from fastcal.cases.shards import add_statistics, write_statistics
 
 if TYPE_CHECKING:
     from fastcal import CalibrationStatistics

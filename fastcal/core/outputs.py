@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastcal.arrays import INTEGERS, Array, to_tensor
-from fastcal.problem import MAPS
+from fastcal.core.arrays import INTEGERS, Array, to_tensor
+from fastcal.core.problem import MAPS
 
 _NEEDS_MEMBER_PROBABILITIES = ("expected_entropy", "mutual_information", "variance")
 

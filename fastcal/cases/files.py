@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcal.core.problem import MAPS
 from fastcal.data import nifti, predictions
-from fastcal.problem import MAPS
 
 if TYPE_CHECKING:
     from fastcal import EnsembleStatistics
+    from fastcal.cases.labels import LabelScheme
     from fastcal.data.nifti import Geometry
-    from fastcal.evaluate.labels import LabelScheme
 
 DTYPES = ("float32", "uint8", "uint16")
 STATISTICS = "calibration"

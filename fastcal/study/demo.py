@@ -27,7 +27,7 @@ def run_demo(
     config: TrainConfig | None = None,
     device: str | None = None,
     jobs: int = 1,
-    resolution: int = 0,
+    fine_bins: int = 0,
     regions: Sequence[str] = (),
     command: str | None = None,
     progress: bool = True,
@@ -48,7 +48,7 @@ def run_demo(
         config: How to train; `demo_config` when None.
         device: Device to train and predict on; a GPU if there is one when None.
         jobs: Members trained at a time, each in a process.
-        resolution: See `fastcal.report.experiment.compare_losses`, as for ``regions``.
+        fine_bins: See `fastcal.study.experiment.compare_losses`, as for ``regions``.
         command: What the results say made them; the process's own command line when None.
         progress: Say on stderr what is being done and how long it will take.
 
@@ -61,7 +61,7 @@ def run_demo(
         >>> [loss.ensemble.scores.ece for loss in comparison.losses]  # doctest: +SKIP
         [0.004, 0.007]
     """
-    from fastcal.report.experiment import compare_losses
+    from fastcal.study.experiment import compare_losses
 
     folder = Path(out)
     return compare_losses(
@@ -74,7 +74,7 @@ def run_demo(
         config=config or demo_config(),
         device=device,
         jobs=jobs,
-        resolution=resolution,
+        fine_bins=fine_bins,
         regions=regions,
         command=command,
         progress=progress,

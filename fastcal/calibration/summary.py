@@ -1,4 +1,4 @@
-"""Calibration of one folder of probabilities, as numbers for a JSON file."""
+"""The metrics of a state by name, as numbers for a JSON file."""
 
 from __future__ import annotations
 
@@ -6,16 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-from numpy.typing import NDArray
-
-from fastcal import ensemble_statistics
-from fastcal.evaluate.labels import LabelScheme
-
 if TYPE_CHECKING:
-    from fastcal import CalibrationStatistics
-    from fastcal.data.predictions import Probabilities
-    from fastcal.regions import Regions
+    from fastcal.calibration.statistics import CalibrationStatistics
 
 
 def calibration_summary(
@@ -37,7 +29,7 @@ def calibration_summary(
         one-vs-rest error), ``classwise_ECE_mean`` over the defined classes, ``Dice`` (class index
         to its overlap), ``Dice_foreground_mean`` over the defined ones but the background,
         ``n_voxels``, ``n_invalid``. Fractions, not percentages; NLL in nats; Brier summed over
-        classes. With fine cells (``resolution``) also ``adaptive_ECE``, ``TACE`` (threshold
+        classes. With fine cells (``fine_bins``) also ``adaptive_ECE``, ``TACE`` (threshold
         0.01), ``AUROC``, ``AURC`` and ``E_AURC`` of the confidence.
 
     Examples
@@ -64,7 +56,7 @@ def calibration_summary(
         "n_voxels": int(statistics.n_voxels),
         "n_invalid": int(statistics.n_invalid),
     }
-    if statistics.resolution:
+    if statistics.fine_bins:
         found |= {
             "adaptive_ECE": statistics.adaptive_ece(reduction=reduction),
             "TACE": statistics.tace(reduction=reduction),
@@ -88,54 +80,3 @@ def region_summaries(
 def _mean_of_defined(values: Sequence[float]) -> float:
     defined = [value for value in values if not math.isnan(value)]
     return sum(defined) / len(defined) if defined else math.nan
-
-
-def count_case(
-    found: Probabilities,
-    labels: NDArray[Any],
-    *,
-    scheme: LabelScheme,
-    case: str,
-    n_bins: int = 15,
-    closed: Literal["right", "left"] = "right",
-    resolution: int = 0,
-    regions: Regions | None = None,
-) -> CalibrationStatistics:
-    """Count the saved probabilities of a case against its labels ``[X, Y, Z]``.
-
-    Raises
-    ------
-    ValueError
-        Shapes that differ, or voxels without valid probabilities.
-    """
-    kept = scheme.kept(labels)
-    results = ensemble_statistics(
-        [as_tensor(found)[None]],
-        torch.from_numpy(scheme.target(labels))[None],
-        maps=(),
-        from_logits=False,
-        activation="sigmoid" if found.activation == "sigmoid" else "softmax",
-        multilabel=scheme.multilabel,
-        mask=None if kept is None else torch.from_numpy(kept)[None],
-        n_bins=n_bins,
-        closed=closed,
-        case_id=[case],
-        nan_policy="omit",
-        resolution=resolution,
-        regions=regions,
-    )
-    statistics = results.calibration
-    assert statistics is not None
-    if statistics.n_invalid:
-        raise ValueError(
-            f"{statistics.n_invalid} voxels without valid probabilities (NaN, or outside [0, 1])"
-        )
-    return statistics
-
-
-def as_tensor(found: Probabilities) -> torch.Tensor:
-    """Return probabilities ``[C, X, Y, Z]`` as a tensor that shares their memory if it can."""
-    data = found.data
-    if any(stride < 0 for stride in data.strides):
-        data = data.copy(order="K")
-    return torch.from_numpy(data.astype(data.dtype.newbyteorder("="), copy=False))

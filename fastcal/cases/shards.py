@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastcal import CalibrationStatistics, atomic
-from fastcal.errors import DataError
-from fastcal.evaluate.calibration import calibration_summary, region_summaries
-from fastcal.predict.maps import STATISTICS
+from fastcal import CalibrationStatistics
+from fastcal.calibration.summary import calibration_summary, region_summaries
+from fastcal.cases.files import STATISTICS
+from fastcal.core import atomic
+from fastcal.core.errors import DataError
 
 _PART = re.compile(rf"{STATISTICS}\.part-(\d+)-of-(\d+)\.npz")
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fastcal import atomic
-from fastcal.errors import DataError
+from fastcal.core import atomic
+from fastcal.core.errors import DataError
 
 FILE = "prediction.json"
 

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastcal import atomic
-from fastcal.errors import DataError
-from fastcal.report.clock import Clock
+from fastcal.core import atomic
+from fastcal.core.errors import DataError
 from fastcal.report.scores import (
     ComparedLoss,
     Comparison,
@@ -24,6 +23,7 @@ from fastcal.report.scores import (
     markdown,
 )
 from fastcal.report.style import LOSS_NAMES
+from fastcal.study.clock import Clock
 
 if TYPE_CHECKING:
     from fastcal.data.dataset import Case, Dataset
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 SETTINGS, RESULTS, TABLE, PAGE = "experiment.json", "results.json", "results.md", "report.html"
 ENSEMBLE = "ensemble"
-COUNTED = ("resolution", "regions")
+COUNTED = ("fine_bins", "regions")
 """Settings of what is counted; training does not depend on them."""
 
 
@@ -47,7 +47,7 @@ def compare_losses(
     config: TrainConfig | None = None,
     device: str | None = None,
     jobs: int = 1,
-    resolution: int = 0,
+    fine_bins: int = 0,
     regions: Sequence[str] = (),
     panel_cases: int = 3,
     min_count: int = 100,
@@ -74,7 +74,7 @@ def compare_losses(
         config: How to train; the defaults of `fastcal.train.TrainConfig` when None.
         device: Device to train and predict on; a GPU if there is one when None.
         jobs: Members trained at a time, each in a process; see `fastcal.train.train_ensemble`.
-        resolution: Fine cells of the confidence, a power of two, for AUROC, AURC and the
+        fine_bins: Fine cells of the confidence, a power of two, for AUROC, AURC and the
             risk-coverage curve; 0 keeps none.
         regions: Parts of the held-out cases that are scored beside the whole, as
             ``"box:8:2"``; see `fastcal.evaluate.evaluate_folder`. Another choice for an experiment
@@ -113,7 +113,7 @@ def compare_losses(
         device=device,
         jobs=jobs,
         progress=progress,
-        resolution=resolution,
+        fine_bins=fine_bins,
         regions=tuple(regions),
     )
     _check(plan, losses, panel_cases)
@@ -156,7 +156,7 @@ class _Plan:
     device: str | None
     jobs: int
     progress: bool
-    resolution: int
+    fine_bins: int
     regions: tuple[str, ...]
 
     @property
@@ -183,7 +183,7 @@ class _Plan:
             "losses": list(losses),
             "seed": self.seed,
             "config": self.config.to_json(),
-            "resolution": self.resolution,
+            "fine_bins": self.fine_bins,
             "regions": list(self.regions),
         }
         plain: dict[str, Any] = json.loads(json.dumps(settings))
@@ -192,14 +192,14 @@ class _Plan:
 
 def _check(plan: _Plan, losses: Sequence[str], panel_cases: int) -> None:
     from fastcal.calibration import CalibrationStatistics
-    from fastcal.evaluate.regions import rules_of_references
+    from fastcal.cases.region_rules import rules_of_references
 
     if min(plan.split) < 1:
         raise ValueError(f"split: got {plan.split}, expected at least one case of each part")
     if plan.members < 1:
         raise ValueError(f"members: got {plan.members}, expected 1 or more")
     rules_of_references(plan.regions, plan.labels)
-    CalibrationStatistics(2, resolution=plan.resolution)  # for what it refuses
+    CalibrationStatistics(2, fine_bins=plan.fine_bins)  # for what it refuses
     if panel_cases < 0:
         raise ValueError(f"panel_cases: got {panel_cases}, expected 0 or more")
     if not losses or len(set(losses)) < len(losses) or not set(losses) <= LOSS_NAMES.keys():
@@ -210,7 +210,7 @@ def _check(plan: _Plan, losses: Sequence[str], panel_cases: int) -> None:
             raise DataError(
                 case.images[0], "is held out for testing, but has no reference label map"
             )
-    if plan.dataset.regions is not None:
+    if plan.dataset.label_groups is not None:
         raise DataError(
             plan.dataset.folder, "has regions; the losses compared need exclusive labels"
         )
@@ -283,7 +283,7 @@ def _predict_and_score(plan: _Plan, loss: str, *, recount: bool) -> ComparedLoss
             members=[number],
             maps=(),
             labels=plan.labels,
-            resolution=plan.resolution,
+            fine_bins=plan.fine_bins,
             regions=plan.regions,
             save_probabilities=True,
             overwrite=recount,
@@ -295,7 +295,7 @@ def _predict_and_score(plan: _Plan, loss: str, *, recount: bool) -> ComparedLoss
         plan.predictions(loss, ENSEMBLE),
         maps=("entropy",),
         labels=plan.labels,
-        resolution=plan.resolution,
+        fine_bins=plan.fine_bins,
         regions=plan.regions,
         overwrite=recount,
     )

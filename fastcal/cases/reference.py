@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcal.core.errors import DataError
 from fastcal.data import nifti
-from fastcal.errors import DataError
 
 if TYPE_CHECKING:
     from fastcal.data.nifti import Geometry, Volume

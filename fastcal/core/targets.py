@@ -9,9 +9,9 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from fastcal.arguments import whole_number
-from fastcal.arrays import INTEGERS, Array, to_tensor
-from fastcal.regions import Regions, read_regions
+from fastcal.core.arguments import whole_number
+from fastcal.core.arrays import INTEGERS, Array, to_tensor
+from fastcal.core.region_bits import Regions, read_regions
 
 CaseId: TypeAlias = str | int
 

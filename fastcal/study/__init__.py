@@ -1,0 +1,1 @@
+"""Experiments from data to report: the paper's comparisons, and the demo."""
