@@ -2,59 +2,70 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import torch
 from numpy.typing import NDArray
 
 from fastcal import ensemble_statistics
-from fastcal.cases.labels import LabelScheme
+from fastcal.cases.reference import check_same_grid
+from fastcal.core.errors import DataError
 from fastcal.data.predictions import as_tensor
 
 if TYPE_CHECKING:
     from fastcal import CalibrationStatistics
-    from fastcal.core.region_bits import Regions
+    from fastcal.cases.reference import LabelMap
+    from fastcal.cases.settings import Counted
     from fastcal.data.predictions import Probabilities
 
 
 def count_case(
     found: Probabilities,
-    labels: NDArray[Any],
+    reference: LabelMap,
     *,
-    scheme: LabelScheme,
     case: str,
-    n_bins: int = 15,
-    closed: Literal["right", "left"] = "right",
-    fine_bins: int = 0,
-    regions: Regions | None = None,
+    counted: Counted,
+    prediction: NDArray[Any] | None = None,
 ) -> CalibrationStatistics:
-    """Count the saved probabilities of a case against its labels ``[X, Y, Z]``.
+    """Count the saved probabilities of a case against its labels.
 
-    Raises
-    ------
-    ValueError
-        Shapes that differ, or voxels without valid probabilities.
+    Args:
+        found: The probabilities.
+        reference: The labels.
+        case: Name under which they are counted.
+        counted: What is counted.
+        prediction: Predicted labels ``[X, Y, Z]``, where a region is made from them.
+
+    Raises:
+        DataError: The grid or the number of classes differs, or there are voxels without valid
+            probabilities; the message names the file of the probabilities.
     """
-    kept = scheme.kept(labels)
-    results = ensemble_statistics(
-        [as_tensor(found)[None]],
-        torch.from_numpy(scheme.target(labels))[None],
-        maps=(),
-        from_logits=False,
-        activation="sigmoid" if found.activation == "sigmoid" else "softmax",
-        multilabel=scheme.multilabel,
-        mask=None if kept is None else torch.from_numpy(kept)[None],
-        n_bins=n_bins,
-        closed=closed,
-        case_id=[case],
-        nan_policy="omit",
-        fine_bins=fine_bins,
-        regions=regions,
+    check_same_grid(
+        found.source, found.data.shape[1:], found.affine, reference.grid, expected=reference.path
     )
-    statistics = results.calibration
+    reference.scheme.check_channels(found.data.shape[0], found.source)
+    regions = reference.regions(counted.rules, prediction=prediction)
+    try:
+        statistics = ensemble_statistics(
+            [as_tensor(found)[None]],
+            reference.target(),
+            maps=(),
+            from_logits=False,
+            activation="sigmoid" if found.activation == "sigmoid" else "softmax",
+            multilabel=reference.scheme.multilabel,
+            mask=reference.mask(),
+            n_bins=counted.n_bins,
+            closed=counted.closed,
+            case_id=[case],
+            nan_policy="omit",
+            fine_bins=counted.fine_bins,
+            regions=regions,
+        ).calibration
+    except ValueError as error:
+        raise DataError(found.source, str(error)) from error
     assert statistics is not None
     if statistics.n_invalid:
-        raise ValueError(
-            f"{statistics.n_invalid} voxels without valid probabilities (NaN, or outside [0, 1])"
+        raise DataError(
+            found.source,
+            f"{statistics.n_invalid} voxels without valid probabilities (NaN, or outside [0, 1])",
         )
     return statistics

@@ -1,4 +1,4 @@
-"""What the numbers of a label map mean: classes, or regions that overlap, and the ignore label."""
+"""What the numbers of a label map mean: classes or overlapping label groups, and what is ignored."""
 
 from __future__ import annotations
 
@@ -20,20 +20,19 @@ if TYPE_CHECKING:
 class LabelScheme:
     """Reading of label maps and probability channels, as nnU-Net's ``dataset.json`` declares it.
 
-    Examples
-    --------
-    >>> scheme = LabelScheme.of_classes(3)
-    >>> scheme.num_classes, scheme.foreground
-    (3, {'1': (1,), '2': (2,)})
+    Example:
+        >>> scheme = LabelScheme.of_classes(3)
+        >>> scheme.num_classes, scheme.foreground
+        (3, {'1': (1,), '2': (2,)})
     """
 
     num_classes: int
-    """Channels of the probabilities: labels with the background, or regions without it."""
+    """Number of channels: labels with the background, or label groups without it."""
     ignore_label: int | None = None
     label_groups: tuple[tuple[int, ...], ...] | None = None
-    """Labels of each region, in the order of the channels; None for exclusive classes."""
+    """Labels of each group (nnU-Net's region), by channel; None for exclusive classes."""
     regions_class_order: tuple[int, ...] | None = None
-    """Label written where a region's probability exceeds 0.5; later regions overwrite earlier."""
+    """Label written where a group's probability exceeds 0.5; later groups overwrite earlier ones."""
     structures: tuple[str, ...] = ()
     """Name of each scored structure; empty where no ``dataset.json`` gives them."""
 
@@ -41,22 +40,23 @@ class LabelScheme:
     def of_classes(cls, num_classes: int, *, ignore_label: int | None = None) -> LabelScheme:
         """Return the scheme of exclusive classes ``0 .. num_classes - 1``.
 
-        One class alone is binary: the probability of label 1.
+        A single class is binary: its channel is the probability of label 1.
+
+        Raises:
+            ValueError: ``num_classes`` is below 1.
         """
         if num_classes < 1:
-            raise ValueError(f"num_classes: got {num_classes}, expected at least 1")
+            raise ValueError(f"num_classes must be at least 1, got {num_classes}")
         if num_classes == 1:
             return cls(1, ignore_label, label_groups=((1,),), regions_class_order=(1,))
         return cls(num_classes, ignore_label)
 
     @classmethod
     def read(cls, dataset_json: Path) -> LabelScheme:
-        """Read a ``dataset.json`` (`fastcal.data.description.read`).
+        """Read a ``dataset.json``; see `fastcal.data.description.read`.
 
-        Raises
-        ------
-        DataError
-            If the file is missing, not JSON, or its labels make no sense.
+        Raises:
+            DataError: The file is missing, is not JSON, or has labels that make no sense.
         """
         return cls.of(description.read(dataset_json))
 
@@ -73,12 +73,12 @@ class LabelScheme:
 
     @property
     def multilabel(self) -> bool:
-        """Whether the channels are regions, each with a Bernoulli of its own."""
+        """Whether the channels are label groups, each with a Bernoulli distribution of its own."""
         return self.label_groups is not None
 
     @property
     def foreground(self) -> dict[str, tuple[int, ...]]:
-        """Labels of every scored structure by nnU-Net's key for it: ``"1"`` or ``"(1, 2)"``."""
+        """Labels of every scored structure, by nnU-Net's key: ``"1"`` or ``"(1, 2)"``."""
         if self.label_groups is not None:
             return {
                 str(group if len(group) > 1 else group[0]): group for group in self.label_groups
@@ -87,26 +87,26 @@ class LabelScheme:
 
     @property
     def names(self) -> dict[str, str]:
-        """Name of every scored structure by its key in `foreground`, as far as it has one."""
+        """Names of the scored structures that have one, by their key in `foreground`."""
         return dict(zip(self.foreground, self.structures, strict=False))
 
     @property
     def highest_label(self) -> int:
-        """The largest label value that may occur, the ignore label left aside."""
+        """The largest label value that may occur, apart from the ignore label."""
         if self.label_groups is not None:
             return max(max(group) for group in self.label_groups)
         return self.num_classes - 1
 
     def check_channels(self, channels: int, source: Path) -> None:
-        """Raise a `DataError` that names the file if its probabilities have another class count."""
+        """Raise a `DataError` that names the file if its channels are not those of the scheme."""
         if channels != self.num_classes:
-            kind = "regions" if self.multilabel else "classes"
+            kind = "label groups" if self.multilabel else "classes"
             raise DataError(
-                source, f"probabilities of {channels} {kind}, expected {self.num_classes}"
+                source, f"probabilities must be of {self.num_classes} {kind}, got {channels}"
             )
 
     def check(self, labels: NDArray[Any], source: Path) -> None:
-        """Raise a `DataError` that names the file and a value if a label is out of range."""
+        """Raise a `DataError` that names the file and the values if a label is out of range."""
         known = labels if self.ignore_label is None else labels[labels != self.ignore_label]
         if known.size == 0 or (known.min() >= 0 and known.max() <= self.highest_label):
             return
@@ -115,30 +115,30 @@ class LabelScheme:
         found = ", ".join(map(str, values[:5])) + ", ..." * (len(values) > 5)
         raise DataError(
             source,
-            f"label{'s' * (len(values) > 1)} {found} in the label map ({outside.size} voxels), "
-            f"expected 0 to {self.highest_label}",
+            f"labels must be from 0 to {self.highest_label}, got {found} ({outside.size} voxels)",
         )
 
     def kept(self, labels: NDArray[Any]) -> NDArray[np.bool_] | None:
-        """Return the voxels that count, or None where all do."""
+        """Return the voxels that count ``[*S]``, or None where all of them do."""
         return None if self.ignore_label is None else labels != self.ignore_label
 
     def target(self, labels: NDArray[Any]) -> NDArray[np.int16]:
-        """Return what probabilities are compared with: ``[*S]``, or ``[C, *S]`` for regions."""
+        """Return what probabilities are compared with: ``[*S]``, or ``[C, *S]`` for groups."""
         if self.label_groups is None:
             return labels.astype(np.int16)
         return np.stack([np.isin(labels, group) for group in self.label_groups]).astype(np.int16)
 
     def segmentation(self, labels: NDArray[Any]) -> NDArray[np.integer[Any]]:
-        """Return the label map to write, ``[*S]``, uint8 where that holds every label.
+        """Return the label map to write ``[*S]``, as uint8 where that holds every label.
 
-        ``labels`` are ``[*S]`` class indices, or ``[C, *S]`` of 0 and 1 for regions, which are
-        painted in the order of ``regions_class_order`` as nnU-Net does.
+        Args:
+            labels: ``[*S]`` class indices, or ``[C, *S]`` of 0 and 1 for label groups, which are
+                painted in the order of ``regions_class_order`` as nnU-Net does.
         """
         if self.regions_class_order is None:
             return labels.astype(np.uint8 if self.num_classes <= 256 else np.uint16)
         small = max(self.regions_class_order) < 256
         painted = np.zeros(labels.shape[1:], dtype=np.uint8 if small else np.uint16)
-        for region, label in zip(labels, self.regions_class_order, strict=True):
-            painted[region > 0] = label
+        for group, label in zip(labels, self.regions_class_order, strict=True):
+            painted[group > 0] = label
         return painted

@@ -1,4 +1,4 @@
-"""The loop over cases: this part's share, what is finished already, failures, time left."""
+"""The loop over cases: the share of a part, what is finished already, failures, time left."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A case that could not be done, and the one line that says why."""
+    """A case that could not be done, and one line that says why."""
 
     case: str
     reason: str
@@ -32,7 +32,7 @@ class Progress:
     """Cases done, skipped or failed so far."""
     total: int
     seconds_left: float
-    """Mean time of the cases computed so far, times the cases that are left."""
+    """Mean time of a case so far, times the number of cases that are left."""
 
     def __str__(self) -> str:
         minutes, seconds = divmod(round(self.seconds_left), 60)
@@ -44,7 +44,7 @@ ProgressOption: TypeAlias = "bool | Callable[[Progress], None]"
 
 @dataclass(frozen=True, slots=True)
 class CaseRun:
-    """What a loop did with its cases, by name, in the order of the loop."""
+    """What a loop did with its cases: their names, in the order of the loop."""
 
     done: tuple[str, ...]
     skipped: tuple[str, ...]
@@ -54,27 +54,24 @@ class CaseRun:
 def part_of(cases: Sequence[Case], *, num_parts: int = 1, part_id: int = 0) -> list[Case]:
     """Return the share of one part: every ``num_parts``-th case, starting at ``part_id``.
 
-    Parameters
-    ----------
-    cases
-        All cases, in the same order for every part.
-    num_parts, part_id
-        How many parts there are, and which of them (from 0) this is.
+    Args:
+        cases: All cases, in the same order for every part.
+        num_parts: Number of parts.
+        part_id: Which of the parts this is, from 0.
 
-    Raises
-    ------
-    ValueError
-        If ``num_parts < 1`` or ``part_id`` is outside ``[0, num_parts)``.
+    Raises:
+        ValueError: ``num_parts`` is below 1, or ``part_id`` is outside ``[0, num_parts)``.
 
-    Examples
-    --------
-    >>> part_of(["a", "b", "c", "d", "e"], num_parts=2, part_id=1)
-    ['b', 'd']
+    Example:
+        >>> part_of(["a", "b", "c", "d", "e"], num_parts=2, part_id=1)
+        ['b', 'd']
     """
     if num_parts < 1:
-        raise ValueError(f"num_parts: got {num_parts}, expected at least 1")
+        raise ValueError(f"num_parts must be at least 1, got {num_parts}")
     if not 0 <= part_id < num_parts:
-        raise ValueError(f"part_id: got {part_id}, expected 0 <= part_id < num_parts ({num_parts})")
+        raise ValueError(
+            f"part_id must be from 0 to {num_parts - 1} (num_parts - 1), got {part_id}"
+        )
     return list(cases[part_id::num_parts])
 
 
@@ -88,30 +85,26 @@ def run_cases(
 ) -> CaseRun:
     """Do every case that is not finished.
 
-    Parameters
-    ----------
-    cases
-        Case names.
-    work
-        Does one case; leaves nothing half-written when it raises.
-    finished
-        Says whether a case's files are all there already; None: no case is.
-    keep_going
-        Go on after a case that fails; the failures are returned. A full disk ends the loop anyway.
-    progress
-        True prints a line a case to stderr; a function is called with a `Progress` instead.
+    Args:
+        cases: Case names.
+        work: Does one case, and leaves nothing half-written when it raises.
+        finished: Says whether all files of a case exist already; None if that is true of no case.
+        keep_going: Go on after a case that fails; the failures are returned. A full disk ends the
+            loop anyway.
+        progress: True prints one line per case to stderr; a function is called with a `Progress`
+            instead.
 
-    Raises
-    ------
-    ValueError, OSError, RuntimeError, MemoryError
-        What ``work`` raised, unless ``keep_going``.
+    Raises:
+        ValueError: Raised by ``work``, unless ``keep_going``; likewise the others.
+        OSError: The disk is full or read-only, with ``keep_going`` too.
+        RuntimeError: Such as an error of a GPU.
+        MemoryError: Memory ran out.
 
-    Examples
-    --------
-    >>> run = run_cases(["a", "b"], print, finished=lambda case: case == "a")
-    b
-    >>> run.done, run.skipped
-    (('b',), ('a',))
+    Example:
+        >>> run = run_cases(["a", "b"], print, finished=lambda case: case == "a")
+        b
+        >>> run.done, run.skipped
+        (('b',), ('a',))
     """
     report = _reporter(progress)
     skipped = [] if finished is None else [case for case in cases if finished(case)]

@@ -1,4 +1,4 @@
-"""``prediction.json``: how the files of a prediction folder were made, so that no two ways mix."""
+"""``prediction.json`` records how a prediction folder was made, so that settings do not mix."""
 
 from __future__ import annotations
 
@@ -19,10 +19,14 @@ def settle(folder: Path, settings: Mapping[str, Any], *, overwrite: bool) -> Non
 
     A run that resumes, and every part of a sharded run, must find its own settings.
 
-    Raises
-    ------
-    DataError
-        If the folder was made with other settings and ``overwrite`` is False, naming the first.
+    Args:
+        folder: The prediction folder.
+        settings: Values by name.
+        overwrite: Replace settings that differ.
+
+    Raises:
+        DataError: The folder was made with other settings and ``overwrite`` is False; the message
+            names the first one that differs.
     """
     path = folder / FILE
     # As JSON gives them back: tuples are lists there.
@@ -33,8 +37,8 @@ def settle(folder: Path, settings: Mapping[str, Any], *, overwrite: bool) -> Non
             if name in known and known[name] != value:
                 raise DataError(
                     path,
-                    f"this folder was made with {name} = {known[name]!r}, now {value!r}; choose "
-                    "another folder, or overwrite",
+                    f"this folder was made with {name} = {known[name]!r}, but now it is {value!r}; "
+                    "choose another folder, or overwrite",
                 )
         wanted = {**known, **wanted}
         if wanted == known:
@@ -43,7 +47,7 @@ def settle(folder: Path, settings: Mapping[str, Any], *, overwrite: bool) -> Non
 
 
 def _read(folder: Path) -> dict[str, Any]:
-    """Return the settings a prediction folder was made with; empty where there are none."""
+    """Return the settings that a prediction folder was made with; empty if it has none."""
     path = folder / FILE
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -52,12 +56,12 @@ def _read(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         raise DataError(path, f"not JSON ({error})") from error
     if not isinstance(content, dict):
-        raise DataError(path, "expected a JSON object")
+        raise DataError(path, "the top value must be a JSON object")
     return content
 
 
 def copy_description(dataset_json: Path, folder: Path) -> None:
-    """Copy a ``dataset.json`` into a prediction folder, where nnU-Net puts it too."""
+    """Copy a ``dataset.json`` into a prediction folder, as nnU-Net does; one that is missing is not."""
     if not dataset_json.is_file():
         return
     with atomic.atomic_path(folder / dataset_json.name) as temporary:

@@ -2,26 +2,126 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from fastcal.cases.region_rules import RegionRule, case_regions
 from fastcal.core.errors import DataError
+from fastcal.core.region_bits import Regions
 from fastcal.data import nifti
 
 if TYPE_CHECKING:
+    from fastcal.cases.labels import LabelScheme
     from fastcal.data.nifti import Geometry, Volume
+
+
+@dataclass(frozen=True, slots=True)
+class LabelMap:
+    """The labels of one case, checked against a scheme."""
+
+    labels: NDArray[Any]
+    """Integers ``[X, Y, Z]``."""
+    grid: Geometry
+    path: Path
+    scheme: LabelScheme
+
+    @property
+    def kept(self) -> NDArray[np.bool_] | None:
+        """The voxels that count ``[X, Y, Z]``, or None where all of them do."""
+        return self.scheme.kept(self.labels)
+
+    def target(self, device: torch.device | str = "cpu") -> Tensor:
+        """Return what probabilities are compared with: ``[1, *S]``, or ``[1, C, *S]`` for groups."""
+        return torch.from_numpy(self.scheme.target(self.labels))[None].to(device)
+
+    def mask(self, device: torch.device | str = "cpu") -> Tensor | None:
+        """Return `kept` with a batch axis of one, ``[1, *S]``."""
+        kept = self.kept
+        return None if kept is None else torch.from_numpy(kept)[None].to(device)
+
+    def regions(
+        self,
+        rules: Sequence[RegionRule],
+        device: torch.device | str = "cpu",
+        prediction: NDArray[Any] | None = None,
+    ) -> Regions | None:
+        """Return the regions of the case with a batch axis of one, or None without rules."""
+        found = case_regions(rules, self.labels, self.kept, self.grid.affine, prediction)
+        return None if found is None else Regions(found.bits[None].to(device), found.names)
+
+
+@dataclass(frozen=True, slots=True)
+class LabelMaps:
+    """Label maps of a folder, by case, read in a scheme."""
+
+    folder: Path
+    paths: dict[str, Path]
+    scheme: LabelScheme
+
+    @classmethod
+    def find(cls, folder: str | Path, scheme: LabelScheme) -> LabelMaps:
+        """Find the label maps at the top of a folder.
+
+        Raises:
+            DataError: The folder is missing, or holds no label maps.
+        """
+        return cls(Path(folder), find_label_maps(Path(folder)), scheme)
+
+    def require(self, cases: Sequence[str]) -> None:
+        """Raise a `DataError` for the first case without a label map."""
+        for case in cases:
+            if case not in self.paths:
+                raise DataError(self.folder, f"no label map of case {case}")
+
+    def geometry(self, case: str, shape: tuple[int, ...], source: Path) -> Geometry:
+        """Return the geometry of a case's labels, for the numbers of a file that has none.
+
+        Args:
+            case: Name of the case.
+            shape: ``(X, Y, Z)`` of the numbers.
+            source: Their file, which an error names.
+
+        Raises:
+            DataError: There are no labels of this case, or their shape differs.
+        """
+        self.require([case])
+        like = nifti.geometry(self.paths[case])
+        check_same_grid(source, shape, None, like, expected=self.paths[case])
+        return like
+
+    def read(self, case: str, like: Geometry | None = None, source: Path | None = None) -> LabelMap:
+        """Read the labels of a case.
+
+        Args:
+            case: Name of the case.
+            like: The grid they must lie on; None for any.
+            source: The file of that grid, which an error names.
+
+        Raises:
+            DataError: There are none, or they cannot be read, lie elsewhere or are out of range.
+        """
+        self.require([case])
+        path = self.paths[case]
+        labels, volume = read_labels(path)
+        if like is not None and source is not None:
+            check_same_grid(path, labels.shape, volume.affine, like, expected=source)
+        self.scheme.check(labels, path)
+        grid = nifti.Geometry(volume.shape, volume.affine, volume.header)
+        return LabelMap(labels, grid, path, self.scheme)
 
 
 def find_label_maps(folder: Path) -> dict[str, Path]:
     """Return the label map of every case at the top of a folder, by case name, sorted.
 
-    Raises
-    ------
-    DataError
-        If the folder is missing or has no ``.nii.gz`` and no ``.nii`` file.
+    Raises:
+        DataError: The folder is missing, or has neither a ``.nii.gz`` nor a ``.nii`` file.
     """
     if not folder.is_dir():
         raise DataError(folder, "no such folder")
@@ -35,36 +135,22 @@ def find_label_maps(folder: Path) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-def find_dataset_json(*folders: Path) -> Path | None:
-    """Return the first ``dataset.json`` in a folder given, or up to two levels above it.
-
-    Two, because nnU-Net keeps it beside predictions, or above ``fold_0/validation``.
-    """
-    for folder in folders:
-        for place in (folder, *folder.resolve().parents[:2]):
-            if (place / "dataset.json").is_file():
-                return place / "dataset.json"
-    return None
-
-
 def read_labels(path: Path) -> tuple[NDArray[Any], Volume]:
-    """Read a label map: integers ``[X, Y, Z]`` in nibabel's order, and the volume it came in.
+    """Read a label map: integers ``[X, Y, Z]`` in nibabel's order, and the volume they came in.
 
-    Raises
-    ------
-    DataError
-        If the file cannot be read, or holds numbers that are not integers.
+    Raises:
+        DataError: The file cannot be read, or holds numbers that are not integers.
     """
     volume = nifti.read(path)
     shape = (*volume.shape, 1, 1)[: max(3, len(volume.shape))]
     if any(extent != 1 for extent in shape[3:]):
-        raise DataError(path, f"shape {_times(shape)}, expected a 3-D label map")
+        raise DataError(path, f"a label map must have three axes, got shape {_times(shape)}")
     labels = volume.data.reshape(shape[:3])
     volume = nifti.Volume(labels.shape, volume.affine, volume.header, labels)
     if not np.issubdtype(labels.dtype, np.integer):
         rounded = np.rint(labels)
         if not np.array_equal(rounded, labels):
-            raise DataError(path, f"fractions in a label map ({labels.dtype}), expected integers")
+            raise DataError(path, f"labels must be integers, got fractions ({labels.dtype})")
         labels = rounded.astype(np.int32)
     return labels, volume
 
@@ -80,7 +166,7 @@ def check_same_grid(
     """Raise a `DataError` naming ``path`` if it does not lie on the grid ``like`` of ``expected``.
 
     Affines agree when no corner of the volume moves by more than a tenth of a voxel
-    (`nifti.same_place`); one that is None is not compared.
+    (`fastcal.data.nifti.same_place`). An affine that is None is not compared.
     """
     if tuple(shape[:3]) != tuple(like.shape[:3]):
         raise DataError(

@@ -1,4 +1,4 @@
-"""Regions as commands name them, and their masks of a case."""
+"""Regions of a volume as commands name them, and their masks for a case."""
 
 from __future__ import annotations
 
@@ -19,43 +19,41 @@ _FORMS = "box[:MM[:SLICES]], band:MM, foreground or prediction"
 
 @dataclass(frozen=True, slots=True)
 class RegionRule:
-    """How the mask of a region is made of a case's labels.
+    """How the mask of a region is made from the labels of a case.
 
-    Examples
-    --------
-    >>> RegionRule.parse("box:8:2")
-    RegionRule(name='box:8:2', kind='box', mm=8.0, slices=2)
+    Example:
+        >>> RegionRule.parse("box:8:2")
+        RegionRule(name='box:8:2', kind='box', mm=8.0, slices=2)
     """
 
     name: str
-    """As it was given."""
+    """The word that was given."""
     kind: str
-    """``"box"``, ``"band"``, ``"foreground"`` of the reference, or of the ``"prediction"``."""
+    """``"box"``, ``"band"``, ``"foreground"`` (of the reference) or ``"prediction"``."""
     mm: float = 8.0
-    """Margin of a box in-plane, distance of a band."""
+    """Margin of a box within the slices, or distance of a band from the boundary, in mm."""
     slices: int = 2
-    """Margin of a box across the slices."""
+    """Margin of a box across the slices, in slices."""
 
     @classmethod
     def parse(cls, name: str) -> RegionRule:
-        """Return the rule that a command's word stands for.
+        """Return the rule that a word stands for.
 
-        Raises
-        ------
-        ValueError
-            The word is none of ``box[:MM[:SLICES]]``, ``band:MM``, ``foreground``, ``prediction``.
+        Raises:
+            ValueError: The word is none of ``box[:MM[:SLICES]]``, ``band:MM``, ``foreground`` and
+                ``prediction``.
         """
         kind, *numbers = name.split(":")
         most = {"box": 2, "band": 1, "foreground": 0, "prediction": 0}
         if kind not in most or len(numbers) > most[kind] or (kind == "band" and not numbers):
-            raise ValueError(f"region: got {name!r}, expected {_FORMS}")
+            raise ValueError(f"region must be {_FORMS}, got {name!r}")
         try:
             mm = float(numbers[0]) if numbers else 8.0
             slices = int(numbers[1]) if len(numbers) > 1 else 2
         except ValueError:
-            raise ValueError(f"region: got {name!r}, expected {_FORMS}") from None
+            raise ValueError(f"region must be {_FORMS}, got {name!r}") from None
         if not (0 <= mm < math.inf and slices >= 0):
-            raise ValueError(f"region: got {name!r}, expected margins of 0 or more")
+            raise ValueError(f"region must have finite margins of at least 0, got {name!r}")
         return cls(name, kind, mm, slices)
 
     def mask(
@@ -63,12 +61,13 @@ class RegionRule:
     ) -> NDArray[np.bool_]:
         """Return the voxels of the region, ``[X, Y, Z]``.
 
-        Parameters
-        ----------
-        reference, prediction
-            Labels ``[X, Y, Z]``, 0 for the background and for what is ignored.
-        affine
-            ``[4, 4]``, voxel indices to mm.
+        Args:
+            reference: Labels ``[X, Y, Z]``, 0 for the background and for what is ignored.
+            prediction: Predicted labels ``[X, Y, Z]``; only ``"prediction"`` needs them.
+            affine: ``[4, 4]``, from voxel indices to mm.
+
+        Raises:
+            ValueError: The region is the prediction's, and there is no prediction.
         """
         if self.kind == "box":
             return regions.dilated_box(reference, self.mm, self.slices, affine=affine)
@@ -77,37 +76,18 @@ class RegionRule:
         if self.kind == "foreground":
             return regions.foreground(reference)
         if prediction is None:
-            raise ValueError("region 'prediction': there is no label map of the prediction")
+            raise ValueError("prediction must be a label map for the region 'prediction', got None")
         return regions.foreground(prediction)
 
 
 def parse_rules(names: Sequence[str]) -> tuple[RegionRule, ...]:
     """Return the rules of several regions.
 
-    Raises
-    ------
-    ValueError
-        A word is no region, there are more than eight, or one is named twice.
+    Raises:
+        TypeError: ``names`` are not words.
+        ValueError: A word is not a region, there are more than eight, or one is named twice.
     """
     return tuple(RegionRule.parse(name) for name in check_names(names))
-
-
-def rules_of_references(names: Sequence[str], labels: object | None) -> tuple[RegionRule, ...]:
-    """Return the rules of regions that are made from labels, before there is a prediction.
-
-    Raises
-    ------
-    ValueError
-        As `parse_rules`; there are no labels, or a region is made from the prediction.
-    """
-    rules = parse_rules(names)
-    if rules and labels is None:
-        raise ValueError(f"regions: got {list(names)}, which need labels")
-    if any(rule.kind == "prediction" for rule in rules):
-        raise ValueError(
-            "region 'prediction' is known when everything is predicted: `fastcal evaluate` has it"
-        )
-    return rules
 
 
 def case_regions(
@@ -117,7 +97,15 @@ def case_regions(
     affine: NDArray[Any],
     prediction: NDArray[Any] | None = None,
 ) -> Regions | None:
-    """Return the regions of a case ``[X, Y, Z]``, or None where there are no rules."""
+    """Return the regions of a case, masks ``[X, Y, Z]``, or None where there are no rules.
+
+    Args:
+        rules: How each mask is made.
+        reference: Labels ``[X, Y, Z]``.
+        kept: Voxels that count, or None for all; the others are background to every rule.
+        affine: ``[4, 4]``, from voxel indices to mm.
+        prediction: Predicted labels ``[X, Y, Z]``, where a rule needs them.
+    """
     if not rules:
         return None
     if kept is not None:

@@ -1,4 +1,4 @@
-"""Statistics of many cases: the sum of a part's cases, and the sum of the parts."""
+"""Statistics of many cases: the sum over the cases of a part, and the sum over the parts."""
 
 from __future__ import annotations
 
@@ -32,33 +32,28 @@ class MergedStatistics:
 def merge_statistics(parts: str | Path | Sequence[str | Path], out: str | Path) -> MergedStatistics:
     """Add the calibration statistics of the parts of a sharded run.
 
-    The sum is over integers: whatever the number of parts and their order, the state is that of
-    one run over all cases, bit for bit.
+    The sum is over integers. Whatever the number and the order of the parts, the state is
+    bit-identical to that of one run over all cases.
 
-    Parameters
-    ----------
-    parts
-        Prediction folders of the parts (often all in one folder), or state files
-        ``OUT/calibration.part-K-of-N.npz``.
-    out
-        Prediction folder that receives ``calibration.npz`` and ``calibration.json``.
+    Args:
+        parts: Prediction folders of the parts (often one folder for all), or state files
+            ``OUT/calibration.part-K-of-N.npz``.
+        out: Prediction folder that receives ``calibration.npz`` and ``calibration.json``.
 
-    Raises
-    ------
-    DataError
-        A folder without parts, a part that is missing or given twice, a case counted by two
-        parts, a file that cannot be read, or bins that differ.
+    Raises:
+        DataError: A folder has no parts, a part is missing or given twice, a case is counted in
+            two parts, a file cannot be read, or the bins differ.
+        ValueError: There are no parts.
 
-    Examples
-    --------
-    >>> merged = merge_statistics("predictions", "predictions")  # doctest: +SKIP
-    >>> merged.statistics.ece()  # doctest: +SKIP
-    0.0123
+    Example:
+        >>> merged = merge_statistics("predictions", "predictions")  # doctest: +SKIP
+        >>> merged.statistics.ece()  # doctest: +SKIP
+        0.0123
     """
     given = [parts] if isinstance(parts, str | Path) else list(parts)
     files = [file for path in given for file in _part_files(Path(path))]
     if not files:
-        raise ValueError("parts: got none, expected at least one folder or state file")
+        raise ValueError(f"parts must be at least one folder or state file, got {parts!r}")
     _check_complete(files)
     total = add_statistics(files)
     folder = Path(out)
@@ -69,12 +64,16 @@ def merge_statistics(parts: str | Path | Sequence[str | Path], out: str | Path) 
 def add_statistics(
     files: Iterable[Path], *, start: CalibrationStatistics | None = None
 ) -> CalibrationStatistics:
-    """Add saved states that have no case in common, to ``start`` if there is one.
+    """Add saved states that have no case in common.
 
-    Raises
-    ------
-    DataError
-        A file that cannot be read, has other bins or classes, or a case that came before.
+    Args:
+        files: The saved states.
+        start: The state they are added to, if there is one.
+
+    Raises:
+        DataError: A file cannot be read, has other bins or classes, or holds a case that was
+            counted before.
+        ValueError: There is no state at all.
     """
     total = start
     counted: dict[str, Path] = {}
@@ -82,7 +81,7 @@ def add_statistics(
         one = CalibrationStatistics.load(file)
         for case in one.case_ids:
             if case in counted:
-                raise DataError(file, f"case {case} is counted in {counted[case]} too")
+                raise DataError(file, f"case {case} is also counted in {counted[case]}")
             counted[case] = file
         if total is None:
             total = one
@@ -92,7 +91,7 @@ def add_statistics(
         except ValueError as error:
             raise DataError(file, f"{error}") from error
     if total is None:
-        raise ValueError("files: got none, expected at least one state file")
+        raise ValueError("files must be at least one state file, got none")
     return total
 
 
@@ -133,12 +132,12 @@ def _part_files(path: Path) -> list[Path]:
     if not found and whole.is_file():
         return [whole]
     if not found:
-        raise DataError(path, "no statistics here (calibration.part-K-of-N.npz)")
+        raise DataError(path, "no statistics (calibration.part-K-of-N.npz) in this folder")
     return found
 
 
 def _check_complete(files: Sequence[Path]) -> None:
-    """Parts of an N-part run: every one of them, once."""
+    """Raise a `DataError` if a part of an N-part run is missing or given twice."""
     seen: dict[tuple[int, int], Path] = {}
     for file in files:
         match = _PART.fullmatch(file.name)
@@ -146,7 +145,7 @@ def _check_complete(files: Sequence[Path]) -> None:
             continue
         key = int(match[2]), int(match[1])
         if key in seen:
-            raise DataError(file, f"the same part as {seen[key]}")
+            raise DataError(file, f"this is the same part as {seen[key]}")
         seen[key] = file
     for num_parts, part_id in list(seen):
         for other in range(num_parts):

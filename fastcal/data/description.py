@@ -48,6 +48,18 @@ class Description:
         return tuple(sorted(values))
 
 
+def find(*folders: Path) -> Path | None:
+    """Return the first ``dataset.json`` in one of the folders, or up to two levels above it.
+
+    Two, because nnU-Net keeps it beside predictions, or above ``fold_0/validation``.
+    """
+    for folder in folders:
+        for place in (folder, *folder.resolve().parents[:2]):
+            if (place / "dataset.json").is_file():
+                return place / "dataset.json"
+    return None
+
+
 def read(path: Path) -> Description:
     """Read a ``dataset.json`` of nnU-Net v2, nnU-Net v1 or the Medical Segmentation Decathlon.
 

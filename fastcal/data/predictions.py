@@ -30,8 +30,6 @@ KEYS = ("probabilities", "softmax")
 """Name of the array in an npz: nnU-Net version 2, version 1."""
 
 _CHECK_BYTES = 1 << 20
-_LEVELS_UP = 2
-"""``dataset.json`` lies beside predictions, or two levels above ``fold_0/validation``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,11 +76,8 @@ class PredictionFolder:
         if not self.path.is_dir():
             raise DataError(self.path, "no such folder")
         self.description = description
-        if description is None:
-            for folder in [self.path, *self.path.resolve().parents[:_LEVELS_UP]]:
-                if (folder / "dataset.json").is_file():
-                    self.description = dataset_json.read(folder / "dataset.json")
-                    break
+        if description is None and (found := dataset_json.find(self.path)) is not None:
+            self.description = dataset_json.read(found)
 
     def cases(self) -> list[str]:
         """Names of the cases that have probabilities, sorted.

@@ -7,53 +7,24 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastcal import CalibrationStatistics
 from fastcal.calibration.summary import calibration_summary, region_summaries
 from fastcal.cases.count import count_case
 from fastcal.cases.labels import LabelScheme
 from fastcal.cases.loop import ProgressOption, run_cases
-from fastcal.cases.reference import (
-    check_same_grid,
-    find_dataset_json,
-    find_label_maps,
-    read_labels,
-)
-from fastcal.cases.region_rules import RegionRule, case_regions, parse_rules
+from fastcal.cases.reference import LabelMap, LabelMaps
+from fastcal.cases.settings import Counted
 from fastcal.core import atomic
+from fastcal.core.bins import Closed
 from fastcal.core.errors import DataError
-from fastcal.data.nifti import Geometry
+from fastcal.data import description
 from fastcal.data.predictions import PredictionFolder
 from fastcal.evaluate.overlap import overlap
 from fastcal.evaluate.surface import surface_scores
-
-
-@dataclass(frozen=True, slots=True)
-class _Scoring:
-    scheme: LabelScheme
-    probabilities: PredictionFolder | None
-    saved: frozenset[str]
-    """Cases that have probabilities."""
-    surface: bool
-    tolerance_mm: float
-    n_bins: int
-    closed: Literal["right", "left"]
-    fine_bins: int
-    regions: tuple[RegionRule, ...]
-
-    def statistics(self) -> CalibrationStatistics:
-        return CalibrationStatistics(
-            self.scheme.num_classes,
-            self.n_bins,
-            self.closed,
-            multilabel=self.scheme.multilabel,
-            fine_bins=self.fine_bins,
-            regions=[rule.name for rule in self.regions],
-        )
 
 
 def evaluate_folder(
@@ -67,116 +38,97 @@ def evaluate_folder(
     surface: bool = True,
     tolerance_mm: float = 1.0,
     n_bins: int = 15,
-    closed: Literal["right", "left"] = "right",
+    closed: Closed = "right",
     fine_bins: int = 0,
     regions: Sequence[str] = (),
-    chill: bool = False,
+    allow_missing: bool = False,
     keep_going: bool = False,
     progress: ProgressOption = False,
 ) -> dict[str, Any]:
     """Score a folder of predicted label maps, and their probabilities where they were saved.
 
-    Parameters
-    ----------
-    labels, predictions
-        Folders of reference and predicted label maps (``CASE.nii.gz`` or ``CASE.nii``). Folders
-        inside ``predictions``, where the uncertainty maps are, are not looked at.
-    out_file
-        The JSON file to write, whole or not at all.
-    dataset_json
-        nnU-Net's ``dataset.json``, which names labels, regions and the ignore label. Without it
-        the file is looked for in and above ``predictions``, then ``labels``.
-    num_classes
-        Number of classes with the background, where there is no ``dataset.json``.
-    probabilities
-        Read ``CASE.npz`` (or another form `PredictionFolder` knows) for calibration.
-    surface, tolerance_mm
-        Compute HD95 and surface Dice (needs MONAI, the extra ``fastcal[train]``); the distance in
-        mm up to which a surface voxel counts as right.
-    n_bins, closed
-        Bins of the calibration errors.
-    fine_bins
-        Cells of the fine histograms (a power of two, 4096 say) for adaptive errors, AUROC and AURC;
-        0 for none. 16 bytes a cell, histogram, region and case are held.
-    regions
-        Up to eight parts of a case that are counted beside the whole: ``box[:MM[:SLICES]]``, the
-        bounding box of the reference's foreground with its margins in-plane and across (8 mm and 2
-        slices by default); ``band:MM``, what is within that distance of a boundary between its
-        labels; ``foreground`` of the reference; ``prediction``, the predicted foreground.
-    chill
-        nnU-Net's word: score the cases that were predicted, though ``labels`` has more.
-    keep_going
-        Go on after a case that fails, or that was not predicted; failures are listed under
-        ``"failed"``.
-    progress
-        True prints a line a case to stderr; a function is called with a `Progress`.
+    Args:
+        labels: Folder of reference label maps (``CASE.nii.gz`` or ``CASE.nii``).
+        predictions: Folder of predicted label maps. Folders inside it, which hold the uncertainty
+            maps, are not read.
+        out_file: The JSON file to write, whole or not at all.
+        dataset_json: nnU-Net's ``dataset.json``, which names labels, label groups (nnU-Net's
+            regions) and the ignore label; by default the one in or above ``predictions``, then
+            ``labels``.
+        num_classes: Number of classes with the background, where there is no ``dataset.json``.
+        probabilities: Read ``CASE.npz`` (or another form that
+            `fastcal.data.predictions.PredictionFolder` knows) for the calibration.
+        surface: Compute HD95 and surface Dice; this needs MONAI (the extra ``fastcal[train]``).
+        tolerance_mm: Distance in mm up to which a surface voxel counts as right.
+        n_bins: Number of bins of the calibration errors.
+        closed: Which end of a bin belongs to it, ``"right"`` or ``"left"``.
+        fine_bins: Cells of the fine histograms (a power of two, such as 4096) for adaptive errors,
+            AUROC and AURC; 0 for none. They take 16 bytes per cell, for each histogram, region and
+            case.
+        regions: Up to eight parts of a volume that are counted beside the whole.
+            ``box[:MM[:SLICES]]`` is the bounding box of the reference's foreground with margins
+            in-plane and across the slices (8 mm and 2 slices by default). ``band:MM`` is what lies
+            within that distance of a boundary between labels of the reference. ``foreground`` is
+            that of the reference, ``prediction`` the predicted foreground.
+        allow_missing: Score the cases that were predicted, even if ``labels`` has more (nnU-Net's
+            ``--chill``).
+        keep_going: Go on after a case that fails or was not predicted; failures are listed under
+            ``"failed"``.
+        progress: True prints one line per case to stderr; a function is called with a `Progress`.
 
-    Returns
-    -------
-    dict
+    Returns:
         What the file holds. nnU-Net's keys mean what they mean there: ``metric_per_case``,
-        ``mean`` (over cases, NaN left out), ``foreground_mean``. Added to each structure's
-        metrics: ``HD95`` and ``SurfaceDice`` (see `surface_scores`), ``volume_pred_ml``,
+        ``mean`` (over cases, NaN left out), ``foreground_mean``. Added to the metrics of each
+        structure: ``HD95`` and ``SurfaceDice`` (see `surface_scores`), ``volume_pred_ml`` and
         ``volume_ref_ml``. Added to each case: ``case`` and ``calibration`` (see
         `calibration_summary`), null without probabilities. Added at the top: ``calibration``
-        (``pooled`` over voxels, ``case`` = mean over cases, ``n_cases``,
+        (``pooled`` over voxels, ``case`` for the mean over cases, ``n_cases``,
         ``cases_without_probabilities``, and ``regions`` by name, ``pooled`` and ``case``), null
-        where no case has any; ``labels`` (the name of each
-        structure, where ``dataset.json`` has one); ``settings``; ``failed``.
-        NaN is written as ``NaN``, as nnU-Net does.
+        if no case has any; ``labels`` (the name of each structure, if ``dataset.json`` has one);
+        ``settings``; ``failed``. NaN is written as ``NaN``, as nnU-Net does.
 
-    Raises
-    ------
-    DataError
-        A folder without cases, a case without prediction (unless ``chill`` or ``keep_going``) or
-        without reference, files that cannot be read, shapes, affines or class counts that differ,
-        labels out of range.
-    ImportError
-        If ``surface`` and MONAI is not installed.
+    Raises:
+        DataError: A folder has no cases, a case has no prediction (unless ``allow_missing`` or
+            ``keep_going``) or no reference, a file cannot be read, shapes, affines or numbers of
+            classes differ, or a label is out of range. The message names the file.
+        ImportError: ``surface`` is True and MONAI is not installed.
+        ValueError: An option is out of range.
 
-    Examples
-    --------
-    >>> summary = evaluate_folder("labelsTs", "predictions", "summary.json")  # doctest: +SKIP
-    >>> summary["mean"]["1"]["Dice"], summary["calibration"]["pooled"]["ECE"]  # doctest: +SKIP
-    (0.87, 0.012)
+    Example:
+        >>> summary = evaluate_folder("labelsTs", "predictions", "summary.json")  # doctest: +SKIP
+        >>> summary["mean"]["1"]["Dice"], summary["calibration"]["pooled"]["ECE"]  # doctest: +SKIP
+        (0.87, 0.012)
     """
-    labels, predictions, out_file = Path(labels), Path(predictions), Path(out_file)
     if not tolerance_mm >= 0:
-        raise ValueError(f"tolerance_mm: got {tolerance_mm}, expected 0 or more")
+        raise ValueError(f"tolerance_mm must be at least 0, got {tolerance_mm}")
+    counted = Counted(labels, n_bins, closed, fine_bins, regions)
+    scheme = _scheme(Path(labels), Path(predictions), dataset_json, num_classes)
     folder = PredictionFolder(predictions) if probabilities else None
     scoring = _Scoring(
-        scheme=_scheme(labels, predictions, dataset_json, num_classes),
+        predictions=LabelMaps.find(predictions, scheme),
+        references=LabelMaps.find(labels, scheme),
         probabilities=folder,
         saved=frozenset() if folder is None else frozenset(folder.cases()),
-        surface=surface,
-        tolerance_mm=tolerance_mm,
-        n_bins=n_bins,
-        closed=closed,
-        fine_bins=fine_bins,
-        regions=parse_rules(regions),
+        counted=counted,
+        tolerance_mm=tolerance_mm if surface else None,
     )
-    pooled = scoring.statistics()
-    references, predicted = _paired(labels, predictions, complete=not (chill or keep_going))
-    # Found out now rather than when everything is scored.
-    if out_file.is_dir():
-        raise DataError(out_file, "a folder, expected the name of a JSON file")
-    out_file.parent.mkdir(parents=True, exist_ok=True)
-    records: dict[str, dict[str, Any]] = {}
+    scoring.check_pairs(complete=not (allow_missing or keep_going))
+    out_file = _writable(Path(out_file))
+    pooled = counted.statistics(scheme)
+    records: list[dict[str, Any]] = []
 
     def score(case: str) -> None:
-        if case not in predicted:
-            raise DataError(predictions, f"no prediction of case {case}")
-        record, statistics = _score_case(case, references[case], predicted[case], scoring)
+        record, statistics = scoring.score(case)
         if statistics is not None:
             pooled.merge(statistics)
-        records[case] = record
+        records.append(record)
 
-    wanted = predicted if chill else references
-    run = run_cases(sorted(wanted), score, keep_going=keep_going, progress=progress)
+    wanted = scoring.predictions if allow_missing else scoring.references
+    run = run_cases(sorted(wanted.paths), score, keep_going=keep_going, progress=progress)
     if not records:
         reasons = "; ".join(dict.fromkeys(one.reason for one in run.failed))
         raise DataError(predictions, f"no case could be scored: {reasons}")
-    summary = _summary(list(records.values()), pooled, scoring)
+    summary = _summary(records, pooled, scoring)
     summary["failed"] = [{"case": one.case, "reason": one.reason} for one in run.failed]
     # nnU-Net's readers do arithmetic on these numbers: NaN stays NaN.
     atomic.write_text(out_file, json.dumps(summary, indent=4) + "\n")
@@ -188,7 +140,7 @@ def _scheme(
 ) -> LabelScheme:
     if num_classes is not None:
         return LabelScheme.of_classes(num_classes)
-    found = Path(dataset_json) if dataset_json else find_dataset_json(predictions, labels)
+    found = Path(dataset_json) if dataset_json else description.find(predictions, labels)
     if found is None:
         raise DataError(
             predictions,
@@ -197,95 +149,90 @@ def _scheme(
     return LabelScheme.read(found)
 
 
-def _paired(
-    labels: Path, predictions: Path, *, complete: bool
-) -> tuple[dict[str, Path], dict[str, Path]]:
-    predicted, references = find_label_maps(predictions), find_label_maps(labels)
-    for case, path in predicted.items():
-        if case not in references:
-            raise DataError(path, f"no reference {labels / case}.nii.gz")
-    missing = sorted(set(references) - set(predicted))
-    if missing and complete:
-        raise DataError(
-            predictions,
-            f"no prediction for {len(missing)} of {len(references)} cases of "
-            f"{labels}, first {missing[0]}; chill=True (--chill) scores the others",
-        )
-    return references, predicted
+def _writable(out_file: Path) -> Path:
+    """Make the folder of the file now, rather than fail when everything is scored."""
+    if out_file.is_dir():
+        raise DataError(out_file, "must be the name of a JSON file, got a folder")
+    out_file.parent.mkdir(parents=True, exist_ok=True)
+    return out_file
 
 
-def _score_case(
-    case: str, reference_file: Path, prediction_file: Path, scoring: _Scoring
-) -> tuple[dict[str, Any], CalibrationStatistics | None]:
-    reference, grid = read_labels(reference_file)
-    prediction, prediction_grid = read_labels(prediction_file)
-    check_same_grid(
-        prediction_file, prediction.shape, prediction_grid.affine, grid, expected=reference_file
-    )
-    scheme = scoring.scheme
-    scheme.check(reference, reference_file)
-    scheme.check(prediction, prediction_file)
-    kept = scheme.kept(reference)
-    spacing = grid.spacing
-    metrics = {}
-    for key, group in scheme.foreground.items():
-        masks = np.isin(reference, group), np.isin(prediction, group)
-        metrics[key] = overlap(*masks, kept=kept, voxel_ml=math.prod(spacing) / 1000)
-        if scoring.surface:
+@dataclass(frozen=True, slots=True)
+class _Scoring:
+    """What is compared, and how."""
+
+    predictions: LabelMaps
+    references: LabelMaps
+    probabilities: PredictionFolder | None
+    saved: frozenset[str]
+    """Cases that have probabilities."""
+    counted: Counted
+    tolerance_mm: float | None
+    """Of the surface Dice; None for no surface scores."""
+
+    def check_pairs(self, *, complete: bool) -> None:
+        """Raise a `DataError` for a prediction without reference, or if ``complete`` the reverse."""
+        folder, references = self.predictions.folder, self.references
+        for case, path in self.predictions.paths.items():
+            if case not in references.paths:
+                raise DataError(path, f"no reference {references.folder / case}.nii.gz")
+        missing = sorted(set(references.paths) - set(self.predictions.paths))
+        if missing and complete:
+            raise DataError(
+                folder,
+                f"no prediction for {len(missing)} of {len(references.paths)} cases of "
+                f"{references.folder}, the first of which is {missing[0]}; allow_missing=True "
+                "(--allow-missing) scores the others",
+            )
+
+    def score(self, case: str) -> tuple[dict[str, Any], CalibrationStatistics | None]:
+        """Score one case."""
+        if case not in self.predictions.paths:
+            raise DataError(self.predictions.folder, f"no prediction of case {case}")
+        reference = self.references.read(case)
+        prediction = self.predictions.read(case, reference.grid, reference.path)
+        metrics = {
+            key: self._structure(group, reference, prediction)
+            for key, group in reference.scheme.foreground.items()
+        }
+        statistics = None
+        if self.probabilities is not None and case in self.saved:
+            statistics = count_case(
+                self.probabilities.probabilities(case),
+                reference,
+                case=case,
+                counted=self.counted,
+                prediction=prediction.labels,
+            )
+        record = {
+            "case": case,
+            "metrics": metrics,
+            "reference_file": str(reference.path),
+            "prediction_file": str(prediction.path),
+            "calibration": None if statistics is None else calibration_summary(statistics),
+        }
+        if self.counted.regions and statistics is not None:
+            record["calibration_of_regions"] = region_summaries(statistics)
+        return record, statistics
+
+    def _structure(
+        self, group: tuple[int, ...], reference: LabelMap, prediction: LabelMap
+    ) -> dict[str, float]:
+        masks = np.isin(reference.labels, group), np.isin(prediction.labels, group)
+        kept, spacing = reference.kept, reference.grid.spacing
+        found = overlap(*masks, kept=kept, voxel_ml=math.prod(spacing) / 1000)
+        if self.tolerance_mm is not None:
             if kept is not None:
                 masks = masks[0] & kept, masks[1] & kept
-            metrics[key] |= surface_scores(
-                *masks, spacing=spacing, tolerance_mm=scoring.tolerance_mm
-            )
-    statistics = _case_statistics(case, reference_file, reference, prediction, grid, scoring)
-    record = {
-        "case": case,
-        "metrics": metrics,
-        "reference_file": str(reference_file),
-        "prediction_file": str(prediction_file),
-        "calibration": None if statistics is None else calibration_summary(statistics),
-    }
-    if scoring.regions and statistics is not None:
-        record["calibration_of_regions"] = region_summaries(statistics)
-    return record, statistics
-
-
-def _case_statistics(
-    case: str,
-    reference_file: Path,
-    reference: NDArray[Any],
-    prediction: NDArray[Any],
-    grid: Geometry,
-    scoring: _Scoring,
-) -> CalibrationStatistics | None:
-    folder = scoring.probabilities
-    if folder is None or case not in scoring.saved:
-        return None
-    found = folder.probabilities(case)
-    check_same_grid(found.source, found.data.shape[1:], found.affine, grid, expected=reference_file)
-    scoring.scheme.check_channels(found.data.shape[0], found.source)
-    inside = case_regions(
-        scoring.regions, reference, scoring.scheme.kept(reference), grid.affine, prediction
-    )
-    try:
-        return count_case(
-            found,
-            reference,
-            scheme=scoring.scheme,
-            case=case,
-            n_bins=scoring.n_bins,
-            closed=scoring.closed,
-            fine_bins=scoring.fine_bins,
-            regions=inside,
-        )
-    except ValueError as error:
-        raise DataError(found.source, str(error)) from error
+            found |= surface_scores(*masks, spacing=spacing, tolerance_mm=self.tolerance_mm)
+        return found
 
 
 def _summary(
     records: Sequence[dict[str, Any]], pooled: CalibrationStatistics, scoring: _Scoring
 ) -> dict[str, Any]:
-    keys = list(scoring.scheme.foreground)
+    scheme, settings = scoring.references.scheme, scoring.counted
+    keys = list(scheme.foreground)
     names = list(records[0]["metrics"][keys[0]])
     mean = {
         key: {name: _nanmean(record["metrics"][key][name] for record in records) for name in names}
@@ -302,7 +249,7 @@ def _summary(
                 record["case"] for record in records if record["calibration"] is None
             ],
         }
-        if scoring.regions:
+        if settings.regions:
             calibration["regions"] = {
                 "pooled": region_summaries(pooled),
                 "case": region_summaries(pooled, reduction="case"),
@@ -314,13 +261,13 @@ def _summary(
             name: float(np.mean([mean[key][name] for key in keys])) for name in names
         },
         "calibration": calibration,
-        "labels": scoring.scheme.names,
+        "labels": scheme.names,
         "settings": {
-            "tolerance_mm": scoring.tolerance_mm if scoring.surface else None,
-            "n_bins": scoring.n_bins,
-            "closed": scoring.closed,
-            "fine_bins": scoring.fine_bins,
-            "regions": [rule.name for rule in scoring.regions],
+            "tolerance_mm": scoring.tolerance_mm,
+            "n_bins": settings.n_bins,
+            "closed": settings.closed,
+            "fine_bins": settings.fine_bins,
+            "regions": list(settings.regions),
         },
     }
 

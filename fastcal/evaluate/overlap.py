@@ -1,4 +1,4 @@
-"""nnU-Net's overlap counts of two masks, and the volumes that follow from them."""
+"""Overlap of two masks as nnU-Net counts it, and the volumes that follow from it."""
 
 from __future__ import annotations
 
@@ -17,26 +17,21 @@ def overlap(
 ) -> dict[str, float]:
     """Count two masks against each other.
 
-    Parameters
-    ----------
-    reference, prediction
-        Masks ``[*S]``.
-    kept
-        Voxels that count (True), all where None.
-    voxel_ml
-        Volume of a voxel in millilitres.
+    Args:
+        reference: Mask ``[*S]``.
+        prediction: Mask ``[*S]``.
+        kept: Voxels that count (True) ``[*S]``; None for all.
+        voxel_ml: Volume of a voxel in millilitres.
 
-    Returns
-    -------
-    dict
-        nnU-Net's ``Dice`` 2TP/(2TP+FP+FN), ``IoU`` TP/(TP+FP+FN) (both NaN where neither mask has
-        a voxel), ``FP, TP, FN, TN, n_pred, n_ref``, and ``volume_pred_ml``, ``volume_ref_ml``.
+    Returns:
+        nnU-Net's ``Dice`` 2TP/(2TP+FP+FN) and ``IoU`` TP/(TP+FP+FN), both NaN if neither mask has
+        a voxel, its counts ``FP``, ``TP``, ``FN``, ``TN``, ``n_pred`` and ``n_ref``, and
+        ``volume_pred_ml`` and ``volume_ref_ml``.
 
-    Examples
-    --------
-    >>> scores = overlap(np.array([True, True, False]), np.array([True, False, False]))
-    >>> round(scores["Dice"], 3), scores["IoU"], scores["FN"]
-    (0.667, 0.5, 1)
+    Example:
+        >>> scores = overlap(np.array([True, True, False]), np.array([True, False, False]))
+        >>> round(scores["Dice"], 3), scores["IoU"], scores["FN"]
+        (0.667, 0.5, 1)
     """
     if kept is not None:
         reference, prediction = reference & kept, prediction & kept

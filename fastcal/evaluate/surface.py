@@ -19,34 +19,26 @@ def surface_scores(
 ) -> dict[str, float]:
     """Return HD95 and the surface Dice of two masks.
 
-    Parameters
-    ----------
-    reference, prediction
-        Masks ``[X, Y]`` or ``[X, Y, Z]``.
-    spacing
-        Voxel size in mm, one number an axis.
-    tolerance_mm
-        Distance up to which a surface voxel counts as right.
+    Args:
+        reference: Mask ``[X, Y]`` or ``[X, Y, Z]``.
+        prediction: Mask of the same shape.
+        spacing: Voxel size in mm, one number per axis.
+        tolerance_mm: Distance in mm up to which a surface voxel counts as right.
 
-    Returns
-    -------
-    dict
-        ``HD95``: the larger of the two directed 95th percentiles of surface distance in mm
-        (`monai.metrics.compute_hausdorff_distance`), NaN if either mask is empty. ``SurfaceDice``:
-        share of surface voxels within the tolerance (`monai.metrics.compute_surface_dice`,
+    Returns:
+        ``HD95``, the larger of the two directed 95th percentiles of surface distance in mm
+        (`monai.metrics.compute_hausdorff_distance`), NaN if either mask is empty. ``SurfaceDice``,
+        the share of surface voxels within the tolerance (`monai.metrics.compute_surface_dice`,
         arXiv 2111.05408), 0 if one mask is empty, NaN if both are.
 
-    Raises
-    ------
-    ImportError
-        If MONAI is not installed; the message names the extra that brings it.
+    Raises:
+        ImportError: MONAI is not installed; the message names the extra that brings it.
 
-    Examples
-    --------
-    >>> mask = np.zeros((8, 8, 8), dtype=bool)
-    >>> mask[2:6, 2:6, 2:6] = True
-    >>> surface_scores(mask, np.roll(mask, 1, axis=0), spacing=(2.0, 1.0, 1.0))["HD95"]
-    2.0
+    Example:
+        >>> mask = np.zeros((8, 8, 8), dtype=bool)
+        >>> mask[2:6, 2:6, 2:6] = True
+        >>> surface_scores(mask, np.roll(mask, 1, axis=0), spacing=(2.0, 1.0, 1.0))["HD95"]
+        2.0
     """
     metrics = _monai_metrics()
     box = _bounding_box(reference | prediction)
@@ -77,7 +69,7 @@ def _monai_metrics() -> Any:
 
 
 def _bounding_box(mask: NDArray[np.bool_]) -> tuple[slice, ...] | None:
-    """Box around a mask with a margin of one voxel, so that a border voxel stays a border."""
+    """Return the box around a mask with a margin of one voxel, so that a border stays one."""
     if not mask.any():
         return None
     box = []

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from fastcal.cases.combine import Member
+from fastcal.cases.source import Member
 from fastcal.core.errors import DataError
 from fastcal.data.dataset import Case
 from fastcal.models.device import choose_device
@@ -33,12 +33,16 @@ PRECISIONS: tuple[Precision, ...] = ("float32", "bf16", "fp16")
 _HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 RESAMPLINGS: tuple[Resampling, ...] = ("probabilities", "logits")
 _BATCH_SIZES = {2: 16, 3: 2}
-"""Slices or windows in a forward pass where nothing else is asked for."""
+"""Slices or windows per forward pass, by the number of axes, unless asked otherwise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inference:
-    """How a network is applied to a case; see `fastcal.predict.predict_cases`."""
+    """How a network is applied to a case; see `fastcal.predict.predict_cases`.
+
+    Raises:
+        ValueError: A setting is out of range.
+    """
 
     mc_dropout: int = 0
     seed: int = 0
@@ -49,24 +53,22 @@ class Inference:
     precision: Precision = "float32"
     batch_size: int | None = None
 
-    def check(self, dims: int) -> None:
-        """Raise a ValueError for the first setting out of range."""
+    def __post_init__(self) -> None:
         if self.mc_dropout < 0:
-            raise ValueError(f"mc_dropout: got {self.mc_dropout}, expected 0 or more passes")
+            raise ValueError(f"mc_dropout must be at least 0, got {self.mc_dropout}")
         if not 0 < self.temperature < math.inf:
-            raise ValueError(f"temperature: got {self.temperature}, expected a number above 0")
-        self.augmentation.check(dims)
+            raise ValueError(f"temperature must be above 0, got {self.temperature}")
         if not 0 <= self.overlap < 1:
-            raise ValueError(f"overlap: got {self.overlap}, expected from 0 to below 1")
+            raise ValueError(f"overlap must be at least 0 and below 1, got {self.overlap}")
         if self.resample not in RESAMPLINGS:
-            raise ValueError(f"resample: got {self.resample!r}, expected {_either(RESAMPLINGS)}")
+            raise ValueError(f"resample must be {_either(RESAMPLINGS)}, got {self.resample!r}")
         if self.precision not in PRECISIONS:
-            raise ValueError(f"precision: got {self.precision!r}, expected {_either(PRECISIONS)}")
+            raise ValueError(f"precision must be {_either(PRECISIONS)}, got {self.precision!r}")
         if self.batch_size is not None and self.batch_size < 1:
-            raise ValueError(f"batch_size: got {self.batch_size}, expected at least 1")
+            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
 
     def gives_logits(self, preprocessing: Preprocessing) -> bool:
-        """Whether `RunMembers.of` yields logits: where nothing is resampled, it is all the same."""
+        """Whether `RunMembers.of` yields logits; if nothing is resampled, either would do."""
         return preprocessing.spacing is None or self.resample == "logits"
 
     @property
@@ -79,14 +81,16 @@ class RunMembers:
     """The members of a run; the weights of one are in memory at a time.
 
     Args:
-        run: where they are.
-        numbers: which of them; all finished ones where None.
-        inference: how they are applied, checked.
-        device: where the networks run; None: a GPU if there is one.
+        run: The run they belong to.
+        numbers: Which of them; None for all that are finished.
+        inference: How they are applied.
+        device: Where the networks run; None for a GPU if there is one.
 
     Raises:
-        DataError: no finished member, or one whose weights cannot be read or do not fit the run.
-        ValueError: a number without a member, or Monte Carlo dropout on networks without dropout.
+        DataError: There is no finished member, or the weights of one cannot be read or do not fit
+            the run.
+        ValueError: A number has no member, a view is not defined for networks of these axes, or
+            networks without dropout are asked for Monte Carlo dropout.
     """
 
     def __init__(
@@ -96,6 +100,7 @@ class RunMembers:
         inference: Inference,
         device: torch.device | str | None,
     ) -> None:
+        inference.augmentation.check(run.dims)
         self.inference = inference
         self.device = choose_device(device)
         self.sources = tuple(weights_file(folder) for folder in run.chosen(numbers))
@@ -108,8 +113,8 @@ class RunMembers:
             self._check(source, self._network(source))
 
     @property
-    def settings(self) -> dict[str, Any]:
-        """What the files of a prediction folder have in common, for `prediction.json`."""
+    def record(self) -> dict[str, Any]:
+        """What changes the numbers, for ``prediction.json``."""
         inference, patch = self.inference, self._run.patch
         views = inference.augmentation
         return {
@@ -141,14 +146,14 @@ class RunMembers:
         return f"out of memory on {self.device}: {lower}"
 
     def read(self, case: Case) -> tuple[Tensor, Volume]:
-        """Return what the networks see ``[N, Ch, *P]`` of a case, and its volume."""
-        if len(case.images) != self._channels:
-            raise DataError(
-                case.images[0], f"{len(case.images)} channels, expected {self._channels}"
-            )
+        """Return what the networks see of a case ``[N, Ch, *P]``, and its volume.
+
+        Raises:
+            DataError: An image cannot be read, has a NaN, or the channels are not those of the run.
+        """
+        self._check_channels(case, len(case.images))
         image, _, like = replace(case, label=None).load()
-        if len(image) != self._channels:
-            raise DataError(case.images[0], f"{len(image)} channels, expected {self._channels}")
+        self._check_channels(case, len(image))
         try:
             return self._preprocessing.apply(image, like), like
         except ValueError as error:
@@ -162,9 +167,13 @@ class RunMembers:
         *,
         on_pass: Callable[[int, int], None] | None = None,
     ) -> Iterator[Member]:
-        """Make logits or probabilities ``[1, C, X, Y, Z]`` of every member, pass and view.
+        """Give logits or probabilities ``[1, C, X, Y, Z]`` of every member, pass and view.
 
-        ``on_pass`` is told before each how many of how many are done.
+        Args:
+            case: Name of the case, which random numbers depend on.
+            images: What the networks see, ``[N, Ch, *P]``.
+            like: The volume of the case.
+            on_pass: Called before each pass with the number of passes done and their total.
         """
         images = images.to(self._place_of(images))
         views = self.inference.augmentation.views()
@@ -177,7 +186,7 @@ class RunMembers:
                     if on_pass is not None:
                         on_pass(done, total)
                     done += 1
-                    # A seed of its own for each pass: skipping finished cases changes no other one.
+                    # Each pass has a seed of its own: skipping finished cases changes no other.
                     name = f"{self.inference.seed}/{case}/{source.parent.name}/{number}"
                     name += f"/{position}" if position else ""
                     yield self._member(source, images, like, group, zlib.crc32(name.encode()))
@@ -191,7 +200,7 @@ class RunMembers:
         if not self.inference.gives_logits(self._preprocessing):
             values = network.probabilities(values / temperature if temperature != 1 else values)
             temperature = 1.0
-        # No name stays behind for what is not returned: it would lie in memory.
+        # A name for anything that is not returned would keep it in memory.
         values = self._preprocessing.invert(values, like)[None]
         return Member(values, like, source, temperature=temperature)
 
@@ -224,7 +233,7 @@ class RunMembers:
         return predict
 
     def _network(self, source: Path) -> SegmentationNetwork:
-        """The network of a member; the weights of the member before it are overwritten."""
+        """Load the network of a member in place of the weights of the member before it."""
         if self._loaded is not None and self._loaded[0] == source:
             return self._loaded[1]
         weights = member_weights(source)
@@ -242,23 +251,29 @@ class RunMembers:
         if (network.dims, network.num_classes) != (self._run.dims, self._run.num_classes):
             raise DataError(
                 source,
-                f"a {network.dims}-D network of {network.num_classes} classes, "
-                f"expected {self._run.dims}-D and {self._run.num_classes}",
+                f"the network must be {self._run.dims}-D with {self._run.num_classes} classes, "
+                f"got {network.dims}-D with {network.num_classes}",
             )
         mc_dropout = self.inference.mc_dropout
         if mc_dropout and not set_mc_dropout(network, True):
             raise ValueError(
-                f"mc_dropout: got {mc_dropout}, but {source.parent} has no dropout; "
-                "`fastcal train --dropout RATE` trains members that have"
+                f"mc_dropout must be 0 for networks without dropout such as {source.parent}, got "
+                f"{mc_dropout}; `fastcal train --dropout RATE` trains members with dropout"
+            )
+
+    def _check_channels(self, case: Case, channels: int) -> None:
+        if channels != self._channels:
+            raise DataError(
+                case.images[0], f"the case must have {self._channels} channels, got {channels}"
             )
 
     def _place_of(self, images: Tensor) -> torch.device:
-        """Where whole images and their logits lie: on the GPU where they leave room there."""
+        """Choose where whole images and their logits lie: on the GPU if they leave room there."""
         if self.device.type != "cuda":
             return self.device
         voxels = images[:, 0].numel()
-        # The image, and at most four of the size of the logits: windows put together, activated,
-        # on the grid of the case, and the sums over the members.
+        # The image, and at most four tensors of the size of the logits: the windows put together,
+        # activated, on the grid of the case, and the sums over the members.
         needed = 4 * voxels * (self._channels + 4 * self._run.num_classes)
         free, _ = torch.cuda.mem_get_info(self.device)
         return self.device if needed < free // 2 else torch.device("cpu")

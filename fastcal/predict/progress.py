@@ -1,4 +1,4 @@
-"""How far a long case is."""
+"""Progress within a case that takes long."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ EVERY = 10.0
 
 
 class PassProgress:
-    """Tells on stderr, now and then, how many passes of a case are done and how long it will take.
+    """Prints to stderr, from time to time, how many passes of a case are done and the time left.
 
     Example:
         >>> told = PassProgress("case_001")

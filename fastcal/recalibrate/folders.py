@@ -6,14 +6,16 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from fastcal.cases.combine import References
+from fastcal.cases.reference import LabelMaps
+from fastcal.cases.saved import SavedFolders
 from fastcal.core.errors import DataError
+from fastcal.core.problem import Space
 from fastcal.recalibrate import methods
 from fastcal.recalibrate.calibrator import Calibrator
+from fastcal.recalibrate.case_volumes import CaseVolumes, Report
 from fastcal.recalibrate.ensemble import ORDERS, EnsembleCalibration, Order
-from fastcal.recalibrate.sources import CaseVolumes, Pool, PooledVolumes, Report, Sources, named
+from fastcal.recalibrate.pool import Pool, named
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,7 @@ class FolderFit:
     out: Path
     """The JSON file."""
     cases: tuple[str, ...]
-    """Cases fitted to."""
+    """Cases of the fit."""
 
     @property
     def calibrators(self) -> tuple[Calibrator, ...]:
@@ -43,7 +45,7 @@ def fit_folders(
     ensemble: Order | None = None,
     from_logits: bool = False,
     weights: Sequence[float] | None = None,
-    space: Literal["prob", "logit"] = "prob",
+    space: Space = "prob",
     cases: Sequence[str] | None = None,
     dataset_json: str | Path | None = None,
     n_bins: int = 15,
@@ -54,87 +56,93 @@ def fit_folders(
 
     Cases are read one at a time, and again at every pass.
 
-    Parameters
-    ----------
-    folders
-        Folders with ``CASE.npz`` as nnU-Net's ``--save_probabilities`` writes it, 4-D NIfTI or
-        ``.npy``. A folder that holds ``fold_*/validation`` stands for these.
-    labels
-        Folder of reference label maps ``CASE.nii.gz``.
-    out
-        The JSON file to write, whole or not at all.
-    method
-        One of `fastcal.recalibrate.METHODS`.
-    ensemble
-        None: one calibrator for all cases of all folders, of which no two have the same case (a
-        cross validation). ``"pool-then-calibrate"``: each folder is a member, all have the same
-        cases, their mean is calibrated. ``"member-then-pool"``: each folder is a member with a
-        calibrator of its own, and has cases of its own (folds) or the same ones.
-    from_logits
-        The files hold logits, not probabilities.
-    weights, space
-        Of the mean of an ensemble's members, see `fastcal.ensemble_mean`.
-    cases
-        Names of the cases to fit to; all where None.
-    dataset_json
-        nnU-Net's ``dataset.json`` with labels, regions and the ignore label; looked for in and
-        above the folders. Without any, the channels are exclusive classes.
-    n_bins
-        Bins of ``"histogram"``.
-    odir
-        Weight of the off-diagonal penalty of ``"dirichlet"``.
-    progress
-        True prints a line for each case of each pass to stderr; a function is called with the
-        pass (of the calibrator, from 1) and the case.
+    Args:
+        folders: Folders with ``CASE.npz`` as nnU-Net's ``--save_probabilities`` writes it, 4-D
+            NIfTI or ``.npy``. A folder that holds ``fold_*/validation`` stands for these.
+        labels: Folder of reference label maps ``CASE.nii.gz``.
+        out: The JSON file to write, whole or not at all.
+        method: One of `fastcal.recalibrate.METHODS`.
+        ensemble: None fits one calibrator to all cases of all folders, of which no two have the
+            same case (a cross validation). ``"pool-then-calibrate"``: each folder is a member, all
+            have the same cases, and their mean is calibrated. ``"member-then-pool"``: each folder
+            is a member with a calibrator of its own, and with the same cases as the others or
+            cases of its own (folds).
+        from_logits: The files hold logits, not probabilities.
+        weights: One weight per member of an ensemble, see `fastcal.ensemble_mean`.
+        space: Average probabilities or logits of an ensemble, see `fastcal.ensemble_mean`.
+        cases: Names of the cases to fit to; None for all.
+        dataset_json: nnU-Net's ``dataset.json`` with labels, label groups (nnU-Net's regions) and
+            the ignore label; by default the one in or above the folders. Without any, the channels
+            are exclusive classes.
+        n_bins: Number of bins of ``"histogram"``.
+        odir: Weight of the off-diagonal penalty of ``"dirichlet"``.
+        progress: True prints one line per case and pass to stderr; a function is called with the
+            number of the pass (of one calibrator, from 1) and the case.
 
-    Raises
-    ------
-    DataError
-        A folder without probabilities, a case in two folders, labels that are missing, out of
-        range or on another grid, files that cannot be read; the message names the file.
-    ValueError
-        An option out of range.
-    OSError
-        The disk's own error.
+    Returns:
+        The calibrator, its file, and the cases it was fitted to.
 
-    Examples
-    --------
-    >>> fit = fit_folders(["nnUNetTrainer__3d"], "labelsTr", "calibrator.json")  # doctest: +SKIP
-    >>> fit.calibrator.temperature_  # doctest: +SKIP
-    1.31
+    Raises:
+        DataError: A folder has no probabilities, a case is in two folders, labels are missing, out
+            of range or on another grid, or a file cannot be read. The message names the file.
+        ValueError: An option is out of range.
+        OSError: The error of the disk.
+
+    Example:
+        >>> fit = fit_folders(["nnUNetTrainer__3d"], "labelsTr", "calibrator.json")  # doctest: +SKIP
+        >>> fit.calibrator.temperature_  # doctest: +SKIP
+        1.31
     """
     if ensemble is not None and ensemble not in ORDERS:
-        raise ValueError(f"ensemble: got {ensemble!r}, expected one of {', '.join(ORDERS)}")
-    if ensemble is None and (weights is not None or space != "prob"):
-        raise ValueError("weights and space belong to an ensemble, but ensemble is None")
+        raise ValueError(f"ensemble must be {' or '.join(map(repr, ORDERS))}, got {ensemble!r}")
+    if ensemble is None and weights is not None:
+        raise ValueError(f"weights must be None without an ensemble, got {list(weights)}")
+    if ensemble is None and space != "prob":
+        raise ValueError(f"space must be 'prob' without an ensemble, got {space!r}")
     out = Path(out)
     if not out.absolute().parent.is_dir():
         raise DataError(out.parent, "no such folder")
-    sources = Sources.open(folders)
-    if weights is not None and len(weights) != len(sources.folders):
-        raise ValueError(f"weights: got {len(weights)}, expected one for each folder")
-    scheme, activation = sources.reading(dataset_json)
-    references = References.find(labels, scheme)
+    saved = SavedFolders.open(folders, folds=True)
+    count = len(saved.folders)
+    if weights is not None and len(weights) != count:
+        raise ValueError(f"weights must hold one number per folder: {count}, got {len(weights)}")
+    chosen = saved.shared(cases, complete=False)
+    reading = saved.reading(chosen, saved.dataset_json(dataset_json))
+    references = LabelMaps.find(labels, reading.scheme)
     calibrator: Calibrator | EnsembleCalibration = methods.make(
         method,
         from_logits=from_logits,
-        activation=activation,
-        multilabel=scheme.multilabel,
+        activation=reading.activation,
+        multilabel=reading.scheme.multilabel,
         n_bins=n_bins,
         odir=odir,
     )
     if isinstance(calibrator, Calibrator) and ensemble is not None:
         calibrator = EnsembleCalibration(calibrator, order=ensemble, weights=weights, space=space)
-
-    streams: list[CaseVolumes | PooledVolumes]
     report = (_print_case if progress else None) if isinstance(progress, bool) else progress
+    streams = _streams(calibrator, saved, cases, references, report)
+    _fit(calibrator, streams)
+    calibrator.save(out)
+    return FolderFit(calibrator, out, tuple(sorted({case for s in streams for case in s.cases})))
+
+
+def _streams(
+    calibrator: Calibrator | EnsembleCalibration,
+    saved: SavedFolders,
+    cases: Sequence[str] | None,
+    references: LabelMaps,
+    report: Report | None,
+) -> list[CaseVolumes]:
+    """Return the volumes that each calibrator is fitted to."""
     if isinstance(calibrator, Calibrator):
-        streams = [CaseVolumes(sources.union(cases), references, report)]
-    elif calibrator.order == "pool-then-calibrate":
-        pool = Pool(sources.folders, calibrator)
-        streams = [PooledVolumes(sources.shared(cases), pool, references, report)]
-    else:
-        streams = [CaseVolumes(own, references, report) for own in sources.each(cases)]
+        return [CaseVolumes.of_folders(saved.union(cases), references, report)]
+    if calibrator.order == "pool-then-calibrate":
+        pool = Pool(saved.folders, calibrator)
+        return [CaseVolumes.of_pool(saved.shared(cases), pool, references, report)]
+    return [CaseVolumes.of_folders(own, references, report) for own in saved.each(cases)]
+
+
+def _fit(calibrator: Calibrator | EnsembleCalibration, streams: Sequence[CaseVolumes]) -> None:
     try:
         if isinstance(calibrator, Calibrator):
             calibrator.fit_stream(streams[0])
@@ -143,8 +151,6 @@ def fit_folders(
     except ValueError as error:
         last = [stream.current for stream in streams if stream.current is not None]
         raise named(error, last[-1] if last else None) from error
-    calibrator.save(out)
-    return FolderFit(calibrator, out, tuple(sorted({case for s in streams for case in s.cases})))
 
 
 def _print_case(number: int, case: str) -> None:

@@ -191,15 +191,14 @@ class _Plan:
 
 
 def _check(plan: _Plan, losses: Sequence[str], panel_cases: int) -> None:
-    from fastcal.calibration import CalibrationStatistics
-    from fastcal.cases.region_rules import rules_of_references
+    from fastcal.cases.settings import Counted
 
     if min(plan.split) < 1:
         raise ValueError(f"split: got {plan.split}, expected at least one case of each part")
     if plan.members < 1:
         raise ValueError(f"members: got {plan.members}, expected 1 or more")
-    rules_of_references(plan.regions, plan.labels)
-    CalibrationStatistics(2, fine_bins=plan.fine_bins)  # for what it refuses
+    counted = Counted(plan.labels, fine_bins=plan.fine_bins, regions=plan.regions)
+    counted.check_without_prediction()
     if panel_cases < 0:
         raise ValueError(f"panel_cases: got {panel_cases}, expected 0 or more")
     if not losses or len(set(losses)) < len(losses) or not set(losses) <= LOSS_NAMES.keys():

@@ -1,0 +1,109 @@
+"""The one run over cases: whatever the source of the members, the rest is done here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fastcal.cases.combine import combine
+from fastcal.cases.files import CaseFiles
+from fastcal.cases.loop import run_cases
+from fastcal.cases.record import copy_description, settle
+from fastcal.cases.reference import LabelMaps
+from fastcal.cases.shards import add_statistics, write_statistics
+from fastcal.cases.summary import PredictionSummary
+from fastcal.models.memory import OutOfMemoryError, is_out_of_memory
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fastcal.cases.loop import CaseRun
+    from fastcal.cases.settings import Counted, Part, Written
+    from fastcal.cases.source import Source
+
+
+def run(source: Source, counted: Counted, written: Written, part: Part) -> PredictionSummary:
+    """Combine the members of each case, count it, and write its files.
+
+    A case that has all its files is skipped, so that a killed run resumes where it was and its
+    files are bit-identical to those of a run that was not killed. Everything that can be checked
+    is checked before the first file is written.
+
+    Args:
+        source: Gives the cases and their members.
+        counted: What is counted against which labels.
+        written: Which files are written, and where.
+        part: Which share of the cases is done.
+
+    Raises:
+        DataError: A file cannot be read or does not fit; the message names it. With
+            ``keep_going``, the error of a case is in the summary instead.
+        ValueError: Settings do not go together.
+        OutOfMemoryError: A ValueError that says what to lower.
+        OSError: The error of the disk.
+    """
+    counted.check_without_prediction()
+    source.reading.accumulator(written.computed_maps)  # refuses maps that do not suit the reading
+    files = CaseFiles(written, statistics=counted.labels is not None)
+    cases = part.of(source.cases)
+    files.check_names(cases)
+    references = None
+    if counted.labels is not None:
+        references = LabelMaps.find(counted.labels, source.reading.scheme)
+        if not part.keep_going:
+            references.require(cases)
+    _open_folder(source, counted, files, cases)
+
+    def work(case: str) -> None:
+        try:
+            results, like = combine(
+                source, case, counted=counted, written=written, references=references
+            )
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise OutOfMemoryError(f"{case}: {source.advice}") from error
+        files.write(case, results, source.reading, like)
+
+    done = run_cases(
+        cases,
+        work,
+        finished=files.finished,
+        keep_going=part.keep_going,
+        progress=part.progress,
+    )
+    return _summary(done, source, counted, files, part)
+
+
+def _open_folder(source: Source, counted: Counted, files: CaseFiles, cases: Sequence[str]) -> None:
+    """Make the prediction folder, or see that it was made with the same settings."""
+    written = files.written
+    files.folder.mkdir(parents=True, exist_ok=True)
+    settings = {**source.record, "dtype": written.dtype, **counted.record}
+    settle(files.folder, settings, overwrite=written.overwrite)
+    if source.dataset_json is not None:
+        copy_description(source.dataset_json, files.folder)
+    files.make_folders()
+    if written.overwrite:
+        files.forget(cases)
+
+
+def _summary(
+    done: CaseRun, source: Source, counted: Counted, files: CaseFiles, part: Part
+) -> PredictionSummary:
+    """Add the statistics of all finished cases of a part.
+
+    They are read from the file of each case, in the order of the names, whether a case was done
+    now or before a kill: the state is bit-identical either way.
+    """
+    statistics = state_file = None
+    if counted.labels is not None:
+        finished = sorted((*done.done, *done.skipped))
+        statistics = add_statistics(
+            map(files.statistics_of, finished), start=counted.statistics(source.reading.scheme)
+        )
+        state_file, _ = write_statistics(
+            statistics, files.folder, part_id=part.part_id, num_parts=part.num_parts
+        )
+    return PredictionSummary(
+        files.folder, done.done, done.skipped, done.failed, statistics, state_file
+    )

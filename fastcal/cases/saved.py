@@ -1,0 +1,246 @@
+"""Folders of saved probabilities, and the source that averages them as members of an ensemble."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fastcal.cases.labels import LabelScheme
+from fastcal.cases.settings import MemberReading
+from fastcal.cases.source import Member
+from fastcal.core.errors import DataError
+from fastcal.data import description
+from fastcal.data.predictions import PredictionFolder, Probabilities
+
+
+@dataclass(frozen=True, slots=True)
+class SavedFolders:
+    """Folders of saved probabilities, opened."""
+
+    folders: tuple[PredictionFolder, ...]
+    contents: tuple[frozenset[str], ...]
+    """Cases of each folder."""
+
+    @classmethod
+    def open(cls, folders: Sequence[str | Path], *, folds: bool = False) -> SavedFolders:
+        """Open folders.
+
+        Args:
+            folders: At least one.
+            folds: A folder that holds ``fold_*/validation`` stands for these.
+
+        Raises:
+            DataError: A folder is missing, or has no probabilities.
+            ValueError: There is no folder.
+        """
+        if isinstance(folders, str | Path) or not folders:
+            raise ValueError(f"folders must be a list of at least one folder, got {folders!r}")
+        paths = [Path(folder) for folder in folders]
+        if folds:
+            paths = [path for folder in paths for path in _validation(folder)]
+        opened = tuple(map(PredictionFolder, paths))
+        contents = tuple(frozenset(folder.cases()) for folder in opened)
+        for folder, names in zip(opened, contents, strict=True):
+            if not names:
+                raise DataError(folder.path, "no saved probabilities in this folder")
+        return cls(opened, contents)
+
+    @property
+    def paths(self) -> list[str]:
+        """The folders, for the record of a run."""
+        return [str(folder.path) for folder in self.folders]
+
+    def check_out(self, out: str | Path) -> None:
+        """Raise a ValueError if the folder to write is one of the folders to read."""
+        if Path(out).resolve() in {folder.path.resolve() for folder in self.folders}:
+            raise ValueError(f"out must not be one of the folders to read, got {out}")
+
+    def shared(self, cases: Sequence[str] | None, *, complete: bool = True) -> list[str]:
+        """Return the cases of folders that have the same ones, sorted.
+
+        Args:
+            cases: Names of the cases wanted; None for all.
+            complete: Refuse a case that a folder lacks.
+
+        Raises:
+            DataError: A folder lacks a case, or none has a case that is wanted.
+        """
+        wanted = self._wanted(cases)
+        if complete:
+            for case in wanted:
+                self.require(case)
+        return wanted
+
+    def require(self, case: str) -> None:
+        """Raise a `DataError` that names the first folder without a case."""
+        for folder, names in zip(self.folders, self.contents, strict=True):
+            if case not in names:
+                raise DataError(
+                    folder.path, f"no probabilities of case {case}, which another folder has"
+                )
+
+    def union(self, cases: Sequence[str] | None) -> dict[str, PredictionFolder]:
+        """Return the folder of each case, for folders of which no two have the same one.
+
+        Args:
+            cases: Names of the cases wanted; None for all.
+
+        Raises:
+            DataError: A case is in two folders, or a case that is wanted is in none.
+        """
+        found: dict[str, PredictionFolder] = {}
+        for folder, names in zip(self.folders, self.contents, strict=True):
+            for case in sorted(names):
+                if case in found:
+                    raise DataError(
+                        folder.path,
+                        f"case {case} is also in {found[case].path}; folders of an ensemble's "
+                        "members need the ensemble option",
+                    )
+                found[case] = folder
+        return {case: found[case] for case in self._wanted(cases)}
+
+    def each(self, cases: Sequence[str] | None) -> list[dict[str, PredictionFolder]]:
+        """Return, for each folder, its cases with the folder itself.
+
+        Args:
+            cases: Names of the cases wanted; None for all.
+
+        Raises:
+            DataError: No folder has a case that is wanted, or a folder has none of them.
+        """
+        wanted = frozenset(self._wanted(cases))
+        for folder, names in zip(self.folders, self.contents, strict=True):
+            if not names & wanted:
+                raise DataError(folder.path, "none of the cases wanted are in this folder")
+        return [
+            dict.fromkeys(sorted(names & wanted), folder)
+            for folder, names in zip(self.folders, self.contents, strict=True)
+        ]
+
+    def dataset_json(self, given: str | Path | None) -> Path | None:
+        """Return the ``dataset.json`` in use: the one given, else one in or above the folders."""
+        if given is not None:
+            return Path(given)
+        return description.find(*(folder.path for folder in self.folders))
+
+    def reading(
+        self, cases: Sequence[str], dataset_json: Path | None, *, keep_going: bool = False
+    ) -> MemberReading:
+        """Return what the channels are and how they were activated, from the first file.
+
+        Without a ``dataset.json`` they are exclusive classes, as many as the file has.
+
+        Args:
+            cases: Cases of the run, the first of which is read.
+            dataset_json: Describes the labels.
+            keep_going: Read the next file if the first cannot be read.
+
+        Raises:
+            DataError: No file can be read.
+        """
+        first = self._first(cases, keep_going=keep_going)
+        if dataset_json is None:
+            scheme = LabelScheme.of_classes(first.data.shape[0])
+        else:
+            scheme = LabelScheme.read(dataset_json)
+        sigmoid = first.activation == "sigmoid" or scheme.multilabel
+        return MemberReading(scheme, "sigmoid" if sigmoid else "softmax")
+
+    def _wanted(self, cases: Sequence[str] | None) -> list[str]:
+        every = frozenset().union(*self.contents)
+        for case in cases or ():
+            if case not in every:
+                raise DataError(self.folders[0].path, f"no probabilities of case {case}")
+        return sorted(every if cases is None else set(cases))
+
+    def _first(self, cases: Sequence[str], *, keep_going: bool) -> Probabilities:
+        failure: DataError | None = None
+        for case in cases:
+            for folder, names in zip(self.folders, self.contents, strict=True):
+                if case not in names:
+                    continue
+                try:
+                    return folder.probabilities(case)
+                except DataError as error:
+                    if not keep_going:
+                        raise
+                    failure = failure or error
+        raise failure or DataError(self.folders[0].path, "no saved probabilities in this folder")
+
+
+@dataclass(frozen=True, slots=True)
+class SavedProbabilities:
+    """The source of an ensemble whose members are folders; see `fastcal.cases.source.Source`.
+
+    Raises:
+        ValueError: The weights or temperatures are out of range, or not one per folder.
+    """
+
+    saved: SavedFolders
+    cases: Sequence[str]
+    reading: MemberReading
+    weights: Sequence[float]
+    """One number per folder."""
+    temperatures: Sequence[float]
+    """One number per folder."""
+    dataset_json: Path | None
+    device: torch.device
+    """Where the members are combined."""
+
+    def __post_init__(self) -> None:
+        count = len(self.saved.folders)
+        for name, values in (("weights", self.weights), ("temperature", self.temperatures)):
+            if len(values) != count:
+                raise ValueError(
+                    f"{name} must hold one number per folder: {count}, got {len(values)}"
+                )
+        if not all(0 <= weight < math.inf for weight in self.weights) or not any(self.weights):
+            raise ValueError(f"weights must be at least 0 and not all 0, got {self.weights}")
+        if not all(0 < scale < math.inf for scale in self.temperatures):
+            raise ValueError(f"temperature must be above 0, got {self.temperatures}")
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What changes the numbers."""
+        return {
+            "folders": self.saved.paths,
+            "weights": list(self.weights),
+            "temperature": list(self.temperatures),
+            "from_logits": self.reading.from_logits,
+            "activation": self.reading.activation,
+            "space": self.reading.space,
+        }
+
+    @property
+    def advice(self) -> str:
+        """What to do when memory runs out."""
+        other = ", or choose device cpu" if self.device.type == "cuda" else ""
+        return f"out of memory on {self.device}: choose fewer maps{other}"
+
+    def members(self, case: str) -> Iterator[Member]:
+        """Read the probabilities of a case, one folder after another."""
+        self.saved.require(case)
+        for number in range(len(self.saved.folders)):
+            # No local name: the array must be gone before the next one is read.
+            yield self._member(case, number)
+
+    def _member(self, case: str, number: int) -> Member:
+        member = Member.of(self.saved.folders[number].probabilities(case))
+        return replace(
+            member,
+            values=member.values.to(self.device),
+            weight=self.weights[number],
+            temperature=self.temperatures[number],
+        )
+
+
+def _validation(folder: Path) -> list[Path]:
+    """Return the validation folders of nnU-Net's cross validation, or the folder itself."""
+    found = sorted(folder.glob("fold_*/validation"))
+    return [path for path in found if path.is_dir()] or [folder]

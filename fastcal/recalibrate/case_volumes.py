@@ -1,0 +1,84 @@
+"""Cases on disk as the volumes of a fit: read again at every pass, one in memory at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from torch import Tensor
+
+from fastcal.cases.reference import LabelMaps
+from fastcal.cases.source import Member
+from fastcal.data.predictions import PredictionFolder, Probabilities
+from fastcal.recalibrate.pool import Pool
+
+Report: TypeAlias = Callable[[int, str], None]
+
+
+class CaseVolumes:
+    """``(preds, target, mask)`` of cases on disk, iterable as often as wanted.
+
+    ``current`` is the file that was read last, for the error message of whoever reads.
+
+    Args:
+        cases: Case names.
+        read: Reads the probabilities of one of them.
+        references: Their labels.
+        report: Called for every case that is read with the number of the pass, from 1, and the
+            case.
+
+    Raises:
+        DataError: A case has no labels.
+    """
+
+    def __init__(
+        self,
+        cases: Sequence[str],
+        read: Callable[[str], Probabilities],
+        references: LabelMaps,
+        report: Report | None = None,
+    ) -> None:
+        references.require(cases)
+        self.cases = list(cases)
+        self.current: Path | None = None
+        self._read, self._references, self._report = read, references, report
+        self._passes = 0
+
+    @classmethod
+    def of_folders(
+        cls,
+        places: Mapping[str, PredictionFolder],
+        references: LabelMaps,
+        report: Report | None = None,
+    ) -> CaseVolumes:
+        """Return the volumes of cases that lie in one folder each."""
+        return cls(list(places), lambda case: places[case].probabilities(case), references, report)
+
+    @classmethod
+    def of_pool(
+        cls,
+        cases: Sequence[str],
+        pool: Pool,
+        references: LabelMaps,
+        report: Report | None = None,
+    ) -> CaseVolumes:
+        """Return the volumes of the means of an ensemble's members."""
+        return cls(cases, pool.mean, references, report)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+        self._passes += 1
+        for case in self.cases:
+            if self._report is not None:
+                self._report(self._passes, case)
+            # No local name: the case must be gone before the next one is read.
+            yield self._volume(case)
+
+    def _volume(self, case: str) -> tuple[Tensor, Tensor, Tensor | None]:
+        member = Member.of(self._read(case))
+        self.current = member.source
+        self._references.scheme.check_channels(member.values.shape[1], member.source)
+        shape = tuple(member.values.shape[2:])
+        like = member.like or self._references.geometry(case, shape, member.source)
+        reference = self._references.read(case, like, member.source)
+        return member.values, reference.target(), reference.mask()
