@@ -117,11 +117,11 @@ def test_a_region_of_a_case_is_what_its_mask_says(predicted: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("sphere", "region: got 'sphere'"),
-        ("band", "region: got 'band'"),
-        ("box:8:2:1", "region: got 'box:8:2:1'"),
-        ("box:x", "region: got 'box:x'"),
-        ("band:-1", "margins of 0 or more"),
+        ("sphere", "region must be box.*, got 'sphere'"),
+        ("band", "region must be box.*, got 'band'"),
+        ("box:8:2:1", "region must be box.*, got 'box:8:2:1'"),
+        ("box:x", "region must be box.*, got 'box:x'"),
+        ("band:-1", "region must have finite margins of at least 0, got 'band:-1'"),
     ],
 )
 def test_a_word_that_is_no_region_is_told(predicted: Path, name: str, message: str) -> None:
@@ -131,9 +131,9 @@ def test_a_word_that_is_no_region_is_told(predicted: Path, name: str, message: s
 
 def test_regions_of_an_ensemble_come_from_labels(predicted: Path) -> None:
     folders = sorted(predicted.glob("fold_*"))
-    with pytest.raises(ValueError, match="which need labels"):
+    with pytest.raises(ValueError, match="regions must be empty without labels, got"):
         ensemble_folders(folders, predicted / "new", regions=["box"])
-    with pytest.raises(ValueError, match="`fastcal evaluate` has it"):
+    with pytest.raises(ValueError, match="regions must be made from the labels, got 'prediction'"):
         ensemble_folders(
             folders, predicted / "new", labels=predicted / "labels", regions=["prediction"]
         )
@@ -241,12 +241,12 @@ def test_regions_are_scored_under_nnunets_keys(tmp_path: Path) -> None:
     assert summary["calibration"]["pooled"]["Brier"] == pytest.approx(brier, rel=1e-6)
 
 
-def test_every_reference_needs_a_prediction_unless_chill(predicted: Path) -> None:
+def test_every_reference_needs_a_prediction_unless_some_may_be_missing(predicted: Path) -> None:
     (predicted / "out/case_c.nii.gz").unlink()
-    with pytest.raises(DataError, match=r"out: no prediction for 1 of 3 cases .*case_c; .*--chill"):
+    with pytest.raises(DataError, match=r"out: no prediction for 1 of 3 cases .*case_c; .*--allow-missing"):
         evaluate(predicted)
     assert not (predicted / "summary.json").exists()
-    assert len(evaluate(predicted, chill=True)["metric_per_case"]) == 2
+    assert len(evaluate(predicted, allow_missing=True)["metric_per_case"]) == 2
 
 
 def test_a_case_that_was_not_predicted_is_listed_with_keep_going(predicted: Path) -> None:
@@ -269,7 +269,7 @@ def test_the_file_is_written_into_a_folder_that_is_made_for_it(predicted: Path) 
     target = predicted / "scores/all/summary.json"
     evaluate_folder(predicted / "labels", predicted / "out", target, surface=False)
     assert target.is_file()
-    with pytest.raises(DataError, match="all: a folder, expected the name of a JSON file"):
+    with pytest.raises(DataError, match="all: out_file must be the name of a JSON file, got a folder"):
         evaluate_folder(predicted / "labels", predicted / "out", target.parent, surface=False)
 
 
@@ -292,12 +292,12 @@ def break_affine(folder: Path) -> str:
 
 def break_value(folder: Path) -> str:
     write_nifti(folder / "labels/case_b.nii.gz", np.full(SHAPE, 3, np.uint8))
-    return r"labels/case_b\.nii\.gz: label 3"
+    return r"labels/case_b\.nii\.gz: labels must be from 0 to 2, got 3 "
 
 
 def break_fraction(folder: Path) -> str:
     write_nifti(folder / "labels/case_b.nii.gz", np.full(SHAPE, 0.5, np.float32))
-    return r"labels/case_b\.nii\.gz: fractions in a label map"
+    return r"labels/case_b\.nii\.gz: labels must be integers, got fractions"
 
 
 def break_gz(folder: Path) -> str:
@@ -315,7 +315,7 @@ def break_npz(folder: Path) -> str:
 def break_classes(folder: Path) -> str:
     values = random_probabilities(np.random.default_rng(0), 4)
     np.savez(folder / "out/case_b.npz", probabilities=values.transpose(0, 3, 2, 1))
-    return r"out/case_b\.npz: probabilities of 4 classes, expected 3"
+    return r"out/case_b\.npz: probabilities must be of 3 classes, got 4"
 
 
 def break_nan(folder: Path) -> str:

@@ -250,7 +250,7 @@ def test_folder_made_with_other_settings_is_refused_unless_overwritten(tmp_path:
     folders, *_ = write_cohort(tmp_path)
     ensemble_folders(folders, tmp_path / "out")
     before = files_in(tmp_path / "out")
-    with pytest.raises(DataError, match=r"prediction\.json: .* space = 'prob', now 'logit'"):
+    with pytest.raises(DataError, match=r"prediction\.json: .* space = 'prob', but now it is 'logit'"):
         ensemble_folders(folders, tmp_path / "out", space="logit")
     assert files_in(tmp_path / "out") == before
     summary = ensemble_folders(folders, tmp_path / "out", space="logit", overwrite=True)
@@ -279,7 +279,7 @@ def break_affine(tmp_path: Path) -> str:
 def break_classes(tmp_path: Path) -> str:
     values = random_probabilities(np.random.default_rng(3), 4)
     np.savez(tmp_path / "fold_1/case_b.npz", probabilities=values.transpose(0, 3, 2, 1))
-    return r"fold_1/case_b\.npz: probabilities of 4 classes, expected 3"
+    return r"fold_1/case_b\.npz: probabilities must be of 3 classes, got 4"
 
 
 def break_nan(tmp_path: Path) -> str:
@@ -292,7 +292,7 @@ def break_nan(tmp_path: Path) -> str:
 def break_logits(tmp_path: Path) -> str:
     values = 20 * random_probabilities(np.random.default_rng(3)) - 10
     write_member(tmp_path / "fold_1", {"case_b": values})
-    return r"fold_1/case_b\.npz: probabilities from -.*logits need from_logits"
+    return r"fold_1/case_b\.npz: probabilities must be from 0 to 1, got -.*logits need from_logits"
 
 
 def break_npz(tmp_path: Path) -> str:
@@ -303,7 +303,7 @@ def break_npz(tmp_path: Path) -> str:
 
 def break_label_value(tmp_path: Path) -> str:
     write_nifti(tmp_path / "labels/case_b.nii.gz", np.full(SHAPE, 7, np.uint8))
-    return r"labels/case_b\.nii\.gz: label 7 .*expected 0 to 2"
+    return r"labels/case_b\.nii\.gz: labels must be from 0 to 2, got 7 "
 
 
 def break_label_gz(tmp_path: Path) -> str:
@@ -405,14 +405,14 @@ def test_full_disk_leaves_nothing_half_written_and_ends_the_run(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"maps": ("entropi",)}, "maps: got 'entropi'"),
-        ({"dtype": "int16"}, "dtype: got 'int16'"),
-        ({"weights": [1.0]}, "weights: got 1, expected one for each folder"),
-        ({"weights": [1.0, -1.0, 1.0]}, "weights"),
-        ({"temperature": 0.0}, "temperature"),
-        ({"device": "cuda:99"}, "device: got 'cuda:99'"),
+        ({"maps": ("entropi",)}, "maps must be among mean, .*, got 'entropi'"),
+        ({"dtype": "int16"}, "dtype must be float32 or uint8 or uint16, got 'int16'"),
+        ({"weights": [1.0]}, "weights must hold one number per folder: 3, got 1"),
+        ({"weights": [1.0, -1.0, 1.0]}, "weights must be at least 0"),
+        ({"temperature": 0.0}, "temperature must be above 0"),
+        ({"device": "cuda:99"}, "device.*got 'cuda:99'"),
         ({"labels": "labels", "n_bins": 0}, "n_bins must be between 1 and 65536, got 0"),
-        ({"num_parts": 2, "part_id": 2}, "part_id: got 2"),
+        ({"num_parts": 2, "part_id": 2}, r"part_id must be at least 0 and below num_parts \(2\), got 2"),
         ({"space": "logit", "maps": ("mutual_information",)}, "mutual_information"),
         ({"cases": ["case_x"]}, "case_x"),
     ],

@@ -84,13 +84,13 @@ def test_missing_part_is_named(sharded: Path) -> None:
 
 def test_part_given_twice_is_named(sharded: Path) -> None:
     twice = [sharded / "parts", sharded / "parts/calibration.part-2-of-3.npz"]
-    with pytest.raises(DataError, match=r"part-2-of-3\.npz: the same part as"):
+    with pytest.raises(DataError, match=r"part-2-of-3\.npz: this is the same part as"):
         merge_statistics(twice, sharded / "merged")
 
 
 def test_case_counted_in_two_states_is_named(sharded: Path) -> None:
     both = [sharded / "whole/calibration.npz", sharded / "whole/calibration/case_b.npz"]
-    with pytest.raises(DataError, match=r"case_b\.npz: case case_b is counted in .*whole"):
+    with pytest.raises(DataError, match=r"case_b\.npz: case case_b is also counted in .*whole"):
         merge_statistics(both, sharded / "merged")
 
 
@@ -107,9 +107,9 @@ def test_damaged_missing_and_absent_states_are_named(sharded: Path) -> None:
         merge_statistics(sharded / "parts", sharded / "merged")
     with pytest.raises(DataError, match=r"nothing\.npz: no such file or folder"):
         merge_statistics(sharded / "nothing.npz", sharded / "merged")
-    with pytest.raises(DataError, match=r"labels: no statistics here"):
+    with pytest.raises(DataError, match=r"labels: no statistics "):
         merge_statistics(sharded / "labels", sharded / "merged")
-    with pytest.raises(ValueError, match="parts: got none"):
+    with pytest.raises(ValueError, match="parts must be at least one folder or state file, got"):
         merge_statistics([], sharded / "merged")
 
 

@@ -1,4 +1,4 @@
-"""The files of one case: probabilities, uncertainty maps, statistics and, last of all, its labels."""
+"""The files of a case: probabilities, uncertainty maps, statistics and, last, its labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the numbers of a label map mean: classes or overlapping label groups, and what is ignored."""
+"""What the numbers of a label map mean: classes or label groups, and what is ignored."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class LabelScheme:
     label_groups: tuple[tuple[int, ...], ...] | None = None
     """Labels of each group (nnU-Net's region), by channel; None for exclusive classes."""
     regions_class_order: tuple[int, ...] | None = None
-    """Label written where a group's probability exceeds 0.5; later groups overwrite earlier ones."""
+    """Label written where a group's probability exceeds 0.5; later groups overwrite earlier."""
     structures: tuple[str, ...] = ()
     """Name of each scored structure; empty where no ``dataset.json`` gives them."""
 

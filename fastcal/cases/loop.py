@@ -70,7 +70,7 @@ def part_of(cases: Sequence[Case], *, num_parts: int = 1, part_id: int = 0) -> l
         raise ValueError(f"num_parts must be at least 1, got {num_parts}")
     if not 0 <= part_id < num_parts:
         raise ValueError(
-            f"part_id must be from 0 to {num_parts - 1} (num_parts - 1), got {part_id}"
+            f"part_id must be at least 0 and below num_parts ({num_parts}), got {part_id}"
         )
     return list(cases[part_id::num_parts])
 

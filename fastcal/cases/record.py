@@ -61,7 +61,7 @@ def _read(folder: Path) -> dict[str, Any]:
 
 
 def copy_description(dataset_json: Path, folder: Path) -> None:
-    """Copy a ``dataset.json`` into a prediction folder, as nnU-Net does; one that is missing is not."""
+    """Copy a ``dataset.json``, if it exists, into a prediction folder, as nnU-Net does."""
     if not dataset_json.is_file():
         return
     with atomic.atomic_path(folder / dataset_json.name) as temporary:

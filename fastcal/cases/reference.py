@@ -38,7 +38,7 @@ class LabelMap:
         return self.scheme.kept(self.labels)
 
     def target(self, device: torch.device | str = "cpu") -> Tensor:
-        """Return what probabilities are compared with: ``[1, *S]``, or ``[1, C, *S]`` for groups."""
+        """Return what probabilities are compared with: ``[1, *S]``, ``[1, C, *S]`` for groups."""
         return torch.from_numpy(self.scheme.target(self.labels))[None].to(device)
 
     def mask(self, device: torch.device | str = "cpu") -> Tensor | None:

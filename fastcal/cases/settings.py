@@ -1,4 +1,4 @@
-"""Settings of a run over cases: those that travel together are one group, checked when it is made."""
+"""Settings of a run over cases, in groups that travel together; each is checked when made."""
 
 from __future__ import annotations
 

@@ -152,7 +152,7 @@ def _scheme(
 def _writable(out_file: Path) -> Path:
     """Make the folder of the file now, rather than fail when everything is scored."""
     if out_file.is_dir():
-        raise DataError(out_file, "must be the name of a JSON file, got a folder")
+        raise DataError(out_file, "out_file must be the name of a JSON file, got a folder")
     out_file.parent.mkdir(parents=True, exist_ok=True)
     return out_file
 
@@ -171,7 +171,7 @@ class _Scoring:
     """Of the surface Dice; None for no surface scores."""
 
     def check_pairs(self, *, complete: bool) -> None:
-        """Raise a `DataError` for a prediction without reference, or if ``complete`` the reverse."""
+        """Raise a `DataError` for a prediction without reference; if ``complete``, the reverse."""
         folder, references = self.predictions.folder, self.references
         for case, path in self.predictions.paths.items():
             if case not in references.paths:

@@ -264,7 +264,7 @@ class RunMembers:
     def _check_channels(self, case: Case, channels: int) -> None:
         if channels != self._channels:
             raise DataError(
-                case.images[0], f"the case must have {self._channels} channels, got {channels}"
+                case.images[0], f"the number of channels must be {self._channels}, got {channels}"
             )
 
     def _place_of(self, images: Tensor) -> torch.device:

@@ -113,7 +113,7 @@ def predict_cases(
         OSError: The error of the disk.
 
     Example:
-        >>> summary = predict_cases("runs/ce", "imagesTs", "out", labels="labelsTs")  # doctest: +SKIP
+        >>> summary = predict_cases("run", "imagesTs", "out", labels="labelsTs")  # doctest: +SKIP
         >>> summary.statistics.ece()  # doctest: +SKIP
         0.0123
     """

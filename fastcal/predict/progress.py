@@ -22,6 +22,12 @@ class PassProgress:
         self._start = self._last = time.monotonic()
 
     def __call__(self, done: int, total: int) -> None:
+        """Print a line if the last one is some time ago.
+
+        Args:
+            done: Number of passes that are done.
+            total: Number of passes of the case.
+        """
         now = time.monotonic()
         if done == 0 or now - self._last < EVERY:
             return

@@ -89,7 +89,7 @@ def fit_folders(
         OSError: The error of the disk.
 
     Example:
-        >>> fit = fit_folders(["nnUNetTrainer__3d"], "labelsTr", "calibrator.json")  # doctest: +SKIP
+        >>> fit = fit_folders(["trainer__3d"], "labelsTr", "calibrator.json")  # doctest: +SKIP
         >>> fit.calibrator.temperature_  # doctest: +SKIP
         1.31
     """
