@@ -379,7 +379,7 @@ def test_evaluate_passes_every_option_on(recorded: Recorder) -> None:
         "fine_bins": 8,
         "n_bins": 20,
         "closed": "left",
-        "chill": True,
+        "allow_missing": True,
         "keep_going": True,
         "progress": False,
     }

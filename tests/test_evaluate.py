@@ -243,7 +243,7 @@ def test_regions_are_scored_under_nnunets_keys(tmp_path: Path) -> None:
 
 def test_every_reference_needs_a_prediction_unless_some_may_be_missing(predicted: Path) -> None:
     (predicted / "out/case_c.nii.gz").unlink()
-    with pytest.raises(DataError, match=r"out: no prediction for 1 of 3 cases .*case_c; .*--allow-missing"):
+    with pytest.raises(DataError, match=r"out: no prediction for 1 of 3 .*case_c; .*--allow"):
         evaluate(predicted)
     assert not (predicted / "summary.json").exists()
     assert len(evaluate(predicted, allow_missing=True)["metric_per_case"]) == 2
@@ -269,7 +269,7 @@ def test_the_file_is_written_into_a_folder_that_is_made_for_it(predicted: Path) 
     target = predicted / "scores/all/summary.json"
     evaluate_folder(predicted / "labels", predicted / "out", target, surface=False)
     assert target.is_file()
-    with pytest.raises(DataError, match="all: out_file must be the name of a JSON file, got a folder"):
+    with pytest.raises(DataError, match=r"all: out_file must be the name of .*, got a folder"):
         evaluate_folder(predicted / "labels", predicted / "out", target.parent, surface=False)
 
 

@@ -250,7 +250,7 @@ def test_folder_made_with_other_settings_is_refused_unless_overwritten(tmp_path:
     folders, *_ = write_cohort(tmp_path)
     ensemble_folders(folders, tmp_path / "out")
     before = files_in(tmp_path / "out")
-    with pytest.raises(DataError, match=r"prediction\.json: .* space = 'prob', but now it is 'logit'"):
+    with pytest.raises(DataError, match=r"prediction\.json: .* space = 'prob', but now .* 'logit'"):
         ensemble_folders(folders, tmp_path / "out", space="logit")
     assert files_in(tmp_path / "out") == before
     summary = ensemble_folders(folders, tmp_path / "out", space="logit", overwrite=True)
@@ -412,7 +412,7 @@ def test_full_disk_leaves_nothing_half_written_and_ends_the_run(
         ({"temperature": 0.0}, "temperature must be above 0"),
         ({"device": "cuda:99"}, "device.*got 'cuda:99'"),
         ({"labels": "labels", "n_bins": 0}, "n_bins must be between 1 and 65536, got 0"),
-        ({"num_parts": 2, "part_id": 2}, r"part_id must be at least 0 and below num_parts \(2\), got 2"),
+        ({"num_parts": 2, "part_id": 2}, r"part_id must be .* below num_parts \(2\), got 2"),
         ({"space": "logit", "maps": ("mutual_information",)}, "mutual_information"),
         ({"cases": ["case_x"]}, "case_x"),
     ],

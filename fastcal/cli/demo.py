@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fastcal.cli.mapping import RegionOption, Resolution
+from fastcal.cli.mapping import FineBins, RegionOption
 from fastcal.cli.outcome import print_table
 from fastcal.cli.settings import (
     BatchSize,
@@ -79,7 +79,7 @@ def demo(
     jobs: Annotated[
         int, typer.Option("--jobs", metavar="N", help="Members trained at a time, a process each.")
     ] = 1,
-    fine_bins: Resolution = 0,
+    fine_bins: FineBins = 0,
     region: RegionOption = None,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print the table alone.")] = False,
 ) -> None:

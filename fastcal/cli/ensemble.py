@@ -18,36 +18,26 @@ def ensemble(
             "-i",
             "--inputs",
             metavar="FOLDER",
-            help="Folders of saved probabilities, a member each: -i A B C, or -i A -i B -i C.",
+            help="Folders of saved probabilities, one per member: -i A B C, or -i A -i B -i C.",
         ),
     ],
     out: mapping.Out,
     maps: mapping.Maps = [mapping.Map.entropy],  # noqa: B006  # typer reads it, nobody changes it
     space: mapping.SpaceOption = mapping.Space.prob,
-    weights: Annotated[
-        list[float] | None,
-        typer.Option("--weights", metavar="W", help="A weight for each folder; equal without it."),
-    ] = None,
+    weights: mapping.Weights = None,
     temperature: Annotated[
         list[float] | None,
-        typer.Option("--temperature", metavar="T", help="One for all folders, or one for each."),
-    ] = None,
-    from_logits: Annotated[
-        bool, typer.Option("--from-logits", help="The files hold logits, not probabilities.")
-    ] = False,
-    cases: mapping.Cases = None,
-    labels: mapping.Labels = None,
-    dataset_json: Annotated[
-        Path | None,
         typer.Option(
-            "--dataset-json",
-            metavar="FILE",
-            help="dataset.json with labels, regions, ignore label; looked for in and above inputs.",
+            "--temperature", metavar="T", help="One temperature for all folders, or one per folder."
         ),
     ] = None,
+    from_logits: mapping.FromLogits = False,
+    cases: mapping.Cases = None,
+    labels: mapping.Labels = None,
+    dataset_json: mapping.DatasetJson = None,
     bins: mapping.Bins = 15,
     closed: mapping.ClosedOption = mapping.Closed.right,
-    fine_bins: mapping.Resolution = 0,
+    fine_bins: mapping.FineBins = 0,
     region: mapping.RegionOption = None,
     dtype: mapping.Dtype = mapping.MapType.float32,
     save_probabilities: mapping.SaveProbabilities = False,
@@ -58,7 +48,7 @@ def ensemble(
     device: Annotated[
         str,
         typer.Option(
-            "--device", metavar="DEVICE", help="Where members are combined: cpu, cuda, cuda:1."
+            "--device", metavar="DEVICE", help="Where the members are combined: cpu, cuda, cuda:1."
         ),
     ] = "cpu",
     quiet: mapping.Quiet = False,

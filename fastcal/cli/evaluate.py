@@ -12,10 +12,7 @@ from fastcal.cli.outcome import list_failures, print_calibration, print_table
 
 
 def evaluate(
-    labels: Annotated[
-        Path,
-        typer.Option("-g", "--labels", metavar="FOLDER", help="Folder of reference label maps."),
-    ],
+    labels: mapping.References,
     predictions: Annotated[
         Path,
         typer.Option(
@@ -25,49 +22,35 @@ def evaluate(
             help="Folder of predictions: label maps, and npz for calibration.",
         ),
     ],
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="JSON file to write.")],
-    dataset_json: Annotated[
-        Path | None,
-        typer.Option(
-            "--dataset-json",
-            metavar="FILE",
-            help="dataset.json with the labels' names; looked for in and above both folders.",
-        ),
-    ] = None,
+    out: mapping.JsonFile,
+    dataset_json: mapping.DatasetJson = None,
     num_classes: Annotated[
         int | None,
         typer.Option(
             "--num-classes",
             metavar="N",
-            help="Classes with the background, where there is no dataset.json.",
+            help="Number of classes with the background, where there is no dataset.json.",
         ),
     ] = None,
     probabilities: Annotated[
         bool,
         typer.Option(
-            "--probabilities/--no-probabilities", help="Read probabilities for the calibration."
+            "--probabilities/--no-probabilities",
+            help="Read saved probabilities for the calibration.",
         ),
     ] = True,
     surface: Annotated[
         bool, typer.Option("--surface/--no-surface", help="Compute HD95 and surface Dice.")
     ] = True,
     tolerance: Annotated[
-        float, typer.Option("--tolerance", metavar="MM", help="Tolerance of the surface Dice, mm.")
+        float,
+        typer.Option("--tolerance", metavar="MM", help="Tolerance of the surface Dice in mm."),
     ] = 1.0,
     bins: mapping.Bins = 15,
     closed: mapping.ClosedOption = mapping.Closed.right,
-    fine_bins: mapping.Resolution = 0,
-    region: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--region",
-            metavar="REGION",
-            help="Count a region apart: box[:MM[:SLICES]], band:MM, foreground or prediction.",
-        ),
-    ] = None,
-    chill: Annotated[
-        bool, typer.Option("--chill", help="Score what was predicted, though labels has more.")
-    ] = False,
+    fine_bins: mapping.FineBins = 0,
+    region: mapping.AnyRegion = None,
+    allow_missing: mapping.AllowMissing = False,
     keep_going: mapping.KeepGoing = False,
     quiet: mapping.Quiet = False,
 ) -> None:
@@ -87,7 +70,7 @@ def evaluate(
         closed=closed.value,
         fine_bins=fine_bins,
         regions=region or [],
-        chill=chill,
+        allow_missing=allow_missing,
         keep_going=keep_going,
         progress=not quiet,
     )

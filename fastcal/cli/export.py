@@ -8,18 +8,18 @@ from typing import Annotated
 
 import typer
 
+from fastcal.cli import mapping
+
 
 class Format(StrEnum):
-    """Of the exported file."""
+    """Formats of the exported file."""
 
     torchscript = "torchscript"
     onnx = "onnx"
 
 
 def export(
-    run: Annotated[
-        Path, typer.Option("-m", "--model", metavar="FOLDER", help="Run folder that train wrote.")
-    ],
+    run: mapping.Model,
     out: Annotated[
         Path,
         typer.Option(
@@ -28,21 +28,17 @@ def export(
     ],
     member: Annotated[
         int | None,
-        typer.Option("--member", metavar="N", help="Export this member's logits alone."),
+        typer.Option("--member", metavar="N", help="Export the logits of this member alone."),
     ] = None,
-    members: Annotated[
-        list[int] | None,
-        typer.Option(
-            "--members", metavar="N", help="Numbers of the ensemble's members; all without it."
-        ),
-    ] = None,
+    members: mapping.Members = None,
     format: Annotated[
-        Format | None, typer.Option("--format", help="Where the name of the file does not tell.")
+        Format | None,
+        typer.Option("--format", help="Format, if the name of the file does not tell it."),
     ] = None,
     size: Annotated[
         list[int] | None,
         typer.Option(
-            "--size", metavar="EXTENT", help="Spatial extents to fix; without it any will do."
+            "--size", metavar="EXTENT", help="Spatial extents to fix; without it they are free."
         ),
     ] = None,
 ) -> None:
@@ -59,7 +55,7 @@ def export(
     )
     names = ", ".join(made.outputs)
     if made.difference is None:
-        checked = "not tried: onnxruntime is not installed"
+        checked = "not checked: onnxruntime is not installed"
     else:
         checked = f"within {made.difference:.1g} of the run's networks"
     typer.echo(f"{made.path}: images -> {names} ({checked})")

@@ -1,4 +1,4 @@
-"""Options that predict and ensemble have in common."""
+"""Options of the commands that read and write folders of cases, each declared once."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Space(StrEnum):
 
 
 class MapType(StrEnum):
-    """Voxel type of the maps' files."""
+    """Voxel type of the map files."""
 
     float32 = "float32"
     uint8 = "uint8"
@@ -44,9 +44,13 @@ class Closed(StrEnum):
     left = "left"
 
 
+Model = Annotated[
+    Path, typer.Option("-m", "--model", metavar="FOLDER", help="Run folder that train wrote.")
+]
 Out = Annotated[
     Path, typer.Option("-o", "--out", metavar="FOLDER", help="Folder of the predictions.")
 ]
+JsonFile = Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="JSON file to write.")]
 Maps = Annotated[
     list[Map],
     typer.Option(
@@ -59,9 +63,20 @@ Maps = Annotated[
 SpaceOption = Annotated[
     Space, typer.Option("--space", help="Average probabilities, or logits as nnU-Net does.")
 ]
+Weights = Annotated[
+    list[float] | None,
+    typer.Option("--weights", metavar="W", help="One weight per member; equal without it."),
+]
+FromLogits = Annotated[
+    bool, typer.Option("--from-logits", help="The files hold logits, not probabilities.")
+]
 Cases = Annotated[
     list[str] | None,
-    typer.Option("--cases", metavar="CASE", help="Names of the cases to do; all without it."),
+    typer.Option("--cases", metavar="CASE", help="Names of the cases to use; all without it."),
+]
+Members = Annotated[
+    list[int] | None,
+    typer.Option("--members", metavar="N", help="Numbers of the members to use; all without it."),
 ]
 Labels = Annotated[
     Path | None,
@@ -69,12 +84,27 @@ Labels = Annotated[
         "-g",
         "--labels",
         metavar="FOLDER",
-        help="Folder of references: adds calibration in the same pass.",
+        help="Folder of reference label maps: adds calibration in the same pass.",
     ),
 ]
-Bins = Annotated[int, typer.Option("--bins", metavar="N", help="Bins of the calibration errors.")]
+References = Annotated[
+    Path,
+    typer.Option("-g", "--labels", metavar="FOLDER", help="Folder of reference label maps."),
+]
+DatasetJson = Annotated[
+    Path | None,
+    typer.Option(
+        "--dataset-json",
+        metavar="FILE",
+        help="dataset.json with labels, regions and ignore label; by default the one in or above "
+        "the input folders.",
+    ),
+]
+Bins = Annotated[
+    int, typer.Option("--bins", metavar="N", help="Number of bins of the calibration errors.")
+]
 ClosedOption = Annotated[Closed, typer.Option("--closed", help="Which end of a bin belongs to it.")]
-Resolution = Annotated[
+FineBins = Annotated[
     int,
     typer.Option(
         "--fine-bins",
@@ -87,7 +117,15 @@ RegionOption = Annotated[
     typer.Option(
         "--region",
         metavar="REGION",
-        help="Count a region of the references apart: box[:MM[:SLICES]], band:MM or foreground.",
+        help="Also count a region of the references: box[:MM[:SLICES]], band:MM or foreground.",
+    ),
+]
+AnyRegion = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--region",
+        metavar="REGION",
+        help="Also count a region: box[:MM[:SLICES]], band:MM, foreground or prediction.",
     ),
 ]
 Dtype = Annotated[
@@ -95,23 +133,34 @@ Dtype = Annotated[
     typer.Option(
         "--dtype",
         metavar="TYPE",
-        help="Of the maps: float32, or uint8 or uint16 scaled by scl_slope.",
+        help="Voxel type of the maps: float32, or uint8 or uint16 scaled by scl_slope.",
     ),
 ]
 SaveProbabilities = Annotated[
-    bool, typer.Option("--save-probabilities", help="Write nnU-Net's CASE.npz of the mean.")
+    bool, typer.Option("--save-probabilities", help="Write the mean as nnU-Net's CASE.npz.")
 ]
 NumParts = Annotated[
-    int, typer.Option("--num-parts", metavar="N", help="Share the cases among this many runs.")
+    int,
+    typer.Option("--num-parts", metavar="N", help="Number of runs that share the cases."),
 ]
 PartId = Annotated[
     int, typer.Option("--part-id", metavar="K", help="Which of the parts this run is, from 0.")
 ]
 Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Do finished cases again, also with other settings.")
+    bool,
+    typer.Option("--overwrite", help="Do finished cases again, also with other settings."),
 ]
 KeepGoing = Annotated[
     bool,
     typer.Option("--keep-going", help="Go on after a case that fails; list failures at the end."),
 ]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No line for each case.")]
+AllowMissing = Annotated[
+    bool,
+    typer.Option(
+        "--chill",
+        "--allow-missing",
+        help="Score the cases that were predicted, even if there are more labels; --chill is "
+        "nnU-Net's word.",
+    ),
+]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Do not print a line for each case.")]

@@ -22,10 +22,12 @@ def merge(
     ],
     out: Annotated[
         Path,
-        typer.Option("-o", "--out", metavar="FOLDER", help="Prediction folder that gets the sum."),
+        typer.Option(
+            "-o", "--out", metavar="FOLDER", help="Prediction folder that the sum is written to."
+        ),
     ],
 ) -> None:
-    """Add the calibration of the parts of a run with --num-parts, to the bits of one run."""
+    """Add the calibration of the parts of a run with --num-parts, bit-identical to one run."""
     from fastcal.predict import merge_statistics
 
     merged = merge_statistics(inputs, out)

@@ -16,14 +16,14 @@ SPLITS: tuple[Literal["train", "val", "test"], ...] = ("train", "val", "test")
 
 
 class Resampling(StrEnum):
-    """What is resampled to the image's grid."""
+    """What is resampled to the grid of the image."""
 
     probabilities = "probabilities"
     logits = "logits"
 
 
 class Precision(StrEnum):
-    """Of the networks' arithmetic."""
+    """Precision of the networks' arithmetic."""
 
     float32 = "float32"
     bf16 = "bf16"
@@ -31,9 +31,7 @@ class Precision(StrEnum):
 
 
 def predict(
-    run: Annotated[
-        Path, typer.Option("-m", "--model", metavar="FOLDER", help="Run folder that train wrote.")
-    ],
+    run: mapping.Model,
     images: Annotated[
         Path,
         typer.Option(
@@ -46,28 +44,23 @@ def predict(
         typer.Option(
             "--cases",
             metavar="CASE",
-            help="Names of the cases to do, or train, val or test: that part of the run.",
+            help="Names of the cases to use, or train, val or test for that part of the run's split.",
         ),
     ] = None,
-    members: Annotated[
-        list[int] | None,
-        typer.Option(
-            "--members", metavar="N", help="Numbers of the members to use; all without it."
-        ),
-    ] = None,
+    members: mapping.Members = None,
     mc_dropout: Annotated[
         int,
-        typer.Option("--mc-dropout", metavar="T", help="Stochastic passes a member; 0 is none."),
+        typer.Option("--mc-dropout", metavar="T", help="Stochastic passes per member; 0 for none."),
     ] = 0,
     seed: Annotated[
-        int, typer.Option("--seed", metavar="N", help="Of the dropout masks and the noise.")
+        int, typer.Option("--seed", metavar="N", help="Seed of the dropout masks and the noise.")
     ] = 0,
     mirror: Annotated[
         list[int] | None,
         typer.Option(
             "--mirror",
             metavar="AXIS",
-            help="Test-time augmentation: every mirroring along these axes, 0 1 for slices.",
+            help="Test-time augmentation: every mirroring along these axes, such as 0 1 for slices.",
         ),
     ] = None,
     rotate: Annotated[
@@ -83,38 +76,45 @@ def predict(
         ),
     ] = 0.0,
     draws: Annotated[
-        int, typer.Option("--draws", metavar="N", help="Noisy copies of each view.")
+        int, typer.Option("--draws", metavar="N", help="Number of noisy copies of each view.")
     ] = 1,
     views_as_members: Annotated[
         bool,
         typer.Option(
             "--views-as-members",
-            help="Augmented views count as members; else their logits are averaged within each.",
+            help="Augmented views count as members; without it their logits are averaged per member.",
         ),
     ] = False,
     maps: mapping.Maps = [mapping.Map.entropy],  # noqa: B006  # typer reads it, nobody changes it
     space: mapping.SpaceOption = mapping.Space.prob,
     temperature: Annotated[
-        float, typer.Option("--temperature", metavar="T", help="Divides the logits first.")
+        float,
+        typer.Option(
+            "--temperature", metavar="T", help="Number that the logits are divided by first."
+        ),
     ] = 1.0,
     resample: Annotated[
         Resampling,
-        typer.Option("--resample", help="What is resampled to the image's grid where it must be."),
+        typer.Option(
+            "--resample", help="What is resampled to the grid of the image, if it must be."
+        ),
     ] = Resampling.probabilities,
     overlap: Annotated[
         float,
         typer.Option(
-            "--overlap", metavar="SHARE", help="Of windows, for networks trained on patches."
+            "--overlap",
+            metavar="SHARE",
+            help="Overlap of neighbouring windows, for networks trained on patches.",
         ),
     ] = 0.5,
     precision: Annotated[
         Precision,
-        typer.Option("--precision", help="Of the networks' arithmetic; bf16 is fast on a GPU."),
+        typer.Option("--precision", help="Precision of the arithmetic; bf16 is fast on a GPU."),
     ] = Precision.float32,
     labels: mapping.Labels = None,
     bins: mapping.Bins = 15,
     closed: mapping.ClosedOption = mapping.Closed.right,
-    fine_bins: mapping.Resolution = 0,
+    fine_bins: mapping.FineBins = 0,
     region: mapping.RegionOption = None,
     dtype: mapping.Dtype = mapping.MapType.float32,
     save_probabilities: mapping.SaveProbabilities = False,
@@ -128,7 +128,7 @@ def predict(
         typer.Option(
             "--batch-size",
             metavar="N",
-            help="Slices or windows in a forward pass; without it 16 slices or 2 windows.",
+            help="Slices or windows per forward pass; without it 16 slices or 2 windows.",
         ),
     ] = None,
     quiet: mapping.Quiet = False,

@@ -41,15 +41,6 @@ class Order(StrEnum):
     member_then_pool = "member-then-pool"
 
 
-DatasetJson = Annotated[
-    Path | None,
-    typer.Option(
-        "--dataset-json",
-        help="dataset.json with labels, regions, ignore label; looked for in and above inputs.",
-    ),
-]
-
-
 @recalibrate.command("fit", cls=SpreadCommand)
 def fit(
     inputs: Annotated[
@@ -57,11 +48,12 @@ def fit(
         typer.Option(
             "-i",
             "--inputs",
+            metavar="FOLDER",
             help="Folders of saved probabilities; one with fold_*/validation stands for these.",
         ),
     ],
-    labels: Annotated[Path, typer.Option("-g", "--labels", help="Folder of reference label maps.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="JSON file to write.")],
+    labels: mapping.References,
+    out: mapping.JsonFile,
     method: Annotated[
         Method, typer.Option("--method", help="What is fitted.")
     ] = Method.temperature,
@@ -70,25 +62,22 @@ def fit(
         typer.Option(
             "--ensemble",
             help="Folders are members: calibrate their mean, or each of them. Without it, "
-            "folders hold different cases of one calibrator.",
+            "folders hold different cases for one calibrator.",
         ),
     ] = None,
-    weights: Annotated[
-        list[float] | None,
-        typer.Option("--weights", help="A weight for each member; equal without it."),
-    ] = None,
+    weights: mapping.Weights = None,
     space: mapping.SpaceOption = mapping.Space.prob,
-    from_logits: Annotated[
-        bool, typer.Option("--from-logits", help="The files hold logits, not probabilities.")
-    ] = False,
-    cases: Annotated[
-        list[str] | None,
-        typer.Option("--cases", help="Names of the cases to fit to; all without it."),
-    ] = None,
-    dataset_json: DatasetJson = None,
-    bins: Annotated[int, typer.Option("--bins", help="Bins of the histogram method.")] = 15,
+    from_logits: mapping.FromLogits = False,
+    cases: mapping.Cases = None,
+    dataset_json: mapping.DatasetJson = None,
+    bins: Annotated[
+        int, typer.Option("--bins", metavar="N", help="Number of bins of the histogram method.")
+    ] = 15,
     odir: Annotated[
-        float, typer.Option("--odir", help="Off-diagonal penalty of the dirichlet method.")
+        float,
+        typer.Option(
+            "--odir", metavar="WEIGHT", help="Off-diagonal penalty of the dirichlet method."
+        ),
     ] = 1e-5,
     quiet: mapping.Quiet = False,
 ) -> None:
@@ -120,24 +109,26 @@ def fit(
 @recalibrate.command("apply", cls=SpreadCommand)
 def apply(
     calibrator: Annotated[
-        Path, typer.Option("-c", "--calibrator", help="JSON file that fit wrote.")
+        Path,
+        typer.Option("-c", "--calibrator", metavar="FILE", help="JSON file that fit wrote."),
     ],
     inputs: Annotated[
         list[Path],
         typer.Option(
             "-i",
             "--inputs",
-            help="Folders of saved probabilities; of an ensemble, a member each, as in the fit.",
+            metavar="FOLDER",
+            help="Folders of saved probabilities; for an ensemble one per member, as in the fit.",
         ),
     ],
     out: mapping.Out,
     maps: mapping.Maps = [mapping.Map.entropy],  # noqa: B006  # typer reads it, nobody changes it
     cases: mapping.Cases = None,
     labels: mapping.Labels = None,
-    dataset_json: DatasetJson = None,
+    dataset_json: mapping.DatasetJson = None,
     bins: mapping.Bins = 15,
     closed: mapping.ClosedOption = mapping.Closed.right,
-    fine_bins: mapping.Resolution = 0,
+    fine_bins: mapping.FineBins = 0,
     region: mapping.RegionOption = None,
     dtype: mapping.Dtype = mapping.MapType.float32,
     save_probabilities: mapping.SaveProbabilities = False,
@@ -147,7 +138,7 @@ def apply(
     keep_going: mapping.KeepGoing = False,
     quiet: mapping.Quiet = False,
 ) -> None:
-    """Calibrate saved probabilities: labels, maps, npz, as ensemble writes them."""
+    """Calibrate saved probabilities; write labels, maps and npz as ensemble does."""
     from fastcal.recalibrate import apply_folders
 
     summary = apply_folders(

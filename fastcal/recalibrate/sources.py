@@ -66,8 +66,8 @@ class CalibratedProbabilities:
             places = dict.fromkeys(saved.shared(cases, complete=not keep_going), saved.folders)
         reading = saved.reading(list(places), dataset_json, keep_going=keep_going)
         _check_fitted(calibrator, reading, saved.folders[0].path)
-        if _separate(calibrator):
-            reading = replace(reading, space=calibrator.space)
+        if (ensemble := _of_members(calibrator)) is not None:
+            reading = replace(reading, space=ensemble.space)
         return cls(calibrator, saved, places, reading, dataset_json)
 
     @property
@@ -97,7 +97,7 @@ class CalibratedProbabilities:
             ValueError: There is one.
         """
         for name in maps:
-            if name in _COMPARE_MEMBERS and not _separate(self.calibrator):
+            if name in _COMPARE_MEMBERS and _of_members(self.calibrator) is None:
                 raise ValueError(
                     "maps must not compare members unless the calibrator is an ensemble of "
                     f"'member-then-pool', got {name!r}"
@@ -108,7 +108,7 @@ class CalibratedProbabilities:
         whole, folders = self.calibrator, self.places[case]
         if isinstance(whole, Calibrator):
             yield _calibrated(folders[0].probabilities(case), whole)
-        elif not _separate(whole):
+        elif _of_members(whole) is None:
             assert whole.calibrators_ is not None
             self.saved.require(case)
             yield _calibrated(Pool(folders, whole).mean(case), whole.calibrators_[0])
@@ -119,17 +119,19 @@ class CalibratedProbabilities:
                 yield _calibrated(folder.probabilities(case), own, weight)
 
 
-def _separate(calibrator: Calibrator | EnsembleCalibration) -> bool:
-    """Whether members are calibrated one by one."""
-    return isinstance(calibrator, EnsembleCalibration) and calibrator.order == "member-then-pool"
+def _of_members(calibrator: Calibrator | EnsembleCalibration) -> EnsembleCalibration | None:
+    """Return the ensemble if its members are calibrated one by one."""
+    if isinstance(calibrator, Calibrator) or calibrator.order != "member-then-pool":
+        return None
+    return calibrator
 
 
 def _check_count(ensemble: EnsembleCalibration, saved: SavedFolders) -> None:
     count = len(saved.folders)
-    if _separate(ensemble):
-        wanted = len(ensemble.calibrators_ or ())
-    else:
+    if _of_members(ensemble) is None:
         wanted = len(ensemble.weights or saved.folders)
+    else:
+        wanted = len(ensemble.calibrators_ or ())
     if count != wanted:
         raise ValueError(f"folders must be the {wanted} members of the ensemble, got {count}")
 
