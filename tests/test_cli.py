@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import nibabel as nib
 import numpy as np
@@ -18,13 +18,19 @@ import torch
 import typer
 
 import fastcal
-from fastcal.cli import main
+from fastcal.cases.settings import MAP_TYPES
+from fastcal.cli import main, mapping, predict, recalibrate
 from fastcal.cli.app import app
 from fastcal.cli.outcome import print_statistics
 from fastcal.cli.settings import parse_split, training_config
 from fastcal.cli.values import spread
+from fastcal.core.bins import Closed
+from fastcal.core.problem import MAPS, Space
 from fastcal.models import Exported
 from fastcal.predict import InferenceAugmentation
+from fastcal.predict.members import PRECISIONS, RESAMPLINGS
+from fastcal.recalibrate import METHODS
+from fastcal.recalibrate.ensemble import ORDERS
 
 Recorder = Callable[..., dict[str, Any]]
 
@@ -174,7 +180,7 @@ def test_interrupt_is_one_line_and_exit_code_130(
 ) -> None:
     monkeypatch.setattr("fastcal.evaluate.evaluate_folder", raising(KeyboardInterrupt()))
     assert main(EVALUATE) == 130
-    assert capsys.readouterr().err == "fastcal: interrupted; the same command goes on from here\n"
+    assert capsys.readouterr().err == "fastcal: interrupted; the same command resumes from here\n"
 
 
 @pytest.mark.parametrize(
@@ -383,6 +389,27 @@ def test_evaluate_passes_every_option_on(recorded: Recorder) -> None:
         "keep_going": True,
         "progress": False,
     }
+
+
+@pytest.mark.parametrize("word", ["--chill", "--allow-missing"])
+def test_both_words_allow_missing_predictions(word: str, recorded: Recorder) -> None:
+    scores = {"mean": {}, "foreground_mean": {}, "failed": [], "labels": {}, "calibration": None}
+    call = recorded("fastcal.evaluate.evaluate_folder", scores)
+    assert main(EVALUATE) == 0
+    assert call["allow_missing"] is False
+    assert main([*EVALUATE, word]) == 0
+    assert call["allow_missing"] is True
+
+
+def test_choices_are_those_of_the_functions() -> None:
+    assert tuple(mapping.Map) == MAPS
+    assert tuple(mapping.MapType) == MAP_TYPES
+    assert tuple(mapping.Closed) == get_args(Closed)
+    assert tuple(mapping.Space) == get_args(Space)
+    assert tuple(predict.Resampling) == RESAMPLINGS
+    assert tuple(predict.Precision) == PRECISIONS
+    assert tuple(recalibrate.Method) == METHODS
+    assert tuple(recalibrate.Order) == ORDERS
 
 
 class _Rows:

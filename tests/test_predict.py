@@ -363,9 +363,7 @@ def test_dropout_leaves_the_global_random_state_alone(tmp_path: Path) -> None:
 def test_dropout_on_a_network_without_any_is_an_error(tmp_path: Path) -> None:
     write_run(tmp_path / "run")
     write_images(tmp_path / "images")
-    with pytest.raises(
-        ValueError, match=r"mc_dropout must be 0 .*member_00, got 3; .*--dropout"
-    ):
+    with pytest.raises(ValueError, match=r"mc_dropout must be 0 .*member_00, got 3; .*--dropout"):
         predict_cases(tmp_path / "run", tmp_path / "images", tmp_path / "out", mc_dropout=3)
 
 

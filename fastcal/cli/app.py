@@ -1,4 +1,4 @@
-"""The command ``fastcal``: its list of commands, and what an error looks like."""
+"""The command ``fastcal``: the list of its commands, and what an error looks like."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ app = typer.Typer(
     name="fastcal",
     help="Calibrated uncertainty for segmentation ensembles: train, predict, ensemble, evaluate.",
     epilog=(
-        f"Exit codes: 0 all is done, {SOME_CASES_FAILED} some cases failed under --keep-going, "
+        f"Exit codes: 0 everything is done, {SOME_CASES_FAILED} some cases failed (--keep-going), "
         f"{BAD_INPUT} bad input, {INTERRUPTED} interrupted. "
         "FASTCAL_DEBUG=1 shows where an error comes from."
     ),
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        arguments: The words after ``fastcal``; those of the process when None.
+        arguments: The words after ``fastcal``; None for those of the process.
 
     Returns:
         The exit code: 0, `SOME_CASES_FAILED`, `BAD_INPUT` or `INTERRUPTED`.
@@ -95,12 +95,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         describe = getattr(error, "format_message", None)
         if describe is None or debug:
             raise
-        # pydantic's words, which say nothing to somebody at a prompt
+        # "Value error" is pydantic's phrase, which says nothing to somebody at a prompt.
         if message := describe().replace("Value error, ", ""):
-            _complain(f"{message} ({_command_path(error)} --help lists what there is)")
+            _complain(f"{message} ({_command_path(error)} --help lists the options)")
         return int(getattr(error, "exit_code", BAD_INPUT))
     if code == INTERRUPTED:
-        _complain("interrupted; the same command goes on from here")
+        _complain("interrupted; the same command resumes from here")
     return int(code or 0)
 
 

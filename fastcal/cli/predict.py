@@ -44,7 +44,7 @@ def predict(
         typer.Option(
             "--cases",
             metavar="CASE",
-            help="Names of the cases to use, or train, val or test for that part of the run's split.",
+            help="Names of the cases to use, or train, val or test: that part of the split.",
         ),
     ] = None,
     members: mapping.Members = None,
@@ -60,7 +60,7 @@ def predict(
         typer.Option(
             "--mirror",
             metavar="AXIS",
-            help="Test-time augmentation: every mirroring along these axes, such as 0 1 for slices.",
+            help="Test-time augmentation: all mirrorings along these axes (0 1 for slices).",
         ),
     ] = None,
     rotate: Annotated[
@@ -82,7 +82,7 @@ def predict(
         bool,
         typer.Option(
             "--views-as-members",
-            help="Augmented views count as members; without it their logits are averaged per member.",
+            help="Views count as members; without it their logits are averaged per member.",
         ),
     ] = False,
     maps: mapping.Maps = [mapping.Map.entropy],  # noqa: B006  # typer reads it, nobody changes it

@@ -55,7 +55,7 @@ def fit(
     labels: mapping.References,
     out: mapping.JsonFile,
     method: Annotated[
-        Method, typer.Option("--method", help="What is fitted.")
+        Method, typer.Option("--method", help="The calibrator that is fitted.")
     ] = Method.temperature,
     ensemble: Annotated[
         Order | None,

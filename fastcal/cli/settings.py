@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Preset(StrEnum):
-    """Names of whole sets of settings."""
+    """Names of complete sets of settings."""
 
     paper = "paper"
     standard = "standard"
@@ -37,57 +37,67 @@ PresetOption = Annotated[
     Preset | None,
     typer.Option(
         "--preset",
-        help="Settings to begin with: the paper's, or nnU-Net's usual ones.  [default: paper]",
+        help="Settings to start from: the paper's, or nnU-Net's usual ones.  [default: paper]",
     ),
 ]
 Dims = Annotated[
     int | None,
-    typer.Option("--dims", metavar="2|3", help="Slices or volumes.  [default: 2]", min=2, max=3),
+    typer.Option(
+        "--dims",
+        metavar="2|3",
+        help="Axes of the networks: 2 for slices, 3 for volumes.  [default: 2]",
+        min=2,
+        max=3,
+    ),
 ]
 ConfigFile = Annotated[
     Path | None,
     typer.Option(
         "--config",
         metavar="FILE",
-        help="YAML or JSON file of fastcal.train.TrainConfig settings; options come before it.",
+        help="YAML or JSON file of fastcal.train.TrainConfig settings; options override it.",
     ),
 ]
 Settings = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="NAME=VALUE", help="One setting, as loop.ema=0.999; several may follow."
+        "--set",
+        metavar="NAME=VALUE",
+        help="One setting, such as loop.ema=0.999; several may follow.",
     ),
 ]
 Epochs = Annotated[
     int | None,
-    typer.Option("--epochs", metavar="N", help="Train a member for this many epochs at most."),
+    typer.Option("--epochs", metavar="N", help="Maximum number of epochs per member."),
 ]
 Iterations = Annotated[
     int | None,
     typer.Option(
         "--iterations",
         metavar="N",
-        help="Steps of an epoch; without it every slice or volume is seen once.",
+        help="Steps per epoch; without it an epoch sees every slice or volume once.",
     ),
 ]
 BatchSize = Annotated[
-    int | None, typer.Option("--batch-size", metavar="N", help="Slices or patches of a step.")
+    int | None, typer.Option("--batch-size", metavar="N", help="Slices or patches per step.")
 ]
 LearningRate = Annotated[
     float | None,
-    typer.Option(
-        "--learning-rate", metavar="RATE", help="The optimiser's learning rate at the start."
-    ),
+    typer.Option("--learning-rate", metavar="RATE", help="Initial learning rate of the optimiser."),
 ]
 Dropout = Annotated[
     float | None,
     typer.Option(
-        "--dropout", metavar="RATE", help="Rate in the deepest blocks; --mc-dropout needs some."
+        "--dropout",
+        metavar="RATE",
+        help="Dropout rate in the deepest blocks; --mc-dropout needs it above 0.",
     ),
 ]
 Device = Annotated[
     str | None,
-    typer.Option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1; a GPU if there is one."),
+    typer.Option(
+        "--device", metavar="DEVICE", help="cpu, cuda or cuda:1; by default a GPU if there is one."
+    ),
 ]
 
 SHORTCUTS = {
@@ -97,7 +107,7 @@ SHORTCUTS = {
     "learning_rate": "optimiser.learning_rate",
     "dropout": "network.dropout",
 }
-"""Options that are settings of another name."""
+"""Options that stand for a setting of another name."""
 
 
 def training_config(
@@ -109,19 +119,19 @@ def training_config(
     values: Sequence[str] | None = None,
     **shortcuts: Any,
 ) -> TrainConfig:
-    """Settings from what was given: preset, file, ``--set``, options; later ones come first.
+    """Return the settings that a preset, a file, ``--set`` and options give; later ones win.
 
     Args:
-        base: settings in place of a preset; None: a preset.
-        preset: its name; else the file's ``preset:``, else the paper's.
-        dims: of the networks.
+        base: Settings in place of a preset; None for a preset.
+        preset: Its name; by default the file's ``preset:``, else the paper's.
+        dims: Axes of the networks, 2 or 3.
         file: YAML or JSON, nested as `TrainConfig` is.
-        values: ``NAME=VALUE``, by dotted name.
-        shortcuts: by the names of `SHORTCUTS`; None is not given.
+        values: ``NAME=VALUE`` words with dotted names.
+        shortcuts: Values by the names of `SHORTCUTS`; None stands for an option not given.
 
     Raises:
-        DataError: the file is missing, not YAML, or holds what is no setting.
-        ValueError: a setting is out of range.
+        DataError: The file is missing, is not YAML, or holds something that is not a setting.
+        ValueError: A setting is out of range.
     """
     from fastcal.train import TrainConfig
 
@@ -151,7 +161,7 @@ def parse_values(values: Sequence[str]) -> dict[str, Any]:
     """Read ``NAME=VALUE`` words; values are YAML, and ``8,16`` is the list ``[8, 16]``.
 
     Raises:
-        ValueError: a word without ``=``, or a value that is no YAML.
+        ValueError: A word has no ``=``, or its value is not YAML.
 
     Example:
         >>> parse_values(["loop.ema=0.99", "sampling.patch=[40, 56, 40]", "loss.name=ce"])
@@ -165,21 +175,21 @@ def parse_values(values: Sequence[str]) -> dict[str, Any]:
     for word in values:
         name, equals, text = word.partition("=")
         if not equals or not name:
-            raise ValueError(f"--set: got {word!r}, expected NAME=VALUE")
+            raise ValueError(f"--set must be NAME=VALUE, got {word!r}")
         try:
             value = yaml.safe_load(f"[{text}]" if _NUMBERS.fullmatch(text) else text)
         except yaml.YAMLError as error:
-            raise ValueError(f"--set: got {word!r}, whose value is no YAML") from error
+            raise ValueError(f"--set must be NAME=VALUE with a YAML value, got {word!r}") from error
         found[name] = _number(value) if isinstance(value, str) else value
     return found
 
 
 _NUMBERS = re.compile(r"[\d.+-]+(,[\d.+-]+)+")
-"""A list of numbers without the brackets, which mean something to some shells."""
+"""A list of numbers without the brackets, which some shells interpret."""
 
 
 def _number(text: str) -> str | float:
-    """``1e-3``, which YAML takes for a string."""
+    """Return the number of a word such as ``1e-3``, which YAML takes for a string."""
     try:
         return float(text)
     except ValueError:
@@ -194,7 +204,7 @@ def _read(file: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DataError(file, f"not YAML ({error})") from error
     if not isinstance(content, dict):
-        raise DataError(file, "expected settings, one NAME: VALUE a line")
+        raise DataError(file, "the file must hold settings, one NAME: VALUE per line")
     return content
 
 
@@ -202,7 +212,7 @@ def parse_split(text: str) -> tuple[int, int, int]:
     """Read ``TRAIN,VAL,TEST``.
 
     Raises:
-        ValueError: not three whole numbers.
+        ValueError: The text is not three whole numbers.
 
     Example:
         >>> parse_split("128,32,42")
@@ -211,5 +221,5 @@ def parse_split(text: str) -> tuple[int, int, int]:
     try:
         train, val, test = (int(part) for part in text.split(","))
     except ValueError:
-        raise ValueError(f"--split: got {text!r}, expected TRAIN,VAL,TEST") from None
+        raise ValueError(f"--split must be TRAIN,VAL,TEST, got {text!r}") from None
     return train, val, test

@@ -42,7 +42,7 @@ def train(
             "-o",
             "--out",
             metavar="FOLDER",
-            help="Run folder; a run that is there goes on with its own settings.",
+            help="Run folder; a run that exists there resumes with its own settings.",
         ),
     ],
     loss: Annotated[
@@ -56,12 +56,12 @@ def train(
     ] = None,
     members: Annotated[
         int | None,
-        typer.Option("--members", metavar="N", help="Members of the ensemble.  [default: 5]"),
+        typer.Option("--members", metavar="N", help="Number of members.  [default: 5]"),
     ] = None,
     seed: Annotated[
         int | None,
         typer.Option(
-            "--seed", metavar="N", help="Of the ensemble; members derive theirs.  [default: 0]"
+            "--seed", metavar="N", help="Seed of the ensemble; members derive theirs.  [default: 0]"
         ),
     ] = None,
     split: Annotated[
@@ -69,8 +69,8 @@ def train(
         typer.Option(
             "--split",
             metavar="TRAIN,VAL,TEST|FILE",
-            help="Counts by sorted name, or a JSON file of names; else the dataset's splits.json, "
-            "else the last fifth validates.",
+            help="Numbers of cases, sorted by name, or a JSON file of names; without it the "
+            "dataset's splits.json, or else the last fifth validates.",
         ),
     ] = None,
     fold: Annotated[
@@ -78,8 +78,8 @@ def train(
         typer.Option(
             "--fold",
             metavar="K",
-            help="Fold 0 to 4 of the dataset's splits_final.json, else the folds nnU-Net makes; or "
-            "of those that --split lists.",
+            help="Fold of the dataset's splits_final.json, or of the five that nnU-Net makes where "
+            "there is none; with --split, of those in its file.",
         ),
     ] = None,
     preset: PresetOption = None,
@@ -104,14 +104,16 @@ def train(
         StrategyName,
         typer.Option(
             "--strategy",
-            help="Train members in turn, together as one, or in processes on GPUs or shares of a "
-            "CPU; auto times a few steps of each.",
+            help="Train members in turn, together as one network, or in processes on GPUs or "
+            "shares of a CPU; auto times a few steps of each.",
         ),
     ] = StrategyName.auto,
     jobs: Annotated[
         int | None,
         typer.Option(
-            "--jobs", metavar="N", help="Members trained at a time, at most.  [default: all]"
+            "--jobs",
+            metavar="N",
+            help="Maximum number of members trained at a time.  [default: all]",
         ),
     ] = None,
     ddp: Annotated[
@@ -126,11 +128,11 @@ def train(
             help="Cache of preprocessed cases, for several runs.  [default: OUT/prepared]",
         ),
     ] = None,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Do not print progress.")] = False,
 ) -> None:
     """Train the members of an ensemble, each from its own initialisation and data order.
 
-    In the folder of a run it goes on: settings that are not given are the run's.
+    In the folder of a run the training resumes: settings that are not given are the run's.
     """
     from fastcal.train import train_ensemble
     from fastcal.train.folder import MEMBERS, Begun
@@ -174,7 +176,7 @@ def train(
         prepared=prepared,
         progress=not quiet,
     )
-    if os.environ.get("RANK", "0") == "0":  # of torchrun's processes, one speaks
+    if os.environ.get("RANK", "0") == "0":  # only one of torchrun's processes prints
         typer.echo(f"{counted(len(run.members), 'member')} in {out}")
 
 

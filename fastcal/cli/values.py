@@ -16,6 +16,7 @@ class SpreadCommand(TyperCommand):
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Repeat the flag before each of its values, then parse as usual."""
         positional = any(p.param_type_name == "argument" for p in self.params)
         if not positional:
             args = spread(args, _repeatable(self.params))
