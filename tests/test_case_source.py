@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +20,13 @@ REGIONS = {"regions": ["foreground", "band:2"], "fine_bins": 64}
 
 
 # The whole of a fourth source: logits of all members of a case in one ``CASE.npy`` [M, C, X, Y, Z].
-@dataclass
 class StackedLogits:
-    folder: Path
-    reading: MemberReading = MemberReading(LabelScheme.of_classes(3), from_logits=True)
-    dataset_json: Path | None = None
-    advice: str = "out of memory: use fewer members"
+    reading = MemberReading(LabelScheme.of_classes(3), from_logits=True)
+    dataset_json = None
+    advice = "out of memory: use fewer members"
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
 
     @property
     def cases(self) -> list[str]:
@@ -117,7 +117,7 @@ def test_memory_that_runs_out_gives_its_advice(
         raise MemoryError
 
     monkeypatch.setattr(StackedLogits, "members", full)
-    with pytest.raises(ValueError, match="^case_a: out of memory: use fewer members$"):
+    with pytest.raises(ValueError, match=r"^case_a: out of memory: use fewer members$"):
         predict(stacked, "made")
 
 
