@@ -173,6 +173,13 @@ def write_images(folder: Path, *, channels: int = 1, seed: int = 0) -> dict[str,
     return images
 
 
+def write_references(folder: Path) -> None:
+    """Random label maps of every case."""
+    rng = np.random.default_rng(5)
+    for case in CASES:
+        write_nifti(folder / f"{case}.nii.gz", random_labels(rng))
+
+
 def files_in(folder: Path) -> dict[str, bytes]:
     """Every file below a folder with its bytes; hidden ones too."""
     return {

@@ -196,8 +196,8 @@ def test_a_folder_keeps_one_experiment(
         ({"losses": ("ce", "ce")}, "losses: got"),
         ({"losses": ("focal",)}, "losses: got"),
         ({"panel_cases": -1}, "panel_cases: got -1"),
-        ({"regions": ["ball"]}, "region: got 'ball'"),
-        ({"regions": ["prediction"]}, "`fastcal evaluate` has it"),
+        ({"regions": ["ball"]}, "region must be .*, got 'ball'"),
+        ({"regions": ["prediction"]}, "regions must be made from the labels, got 'prediction'"),
         ({"fine_bins": 100}, "fine_bins must be 0 or a power of two from 64"),
     ],
 )
