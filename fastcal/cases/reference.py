@@ -28,14 +28,11 @@ class LabelMap:
 
     labels: NDArray[Any]
     """Integers ``[X, Y, Z]``."""
+    kept: NDArray[np.bool_] | None
+    """The voxels that count ``[X, Y, Z]``, or None where all of them do."""
     grid: Geometry
     path: Path
     scheme: LabelScheme
-
-    @property
-    def kept(self) -> NDArray[np.bool_] | None:
-        """The voxels that count ``[X, Y, Z]``, or None where all of them do."""
-        return self.scheme.kept(self.labels)
 
     def target(self, device: torch.device | str = "cpu") -> Tensor:
         """Return what probabilities are compared with: ``[1, *S]``, ``[1, C, *S]`` for groups."""
@@ -43,8 +40,7 @@ class LabelMap:
 
     def mask(self, device: torch.device | str = "cpu") -> Tensor | None:
         """Return `kept` with a batch axis of one, ``[1, *S]``."""
-        kept = self.kept
-        return None if kept is None else torch.from_numpy(kept)[None].to(device)
+        return None if self.kept is None else torch.from_numpy(self.kept)[None].to(device)
 
     def regions(
         self,
@@ -114,7 +110,7 @@ class LabelMaps:
             check_same_grid(path, labels.shape, volume.affine, like, expected=source)
         self.scheme.check(labels, path)
         grid = nifti.Geometry(volume.shape, volume.affine, volume.header)
-        return LabelMap(labels, grid, path, self.scheme)
+        return LabelMap(labels, self.scheme.kept(labels), grid, path, self.scheme)
 
 
 def find_label_maps(folder: Path) -> dict[str, Path]:
