@@ -131,6 +131,8 @@ def test_memory_that_runs_out_gives_its_advice(
         (Written, {"out": "out", "maps": "entropy"}, "maps must be a list of names"),
         (Written, {"out": "out", "maps": ["x"]}, "maps must be among .*, got 'x'"),
         (Written, {"out": "out", "dtype": "int16"}, "dtype must be .*, got 'int16'"),
+        (Written, {"out": "out", "overwrite": "no"}, "overwrite must be True or False, got 'no'"),
+        (Part, {"num_parts": "2"}, "num_parts must be an integer, got '2'"),
         (Part, {"num_parts": 0}, "num_parts must be at least 1, got 0"),
         (Part, {"num_parts": 2, "part_id": 2}, "part_id must be .*, got 2"),
     ],

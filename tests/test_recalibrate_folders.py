@@ -19,6 +19,7 @@ from cohort import write_nifti as write_label_map
 import fastcal
 from fastcal.cases.reference import read_labels
 from fastcal.cli import main
+from fastcal.core.errors import DataError
 from fastcal.data import phantom
 from fastcal.data.predictions import PredictionFolder
 from fastcal.evaluate import evaluate_folder
@@ -27,6 +28,7 @@ from fastcal.recalibrate import (
     EnsembleCalibration,
     TemperatureScaling,
     VectorScaling,
+    apply_folders,
     fit_folders,
     load,
 )
@@ -208,6 +210,22 @@ def test_member_with_nan_is_named(
         assert main([*command, str(healthy), str(spoiled)]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith(f"fastcal: {spoiled / case}.npz: 1 voxels without valid values")
+
+
+def test_case_that_a_member_lacks_is_listed_with_keep_going(cohort: Path, tmp_path: Path) -> None:
+    train, labels = [cohort / f"members/Tr/{k}" for k in range(2)], cohort / "data/labelsTr"
+    fitted = fit_folders(train, labels, tmp_path / "c.json", ensemble="member-then-pool").calibrator
+    fewer = tmp_path / "fewer"
+    shutil.copytree(train[1], fewer)
+    missing, *others = PredictionFolder(fewer).cases()
+    (fewer / f"{missing}.npz").unlink()
+    with pytest.raises(DataError, match=f"fewer: no probabilities of case {missing}"):
+        apply_folders(fitted, [train[0], fewer], tmp_path / "stopped")
+    made = apply_folders(fitted, [train[0], fewer], tmp_path / "made", keep_going=True)
+    assert made.done == tuple(others)
+    assert [one.case for one in made.failed] == [missing]
+    with pytest.raises(ValueError, match="folders must be the 2 members of the ensemble, got 3"):
+        apply_folders(fitted, [*train, fewer], tmp_path / "made")
 
 
 @pytest.mark.parametrize(("method", "most"), [("temperature", 5), ("vector", 6), ("isotonic", 1)])

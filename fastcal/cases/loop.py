@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
+from fastcal.core.arguments import whole_number
+
 Case = TypeVar("Case")
 
 _HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
@@ -60,15 +62,16 @@ def part_of(cases: Sequence[Case], *, num_parts: int = 1, part_id: int = 0) -> l
         part_id: Which of the parts this is, from 0.
 
     Raises:
+        TypeError: One of them is not an integer.
         ValueError: ``num_parts`` is below 1, or ``part_id`` is outside ``[0, num_parts)``.
 
     Example:
         >>> part_of(["a", "b", "c", "d", "e"], num_parts=2, part_id=1)
         ['b', 'd']
     """
-    if num_parts < 1:
+    if whole_number(num_parts, "num_parts") < 1:
         raise ValueError(f"num_parts must be at least 1, got {num_parts}")
-    if not 0 <= part_id < num_parts:
+    if not 0 <= whole_number(part_id, "part_id") < num_parts:
         raise ValueError(
             f"part_id must be at least 0 and below num_parts ({num_parts}), got {part_id}"
         )

@@ -11,6 +11,7 @@ from fastcal import CalibrationStatistics, EnsembleAccumulator
 from fastcal.cases.labels import LabelScheme
 from fastcal.cases.loop import ProgressOption, part_of
 from fastcal.cases.region_rules import RegionRule, parse_rules
+from fastcal.core.arguments import flag
 from fastcal.core.bins import Closed
 from fastcal.core.problem import MAPS, Activation, Space
 
@@ -92,7 +93,7 @@ class Written:
     """Which files are written for each case, and where.
 
     Raises:
-        TypeError: ``maps`` is one word.
+        TypeError: A setting has the wrong type; ``maps`` is a list.
         ValueError: A map or the type is unknown.
 
     Example:
@@ -119,6 +120,8 @@ class Written:
                 raise ValueError(f"maps must be among {', '.join(MAPS)}, got {name!r}")
         if self.dtype not in MAP_TYPES:
             raise ValueError(f"dtype must be {' or '.join(MAP_TYPES)}, got {self.dtype!r}")
+        flag(self.save_probabilities, "save_probabilities")
+        flag(self.overwrite, "overwrite")
 
     @property
     def map_folders(self) -> tuple[str, ...]:
@@ -136,6 +139,7 @@ class Part:
     """Which share of the cases a run does, and what it says while it does.
 
     Raises:
+        TypeError: A setting has the wrong type.
         ValueError: ``num_parts`` or ``part_id`` is out of range.
 
     Example:
@@ -151,6 +155,7 @@ class Part:
 
     def __post_init__(self) -> None:
         self.of(())
+        flag(self.keep_going, "keep_going")
 
     def of(self, cases: Sequence[str]) -> list[str]:
         """Return every ``num_parts``-th case, starting at ``part_id``."""

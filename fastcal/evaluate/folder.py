@@ -19,6 +19,7 @@ from fastcal.cases.loop import ProgressOption, run_cases
 from fastcal.cases.reference import LabelMap, LabelMaps
 from fastcal.cases.settings import Counted
 from fastcal.core import atomic
+from fastcal.core.arguments import real_number
 from fastcal.core.bins import Closed
 from fastcal.core.errors import DataError
 from fastcal.data import description
@@ -92,6 +93,7 @@ def evaluate_folder(
             ``keep_going``) or no reference, a file cannot be read, shapes, affines or numbers of
             classes differ, or a label is out of range. The message names the file.
         ImportError: ``surface`` is True and MONAI is not installed.
+        TypeError: An option has the wrong type.
         ValueError: An option is out of range.
 
     Example:
@@ -99,7 +101,7 @@ def evaluate_folder(
         >>> summary["mean"]["1"]["Dice"], summary["calibration"]["pooled"]["ECE"]  # doctest: +SKIP
         (0.87, 0.012)
     """
-    if not tolerance_mm >= 0:
+    if not real_number(tolerance_mm, "tolerance_mm") >= 0:
         raise ValueError(f"tolerance_mm must be at least 0, got {tolerance_mm}")
     counted = Counted(labels, n_bins, closed, fine_bins, regions)
     scheme = _scheme(Path(labels), Path(predictions), dataset_json, num_classes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from fastcal.cases.loop import ProgressOption
 from fastcal.cases.saved import SavedFolders, SavedProbabilities
 from fastcal.cases.settings import Counted, MapType, Part, Written
 from fastcal.cases.summary import PredictionSummary
+from fastcal.core.arguments import real_number
 from fastcal.core.bins import Closed
 from fastcal.core.problem import Space
 from fastcal.models.device import choose_device
@@ -87,6 +89,7 @@ def ensemble_folders(
         DataError: A folder is empty or lacks a case, a file cannot be read, shapes, affines or
             numbers of classes differ, a number is NaN or not a probability, or a label is out of
             range. The message names the file.
+        TypeError: An option has the wrong type.
         ValueError: An option is out of range.
         OutOfMemoryError: A ValueError that says what to lower.
         OSError: The error of the disk.
@@ -106,13 +109,14 @@ def ensemble_folders(
     found = saved.dataset_json(dataset_json)
     reading = saved.reading(chosen, found, keep_going=keep_going)
     count = len(saved.folders)
-    given = [temperature] if isinstance(temperature, int | float) else temperature
-    temperatures = [float(one) for one in given] * (count if len(given) == 1 else 1)
+    given = [temperature] if isinstance(temperature, Real) else list(temperature)
+    temperatures = [real_number(one, "temperature") for one in given]
+    temperatures *= count if len(given) == 1 else 1
     source = SavedProbabilities(
         saved,
         chosen,
         replace(reading, from_logits=from_logits, space=space),
-        [1.0] * count if weights is None else [float(weight) for weight in weights],
+        [1.0] * count if weights is None else [real_number(one, "weights") for one in weights],
         temperatures,
         found,
         choose_device(device),

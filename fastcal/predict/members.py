@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fastcal.cases.source import Member
+from fastcal.core.arguments import real_number, whole_number
 from fastcal.core.errors import DataError
 from fastcal.data.dataset import Case
 from fastcal.models.device import choose_device
@@ -41,6 +42,7 @@ class Inference:
     """How a network is applied to a case; see `fastcal.predict.predict_cases`.
 
     Raises:
+        TypeError: A setting has the wrong type.
         ValueError: A setting is out of range.
     """
 
@@ -54,17 +56,18 @@ class Inference:
     batch_size: int | None = None
 
     def __post_init__(self) -> None:
-        if self.mc_dropout < 0:
+        if whole_number(self.mc_dropout, "mc_dropout") < 0:
             raise ValueError(f"mc_dropout must be at least 0, got {self.mc_dropout}")
-        if not 0 < self.temperature < math.inf:
+        whole_number(self.seed, "seed")
+        if not 0 < real_number(self.temperature, "temperature") < math.inf:
             raise ValueError(f"temperature must be above 0, got {self.temperature}")
-        if not 0 <= self.overlap < 1:
+        if not 0 <= real_number(self.overlap, "overlap") < 1:
             raise ValueError(f"overlap must be at least 0 and below 1, got {self.overlap}")
         if self.resample not in RESAMPLINGS:
             raise ValueError(f"resample must be {_either(RESAMPLINGS)}, got {self.resample!r}")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision must be {_either(PRECISIONS)}, got {self.precision!r}")
-        if self.batch_size is not None and self.batch_size < 1:
+        if self.batch_size is not None and whole_number(self.batch_size, "batch_size") < 1:
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
 
     def gives_logits(self, preprocessing: Preprocessing) -> bool:

@@ -108,6 +108,7 @@ def predict_cases(
         DataError: There is no run, member or image, a file cannot be read, the number of channels
             differs, labels are missing, on another grid or out of range, or ``out`` was made with
             other settings. The message names the file.
+        TypeError: An option has the wrong type.
         ValueError: An option is out of range, or networks without dropout got ``mc_dropout``.
         OutOfMemoryError: A ValueError that says what to lower.
         OSError: The error of the disk.

@@ -77,6 +77,7 @@ def apply_folders(
     Raises:
         DataError: A file cannot be read, or does not fit the others or the calibrator; the message
             names it.
+        TypeError: An option has the wrong type.
         ValueError: An option is out of range.
         OutOfMemoryError: A ValueError that says what to lower.
         OSError: The error of the disk.
