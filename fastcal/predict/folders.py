@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from numbers import Real
 from pathlib import Path
 
 import torch
@@ -109,7 +108,7 @@ def ensemble_folders(
     found = saved.dataset_json(dataset_json)
     reading = saved.reading(chosen, found, keep_going=keep_going)
     count = len(saved.folders)
-    given = [temperature] if isinstance(temperature, Real) else list(temperature)
+    given = [temperature] if isinstance(temperature, int | float) else list(temperature)
     temperatures = [real_number(one, "temperature") for one in given]
     temperatures *= count if len(given) == 1 else 1
     source = SavedProbabilities(
