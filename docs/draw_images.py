@@ -18,7 +18,8 @@ from fastcal import CalibrationStatistics
 from fastcal.data.phantom import make_case
 from fastcal.data.preprocess import Preprocessing
 from fastcal.report import plots, style
-from fastcal.train.augmentation import AugmentationConfig, augment
+from fastcal.train.augment import augment
+from fastcal.train.augmentation import AugmentationConfig
 
 IMAGES = Path(__file__).parent / "images"
 CLASSES = ("background", "ventricle", "wall")

@@ -14,7 +14,8 @@ from torch.nn import functional
 
 from fastcal.data.resample import resample
 from fastcal.train import intensity
-from fastcal.train.augmentation import AugmentationConfig, augment, source_extents
+from fastcal.train.augment import augment, source_extents
+from fastcal.train.augmentation import AugmentationConfig
 from fastcal.train.spatial import Warp, draw_warp, warp
 
 EVERYTHING = AugmentationConfig(

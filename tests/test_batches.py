@@ -15,8 +15,9 @@ from fastcal.data.dataset import Dataset
 from fastcal.data.nifti import Geometry
 from fastcal.data.prepared import PreparedCases, prepare_cases
 from fastcal.train.augmentation import AugmentationConfig
-from fastcal.train.batches import BatchSource, SamplingConfig, prefetching
+from fastcal.train.batches import BatchSource, SamplingConfig
 from fastcal.train.plan import PreprocessingConfig, plan_patch, plan_preprocessing
+from fastcal.train.prefetch import prefetching
 
 
 def cases(*shapes: tuple[int, ...]) -> PreparedCases:
