@@ -12,7 +12,7 @@ from fastcal.cases.combine import References
 from fastcal.core.errors import DataError
 from fastcal.recalibrate import methods
 from fastcal.recalibrate.calibrator import Calibrator
-from fastcal.recalibrate.ensemble import ORDERS, EnsembleCalibration, Order
+from fastcal.recalibrate.ensemble import ORDERS, EnsembleCalibration, EnsembleOrder
 from fastcal.recalibrate.sources import CaseVolumes, Pool, PooledVolumes, Report, Sources, named
 
 
@@ -40,7 +40,7 @@ def fit_folders(
     out: str | Path,
     *,
     method: str = "temperature",
-    ensemble: Order | None = None,
+    ensemble: EnsembleOrder | None = None,
     from_logits: bool = False,
     weights: Sequence[float] | None = None,
     space: Literal["prob", "logit"] = "prob",
