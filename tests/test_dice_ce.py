@@ -177,17 +177,19 @@ def test_members_are_mapped_in_one_pass_wherever_their_axis_lies(axis: int) -> N
 
 def test_bad_arguments_are_named() -> None:
     z, target = problem()
-    with pytest.raises(ValueError, match=r"lambda_ce: got -1\.0"):
+    with pytest.raises(ValueError, match=r"lambda_ce must be at least 0, got -1\.0"):
         DiceCELoss(lambda_ce=-1.0)
-    with pytest.raises(ValueError, match="ce_head: got 'none'"):
+    with pytest.raises(ValueError, match="ce_head must be 'softmax' or 'sigmoid', got 'none'"):
         DiceCELoss(ce_head="none")
-    with pytest.raises(ValueError, match="label_smoothing: a sigmoid's targets"):
+    with pytest.raises(
+        ValueError, match="label_smoothing must be 0 for the cross entropy of a sigmoid"
+    ):
         DiceCELoss(head="sigmoid", label_smoothing=0.1)
-    with pytest.raises(ValueError, match="reduction: got 'none'"):
+    with pytest.raises(ValueError, match="reduction must be 'mean' or 'sum', got 'none'"):
         DiceCELoss(reduction="none")
-    with pytest.raises(ValueError, match="head: got 'softmax', but of one class"):
+    with pytest.raises(ValueError, match="head must be 'sigmoid' for logits of one class"):
         DiceCELoss()(z[:, :1], target)
-    with pytest.raises(TypeError, match=r"logits: got torch\.int64"):
+    with pytest.raises(TypeError, match=r"logits must be floating-point numbers, got torch\.int64"):
         DiceLoss()(z.long(), target)
-    with pytest.raises(ValueError, match="weight: got 2 numbers, expected one a class: 3"):
+    with pytest.raises(ValueError, match="weight must hold one number per class: 3, got 2"):
         DiceCELoss(weight=[1.0, 1.0])(z, target)

@@ -116,7 +116,7 @@ def test_members_are_chosen_by_number(tmp_path: Path) -> None:
     expected = member_probabilities(networks[2], image, Preprocessing())
     made = np.moveaxis(loaded(tmp_path / "out/mean/case_a.nii.gz"), -1, 0)
     np.testing.assert_allclose(made, expected, atol=2e-6)
-    with pytest.raises(ValueError, match=r"members: got 3, expected some of \[0, 1, 2\]"):
+    with pytest.raises(ValueError, match=r"members must be among \[0, 1, 2\], got 3"):
         predict_cases(tmp_path / "run", tmp_path / "images", tmp_path / "x", members=[3])
 
 
@@ -526,7 +526,7 @@ def break_fourth_axis(tmp_path: Path) -> str:
 def break_gz(tmp_path: Path) -> str:
     path = tmp_path / "images/case_b_0000.nii.gz"
     path.write_bytes(path.read_bytes()[:-30])
-    return r"case_b_0000\.nii\.gz: truncated or corrupt"
+    return r"case_b_0000\.nii\.gz: is truncated or corrupt"
 
 
 def break_label(tmp_path: Path) -> str:
@@ -557,7 +557,7 @@ def test_bad_case_is_one_line_that_names_the_file_and_spares_the_others(
 def test_run_without_members_and_folder_without_images_are_named(tmp_path: Path) -> None:
     write_run(tmp_path / "run", members=0)
     write_images(tmp_path / "images")
-    with pytest.raises(DataError, match="run: no member whose training has ended"):
+    with pytest.raises(DataError, match="run: has no member whose training is finished"):
         predict_cases(tmp_path / "run", tmp_path / "images", tmp_path / "out")
     with pytest.raises(DataError, match=r"config\.json"):
         predict_cases(tmp_path / "nowhere", tmp_path / "images", tmp_path / "out")
@@ -572,19 +572,19 @@ def test_run_without_members_and_folder_without_images_are_named(tmp_path: Path)
     [
         ({"temperature": 0.0}, "temperature"),
         ({"temperature": float("nan")}, "temperature: got nan"),
-        ({"device": "gpu"}, "device: got 'gpu'"),
+        ({"device": "gpu"}, "device must be .*, got 'gpu'"),
         ({"labels": "images", "n_bins": 0}, "n_bins must be between 1 and 65536, got 0"),
         ({"batch_size": 0}, "batch_size"),
         ({"mc_dropout": -1}, "mc_dropout"),
         ({"overlap": 1.0}, "overlap: got 1"),
         ({"resample": "maps"}, "resample: got 'maps', expected 'probabilities' or 'logits'"),
         ({"precision": "int8"}, "precision: got 'int8'"),
-        ({"augmentation": InferenceAugmentation(mirror=(2,))}, r"mirror: got \[2\]"),
-        ({"augmentation": InferenceAugmentation(noise=-1.0)}, "noise: got -1"),
-        ({"augmentation": InferenceAugmentation(draws=2)}, "draws: got 2, but the noise is 0"),
+        ({"augmentation": InferenceAugmentation(mirror=(2,))}, r"mirror must be .*, got \[2\]"),
+        ({"augmentation": InferenceAugmentation(noise=-1.0)}, "noise must be .*, got -1"),
+        ({"augmentation": InferenceAugmentation(draws=2)}, "draws must be 1 without noise, got 2"),
         ({"maps": ("sharpness",)}, "maps: got 'sharpness'"),
         ({"space": "logit", "maps": ("variance",)}, "variance"),
-        ({"members": []}, "members: got none"),
+        ({"members": []}, "members must hold at least one number, got none"),
         ({"num_parts": 0}, "num_parts: got 0"),
     ],
 )

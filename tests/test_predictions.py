@@ -127,7 +127,7 @@ def test_write_npz_is_what_nnunet_writes_and_reads_back(tmp_path: Path) -> None:
     assert folder.probabilities("a").activation == "softmax"
     assert folder.probabilities("b").activation == "sigmoid"
     assert folder.probabilities("b").label_groups is None
-    with pytest.raises(ValueError, match=r"expected \[C, X, Y, Z\]"):
+    with pytest.raises(ValueError, match=r"must have shape \[C, X, Y, Z\]"):
         predictions.write_npz(tmp_path / "c.npz", _softmax()[0])
 
 
@@ -269,7 +269,9 @@ def _dataset_json(path: Path, **change: Any) -> None:
 
 
 @pytest.mark.parametrize("inside", ["", "fold_0/validation"])
-def test_region_models_are_sigmoid_with_a_channel_a_region(tmp_path: Path, inside: str) -> None:
+def test_models_of_label_groups_are_sigmoid_with_a_channel_per_group(
+    tmp_path: Path, inside: str
+) -> None:
     folder = tmp_path / inside
     folder.mkdir(parents=True, exist_ok=True)
     _dataset_json(tmp_path / "dataset.json")
@@ -278,7 +280,9 @@ def test_region_models_are_sigmoid_with_a_channel_a_region(tmp_path: Path, insid
     found = PredictionFolder(folder).probabilities("a")
     assert found.activation == "sigmoid"
     assert found.label_groups == ((1, 2, 3), (2, 3), (3,))
-    with pytest.raises(DataError, match=r"2 channels, but dataset\.json has 3 regions"):
+    with pytest.raises(
+        DataError, match=r"must have 3 channels, one per label group of dataset\.json, got 2"
+    ):
         PredictionFolder(folder).probabilities("b")
 
 
@@ -348,7 +352,7 @@ def test_a_pkl_without_a_usable_geometry_names_its_file(tmp_path: Path, content:
 @pytest.mark.parametrize("raw", [b"", b"\x80\x04", b"no pickle", b"\x80\x04K\x01", b"(((((."])
 def test_a_broken_pkl_names_its_file(tmp_path: Path, raw: bytes) -> None:
     (tmp_path / "a.pkl").write_bytes(raw)
-    with pytest.raises(DataError, match=r"a\.pkl: truncated or corrupt"):
+    with pytest.raises(DataError, match=r"a\.pkl: is truncated or corrupt"):
         properties.read(tmp_path / "a.pkl")
 
 
@@ -366,7 +370,7 @@ def test_a_truncated_npz_names_its_file(tmp_path: Path, save: Any, keep: int) ->
     path = tmp_path / "a.npz"
     save(path, probabilities=_softmax())
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(DataError, match=r"a\.npz: truncated or corrupt") as caught:
+    with pytest.raises(DataError, match=r"a\.npz: is truncated or corrupt") as caught:
         PredictionFolder(tmp_path).probabilities("a")
     assert "\n" not in str(caught.value)
 
@@ -378,7 +382,7 @@ def test_one_flipped_bit_in_an_npz_is_found(tmp_path: Path, save: Any) -> None:
     raw = bytearray(path.read_bytes())
     raw[len(raw) // 2] ^= 16
     path.write_bytes(raw)
-    with pytest.raises(DataError, match=r"a\.npz: truncated or corrupt"):
+    with pytest.raises(DataError, match=r"a\.npz: is truncated or corrupt"):
         PredictionFolder(tmp_path).probabilities("a")
 
 
@@ -400,21 +404,21 @@ def test_a_truncated_npy_names_its_file(tmp_path: Path) -> None:
     raw = (tmp_path / "a.npy").read_bytes()
     for keep in (0, 5, 100, len(raw) - 1):
         (tmp_path / "a.npy").write_bytes(raw[:keep])
-        with pytest.raises(DataError, match=r"a\.npy: truncated or corrupt"):
+        with pytest.raises(DataError, match=r"a\.npy: is truncated or corrupt"):
             PredictionFolder(tmp_path).probabilities("a")
 
 
 def test_a_truncated_label_map_is_no_silent_loss_of_geometry(tmp_path: Path) -> None:
     predictions.write_npz(tmp_path / "a.npz", _softmax())
     (tmp_path / "a.nii.gz").write_bytes(b"\x1f\x8b")
-    with pytest.raises(DataError, match=r"a\.nii\.gz: truncated"):
+    with pytest.raises(DataError, match=r"a\.nii\.gz: is truncated"):
         PredictionFolder(tmp_path).probabilities("a")
 
 
 @pytest.mark.parametrize(
     ("array", "words"),
     [
-        (np.zeros((6, 5, 4), np.float32), "expected \\(classes, Z, Y, X\\)"),
+        (np.zeros((6, 5, 4), np.float32), "must have shape \\(classes, Z, Y, X\\)"),
         (np.zeros((3, 6, 5, 4), np.int64), "int64"),
         (np.array([[[[None]]]]), "a.npz"),
     ],
@@ -431,7 +435,9 @@ def test_arrays_that_are_no_probabilities_are_refused(
 def test_probabilities_must_fit_their_label_map(tmp_path: Path) -> None:
     np.savez_compressed(tmp_path / "a.npz", probabilities=_softmax())
     _labels(tmp_path)
-    with pytest.raises(DataError, match=r"a\.npz: \(X, Y, Z\) is \(4, 5, 6\), but a\.nii\.gz"):
+    with pytest.raises(
+        DataError, match=r"a\.npz: must have the \(X, Y, Z\) of a\.nii\.gz.* got \(4, 5, 6\)"
+    ):
         PredictionFolder(tmp_path).probabilities("a")
 
 

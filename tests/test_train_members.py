@@ -300,9 +300,9 @@ def test_a_launch_that_makes_no_sense_is_refused(
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "two")
-    with pytest.raises(ValueError, match="RANK: got 'two', expected a number"):
+    with pytest.raises(ValueError, match="RANK must be a number, .*, got 'two'"):
         train_ensemble(blobs, tmp_path / "run", config=TrainConfig())
     monkeypatch.setenv("RANK", "0")
     config = TINY.with_values({"sampling.batch_size": 3})
-    with pytest.raises(ValueError, match=r"sampling\.batch_size: got 3, expected a multiple of"):
+    with pytest.raises(ValueError, match=r"sampling\.batch_size must be a multiple of .*, got 3"):
         train_ensemble(blobs, tmp_path / "run", config=config, ddp=True)

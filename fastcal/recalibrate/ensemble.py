@@ -37,6 +37,7 @@ class EnsembleCalibration:
 
     Example:
         >>> import torch
+        >>> from fastcal.recalibrate import TemperatureScaling
         >>> generator = torch.Generator().manual_seed(0)
         >>> members = 3 * torch.randn(2, 1, 3, 1000, generator=generator)
         >>> target = torch.randint(3, (1, 1000), generator=generator)

@@ -37,8 +37,8 @@ class VectorScaling(LogitScaling):
 
     Example:
         >>> import torch
-        >>> z = torch.tensor([[[2.0, 2.0, 2.0, -2.0], [0.0, 0.0, 0.0, 0.0]]])
-        >>> calibrator = VectorScaling().fit(z, torch.tensor([[0, 0, 1, 1]]))
+        >>> z = torch.tensor([[[2.0, 2.0, 2.0, -2.0, -2.0, -2.0], [0.0] * 6]])
+        >>> calibrator = VectorScaling().fit(z, torch.tensor([[0, 0, 1, 1, 1, 0]]))
         >>> calibrator.weight_.shape, calibrator.bias_.shape
         ((2,), (2,))
     """
@@ -126,8 +126,8 @@ class DirichletCalibration(LogitScaling):
 
     Example:
         >>> import torch
-        >>> z = torch.tensor([[[2.0, 2.0, 2.0, -2.0], [0.0, 0.0, 0.0, 0.0]]])
-        >>> calibrator = DirichletCalibration().fit(z, torch.tensor([[0, 0, 1, 1]]))
+        >>> z = torch.tensor([[[2.0, 2.0, 2.0, -2.0, -2.0, -2.0], [0.0] * 6]])
+        >>> calibrator = DirichletCalibration().fit(z, torch.tensor([[0, 0, 1, 1, 1, 0]]))
         >>> calibrator.weight_.shape, calibrator.bias_.shape
         ((2, 2), (2,))
     """
