@@ -68,13 +68,13 @@ def test_an_auxiliary_loss_is_added_with_its_factor(auxiliary: str) -> None:
 
 
 def test_names_and_options_there_are_not_are_named() -> None:
-    with pytest.raises(ValueError, match="loss must be one of ce, dice.*, got 'iou'"):
+    with pytest.raises(ValueError, match=r"loss must be one of ce, dice.*, got 'iou'"):
         build_loss("iou", **SETTING)
     with pytest.raises(ValueError, match=r"loss must be .*, got 'ce\+brier'"):
         build_loss("ce+brier", **SETTING)
     with pytest.raises(ValueError, match="options of focal must be among gamma, got gama"):
         build_loss("focal", **SETTING, gama=3)
-    with pytest.raises(ValueError, match="options of soft-l1ace must be among .*, got bins"):
+    with pytest.raises(ValueError, match=r"options of soft-l1ace must be among .*, got bins"):
         build_loss("ce+soft-l1ace", **SETTING, auxiliary={"bins": 3})
     with pytest.raises(ValueError, match="auxiliary must be empty for"):
         build_loss("ce", **SETTING, auxiliary={"n_bins": 3})
@@ -114,9 +114,9 @@ def test_targets_are_brought_to_a_resolution_as_torch_does_by_nearest_centres() 
 
 def test_deep_supervision_names_what_does_not_fit() -> None:
     logits, target = problem(8, 4)
-    with pytest.raises(ValueError, match="logits must hold .*, got an empty list"):
+    with pytest.raises(ValueError, match=r"logits must hold .*, got an empty list"):
         DeepSupervisionLoss(WeightedCrossEntropy())([], target)
-    with pytest.raises(ValueError, match="logits must have .*, got 2 resolutions"):
+    with pytest.raises(ValueError, match=r"logits must have .*, got 2 resolutions"):
         DeepSupervisionLoss(WeightedCrossEntropy(), weights=(1.0,))([logits, logits], target)
     with pytest.raises(ValueError, match="weights must be numbers of at least 0"):
         DeepSupervisionLoss(WeightedCrossEntropy(), weights=(1.0, -1.0))

@@ -270,7 +270,7 @@ def test_the_losses_load_monai_only_when_one_of_its_is_made() -> None:
 
 def test_bad_arguments_are_named() -> None:
     logits, target = problem()
-    with pytest.raises(ValueError, match="head must be .*, got 'none'"):
+    with pytest.raises(ValueError, match=r"head must be .*, got 'none'"):
         HardL1ACELoss(head="none")
     with pytest.raises(ValueError, match="n_bins must be between 1"):
         SoftL1ACELoss(n_bins=0)

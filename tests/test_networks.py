@@ -156,7 +156,7 @@ def test_names_of_the_papers_weights_are_those_of_the_first_version() -> None:
 @pytest.mark.parametrize(
     ("spec", "error", "message"),
     [
-        ({"name": "VNet"}, ValueError, "network: got 'VNet', expected UNet, DynUNet, BasicUNet or"),
+        ({"name": "VNet"}, ValueError, "network.name must be UNet, DynUNet, BasicUNet or .*, got 'VNet'"),
         ({"name": 3}, ValueError, "network.name must be a string, got 3"),
         ({"name": "UNet", "preset": "huge"}, ValueError, "network.preset must be .*, got 'huge'"),
         ({"name": "UNet", "width": 8}, ValueError, "arguments of UNet must be among .*, got width"),

@@ -80,7 +80,7 @@ def test_counts_and_too_few_cases_make_no_folds(dataset: Dataset) -> None:
     message = "fold must be from 0 to 4 in nnU-Net's own split of the dataset, got 7"
     with pytest.raises(ValueError, match=message):
         resolve_split(dataset, fold=7)
-    with pytest.raises(ValueError, match="names must hold at least 5 cases .* got 4"):
+    with pytest.raises(ValueError, match=r"names must hold at least 5 cases .* got 4"):
         five_folds(NAMES[:4])
 
 

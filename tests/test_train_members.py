@@ -300,7 +300,7 @@ def test_a_launch_that_makes_no_sense_is_refused(
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "two")
-    with pytest.raises(ValueError, match="RANK must be a number, .*, got 'two'"):
+    with pytest.raises(ValueError, match=r"RANK must be a number, .*, got 'two'"):
         train_ensemble(blobs, tmp_path / "run", config=TrainConfig())
     monkeypatch.setenv("RANK", "0")
     config = TINY.with_values({"sampling.batch_size": 3})
