@@ -1,4 +1,4 @@
-"""Batches: functions of the seed, the member and the step; foreground shares; where patches lie."""
+"""Batches as functions of seed, member and step; shares of foreground; places of patches."""
 
 from __future__ import annotations
 

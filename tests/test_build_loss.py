@@ -67,7 +67,7 @@ def test_an_auxiliary_loss_is_added_with_its_factor(auxiliary: str) -> None:
     assert both(logits, target).item() == pytest.approx(expected.item(), rel=1e-12)
 
 
-def test_names_and_options_there_are_not_are_named() -> None:
+def test_unknown_names_and_options_are_named() -> None:
     with pytest.raises(ValueError, match=r"loss must be one of ce, dice.*, got 'iou'"):
         build_loss("iou", **SETTING)
     with pytest.raises(ValueError, match=r"loss must be .*, got 'ce\+brier'"):

@@ -1,4 +1,4 @@
-"""Datasets in nnU-Net's raw layout: versions 1 and 2, and everything that can be wrong with one."""
+"""Datasets in nnU-Net's raw layout: versions 1 and 2, and all that can be wrong with them."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_decathlon_folders_have_one_file_a_case_with_the_channels_last(tmp_path:
     assert like.shape == (6, 5, 4)
 
 
-def test_regions_and_the_ignore_label_are_understood(tmp_path: Path) -> None:
+def test_label_groups_and_the_ignore_label_are_understood(tmp_path: Path) -> None:
     content = VERSION_2 | {
         "labels": {
             "background": 0,

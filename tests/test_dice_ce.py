@@ -36,7 +36,7 @@ CASES: list[tuple[dict[str, Any], dict[str, Any]]] = [
 
 
 def monais(ours: dict[str, Any], theirs: dict[str, Any], z: Tensor, target: Tensor) -> Tensor:
-    """MONAI's loss; its one-hot target is made here, because there it is float32."""
+    """MONAI's loss, with a one-hot target made here, because MONAI makes a float32 one."""
     from monai.losses import DiceCELoss as Theirs
 
     shared = {key: value for key, value in ours.items() if key not in ("head", "ce_head")}
@@ -116,7 +116,7 @@ def test_gradients_equal_finite_differences(head: str, ignore_index: int | None)
 
 
 def test_nothing_but_logits_and_target_is_kept_for_the_gradient() -> None:
-    """No probabilities and no one-hot target: whatever is large is what the caller holds."""
+    """Neither probabilities nor one-hot targets are kept, only what the caller holds anyway."""
     z, target = problem(32, 32)
     held = {z.data_ptr(), target.data_ptr()}
     large: list[Tensor] = []
@@ -132,7 +132,7 @@ def test_nothing_but_logits_and_target_is_kept_for_the_gradient() -> None:
     assert large == []
 
 
-def test_under_autocast_half_precision_logits_are_reckoned_in_float32() -> None:
+def test_under_autocast_half_precision_logits_are_computed_in_float32() -> None:
     z, target = problem(8, 8)
     convolution = torch.nn.Conv2d(3, 3, 1)
     loss = DiceCELoss()

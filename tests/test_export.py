@@ -1,4 +1,4 @@
-"""`fastcal.load_ensemble`, and networks as files for other programs."""
+"""`fastcal.load_ensemble`, and the export of networks to files for other programs."""
 
 from __future__ import annotations
 

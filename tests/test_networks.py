@@ -30,7 +30,7 @@ SMALL: dict[str, dict[str, Any]] = {
 
 
 class OneConvolution(nn.Module):
-    """Somebody's network: it takes multiples of four alone."""
+    """A foreign network, which takes only multiples of four."""
 
     def __init__(self, in_chans: int, n_classes: int, width: int = 3) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""NIfTI files in and out: the geometry survives to the bit, a bad file is one line."""
+"""NIfTI files: the geometry survives bit for bit, and a bad file gives one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What preprocessing settles by the data: axes, spacing, sizes, windows, patches."""
+"""Preprocessing settled from the data: axes, spacing, sizes, windows and patches."""
 
 from __future__ import annotations
 

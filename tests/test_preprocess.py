@@ -32,7 +32,7 @@ def turned(order: tuple[int, int, int], signs: tuple[int, int, int]) -> np.ndarr
 
 
 def ramp(affine: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """A linear function of the place in the world, at every voxel."""
+    """A linear function of the position in space, at every voxel."""
     voxels = np.stack(np.meshgrid(*(np.arange(n) for n in shape), indexing="ij"), -1)
     world = voxels @ affine[:3, :3].T + affine[:3, 3]
     return (world @ (0.3, -0.7, 0.5)).astype(np.float32)

@@ -20,7 +20,7 @@ from fastcal.train.log import read_log
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Networks this small lose more to waking a second thread than it gives."""
+    """For networks this small, waking a second thread costs more than it gains."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -101,7 +101,7 @@ def test_members_trained_side_by_side_are_those_trained_in_turn(
     assert sum(line.startswith("member_01  epoch") for line in lines) == 3
 
 
-def test_a_line_an_epoch_reports_progress_off_a_terminal(
+def test_off_a_terminal_progress_is_one_line_per_epoch(
     blobs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = train(blobs, tmp_path / "run", members=1, progress=True)

@@ -1,4 +1,4 @@
-"""How members are trained: alone, together, in processes; the same members whichever way."""
+"""Members trained alone, together and in processes, which must be the same members."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def batches(dims: int, members: int, step: int) -> list[Batch]:
 def learned(
     engine: Engine, learners: Sequence[Learner], dims: int, members: Sequence[int], steps: int = 3
 ) -> Tensor:
-    """Losses ``[steps, M]`` of a few steps, each of which the learners have taken."""
+    """Take a few steps, and return their losses ``[steps, M]``."""
     losses = []
     for step in range(steps):
         given = batches(dims, 3, step)

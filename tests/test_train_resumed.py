@@ -22,7 +22,7 @@ from fastcal.models import Run
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Networks this small lose more to waking a second thread than it gives."""
+    """For networks this small, waking a second thread costs more than it gains."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

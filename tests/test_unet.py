@@ -13,7 +13,7 @@ from fastcal.models import UNet, load_member, set_mc_dropout
 
 
 def multiplications(model: nn.Module, image: torch.Tensor) -> int:
-    """Of the convolutions; a transposed one counts once for every output and input channel."""
+    """Count those of convolutions; a transposed one counts once per output and input channel."""
     total = 0
 
     def count(module: nn.Module, _inputs: object, output: torch.Tensor) -> None:
