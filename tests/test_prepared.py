@@ -34,7 +34,7 @@ def save(path: Path, data: np.ndarray) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Four cases of two channels. Each has a block of label 1, and all but the last have one of label 2."""
+    """Four cases of two channels with a block of label 1; all but the last have one of label 2."""
     random = np.random.default_rng(0)
     place = tmp_path / "Dataset001_Blocks"
     for number in range(4):
