@@ -1,14 +1,14 @@
-"""A temperature fit that streams volumes from files, against the reading of the same files.
+"""Temperature fits that stream volumes from files, compared with merely reading the same files.
 
     python -m benchmarks.bench_recalibration --quick
     python -m benchmarks.bench_recalibration --threads 2
 
-Volumes lie in ``.npy`` files that were just written: a warm cache. Rows: one pass over all files,
-beside reading their bytes and nothing else; a pass over one volume in memory, of logits, half
-precision and probabilities; the whole fit, with the number of its passes. Then one volume in
-memory, fitted by fastcal, netcal, torch-uncertainty and fiducio, each in a process of its own that
-tells the peak of its memory beyond the volume. A temperature is checked before its time is shown:
-the float64 gradients 1e-4 below and above it must have opposite signs.
+Volumes lie in ``.npy`` files that were just written, so that the cache is warm. The rows are: one
+pass over all files, compared with only reading their bytes; the whole fit, with the number of its
+passes; and a pass over one volume in memory, of float32 logits, float16 logits and probabilities.
+Then fastcal, netcal, torch-uncertainty and fiducio fit one volume in memory, each in a process of
+its own that reports its peak memory beyond the volume. A temperature is checked before its time is
+shown: the float64 gradients 1e-4 below and above it must have opposite signs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from torch import Tensor
 import fastcal
 from benchmarks import harness
 from benchmarks.harness import Candidate, Row, Timing
-from benchmarks.memory import _status
+from benchmarks.memory import process_status
 from fastcal.bench.points import read_volume
 from fastcal.bench.volumes import make_case
 from fastcal.recalibrate import TemperatureScaling
@@ -42,15 +42,15 @@ from fastcal.recalibrate.volumes import PredictionReading
 
 OVERCONFIDENT = 1.7
 TOLERANCE = 1e-4
-"""Relative, of a temperature."""
+"""Relative error of a temperature that is allowed."""
 PEERS = ("fastcal", "fiducio", "netcal", "torch-uncertainty")
 CALIBRATED = 1e-2
-"""What a peer's optimiser is allowed: its deviation is noted."""
+"""Relative error that is allowed to the optimiser of another library; it is noted."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """One run."""
+    """Settings of a run."""
 
     volumes: int = 20
     classes: int = 4
@@ -59,18 +59,18 @@ class Settings:
     threads: int | None = None
     rounds: int = 5
     patience: int = 900
-    """Seconds that one library may take."""
+    """Seconds that each library may take."""
     folder: Path | None = None
 
 
 def logits_of(classes: int, shape: Sequence[int], seed: int) -> tuple[Tensor, Tensor]:
-    """Logits ``[1, C, *S]`` that are too large by `OVERCONFIDENT`, and a uint8 target."""
+    """Make logits ``[1, C, *S]`` that are too large by `OVERCONFIDENT`, and a uint8 target."""
     case = make_case(1, classes, shape, background=0.95, seed=seed)
     return case.members[0].mul_(OVERCONFIDENT), case.target.to(torch.uint8)
 
 
 class Files:
-    """``(logits, target)`` of volumes in ``.npy`` files, mapped into memory anew at every pass."""
+    """Pairs ``(logits, target)`` in ``.npy`` files, which are mapped anew in every pass."""
 
     def __init__(self, folder: Path, settings: Settings) -> None:
         self.paths = []
@@ -87,7 +87,7 @@ class Files:
             yield np.load(logits, mmap_mode="r"), np.load(target, mmap_mode="r")
 
     def read(self) -> int:
-        """Every byte, by vector loads."""
+        """Read every byte by vector loads."""
         from fastcal import _cpu
 
         threads = torch.get_num_threads()
@@ -99,13 +99,13 @@ class Files:
 
 
 def one_pass(volumes: Any, reading: PredictionReading, b: float) -> float:
-    """Gradient of all volumes at an inverse temperature."""
+    """Compute the gradient over all volumes at an inverse temperature."""
     stream = Stream(volumes, reading, 1, None, "raise")
     return sum(float(temperature_pass(volume, b).gradient) for volume in stream)
 
 
 def off(temperature: float, volumes: Any, reading: PredictionReading) -> float:
-    """0 where the minimum lies within `TOLERANCE` of a temperature, in float64 torch."""
+    """Return 0 if the minimum lies within `TOLERANCE` of a temperature, by float64 torch."""
     b = 1 / temperature
     with fastcal.backend("reference"):
         below = one_pass(volumes, reading, b * (1 - TOLERANCE))
@@ -146,7 +146,7 @@ def in_memory_rows(settings: Settings) -> Iterator[Row]:
 
 
 def fit_row(files: Files, read: Timing, rounds: int) -> tuple[Row, str]:
-    """The whole fit of all files, and a line about it."""
+    """Time the whole fit of all files, and describe it in a line."""
     fits: list[TemperatureScaling] = []
 
     def fit() -> TemperatureScaling:
@@ -164,17 +164,18 @@ def fit_row(files: Files, read: Timing, rounds: int) -> tuple[Row, str]:
     passes = fits[-1].n_passes_
     note = (
         f"fit of {len(files.paths)} volumes: T = {fits[-1].temperature_:.4f} after {passes} passes "
-        "over all of them; the first draws the sample whose minimum is where the second starts"
+        "over all of them; the first draws a sample, and the second starts from its minimum"
     )
     row = Row("whole fit", Timing("fastcal", seconds, found), None)
-    return row, f"{note}; {min(seconds) / (passes or 1) / read.median:.2f} x reading a pass"
+    share = min(seconds) / (passes or 1) / read.median
+    return row, f"{note}; a pass takes {share:.2f} x the time of reading"
 
 
 # --- libraries, one volume in memory --------------------------------------------------------------
 
 
 def peer_row(settings: Settings) -> tuple[Row, list[str]]:
-    """Each library in a process of its own."""
+    """Time each library in a process of its own."""
     timings: dict[str, Timing] = {}
     notes = []
     for name in PEERS:
@@ -208,7 +209,7 @@ def peer_row(settings: Settings) -> tuple[Row, list[str]]:
 
 
 def fit_by(name: str, z: Tensor, target: Tensor) -> float:
-    """The temperature that a library finds for logits ``[1, C, *S]``."""
+    """Fit the temperature of logits ``[1, C, *S]`` by a library."""
     if name == "fastcal":
         return float(TemperatureScaling().fit(z, target).temperature_)
     if name == "fiducio":
@@ -221,7 +222,7 @@ def fit_by(name: str, z: Tensor, target: Tensor) -> float:
     if name == "netcal":
         from netcal.scaling import TemperatureScaling as Netcal
 
-        scaling = Netcal()  # of float32 probabilities it finds 1.0: its line search fails
+        scaling = Netcal()  # its line search fails for float32 probabilities, and finds 1.0
         scaling.fit(flat.double().softmax(1).numpy(), target.flatten().numpy())
         return 1 / float(np.ravel(scaling.temperature)[0])
     from torch.utils.data import DataLoader, TensorDataset
@@ -234,20 +235,22 @@ def fit_by(name: str, z: Tensor, target: Tensor) -> float:
 
 
 def peer(name: str, classes: int, shape: Sequence[int]) -> None:
-    """What the process of one library does: print seconds, bytes, temperature, error."""
+    """Run one library, and print seconds, bytes, temperature and error."""
     small = logits_of(classes, (16, 16, 16), 1)
-    fit_by(name, *small)  # imports, pools
+    fit_by(name, *small)  # import modules and start thread pools
     z, target = logits_of(classes, shape, 0)
-    before = _status("VmRSS")
+    before = process_status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")
     start = time.perf_counter()
     found = fit_by(name, z, target)
     seconds = time.perf_counter() - start
-    peak = max(0, _status("VmHWM") - before)
+    peak = max(0, process_status("VmHWM") - before)
     exact = float(TemperatureScaling().fit(z.double(), target).temperature_)
     error = abs(found - exact) / exact
     if not error <= (TOLERANCE if name == "fastcal" else CALIBRATED):
-        raise harness.WrongResult(f"T = {found:.4f}, in float64 {exact:.4f}; not timed")
+        raise harness.WrongResult(
+            f"T = {found:.4f}, but {exact:.4f} in float64, so it is not timed"
+        )
     print(json.dumps({"seconds": seconds, "bytes": peak, "temperature": found, "error": error}))
 
 
@@ -255,7 +258,7 @@ def peer(name: str, classes: int, shape: Sequence[int]) -> None:
 
 
 def run(settings: Settings) -> tuple[list[Row], list[str]]:
-    """Rows and notes of a setting."""
+    """Measure all rows, and return them with notes."""
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(dir=settings.folder) as folder:
         files = Files(Path(folder), settings)
@@ -266,7 +269,7 @@ def run(settings: Settings) -> tuple[list[Row], list[str]]:
         rows.append(whole)
     rows += in_memory_rows(settings)
     row, notes = peer_row(settings)
-    return [*rows, row], [note, *notes, "error: relative, of the gradient or the temperature"]
+    return [*rows, row], [note, *notes, "errors are relative, of the gradient or the temperature"]
 
 
 def parse(arguments: Sequence[str] | None) -> tuple[Settings, Path | None, str | None]:
@@ -282,11 +285,18 @@ def parse(arguments: Sequence[str] | None) -> tuple[Settings, Path | None, str |
     parser.add_argument("--threads", type=int)
     parser.add_argument("--rounds", type=int, default=default.rounds)
     parser.add_argument(
-        "--patience", type=int, default=default.patience, help="seconds a library may take"
+        "--patience", type=int, default=default.patience, help="seconds each library may take"
     )
-    parser.add_argument("--folder", type=Path, help="where the volumes are written and removed")
+    parser.add_argument(
+        "--folder", type=Path, help="folder in which volumes are written, and removed again"
+    )
     parser.add_argument("--quick", action="store_true", help="two small volumes")
-    parser.add_argument("-o", "--out", type=Path, help="folder; benchmarks/results without --quick")
+    parser.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        help="folder of the record; without it benchmarks/results, or none with --quick",
+    )
     parser.add_argument("--peer", choices=PEERS, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     settings = Settings(

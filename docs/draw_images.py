@@ -1,9 +1,9 @@
-"""Draws docs/images/*.png: one picture of each plot, from made-up cases.
+"""Draw docs/images/*.png, one picture of each plot, from synthetic cases.
 
     .venv/bin/python docs/draw_images.py
 
-Forty cases of three classes, whose networks are overconfident by different amounts; a phantom
-under every augmentation.
+The plots show forty cases of three classes, whose predictions are overconfident by different
+amounts. Another picture shows a phantom under every augmentation.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from fastcal import CalibrationStatistics
 from fastcal.data.phantom import make_case
 from fastcal.data.preprocess import Preprocessing
 from fastcal.report import plots, style
-from fastcal.train.augmentation import AugmentationConfig, augment
+from fastcal.train.augment import augment
+from fastcal.train.augmentation import AugmentationConfig
 
 IMAGES = Path(__file__).parent / "images"
 CLASSES = ("background", "ventricle", "wall")
 
-# Each transform alone, as strong as its range goes or nearly so; then nnU-Net's mixture.
+# Each transform alone, about as strong as its range allows.
 TRANSFORMS = {
     "as it is": {},
     "rotation, 30°": {"rotation": 1, "rotation_degrees": 30},
@@ -39,7 +40,7 @@ TRANSFORMS = {
 
 
 def cohort(seed: int = 4, n_cases: int = 40, n_voxels: int = 8_000) -> CalibrationStatistics:
-    """Targets drawn from known probabilities, and predictions that are sharper than these."""
+    """Count targets drawn from known probabilities, against predictions that are sharper."""
     generator = torch.Generator().manual_seed(seed)
     offset = torch.tensor([2.0, 0.0, 0.0])[:, None]
     stats = CalibrationStatistics(len(CLASSES), n_bins=10)
@@ -54,13 +55,13 @@ def cohort(seed: int = 4, n_cases: int = 40, n_voxels: int = 8_000) -> Calibrati
 
 
 def augmentation() -> Figure:
-    """A slice of the brain phantom under every transform, with the outlines of its labels."""
+    """Draw a slice of the brain phantom under every transform, with the outlines of its labels."""
     case = make_case(kind="brain", index=1, shape=(96, 96, 16))
     like = case.geometry
     prepared = Preprocessing(percentiles=(0.5, 99.5))
     image = prepared.apply(case.image[:1], like)[8:9].mT.flip(2)
     label = prepared.apply_label(case.label, like)[8:9].mT.flip(1)
-    # Seeds whose draws show well.
+    # Seeds whose draws are easy to see.
     seeds = (0, 4, 2, 26, 0, 0, 1, 0, 31, 0, 8, 12)
     settings = [*TRANSFORMS.items(), *[("nnU-Net's preset", {"preset": "nnunet"})] * 2]
     figure = style.new_figure(10.2, 8.0)

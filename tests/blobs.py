@@ -1,4 +1,4 @@
-"""A small dataset with bright squares, and trainings of a second on it."""
+"""A small dataset with bright squares, and trainings on it that take a second."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+import torch
+from torch import Tensor
 
-from fastcal.models import Run
+from fastcal.models import Run, load_member
 from fastcal.train import TrainConfig, train_ensemble
 
 TINY = TrainConfig().with_values(
@@ -28,7 +30,7 @@ AFFINE = np.diag([1.0, 1.0, 3.0, 1.0])
 def write_blobs(
     folder: Path, n_cases: int = 5, shape: tuple[int, int, int] = (14, 18, 4), seed: int = 0
 ) -> Path:
-    """Noise with a bright square of label 1 and a brighter one of label 2."""
+    """Write noise with a bright square of label 1 and a brighter one of label 2."""
     random = np.random.default_rng(seed)
     for name in ("imagesTr", "labelsTr"):
         (folder / name).mkdir(parents=True)
@@ -53,6 +55,16 @@ def write_blobs(
 
 
 def train(dataset: Path, folder: Path, config: TrainConfig = TINY, **options: Any) -> Run:
-    """Members in turn: what `auto` chooses depends on the machine."""
+    """Train members one after another, because what `auto` chooses depends on the machine."""
     chosen = {"strategy": "sequential", "device": "cpu", "progress": False, **options}
     return train_ensemble(dataset, folder, config=config, **chosen)
+
+
+def weights(member: Path) -> dict[str, Tensor]:
+    """The weights of a trained member."""
+    return load_member(member).state_dict()
+
+
+def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    """Whether two networks have the same weights, bit for bit."""
+    return all(torch.equal(first[name], second[name]) for name in first)

@@ -14,7 +14,8 @@ from torch.nn import functional
 
 from fastcal.data.resample import resample
 from fastcal.train import intensity
-from fastcal.train.augmentation import AugmentationConfig, augment, source_extents
+from fastcal.train.augment import augment, source_extents
+from fastcal.train.augmentation import AugmentationConfig
 from fastcal.train.spatial import Warp, draw_warp, warp
 
 EVERYTHING = AugmentationConfig(
@@ -272,9 +273,9 @@ def test_nothing_happens_unless_asked_for_and_nnunet_is_a_word() -> None:
         ({"rotations": 0.5}, "Extra inputs are not permitted"),
         (
             {"scaling_range": (0.0, 1.4)},
-            r"scaling_range\n.*got \(0\.0, 1\.4\), expected 0\.01 <= low",
+            r"scaling_range\n.*two numbers with 0\.01 <= low",
         ),
-        ({"gamma_range": (1.5, 0.7)}, r"gamma_range\n.*got \(1\.5, 0\.7\)"),
+        ({"gamma_range": (1.5, 0.7)}, r"gamma_range\n.*low <= high"),
         ({"low_resolution_range": (0.5, 2.0)}, r"low_resolution_range\n.*high <= 1\.0"),
         ({"mirror_axes": (3,)}, r"mirror_axes\.0\n.*less than or equal to 2"),
         ({"preset": "monai"}, "'none' or 'nnunet'"),

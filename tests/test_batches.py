@@ -1,4 +1,4 @@
-"""Batches: functions of the seed, the member and the step; foreground shares; where patches lie."""
+"""Batches as functions of seed, member and step; shares of foreground; places of patches."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from fastcal.data.dataset import Dataset
 from fastcal.data.nifti import Geometry
 from fastcal.data.prepared import PreparedCases, prepare_cases
 from fastcal.train.augmentation import AugmentationConfig
-from fastcal.train.batches import BatchSource, SamplingConfig, prefetching
+from fastcal.train.batches import BatchSource, SamplingConfig
 from fastcal.train.plan import PreprocessingConfig, plan_patch, plan_preprocessing
+from fastcal.train.prefetch import prefetching
 
 
 def cases(*shapes: tuple[int, ...]) -> PreparedCases:
@@ -220,11 +221,11 @@ def test_pinned_batches_are_those_of_the_cpu() -> None:
 @pytest.mark.parametrize(
     ("prepared", "options", "message"),
     [
-        (VOLUMES, {}, r"patch: got None, but the items have 3 sizes, from \(6, 6, 6\) to"),
-        (VOLUMES, {"patch": (8, 8)}, r"patch: got \(8, 8\), expected 3 extents"),
-        (SLICES, {"batch_size": 0}, "batch_size: got 0"),
-        (SLICES, {"oversample": 1.5}, r"oversample: got 1\.5"),
-        (SLICES.select([]), {}, "prepared: got no cases"),
+        (VOLUMES, {}, r"patch must be set .*, got None for 3 sizes from \(6, 6, 6\) to"),
+        (VOLUMES, {"patch": (8, 8)}, r"patch must be 3 positive extents.*, got \(8, 8\)"),
+        (SLICES, {"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        (SLICES, {"oversample": 1.5}, r"oversample must lie in \[0, 1\], got 1\.5"),
+        (SLICES.select([]), {}, "prepared must hold at least one case, got none"),
     ],
 )
 def test_a_bad_argument_is_named(

@@ -1,4 +1,4 @@
-"""Datasets in nnU-Net's raw layout: versions 1 and 2, and everything that can be wrong with one."""
+"""Datasets in nnU-Net's raw layout: versions 1 and 2, and all that can be wrong with them."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_decathlon_folders_have_one_file_a_case_with_the_channels_last(tmp_path:
     assert like.shape == (6, 5, 4)
 
 
-def test_regions_and_the_ignore_label_are_understood(tmp_path: Path) -> None:
+def test_label_groups_and_the_ignore_label_are_understood(tmp_path: Path) -> None:
     content = VERSION_2 | {
         "labels": {
             "background": 0,
@@ -143,13 +143,13 @@ def test_the_ignore_label_may_appear_in_label_maps(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"labels": None}, "expected 'labels'"),
-        ({"labels": {"edema": 1}}, "no background"),
-        ({"labels": {"background": 0, "edema": 2}}, "expected 0 to 1"),
+        ({"labels": None}, "must have 'labels'"),
+        ({"labels": {"edema": 1}}, "must include a background"),
+        ({"labels": {"background": 0, "edema": 2}}, r"must be 0 to 1, got \[0, 2\]"),
         ({"labels": {"background": 0, "all": [1, 2]}}, "regions_class_order"),
         ({"labels": {"background": 0, "x": "one"}}, "one"),
         ({"channel_names": {}}, "channel_names"),
-        ({"channel_names": {"1": "T1"}}, "expected 0 to 0"),
+        ({"channel_names": {"1": "T1"}}, "must be numbered 0 to 0"),
     ],
 )
 def test_a_description_without_sense_names_its_file(
@@ -175,9 +175,9 @@ def test_empty_and_absent_folders_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"dataset\.json: no such file"):
         Dataset.open(tmp_path)
     (tmp_path / "dataset.json").write_text(json.dumps(VERSION_2))
-    with pytest.raises(DataError, match="imagesTr: no images"):
+    with pytest.raises(DataError, match="imagesTr: has no images"):
         Dataset.open(tmp_path)
-    with pytest.raises(DataError, match="no images named"):
+    with pytest.raises(DataError, match="has no images named"):
         image_cases(tmp_path)
 
 
@@ -202,13 +202,13 @@ def test_validate_lists_every_problem_at_once(folder: Path) -> None:
         ("imagesTr/c_0002.nii.gz", "beyond the 2"),
         ("labelsTr/stray.nii.gz", "without an image"),
         ("imagesTr/a_0001.nii.gz", "no such file"),
-        ("imagesTr/b_0001.nii.gz", "shape (6, 5, 3)"),
+        ("imagesTr/b_0001.nii.gz", "got (6, 5, 3)"),
         ("labelsTr/b.nii.gz", "no such file"),
-        ("imagesTr/c_0001.nii.gz", "affine differs"),
-        ("labelsTr/c.nii.gz", "labels [7]"),
+        ("imagesTr/c_0001.nii.gz", "must have the affine"),
+        ("labelsTr/c.nii.gz", "got [7]"),
         ("imagesTr/d_0000.nii.gz", "NaN"),
         ("imagesTr/d_0001.nii.gz", "truncated"),
-        ("labelsTr/d.nii.gz", "no integers"),
+        ("labelsTr/d.nii.gz", "must hold integer labels"),
     ]
     assert len(problems) == len(expected)
     for problem, (file, words) in zip(problems, expected, strict=True):
@@ -230,10 +230,10 @@ def test_one_problem_is_reported_as_itself(folder: Path) -> None:
 def test_loading_a_case_checks_its_files_against_each_other(folder: Path) -> None:
     case = Dataset.open(folder).cases[0]
     _save(folder / "labelsTr/a.nii.gz", np.zeros((6, 5, 4), np.uint8), np.diag([-1, 1, 3, 1]))
-    with pytest.raises(DataError, match=r"labelsTr/a\.nii\.gz: its affine differs"):
+    with pytest.raises(DataError, match=r"labelsTr/a\.nii\.gz: must have the affine of"):
         case.load()
     _save(folder / "labelsTr/a.nii.gz", np.zeros((6, 5, 5), np.uint8))
-    with pytest.raises(DataError, match=r"labelsTr/a\.nii\.gz: shape"):
+    with pytest.raises(DataError, match=r"labelsTr/a\.nii\.gz: must have the shape of"):
         case.load()
 
 
@@ -251,7 +251,7 @@ def test_split_goes_by_sorted_name(folder: Path) -> None:
     assert [[case.name for case in part] for part in parts] == [["a"], ["b"], ["c"]]
     assert [len(part) for part in dataset.split(2, 0, 0)] == [2, 0, 0]
     for counts in ((3, 1, 0), (-1, 1, 1)):
-        with pytest.raises(ValueError, match="at most the 3 cases"):
+        with pytest.raises(ValueError, match="sum to at most 3"):
             dataset.split(*counts)
 
 
@@ -267,9 +267,9 @@ def test_a_folder_of_images_alone_is_a_list_of_cases(folder: Path) -> None:
 
 def test_an_image_without_a_channel_number_is_named_rather_than_passed_over(folder: Path) -> None:
     (folder / "imagesTr/d.nii.gz").write_bytes(b"")
-    with pytest.raises(DataError, match=r"d\.nii\.gz: no channel .* expected CASE_0000\.nii\.gz"):
+    with pytest.raises(DataError, match=r"d\.nii\.gz: must be named like CASE_0000\.nii\.gz"):
         image_cases(folder / "imagesTr")
-    with pytest.raises(DataError, match=r"d\.nii\.gz: no channel"):
+    with pytest.raises(DataError, match=r"d\.nii\.gz: .* without a channel number"):
         Dataset.open(folder)
 
 

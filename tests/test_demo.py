@@ -191,7 +191,7 @@ def test_a_folder_keeps_one_experiment(
     ("changed", "message"),
     [
         ({"split": (3, 2, 0)}, "split: got"),
-        ({"split": (30, 2, 1)}, "at most the 7 cases"),
+        ({"split": (30, 2, 1)}, "sum to at most 7"),
         ({"members": 0}, "members: got 0"),
         ({"losses": ("ce", "ce")}, "losses: got"),
         ({"losses": ("focal",)}, "losses: got"),

@@ -36,7 +36,7 @@ CASES: list[tuple[dict[str, Any], dict[str, Any]]] = [
 
 
 def monais(ours: dict[str, Any], theirs: dict[str, Any], z: Tensor, target: Tensor) -> Tensor:
-    """MONAI's loss; its one-hot target is made here, because there it is float32."""
+    """MONAI's loss, with a one-hot target made here, because MONAI makes a float32 one."""
     from monai.losses import DiceCELoss as Theirs
 
     shared = {key: value for key, value in ours.items() if key not in ("head", "ce_head")}
@@ -116,7 +116,7 @@ def test_gradients_equal_finite_differences(head: str, ignore_index: int | None)
 
 
 def test_nothing_but_logits_and_target_is_kept_for_the_gradient() -> None:
-    """No probabilities and no one-hot target: whatever is large is what the caller holds."""
+    """Neither probabilities nor one-hot targets are kept, only what the caller holds anyway."""
     z, target = problem(32, 32)
     held = {z.data_ptr(), target.data_ptr()}
     large: list[Tensor] = []
@@ -132,7 +132,7 @@ def test_nothing_but_logits_and_target_is_kept_for_the_gradient() -> None:
     assert large == []
 
 
-def test_under_autocast_half_precision_logits_are_reckoned_in_float32() -> None:
+def test_under_autocast_half_precision_logits_are_computed_in_float32() -> None:
     z, target = problem(8, 8)
     convolution = torch.nn.Conv2d(3, 3, 1)
     loss = DiceCELoss()
@@ -177,17 +177,19 @@ def test_members_are_mapped_in_one_pass_wherever_their_axis_lies(axis: int) -> N
 
 def test_bad_arguments_are_named() -> None:
     z, target = problem()
-    with pytest.raises(ValueError, match=r"lambda_ce: got -1\.0"):
+    with pytest.raises(ValueError, match=r"lambda_ce must be at least 0, got -1\.0"):
         DiceCELoss(lambda_ce=-1.0)
-    with pytest.raises(ValueError, match="ce_head: got 'none'"):
+    with pytest.raises(ValueError, match="ce_head must be 'softmax' or 'sigmoid', got 'none'"):
         DiceCELoss(ce_head="none")
-    with pytest.raises(ValueError, match="label_smoothing: a sigmoid's targets"):
+    with pytest.raises(
+        ValueError, match="label_smoothing must be 0 for the cross entropy of a sigmoid"
+    ):
         DiceCELoss(head="sigmoid", label_smoothing=0.1)
-    with pytest.raises(ValueError, match="reduction: got 'none'"):
+    with pytest.raises(ValueError, match="reduction must be 'mean' or 'sum', got 'none'"):
         DiceCELoss(reduction="none")
-    with pytest.raises(ValueError, match="head: got 'softmax', but of one class"):
+    with pytest.raises(ValueError, match="head must be 'sigmoid' for logits of one class"):
         DiceCELoss()(z[:, :1], target)
-    with pytest.raises(TypeError, match=r"logits: got torch\.int64"):
+    with pytest.raises(TypeError, match=r"logits must be floating-point numbers, got torch\.int64"):
         DiceLoss()(z.long(), target)
-    with pytest.raises(ValueError, match="weight: got 2 numbers, expected one a class: 3"):
+    with pytest.raises(ValueError, match="weight must hold one number per class: 3, got 2"):
         DiceCELoss(weight=[1.0, 1.0])(z, target)

@@ -1,4 +1,4 @@
-"""`fastcal.load_ensemble`, and networks as files for other programs."""
+"""`fastcal.load_ensemble`, and the export of networks to files for other programs."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ def test_ensemble_trained_on_patches_sees_larger_images_through_windows(
 
 
 def test_members_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="members: expected one number of axes"):
+    with pytest.raises(ValueError, match="members must agree in their number of axes"):
         Ensemble([UNet(1, 2), UNet(1, 3)])
-    with pytest.raises(ValueError, match="members: got none"):
+    with pytest.raises(ValueError, match="members must hold at least one network, got none"):
         Ensemble([])
     write_run(tmp_path, members=0)
-    with pytest.raises(DataError, match="no member whose training has ended"):
+    with pytest.raises(DataError, match="has no member whose training is finished"):
         fastcal.load_ensemble(tmp_path)
     with pytest.raises(AttributeError, match="no attribute 'load_ensembles'"):
         _ = fastcal.load_ensembles
@@ -125,11 +125,14 @@ def test_onnx_takes_any_size_and_says_where_it_comes_from(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"out": "x.bin"}, r"out: got .*x\.bin, expected a name that ends in \.pt, \.pth, \.ts or"),
-        ({"format": "tflite"}, "format: got 'tflite', expected torchscript or onnx"),
-        ({"member": 7}, r"members: got 7, expected some of \[0, 1\]"),
-        ({"member": 0, "members": [1]}, "member: got it together with members"),
-        ({"size": (8,)}, r"size: got \(8,\), expected 2 positive extents"),
+        (
+            {"out": "x.bin"},
+            r"out must be a name that ends in \.pt, \.pth, \.ts or .*, got .*x\.bin",
+        ),
+        ({"format": "tflite"}, "format must be torchscript or onnx, got 'tflite'"),
+        ({"member": 7}, r"members must be among \[0, 1\], got 7"),
+        ({"member": 0, "members": [1]}, "member must be None where members are given, got 0"),
+        ({"size": (8,)}, r"size must be 2 positive extents, got \(8,\)"),
     ],
 )
 def test_bad_option_of_an_export_is_named(

@@ -260,7 +260,7 @@ def test_folder_made_with_other_settings_is_refused_unless_overwritten(tmp_path:
 
 def break_missing(tmp_path: Path) -> str:
     (tmp_path / "fold_1/case_b.npz").unlink()
-    return r"fold_1: no probabilities of case case_b"
+    return r"fold_1: has no probabilities of case case_b"
 
 
 def break_shape(tmp_path: Path) -> str:
@@ -298,7 +298,7 @@ def break_logits(tmp_path: Path) -> str:
 def break_npz(tmp_path: Path) -> str:
     path = tmp_path / "fold_1/case_b.npz"
     path.write_bytes(path.read_bytes()[:200])
-    return r"fold_1/case_b\.npz: truncated or corrupt"
+    return r"fold_1/case_b\.npz: is truncated or corrupt"
 
 
 def break_label_value(tmp_path: Path) -> str:
@@ -309,7 +309,7 @@ def break_label_value(tmp_path: Path) -> str:
 def break_label_gz(tmp_path: Path) -> str:
     path = tmp_path / "labels/case_b.nii.gz"
     path.write_bytes(path.read_bytes()[:-20])
-    return r"labels/case_b\.nii\.gz: truncated or corrupt"
+    return r"labels/case_b\.nii\.gz: is truncated or corrupt"
 
 
 def break_label_grid(tmp_path: Path) -> str:
@@ -410,7 +410,7 @@ def test_full_disk_leaves_nothing_half_written_and_ends_the_run(
         ({"weights": [1.0]}, "weights must hold one number per folder: 3, got 1"),
         ({"weights": [1.0, -1.0, 1.0]}, "weights must be at least 0"),
         ({"temperature": 0.0}, "temperature must be above 0"),
-        ({"device": "cuda:99"}, "device.*got 'cuda:99'"),
+        ({"device": "cuda:99"}, "device must exist here, .*, got 'cuda:99'"),
         ({"labels": "labels", "n_bins": 0}, "n_bins must be between 1 and 65536, got 0"),
         ({"num_parts": 2, "part_id": 2}, r"part_id must be .* below num_parts \(2\), got 2"),
         ({"space": "logit", "maps": ("mutual_information",)}, "mutual_information"),

@@ -108,11 +108,11 @@ def test_ignored_voxels_are_as_good_as_absent(
 
 def test_bad_shapes_types_and_weights_are_named() -> None:
     logits, target = problem()
-    with pytest.raises(ValueError, match=r"target: got shape \(2, 4\), expected \(2, 4, 5\)"):
+    with pytest.raises(ValueError, match=r"target must have shape \(2, 4, 5\) .*, got \(2, 4\)"):
         WeightedCrossEntropy()(logits, target[..., 0])
-    with pytest.raises(TypeError, match=r"target: got torch\.float32"):
+    with pytest.raises(TypeError, match=r"target must hold integers, got torch\.float32"):
         PaperDiceLoss()(logits, target.float())
-    with pytest.raises(ValueError, match="weight: got 2 numbers, expected one a class: 3"):
+    with pytest.raises(ValueError, match="weight must hold one number per class: 3, got 2"):
         PaperDiceLoss(weight=[1.0, 1.0])(logits, target)
-    with pytest.raises(ValueError, match="head: got 'none'"):
+    with pytest.raises(ValueError, match="head must be 'softmax' or 'sigmoid', got 'none'"):
         PaperDiceLoss(head="none")

@@ -30,7 +30,7 @@ SMALL: dict[str, dict[str, Any]] = {
 
 
 class OneConvolution(nn.Module):
-    """Somebody's network: it takes multiples of four alone."""
+    """A foreign network, which takes only multiples of four."""
 
     def __init__(self, in_chans: int, n_classes: int, width: int = 3) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ def test_checkpointing_changes_neither_gradients_nor_running_statistics() -> Non
         states.append({**network.state_dict(), **grads})
     for name, value in states[0].items():
         torch.testing.assert_close(states[1][name], value, rtol=0, atol=0, msg=name)
-    with pytest.raises(ValueError, match="checkpointing: DynUNet has none"):
+    with pytest.raises(ValueError, match="checkpointing must be False for DynUNet"):
         small("DynUNet").checkpointing = True
 
 
@@ -129,7 +129,7 @@ def test_weights_of_a_compiled_and_of_an_averaged_network_are_the_networks(tmp_p
         save_weights(tmp_path / f"{number}.safetensors", wrapped)
     files = [(tmp_path / f"{number}.safetensors").read_bytes() for number in range(2)]
     assert files[0] == files[1]
-    with pytest.raises(TypeError, match="network: got Conv2d, expected one that build_network"):
+    with pytest.raises(TypeError, match="network must be one that build_network makes, got Conv2d"):
         save_weights(tmp_path / "x.safetensors", nn.Conv2d(1, 1, 1))
     assert not (tmp_path / "x.safetensors").exists()
 
@@ -156,20 +156,20 @@ def test_names_of_the_papers_weights_are_those_of_the_first_version() -> None:
 @pytest.mark.parametrize(
     ("spec", "error", "message"),
     [
-        ({"name": "VNet"}, ValueError, "network: got 'VNet', expected UNet, DynUNet, BasicUNet or"),
-        ({"name": 3}, ValueError, "network: got the name 3"),
-        ({"name": "UNet", "preset": "huge"}, ValueError, "preset: got 'huge'"),
-        ({"name": "UNet", "width": 8}, ValueError, "network: UNet has no argument width; it has"),
-        ({"name": "UNet", "head": "tanh"}, ValueError, "head: got 'tanh'"),
-        ({"name": "UNet", "strides": [2, 2]}, ValueError, r"strides: got \(2, 2\), expected 4"),
-        ({"name": "UNet", "kernels": [3, 3, 3, 3, 4]}, ValueError, "kernels: got .* odd"),
-        ({"name": "UNet", "blocks": 0}, ValueError, "blocks: got"),
-        ({"name": "UNet", "activation": "gelu"}, ValueError, "activation: got 'gelu'"),
-        ({"name": "DynUNet", "filters": [4]}, ValueError, "network: DynUNet refuses"),
-        ({"name": "no_such_package:Net"}, ImportError, "network: no_such_package:Net needs"),
-        ({"name": "os:system"}, ValueError, "os has no torch.nn.Module named 'system'"),
-        ({"name": "test_networks:OneConvolution", "divisor": [4]}, ValueError, "divisor: got"),
-        ({"name": "UNet", "in_channels": 2}, ValueError, "network: in_channels is 2 there"),
+        ({"name": "VNet"}, ValueError, "must be UNet, DynUNet, BasicUNet or .*, got 'VNet'"),
+        ({"name": 3}, ValueError, "network.name must be a string, got 3"),
+        ({"name": "UNet", "preset": "huge"}, ValueError, "network.preset must be .*, got 'huge'"),
+        ({"name": "UNet", "width": 8}, ValueError, "arguments of UNet must be among .*, got width"),
+        ({"name": "UNet", "head": "tanh"}, ValueError, "head must be .*, got 'tanh'"),
+        ({"name": "UNet", "strides": [2, 2]}, ValueError, r"strides must hold 4 .*, got \(2, 2\)"),
+        ({"name": "UNet", "kernels": [3, 3, 3, 3, 4]}, ValueError, "kernels must be odd"),
+        ({"name": "UNet", "blocks": 0}, ValueError, "blocks must be"),
+        ({"name": "UNet", "activation": "gelu"}, ValueError, "activation must be .*, got 'gelu'"),
+        ({"name": "DynUNet", "filters": [4]}, ValueError, "arguments that DynUNet accepts"),
+        ({"name": "no_such_package:Net"}, ImportError, "the network no_such_package:Net needs"),
+        ({"name": "os:system"}, ValueError, "must be a torch.nn.Module of os, got 'system'"),
+        ({"name": "test_networks:OneConvolution", "divisor": [4]}, ValueError, "divisor must be"),
+        ({"name": "UNet", "in_channels": 2}, ValueError, "network.in_channels must be 1, got 2"),
     ],
 )  # fmt: skip
 def test_bad_specification_is_named(
@@ -184,13 +184,13 @@ def test_file_that_is_no_networks_is_named(tmp_path: Path) -> None:
 
     file = tmp_path / "best.safetensors"
     file.write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00cut")
-    with pytest.raises(DataError, match=r"best\.safetensors: damaged"):
+    with pytest.raises(DataError, match=r"best\.safetensors: is damaged"):
         load_member(file)
     save_file({"weight": torch.zeros(1)}, file)
-    with pytest.raises(DataError, match="without fastcal's description"):
+    with pytest.raises(DataError, match="does not hold fastcal's description"):
         load_member(file)
     save_weights(file, small("paper"))
     weights = read_weights(file)
     broken = type(weights)(file, {**weights.network, "widths": [2, 4, 8]}, weights.state)
-    with pytest.raises(DataError, match=r"best\.safetensors: not a member's checkpoint"):
+    with pytest.raises(DataError, match=r"best\.safetensors: is not the checkpoint of a member"):
         broken.build()

@@ -148,7 +148,7 @@ def test_an_interrupted_dataset_is_written_again_to_the_same_bytes(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"kind": "liver"}, "kind: got 'liver', expected one of brain, heart, prostate"),
+        ({"kind": "liver"}, "kind must be one of brain, heart, prostate, got 'liver'"),
         ({"n_cases": 0}, "n_cases"),
         ({"n_test": -1}, "n_test"),
         ({"shape": (64, 64)}, "shape"),

@@ -1,4 +1,4 @@
-"""What preprocessing settles by the data: axes, spacing, sizes, windows, patches."""
+"""Preprocessing settled from the data: axes, spacing, sizes, windows and patches."""
 
 from __future__ import annotations
 
@@ -79,7 +79,9 @@ def test_ct_channels_get_the_window_of_the_annotated_foreground(dataset: Dataset
     low, high = np.percentile(values, (0.5, 99.5))
     assert planned.windows is not None
     assert planned.windows[0] == pytest.approx((low, high, values.mean(), values.std()))
-    with pytest.raises(ValueError, match="normalisation: got 1, expected one for each of the 2"):
+    with pytest.raises(
+        ValueError, match="normalisation must hold one scheme per channel: 2, got 1"
+    ):
         plan(dataset, normalisation=("ct",))
 
 

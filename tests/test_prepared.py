@@ -1,4 +1,4 @@
-"""The cache of preprocessed cases: made once, whole, and anew where something changed."""
+"""The cache of preprocessed cases: made once, complete, and again where something changed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def save(path: Path, data: np.ndarray) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Four cases of two channels; each has a block of label 1, and all but the last one of 2."""
+    """Four cases of two channels with a block of label 1; all but the last have one of label 2."""
     random = np.random.default_rng(0)
     place = tmp_path / "Dataset001_Blocks"
     for number in range(4):
@@ -84,7 +84,7 @@ def test_prepared_cases_are_those_that_preprocessing_makes(folder: Path, tmp_pat
     chosen = prepared.select(["block_3", "block_1"])
     assert chosen.names == ["block_3", "block_1"]
     assert torch.equal(chosen.images[1], prepared.images[1])
-    with pytest.raises(ValueError, match="not among the prepared cases: nobody"):
+    with pytest.raises(ValueError, match="names must be among the prepared cases, got nobody"):
         prepared.select(["nobody"])
 
 
@@ -197,15 +197,15 @@ def test_everything_that_is_wrong_is_listed_at_once(folder: Path, tmp_path: Path
     with pytest.raises(DataError) as caught:
         prepare(folder, tmp_path / "cache")
     message = str(caught.value)
-    assert message.startswith(f"{folder}: 7 problems: ")
+    assert message.startswith(f"{folder}: has 7 problems: ")
     for expected in (
-        "block_0_0000.nii.gz: NaN or infinite voxels",
-        "block_0_0001.nii.gz: truncated or corrupt",
+        "block_0_0000.nii.gz: must hold finite voxels, got NaN or infinities",
+        "block_0_0001.nii.gz: is truncated or corrupt",
         "block_1_0001.nii.gz: no such file",
-        "block_1.nii.gz: labels [7] are not in dataset.json, which has [0, 1, 2]",
-        "block_2.nii.gz: shape (9, 9, 6), but block_2_0000.nii.gz has (10, 9, 6)",
-        "block_3_0002.nii.gz: a channel beyond the 2 of dataset.json",
-        "stray.nii.gz: a label map without an image",
+        "block_1.nii.gz: must hold labels of dataset.json, [0, 1, 2], got [7]",
+        "block_2.nii.gz: must have the shape of block_2_0000.nii.gz, (10, 9, 6), got (9, 9, 6)",
+        "block_3_0002.nii.gz: is a channel beyond the 2 of dataset.json",
+        "stray.nii.gz: is a label map without an image",
     ):
         assert expected in message
 
@@ -219,7 +219,7 @@ def test_a_file_of_all_channels_must_have_as_many_as_dataset_json(
     described = json.loads((folder / "dataset.json").read_text())
     described["training"] = [{"label": "./labelsTr/block_0.nii.gz"}]
     (folder / "dataset.json").write_text(json.dumps(described))
-    with pytest.raises(DataError, match=r"block_0\.nii\.gz: 3 channels, but dataset\.json has 2"):
+    with pytest.raises(DataError, match=r"block_0\.nii\.gz: must have 2 channels.*, got 3"):
         prepare(folder, tmp_path / "cache")
 
 

@@ -32,7 +32,7 @@ def turned(order: tuple[int, int, int], signs: tuple[int, int, int]) -> np.ndarr
 
 
 def ramp(affine: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """A linear function of the place in the world, at every voxel."""
+    """A linear function of the position in space, at every voxel."""
     voxels = np.stack(np.meshgrid(*(np.arange(n) for n in shape), indexing="ij"), -1)
     world = voxels @ affine[:3, :3].T + affine[:3, 3]
     return (world @ (0.3, -0.7, 0.5)).astype(np.float32)
@@ -206,15 +206,21 @@ def test_settings_survive_json_and_those_of_older_runs_are_slices() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dims": 4}, "dims: got 4"),
-        ({"dims": 3, "spacing": (1.0, 1.0)}, r"spacing: got \(1\.0, 1\.0\), expected 3 positive"),
-        ({"size": (8, 0)}, "size: got"),
-        ({"normalisation": "minmax"}, "normalisation: got 'minmax', expected one of percentile"),
-        ({"normalisation": "ct"}, "'ct' needs windows"),
-        ({"percentiles": (99.0, 1.0)}, "percentiles: got"),
-        ({"crop_to_nonzero": True, "size": (8, 8)}, "crop_to_nonzero: items of their own extents"),
-        ({"interpolation": "nearest"}, "interpolation: got 'nearest'"),
-        ({"label_interpolation": "cubic"}, "label_interpolation: got 'cubic'"),
+        ({"dims": 4}, "dims must be 2 or 3, got 4"),
+        (
+            {"dims": 3, "spacing": (1.0, 1.0)},
+            r"spacing must be 3 positive numbers, got \(1\.0, 1\.0\)",
+        ),
+        ({"size": (8, 0)}, "size must be"),
+        ({"normalisation": "minmax"}, "normalisation must be one of percentile.*, got 'minmax'"),
+        ({"normalisation": "ct"}, "windows must hold .* for 'ct', got None"),
+        ({"percentiles": (99.0, 1.0)}, "percentiles must be"),
+        (
+            {"crop_to_nonzero": True, "size": (8, 8)},
+            "crop_to_nonzero must be False where size is set",
+        ),
+        ({"interpolation": "nearest"}, "^interpolation must be .*, got 'nearest'"),
+        ({"label_interpolation": "cubic"}, "label_interpolation must be .*, got 'cubic'"),
     ],
 )
 def test_a_bad_setting_is_named(options: dict[str, object], message: str) -> None:
@@ -225,14 +231,14 @@ def test_a_bad_setting_is_named(options: dict[str, object], message: str) -> Non
 def test_a_bad_image_is_named() -> None:
     like = Geometry((3, 3, 3), np.eye(4), None)
     image = np.zeros((2, 3, 3, 3), np.float32)
-    with pytest.raises(ValueError, match=r"image: got shape \(3, 3, 3\)"):
+    with pytest.raises(ValueError, match=r"image must have shape .*, got \(3, 3, 3\)"):
         Preprocessing().apply(image[0], like)
-    with pytest.raises(ValueError, match="got 2 channels, but windows is for 1"):
+    with pytest.raises(ValueError, match="image must have 1 channels, as windows does, got 2"):
         Preprocessing(normalisation="ct", windows=AS_THEY_ARE).apply(image, like)
     image[1, 0, 0, 0] = np.inf
-    with pytest.raises(ValueError, match="channel 1 holds NaN or infinities"):
+    with pytest.raises(ValueError, match="got NaN or infinities in channel 1"):
         Preprocessing().apply(image, like)
-    with pytest.raises(ValueError, match=r"values: got shape \(2, 1, 3, 3, 3\), expected \[1, C"):
+    with pytest.raises(ValueError, match=r"values must have shape \[1, C.*, got \(2, 1, 3, 3, 3\)"):
         Preprocessing(dims=3).invert(torch.zeros(2, 1, 3, 3, 3), like)
     flat = Geometry((3, 3, 3), np.diag([1.0, 0.0, 1.0, 1.0]), None)
     with pytest.raises(ValueError, match="an axis without a direction"):

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from blobs import write_blobs
 from sklearn.model_selection import KFold
 
 from fastcal.core.errors import DataError
@@ -45,16 +46,24 @@ def test_splits_final_beside_the_dataset_gives_the_folds(dataset: Dataset, tmp_p
 @pytest.mark.parametrize(
     ("content", "fold", "message"),
     [
-        ([{"train": NAMES[:2], "val": NAMES[2:]}], None, "a list of 1 folds, choose one by fold"),
+        (
+            [{"train": NAMES[:2], "val": NAMES[2:]}],
+            None,
+            r"one of the 1 folds of .*folds\.json, got None",
+        ),
         (
             [{"train": NAMES[:2], "val": NAMES[2:]}],
             1,
-            r"expected the one fold, 0, of .*folds\.json",
+            r"fold must be 0 in .*folds\.json, got 1",
         ),
-        ({"train": NAMES[:2], "val": NAMES[2:]}, 0, "is no list of folds"),
-        ([{"train": NAMES[:2], "val": ["stranger"]}], 0, "not in the dataset: stranger"),
-        ([{"training": NAMES[:2]}], 0, "expected lists of case names"),
-        (["case_00"], 0, "is no list of folds"),
+        ({"train": NAMES[:2], "val": NAMES[2:]}, 0, "is not a list of folds, got 0"),
+        (
+            [{"train": NAMES[:2], "val": ["stranger"]}],
+            0,
+            "must name cases .* got stranger",
+        ),
+        ([{"training": NAMES[:2]}], 0, "must hold lists of case names"),
+        (["case_00"], 0, "is not a list of folds, got 0"),
     ],
 )
 def test_a_bad_fold_or_file_is_named(
@@ -66,10 +75,20 @@ def test_a_bad_fold_or_file_is_named(
 
 
 def test_counts_and_too_few_cases_make_no_folds(dataset: Dataset) -> None:
-    with pytest.raises(ValueError, match="fold: got 0, but the split is given by counts"):
+    with pytest.raises(ValueError, match="fold must be None for a split given by counts, got 0"):
         resolve_split(dataset, (10, 3, 0), fold=0)
-    message = "fold: got 7, expected one of the folds 0 to 4 of nnU-Net's own split of the dataset"
+    message = "fold must be from 0 to 4 in nnU-Net's own split of the dataset, got 7"
     with pytest.raises(ValueError, match=message):
         resolve_split(dataset, fold=7)
-    with pytest.raises(ValueError, match="4 cases do not make 5 folds"):
+    with pytest.raises(ValueError, match=r"names must hold at least 5 cases .* got 4"):
         five_folds(NAMES[:4])
+
+
+def test_split_file_beside_the_dataset_is_honoured(tmp_path: Path) -> None:
+    folder = write_blobs(tmp_path / "data", n_cases=3)
+    parts = {"train": ["blob_02"], "val": ["blob_00"], "test": ["blob_01"]}
+    (folder / "splits.json").write_text(json.dumps(parts))
+    assert resolve_split(Dataset.open(folder)).names() == parts
+    (folder / "splits.json").write_text('["blob_00"]')
+    with pytest.raises(DataError, match=r"splits\.json: must hold lists of case names"):
+        resolve_split(Dataset.open(folder))

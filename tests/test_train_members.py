@@ -1,4 +1,4 @@
-"""How members are trained: alone, together, in processes; the same members whichever way."""
+"""Members trained alone, together and in processes, which must be the same members."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def batches(dims: int, members: int, step: int) -> list[Batch]:
 def learned(
     engine: Engine, learners: Sequence[Learner], dims: int, members: Sequence[int], steps: int = 3
 ) -> Tensor:
-    """Losses ``[steps, M]`` of a few steps, each of which the learners have taken."""
+    """Take a few steps, and return their losses ``[steps, M]``."""
     losses = []
     for step in range(steps):
         given = batches(dims, 3, step)
@@ -300,9 +300,9 @@ def test_a_launch_that_makes_no_sense_is_refused(
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "two")
-    with pytest.raises(ValueError, match="RANK: got 'two', expected a number"):
+    with pytest.raises(ValueError, match=r"RANK must be a number, .*, got 'two'"):
         train_ensemble(blobs, tmp_path / "run", config=TrainConfig())
     monkeypatch.setenv("RANK", "0")
     config = TINY.with_values({"sampling.batch_size": 3})
-    with pytest.raises(ValueError, match=r"sampling\.batch_size: got 3, expected a multiple of"):
+    with pytest.raises(ValueError, match=r"sampling\.batch_size must be a multiple of .*, got 3"):
         train_ensemble(blobs, tmp_path / "run", config=config, ddp=True)

@@ -13,7 +13,7 @@ from fastcal.models import UNet, load_member, set_mc_dropout
 
 
 def multiplications(model: nn.Module, image: torch.Tensor) -> int:
-    """Of the convolutions; a transposed one counts once for every output and input channel."""
+    """Count those of convolutions; a transposed one counts once per output and input channel."""
     total = 0
 
     def count(module: nn.Module, _inputs: object, output: torch.Tensor) -> None:
@@ -112,12 +112,12 @@ def test_softmax_probabilities_sum_to_one_and_sigmoid_ones_need_not() -> None:
     ],
 )
 def test_a_bad_argument_is_named(arguments: dict[str, object], named: str) -> None:
-    with pytest.raises(ValueError, match=f"^{named}: got"):
+    with pytest.raises(ValueError, match=f"^{named} must .*, got"):
         UNet(**{"in_channels": 1, "num_classes": 2, **arguments})  # type: ignore[arg-type]
 
 
 def test_an_image_with_other_channels_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"image: got shape \(1, 2, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"image must have shape .*, got \(1, 2, 8, 8\)"):
         UNet(1, 2, widths=(2, 2))(torch.zeros(1, 2, 8, 8))
 
 
@@ -132,8 +132,8 @@ def test_a_damaged_or_missing_checkpoint_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"best\.safetensors: no such checkpoint"):
         load_member(tmp_path)
     (tmp_path / "best.pt").write_bytes(b"PK\x03\x04 cut short")
-    with pytest.raises(DataError, match=r"best\.pt: damaged"):
+    with pytest.raises(DataError, match=r"best\.pt: is damaged"):
         load_member(tmp_path)
     torch.save({"weights": torch.zeros(1)}, tmp_path / "best.pt")
-    with pytest.raises(DataError, match=r"best\.pt: not a member's checkpoint"):
+    with pytest.raises(DataError, match=r"best\.pt: is not the checkpoint of a member"):
         load_member(tmp_path)

@@ -6,8 +6,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+Floats: TypeAlias = NDArray[np.float64]
+Integers: TypeAlias = NDArray[np.int64]
 Array: TypeAlias = Any
 """A torch tensor, a NumPy array, or anything else with ``__dlpack__``.
 

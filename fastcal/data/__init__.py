@@ -1,4 +1,4 @@
-"""Cases, NIfTI files, datasets in nnU-Net's layout, prediction folders, and phantoms."""
+"""Cases, NIfTI files, datasets in nnU-Net's layout, prediction folders and phantoms."""
 
 from fastcal.data.dataset import Case, Dataset, image_cases
 from fastcal.data.predictions import PredictionFolder, Probabilities

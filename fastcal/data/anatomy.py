@@ -1,7 +1,7 @@
-"""The bodies that `fastcal.data.phantom` images: brains, hearts and prostates as level sets.
+"""Anatomy for `fastcal.data.phantom`: brains, hearts and prostates as level sets.
 
 Every structure is a level set ``phi`` in mm, positive inside, on a grid that is finer than the
-voxels through the slices. Painted in order, a later structure covers an earlier one.
+voxels across slices. Structures are painted in order, and a later one covers an earlier one.
 """
 
 from __future__ import annotations
@@ -11,23 +11,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastcal.data.fields import Array, Millimetres, smooth_field
+from fastcal.core.arrays import Floats
+from fastcal.data.fields import Millimetres, smooth_field
 
 Body = Callable[["Grid", np.random.Generator, bool], list["Structure"]]
 
 
 @dataclass(frozen=True)
 class Structure:
-    """One tissue region."""
+    """A structure of one tissue."""
 
     tissue: str
-    phi: Array
+    phi: Floats
     label: int | None = None
-    """The value it has in the label map; None leaves the label map as it is."""
+    """Its value in the label map; None leaves the label map as it is."""
 
 
 class Grid:
-    """Positions in mm about the middle of the field of view; x to the left, y to the back, z up."""
+    """Positions in mm from the middle of the field of view; x to the left, y to the back, z up."""
 
     def __init__(self, shape: tuple[int, int, int], spacing: Millimetres) -> None:
         self.shape = shape
@@ -43,28 +44,29 @@ class Grid:
             shape[2] * spacing[2],
         )
 
-    def ellipsoid(self, centre: Millimetres, radii: Millimetres, *, turn: float = 0.0) -> Array:
-        """Level set of an ellipsoid, turned about z by ``turn`` radians."""
+    def ellipsoid(self, centre: Millimetres, radii: Millimetres, *, turn: float = 0.0) -> Floats:
+        """Return the level set of an ellipsoid that is turned about z by ``turn`` radians."""
         dx, dy, dz = self.x - centre[0], self.y - centre[1], self.z - centre[2]
         u = (np.cos(turn) * dx + np.sin(turn) * dy) / radii[0]
         v = (-np.sin(turn) * dx + np.cos(turn) * dy) / radii[1]
         w = dz / radii[2]
-        distance: Array = np.sqrt(u * u + v * v + w * w)
+        distance: Floats = np.sqrt(u * u + v * v + w * w)
         return (1.0 - distance) * min(radii)
 
-    def cylinder(self, centre: tuple[float, float], radii: tuple[float, float]) -> Array:
-        """Level set of an elliptic cylinder along z."""
+    def cylinder(self, centre: tuple[float, float], radii: tuple[float, float]) -> Floats:
+        """Return the level set of an elliptic cylinder along z."""
         distance = np.hypot((self.x - centre[0]) / radii[0], (self.y - centre[1]) / radii[1])
         return np.broadcast_to((1.0 - distance) * min(radii), self.shape)
 
-    def field(self, rng: np.random.Generator, correlation: float) -> Array:
+    def field(self, rng: np.random.Generator, correlation: float) -> Floats:
+        """Draw a smooth random field on the grid; see `fastcal.data.fields.smooth_field`."""
         return smooth_field(rng, self.shape, self.spacing, correlation)
 
 
 def brain(grid: Grid, rng: np.random.Generator, ood: bool) -> list[Structure]:
-    """A skull-stripped head with a glioma: necrosis (1), edema (2), enhancing rim (3).
+    """Make a skull-stripped head with a glioma: necrosis (1), edema (2) and enhancing rim (3).
 
-    The labels of BraTS in the order of the paper: non-enhancing, edema, enhancing.
+    The labels are those of BraTS in the order of the paper: non-enhancing, edema, enhancing.
     """
     del ood
     size = rng.uniform(0.92, 1.05)
@@ -95,7 +97,7 @@ def brain(grid: Grid, rng: np.random.Generator, ood: bool) -> list[Structure]:
     stretch = rng.uniform(0.85, 1.15)
     turn = rng.uniform(0.0, np.pi)
 
-    def lump(share: float, wobble: float) -> Array:
+    def lump(share: float, wobble: float) -> Floats:
         r = share * radius
         shape = grid.ellipsoid(place, (r * stretch, r / stretch, r), turn=turn)
         return shape + wobble * r * grid.field(rng, 0.45 * r)
@@ -117,7 +119,10 @@ def brain(grid: Grid, rng: np.random.Generator, ood: bool) -> list[Structure]:
 
 
 def heart(grid: Grid, rng: np.random.Generator, ood: bool) -> list[Structure]:
-    """A short-axis chest: right ventricle (1), myocardium (2), left ventricle (3), as in ACDC."""
+    """Make a chest in short axis: right ventricle (1), myocardium (2), left ventricle (3).
+
+    The labels are those of ACDC.
+    """
     del ood
     width, depth, height = grid.extent
     chest = grid.cylinder((0.0, 0.0), (0.62 * width, 0.52 * depth)) + 2.0 * grid.field(rng, 25.0)
@@ -185,7 +190,7 @@ def heart(grid: Grid, rng: np.random.Generator, ood: bool) -> list[Structure]:
 
 
 def prostate(grid: Grid, rng: np.random.Generator, ood: bool) -> list[Structure]:
-    """A T2-weighted pelvis with a prostate (1); out of distribution a coil inflates the rectum."""
+    """Make a pelvis with a prostate (1); out of distribution, a coil inflates the rectum."""
     width, depth, _ = grid.extent
     size = rng.uniform(0.80, 1.18)
     radii = (

@@ -1,14 +1,14 @@
-"""Preprocessed cases on disk, each in files that can be mapped into memory.
+"""Preprocessed cases on disk, in files that can be mapped into memory.
 
 ::
 
-    FOLDER/settings.json            what the cases were made with
+    FOLDER/settings.json            settings with which the cases were made
     FOLDER/CASE.image.npy           float32 [N, Ch, *P]
     FOLDER/CASE.label.npy           uint8 or int32 [N, *P]
-    FOLDER/CASE.foreground.npy      int64: voxels of each class in turn, indices into [N, *P]
-    FOLDER/CASE.json                the sources and sizes of these files; written last
+    FOLDER/CASE.foreground.npy      int64 indices into [N, *P] of the voxels of each class in turn
+    FOLDER/CASE.json                sources and sizes of these files; written last
 
-A case is there when its CASE.json is, and its sources are still those named in it.
+A case is valid when its CASE.json exists and its sources are still those named there.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 ARRAYS = ("image", "label", "foreground")
 
-# nnU-Net keeps as many: enough to choose patches by, and small beside the case.
+# As many as nnU-Net keeps: enough to choose patches by, and small compared with the case.
 FOREGROUND_VOXELS = 10_000
 
 
@@ -50,17 +50,22 @@ class Entry:
     label: Tensor
     """uint8 (int32 above 255) ``[N, *P]``."""
     foreground: list[Tensor]
-    """Voxels of each class but the background, int64 indices into ``[N, *P]``; a random choice of
-    `FOREGROUND_VOXELS` where there are more."""
+    """Voxels of each class except for the background, as int64 indices into ``[N, *P]``; a random
+    choice of `FOREGROUND_VOXELS` where there are more."""
     digest: str
-    """Of the contents of the source files."""
+    """Digest of the contents of the source files."""
 
 
 class CaseCache:
     """The preprocessed cases of a dataset under one set of settings.
 
-    Any number of processes may read and fill it at once: files appear whole, and two that make
-    the same case write the same bytes.
+    Any number of processes may read and fill the cache at the same time, because files appear
+    whole, and processes that make the same case write the same bytes.
+
+    Args:
+        folder: Folder of caches; each set of settings has its own folder in it.
+        dataset: The dataset of the cases.
+        preprocessing: How the cases are preprocessed.
     """
 
     def __init__(self, folder: Path, dataset: Dataset, preprocessing: Preprocessing) -> None:
@@ -81,17 +86,17 @@ class CaseCache:
             atomic.write_json(self.folder / "settings.json", settings)
 
     def find(self, case: Case) -> Entry | None:
-        """The case if it is there, and its sources did not change since.
+        """Return the case if it is there and its sources have not changed since, else None.
 
         Raises:
-            DataError: a source file is missing.
+            DataError: A source file is missing.
         """
         described = self._described(case)
         if described is None:
             return None
         stats = [_stat(path) for path in _sources(case)]
         if described["sources"] != stats:
-            # Copied or touched files have other times; their contents decide.
+            # Files that were copied or touched have other times, so their contents decide.
             if described["digest"] != _digest_of_files(case):
                 return None
             atomic.write_json(self._path(case, "json"), described | {"sources": stats})
@@ -104,8 +109,8 @@ class CaseCache:
         """Preprocess a case and keep it.
 
         Raises:
-            DataError: its files cannot be used; `Dataset.case_problems` tells all that is wrong.
-            OSError: the disk's own error.
+            DataError: Its files cannot be used; `Dataset.case_problems` lists all that is wrong.
+            OSError: The disk reports an error.
         """
         stats = [_stat(path) for path in _sources(case)]
         image, label, like = case.load()
@@ -135,7 +140,7 @@ class CaseCache:
             "foreground": [len(voxels) for voxels in foreground],
         }
         if stats != [_stat(path) for path in _sources(case)]:
-            raise DataError(case.images[0], "it or another file of its case changed meanwhile")
+            raise DataError(case.images[0], "this or another file of the case changed while read")
         atomic.write_json(self._path(case, "json"), described)
         return self._mapped(case, described)
 
@@ -160,7 +165,7 @@ class CaseCache:
 
 
 def _save(path: Path, array: npt.NDArray[Any]) -> None:
-    """As `numpy.save`, whose error on a full disk has neither the disk's reason nor the file."""
+    """Save as `numpy.save` does, whose error on a full disk names neither reason nor file."""
     array = np.ascontiguousarray(array)
     with atomic.atomic_path(path) as temporary, temporary.open("wb") as stream:
         header = np.lib.format.header_data_from_array_1_0(array)
@@ -195,7 +200,7 @@ def _digest_of_files(case: Case) -> str:
 def _foreground(
     labels: npt.NDArray[Any], num_classes: int, name: str
 ) -> list[npt.NDArray[np.int64]]:
-    """Voxels of classes 1, 2, ..., flat; a random choice of them that the name settles."""
+    """Return flat indices of voxels of classes 1, 2, ...; the name seeds the random choice."""
     random = np.random.default_rng(zlib.crc32(name.encode()))
     chosen = []
     for value in range(1, num_classes):

@@ -1,4 +1,4 @@
-"""What must hold of the files of a case; a `DataError` names the one that breaks it."""
+"""Checks of the files of a case; each raises a `DataError` that names the bad file."""
 
 from __future__ import annotations
 
@@ -14,55 +14,59 @@ from fastcal.data import nifti
 
 
 def complain(folder: Path, problems: Sequence[DataError]) -> None:
-    """Raise what is wrong with a folder's files as one error, if anything is.
+    """Raise all problems of the files in a folder as one error, if there are any.
 
     Raises:
-        DataError: names the one bad file, or the folder and then every bad file in turn.
+        DataError: Names the one bad file, or the folder and then every bad file in turn.
     """
     if len(problems) == 1:
         raise problems[0]
     if problems:
         listed = "; ".join(str(problem) for problem in problems)
-        raise DataError(folder, f"{len(problems)} problems: {listed}")
+        raise DataError(folder, f"has {len(problems)} problems: {listed}")
 
 
 def check_place(
     path: Path, volume: nifti.Geometry, first_path: Path, first: nifti.Geometry
 ) -> None:
-    """A file lies where the first one of its case does."""
+    """Check that a file lies where the first file of its case does."""
     if volume.shape != first.shape:
-        raise DataError(path, f"shape {volume.shape}, but {first_path.name} has {first.shape}")
+        raise DataError(
+            path,
+            f"must have the shape of {first_path.name}, {first.shape}, got {volume.shape}",
+        )
     if not nifti.same_place(first.affine, volume.affine, first.shape):
-        raise DataError(path, f"its affine differs from that of {first_path.name}")
+        raise DataError(path, f"must have the affine of {first_path.name}, got another one")
 
 
 def integers(path: Path, data: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Labels as integers, which some files store as real numbers."""
+    """Return labels as integers, which some files store as real numbers."""
     if data.dtype.kind in "iu":
         return data
     labels = np.rint(data)
     if not (labels == data).all():
-        raise DataError(path, "label values that are no integers")
+        raise DataError(path, "must hold integer labels, got other numbers")
     integers: npt.NDArray[Any] = labels.astype(np.int32)
     return integers
 
 
 def check_count(path: Path, found: int, expected: int) -> None:
-    """A file of all channels has those of dataset.json."""
+    """Check that a file of all channels has as many as dataset.json."""
     if found != expected:
-        raise DataError(path, f"{found} channels, but dataset.json has {expected}")
+        raise DataError(path, f"must have {expected} channels, as in dataset.json, got {found}")
 
 
 def check_finite(path: Path, data: npt.NDArray[Any]) -> None:
-    """No NaN and no infinity."""
+    """Check that there are neither NaN nor infinities."""
     if data.dtype.kind == "f" and not np.isfinite(data).all():
-        raise DataError(path, "NaN or infinite voxels")
+        raise DataError(path, "must hold finite voxels, got NaN or infinities")
 
 
 def check_values(path: Path, labels: npt.NDArray[Any], allowed: npt.NDArray[Any]) -> None:
-    """Labels are those of dataset.json."""
+    """Check that all labels are among those of dataset.json."""
     unknown = np.setdiff1d(np.unique(labels), allowed)
     if unknown.size:
         raise DataError(
-            path, f"labels {unknown.tolist()} are not in dataset.json, which has {allowed.tolist()}"
+            path,
+            f"must hold labels of dataset.json, {allowed.tolist()}, got {unknown.tolist()}",
         )

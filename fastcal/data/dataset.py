@@ -22,9 +22,9 @@ _CHANNEL_FILE = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 
 @dataclass(frozen=True)
 class Case:
-    """One patient: a file for each channel, and the reference label map where there is one.
+    """One case: a file per channel, and the reference label map where there is one.
 
-    A single image file may hold all channels along its fourth axis, as the Decathlon's do.
+    A single image file may hold all channels along its fourth axis, as in the Decathlon.
     """
 
     name: str
@@ -35,12 +35,12 @@ class Case:
         """Read image and label.
 
         Returns:
-            the image, float32 [channels, X, Y, Z]; the label map, an integer [X, Y, Z], or None;
+            The image, float32 ``[Ch, X, Y, Z]``; the label map, integers ``[X, Y, Z]``, or None;
             and the first channel as it was read, whose geometry output files take.
 
         Raises:
-            DataError: a file is missing or unreadable, channels or label differ in shape or
-                affine, a label is no integer.
+            DataError: A file is missing or unreadable, channels or label map differ in shape or
+                affine, or a label is not an integer.
         """
         like, *others = _channels(self.images)
         for path, volume in zip(self.images[1:], others, strict=False):
@@ -65,10 +65,10 @@ class Dataset:
 
     @classmethod
     def open(cls, folder: str | Path) -> Dataset:
-        """List a dataset; no image is read.
+        """Open a dataset and list its cases, without reading an image.
 
         Raises:
-            DataError: no folder, no usable ``dataset.json``, no case.
+            DataError: There is no folder, no usable ``dataset.json``, or no case.
 
         Example:
             >>> Dataset.open("Dataset004_Hippocampus").num_classes  # doctest: +SKIP
@@ -84,7 +84,7 @@ class Dataset:
             files = _channel_files(images, description.file_ending)
             names = tuple(sorted(files))
         if not names:
-            raise DataError(images, f"no images that end in {description.file_ending}")
+            raise DataError(images, f"has no images that end in {description.file_ending}")
         channels = len(description.channel_names)
         ending = description.file_ending
         cases = [
@@ -95,76 +95,82 @@ class Dataset:
 
     @property
     def name(self) -> str:
+        """Name of the dataset."""
         return self.description.name
 
     @property
     def channel_names(self) -> list[str]:
+        """Names of the channels of an image."""
         return list(self.description.channel_names)
 
     @property
     def labels(self) -> dict[str, int]:
-        """Label name to value, background 0 first, without the ignore label."""
+        """Values of the labels by name, background 0 first, without the ignore label."""
         return self.description.labels
 
     @property
     def num_classes(self) -> int:
-        """Channels of a probability map: one a label, or one a region."""
+        """Channels of a probability map: one per label, or one per label group."""
         return self.description.num_classes
 
     @property
     def ignore_label(self) -> int | None:
+        """Value of voxels that were left unannotated; None if there is none."""
         return self.description.ignore_label
 
     @property
     def label_groups(self) -> tuple[dataset_json.LabelGroup, ...] | None:
+        """Label values of each channel, where channels stand for groups (nnU-Net's regions)."""
         return self.description.label_groups
 
     @property
     def regions_class_order(self) -> tuple[int, ...] | None:
+        """Value that each label group writes into a label map, in nnU-Net's order."""
         return self.description.regions_class_order
 
     @property
     def file_ending(self) -> str:
+        """Ending of image files, such as ``.nii.gz``."""
         return self.description.file_ending
 
     def split(self, train: int, val: int, test: int) -> tuple[list[Case], list[Case], list[Case]]:
-        """The first ``train`` cases by name, the ``val`` after them, the ``test`` after those.
+        """Take the first ``train`` cases by name, the next ``val`` and the next ``test``.
 
         Raises:
-            ValueError: a count is negative, or the counts sum to more cases than there are.
+            ValueError: A count is negative, or the counts sum to more cases than there are.
         """
         counts = (train, val, test)
         if min(counts) < 0 or sum(counts) > len(self.cases):
             raise ValueError(
-                f"train, val, test: got {train}, {val}, {test}, "
-                f"expected counts that sum to at most the {len(self.cases)} cases"
+                "train, val and test must be counts of at least 0 that sum to at most "
+                f"{len(self.cases)}, the number of cases, got {train}, {val} and {test}"
             )
         first, second = train, train + val
         return self.cases[:first], self.cases[first:second], self.cases[second : second + test]
 
     def problems(self) -> list[DataError]:
-        """Every problem of every file, in order of the cases; reads all voxels."""
+        """List every problem of every file, in the order of the cases; reads all voxels."""
         return list(self._problems())
 
     def validate(self) -> None:
-        """Read every file and complain about all of them at once.
+        """Read every file, and report all problems at once.
 
-        Checked: a file for each channel, a label map for each case, that they can be read and
-        agree in shape and affine, that labels are integers which ``dataset.json`` declares, and
-        that no file is left over.
+        Every case must have a file per channel and a label map. They must be readable and agree in
+        shape and affine. Labels must be integers that ``dataset.json`` declares, and no file may be
+        left over.
 
         Raises:
-            DataError: names the one bad file, or the folder and then every bad file in turn;
-                `problems` gives them one by one.
+            DataError: Names the one bad file, or the folder and then every bad file in turn;
+                `problems` lists them one by one.
         """
         checks.complain(self.folder, self.problems())
 
     def case_problems(self, case: Case) -> list[DataError]:
-        """Every problem of one case's files; reads all their voxels."""
+        """List every problem of the files of one case; reads all their voxels."""
         return list(self._case_problems(case))
 
     def left_over(self) -> list[DataError]:
-        """Files of no case: channels beyond those of dataset.json, label maps without image."""
+        """List files that belong to no case: surplus channels, and label maps without image."""
         return list(self._left_over())
 
     def _problems(self) -> Iterator[DataError]:
@@ -204,19 +210,24 @@ class Dataset:
         for _, files in sorted(_channel_files(self.folder / "imagesTr", self.file_ending).items()):
             for channel, path in sorted(files.items()):
                 if channel >= channels:
-                    yield DataError(path, f"a channel beyond the {channels} of dataset.json")
+                    yield DataError(path, f"is a channel beyond the {channels} of dataset.json")
         for path in sorted((self.folder / "labelsTr").glob(f"[!.]*{self.file_ending}")):
             if path.name.removesuffix(self.file_ending) not in known:
-                yield DataError(path, "a label map without an image")
+                yield DataError(path, "is a label map without an image")
 
 
 def image_cases(folder: str | Path, file_ending: str = ".nii.gz") -> list[Case]:
-    """Cases of a folder of images alone (``CASE_0000.nii.gz``), sorted by name, without labels.
+    """List the cases of a folder of images (``CASE_0000.nii.gz``), sorted by name, without labels.
 
-    A case has as many channels as its highest channel number says.
+    The highest channel number of a case determines how many channels it has.
+
+    Args:
+        folder: The folder.
+        file_ending: Ending of the images.
 
     Raises:
-        DataError: no such folder, no image in it, or an image without its channel in its name.
+        DataError: There is no such folder, no image in it, or an image without a channel number
+            in its name.
 
     Example:
         >>> [case.name for case in image_cases("Dataset001_Mine/imagesTs")]  # doctest: +SKIP
@@ -227,7 +238,7 @@ def image_cases(folder: str | Path, file_ending: str = ".nii.gz") -> list[Case]:
         raise DataError(folder, "no such folder")
     cases = _channel_files(folder, file_ending)
     if not cases:
-        raise DataError(folder, f"no images named CASE_0000{file_ending}")
+        raise DataError(folder, f"has no images named CASE_0000{file_ending}")
     return [
         Case(name, _expected(folder, name, max(files) + 1, file_ending), None)
         for name, files in sorted(cases.items())
@@ -235,16 +246,18 @@ def image_cases(folder: str | Path, file_ending: str = ".nii.gz") -> list[Case]:
 
 
 def _channel_files(folder: Path, ending: str) -> dict[str, dict[int, Path]]:
-    """Case name to channel number to file.
+    """Return files by case name and channel number.
 
     Raises:
-        DataError: a file is named otherwise; to pass over it would lose a case without a word.
+        DataError: A file is named otherwise; skipping it would silently lose a case.
     """
     cases: dict[str, dict[int, Path]] = defaultdict(dict)
     for path in folder.glob(f"[!.]*{ending}"):
         match = _CHANNEL_FILE.fullmatch(path.name.removesuffix(ending))
         if match is None:
-            raise DataError(path, f"no channel in its name, expected CASE_0000{ending}")
+            raise DataError(
+                path, f"must be named like CASE_0000{ending}, got a name without a channel number"
+            )
         cases[match["case"]][int(match["channel"])] = path
     return cases
 
@@ -257,7 +270,7 @@ def _expected(folder: Path, name: str, channels: int, ending: str) -> tuple[Path
 
 
 def _channels(images: tuple[Path, ...]) -> list[nifti.Volume]:
-    """A volume for each channel: one a file, or all those of a case's only file."""
+    """Read one volume per channel, from one file each or all from a single file."""
     if len(images) > 1:
         return [_spatial(path) for path in images]
     volume = nifti.read(images[0])
@@ -278,6 +291,6 @@ def _three_axes(path: Path, volume: nifti.Volume) -> nifti.Volume:
     shape = volume.shape
     spatial = (*shape, 1, 1)[: max(3, len(shape))]
     if len(spatial) < 3 or any(extent != 1 for extent in spatial[3:]):
-        raise DataError(path, f"shape {shape}, expected one 3-D volume a file")
+        raise DataError(path, f"must hold one 3-D volume, got shape {shape}")
     data = volume.data.reshape(spatial[:3])
     return nifti.Volume(data.shape, volume.affine, volume.header, data)

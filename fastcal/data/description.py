@@ -11,6 +11,7 @@ from typing import Any
 from fastcal.core.errors import DataError
 
 LabelGroup = tuple[int, ...]
+"""Label values that one channel stands for; nnU-Net calls such a group a region."""
 
 
 @dataclass(frozen=True)
@@ -20,29 +21,30 @@ class Description:
     name: str
     channel_names: tuple[str, ...]
     labels: dict[str, int]
-    """Label name to its value, background 0 first, without the ignore label.
+    """Values of the labels by name, background 0 first, without the ignore label.
 
-    With regions: region name to the value that its channel writes (``regions_class_order``)."""
+    With label groups, the value that the channel of each group writes (``regions_class_order``)."""
     ignore_label: int | None
-    """Voxels of this value were left unannotated: no loss, no metric."""
+    """Voxels of this value were left unannotated; they count in no loss and no metric."""
     label_groups: tuple[LabelGroup, ...] | None
-    """The label values that make up each channel of a region-based (sigmoid) model, or None."""
+    """The label values that each channel of a multilabel (sigmoid) model stands for, or None."""
     regions_class_order: tuple[int, ...] | None
+    """Value that each label group writes into a label map, in nnU-Net's order; or None."""
     file_ending: str
     listed_cases: tuple[str, ...] | None
-    """Training cases that the file itself lists, or None: then the folder's files count."""
+    """Training cases that the file itself lists, or None where the files in the folder decide."""
 
     @property
     def num_classes(self) -> int:
-        """Channels of a probability map: one a label, or one a region (no background)."""
+        """Channels of a probability map: one per label, or one per label group (no background)."""
         return len(self.labels) if self.label_groups is None else len(self.label_groups)
 
     @property
     def label_values(self) -> tuple[int, ...]:
-        """Every value a label map may hold, the ignore label included, ascending."""
+        """Every value a label map may hold, the ignore label included, in ascending order."""
         values = set(self.labels.values())
-        for region in self.label_groups or ():
-            values.update(region)
+        for group in self.label_groups or ():
+            values.update(group)
         if self.ignore_label is not None:
             values.add(self.ignore_label)
         return tuple(sorted(values))
@@ -66,7 +68,7 @@ def read(path: Path) -> Description:
     Format: nnU-Net's ``documentation/dataset_format.md`` and ``region_based_training.md``.
 
     Raises:
-        DataError: missing, not JSON, or its labels or channels make no sense.
+        DataError: The file is missing, is not JSON, or its labels or channels are inconsistent.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -75,9 +77,9 @@ def read(path: Path) -> Description:
     except OSError as error:
         raise DataError(path, f"{error.strerror}") from error
     except ValueError as error:
-        raise DataError(path, f"not JSON ({error})") from error
+        raise DataError(path, f"is not JSON ({error})") from error
     if not isinstance(content, dict):
-        raise DataError(path, "expected a JSON object")
+        raise DataError(path, f"must hold a JSON object, got {type(content).__name__}")
     try:
         return _parse(content, path.parent.name)
     except (TypeError, ValueError, AttributeError) as error:
@@ -85,14 +87,19 @@ def read(path: Path) -> Description:
 
 
 def to_json(description: Description, *, num_training: int) -> dict[str, Any]:
-    """The version 2 ``dataset.json`` of a description, as a JSON object."""
+    """Return the version 2 ``dataset.json`` of a description, as a JSON object.
+
+    Args:
+        description: The description.
+        num_training: Number of training cases.
+    """
     labels: dict[str, Any] = dict(description.labels)
     if description.label_groups is not None:
         foreground = (name for name in description.labels if name != "background")
         labels = {"background": 0}
         labels.update(
-            (name, list(region))
-            for name, region in zip(foreground, description.label_groups, strict=True)
+            (name, list(group))
+            for name, group in zip(foreground, description.label_groups, strict=True)
         )
     if description.ignore_label is not None:
         labels["ignore"] = description.ignore_label
@@ -111,10 +118,10 @@ def to_json(description: Description, *, num_training: int) -> dict[str, Any]:
 def _parse(content: Mapping[str, Any], folder: str) -> Description:
     channels = content.get("channel_names", content.get("modality"))
     if not isinstance(channels, Mapping) or not channels:
-        raise ValueError("expected 'channel_names' (version 2) or 'modality' (version 1)")
+        raise ValueError("must have 'channel_names' (version 2) or 'modality' (version 1)")
     order = sorted(channels, key=int)
     if [int(index) for index in order] != list(range(len(order))):
-        raise ValueError(f"channels are numbered {order}, expected 0 to {len(order) - 1}")
+        raise ValueError(f"channels must be numbered 0 to {len(order) - 1}, got {order}")
 
     labels, ignore = _labels(content.get("labels"))
     label_groups: tuple[LabelGroup, ...] | None = None
@@ -124,8 +131,8 @@ def _parse(content: Mapping[str, Any], folder: str) -> Description:
         class_order = tuple(int(value) for value in content.get("regions_class_order") or ())
         if len(class_order) != len(foreground):
             raise ValueError(
-                f"'regions_class_order' has {len(class_order)} entries, "
-                f"expected one for each of {len(foreground)} regions"
+                "'regions_class_order' must hold one value per label group: "
+                f"{len(foreground)}, got {len(class_order)}"
             )
         label_groups = tuple(foreground.values())
         names = {"background": 0, **dict(zip(foreground, class_order, strict=True))}
@@ -133,7 +140,9 @@ def _parse(content: Mapping[str, Any], folder: str) -> Description:
         names = {name: values[0] for name, values in labels.items()}
         names = dict(sorted(names.items(), key=lambda item: item[1]))
         if list(names.values()) != list(range(len(names))):
-            raise ValueError(f"labels are {list(names.values())}, expected 0 to {len(names) - 1}")
+            raise ValueError(
+                f"label values must be 0 to {len(names) - 1}, got {list(names.values())}"
+            )
 
     return Description(
         name=str(content.get("name") or folder),
@@ -148,9 +157,9 @@ def _parse(content: Mapping[str, Any], folder: str) -> Description:
 
 
 def _labels(raw: object) -> tuple[dict[str, LabelGroup], int | None]:
-    """Name to values, and the ignore label; version 1 maps value to name instead."""
+    """Return values by name, and the ignore label; version 1 maps values to names instead."""
     if not isinstance(raw, Mapping) or not raw:
-        raise ValueError("expected 'labels'")
+        raise ValueError("must have 'labels'")
     if all(isinstance(name, str) for name in raw.values()):
         raw = {name: int(value) for value, name in raw.items()}
     labels = {
@@ -161,16 +170,16 @@ def _labels(raw: object) -> tuple[dict[str, LabelGroup], int | None]:
     }
     ignored = labels.pop("ignore", None)
     if ignored is not None and len(ignored) != 1:
-        raise ValueError("the ignore label is one value, not a region")
+        raise ValueError(f"the ignore label must be a single value, got {list(ignored)}")
     if (0,) not in labels.values():
-        raise ValueError("no background: expected a label of value 0")
+        raise ValueError("labels must include a background of value 0, got none")
     if any(not values or min(values) < 0 for values in labels.values()):
-        raise ValueError("label values must be 0 or more")
+        raise ValueError(f"label values must be at least 0, got {list(labels.values())}")
     return labels, None if ignored is None else ignored[0]
 
 
 def _listed_cases(content: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """Case names of a version 1 ``training`` list of ``{"image": path, "label": path}``."""
+    """Return the cases of a version 1 ``training`` list of ``{"image": path, "label": path}``."""
     training = content.get("training")
     if not isinstance(training, list) or not training:
         return None

@@ -1,11 +1,11 @@
-"""Smooth random fields on a voxel grid, and the blur and motion of a scanner, by FFT."""
+"""Smooth random fields on a voxel grid, and a scanner's blur, motion and noise."""
 
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
+from fastcal.core.arrays import Floats
+
 Millimetres = tuple[float, float, float]
 
 
@@ -14,12 +14,15 @@ def smooth_field(
     shape: tuple[int, int, int],
     spacing: Millimetres,
     correlation: float | Millimetres,
-) -> Array:
-    """A Gaussian random field [X, Y, Z] of mean 0 and standard deviation 1, periodic.
+) -> Floats:
+    """Draw a periodic Gaussian random field ``[X, Y, Z]`` of mean 0 and standard deviation 1.
 
     Args:
-        correlation: standard deviation, in mm, of the Gaussian that smooths white noise; one
-            number, or one for each axis (0 leaves an axis white).
+        rng: Source of the noise.
+        shape: Extents of the field.
+        spacing: Voxel size in mm.
+        correlation: Standard deviation in mm of the Gaussian that smooths white noise, one number
+            or one per axis (0 leaves an axis white).
     """
     field = blur(rng.standard_normal(shape), spacing, correlation)
     field -= field.mean()
@@ -27,7 +30,7 @@ def smooth_field(
     return field / deviation if deviation > 0 else field
 
 
-def blur(image: Array, spacing: Millimetres, width: float | Millimetres) -> Array:
+def blur(image: Floats, spacing: Millimetres, width: float | Millimetres) -> Floats:
     """Convolve with a Gaussian of standard deviation ``width`` mm, periodic at the borders."""
     widths = (width, width, width) if isinstance(width, int | float) else width
     spectrum = np.fft.rfftn(image)
@@ -40,11 +43,11 @@ def blur(image: Array, spacing: Millimetres, width: float | Millimetres) -> Arra
     return np.fft.irfftn(spectrum, image.shape, axes=range(image.ndim))
 
 
-def motion_ghosts(rng: np.random.Generator, image: Array, strength: float) -> Array:
-    """Ghosts along y, as breathing or restlessness during a Cartesian scan makes them.
+def motion_ghosts(rng: np.random.Generator, image: Floats, strength: float) -> Floats:
+    """Add ghosts along y, as breathing or restlessness during a Cartesian scan causes them.
 
-    Every phase-encoding line (a frequency along y) sees the body moved by a periodic motion of
-    ``strength`` voxels; the rows of k-space get the phase of that shift.
+    Every phase-encoding line (a frequency along y) sees the body shifted by a periodic motion of
+    ``strength`` voxels. The rows of k-space get the phase of that shift.
     """
     lines = np.fft.fftfreq(image.shape[1])
     cycles = rng.uniform(3.0, 6.0)
@@ -55,8 +58,8 @@ def motion_ghosts(rng: np.random.Generator, image: Array, strength: float) -> Ar
     return np.abs(np.fft.ifft(spectrum, axis=1))
 
 
-def rician(rng: np.random.Generator, image: Array, sigma: float) -> Array:
-    """The magnitude of a complex image with Gaussian noise of ``sigma`` in both parts."""
+def rician(rng: np.random.Generator, image: Floats, sigma: float) -> Floats:
+    """Return the magnitude of a complex image with Gaussian noise of ``sigma`` in both parts."""
     real = image + sigma * rng.standard_normal(image.shape)
     imaginary = sigma * rng.standard_normal(image.shape)
     return np.hypot(real, imaginary)

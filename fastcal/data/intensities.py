@@ -1,4 +1,4 @@
-"""Intensities of an image as a network sees them."""
+"""Normalisation of intensities for a network."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 Normalisation = Literal["percentile", "zscore", "ct"]
 NORMALISATIONS: tuple[Normalisation, ...] = ("percentile", "zscore", "ct")
 
-# nnU-Net: percentiles of the foreground that bound a CT window.
+# Percentiles of the foreground that bound a CT window, as in nnU-Net.
 CT_PERCENTILES = (0.5, 99.5)
-# A channel that varies less than this carries nothing (nnU-Net divides by no less either).
+# A channel with a smaller deviation carries no information. It is nnU-Net's smallest divisor, too.
 SMALLEST_DEVIATION = 1e-8
 
 
 class Window(NamedTuple):
-    """A channel's foreground over the training cases: what ``"ct"`` clips and scales by."""
+    """Foreground statistics of a channel in the training cases, by which ``"ct"`` normalises."""
 
     low: float
     high: float
@@ -38,26 +38,27 @@ def normalise(
     nonzero: bool,
     windows: Sequence[Window] | None,
 ) -> NDArray[np.float32]:
-    """Normalise each channel of an image ``[Ch, X, Y, Z]`` for itself.
+    """Normalise each channel of an image ``[Ch, X, Y, Z]`` separately.
 
-    ``"percentile"``: the channel's own percentiles become 0 and 1, clipped. ``"zscore"``: ``(x -
-    mean) / sd`` of the channel. ``"ct"``: clipped to the window, then its mean and deviation, which
-    are those of the training set (nnU-Net's CTNormalization). A constant channel becomes zeros.
+    ``"percentile"`` maps the channel's own percentiles to 0 and 1, and clips. ``"zscore"`` computes
+    ``(x - mean) / sd`` of the channel. ``"ct"`` clips to the window, and then uses its mean and
+    deviation, which are those of the training set (nnU-Net's CTNormalization). A constant channel
+    becomes zeros.
 
     Args:
-        image: real or integer voxels.
-        schemes: one a channel.
-        percentiles: of ``"percentile"``.
-        nonzero: ``"percentile"`` and ``"zscore"`` look at the voxels where any channel differs from
-            0, and the others become 0, as nnU-Net has it for images with a mask.
-        windows: one a channel where a scheme is ``"ct"``.
+        image: Real or integer voxels.
+        schemes: One scheme per channel.
+        percentiles: The two percentiles of ``"percentile"``.
+        nonzero: ``"percentile"`` and ``"zscore"`` use only voxels where any channel differs from 0,
+            and the others become 0, as in nnU-Net for images with a mask.
+        windows: One window per channel, where a scheme is ``"ct"``.
 
     Raises:
-        ValueError: NaN or infinities.
+        ValueError: The image holds NaN or infinities.
     """
     for channel, values in enumerate(image):
         if not np.isfinite(values).all():
-            raise ValueError(f"image: channel {channel} holds NaN or infinities")
+            raise ValueError(f"image must be finite, got NaN or infinities in channel {channel}")
     inside = image.any(axis=0) if nonzero else None
     if inside is not None and not inside.any():
         inside = None
@@ -84,14 +85,16 @@ def normalise(
 
 
 def foreground_windows(samples: Iterable[NDArray[Any]]) -> tuple[Window, ...]:
-    """The windows of ``"ct"`` from foreground voxels ``[Ch, V]`` of each training case.
+    """Compute the windows of ``"ct"`` from foreground voxels ``[Ch, V]`` of each training case.
 
     Raises:
-        ValueError: no foreground voxel in any case.
+        ValueError: No case has a foreground voxel.
     """
     found = [np.asarray(sample, np.float64) for sample in samples if sample.shape[1]]
     if not found:
-        raise ValueError("normalisation 'ct': no case has a foreground voxel")
+        raise ValueError(
+            "normalisation must not be 'ct' without foreground: no case has a foreground voxel"
+        )
     pooled = np.concatenate(found, axis=1)
     windows = []
     for values in pooled:

@@ -1,4 +1,4 @@
-"""NIfTI volumes in and out: voxels in nibabel's (X, Y, Z) order, geometry kept to the bit."""
+"""NIfTI volumes: voxels in nibabel's (X, Y, Z) order, and geometry that is kept bit for bit."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import ArrayLike, NDArray
 
+from fastcal.core.arrays import Floats
 from fastcal.core.atomic import atomic_path
 from fastcal.core.errors import DataError
-
-Array = npt.NDArray[Any]
 
 ENDINGS = (".nii.gz", ".nii")
 DTYPES = ("float32", "float64", "uint8", "uint16", "int")
@@ -27,10 +26,10 @@ _DRAIN_BYTES = 1 << 20
 
 @dataclass(frozen=True, eq=False)
 class Geometry:
-    """Where an array lies: shape, affine (voxel index to RAS mm), NIfTI header."""
+    """Where an array lies: its shape, its affine (voxel index to RAS mm) and its NIfTI header."""
 
     shape: tuple[int, ...]
-    affine: npt.NDArray[np.float64]
+    affine: Floats
     header: Any
 
     @property
@@ -40,8 +39,8 @@ class Geometry:
         return float(x), float(y), float(z)
 
     @classmethod
-    def from_affine(cls, affine: npt.ArrayLike, shape: tuple[int, ...]) -> Geometry:
-        """The geometry of an array that has no NIfTI file of its own: mm, scanner coordinates."""
+    def from_affine(cls, affine: ArrayLike, shape: tuple[int, ...]) -> Geometry:
+        """Make a geometry, in mm and scanner coordinates, for an array without a NIfTI file."""
         import nibabel as nib
 
         matrix = np.asarray(affine, dtype=np.float64)
@@ -55,9 +54,9 @@ class Geometry:
 
 @dataclass(frozen=True, eq=False)
 class Volume(Geometry):
-    """A NIfTI image read into memory (an uncompressed one is mapped, not read)."""
+    """A NIfTI image in memory. An uncompressed file is mapped, not read."""
 
-    data: Array
+    data: NDArray[Any]
     """(X, Y, Z) or (X, Y, Z, C), of the type on disk; float32 where the file scales its voxels."""
 
 
@@ -67,7 +66,7 @@ def read(path: str | Path) -> Volume:
     The whole gzip stream is read, so that its checksum covers every voxel returned.
 
     Raises:
-        DataError: the file is missing, truncated, corrupt, or no NIfTI image of real numbers.
+        DataError: The file is missing, truncated, corrupt, or not a NIfTI image of real numbers.
 
     Example:
         >>> volume = read("imagesTr/heart_000_0000.nii.gz")  # doctest: +SKIP
@@ -91,10 +90,10 @@ def read(path: str | Path) -> Volume:
 
 
 def geometry(path: str | Path) -> Geometry:
-    """Read the header of a NIfTI image alone.
+    """Read only the header of a NIfTI image.
 
     Raises:
-        DataError: as `read`, but the voxels are not looked at.
+        DataError: See `read`; voxels are not checked.
     """
     path = _checked(path)
     with naming(path):
@@ -103,28 +102,31 @@ def geometry(path: str | Path) -> Geometry:
         return Geometry(tuple(image.shape), image.affine.astype(np.float64), image.header)
 
 
-def shape_and_affine(path: str | Path) -> tuple[tuple[int, ...], npt.NDArray[np.float64]]:
-    """Shape and affine of a NIfTI image, from its header alone."""
+def shape_and_affine(path: str | Path) -> tuple[tuple[int, ...], Floats]:
+    """Read shape and affine of a NIfTI image from its header."""
     header = geometry(path)
     return header.shape, header.affine
 
 
-def write(path: str | Path, array: Array, like: Geometry, *, dtype: str = "float32") -> None:
-    """Write ``array`` [X, Y, Z] or [X, Y, Z, C] in the geometry of ``like``.
+def write(path: str | Path, array: NDArray[Any], like: Geometry, *, dtype: str = "float32") -> None:
+    """Write an array ``[X, Y, Z]`` or ``[X, Y, Z, C]`` in the geometry of ``like``.
 
-    Affine, qform and sform with their codes, and units are those of ``like``; the file appears
+    Affine, qform and sform with their codes, and units are those of ``like``. The file appears
     whole or not at all.
 
     Args:
-        path: ends in ``.nii`` or ``.nii.gz``.
-        dtype: ``"float32"`` or ``"float64"``; ``"int"`` for label maps: the smallest of uint8,
-            int16 and int32 that holds them; ``"uint8"`` or ``"uint16"``: integers as they are,
-            real numbers scaled by ``scl_slope`` over [0, max] (half a step of error).
+        path: A name that ends in ``.nii`` or ``.nii.gz``.
+        array: The voxels.
+        like: The geometry of the file.
+        dtype: ``"float32"`` or ``"float64"``; ``"int"`` for label maps, which are stored in the
+            smallest of uint8, int16 and int32 that holds them; or ``"uint8"`` or ``"uint16"``,
+            which store integers as they are, and real numbers scaled by ``scl_slope`` over
+            [0, max] (with an error of half a step).
 
     Raises:
-        ValueError: the shape differs from ``like``'s, values do not fit ``dtype``, or NaN is to
-            be written as an integer.
-        OSError: the disk's own error, for example that it is full.
+        ValueError: The shape differs from that of ``like``, values do not fit ``dtype``, or NaN is
+            to be written as an integer.
+        OSError: The disk reports an error, for example that it is full.
 
     Example:
         >>> image = read("imagesTr/heart_000_0000.nii.gz")  # doctest: +SKIP
@@ -134,10 +136,11 @@ def write(path: str | Path, array: Array, like: Geometry, *, dtype: str = "float
 
     path = _checked(path)
     if dtype not in DTYPES:
-        raise ValueError(f"dtype: got {dtype!r}, expected one of {', '.join(DTYPES)}")
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     if tuple(array.shape[:3]) != tuple(like.shape[:3]):
         raise ValueError(
-            f"{path}: array has shape {tuple(array.shape)}, its image {tuple(like.shape[:3])}"
+            f"array must have the shape of its image, {tuple(like.shape[:3])}, for {path}, "
+            f"got {tuple(array.shape)}"
         )
     voxels, slope, intercept = _encode(array, dtype, path)
 
@@ -155,16 +158,22 @@ def write(path: str | Path, array: Array, like: Geometry, *, dtype: str = "float
 
 
 def same_place(
-    one: npt.NDArray[np.float64],
-    other: npt.NDArray[np.float64],
+    one: Floats,
+    other: Floats,
     shape: tuple[int, ...],
     *,
     tolerance: float = 0.1,
 ) -> bool:
     """Whether two affines put every corner of an array within ``tolerance`` voxels of each other.
 
-    Files that went through different tools differ in the last digits of their affines; a tenth
-    of the smallest voxel edge is invisible, and no label flips by it.
+    Files that went through different tools differ in the last digits of their affines. A tenth of
+    the smallest voxel edge is invisible, and flips no label.
+
+    Args:
+        one: An affine.
+        other: Another affine.
+        shape: Extents of the array.
+        tolerance: Distance in units of the smallest voxel edge of ``one``.
     """
     extents = [(0, max(extent - 1, 0)) for extent in shape[:3]]
     corners = np.array([(x, y, z, 1.0) for x in extents[0] for y in extents[1] for z in extents[2]])
@@ -175,7 +184,7 @@ def same_place(
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Turn what a reader raises on a bad file into one line that names the file."""
+    """Turn the errors of a reader into a `DataError`, one line that names the file."""
     from nibabel.filebasedimages import ImageFileError
     from nibabel.spatialimages import HeaderDataError
     from nibabel.wrapstruct import WrapStructError
@@ -187,7 +196,7 @@ def naming(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise DataError(path, "no such file") from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(path, f"truncated or corrupt ({_one_line(error)})") from error
+        raise DataError(path, f"is truncated or corrupt ({_one_line(error)})") from error
     except OSError as error:
         raise DataError(path, f"{error.strerror or _one_line(error)}") from error
     except (
@@ -208,39 +217,39 @@ def _one_line(error: BaseException) -> str:
 def _checked(path: str | Path) -> Path:
     path = Path(path)
     if not path.name.endswith(ENDINGS):
-        raise DataError(path, f"expected a name that ends in {' or '.join(ENDINGS)}")
+        raise DataError(path, f"must have a name that ends in {' or '.join(ENDINGS)}")
     return path
 
 
 def _image_class(stream: IO[bytes] | gzip.GzipFile) -> Any:
-    """NIfTI-1 or NIfTI-2 by the header size, which is the first number of either."""
+    """Tell NIfTI-1 from NIfTI-2 by the size of the header, which is the first number of either."""
     import nibabel as nib
 
     start = stream.read(4)
     stream.seek(0)
     if not start:
-        raise ValueError("the file is empty")
+        raise ValueError("is empty")
     sizes = {int.from_bytes(start, "little"), int.from_bytes(start, "big")}
     if len(start) == 4 and 348 in sizes:
         return nib.Nifti1Image
     if len(start) == 4 and 540 in sizes:
         return nib.Nifti2Image
-    raise ValueError("not a NIfTI image")
+    raise ValueError("is not a NIfTI image")
 
 
-def _voxels(proxy: Any) -> Array:
+def _voxels(proxy: Any) -> NDArray[Any]:
     dtype = np.dtype(proxy.dtype)
     if dtype.kind not in "iuf":
-        raise ValueError(f"voxels of type {dtype} are not real numbers")
+        raise ValueError(f"must hold real numbers, got voxels of type {dtype}")
     if (proxy.slope, proxy.inter) != (1.0, 0.0):
         return np.asarray(proxy, dtype=np.float32)
     native = dtype.newbyteorder("=") if dtype.itemsize <= 8 else np.dtype(np.float64)
-    voxels: Array = np.asanyarray(proxy.get_unscaled()).astype(native, copy=False)
+    voxels: NDArray[Any] = np.asanyarray(proxy.get_unscaled()).astype(native, copy=False)
     return voxels
 
 
-def _encode(array: Array, dtype: str, path: Path) -> tuple[Array, float, float]:
-    """Voxels as stored, with the slope and intercept that decode them."""
+def _encode(array: NDArray[Any], dtype: str, path: Path) -> tuple[NDArray[Any], float, float]:
+    """Return voxels as they are stored, with the slope and intercept that decode them."""
     if dtype in ("float32", "float64"):
         return array.astype(dtype, copy=False), 1.0, 0.0
     if array.dtype.kind in "iub":
@@ -248,13 +257,15 @@ def _encode(array: Array, dtype: str, path: Path) -> tuple[Array, float, float]:
         limits = np.iinfo(stored)
         if array.size and not limits.min <= array.min() <= array.max() <= limits.max:
             raise ValueError(
-                f"{path}: values in [{array.min()}, {array.max()}] do not fit {stored}"
+                f"array must fit {stored} for {path}, got values in [{array.min()}, {array.max()}]"
             )
         return array.astype(stored, copy=False), 1.0, 0.0
     if dtype == "int":
-        raise ValueError(f"{path}: dtype 'int' stores integers, got {array.dtype}")
+        raise ValueError(f"array must hold integers for dtype 'int' of {path}, got {array.dtype}")
     if not np.isfinite(array).all():
-        raise ValueError(f"{path}: NaN or infinity cannot be stored as {dtype}; use float32")
+        raise ValueError(
+            f"array must be finite for dtype {dtype!r} of {path}, got NaN or infinity: use float32"
+        )
     steps = _SCALED[dtype]
     low = min(float(array.min(initial=0.0)), 0.0)
     slope = float(np.float32((float(array.max(initial=0.0)) - low) / steps)) or 1.0
@@ -263,7 +274,7 @@ def _encode(array: Array, dtype: str, path: Path) -> tuple[Array, float, float]:
     return np.clip(codes, 0, steps).astype(dtype), slope, low
 
 
-def _label_dtype(array: Array) -> np.dtype[Any]:
+def _label_dtype(array: NDArray[Any]) -> np.dtype[Any]:
     low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
     candidates = (np.dtype(np.uint8), np.dtype(np.int16), np.dtype(np.int32))
     for candidate in candidates:

@@ -1,10 +1,11 @@
-"""Phantoms: MRI-like datasets with known truth, written as an nnU-Net raw dataset.
+"""Phantoms: MRI-like datasets with known truth, written as raw datasets of nnU-Net.
 
-A brain with a glioma, a heart in short axis, a prostate in its pelvis: the three tasks of
-Mehrtash et al. (IEEE TMI 2020), in shape and difficulty, without anybody's data. The images have
-partial volume, a bias field, Rician noise, and contrast and size that vary from case to case. The
-reference labels carry the smooth jitter of an observer, so that a perfect network stays uncertain
-at borders. Out of distribution: other contrast, motion, and the falloff of a nearby coil.
+A brain with a glioma, a heart in short axis and a prostate in its pelvis resemble the three tasks
+of Mehrtash et al. (IEEE TMI 2020) in shape and difficulty, and need no patient data. The images
+have partial volume, a bias field, Rician noise, and contrast and size that vary from case to case.
+The reference labels carry the smooth jitter of an observer, so that even a perfect network is
+uncertain at borders. Out-of-distribution cases have another contrast, motion, and the falloff of a
+nearby coil.
 """
 
 from __future__ import annotations
@@ -13,21 +14,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 from fastcal.core import atomic
+from fastcal.core.arrays import Floats
 from fastcal.core.errors import DataError
 from fastcal.data import anatomy, fields, nifti
 from fastcal.data import description as dataset_json
 from fastcal.data.anatomy import Body, Grid, Structure
 from fastcal.data.dataset import Dataset
 from fastcal.data.description import Description
-from fastcal.data.fields import Array, Millimetres
+from fastcal.data.fields import Millimetres
 
 Shape = tuple[int, int, int]
 
 _SUBSLICES = 3
-"""Samples through a slice: slices are several times thicker than pixels."""
+"""Samples across a slice, because slices are several times thicker than pixels."""
 
 
 @dataclass(frozen=True)
@@ -35,15 +37,15 @@ class _Kind:
     body: Body
     labels: tuple[str, ...]
     spacing: Millimetres
-    """Default voxel size in mm; 64 x 64 x 16 voxels then hold the organ."""
+    """Default voxel size in mm, for which 64 x 64 x 16 voxels hold the organ."""
     obliquity: float
-    """Largest turn, in radians, of the slices against the scanner's axes."""
+    """Largest rotation in radians of the slices against the axes of the scanner."""
     observer: float
-    """Standard deviation of the reference contour about the true border, in pixels."""
+    """Standard deviation in pixels of the reference contour about the true border."""
     contrasts: dict[str, dict[str, float]]
-    """Channel to tissue to signal. A tissue that is absent gives none."""
+    """Signal by channel and tissue. A tissue that is absent gives no signal."""
     coil: Millimetres
-    """Where, as shares of the field of view from its middle, a local coil would lie."""
+    """Position of a local coil, as shares of the field of view from its middle."""
 
 
 _KINDS = {
@@ -106,29 +108,37 @@ def write_dataset(
 ) -> Dataset:
     """Write a phantom dataset: ``dataset.json``, ``imagesTr``, ``labelsTr``, and ``...Ts``.
 
-    Case i depends on (kind, seed, i, shape, spacing, ood) alone, not on how many are written; an
-    out-of-distribution case has the body of its in-distribution twin, the prostate's rectum apart.
-    ``dataset.json`` comes last: a folder that has one is complete, and is not written again.
+    Case i depends only on kind, seed, i, shape, spacing and ood, not on how many are written. An
+    out-of-distribution case has the body of its in-distribution twin, except for the rectum beside
+    a prostate. ``dataset.json`` comes last, so that a folder with it is complete.
 
     Args:
-        kind: ``"brain"`` (3 channels, 4 classes), ``"heart"`` (1, 4) or ``"prostate"`` (1, 2).
-        n_cases: cases in ``imagesTr`` and ``labelsTr``, of indices 0 to n_cases - 1.
-        n_test: further cases in ``imagesTs`` and ``labelsTs``.
-        shape: voxels along x, y, z.
-        spacing: mm; by default such that 64 x 64 x 16 voxels hold the organ, scaled with shape.
-        ood: other contrast, motion ghosts, and the signal of a local coil.
+        folder: The folder to write.
+        kind: ``"brain"`` (3 channels, 4 classes), ``"heart"`` (1 and 4) or ``"prostate"`` (1 and
+            2).
+        n_cases: Cases in ``imagesTr`` and ``labelsTr``, with indices 0 to n_cases - 1.
+        n_test: Further cases, in ``imagesTs`` and ``labelsTs``.
+        seed: Seed of all random numbers.
+        shape: Voxels along x, y and z.
+        spacing: Voxel size in mm. By default, 64 x 64 x 16 voxels hold the organ, and the size
+            scales with the shape.
+        ood: Use another contrast, motion ghosts, and the signal of a local coil.
+
+    Returns:
+        The dataset, opened.
 
     Raises:
-        ValueError: an unknown kind, a count or extent out of range.
-        DataError: the folder holds a dataset already.
+        ValueError: The kind is unknown, or a count or extent is out of range.
+        DataError: The folder holds a dataset already.
 
     Example:
         >>> write_dataset("prostates", kind="prostate", n_cases=8).num_classes  # doctest: +SKIP
         2
     """
     recipe = _recipe(kind)
-    if n_cases < 1 or n_test < 0:
-        raise ValueError(f"n_cases, n_test: got {n_cases}, {n_test}, expected 1 or more, 0 or more")
+    for count, value, least in (("n_cases", n_cases, 1), ("n_test", n_test, 0)):
+        if value < least:
+            raise ValueError(f"{count} must be at least {least}, got {value}")
     folder = Path(folder)
     if (folder / "dataset.json").exists():
         raise DataError(folder, "holds a dataset already")
@@ -164,12 +174,12 @@ def write_dataset(
 class PhantomCase:
     """One phantom in memory."""
 
-    image: npt.NDArray[np.int16]
-    """[channels, X, Y, Z], scanner units."""
-    label: npt.NDArray[np.uint8]
-    """[X, Y, Z], as the observer drew it."""
-    truth: Array
-    """[classes, X, Y, Z]: the share of each voxel that is each class, before any observer."""
+    image: NDArray[np.int16]
+    """``[Ch, X, Y, Z]`` in units of the scanner."""
+    label: NDArray[np.uint8]
+    """``[X, Y, Z]``, as the observer drew it."""
+    truth: Floats
+    """``[C, X, Y, Z]``: the share of each class in each voxel, without an observer."""
     geometry: nifti.Geometry
 
 
@@ -182,10 +192,10 @@ def make_case(
     spacing: Millimetres | None = None,
     ood: bool = False,
 ) -> PhantomCase:
-    """Make one case of `write_dataset` in memory; arguments and errors as there."""
+    """Make one case of `write_dataset` in memory; see there for arguments and errors."""
     recipe = _recipe(kind)
     if len(shape) != 3 or min(shape) < 4:
-        raise ValueError(f"shape: got {shape}, expected three extents of 4 or more")
+        raise ValueError(f"shape must be three extents of at least 4, got {shape}")
     if spacing is None:
         x, y, z = (
             step * usual / extent
@@ -193,7 +203,7 @@ def make_case(
         )
         spacing = (x, y, z)
     if len(spacing) != 3 or min(spacing) <= 0:
-        raise ValueError(f"spacing: got {spacing}, expected three positive lengths in mm")
+        raise ValueError(f"spacing must be three positive lengths in mm, got {spacing}")
     key = [seed, KINDS.index(kind), index]
     body, observer, scanner, place = (np.random.default_rng([*key, part]) for part in range(4))
 
@@ -213,19 +223,19 @@ def make_case(
 
 def _recipe(kind: str) -> _Kind:
     if kind not in _KINDS:
-        raise ValueError(f"kind: got {kind!r}, expected one of {', '.join(KINDS)}")
+        raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
     return _KINDS[kind]
 
 
-def _share(phi: Array, pixel: float) -> Array:
-    """How much of each voxel lies inside: a ramp in plane, samples through the slice."""
+def _share(phi: Floats, pixel: float) -> Floats:
+    """Return the share of each voxel inside, by a ramp in plane and samples across the slice."""
     inside = np.clip(0.5 + phi / pixel, 0.0, 1.0)
     x, y, z = inside.shape
-    share: Array = inside.reshape(x, y, z // _SUBSLICES, _SUBSLICES).mean(axis=3)
+    share: Floats = inside.reshape(x, y, z // _SUBSLICES, _SUBSLICES).mean(axis=3)
     return share
 
 
-def _class_shares(structures: list[Structure], num_classes: int, pixel: float) -> Array:
+def _class_shares(structures: list[Structure], num_classes: int, pixel: float) -> Floats:
     labelled = [s for s in structures if s.label is not None]
     x, y, z = labelled[0].phi.shape
     shares = np.zeros((num_classes, x, y, z // _SUBSLICES))
@@ -240,7 +250,7 @@ def _class_shares(structures: list[Structure], num_classes: int, pixel: float) -
 def _redrawn(
     structure: Structure, grid: Grid, rng: np.random.Generator, deviation: float
 ) -> Structure:
-    """The contour an observer draws: off by ``deviation`` mm, smoothly, slice after slice."""
+    """Draw a contour as an observer would, smoothly off by ``deviation`` mm in each slice."""
     if structure.label is None:
         return structure
     slice_thickness = grid.spacing[2] * _SUBSLICES
@@ -258,7 +268,7 @@ def _acquire(
     grid: Grid,
     rng: np.random.Generator,
     ood: bool,
-) -> npt.NDArray[np.int16]:
+) -> NDArray[np.int16]:
     pixel = min(grid.spacing[:2])
     shares = [_share(structure.phi, pixel) for structure in structures]
     body = shares[0]
@@ -291,20 +301,20 @@ def _acquire(
     return np.rint(np.stack(channels)).clip(0, np.iinfo(np.int16).max).astype(np.int16)
 
 
-def _coil_gain(grid: Grid, place: Millimetres, rng: np.random.Generator) -> Array:
-    """Signal near a small receive coil: bright beside it, faint a few coil radii away."""
+def _coil_gain(grid: Grid, place: Millimetres, rng: np.random.Generator) -> Floats:
+    """Return the gain of a small receive coil, bright beside it and faint a few radii away."""
     x, y, z = (share * extent for share, extent in zip(place, grid.extent, strict=True))
     x, z = x + rng.normal(0.0, 3.0), z + rng.normal(0.0, 3.0)
     squared = (grid.x - x) ** 2 + (grid.y - y) ** 2 + (0.5 * (grid.z - z)) ** 2
     reach = rng.uniform(0.28, 0.4) * max(grid.extent[:2])
-    gain: Array = 0.4 + 2.0 / (1.0 + squared / reach**2) ** 1.5
+    gain: Floats = 0.4 + 2.0 / (1.0 + squared / reach**2) ** 1.5
     return gain
 
 
 def _affine(
     rng: np.random.Generator, shape: Shape, spacing: Millimetres, obliquity: float
-) -> npt.NDArray[np.float64]:
-    """Voxel to RAS mm: indices run to the left, the back and up, turned about all three axes."""
+) -> Floats:
+    """Draw an affine whose indices run to the left, the back and up, turned about all axes."""
     turns = rng.uniform(-obliquity, obliquity, size=3)
     rotation = np.eye(3)
     for axis, turn in enumerate(turns):
@@ -313,7 +323,7 @@ def _affine(
         step[i, i] = step[j, j] = np.cos(turn)
         step[i, j], step[j, i] = -np.sin(turn), np.sin(turn)
         rotation = rotation @ step
-    affine: npt.NDArray[np.float64] = np.eye(4)
+    affine: Floats = np.eye(4)
     affine[:3, :3] = rotation @ np.diag([-spacing[0], -spacing[1], spacing[2]])
     middle = rng.normal(0.0, 15.0, size=3)
     affine[:3, 3] = middle - affine[:3, :3] @ ((np.array(shape) - 1) / 2)

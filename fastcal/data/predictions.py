@@ -1,6 +1,6 @@
-"""Folders of probability maps: nnU-Net's ``--save_probabilities`` output, 4-D NIfTI, or .npy.
+"""Folders of probability maps: output of nnU-Net's ``--save_probabilities``, 4-D NIfTI, or .npy.
 
-One case is in memory at a time, and an uncompressed one is mapped rather than read.
+One case is in memory at a time, and an uncompressed file is mapped rather than read.
 """
 
 from __future__ import annotations
@@ -15,55 +15,55 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
+from numpy.typing import NDArray
 
+from fastcal.core.arrays import Floats
 from fastcal.core.atomic import atomic_path
 from fastcal.core.errors import DataError
 from fastcal.data import description as dataset_json
 from fastcal.data import nifti, properties
 from fastcal.data.description import Description
 
-Array = npt.NDArray[Any]
-
 KEYS = ("probabilities", "softmax")
-"""Name of the array in an npz: nnU-Net version 2, version 1."""
+"""Names of the array in an npz of nnU-Net version 2 and version 1."""
 
 _CHECK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
 class Probabilities:
-    """What one member says about one case."""
+    """What one member predicts for one case."""
 
-    data: Array
-    """Real numbers [C, X, Y, Z]: a view in nibabel's order of what is stored."""
-    affine: npt.NDArray[np.float64] | None
-    """Voxel to RAS mm, or None where neither a NIfTI file nor a pkl tells."""
+    data: NDArray[Any]
+    """Real numbers ``[C, X, Y, Z]``, a view of the stored array in nibabel's order."""
+    affine: Floats | None
+    """Voxel to RAS mm; None without a NIfTI file or a pkl that tells."""
     like: nifti.Geometry | None
     """The geometry that output files take."""
     activation: str
     """``"softmax"``, or ``"sigmoid"`` where channels need not sum to one."""
     label_groups: tuple[dataset_json.LabelGroup, ...] | None
-    """The label values of each channel of a region-based model: a multilabel problem."""
+    """The label values of each channel, where these are label groups: a multilabel problem."""
     source: Path
-    """The file the numbers came from."""
+    """The file that the numbers came from."""
 
 
 class PredictionFolder:
-    """One member's predictions, a case a file.
+    """The predictions of one member, with one file per case.
 
-    ``CASE.npz`` (nnU-Net; key ``probabilities``, or ``softmax`` of version 1) and ``CASE.npy``
-    hold (C, Z, Y, X); ``CASE.nii.gz`` or ``CASE.nii`` of four axes holds (X, Y, Z, C). Geometry
-    comes from ``CASE.nii.gz``, else from ``CASE.pkl``, which is parsed, never executed.
+    ``CASE.npz`` (nnU-Net, with the key ``probabilities``, or ``softmax`` in version 1) and
+    ``CASE.npy`` hold (C, Z, Y, X). ``CASE.nii.gz`` or ``CASE.nii`` with four axes holds
+    (X, Y, Z, C). The geometry comes from ``CASE.nii.gz``, or else from ``CASE.pkl``, which is
+    parsed and never executed.
 
     Args:
-        path: the folder.
-        description: of the dataset that the model was trained on, for regions; by default the
-            ``dataset.json`` in the folder, or up to two levels above it.
+        path: The folder.
+        description: The description of the dataset that the model was trained on, for its label
+            groups. By default, it is the ``dataset.json`` in the folder or up to two levels above.
 
     Raises:
-        DataError: there is no such folder, or its ``dataset.json`` is unusable.
+        DataError: There is no such folder, or its ``dataset.json`` is unusable.
 
     Example:
         >>> folder = PredictionFolder("fold_0/validation")  # doctest: +SKIP
@@ -80,10 +80,10 @@ class PredictionFolder:
             self.description = dataset_json.read(found)
 
     def cases(self) -> list[str]:
-        """Names of the cases that have probabilities, sorted.
+        """List the names of cases with probabilities, sorted.
 
-        An npz of something else and a NIfTI label map are no cases; a file that cannot be opened
-        is one, so that reading it says what is wrong.
+        An npz with other contents is not a case, and neither is a NIfTI label map. A file that
+        cannot be opened counts as one, so that reading it reports what is wrong.
         """
         found = {path.name[: -len(".npy")] for path in self._files(".npy")}
         found |= {p.name[: -len(".npz")] for p in self._files(".npz") if _may_hold(p)}
@@ -98,7 +98,7 @@ class PredictionFolder:
         """Read one case.
 
         Raises:
-            DataError: the case has no file, or its file is truncated, corrupt, not of real
+            DataError: The case has no file, or its file is truncated, corrupt, does not hold real
                 numbers, or does not fit its image.
         """
         for ending in (".npz", ".npy", *nifti.ENDINGS):
@@ -106,13 +106,15 @@ class PredictionFolder:
             if path.is_file():
                 break
         else:
-            raise DataError(self.path, f"no probabilities of case {case}")
+            raise DataError(self.path, f"has no probabilities of case {case}")
         numpy = ending not in nifti.ENDINGS
         found = self._from_numpy(case, path) if numpy else self._from_nifti(path)
         groups = found.label_groups
         if groups is not None and len(groups) != len(found.data):
             raise DataError(
-                path, f"{len(found.data)} channels, but dataset.json has {len(groups)} regions"
+                path,
+                f"must have {len(groups)} channels, one per label group of dataset.json, "
+                f"got {len(found.data)}",
             )
         return found
 
@@ -125,7 +127,7 @@ class PredictionFolder:
         if data.ndim == 5 and data.shape[3] == 1:
             data = data[:, :, :, 0]
         if data.ndim != 4:
-            raise DataError(path, f"shape {data.shape}, expected (X, Y, Z, classes)")
+            raise DataError(path, f"must have shape (X, Y, Z, classes), got {data.shape}")
         _check_real(path, data)
         like = nifti.Geometry(data.shape[:3], volume.affine, volume.header)
         return self._result(np.moveaxis(data, -1, 0), like, "softmax", path)
@@ -133,7 +135,7 @@ class PredictionFolder:
     def _from_numpy(self, case: str, path: Path) -> Probabilities:
         stored, activation = _read_npz(path) if path.suffix == ".npz" else (_read_npy(path), None)
         if stored.ndim != 4:
-            raise DataError(path, f"shape {stored.shape}, expected (classes, Z, Y, X)")
+            raise DataError(path, f"must have shape (classes, Z, Y, X), got {stored.shape}")
         _check_real(path, stored)
         stored = stored.astype(stored.dtype.newbyteorder("="), copy=False)
         pickled = self.path / f"{case}.pkl"
@@ -152,7 +154,8 @@ class PredictionFolder:
                 like = nifti.geometry(image)
                 if like.shape[:3] != shape:
                     raise DataError(
-                        path, f"(X, Y, Z) is {shape}, but {image.name} has {like.shape[:3]}"
+                        path,
+                        f"must have the (X, Y, Z) of {image.name}, {like.shape[:3]}, got {shape}",
                     )
                 break
         if like is None and saved is not None and saved.affine is not None:
@@ -164,7 +167,7 @@ class PredictionFolder:
         return self.description is None or self.description.label_groups is None
 
     def _result(
-        self, data: Array, like: nifti.Geometry | None, activation: str, path: Path
+        self, data: NDArray[Any], like: nifti.Geometry | None, activation: str, path: Path
     ) -> Probabilities:
         affine = None if like is None else like.affine
         found = Probabilities(data, affine, like, activation, None, path)
@@ -173,31 +176,43 @@ class PredictionFolder:
         return found
 
 
-def write_npz(path: str | Path, probabilities: Array, *, activation: str = "softmax") -> None:
+def write_npz(
+    path: str | Path, probabilities: NDArray[Any], *, activation: str = "softmax"
+) -> None:
     """Write nnU-Net's npz, whole or not at all.
 
     Args:
-        probabilities: [C, X, Y, Z], stored as (C, Z, Y, X) under ``probabilities``.
-        activation: ``"sigmoid"`` is noted in the file, as nnU-Net has no place for it.
+        path: The file.
+        probabilities: ``[C, X, Y, Z]``, stored as (C, Z, Y, X) under ``probabilities``.
+        activation: ``"softmax"``, or ``"sigmoid"``, which is recorded in the file, because nnU-Net
+            has no place for it.
 
     Raises:
-        ValueError: not of four axes, or an unknown activation.
-        OSError: the disk's own error, for example that it is full.
+        ValueError: There are not four axes, or the activation is unknown.
+        OSError: The disk reports an error, for example that it is full.
 
     Example:
         >>> write_npz("predicted/heart_000.npz", probabilities)  # doctest: +SKIP
     """
     path = Path(path)
     if probabilities.ndim != 4:
-        raise ValueError(f"probabilities: got shape {probabilities.shape}, expected [C, X, Y, Z]")
+        raise ValueError(f"probabilities must have shape [C, X, Y, Z], got {probabilities.shape}")
     if activation not in ("softmax", "sigmoid"):
-        raise ValueError(f"activation: got {activation!r}, expected softmax or sigmoid")
+        raise ValueError(f"activation must be 'softmax' or 'sigmoid', got {activation!r}")
     stored = probabilities.transpose(0, 3, 2, 1)
     with atomic_path(path) as temporary:
         if activation == "softmax":
             np.savez_compressed(temporary, probabilities=stored)
         else:
             np.savez_compressed(temporary, probabilities=stored, activation=np.array(activation))
+
+
+def as_tensor(found: Probabilities) -> torch.Tensor:
+    """Return probabilities ``[C, X, Y, Z]`` as a tensor, which shares their memory if possible."""
+    data = found.data
+    if any(stride < 0 for stride in data.strides):
+        data = data.copy(order="K")
+    return torch.from_numpy(data.astype(data.dtype.newbyteorder("="), copy=False))
 
 
 @contextmanager
@@ -209,13 +224,13 @@ def _naming(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise DataError(path, "no such file") from None
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, MemoryError) as error:
-        raise DataError(path, f"truncated or corrupt ({error})") from error
+        raise DataError(path, f"is truncated or corrupt ({error})") from error
     except OSError as error:
         raise DataError(path, error.strerror or str(error)) from error
 
 
 def _may_hold(path: Path) -> bool:
-    """Whether an npz holds probabilities, or cannot be opened to see."""
+    """Whether an npz holds probabilities, or cannot be opened."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
@@ -225,7 +240,7 @@ def _may_hold(path: Path) -> bool:
 
 
 def _is_stack(path: Path) -> bool:
-    """Whether a NIfTI file has a class axis, or cannot be opened to see."""
+    """Whether a NIfTI file has a class axis, or cannot be opened."""
     try:
         shape = nifti.geometry(path).shape
     except DataError:
@@ -233,19 +248,19 @@ def _is_stack(path: Path) -> bool:
     return len(shape) > 3
 
 
-def _read_npy(path: Path) -> Array:
+def _read_npy(path: Path) -> NDArray[Any]:
     with _naming(path):
-        mapped: Array = np.load(path, mmap_mode="c", allow_pickle=False)
+        mapped: NDArray[Any] = np.load(path, mmap_mode="c", allow_pickle=False)
         return mapped
 
 
-def _read_npz(path: Path) -> tuple[Array, str | None]:
-    """The array, mapped where the archive stores it uncompressed, and the activation noted."""
+def _read_npz(path: Path) -> tuple[NDArray[Any], str | None]:
+    """Read the array, mapped where it is stored uncompressed, and the activation recorded."""
     with _naming(path), zipfile.ZipFile(path) as archive:
         names = archive.namelist()
         member = next((f"{key}.npy" for key in KEYS if f"{key}.npy" in names), None)
         if member is None:
-            raise DataError(path, f"no array named {' or '.join(KEYS)}")
+            raise DataError(path, f"has no array named {' or '.join(KEYS)}")
         activation = None
         if "activation.npy" in names:
             with archive.open("activation.npy") as stream:
@@ -253,17 +268,17 @@ def _read_npz(path: Path) -> tuple[Array, str | None]:
         info = archive.getinfo(member)
         with archive.open(info) as stream:
             if info.compress_type == zipfile.ZIP_STORED:
-                # The checksum costs one read, which leaves the pages in the cache.
+                # Verify the checksum. This reads the pages once and leaves them in the cache.
                 while stream.read(_CHECK_BYTES):
                     pass
                 return _map_member(path, info), activation
-            array: Array = np.lib.format.read_array(stream, allow_pickle=False)
+            array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
             if stream.read(1):
                 raise ValueError("more bytes than its header says")
             return array, activation
 
 
-def _map_member(path: Path, info: zipfile.ZipInfo) -> Array:
+def _map_member(path: Path, info: zipfile.ZipInfo) -> NDArray[Any]:
     with path.open("rb") as stream:
         stream.seek(info.header_offset + 26)
         name, extra = (int.from_bytes(stream.read(2), "little") for _ in range(2))
@@ -273,7 +288,7 @@ def _map_member(path: Path, info: zipfile.ZipInfo) -> Array:
     if dtype.hasobject:
         raise ValueError("an array of objects")
     if offset - start + math.prod(shape) * dtype.itemsize != info.file_size:
-        raise ValueError(f"{info.file_size} bytes are no array of shape {shape}")
+        raise ValueError(f"{info.file_size} bytes do not hold an array of shape {shape}")
     return np.memmap(path, dtype, "c", offset, shape, "F" if fortran else "C")
 
 
@@ -284,24 +299,26 @@ def _npy_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]
     return np.lib.format.read_array_header_2_0(stream)
 
 
-def _check_real(path: Path, data: Array) -> None:
+def _check_real(path: Path, data: NDArray[Any]) -> None:
     if data.dtype.kind != "f" or data.dtype.itemsize > 8:
-        raise DataError(path, f"numbers of type {data.dtype}, expected float16, 32 or 64")
+        raise DataError(path, f"must hold float16, float32 or float64 numbers, got {data.dtype}")
 
 
 def _uncropped(
     path: Path,
-    stored: Array,
+    stored: NDArray[Any],
     crop: tuple[slice, slice, slice],
     full_shape: tuple[int, int, int],
     has_background: bool,
-) -> Array:
-    """Put a version 1 box back in its image; around it all is background, as v1 exports it."""
+) -> NDArray[Any]:
+    """Put a box of version 1 back into its image, with background around it, as v1 exports it."""
     if stored.shape[1:] == full_shape:
         return stored
     box = tuple(slice(s.start, s.start + n) for s, n in zip(crop, stored.shape[1:], strict=True))
     if any(s.stop > extent for s, extent in zip(box, full_shape, strict=True)):
-        raise DataError(path, f"shape {stored.shape[1:]} does not fit the image {full_shape}")
+        raise DataError(
+            path, f"has shape {stored.shape[1:]}, which does not fit its image {full_shape}"
+        )
     full = np.zeros((stored.shape[0], *full_shape), stored.dtype)
     if has_background:
         full[0] = 1
@@ -309,10 +326,10 @@ def _uncropped(
     return full
 
 
-def _as_stored_image(data: Array, affine: npt.NDArray[np.float64]) -> Array:
-    """Turn [C, X, Y, Z] from RAS, where nnU-Net's reader put it, back to the axes of the file.
+def _as_stored_image(data: NDArray[Any], affine: Floats) -> NDArray[Any]:
+    """Turn ``[C, X, Y, Z]`` from RAS, where nnU-Net's reader put it, to the axes of the file.
 
-    A copy where an axis turns round: torch has no negative strides.
+    It is copied where an axis is flipped, because torch has no negative strides.
     """
     from nibabel import orientations
 
@@ -322,11 +339,3 @@ def _as_stored_image(data: Array, affine: npt.NDArray[np.float64]) -> Array:
     flips = [slice(None, None, int(flip)) for flip in turn[:, 1]]
     turned = data[(slice(None), *flips)].transpose(0, *(int(axis) + 1 for axis in order))
     return np.ascontiguousarray(turned) if min(turned.strides) < 0 else turned
-
-
-def as_tensor(found: Probabilities) -> torch.Tensor:
-    """Return probabilities ``[C, X, Y, Z]`` as a tensor that shares their memory if it can."""
-    data = found.data
-    if any(stride < 0 for stride in data.strides):
-        data = data.copy(order="K")
-    return torch.from_numpy(data.astype(data.dtype.newbyteorder("="), copy=False))

@@ -1,4 +1,4 @@
-"""Cases preprocessed once, and read from then on out of a cache on disk."""
+"""Cases that are preprocessed once, and from then on read from a cache on disk."""
 
 from __future__ import annotations
 
@@ -29,34 +29,37 @@ class PreparedCases:
 
     names: list[str]
     images: list[Tensor]
-    """float32 ``[N, Ch, *P]``, one a case; `N` slices in two dimensions, 1 in three."""
+    """One float32 tensor ``[N, Ch, *P]`` per case, with N slices in two dimensions and N = 1 in
+    three."""
     labels: list[Tensor]
-    """uint8 (int32 above 255) ``[N, *P]``, one a case; the ignore label stays as it is."""
+    """One uint8 (int32 above 255) tensor ``[N, *P]`` per case; it keeps the ignore label."""
     foreground: list[list[Tensor]]
-    """For each case and each class but the background: int64 indices into ``[N, *P]``, flat."""
+    """Flat int64 indices into ``[N, *P]`` for each case and each class except for the
+    background."""
     num_classes: int
     fingerprint: str
-    """Of the settings and of the contents of every case's files."""
+    """Digest of the settings and of the contents of all files."""
     digests: list[str]
-    """Of the contents of each case's files."""
+    """Digest of the contents of the files of each case."""
     stacked: tuple[Tensor, Tensor] | None = None
-    """On a device, where all items have one shape: all images and all labels, item after item; the
-    tensors of the cases are views of it."""
+    """All images and all labels, item after item, on a device where all items have one shape; the
+    tensors of the cases are then views."""
 
     def __len__(self) -> int:
         return len(self.names)
 
     @property
     def nbytes(self) -> int:
-        """Of images and labels."""
+        """Bytes of images and labels."""
         return sum(tensor.nbytes for tensor in (*self.images, *self.labels))
 
     @property
     def device(self) -> torch.device:
+        """Device of images and labels."""
         return self.images[0].device
 
     def to(self, device: torch.device | str) -> PreparedCases:
-        """Images and labels on a device."""
+        """Move images and labels to a device."""
         if torch.device(device) == self.device:
             return self
         if len({image.shape[1:] for image in self.images}) > 1:
@@ -70,14 +73,14 @@ class PreparedCases:
         return replace(self, images=images, labels=labels, stacked=(stacked[0], stacked[1]))
 
     def select(self, names: Sequence[str]) -> PreparedCases:
-        """Some of the cases, in the order of `names`.
+        """Take some of the cases, in the order of ``names``.
 
         Raises:
-            ValueError: a name that is not there.
+            ValueError: A name is not there.
         """
         unknown = sorted(set(names) - set(self.names))
         if unknown:
-            raise ValueError(f"names: not among the prepared cases: {', '.join(unknown)}")
+            raise ValueError(f"names must be among the prepared cases, got {', '.join(unknown)}")
         places = [self.names.index(name) for name in names]
         return replace(
             self,
@@ -101,22 +104,23 @@ def prepare_cases(
 ) -> PreparedCases:
     """Preprocess labelled cases into a cache, or find them there.
 
-    Files in ``folder/<digest of the settings>/`` appear whole or not at all: a killed call goes on
-    where it was, and every member, process and later run with the same settings maps the same
-    files. A case whose source files changed is made again.
+    Files in ``folder/<digest of the settings>/`` appear whole or not at all. A call that was killed
+    can therefore be repeated, and every member, process and later run with the same settings maps
+    the same files. A case is made again if its source files have changed.
 
     Args:
-        dataset: whose dataset.json says which labels there are; labels, no regions.
-        cases: those to prepare.
-        preprocessing: items larger than its `size` are cropped.
-        folder: of the cache; made where it is missing.
-        workers: threads, each with a case in memory; None is one a CPU core, at most 8.
-        progress: called with a line to show, every few seconds.
+        dataset: The dataset, whose dataset.json declares plain labels, not label groups.
+        cases: The cases to prepare.
+        preprocessing: How to preprocess; items larger than its `size` are cropped.
+        folder: The folder of the cache, which is made where it is missing.
+        workers: Threads, each with a case in memory; None is one per CPU core, at most 8.
+        progress: Called with a line to show, every few seconds.
 
     Raises:
-        DataError: everything that is wrong with any of the cases, in one line: missing, unreadable
-            or mismatching files, wrong channel counts, NaN, labels that dataset.json does not name.
-        OSError: the disk's own error, for example that it is full.
+        DataError: Names everything that is wrong with any of the cases in one line: files that are
+            missing, unreadable or do not match, wrong numbers of channels, NaN, or labels that
+            dataset.json does not declare.
+        OSError: The disk reports an error, for example that it is full.
 
     Example:
         >>> prepared = prepare_cases(
@@ -160,7 +164,7 @@ def prepare_cases(
 
 
 def threads() -> int:
-    """Cases read at a time unless the caller says otherwise; each is in memory meanwhile."""
+    """Return the default number of cases that are read, and in memory, at the same time."""
     return min(8, os.cpu_count() or 1)
 
 
@@ -175,7 +179,7 @@ def _entry(cache: CaseCache, case: Case, say: _Progress) -> Entry:
 
 
 class _Progress:
-    """Lines such as "prepared 12/200 cases, 35 s left"; cases that were there take no time."""
+    """Shows lines such as "prepared 12/200 cases, 35 s left"; cases found take no time."""
 
     def __init__(self, total: int, show: Callable[[str], None] | None) -> None:
         self._left = self._total = total
@@ -199,7 +203,7 @@ class _Progress:
 
 
 def _concatenated(tensors: Sequence[Tensor], device: torch.device) -> Tensor:
-    """Filled case by case, so that no second copy of all cases is held."""
+    """Concatenate case by case, so that there is never a second copy of all cases."""
     first = tensors[0]
     count = sum(len(tensor) for tensor in tensors)
     whole = torch.empty((count, *first.shape[1:]), dtype=first.dtype, device=device)

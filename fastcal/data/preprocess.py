@@ -1,4 +1,4 @@
-"""From a volume to what a network sees, and from its output back to the volume."""
+"""Preprocessing of a volume for a network, and the way back from its output to the volume."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """Items ``[N, Ch, *P]`` of a volume: oriented, resampled, normalised, of one size.
+    """How items ``[N, Ch, *P]`` are made from a volume: orientation, spacing, intensities, size.
 
-    In two dimensions the items are the slices along one axis, in three the volume itself is the
-    only one. The spatial axes ``P`` keep the order of the volume's (oriented) axes.
+    In two dimensions, items are the slices along one axis; in three, the volume is the only item.
+    The spatial axes ``P`` keep the order of the volume's (oriented) axes.
 
     Example:
         >>> Preprocessing(slice_axis=2, size=(48, 64)).in_plane
@@ -41,63 +41,76 @@ class Preprocessing:
     """
 
     slice_axis: int = 2
-    """Two dimensions: axis the slices are stacked along, counted after reorientation."""
+    """Axis along which slices are stacked in two dimensions, counted after reorientation."""
     spacing: tuple[float, ...] | None = None
-    """Spacing of `P` to resample to, mm; None keeps each volume's own."""
+    """Spacing of `P` in mm to resample to; None keeps each volume's own."""
     size: tuple[int, ...] | None = None
-    """Extents of `P`: smaller items are padded with zeros about their centre, larger ones cropped
-    where `crop` asks for it. None keeps each volume's own."""
+    """Extents of `P`. Smaller items are padded with zeros about their centre; larger ones are
+    cropped where `apply` is told to. None keeps each volume's own."""
     percentiles: tuple[float, float] = (1.0, 99.0)
-    """Intensities that ``"percentile"`` makes 0 and 1."""
+    """Percentiles of the intensities that ``"percentile"`` maps to 0 and 1."""
     dims: Literal[2, 3] = 2
     reorient: bool | None = None
-    """Turn the axes to RAS (right, anterior, superior) by the affine. None: in three dimensions."""
+    """Turn the axes to RAS (right, anterior, superior) by the affine. None does so only in three
+    dimensions."""
     normalisation: Normalisation | tuple[Normalisation, ...] = "percentile"
-    """Of every channel, or one a channel; see `fastcal.data.intensities.normalise`."""
+    """Scheme of all channels, or one per channel; see `fastcal.data.intensities.normalise`."""
     nonzero: bool = False
-    """Normalise by the voxels that are not 0 in every channel, and leave the others 0."""
+    """Normalise by the voxels where any channel is not 0, and leave the others 0."""
     crop_to_nonzero: bool = False
-    """Training keeps the box that holds every voxel that is not 0, as nnU-Net; prediction sees the
-    whole. For patches, since items then have sizes of their own."""
+    """In training, keep the bounding box of the voxels that are not 0, as in nnU-Net; prediction
+    sees the whole volume. This needs patches, because items then have sizes of their own."""
     windows: tuple[Window, ...] | None = None
-    """One a channel, for ``"ct"``: foreground statistics of the training set."""
+    """One window per channel for ``"ct"``, with foreground statistics of the training set."""
     interpolation: Interpolation = "linear"
-    """Of images that are resampled."""
+    """Interpolation of images that are resampled."""
     label_interpolation: LabelInterpolation = "nearest"
-    """Of label maps that are resampled; ``"linear"`` is nnU-Net's (largest share of a voxel)."""
+    """Interpolation of label maps that are resampled. ``"linear"`` is nnU-Net's, which takes the
+    label with the largest share of a voxel."""
 
     def __post_init__(self) -> None:
         if self.dims not in (2, 3):
-            raise ValueError(f"dims: got {self.dims!r}, expected 2 or 3")
+            raise ValueError(f"dims must be 2 or 3, got {self.dims!r}")
         if self.slice_axis not in (0, 1, 2):
-            raise ValueError(f"slice_axis: got {self.slice_axis!r}, expected 0, 1 or 2")
+            raise ValueError(f"slice_axis must be 0, 1 or 2, got {self.slice_axis!r}")
         for name, numbers in (("spacing", self.spacing), ("size", self.size)):
             if numbers is not None and (len(numbers) != self.dims or min(numbers) <= 0):
-                raise ValueError(f"{name}: got {numbers!r}, expected {self.dims} positive numbers")
+                raise ValueError(f"{name} must be {self.dims} positive numbers, got {numbers!r}")
         low, high = self.percentiles
         if not 0 <= low < high <= 100:
             raise ValueError(
-                f"percentiles: got {self.percentiles!r}, expected 0 <= low < high <= 100"
+                "percentiles must be two numbers with 0 <= low < high <= 100, "
+                f"got {self.percentiles!r}"
             )
         if self.crop_to_nonzero and self.size is not None:
-            raise ValueError("crop_to_nonzero: items of their own extents cannot have one size")
+            raise ValueError(
+                "crop_to_nonzero must be False where size is set, got True: items of their own "
+                "extents cannot have one size"
+            )
         schemes = self.normalisation
         for scheme in (schemes,) if isinstance(schemes, str) else schemes:
             if scheme not in NORMALISATIONS:
                 raise ValueError(
-                    f"normalisation: got {scheme!r}, expected one of {', '.join(NORMALISATIONS)}"
+                    f"normalisation must be one of {', '.join(NORMALISATIONS)}, got {scheme!r}"
                 )
             if scheme == "ct" and self.windows is None:
-                raise ValueError("normalisation: 'ct' needs windows, the training set's foreground")
+                raise ValueError(
+                    "windows must hold the foreground statistics of the training set for 'ct', "
+                    "got None"
+                )
         if self.interpolation not in ("linear", "cubic"):
-            raise ValueError(f"interpolation: got {self.interpolation!r}, expected linear or cubic")
+            raise ValueError(
+                f"interpolation must be 'linear' or 'cubic', got {self.interpolation!r}"
+            )
         if self.label_interpolation not in ("nearest", "linear"):
             raise ValueError(
-                f"label_interpolation: got {self.label_interpolation!r}, expected nearest or linear"
+                "label_interpolation must be 'nearest' or 'linear', "
+                f"got {self.label_interpolation!r}"
             )
 
     @property
     def reorients(self) -> bool:
+        """Whether the axes are turned to RAS."""
         return self.dims == 3 if self.reorient is None else self.reorient
 
     @property
@@ -108,7 +121,7 @@ class Preprocessing:
         return tuple(axis for axis in range(3) if axis != self.slice_axis)
 
     def extents(self, like: Geometry) -> tuple[int, ...]:
-        """Extents of a volume's `P` after resampling, before `size` pads or crops them."""
+        """Return the extents of a volume's `P` after resampling, before padding and cropping."""
         own = self._own_extents(like)
         if self.spacing is None:
             return own
@@ -118,20 +131,21 @@ class Preprocessing:
         )
 
     def own_spacing(self, like: Geometry) -> tuple[float, ...]:
-        """Spacing of a volume's `P` before resampling, mm."""
+        """Return the spacing of a volume's `P` in mm before resampling."""
         axes, _ = self._orientation(like)
         return tuple(like.spacing[axes[axis]] for axis in self.in_plane)
 
     def resamples(self, like: Geometry) -> bool:
-        """Whether a volume's items lie on another grid than its own."""
+        """Whether the items of a volume lie on another grid than its own."""
         return self.extents(like) != self._own_extents(like)
 
     def to_json(self) -> dict[str, Any]:
+        """Return the settings as plain values."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Preprocessing:
-        """Settings from JSON, where tuples are lists; those of older runs are two-dimensional."""
+        """Read settings from JSON, where tuples are lists; those of older runs have ``dims=2``."""
         values: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()
         }
@@ -140,20 +154,20 @@ class Preprocessing:
         return cls(**values)
 
     def apply(self, image: NDArray[Any], like: Geometry, *, crop: bool = False) -> Tensor:
-        """Items ``[N, Ch, *P]`` (float32) of an image ``[Ch, X, Y, Z]``.
+        """Make float32 items ``[N, Ch, *P]`` from an image ``[Ch, X, Y, Z]``.
 
         Args:
-            image: the channels of a case.
-            like: its volume, for spacing and orientation.
-            crop: cut items larger than `size`, as training does; prediction leaves them whole,
+            image: The channels of a case.
+            like: Its geometry, for spacing and orientation.
+            crop: Crop items larger than `size`, as training does. Prediction leaves them whole,
                 since the network takes any size.
 
         Raises:
-            ValueError: the image holds NaN or infinities, has not four axes, or other channels
-                than `normalisation` and `windows` are for.
+            ValueError: The image holds NaN or infinities, does not have four axes, or its number
+                of channels differs from that of `normalisation` and `windows`.
         """
         if image.ndim != 4:
-            raise ValueError(f"image: got shape {image.shape}, expected [Ch, X, Y, Z]")
+            raise ValueError(f"image must have shape [Ch, X, Y, Z], got {image.shape}")
         normalised = normalise(
             image,
             self._schemes(len(image)),
@@ -170,7 +184,7 @@ class Preprocessing:
         return self._to_size(items, crop).contiguous()
 
     def apply_label(self, label: NDArray[Any], like: Geometry, *, crop: bool = False) -> Tensor:
-        """Items ``[N, *P]`` (int64) of a label map ``[X, Y, Z]``."""
+        """Make int64 items ``[N, *P]`` from a label map ``[X, Y, Z]``; see `apply`."""
         volume = torch.from_numpy(np.ascontiguousarray(label, dtype=np.int64))
         items = self._items(volume[None], like)
         extents = self.extents(like)
@@ -186,7 +200,7 @@ class Preprocessing:
     def nonzero_box(
         self, image: NDArray[Any], label: NDArray[Any], like: Geometry
     ) -> tuple[slice, ...]:
-        """The part of `P` that holds every voxel where a channel or the label map is not 0."""
+        """Return the box in `P` of all voxels where a channel or the label map is not 0."""
         kept = image.any(axis=0) | (label != 0)
         items = self.apply_label(kept, like)
         box = []
@@ -198,20 +212,27 @@ class Preprocessing:
         return tuple(box)
 
     def invert(self, values: Tensor, like: Geometry) -> Tensor:
-        """Logits or probabilities ``[C, X, Y, Z]`` on the volume's own grid from those of its items
-        ``[N, C, *P]``.
+        """Bring logits or probabilities of items back to the grid of their volume.
 
-        Resampled linearly; voxels that a crop had cut are background with the value 1. The result
-        is a view of the items where nothing had to be computed.
+        They are resampled linearly. Voxels that a crop had removed become background with the
+        value 1. The result is a view of the items where nothing had to be computed.
+
+        Args:
+            values: ``[N, C, *P]``.
+            like: The geometry of the volume.
+
+        Returns:
+            ``[C, X, Y, Z]`` on the volume's own grid.
 
         Raises:
-            ValueError: another number of items or spatial axes than `apply` makes of `like`.
+            ValueError: The number of items or spatial axes is not that which `apply` makes for
+                ``like``.
         """
         count = 1 if self.dims == 3 else self._oriented_shape(like)[self.slice_axis]
         if values.ndim != 2 + self.dims or values.shape[0] != count:
             space = "X, Y, Z" if self.dims == 3 else "H, W"
             raise ValueError(
-                f"values: got shape {tuple(values.shape)}, expected [{count}, C, {space}]"
+                f"values must have shape [{count}, C, {space}], got {tuple(values.shape)}"
             )
         for axis, extent in enumerate(self.extents(like), start=2):
             missing = values.shape[axis] - extent
@@ -239,18 +260,23 @@ class Preprocessing:
         schemes = (named,) * channels if isinstance(named, str) else named
         for name, given in (("normalisation", schemes), ("windows", self.windows or schemes)):
             if len(given) != channels:
-                raise ValueError(f"image: got {channels} channels, but {name} is for {len(given)}")
+                raise ValueError(
+                    f"image must have {len(given)} channels, as {name} does, got {channels}"
+                )
         return schemes
 
     def _orientation(self, like: Geometry) -> tuple[tuple[int, ...], list[int]]:
-        """The volume's axis that becomes each oriented one, and the oriented axes that flip."""
+        """Return the volume's axis for each oriented one, and the oriented axes that flip."""
         if not self.reorients:
             return (0, 1, 2), []
         from nibabel.orientations import io_orientation
 
         orientation: NDArray[np.float64] = io_orientation(like.affine)  # type: ignore[no-untyped-call]
         if not np.isfinite(orientation).all():
-            raise ValueError(f"affine: an axis without a direction: {like.affine.tolist()}")
+            raise ValueError(
+                "affine must give every axis a direction, got an axis without a direction: "
+                f"{like.affine.tolist()}"
+            )
         axes = np.argsort(orientation[:, 0])
         flipped = [oriented for oriented, axis in enumerate(axes) if orientation[axis, 1] < 0]
         return tuple(int(axis) for axis in axes), flipped
@@ -268,7 +294,7 @@ class Preprocessing:
         return coarse_axis(self.own_spacing(like), self.spacing)
 
     def _items(self, volume: Tensor, like: Geometry) -> Tensor:
-        """``[Ch, X, Y, Z]`` to ``[N, Ch, *P]`` on the volume's own grid."""
+        """Reorder ``[Ch, X, Y, Z]`` to ``[N, Ch, *P]`` on the volume's own grid."""
         axes, flipped = self._orientation(like)
         volume = volume.permute(0, *(1 + axis for axis in axes))
         if flipped:
@@ -288,7 +314,7 @@ class Preprocessing:
 
 
 def _grow(items: Tensor, axis: int, extent: int, *, background: bool) -> Tensor:
-    """Pad to an extent about the centre: zeros, or the value 1 in the first class."""
+    """Pad to an extent about the centre, with zeros or with the value 1 in the first class."""
     shape: Sequence[int] = [*items.shape[:axis], extent, *items.shape[axis + 1 :]]
     grown = items.new_zeros(shape)
     if background:

@@ -1,8 +1,8 @@
-"""Geometry out of nnU-Net's ``CASE.pkl``, which is read without executing any of it.
+"""Geometry from nnU-Net's ``CASE.pkl``, which is read without executing any of it.
 
-A pickle is a program: ``pickle.load`` calls whatever it names. Here every name it may use is
-mapped to an inert stand-in of our own, NumPy's included (whose unpickling hooks trust the sizes
-and types they are given), and any other name is refused.
+A pickle is a program, and ``pickle.load`` calls whatever it names. Here, every name that it may use
+is mapped to an inert stand-in, NumPy's names included (whose unpickling hooks trust the sizes and
+types they are given). Any other name is refused.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
+from fastcal.core.arrays import Floats
 from fastcal.core.errors import DataError
-
-Affine = npt.NDArray[np.float64]
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _PLAIN_NUMBER = re.compile(r"[?biuf]\d*")
@@ -28,36 +27,37 @@ _PLAIN_NUMBER = re.compile(r"[?biuf]\d*")
 
 @dataclass(frozen=True, eq=False)
 class Properties:
-    """Where the array that nnU-Net saved lies."""
+    """Where an array that nnU-Net saved lies."""
 
-    affine: Affine | None
-    """Voxel to RAS mm, for voxels indexed (x, y, z) as the image file has them."""
-    reoriented_affine: Affine | None
-    """Of the array in the npz, where nnU-Net's reader turned the image to RAS; else None."""
+    affine: Floats | None
+    """Voxel to RAS mm, for voxels (x, y, z) as in the image file."""
+    reoriented_affine: Floats | None
+    """Affine of the array in the npz, where nnU-Net's reader turned the image to RAS; else None."""
     crop: tuple[slice, slice, slice] | None
-    """Version 1 saves the box (z, y, x) that holds the non-zero image; None: the whole image."""
+    """The box (z, y, x) of the non-zero image, which is all that version 1 saves; None for the
+    whole image."""
     full_shape: tuple[int, int, int] | None
-    """Version 1: the shape (z, y, x) of the image the box was cut from."""
+    """Shape (z, y, x) of the image from which version 1 cut the box."""
 
 
 def read(path: Path) -> Properties:
     """Read the properties that nnU-Net writes beside its probabilities.
 
-    Keys as in nnU-Net v2's readers (``nnunetv2/imageio``: ``sitk_stuff``, ``nibabel_stuff``) and
-    v1's ``nnunet/preprocessing/cropping.py`` (``itk_*``, ``crop_bbox``). SimpleITK's origin and
-    direction are in LPS; the affine returned is in nibabel's RAS.
+    The keys are those of nnU-Net v2's readers (``nnunetv2/imageio``: ``sitk_stuff``,
+    ``nibabel_stuff``) and of v1's ``nnunet/preprocessing/cropping.py`` (``itk_*``, ``crop_bbox``).
+    SimpleITK's origin and direction are in LPS; the affine returned is in nibabel's RAS.
 
     Raises:
-        DataError: unreadable, not a pickle of plain data (the global it asks for is named), or
-            without a geometry that makes sense.
+        DataError: The file is unreadable, is not a pickle of plain data (the message names the
+            global that it asks for), or has no usable geometry.
     """
     content = _load(path)
     if not isinstance(content, dict):
-        raise DataError(path, "expected a dictionary of properties")
+        raise DataError(path, f"must hold a dictionary of properties, got {type(content).__name__}")
     try:
         return _interpret(content)
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise DataError(path, f"no usable geometry ({error!r})") from error
+        raise DataError(path, f"has no usable geometry ({error!r})") from error
 
 
 def _interpret(content: dict[Any, Any]) -> Properties:
@@ -84,7 +84,7 @@ def _interpret(content: dict[Any, Any]) -> Properties:
     return Properties(affine, reoriented, crop, full_shape)
 
 
-def _affine(value: Any) -> Affine:
+def _affine(value: Any) -> Floats:
     affine = np.array(value, dtype=np.float64)
     if affine.shape != (4, 4) or not np.isfinite(affine).all():
         raise ValueError(f"an affine of shape {affine.shape}")
@@ -93,8 +93,8 @@ def _affine(value: Any) -> Affine:
 
 def _from_sitk(
     spacing: Sequence[float], origin: Sequence[float], direction: Sequence[float]
-) -> Affine:
-    """RAS affine of an ITK geometry; a 2-D image becomes one slice of 1 mm."""
+) -> Floats:
+    """Return the RAS affine of an ITK geometry; a 2-D image becomes one slice of 1 mm."""
     dimensions = len(spacing)
     steps, start, axes = np.ones(3), np.zeros(3), np.eye(3)
     steps[:dimensions] = spacing
@@ -111,14 +111,14 @@ def _load(path: Path) -> Any:
         with path.open("rb") as stream:
             return _PlainUnpickler(stream).load()
     except _Refused as refused:
-        raise DataError(path, f"asks for {refused}, which plain properties do not") from None
+        raise DataError(path, f"asks for {refused}, which plain data do not need") from None
     except FileNotFoundError:
         raise DataError(path, "no such file") from None
     except OSError as error:
-        raise DataError(path, error.strerror or "unreadable") from error
+        raise DataError(path, error.strerror or "is unreadable") from error
     except Exception as error:
-        # A malformed pickle fails in as many ways as the machine it drives has instructions.
-        raise DataError(path, f"truncated or corrupt ({error})") from error
+        # A malformed pickle may fail in any instruction of the machine, with any exception.
+        raise DataError(path, f"is truncated or corrupt ({error})") from error
 
 
 class _Refused(Exception):
@@ -126,10 +126,10 @@ class _Refused(Exception):
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Knows containers, and NumPy's numbers by stand-ins.
+    """Knows containers, and stand-ins for NumPy's numbers.
 
-    A stand-in is a bound method and a container a built-in type, because a pickle can set
-    attributes of whatever else it gets hold of, and these have none to set.
+    A stand-in is a bound method and a container is a built-in type. A pickle can set attributes on
+    any other object that it gets, but not on these.
     """
 
     def find_class(self, module: str, name: str) -> Any:
@@ -157,7 +157,7 @@ class _PlainUnpickler(pickle.Unpickler):
         return None if array.values is None else array.values.item()
 
     def _encode(self, text: str, encoding: str = "latin1") -> bytes:
-        """Protocol 2 writes bytes as text that is to be encoded."""
+        """Encode text: protocol 2 writes bytes as text to be encoded."""
         if encoding != "latin1":
             raise _Refused(f"the codec {encoding}")
         return text.encode("latin1")
@@ -175,17 +175,17 @@ class _Dtype:
 
     @property
     def plain(self) -> np.dtype[Any] | None:
-        """A real, integer or bool type; None for anything else (objects, strings, records)."""
+        """The type if it is real, integer or bool; None for objects, strings and records."""
         if not _PLAIN_NUMBER.fullmatch(self.code):
             return None
         return np.dtype(self.code).newbyteorder(self.order)  # type: ignore[arg-type]
 
 
 class _Array:
-    """Stands for ``numpy.ndarray``: holds plain numbers, or nothing."""
+    """Stands for ``numpy.ndarray``; holds plain numbers, or nothing."""
 
     def __init__(self) -> None:
-        self.values: npt.NDArray[Any] | None = None
+        self.values: NDArray[Any] | None = None
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, dtype, fortran, raw = state
@@ -196,7 +196,7 @@ class _Array:
         if plain is not None and isinstance(raw, bytes | bytearray):
             self.values = np.frombuffer(raw, plain).reshape(shape, order=order)
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         del copy
         if self.values is None:
             raise ValueError("an array that does not hold plain numbers")

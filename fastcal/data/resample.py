@@ -1,4 +1,4 @@
-"""Images and label maps ``[N, Ch, *P]`` on other grids of the same extent."""
+"""Resampling of images and label maps ``[N, Ch, *P]`` to other grids of the same extent."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from torch.nn import functional
 Interpolation = Literal["linear", "cubic"]
 LabelInterpolation = Literal["nearest", "linear"]
 
-# nnU-Net: above this ratio of the coarsest to the finest spacing, the coarse axis goes apart.
+# Ratio of the coarsest to the finest spacing above which the coarse axis is resampled separately,
+# as in nnU-Net.
 ANISOTROPY = 3.0
 
 _FILTERS = {"linear": "bilinear", "cubic": "bicubic"}
 
 
 def coarse_axis(current: Sequence[float], target: Sequence[float]) -> int | None:
-    """The axis that is far coarser than the others, now or at the target spacing, as nnU-Net.
+    """Return the axis that is far coarser than the others, now or at the target spacing.
 
-    Between slices that are far apart there is nothing to interpolate: such an axis is resampled by
-    nearest neighbour, whatever the others are.
+    Between slices that are far apart, interpolation makes no sense. As in nnU-Net, such an axis is
+    resampled by nearest neighbour, whatever the interpolation of the others.
     """
     for spacing in (current, target):
         if max(spacing) > ANISOTROPY * min(spacing):
@@ -38,19 +39,19 @@ def resample(
     interpolation: Interpolation = "linear",
     nearest_axis: int | None = None,
 ) -> Tensor:
-    """Real ``items`` ``[N, Ch, *P]`` on ``extents`` ``P'``, low-pass filtered where they shrink.
+    """Resample real items ``[N, Ch, *P]``, with a low-pass filter where they shrink.
 
     Args:
-        items: two or three spatial axes.
-        extents: of the spatial axes.
-        interpolation: linear, or cubic convolution.
-        nearest_axis: a spatial axis that is resampled by nearest neighbour instead.
+        items: Items with two or three spatial axes.
+        extents: New extents of the spatial axes.
+        interpolation: ``"linear"``, or ``"cubic"`` for cubic convolution.
+        nearest_axis: A spatial axis that is resampled by nearest neighbour instead.
     """
     if nearest_axis is not None:
         items = _nearest(items, 2 + nearest_axis, extents[nearest_axis])
     if items.ndim == 4:
         return _filtered(items, extents, interpolation)
-    # The filters are separable: first the planes of the last two axes, then the columns.
+    # The filters are separable, so the planes of the last two axes come first, then the columns.
     planes = _filtered(items.flatten(0, 1), extents[1:], interpolation)
     columns = planes.flatten(2).unsqueeze(1)
     columns = _filtered(columns, (extents[0], columns.shape[3]), interpolation)
@@ -64,10 +65,14 @@ def resample_labels(
     interpolation: LabelInterpolation = "nearest",
     nearest_axis: int | None = None,
 ) -> Tensor:
-    """Integer labels ``[N, 1, *P]`` on other extents.
+    """Resample integer labels ``[N, 1, *P]``.
 
-    ``"linear"`` gives each voxel the label that has the largest share of it after linear
-    resampling (nnU-Net); of equal shares the lower label.
+    Args:
+        labels: The labels.
+        extents: New extents of the spatial axes.
+        interpolation: ``"nearest"``, or ``"linear"``, which gives each voxel the label with the
+            largest share after linear resampling, as in nnU-Net; of equal shares, the lower label.
+        nearest_axis: A spatial axis that is resampled by nearest neighbour in any case.
     """
     if interpolation == "nearest":
         for axis, extent in enumerate(extents, start=2):
@@ -83,7 +88,7 @@ def resample_labels(
 
 
 def _nearest(items: Tensor, axis: int, extent: int) -> Tensor:
-    """The voxel that holds the centre of each new one; integers, so that no centre is rounded."""
+    """Take the voxel that holds the centre of each new one, in integers, so nothing is rounded."""
     present = items.shape[axis]
     if present == extent:
         return items

@@ -1,4 +1,4 @@
-"""Training losses: of logits ``[B, C, *S]`` and integer targets ``[B, *S]``, each a scalar."""
+"""Training losses of logits ``[B, C, *S]`` and integer targets ``[B, *S]``; each is a scalar."""
 
 from fastcal.losses.average_calibration import HardL1ACELoss, SoftL1ACELoss
 from fastcal.losses.build import AuxiliaryLoss, build_loss

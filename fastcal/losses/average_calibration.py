@@ -12,13 +12,13 @@ from fastcal.losses.sums import bin_gaps
 
 
 class _L1ACELoss(nn.Module):
-    """What both losses share: reading the arguments, and the mean over bins, classes and images."""
+    """The common part of both losses: arguments, and the mean over bins, classes and images."""
 
     weight: Tensor | None
     soft: bool
-    """A voxel is shared between the two nearest bin centres."""
+    """Whether a voxel is shared between the two nearest bin centres."""
     empty_weight: float = 0.0
-    """Bins that hold less than this, in voxels, are left out; the empty ones always are."""
+    """Bins with fewer voxels than this are left out; empty bins always are."""
 
     def __init__(
         self,
@@ -40,9 +40,10 @@ class _L1ACELoss(nn.Module):
         self.register_buffer("weight", class_weights(weight), persistent=False)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Compute the loss of logits ``[B, C, *S]`` and targets ``[B, *S]``, a scalar."""
         check_logits(logits, target, self.weight, self.head)
         if not self.include_background and logits.shape[1] == 1:
-            raise ValueError("include_background: got False, but the logits have one class")
+            raise ValueError("include_background must be True for logits of one class, got False")
         sums = bin_gaps(
             logits,
             target,
@@ -64,29 +65,32 @@ class _L1ACELoss(nn.Module):
 
 
 class HardL1ACELoss(_L1ACELoss):
-    """``L = mean_{b,k} (1/n_bk) sum_j |mean_{i in j} p_ik - mean_{i in j} y_ik|``, hard bins.
+    """Average calibration error with hard bins, meant to be added to a segmentation loss.
 
-    For every image b and class k, the voxels fall into bins j of equal width by their probability;
-    the gap between mean probability and frequency is averaged over the n_bk bins that hold a voxel,
-    whatever their size. Bins are those of `CalibrationStatistics`: (lo, hi]. Which bin a voxel
-    falls into has no gradient; the mean probability of the bin has one: ``sign(gap) / count``.
+    ``L = mean_{b,k} (1/n_bk) sum_j |mean_{i in j} p_ik - mean_{i in j} y_ik|``
 
-    Meant to be added to a segmentation loss; it says nothing of which class is where.
+    For every image b and class k, voxels fall into bins j of equal width by their probability. The
+    gap between mean probability and frequency is averaged over the n_bk bins that hold a voxel,
+    whatever their size. The bins are those of `CalibrationStatistics`: (lo, hi]. The choice of the
+    bin has no gradient; the mean probability of a bin has the gradient ``sign(gap) / count``.
+
+    On its own the loss does not tell which class is where.
+
+    ``forward`` takes logits ``[B, C, *S]`` and a target ``[B, *S]`` of any integer type, and
+    returns a scalar.
 
     Args:
-        n_bins: bins over [0, 1].
+        n_bins: Number of bins over [0, 1].
         head: ``"softmax"`` or ``"sigmoid"``.
-        include_background: count class 0.
-        ignore_empty_classes: a class that an image lacks contributes 0 (and still counts in the
-            mean), as in the authors' code.
-        weight: one factor a class, the background's included; None is 1 for every class.
-        ignore_index: voxels of this target leave all bins.
-
-    ``forward(logits [B, C, *S], target [B, *S] of any integer type) -> scalar``
+        include_background: Whether class 0 counts.
+        ignore_empty_classes: A class that is absent from an image contributes 0 and still counts
+            in the mean, as in the authors' code.
+        weight: One factor per class, the background included; None is 1 for every class.
+        ignore_index: Voxels with this target do not count.
 
     Raises:
-        TypeError, ValueError: an argument out of range, shapes that do not match, or a weight that
-            is not one a class.
+        TypeError, ValueError: An argument is out of range, shapes do not match, or there is not
+            one weight per class.
 
     Source: Barfoot et al., MICCAI 2024; Barfoot et al., arXiv 2506.03942.
 
@@ -104,18 +108,24 @@ class HardL1ACELoss(_L1ACELoss):
 class SoftL1ACELoss(_L1ACELoss):
     """`HardL1ACELoss` with soft bins: each voxel is shared between the two nearest bin centres.
 
-    The shares fall linearly with the distance from the centre (all of a voxel goes to the outermost
-    bins beyond their centres), so that the loss is continuous in p, and moving a voxel towards a
-    better bin has a gradient too.
+    The share falls linearly with the distance from the centre. A voxel beyond the outermost centres
+    belongs to the outermost bin alone. The loss is therefore continuous in p, and moving a voxel
+    towards a better bin has a gradient too.
+
+    ``forward`` takes logits ``[B, C, *S]`` and a target ``[B, *S]`` of any integer type, and
+    returns a scalar.
 
     Args:
-        n_bins: see `HardL1ACELoss`, as for the arguments not listed here.
-        empty_weight: bins that hold less than this, in voxels, are left out.
-
-    ``forward(logits [B, C, *S], target [B, *S] of any integer type) -> scalar``
+        n_bins: Number of bins over [0, 1].
+        head: ``"softmax"`` or ``"sigmoid"``.
+        include_background: Whether class 0 counts.
+        ignore_empty_classes: See `HardL1ACELoss`.
+        weight: One factor per class; see `HardL1ACELoss`.
+        ignore_index: Voxels with this target do not count.
+        empty_weight: Bins with fewer voxels than this are left out.
 
     Raises:
-        TypeError, ValueError: as `HardL1ACELoss`.
+        TypeError, ValueError: See `HardL1ACELoss`.
 
     Source: Barfoot et al., arXiv 2506.03942.
 
@@ -147,7 +157,7 @@ class SoftL1ACELoss(_L1ACELoss):
             ignore_index=ignore_index,
         )
         if not empty_weight > 0:
-            raise ValueError(f"empty_weight: got {empty_weight}, expected more than 0")
+            raise ValueError(f"empty_weight must be above 0, got {empty_weight}")
         self.empty_weight = empty_weight
 
     soft = True

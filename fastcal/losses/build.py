@@ -1,4 +1,4 @@
-"""Losses by the names that configurations and the command line know them by."""
+"""Losses by the names they have in settings and on the command line."""
 
 from __future__ import annotations
 
@@ -29,33 +29,35 @@ LOSSES: Mapping[str, Callable[..., nn.Module]] = {
     "nacl": NACLLoss,
     "mbls": MbLSLoss,
 }
-"""Name -> segmentation loss."""
+"""Segmentation losses by name."""
 
 AUXILIARIES: Mapping[str, Callable[..., nn.Module]] = {
     "hard-l1ace": HardL1ACELoss,
     "soft-l1ace": SoftL1ACELoss,
 }
-"""Name -> loss that is added to one of `LOSSES`."""
+"""Losses that are added to one of `LOSSES`, by name."""
 
 
 class AuxiliaryLoss(nn.Module):
-    """``L + factor A``: a segmentation loss and one that calibrates.
+    """The sum ``L + factor A`` of a segmentation loss and a loss that calibrates.
 
     Args:
-        loss, auxiliary: of ``(logits [B, C, *S], target [B, *S])``.
-        factor: of the auxiliary loss, 0 or more.
+        loss: L, a function of logits ``[B, C, *S]`` and a target ``[B, *S]``.
+        auxiliary: A, likewise.
+        factor: The factor of the auxiliary loss, at least 0.
 
     Raises:
-        ValueError: a negative factor.
+        ValueError: The factor is negative.
     """
 
     def __init__(self, loss: nn.Module, auxiliary: nn.Module, *, factor: float = 1.0) -> None:
         super().__init__()
         if not factor >= 0:
-            raise ValueError(f"factor: got {factor}, expected 0 or more")
+            raise ValueError(f"factor must be at least 0, got {factor}")
         self.loss, self.auxiliary, self.factor = loss, auxiliary, factor
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Compute the loss of logits ``[B, C, *S]`` and targets ``[B, *S]``, a scalar."""
         value: Tensor = self.loss(logits, target)
         added: Tensor = self.auxiliary(logits, target)
         return value + self.factor * added
@@ -71,19 +73,20 @@ def build_loss(
     auxiliary: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> nn.Module:
-    """The loss of a name, of logits ``[B, C, *S]`` and integer targets ``[B, *S]``.
+    """Build a loss of logits ``[B, C, *S]`` and integer targets ``[B, *S]`` by its name.
 
     Args:
-        name: one of `LOSSES`, alone or with one of `AUXILIARIES` added: ``"dice-ce+soft-l1ace"``.
-        head: what turns the network's logits into probabilities, ``"softmax"`` or ``"sigmoid"``.
+        name: One of `LOSSES`, alone or with one of `AUXILIARIES` added, for example
+            ``"dice-ce+soft-l1ace"``.
+        head: How logits become probabilities, ``"softmax"`` or ``"sigmoid"``.
         num_classes: C.
-        class_weights: one factor a class.
-        ignore_index: target of voxels that do not count.
-        auxiliary: the auxiliary loss's own arguments, and its ``factor`` (1).
-        options: the loss's own arguments.
+        class_weights: One factor per class.
+        ignore_index: Voxels with this target do not count.
+        auxiliary: Arguments of the auxiliary loss, and its ``factor`` (1 by default).
+        options: Arguments of the loss.
 
     Raises:
-        ValueError: a name, head or option there is not, or that the loss has no use for.
+        ValueError: The name, the head or an option is unknown, or the loss has no use for it.
 
     Example:
         >>> build_loss("dice", head="sigmoid", num_classes=3, eps=1e-3).eps
@@ -92,16 +95,19 @@ def build_loss(
     check_head(head)
     if class_weights is not None and len(class_weights) != num_classes:
         raise ValueError(
-            f"class_weights: got {len(class_weights)} numbers, expected one a class: {num_classes}"
+            f"class_weights must hold one number per class: {num_classes}, got {len(class_weights)}"
         )
     first, plus, second = name.partition("+")
     if first not in LOSSES or (plus and second not in AUXILIARIES):
         raise ValueError(
-            f"loss: got {name!r}, expected one of {', '.join(LOSSES)}, "
-            f"alone or with {' or '.join('+' + it for it in AUXILIARIES)}"
+            f"loss must be one of {', '.join(LOSSES)}, alone or with "
+            f"{' or '.join('+' + it for it in AUXILIARIES)}, got {name!r}"
         )
     if not plus and auxiliary:
-        raise ValueError(f"auxiliary: got {dict(auxiliary)}, but the loss {name!r} has none")
+        raise ValueError(
+            f"auxiliary must be empty for {name!r}, which has no auxiliary loss, "
+            f"got {dict(auxiliary)}"
+        )
     shared = {
         "head": head,
         "num_classes": num_classes,
@@ -128,10 +134,12 @@ def _make(
     unknown = [option for option in options if option not in known or option in shared]
     if unknown:
         own = ", ".join(it for it in known if it not in shared) or "none"
-        raise ValueError(f"{name}: no option {', '.join(unknown)}; its options are: {own}")
+        raise ValueError(f"options of {name} must be among {own}, got {', '.join(unknown)}")
     if "head" not in known and shared["head"] != "softmax":
-        raise ValueError(f"head: got {shared['head']!r}, but the loss {name!r} needs 'softmax'")
+        raise ValueError(f"head must be 'softmax' for the loss {name!r}, got {shared['head']!r}")
     for argument, shown in (("weight", "class_weights"), ("ignore_index", "ignore_index")):
         if argument not in known and shared[argument] is not None:
-            raise ValueError(f"{shown}: the loss {name!r} has no use for it")
+            raise ValueError(
+                f"{shown} must be None for the loss {name!r}, got {shared[argument]!r}"
+            )
     return make(**{k: v for k, v in shared.items() if k in known}, **options)

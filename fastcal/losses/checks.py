@@ -1,4 +1,4 @@
-"""What every loss checks of its arguments."""
+"""Checks of arguments and conversions that the losses share."""
 
 from __future__ import annotations
 
@@ -11,85 +11,86 @@ HEADS = ("softmax", "sigmoid")
 
 
 def check_head(head: str, name: str = "head") -> str:
-    """``head``, if it is one of `HEADS`.
+    """Return ``head`` if it is one of `HEADS`.
 
     Raises:
-        ValueError: it is not; the message calls it ``name``.
+        ValueError: It is not; the message calls the argument ``name``.
     """
     if head not in HEADS:
-        raise ValueError(f"{name}: got {head!r}, expected 'softmax' or 'sigmoid'")
+        raise ValueError(f"{name} must be 'softmax' or 'sigmoid', got {head!r}")
     return head
 
 
 def check_reduction(reduction: str, known: Sequence[str]) -> str:
-    """``reduction``, if it is known.
+    """Return ``reduction`` if it is known.
 
     Raises:
-        ValueError: it is not.
+        ValueError: It is not.
     """
     if reduction not in known:
-        raise ValueError(f"reduction: got {reduction!r}, expected one of {tuple(known)}")
+        *others, last = map(repr, known)
+        raise ValueError(f"reduction must be {', '.join(others)} or {last}, got {reduction!r}")
     return reduction
 
 
 def class_weights(weight: Sequence[float] | Tensor | None) -> Tensor | None:
-    """One number a class as float64, or None.
+    """Return one number per class as a float64 tensor, or None.
 
     Raises:
-        ValueError: not one number >= 0 a class.
+        ValueError: The numbers are negative, or not in one axis.
     """
     if weight is None:
         return None
     weights = torch.as_tensor(weight, dtype=torch.float64)
     if weights.ndim != 1 or not bool((weights >= 0).all()):
-        raise ValueError(f"weight: got {weight!r}, expected one number >= 0 a class")
+        raise ValueError(f"weight must hold one number of at least 0 per class, got {weight!r}")
     return weights
 
 
 def check_shapes(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> None:
-    """Logits ``[B, C, *S]``, integers ``[B, *S]`` and one weight a class.
+    """Check logits ``[B, C, *S]``, an integer target ``[B, *S]`` and one weight per class.
 
     Raises:
-        TypeError: the target holds no integers.
-        ValueError: shapes that do not match, or a weight that is not one a class.
+        TypeError: The target does not hold integers.
+        ValueError: Shapes do not match, or there is not one weight per class.
     """
     expected = (logits.shape[0], *logits.shape[2:])
     if tuple(target.shape) != expected:
         raise ValueError(
-            f"target: got shape {tuple(target.shape)}, expected {expected} "
-            f"for logits {tuple(logits.shape)}"
+            f"target must have shape {expected} for logits of shape {tuple(logits.shape)}, "
+            f"got {tuple(target.shape)}"
         )
     if target.is_floating_point():
-        raise TypeError(f"target: got {target.dtype}, expected an integer type")
+        raise TypeError(f"target must hold integers, got {target.dtype}")
     if weight is not None and weight.numel() != logits.shape[1]:
         raise ValueError(
-            f"weight: got {weight.numel()} numbers, expected one a class: {logits.shape[1]}"
+            f"weight must hold one number per class: {logits.shape[1]}, got {weight.numel()}"
         )
 
 
 def check_logits(logits: Tensor, target: Tensor, weight: Tensor | None, head: str) -> None:
-    """As `check_shapes`, and a type and number of classes that the fused passes take.
+    """Check shapes as `check_shapes` does, and that the fused passes take the logits.
 
     Raises:
-        TypeError: the target holds no integers, or the logits are no floating-point numbers.
-        ValueError: shapes that do not match, or a softmax of one class.
+        TypeError: The target does not hold integers, or the logits are not floating-point numbers.
+        ValueError: Shapes do not match, or there is a softmax of one class.
     """
     check_shapes(logits, target, weight)
     if not logits.is_floating_point():
-        raise TypeError(f"logits: got {logits.dtype}, expected a floating-point type")
+        raise TypeError(f"logits must be floating-point numbers, got {logits.dtype}")
     if head == "softmax" and logits.shape[1] == 1:
-        raise ValueError("head: got 'softmax', but of one class it is 1; use 'sigmoid'")
+        raise ValueError("head must be 'sigmoid' for logits of one class, got 'softmax'")
 
 
 def loss_value(value: Tensor, logits: Tensor) -> Tensor:
-    """A loss as users get it: float32, or float64 for such logits."""
+    """Return a loss as users get it: float32, or float64 for float64 logits."""
     return value if logits.dtype == torch.float64 else value.float()
 
 
 def without_ignored(target: Tensor, ignore_index: int | None) -> tuple[Tensor, Tensor | None]:
-    """Targets as int64 with class 0 where they are ignored, and the mask of what is kept.
+    """Return int64 targets, with class 0 where they are ignored, and the mask of what is kept.
 
-    The mask is None where nothing can be ignored.
+    The mask is None without an ``ignore_index``.
     """
     target = target.long()
     if ignore_index is None:
@@ -99,19 +100,19 @@ def without_ignored(target: Tensor, ignore_index: int | None) -> tuple[Tensor, T
 
 
 def one_hot(target: Tensor, like: Tensor) -> Tensor:
-    """``target`` ``[B, *S]`` as zeros and ones of the shape and type of ``like`` ``[B, C, *S]``."""
+    """Encode a target ``[B, *S]`` as zeros and ones, with shape and type of ``like``."""
     classes = torch.arange(like.shape[1], device=like.device)
     shape = (1, -1, *(1,) * (target.ndim - 1))
     return (target.unsqueeze(1) == classes.view(shape)).to(like.dtype)
 
 
 def real_logits(logits: Tensor) -> Tensor:
-    """Logits as float32, or float64 where they are: what losses reckon in."""
+    """Return logits in the type in which losses are computed: float32, or float64 if they are."""
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def kept_mean(values: Tensor, kept: Tensor | None) -> Tensor:
-    """Mean of ``values`` ``[B, *S]`` over the voxels kept; 0 where there are none."""
+    """Return the mean of ``values`` ``[B, *S]`` over the voxels kept; 0 where there are none."""
     if kept is None:
         return values.mean()
     return values.masked_fill(~kept, 0.0).sum() / kept.sum().clamp(min=1)

@@ -11,16 +11,17 @@ from fastcal.losses.sums import ClassSums
 def cross_entropy(
     sums: ClassSums, weight: Tensor | None, *, smoothing: float = 0.0, divisor: str
 ) -> Tensor:
-    """Cross entropy of a softmax, a scalar in float64.
+    """Compute the cross entropy of a softmax, a float64 scalar.
 
-    ``sum_i ((1 - s) w_y (-ln p_iy) + (s / C) sum_k w_k (-ln p_ik))`` over a divisor; 0 where no
-    voxel counts.
+    It is ``sum_i ((1 - s) w_y (-ln p_iy) + (s / C) sum_k w_k (-ln p_ik))`` over a divisor, and 0
+    where no voxel counts.
 
     Args:
-        sums: with ``nll``, and ``rest`` where targets are smoothed.
+        sums: Sums with ``nll``, and with ``rest`` where targets are smoothed.
         weight: ``w_k`` ``[C]``; None is 1 for every class.
-        smoothing: s.
-        divisor: ``"voxels"`` (the paper's), ``"weights"`` of the voxels (torch's), or ``"none"``.
+        smoothing: The share s.
+        divisor: ``"voxels"`` (the paper's), the sum of the voxels' ``"weights"`` (torch's), or
+            ``"none"``.
     """
     nll, reference = sums.nll, sums.reference
     rest = sums.rest if smoothing > 0 else None
@@ -35,13 +36,13 @@ def cross_entropy(
 
 
 def binary_cross_entropy(sums: ClassSums, weight: Tensor | None, *, mean: bool) -> Tensor:
-    """Cross entropy of every class by itself, a scalar in float64: mean over voxels and classes, or
-    sum; 0 where no voxel counts.
+    """Compute the cross entropy of each class on its own, a float64 scalar.
 
     Args:
-        sums: of a sigmoid, with ``nll`` and ``rest``.
-        weight: factor ``[C]`` of the voxels of each class, torch's ``pos_weight``.
-        mean: divide by the voxels that count, and the classes.
+        sums: Sums of a sigmoid, with ``nll`` and ``rest``.
+        weight: Factor ``[C]`` of the voxels of each class, torch's ``pos_weight``.
+        mean: Return the mean over classes and the voxels that count, which is 0 without any such
+            voxel; otherwise the sum.
     """
     nll = sums.nll if weight is None else sums.nll * weight.to(sums.nll)
     total = (nll + sums.rest).sum()
@@ -51,5 +52,5 @@ def binary_cross_entropy(sums: ClassSums, weight: Tensor | None, *, mean: bool) 
 
 
 def _not_zero(amount: Tensor) -> Tensor:
-    """An amount of voxels to divide a sum over them by, which is 0 where they are none."""
+    """Avoid a division by 0: where no voxel counts, the sum that is divided is 0 as well."""
     return amount.clamp(min=torch.finfo(amount.dtype).tiny)

@@ -1,4 +1,4 @@
-"""A loss at every resolution a network puts out."""
+"""A loss at every resolution that a network returns."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ from torch import Tensor, nn
 
 
 class DeepSupervisionLoss(nn.Module):
-    """``sum_l w_l L(logits_l, target_l)`` over the resolutions of a network, finest first.
+    """The sum ``sum_l w_l L(logits_l, target_l)`` over the resolutions of a network, finest first.
 
-    The target is brought to each resolution by taking the voxel nearest to the centre of each
+    The target is resampled to each resolution by taking the voxel nearest to the centre of each
     coarse one, so that no new label appears.
 
-    Args:
-        loss: the loss of one resolution, of ``(logits [B, C, *S], target [B, *S])``.
-        weights: ``w_l``, one a resolution, used as they are. None is ``2^-l``, divided by its sum
-            (nnU-Net's, which leaves its coarsest output out).
+    ``forward`` takes a list of logits ``[B, C, *S_l]`` and a target ``[B, *S]``, and returns a
+    scalar. For a single tensor, which is what a network returns in evaluation mode, it returns
+    ``loss`` itself.
 
-    ``forward(logits, target [B, *S]) -> scalar`` with ``logits`` a list of ``[B, C, *S_l]``, or one
-    tensor (what the network gives in evaluation), whose loss is ``loss`` itself.
+    Args:
+        loss: The loss of one resolution, a function of logits ``[B, C, *S]`` and a target
+            ``[B, *S]``.
+        weights: ``w_l``, one per resolution, used as they are. None is ``2^-l`` divided by their
+            sum, as in nnU-Net, which leaves out its coarsest output.
 
     Raises:
-        ValueError: a weight below 0, no logits, or more resolutions than weights.
+        ValueError: A weight is below 0, there are no logits, or more resolutions than weights.
 
     Source: Lee et al., AISTATS 2015; Isensee et al., Nature Methods 18, 2021.
 
@@ -39,11 +41,12 @@ class DeepSupervisionLoss(nn.Module):
     def __init__(self, loss: nn.Module, *, weights: Sequence[float] | None = None) -> None:
         super().__init__()
         if weights is not None and not all(weight >= 0 for weight in weights):
-            raise ValueError(f"weights: got {tuple(weights)}, expected numbers >= 0")
+            raise ValueError(f"weights must be numbers of at least 0, got {tuple(weights)}")
         self.loss = loss
         self.weights = None if weights is None else tuple(weights)
 
     def forward(self, logits: Tensor | Sequence[Tensor], target: Tensor) -> Tensor:
+        """Compute the loss of logits by resolution and a target ``[B, *S]``, a scalar."""
         if isinstance(logits, Tensor):
             value: Tensor = self.loss(logits, target)
             return value
@@ -56,20 +59,20 @@ class DeepSupervisionLoss(nn.Module):
 
     def _weights(self, levels: int) -> tuple[float, ...]:
         if levels == 0:
-            raise ValueError("logits: got an empty list, expected one tensor a resolution")
+            raise ValueError("logits must hold one tensor per resolution, got an empty list")
         if self.weights is None:
             total = 2 - 0.5 ** (levels - 1)
             return tuple(0.5**level / total for level in range(levels))
         if levels > len(self.weights) or not any(self.weights[:levels]):
             raise ValueError(
-                f"logits: got {levels} resolutions for the weights {self.weights}, expected one "
-                "weight a resolution, not all 0"
+                "logits must have at most one resolution per weight, and weights that are not all "
+                f"0, got {levels} resolutions for the weights {self.weights}"
             )
         return self.weights
 
 
 def resized_target(target: Tensor, extents: tuple[int, ...]) -> Tensor:
-    """Labels ``[B, *S]`` at another resolution ``[B, *extents]``, by the nearest voxel centre."""
+    """Resample labels ``[B, *S]`` to ``[B, *extents]`` by the nearest voxel centre."""
     for axis, extent in enumerate(extents, start=1):
         size = target.shape[axis]
         if size != extent:

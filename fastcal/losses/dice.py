@@ -1,4 +1,4 @@
-"""Soft Dice, and Dice with cross entropy: from sums over voxels, one pass each way."""
+"""Soft Dice, and Dice with cross entropy, from sums over voxels in one pass each way."""
 
 from __future__ import annotations
 
@@ -18,30 +18,32 @@ from fastcal.losses.sums import ClassSums, class_sums
 
 
 class DiceLoss(nn.Module):
-    """Soft Dice loss ``1 - (2 sum_i y p + nr) / (sum_i y + sum_i p + dr)``, mean over images and
-    classes.
+    """Soft Dice loss of logits and label maps, computed in one pass.
 
-    `monai.losses.DiceLoss` of logits and label maps, in one pass. (`PaperDiceLoss` squares the
-    denominator, sums over the batch, and adds up over classes.)
+    ``1 - (2 sum_i y p + nr) / (sum_i y + sum_i p + dr)``, mean over images and classes
+
+    The values are those of `monai.losses.DiceLoss`. (`PaperDiceLoss` squares the denominator, sums
+    over the batch, and adds up over classes.)
+
+    ``forward`` takes logits ``[B, C, *S]`` and a target ``[B, *S]`` of any integer type, and
+    returns a scalar. With one class, its voxels are those of target 1.
 
     Args:
         head: ``"softmax"`` or ``"sigmoid"``.
-        include_background: count class 0.
-        weight: one factor a class, class 0 included.
-        batch: sums run over the batch too.
-        smooth_nr, smooth_dr: added to numerator and denominator.
-        squared_pred: ``sum_i p^2`` in the denominator in place of ``sum_i p``.
-        jaccard: ``1 - (2 sum y p + nr) / (2 (sum y + sum p - sum y p) + dr)``.
-        ignore_index: voxels of this target leave all sums.
-        reduction: ``"mean"`` or ``"sum"`` over images and classes, or ``"none"``: ``[B, C]``
+        include_background: Whether class 0 counts.
+        weight: One factor per class, class 0 included.
+        batch: Whether the sums run over the batch too.
+        smooth_nr: Number nr that is added to the numerator.
+        smooth_dr: Number dr that is added to the denominator.
+        squared_pred: Use ``sum_i p^2`` in the denominator in place of ``sum_i p``.
+        jaccard: Compute ``1 - (2 sum y p + nr) / (2 (sum y + sum p - sum y p) + dr)``.
+        ignore_index: Voxels with this target do not count.
+        reduction: ``"mean"`` or ``"sum"`` over images and classes, or ``"none"`` for ``[B, C]``
             (``[C]`` with ``batch``).
 
-    ``forward(logits [B, C, *S], target [B, *S] of any integer type) -> scalar``. With one class,
-    its voxels are those of target 1.
-
     Raises:
-        ValueError: an unknown head or reduction, shapes that do not match, a weight that is not one
-            a class, a softmax of one class, or a target that is no class.
+        ValueError: The head or reduction is unknown, shapes do not match, there is not one weight
+            per class, there is a softmax of one class, or a target is not a class.
 
     Source: Milletari et al., 3DV 2016, with the denominator not squared; Drozdzal et al., 2016.
 
@@ -80,6 +82,7 @@ class DiceLoss(nn.Module):
         self.register_buffer("weight", class_weights(weight), persistent=False)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Compute the loss of logits ``[B, C, *S]`` and targets ``[B, *S]``."""
         check_logits(logits, target, self.weight, self.head)
         sums = class_sums(
             logits, target, head=self.head, ignore_index=self.ignore_index, overlaps=True
@@ -87,7 +90,7 @@ class DiceLoss(nn.Module):
         return loss_value(self.of_sums(sums), logits)
 
     def of_sums(self, sums: ClassSums) -> Tensor:
-        """The loss of an image's or batch's sums, in float64."""
+        """Compute the loss in float64 from sums over voxels."""
         first = 0 if self.include_background or sums.overlap.shape[1] == 1 else 1
         overlap, reference = sums.overlap, sums.reference
         predicted = sums.squared if self.squared_pred else sums.predicted
@@ -107,30 +110,37 @@ class DiceLoss(nn.Module):
 
 
 class DiceCELoss(nn.Module):
-    """`DiceLoss` and cross entropy, added: what nnU-Net trains with.
+    """The sum of `DiceLoss` and cross entropy, with which nnU-Net trains.
 
-    `monai.losses.DiceCELoss` of logits and label maps, in one pass each way: the same values and
-    gradients, and `ignore_index`, which that one does not know.
+    Values and gradients are those of `monai.losses.DiceCELoss`, from logits and label maps in one
+    pass each way. In addition there is ``ignore_index``.
+
+    ``forward`` takes logits ``[B, C, *S]`` and a target ``[B, *S]`` of any integer type, and
+    returns a scalar.
 
     Args:
-        head: ``"softmax"``; or ``"sigmoid"``, whose cross entropy is that of every class by itself,
-            mean over voxels and classes (nnU-Net's for regions).
-        ce_head: the cross entropy's head where it is another one: MONAI's `DiceCELoss` with
-            ``sigmoid=True`` has a softmax there as soon as there are two classes.
-        include_background: count class 0 in the Dice loss.
-        weight: one factor a class, in both: torch's ``weight`` of the softmax's cross entropy
-            (divided by the sum of the voxels' weights) and ``pos_weight`` of the sigmoid's.
-        batch: the Dice loss's sums run over the batch.
-        smooth_nr, smooth_dr, squared_pred, jaccard: see `DiceLoss`.
-        lambda_dice, lambda_ce: factors of the two.
-        label_smoothing: share of the softmax's targets spread over all classes.
-        ignore_index: voxels of this target leave both.
+        head: ``"softmax"``, or ``"sigmoid"``, whose cross entropy is that of each class on its
+            own, mean over voxels and classes (as nnU-Net has for label groups, its regions).
+        ce_head: The head of the cross entropy where it differs. MONAI's `DiceCELoss` with
+            ``sigmoid=True`` uses a softmax there as soon as there are two classes.
+        include_background: Whether class 0 counts in the Dice loss.
+        weight: One factor per class in both terms. In the cross entropy it is torch's ``weight``
+            of a softmax (divided by the sum of the voxels' weights), or the ``pos_weight`` of a
+            sigmoid.
+        batch: Whether the sums of the Dice loss run over the batch too.
+        smooth_nr: See `DiceLoss`.
+        smooth_dr: See `DiceLoss`.
+        squared_pred: See `DiceLoss`.
+        jaccard: See `DiceLoss`.
+        lambda_dice: The factor of the Dice loss.
+        lambda_ce: The factor of the cross entropy.
+        label_smoothing: Share of a softmax's targets that is spread over all classes.
+        ignore_index: Voxels with this target do not count.
         reduction: ``"mean"``, or ``"sum"`` over images and classes, and over voxels.
 
-    ``forward(logits [B, C, *S], target [B, *S] of any integer type) -> scalar``
-
     Raises:
-        ValueError: as `DiceLoss`; a factor below 0, or a share that is none.
+        ValueError: See `DiceLoss`; or a factor is below 0, or ``label_smoothing`` is not in
+            [0, 1).
 
     Source: Isensee et al., Nature Methods 18, 2021.
 
@@ -164,13 +174,16 @@ class DiceCELoss(nn.Module):
         super().__init__()
         for name, factor in (("lambda_dice", lambda_dice), ("lambda_ce", lambda_ce)):
             if not factor >= 0:
-                raise ValueError(f"{name}: got {factor}, expected 0 or more")
+                raise ValueError(f"{name} must be at least 0, got {factor}")
         if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing: got {label_smoothing}, expected 0 <= share < 1")
+            raise ValueError(f"label_smoothing must lie in [0, 1), got {label_smoothing}")
         self.head = check_head(head)
         self.ce_head = self.head if ce_head is None else check_head(ce_head, "ce_head")
         if label_smoothing > 0 and self.ce_head == "sigmoid":
-            raise ValueError("label_smoothing: a sigmoid's targets are not smoothed")
+            raise ValueError(
+                "label_smoothing must be 0 for the cross entropy of a sigmoid, "
+                f"got {label_smoothing}"
+            )
         self.lambda_dice, self.lambda_ce = lambda_dice, lambda_ce
         self.label_smoothing = label_smoothing
         self.ignore_index = ignore_index
@@ -190,6 +203,7 @@ class DiceCELoss(nn.Module):
         )
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Compute the loss of logits ``[B, C, *S]`` and targets ``[B, *S]``, a scalar."""
         ce_head = "sigmoid" if logits.shape[1] == 1 else self.ce_head
         check_logits(logits, target, self.weight, self.head)
         one_pass = ce_head == self.head

@@ -1,4 +1,4 @@
-"""Dice that punishes overconfidence."""
+"""DSC++, a Dice loss that punishes overconfidence."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ from fastcal.losses.checks import (
 
 
 class DicePlusPlusLoss(nn.Module):
-    """DSC++: ``1 - 2 TP / (2 TP + FP + FN)`` with ``FP = sum_i ((1 - y) p)^gamma`` and
-    ``FN = sum_i (y (1 - p))^gamma``, mean over images and classes.
+    """The DSC++ loss ``1 - 2 TP / (2 TP + FP + FN)``, mean over images and classes.
 
-    A wrong voxel of which the network is unsure costs less than in the Dice loss, so that it is not
-    driven to be sure of everything. ``gamma=1`` is soft Dice.
+    Here ``FP = sum_i ((1 - y) p)^gamma`` and ``FN = sum_i (y (1 - p))^gamma``. A wrong voxel about
+    which the network is unsure costs less than in the Dice loss, so that the network is not driven
+    to be sure of everything. With ``gamma=1`` it is soft Dice.
+
+    ``forward`` takes logits ``[B, C, *S]`` and a target ``[B, *S]`` of any integer type, and
+    returns a scalar.
 
     Args:
-        gamma: exponent of the wrong voxels, 1 or more.
+        gamma: Exponent of the wrong voxels, at least 1.
         head: ``"softmax"`` or ``"sigmoid"``.
-        include_background: count class 0.
-        smooth: added to numerator and denominator.
-        ignore_index: voxels of this target leave all sums.
-
-    ``forward(logits [B, C, *S], target [B, *S] of any integer type) -> scalar``
+        include_background: Whether class 0 counts.
+        smooth: Number that is added to numerator and denominator.
+        ignore_index: Voxels with this target do not count.
 
     Raises:
-        ValueError: an exponent below 1, an unknown head, or shapes that do not match.
+        ValueError: The exponent is below 1, the head is unknown, or shapes do not match.
 
     Source: Yeung et al., Journal of Digital Imaging 36, 2023.
 
@@ -53,13 +54,14 @@ class DicePlusPlusLoss(nn.Module):
     ) -> None:
         super().__init__()
         if not gamma >= 1:
-            raise ValueError(f"gamma: got {gamma}, expected 1 or more")
+            raise ValueError(f"gamma must be at least 1, got {gamma}")
         self.gamma, self.smooth = gamma, smooth
         self.head = check_head(head)
         self.include_background = include_background
         self.ignore_index = ignore_index
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Compute the loss of logits ``[B, C, *S]`` and targets ``[B, *S]``, a scalar."""
         check_logits(logits, target, None, self.head)
         z = real_logits(logits)
         p = z.softmax(1) if self.head == "softmax" else z.sigmoid()

@@ -1,6 +1,6 @@
-"""MONAI's losses as this package's losses: of logits ``[B, C, *S]`` and integers ``[B, *S]``.
+"""Losses of MONAI, adapted to logits ``[B, C, *S]`` and integer targets ``[B, *S]``.
 
-MONAI is imported when one is made.
+MONAI is imported when one of them is made.
 """
 
 from __future__ import annotations
@@ -14,25 +14,33 @@ from fastcal.losses.checks import check_head, check_shapes, class_weights
 
 
 class FocalLoss(nn.Module):
-    """Focal loss ``-(1/N) sum_i (1 - p_i,y_i)^gamma ln p_i,y_i``: cross entropy at ``gamma=0``.
+    """Focal loss ``-(1/N) sum_i (1 - p_i,y_i)^gamma ln p_i,y_i``; cross entropy at ``gamma=0``.
 
-    `monai.losses.FocalLoss` (in float32), whose mean is taken over voxels here and over voxels and
-    classes there: this one is C times as large, and the same with ignored voxels as without them.
+    It is computed by `monai.losses.FocalLoss` in float32. The mean is taken over voxels here, but
+    over voxels and classes there, so that this loss is C times as large. Voxels that are ignored
+    do not change it.
+
+    ``forward`` takes logits ``[B, C, *S]`` and a target ``[B, *S]`` of any integer type, and
+    returns a scalar.
 
     Args:
-        gamma: exponent.
-        head: ``"softmax"``, or ``"sigmoid"`` for the sum of every class's binary focal loss.
-        weight: one factor a class.
-        ignore_index: voxels of this target count neither in the sum nor in N.
-
-    ``forward(logits [B, C, *S], target [B, *S] of any integer type) -> scalar``
+        gamma: The exponent, at least 0.
+        head: ``"softmax"``, or ``"sigmoid"`` for the sum of the binary focal losses of the classes.
+        weight: One factor per class.
+        ignore_index: Voxels with this target count neither in the sum nor in N.
 
     Raises:
         ImportError: MONAI is missing.
-        ValueError: a negative gamma, an unknown head, shapes that do not match, or a weight that is
-            not one a class.
+        ValueError: The exponent is negative, the head is unknown, shapes do not match, or there is
+            not one weight per class.
 
     Source: Lin et al., ICCV 2017; for calibration Mukhoti et al., NeurIPS 2020.
+
+    Example:
+        >>> import torch
+        >>> loss = FocalLoss()
+        >>> round(loss(torch.zeros(1, 2, 2), torch.tensor([[0, 1]])).item(), 4)  # ln 2 / 4
+        0.1733
     """
 
     def __init__(
@@ -45,7 +53,7 @@ class FocalLoss(nn.Module):
     ) -> None:
         super().__init__()
         if not gamma >= 0:
-            raise ValueError(f"gamma: got {gamma}, expected 0 or more")
+            raise ValueError(f"gamma must be at least 0, got {gamma}")
         self.ignore_index = ignore_index
         self.loss = _monai_losses().FocalLoss(
             to_onehot_y=True,
@@ -57,6 +65,7 @@ class FocalLoss(nn.Module):
         )
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Compute the loss of logits ``[B, C, *S]`` and targets ``[B, *S]``, a scalar."""
         total = _apply(self.loss, logits, target).sum()
         if self.ignore_index is None:
             return total / max(target.numel(), 1)
@@ -64,27 +73,34 @@ class FocalLoss(nn.Module):
 
 
 class NACLLoss(nn.Module):
-    """Neighbour-aware calibration: cross entropy and ``alpha`` times the distance of the logits
-    from the class shares of each voxel's neighbourhood.
+    """Neighbour-aware calibration loss: cross entropy and a distance from the neighbourhood.
 
-    `monai.losses.NACLLoss`.
+    To the cross entropy, ``alpha`` times the distance of the logits from the class shares of each
+    voxel's neighbourhood is added. It is computed by `monai.losses.NACLLoss`.
+
+    ``forward`` takes logits ``[B, C, *S]`` and a target ``[B, *S]`` of any integer type, and
+    returns a scalar.
 
     Args:
         num_classes: C.
-        dims: spatial axes, 2 or 3. None: as many as the logits have.
-        kernel_size: of the neighbourhood along every axis.
+        dims: Spatial axes, 2 or 3; None for as many as the logits have.
+        kernel_size: Extent of the neighbourhood along every axis.
         kernel: ``"mean"`` or ``"gaussian"``.
         distance: ``"l1"`` or ``"l2"``.
-        alpha: factor of the distance.
-        sigma: of the Gaussian, in voxels.
-
-    ``forward(logits [B, C, *S], target [B, *S] of any integer type) -> scalar``
+        alpha: The factor of the distance.
+        sigma: Standard deviation of the Gaussian, in voxels.
 
     Raises:
         ImportError: MONAI is missing.
-        ValueError: an argument MONAI does not know, or shapes that do not match.
+        ValueError: MONAI does not know an argument, or shapes do not match.
 
     Source: Murugesan et al., MICCAI 2023.
+
+    Example:
+        >>> import torch
+        >>> loss = NACLLoss(2)
+        >>> loss(torch.zeros(1, 2, 4, 4), torch.zeros(1, 4, 4, dtype=torch.int64)).shape
+        torch.Size([])
     """
 
     def __init__(
@@ -115,11 +131,14 @@ class NACLLoss(nn.Module):
         )
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Compute the loss of logits ``[B, C, *S]`` and targets ``[B, *S]``, a scalar."""
         check_shapes(logits, target)
         dims = str(logits.ndim - 2)
         if dims not in self.losses:
             axes = " or ".join(self.losses)
-            raise ValueError(f"logits: got {tuple(logits.shape)}, expected {axes} spatial axes")
+            raise ValueError(
+                f"logits must have {axes} spatial axes, got shape {tuple(logits.shape)}"
+            )
         loss: Tensor = self.losses[dims](logits, target.long())
         return loss
 
@@ -135,7 +154,7 @@ def _monai_losses() -> ModuleType:
         import monai.losses
     except ImportError as error:
         raise ImportError(
-            "this loss is MONAI's, which is missing: pip install 'fastcal[train]'"
+            "this loss needs MONAI, which is missing: pip install 'fastcal[train]'"
         ) from error
     module: ModuleType = monai.losses
     return module

@@ -11,22 +11,25 @@ from fastcal.losses.paper import WeightedCrossEntropy
 
 
 class MbLSLoss(nn.Module):
-    """Margin-based label smoothing: cross entropy, and ``alpha`` times how far logits are apart.
+    """Margin-based label smoothing: cross entropy, and a penalty on the distance between logits.
 
-    ``L = CE + (alpha / (N C)) sum_i sum_k max(0, max_j z_ij - z_ik - margin)``: distances of the
-    logits up to the margin are free, so that a confident network is not pulled towards uniformity.
+    ``L = CE + (alpha / (N C)) sum_i sum_k max(0, max_j z_ij - z_ik - margin)``
+
+    Distances up to the margin cost nothing, so that a confident network is not pulled towards
+    uniform probabilities.
+
+    ``forward`` takes logits ``[B, C, *S]`` and a target ``[B, *S]`` of any integer type, and
+    returns a scalar.
 
     Args:
-        margin: distance of two logits that costs nothing.
-        alpha: factor of what exceeds it.
-        weight: one factor a class, of the cross entropy.
-        ignore_index: voxels of this target leave both terms.
-
-    ``forward(logits [B, C, *S], target [B, *S] of any integer type) -> scalar``
+        margin: Distance between two logits that costs nothing.
+        alpha: The factor of what exceeds the margin.
+        weight: One factor per class of the cross entropy.
+        ignore_index: Voxels with this target do not count.
 
     Raises:
-        ValueError: a negative margin or factor, shapes that do not match, or a weight that is not
-            one a class.
+        ValueError: The margin or factor is negative, shapes do not match, or there is not one
+            weight per class.
 
     Source: Liu et al., CVPR 2022; Murugesan et al., Medical Image Analysis 87, 2023.
 
@@ -48,11 +51,12 @@ class MbLSLoss(nn.Module):
         super().__init__()
         for name, value in (("margin", margin), ("alpha", alpha)):
             if not value >= 0:
-                raise ValueError(f"{name}: got {value}, expected 0 or more")
+                raise ValueError(f"{name} must be at least 0, got {value}")
         self.margin, self.alpha, self.ignore_index = margin, alpha, ignore_index
         self.cross_entropy = WeightedCrossEntropy(weight=weight, ignore_index=ignore_index)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Compute the loss of logits ``[B, C, *S]`` and targets ``[B, *S]``, a scalar."""
         value: Tensor = self.cross_entropy(logits, target)
         z = real_logits(logits)
         beyond = (z.amax(1, keepdim=True) - z - self.margin).clamp(min=0).mean(1)

@@ -1,4 +1,7 @@
-"""The paper's two losses, of logits and integer targets."""
+"""The two losses of the paper: weighted cross entropy, and a Dice loss with squared denominator.
+
+The paper is Mehrtash et al., IEEE TMI 39(12), 2020.
+"""
 
 from __future__ import annotations
 
@@ -12,23 +15,24 @@ from fastcal.losses.sums import class_sums
 
 
 class WeightedCrossEntropy(nn.Module):
-    """``L = -(1/N) sum_i sum_k w_k 1(y_i = k) ln p_ik`` with ``p = softmax(logits)``.
+    """The paper's cross entropy ``L = -(1/N) sum_i sum_k w_k 1(y_i = k) ln p_ik`` of a softmax.
 
-    Divided by the number of voxels N, as in the paper; `torch.nn.CrossEntropyLoss` divides by the
-    sum of the voxels' weights, which is another number as soon as the weights differ.
+    The sum is divided by the number of voxels N, as in the paper. `torch.nn.CrossEntropyLoss`
+    divides by the sum of the voxels' weights, which differs as soon as the weights do.
+
+    ``forward`` takes logits ``[B, C, *S]`` and a target ``[B, *S]`` of any integer type, and
+    returns a scalar.
 
     Args:
-        weight: one ``w_k`` a class; None is 1 for every class.
-        ignore_index: voxels of this target count neither in the sum nor in N. Where nothing is
+        weight: One ``w_k`` per class; None is 1 for every class.
+        ignore_index: Voxels with this target count neither in the sum nor in N. Where no voxel is
             left, the loss is 0.
-        label_smoothing: share of each target that is spread evenly over all classes, in [0, 1)
+        label_smoothing: Share of each target that is spread evenly over all classes, in [0, 1)
             (Szegedy et al., CVPR 2016).
 
-    ``forward(logits [B, C, *S], target [B, *S] of any integer type) -> scalar``
-
     Raises:
-        ValueError: shapes that do not match, a weight that is not one a class, or a share that is
-            none.
+        ValueError: Shapes do not match, there is not one weight per class, or ``label_smoothing``
+            is not in [0, 1).
 
     Source: Mehrtash et al., IEEE TMI 39(12), 2020.
 
@@ -50,12 +54,13 @@ class WeightedCrossEntropy(nn.Module):
     ) -> None:
         super().__init__()
         if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing: got {label_smoothing}, expected 0 <= share < 1")
+            raise ValueError(f"label_smoothing must lie in [0, 1), got {label_smoothing}")
         self.register_buffer("weight", class_weights(weight), persistent=False)
         self.ignore_index = ignore_index
         self.label_smoothing = label_smoothing
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Compute the loss of logits ``[B, C, *S]`` and targets ``[B, *S]``, a scalar."""
         check_logits(logits, target, self.weight, "softmax")
         sums = class_sums(
             logits,
@@ -70,21 +75,23 @@ class WeightedCrossEntropy(nn.Module):
 
 
 class PaperDiceLoss(nn.Module):
-    """``L = -2 sum_k w_k sum_i y_ik p_ik / (sum_i (y_ik^2 + p_ik^2) + eps)``.
+    """The paper's Dice loss ``L = -2 sum_k w_k sum_i y_ik p_ik / (sum_i (y_ik^2 + p_ik^2) + eps)``.
 
-    The squared denominator is V-Net's. Sums run over all voxels of the batch, and over all classes,
-    the background included, so that the loss lies in ``[-sum_k w_k, 0]``.
+    The squared denominator is that of V-Net. Sums run over all voxels of the batch and over all
+    classes, the background included, so that the loss lies in ``[-sum_k w_k, 0]``.
+
+    ``forward`` takes logits ``[B, C, *S]`` and a target ``[B, *S]`` of any integer type, and
+    returns a scalar.
 
     Args:
-        head: ``"sigmoid"`` (the paper's Dice models: classes unnormalised) or ``"softmax"``.
-        weight: one ``w_k`` a class; None is 1 for every class.
-        eps: added to each denominator.
-        ignore_index: voxels of this target leave all sums.
-
-    ``forward(logits [B, C, *S], target [B, *S] of any integer type) -> scalar``
+        head: ``"sigmoid"``, as in the paper, whose Dice models do not normalise over classes, or
+            ``"softmax"``.
+        weight: One ``w_k`` per class; None is 1 for every class.
+        eps: Number that is added to each denominator.
+        ignore_index: Voxels with this target do not count.
 
     Raises:
-        ValueError: an unknown head, shapes that do not match, or a weight that is not one a class.
+        ValueError: The head is unknown, shapes do not match, or there is not one weight per class.
 
     Source: Mehrtash et al., IEEE TMI 39(12), 2020; Milletari et al., 3DV 2016.
 
@@ -112,6 +119,7 @@ class PaperDiceLoss(nn.Module):
         self.ignore_index = ignore_index
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Compute the loss of logits ``[B, C, *S]`` and targets ``[B, *S]``, a scalar."""
         check_logits(logits, target, self.weight, self.head)
         sums = class_sums(
             logits, target, head=self.head, ignore_index=self.ignore_index, overlaps=True

@@ -19,11 +19,12 @@ from fastcal.losses.paper import WeightedCrossEntropy
 
 
 class LabelSmoothingLoss(WeightedCrossEntropy):
-    """`WeightedCrossEntropy` against ``(1 - s) y + s / C``.
+    """`WeightedCrossEntropy` against the smoothed target ``(1 - s) y + s / C``.
 
     Args:
-        smoothing: the share s, in [0, 1).
-        weight: see `WeightedCrossEntropy`, as for ``ignore_index``.
+        smoothing: The share s, in [0, 1).
+        weight: See `WeightedCrossEntropy`.
+        ignore_index: See `WeightedCrossEntropy`.
 
     Source: Szegedy et al., CVPR 2016.
 
@@ -48,19 +49,20 @@ class SVLSLoss(nn.Module):
     """Spatially varying label smoothing: ``L = -(1/N) sum_i sum_k s_ik ln p_ik``.
 
     ``s`` is the one-hot target seen through a Gaussian window whose centre weighs as much as all
-    its neighbours together: inside a structure it is the target itself, at a border it says how
-    much of the neighbourhood is of each class. Beyond the image, the nearest voxel is repeated.
+    its neighbours together. Inside a structure it is the target itself; at a border it is the share
+    of each class in the neighbourhood. Beyond the image, the nearest voxel is repeated.
+
+    ``forward`` takes logits ``[B, C, *S]`` with 1 to 3 spatial axes and a target ``[B, *S]`` of any
+    integer type, and returns a scalar.
 
     Args:
-        kernel_size: of the window along every axis, odd.
-        sigma: of the Gaussian, in voxels.
-        ignore_index: voxels of this target leave the mean, and the windows of the others.
-
-    ``forward(logits [B, C, *S], target [B, *S] of any integer type) -> scalar``, 1 to 3 spatial
-    axes.
+        kernel_size: Extent of the window along every axis, odd.
+        sigma: Standard deviation of the Gaussian, in voxels.
+        ignore_index: Voxels with this target count neither in the mean nor in the windows of
+            others.
 
     Raises:
-        ValueError: an argument out of range, or shapes that do not match.
+        ValueError: An argument is out of range, or shapes do not match.
 
     Source: Islam and Glocker, IPMI 2021.
 
@@ -77,29 +79,32 @@ class SVLSLoss(nn.Module):
     ) -> None:
         super().__init__()
         if kernel_size < 3 or kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size: got {kernel_size}, expected an odd number from 3 on")
+            raise ValueError(f"kernel_size must be an odd number of at least 3, got {kernel_size}")
         if not sigma > 0:
-            raise ValueError(f"sigma: got {sigma}, expected more than 0")
+            raise ValueError(f"sigma must be above 0, got {sigma}")
         self.kernel_size = kernel_size
         self.sigma = sigma
         self.ignore_index = ignore_index
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Compute the loss of logits ``[B, C, *S]`` and targets ``[B, *S]``, a scalar."""
         check_shapes(logits, target)
         if not 1 <= logits.ndim - 2 <= 3:
-            raise ValueError(f"logits: got {tuple(logits.shape)}, expected 1 to 3 spatial axes")
+            raise ValueError(
+                f"logits must have 1 to 3 spatial axes, got shape {tuple(logits.shape)}"
+            )
         target, kept = without_ignored(target, self.ignore_index)
         z = real_logits(logits)
         return kept_mean(-(self.smoothed(target, kept, z) * z.log_softmax(1)).sum(1), kept)
 
     @torch.no_grad()
     def smoothed(self, target: Tensor, kept: Tensor | None, like: Tensor) -> Tensor:
-        """The soft targets, of the shape and type of ``like`` ``[B, C, *S]``; they sum to 1.
+        """Return soft targets in shape and type of ``like`` ``[B, C, *S]``; they sum to 1.
 
         Args:
             target: int64 ``[B, *S]``, a class everywhere.
-            kept: bool ``[B, *S]``, or None for all.
-            like: the logits.
+            kept: Which voxels count, bool ``[B, *S]``; None for all.
+            like: The logits.
         """
         dims = like.ndim - 2
         window = self.window(dims).to(like)
@@ -119,10 +124,10 @@ class SVLSLoss(nn.Module):
         return soft / total.masked_fill(total == 0, 1.0)
 
     def window(self, dims: int) -> Tensor:
-        """The window ``[kernel_size] * dims`` in float64; it sums to 1, half of it in the centre.
+        """Return the float64 window ``[kernel_size] * dims``; its centre holds half of its sum, 1.
 
         Args:
-            dims: spatial axes.
+            dims: Number of spatial axes.
         """
         offset = torch.arange(self.kernel_size, dtype=torch.float64) - self.kernel_size // 2
         line = torch.exp(-(offset**2) / (2 * self.sigma**2))

@@ -1,10 +1,10 @@
-"""The fused passes of the losses, differentiable: sums over voxels of each image and class.
+"""The fused passes of the losses, differentiable: sums over voxels for each image and class.
 
-A loss is a few operations on such sums, which are small and float64; what is large is read once
-forward and once backward, and neither probabilities nor one-hot targets are ever in memory.
+A loss is a few operations on such sums, which are small and float64. The logits are read once
+forward and once backward. Neither probabilities nor one-hot targets are ever in memory.
 
-The functions may be differentiated once, compiled, and mapped over members (`torch.func.vmap`):
-members become the leading axis of the same pass.
+The functions may be differentiated once, compiled, and mapped over members (`torch.func.vmap`), in
+which case the members become the leading axis of the same pass.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fastcal.core.problem import SUM_ROWS, GapBins
 
 
 class ClassSums(NamedTuple):
-    """Float64 ``[B, C]`` each, over the voxels that count; see `fastcal.core.problem.SUM_ROWS`."""
+    """Sums over the voxels that count, float64 ``[B, C]``; see `fastcal.core.problem.SUM_ROWS`."""
 
     overlap: Tensor
     predicted: Tensor
@@ -29,7 +29,7 @@ class ClassSums(NamedTuple):
     nll: Tensor
     rest: Tensor
     voxels: Tensor
-    """Voxels that count, ``[B]``."""
+    """Number of voxels that count, ``[B]``."""
 
 
 def class_sums(
@@ -42,24 +42,24 @@ def class_sums(
     likelihood: bool = False,
     rest: bool = False,
 ) -> ClassSums:
-    """Sums of probabilities and likelihoods of each image and class; rows not asked for are 0.
+    """Sum probabilities and likelihoods for each image and class; rows not asked for are 0.
 
     Args:
         logits: ``[B, C, *S]``, any strides.
         target: ``[B, *S]`` of any integer type. Class k has the label k; a single class has 1.
         head: ``"softmax"`` or ``"sigmoid"``.
-        ignore_index: target of voxels that do not count.
-        overlaps: the rows ``overlap``, ``predicted`` and ``squared``.
-        likelihood: the row ``nll``.
-        rest: the row ``rest``, with the one before.
+        ignore_index: Voxels with this target do not count.
+        overlaps: Compute the rows ``overlap``, ``predicted`` and ``squared``.
+        likelihood: Compute the row ``nll``.
+        rest: Compute the row ``rest``; needs ``likelihood``.
 
     Raises:
-        ValueError: a target that is no class (on a GPU, the sums become NaN instead).
+        ValueError: A target is not a class (on a GPU, the sums become NaN instead).
     """
     wanted = (overlaps, likelihood, rest)
     sums = _apply(_ClassSums, logits.unsqueeze(0), target.unsqueeze(0), head, ignore_index, *wanted)
     rows = sums.squeeze(0).unbind(1)
-    # A row that is 0 by request, or a number of voxels, has no gradient.
+    # Rows that were not asked for, and numbers of voxels, have no gradient.
     moves = (overlaps, overlaps, overlaps, False, likelihood, rest)
     found = [row if it else row.detach() for row, it in zip(rows, moves, strict=True)]
     overlap, predicted, squared, reference, nll, other = found
@@ -73,14 +73,14 @@ def class_sums(
 
 
 class BinGaps(NamedTuple):
-    """Float64, over the voxels that count."""
+    """Sums by bins over the voxels that count, in float64."""
 
     gap: Tensor
     """Sum of p - y in each bin, ``[B, C, n_bins]``."""
     amount: Tensor
     """Voxels in each bin, ``[B, C, n_bins]``."""
     reference: Tensor
-    """Voxels of the class, ``[B, C]``."""
+    """Voxels of the class in the target, ``[B, C]``."""
 
 
 def bin_gaps(
@@ -92,16 +92,19 @@ def bin_gaps(
     soft: bool,
     ignore_index: int | None = None,
 ) -> BinGaps:
-    """Gaps between probability and outcome by bins of the probability, of each image and class.
+    """Sum gaps between probability and outcome by bins of probability, for each image and class.
 
     Args:
-        logits, target, head, ignore_index: see `class_sums`.
-        n_bins: bins (lo, hi] of equal width over [0, 1].
-        soft: each voxel is shared between the two nearest bin centres; else it is in one bin, and
+        logits: See `class_sums`.
+        target: See `class_sums`.
+        head: See `class_sums`.
+        n_bins: Number of bins (lo, hi] of equal width over [0, 1].
+        soft: Share each voxel between the two nearest bin centres. Otherwise it is in one bin, and
             the amounts have no gradient.
+        ignore_index: See `class_sums`.
 
     Raises:
-        ValueError: as `class_sums`.
+        ValueError: See `class_sums`.
     """
     sums = _apply(
         _BinGaps, logits.unsqueeze(0), target.unsqueeze(0), head, ignore_index, n_bins, soft
@@ -112,7 +115,7 @@ def bin_gaps(
 
 # --- autograd -------------------------------------------------------------------------------------
 #
-# Logits are [G, B, C, *S] and targets [G, B, *S] here; G grows where members are mapped over.
+# Logits are [G, B, C, *S] and targets [G, B, *S] here. G grows where members are mapped over.
 
 
 def _apply(function: type[Function], *arguments: Any) -> Tensor:
@@ -121,16 +124,16 @@ def _apply(function: type[Function], *arguments: Any) -> Tensor:
 
 
 def _differentiate(function: type[_Gradient], *arguments: Any) -> Tensor:
-    # Inside a backward, torch.compile takes no function with a context of its own.
+    # In a backward pass, torch.compile refuses a function with a context of its own.
     if torch.compiler.is_compiling():
         return function.forward(*arguments)
     return _apply(function, *arguments)
 
 
 class _Sums(Function):
-    """What both passes have in common; a subclass names its op and what it adds up.
+    """The common part of both passes; a subclass calls its op.
 
-    Arguments after the tensors (head, ignore index and two or three settings) are the op's.
+    The arguments after the tensors (head, ignore index and two or three settings) are the op's.
     """
 
     @staticmethod
@@ -192,7 +195,7 @@ class _BinGaps(_Sums):
 
 
 class _Gradient(Function):
-    """The gradient itself has none: losses are differentiated once."""
+    """A gradient, which has no gradient itself: losses are differentiated once."""
 
     @staticmethod
     def forward(logits: Tensor, target: Tensor, factors: Tensor, *settings: Any) -> Tensor:
@@ -253,11 +256,11 @@ class _BinGradient(_Gradient):
 
 
 def _merged(members: int, in_dims: tuple[int | None, ...], *tensors: Tensor) -> list[Tensor]:
-    """Tensors ``[G, ...]`` with a mapped axis somewhere, as ``[members * G, ...]``."""
+    """Turn tensors ``[G, ...]`` with a mapped axis somewhere into ``[members * G, ...]``."""
     found = []
     for tensor, axis in zip(tensors, in_dims, strict=False):
         mapped = tensor.expand(members, *tensor.shape) if axis is None else tensor.movedim(axis, 0)
-        # A group of its own is taken off rather than merged: a view, whatever the strides.
+        # A group of one is squeezed rather than merged, which is a view for any strides.
         found.append(mapped.squeeze(1) if mapped.shape[1] == 1 else mapped.flatten(0, 1))
     return found
 

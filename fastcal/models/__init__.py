@@ -1,4 +1,4 @@
-"""Networks, and the run folders that hold their trained members."""
+"""Networks, ensembles of them, and the run folders that hold their trained members."""
 
 from fastcal.models.build import build_network, network_spec
 from fastcal.models.device import choose_device

@@ -1,4 +1,4 @@
-"""What the levels of `fastcal.models.UNet` are made of, in two or three dimensions."""
+"""The building blocks of `fastcal.models.UNet`, in two and three dimensions."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 }
 
 Extents = tuple[int, ...]
-"""A number for each spatial axis."""
+"""One number per spatial axis."""
 
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """What all convolutions of a network have in common."""
+    """What all convolutions of a network share."""
 
     dims: int
     norm: str
@@ -37,7 +37,7 @@ class Style:
     def convolution(
         self, in_channels: int, out_channels: int, kernel: Extents, stride: Extents
     ) -> list[nn.Module]:
-        """A "same" convolution and its normalisation, which subtracts any bias again."""
+        """Return a "same" convolution and its normalisation, which would cancel any bias."""
         padding = tuple(extent // 2 for extent in kernel)
         convolution = CONVOLUTION[self.dims](
             in_channels, out_channels, kernel, stride=stride, padding=padding, bias=False
@@ -45,11 +45,12 @@ class Style:
         return [convolution, NORMS[self.norm, self.dims](out_channels, affine=True)]
 
     def activate(self) -> nn.Module:
+        """Return an activation layer."""
         return ACTIVATIONS[self.activation]()
 
 
 class ConvolutionBlock(nn.Sequential):
-    """Times `convolutions`: "same" convolution, normalisation, activation; then dropout."""
+    """A number of "same" convolutions, each with normalisation and activation; then dropout."""
 
     def __init__(
         self,
@@ -71,9 +72,10 @@ class ConvolutionBlock(nn.Sequential):
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions beside a short cut, which has a pooling and a projection where it must.
+    """Two convolutions and a shortcut, with pooling and projection where the shape changes.
 
-    Source: He et al., CVPR 2016; the short cut's mean pooling: He et al., CVPR 2019 (ResNet-D).
+    Source: He et al., CVPR 2016; for the mean pooling of the shortcut He et al., CVPR 2019
+    (ResNet-D).
     """
 
     def __init__(
@@ -95,12 +97,13 @@ class ResidualBlock(nn.Module):
         self.activation = style.activate()
 
     def forward(self, features: Tensor) -> Tensor:
+        """Compute the block's features."""
         result: Tensor = self.activation(self.body(features) + self.shortcut(features))
         return result
 
 
 class ResidualLevel(nn.Sequential):
-    """`blocks` residual blocks, the first with the stride; then dropout."""
+    """A number of residual blocks, the first of which has the stride; then dropout."""
 
     def __init__(
         self,

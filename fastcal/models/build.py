@@ -1,4 +1,4 @@
-"""Networks by name: our U-Net, MONAI's, or any class that can be imported."""
+"""Networks by name: the U-Net of this package, MONAI's networks, or any class to import."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SYNONYMS: Mapping[str, Sequence[str]] = {
     "num_classes": ("num_classes", "out_channels", "n_classes", "classes"),
     "dims": ("spatial_dims", "dims", "dimensions", "dimension"),
 }
-"""What the constructors of networks call what fastcal knows."""
+"""Names that constructors of networks have for what fastcal knows."""
 
 
 def build_network(
@@ -34,18 +34,23 @@ def build_network(
 ) -> SegmentationNetwork:
     """Build a network from its specification.
 
+    The specification is ``{"name": ..., "head": "softmax" | "sigmoid", **arguments}``. The name is
+    ``"UNet"`` (with ``"preset": "paper" | "standard"``, or any argument of `UNet`), MONAI's
+    ``"DynUNet"`` or ``"BasicUNet"``, or ``"package.module:Class"`` of an installed ``nn.Module``.
+
+    The arguments go to the class. Its channels, classes and spatial axes are filled in under the
+    names that it has for them. For a network that takes only multiples of some size, ``"divisor"``
+    gives that size as a number, or as one number per axis, and images are padded with zeros.
+
     Args:
-        spec: ``{"name": ..., "head": "softmax" | "sigmoid", **arguments}``. The name is ``"UNet"``
-            (ours, with ``"preset": "paper" | "standard"`` or any argument of `UNet`), MONAI's
-            ``"DynUNet"`` or ``"BasicUNet"``, or ``"package.module:Class"`` of an installed
-            ``nn.Module``. Arguments go to the class; its channels, classes and spatial axes are
-            filled in under the names it has for them. A network that takes only multiples of some
-            size says so by ``"divisor"``, a number or one an axis: images are padded with zeros.
-        in_channels, num_classes, dims: may be left out where the spec has them.
+        spec: The specification.
+        in_channels: Channels of the image. It may be left out where the specification has it.
+        num_classes: Classes, likewise.
+        dims: Spatial axes, likewise.
 
     Raises:
-        ValueError: no such network, or one that its class refuses.
-        ImportError: the package of the class is not installed.
+        ValueError: There is no such network, or its class refuses the arguments.
+        ImportError: The package of the class is not installed.
 
     Example:
         >>> spec = {"name": "UNet", "preset": "standard", "deep_supervision": True}
@@ -57,27 +62,32 @@ def build_network(
     given = {"in_channels": in_channels, "num_classes": num_classes, "dims": dims}
     for key, value in given.items():
         if value is None and key not in arguments:
-            raise ValueError(f"network: {key} is missing")
+            raise ValueError(f"network.{key} must be given, got none")
         if value is not None and arguments.setdefault(key, value) != value:
-            raise ValueError(f"network: {key} is {arguments[key]!r} there, expected {value!r}")
+            raise ValueError(f"network.{key} must be {value!r}, got {arguments[key]!r}")
     name = arguments.pop("name", "UNet")
     if not isinstance(name, str):
-        raise ValueError(f"network: got the name {name!r}, expected a string")
+        raise ValueError(f"network.name must be a string, got {name!r}")
     if name != "UNet":
         return ImportedNetwork(name, **arguments)
     preset = arguments.pop("preset", "paper")
     if preset not in PRESETS:
-        raise ValueError(f"preset: got {preset!r}, expected {' or '.join(map(repr, PRESETS))}")
+        raise ValueError(
+            f"network.preset must be {' or '.join(map(repr, PRESETS))}, got {preset!r}"
+        )
     arguments = {**PRESETS[preset], **arguments}
     _check_arguments(name, UNet, arguments)
     return UNet(**arguments)
 
 
 def network_spec(module: nn.Module) -> dict[str, Any]:
-    """The specification that `build_network` makes the same network from.
+    """Return the specification from which `build_network` makes the same network.
+
+    Args:
+        module: A network of `build_network`, which may be compiled, averaged or parallel.
 
     Raises:
-        TypeError: it is none of `build_network`'s, compiled, averaged or parallel ones included.
+        TypeError: The module is another one.
 
     Example:
         >>> network_spec(UNet(1, 2))["name"]
@@ -87,26 +97,29 @@ def network_spec(module: nn.Module) -> dict[str, Any]:
 
 
 def unwrapped(module: nn.Module) -> SegmentationNetwork:
-    """The network inside ``torch.compile``, ``AveragedModel`` and ``DistributedDataParallel``."""
+    """Unwrap a network from ``torch.compile``, ``AveragedModel`` or ``DistributedDataParallel``."""
     inner: Any = module
     while not isinstance(inner, SegmentationNetwork):
         found = getattr(inner, "_orig_mod", None) or getattr(inner, "module", None)
         if not isinstance(found, nn.Module):
             raise TypeError(
-                f"network: got {type(module).__name__}, expected one that build_network makes"
+                f"network must be one that build_network makes, got {type(module).__name__}"
             )
         inner = found
     return inner
 
 
 class ImportedNetwork(SegmentationNetwork):
-    """A network whose class is imported, given the form of `SegmentationNetwork`.
+    """A network whose class is imported, with the interface of `SegmentationNetwork`.
 
     Args:
         name: ``"DynUNet"``, ``"BasicUNet"`` or ``"package.module:Class"``.
-        in_channels, num_classes, dims, head: see `SegmentationNetwork`.
-        divisor: spatial extents that the class takes multiples of, a number or one an axis.
-        arguments: everything else goes to the class.
+        in_channels: See `SegmentationNetwork`.
+        num_classes: See `SegmentationNetwork`.
+        dims: See `SegmentationNetwork`.
+        head: See `SegmentationNetwork`.
+        divisor: Extents of which the class takes multiples, a number or one number per axis.
+        arguments: Arguments of the class.
     """
 
     def __init__(
@@ -135,24 +148,29 @@ class ImportedNetwork(SegmentationNetwork):
             divisor = _monai_divisor(name, dims, arguments)
         self._multiples = (divisor,) * dims if isinstance(divisor, int) else tuple(divisor)
         if len(self._multiples) != dims or min(self._multiples) < 1:
-            raise ValueError(f"divisor: got {divisor!r}, expected {dims} positive numbers")
+            raise ValueError(f"divisor must be {dims} positive numbers, got {divisor!r}")
         try:
             self.body: nn.Module = constructor(**arguments)
         except (TypeError, ValueError, AssertionError, KeyError, IndexError) as error:
             reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise ValueError(f"network: {name} refuses its arguments ({reason[0]})") from error
+            raise ValueError(
+                f"network must have arguments that {name} accepts, got an error: {reason[0]}"
+            ) from error
 
     @property
     def spec(self) -> dict[str, Any]:
+        """What `build_network` builds this network from, except for its weights."""
         known = {name: getattr(self, name) for name in ("in_channels", "num_classes", "dims")}
         divisor = {} if self._divisor is None else {"divisor": self._divisor}
         return {"name": self._name, **known, "head": self.head, **divisor, **self._arguments}
 
     @property
     def multiples(self) -> tuple[int, ...]:
+        """Spatial extents are padded to multiples of these."""
         return self._multiples
 
     def forward(self, image: Tensor) -> Tensor | list[Tensor]:
+        """Compute logits of images ``[B, in_channels, *S]``; see `SegmentationNetwork`."""
         self.check_image(image)
         size = image.shape[2:]
         output = self.body(pad_to_multiple(image, self._multiples))
@@ -169,17 +187,19 @@ class ImportedNetwork(SegmentationNetwork):
 
     def _checked(self, logits: object) -> Tensor:
         if not isinstance(logits, Tensor):
-            raise TypeError(f"{self._name} returned {type(logits).__name__}, expected logits")
+            raise TypeError(
+                f"output of {self._name} must be a tensor of logits, got {type(logits).__name__}"
+            )
         if logits.ndim != self.dims + 2 or logits.shape[1] != self.num_classes:
             raise ValueError(
-                f"{self._name} returned shape {tuple(logits.shape)}, expected "
-                f"[B, {self.num_classes}, *S] with {self.dims} spatial axes"
+                f"output of {self._name} must have shape [B, {self.num_classes}, *S] with "
+                f"{self.dims} spatial axes, got {tuple(logits.shape)}"
             )
         return logits
 
 
 def _cropped_part(logits: Tensor, finest: Tensor, multiples: Sequence[int]) -> Tensor:
-    """Coarser logits without what stands for padding of the image."""
+    """Crop coarser logits by the part that belongs to the padding of the image."""
     padded = [-(-extent // by) * by for extent, by in zip(finest.shape[2:], multiples, strict=True)]
     steps = [max(1, whole // part) for whole, part in zip(padded, logits.shape[2:], strict=True)]
     size = [-(-extent // step) for extent, step in zip(finest.shape[2:], steps, strict=True)]
@@ -191,47 +211,45 @@ def _import_class(name: str) -> type[nn.Module]:
     package, colon, attribute = path.partition(":")
     if not colon or not package or not attribute:
         known = ", ".join(("UNet", *_MONAI))
-        raise ValueError(f"network: got {name!r}, expected {known} or 'package.module:Class'")
+        raise ValueError(f"network.name must be {known} or 'package.module:Class', got {name!r}")
     try:
         module = importlib.import_module(package)
     except ImportError as error:
         hint = "; pip install 'fastcal[train]'" if path.startswith("monai.") else ""
-        raise ImportError(f"network: {name} needs {package} ({error}{hint})") from error
+        raise ImportError(f"the network {name} needs {package} ({error}{hint})") from error
     found = getattr(module, attribute, None)
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
-        raise ValueError(f"network: {package} has no torch.nn.Module named {attribute!r}")
+        raise ValueError(f"network.name must be a torch.nn.Module of {package}, got {attribute!r}")
     return found
 
 
 def _fill_in(
     constructor: type[nn.Module], arguments: dict[str, Any], name: str, value: object
 ) -> None:
-    """Give a constructor what fastcal knows, under its own name for it, if it has one."""
+    """Pass to a constructor what fastcal knows, under its own name for it, if it has one."""
     accepted = inspect.signature(constructor).parameters
     names = [synonym for synonym in _SYNONYMS[name] if synonym in accepted]
     for synonym in names:
         if synonym in arguments and arguments[synonym] != value:
-            raise ValueError(
-                f"network: {synonym} is {arguments[synonym]!r} there, expected {value!r}"
-            )
+            raise ValueError(f"network.{synonym} must be {value!r}, got {arguments[synonym]!r}")
     if names and not any(synonym in arguments for synonym in names):
         arguments[names[0]] = value
 
 
 def _check_arguments(name: str, constructor: type[nn.Module], arguments: dict[str, Any]) -> None:
-    """Name an argument that a class does not have."""
+    """Raise a ValueError that names an argument which a class does not have."""
     accepted = inspect.signature(constructor).parameters
     if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in accepted.values()):
         return
     unknown = sorted(set(arguments) - set(accepted))
     if unknown:
         raise ValueError(
-            f"network: {name} has no argument {', '.join(unknown)}; it has {', '.join(accepted)}"
+            f"arguments of {name} must be among {', '.join(accepted)}, got {', '.join(unknown)}"
         )
 
 
 def _monai_defaults(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """What DynUNet has to be told and nnU-Net would choose for isotropic voxels."""
+    """Return what DynUNet requires, as nnU-Net would choose it for isotropic voxels."""
     if name != "DynUNet":
         return {}
     strides = arguments.get("strides", (1, 2, 2, 2, 2))
@@ -252,7 +270,7 @@ def _monai_divisor(name: str, dims: int, arguments: Mapping[str, Any]) -> tuple[
 
 
 def _frozen(value: Any) -> Any:
-    """Lists, which JSON and YAML have, as the tuples they stand for."""
+    """Turn lists, which JSON and YAML have, into the tuples they stand for."""
     if isinstance(value, (list, tuple)):
         return tuple(_frozen(one) for one in value)
     if isinstance(value, Mapping):

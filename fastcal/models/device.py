@@ -1,4 +1,4 @@
-"""Where networks and members are computed, from what a user asked for."""
+"""The device on which networks run, from what a user asked for."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import torch
 
 
 def choose_device(device: torch.device | str | None) -> torch.device:
-    """The device asked for, or the first GPU where there is one, or the CPU.
+    """Return the device asked for, or else the first GPU, or else the CPU.
 
     Raises:
-        ValueError: It is no CPU or CUDA device, or there is none of that number here.
+        ValueError: It is neither a CPU nor a CUDA device, or this computer does not have it.
 
     Example:
         >>> choose_device("cpu")
@@ -22,10 +22,12 @@ def choose_device(device: torch.device | str | None) -> torch.device:
     except RuntimeError:
         chosen = None
     if chosen is None or chosen.type not in ("cpu", "cuda"):
-        raise ValueError(f"device: got {str(device)!r}, expected cpu, cuda or cuda:N")
+        raise ValueError(f"device must be cpu, cuda or cuda:N, got {str(device)!r}")
     if chosen.type == "cuda":
         found = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (chosen.index or 0) >= found:
             gpus = "no GPU" if found == 0 else f"{found} GPU" + "s" * (found > 1)
-            raise ValueError(f"device: got {str(device)!r}, but torch finds {gpus} here")
+            raise ValueError(
+                f"device must exist here, where torch finds {gpus}, got {str(device)!r}"
+            )
     return chosen

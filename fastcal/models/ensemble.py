@@ -1,4 +1,4 @@
-"""A trained ensemble as one module: images in, mean and uncertainty out."""
+"""A trained ensemble as one module, from images to mean probabilities and uncertainty."""
 
 from __future__ import annotations
 
@@ -18,28 +18,29 @@ from fastcal.models.window import sliding_window
 
 
 class EnsembleOutput(NamedTuple):
-    """What an ensemble says about images ``[B, Ch, *S]``."""
+    """What an ensemble predicts for images ``[B, Ch, *S]``."""
 
     mean: Tensor
     """Mean class probabilities ``[B, C, *S]``."""
     entropy: Tensor
-    """Predictive entropy ``[B, *S]``: of the mean, in nats."""
+    """Predictive entropy ``[B, *S]``, the entropy of the mean in nats."""
     mutual_information: Tensor
-    """Of prediction and member ``[B, *S]``: the entropy less the members' mean entropy."""
+    """Mutual information of prediction and member ``[B, *S]``: the predictive entropy minus the
+    mean entropy of the members."""
 
 
 class Ensemble(nn.Module):
-    """The members of an ensemble; their predictions are streamed through one accumulator.
+    """The members of an ensemble, whose predictions are streamed through one accumulator.
 
-    Always in evaluation mode, and without gradients.
+    It is always in evaluation mode and computes no gradients.
 
     Args:
-        members: networks of one head and one number of classes.
-        patch: extents of the windows that larger images are seen through; None: whole images.
-        preprocessing: what the images went through, for who has to do it.
+        members: Networks with the same head and the same number of classes.
+        patch: Extents of the windows that slide over larger images; None for whole images.
+        preprocessing: The preprocessing that images need; kept for the caller's use.
 
     Raises:
-        ValueError: no member, or members that do not go together.
+        ValueError: There is no member, or the members do not go together.
 
     Example:
         >>> import torch
@@ -64,12 +65,12 @@ class Ensemble(nn.Module):
         super().__init__()
         networks = list(members)
         if not networks:
-            raise ValueError("members: got none, expected at least one network")
+            raise ValueError("members must hold at least one network, got none")
         kinds = {(one.dims, one.in_channels, one.num_classes, one.head) for one in networks}
         if len(kinds) > 1:
             raise ValueError(
-                "members: expected one number of axes, channels and classes, and one head, "
-                f"got {sorted(kinds)}"
+                "members must agree in their number of axes, channels and classes, and in their "
+                f"head, got {sorted(kinds)}"
             )
         ((self.dims, self.in_channels, self.num_classes, self.head),) = kinds
         self.members = nn.ModuleList(networks)
@@ -78,7 +79,7 @@ class Ensemble(nn.Module):
         self.eval()
 
     def network(self, position: int) -> SegmentationNetwork:
-        """One of the members."""
+        """Return one of the members."""
         found = self.members[position]
         assert isinstance(found, SegmentationNetwork)
         return found
@@ -92,15 +93,16 @@ class Ensemble(nn.Module):
     def forward(
         self, images: Tensor, *, overlap: float = 0.5, batch_size: int = 1
     ) -> EnsembleOutput:
-        """Mean, entropy and mutual information of normalised images ``[B, Ch, *S]``.
+        """Compute mean, entropy and mutual information of normalised images ``[B, Ch, *S]``.
 
         Args:
-            images: as `preprocessing` makes them.
-            overlap, batch_size: of windows; see `fastcal.models.sliding_window`.
+            images: Images as `preprocessing` makes them.
+            overlap: Overlap of windows; see `fastcal.models.sliding_window`.
+            batch_size: Windows per forward pass; see `fastcal.models.sliding_window`.
         """
         sums = EnsembleAccumulator(EnsembleOutput._fields, activation=self.head)
         for member in self.members:
-            # No name for the logits: they must be gone before the next member's are made.
+            # The logits have no name, so that they are freed before the next member's are made.
             if self.patch is None:
                 sums.update(member(images).float())
             else:
@@ -119,17 +121,18 @@ def load_ensemble(
     members: Sequence[int] | None = None,
     device: torch.device | str | None = None,
 ) -> Ensemble:
-    """The trained members of a run as one module, whose forward returns mean, entropy and mutual
-    information.
+    """Load the trained members of a run as one module.
+
+    Its forward pass returns mean, entropy and mutual information.
 
     Args:
-        run: folder that `fastcal.train.train_ensemble` wrote, or the `Run` opened from it.
-        members: numbers of the members (``member_03`` is 3); all finished ones where None.
-        device: where the networks go; None is the GPU if there is one.
+        run: The folder that `fastcal.train.train_ensemble` wrote, or the `Run` opened from it.
+        members: Numbers of the members (``member_03`` is 3); None for all finished ones.
+        device: Where the networks go; None selects the GPU if there is one.
 
     Raises:
-        DataError: no run, no finished member, or weights that cannot be read.
-        ValueError: a number without a member.
+        DataError: There is no run, no finished member, or weights cannot be read.
+        ValueError: A number has no member.
 
     Example:
         >>> ensemble = load_ensemble("runs/ce")  # doctest: +SKIP

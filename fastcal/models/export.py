@@ -1,4 +1,4 @@
-"""Trained networks as files that other programs run: TorchScript and ONNX."""
+"""Export of trained networks to TorchScript and ONNX, which other programs run."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from fastcal.core import atomic
 from fastcal.models.ensemble import Ensemble, EnsembleOutput, load_ensemble
 from fastcal.models.run import Run
 
-Format: TypeAlias = Literal["torchscript", "onnx"]
-_SUFFIXES: dict[str, Format] = {
+ExportFormat: TypeAlias = Literal["torchscript", "onnx"]
+_SUFFIXES: dict[str, ExportFormat] = {
     ".pt": "torchscript",
     ".pth": "torchscript",
     ".ts": "torchscript",
@@ -31,7 +31,7 @@ _SUFFIXES: dict[str, Format] = {
 _METADATA = "fastcal"
 """Name of the description inside the file."""
 _ONNX_LIMIT = 2 * 1024**3
-"""Bytes of a protobuf message."""
+"""Largest size of a protobuf message in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +39,13 @@ class Exported:
     """A file that `export_run` wrote."""
 
     path: Path
-    format: Format
+    format: ExportFormat
     outputs: tuple[str, ...]
-    """Their names, in order."""
+    """Names of the outputs, in order."""
     size: tuple[int, ...] | None
-    """Spatial extents it takes; None: any."""
+    """Spatial extents that it takes; None for any."""
     difference: float | None
-    """Largest difference from the networks of the run, on random numbers; None where ONNX could not
+    """Largest difference from the networks of the run on random numbers; None where ONNX could not
     be run here."""
 
 
@@ -55,34 +55,38 @@ def export_run(
     *,
     member: int | None = None,
     members: Sequence[int] | None = None,
-    format: Format | None = None,
+    format: ExportFormat | None = None,
     size: Sequence[int] | None = None,
 ) -> Exported:
     """Write the ensemble of a run, or one member, as TorchScript or ONNX.
 
     The ensemble returns ``mean`` ``[B, C, *S]``, ``entropy`` and ``mutual_information``
-    ``[B, *S]``; a member its ``logits`` ``[B, C, *S]``. The input ``images`` is ``[B, Ch, *S]``,
-    float32, oriented, resampled and normalised as the run's training set was: how, stands with
-    labels and channels as JSON in the file (``fastcal`` among ONNX's ``metadata_props`` and
-    TorchScript's extra files). Batch and spatial extents are free unless `size` fixes the latter.
+    ``[B, *S]``; a member returns its ``logits`` ``[B, C, *S]``. The input ``images`` is float32
+    ``[B, Ch, *S]``, oriented, resampled and normalised like the training set of the run. The file
+    describes this preprocessing, labels and channels as JSON (``fastcal`` among ONNX's
+    ``metadata_props`` and TorchScript's extra files). Batch and spatial extents are free unless
+    ``size`` fixes the latter.
 
-    What was written is loaded again and compared with the networks on random numbers before it
-    takes its place: always for TorchScript, and for ONNX where onnxruntime is installed.
+    Before the file takes its place, it is loaded again and compared with the networks on random
+    numbers: always for TorchScript, and for ONNX where onnxruntime is installed.
 
     Args:
-        run: folder that `fastcal.train.train_ensemble` wrote, or the `Run` opened from it.
-        out: the file: ``.pt``, ``.pth`` or ``.ts`` for TorchScript, ``.onnx`` for ONNX.
-        member: number of the one member to export; None: the ensemble.
-        members: numbers of the ensemble's members; all finished ones where None.
-        format: where the name does not tell.
-        size: spatial extents, for networks that cannot be exported for every size.
+        run: The folder that `fastcal.train.train_ensemble` wrote, or the `Run` opened from it.
+        out: The file, ``.pt``, ``.pth`` or ``.ts`` for TorchScript and ``.onnx`` for ONNX.
+        member: Number of the one member to export; None exports the ensemble.
+        members: Numbers of the ensemble's members; None for all finished ones.
+        format: The format, where the name of the file does not tell.
+        size: Spatial extents, for networks that cannot be exported for every size.
+
+    Returns:
+        A description of the file.
 
     Raises:
-        DataError: no run, no finished member, or weights that cannot be read.
-        ValueError: an argument that does not fit; a network that cannot be exported, or not as it
-            computes here; an ONNX file beyond 2 GB.
+        DataError: There is no run, no finished member, or weights cannot be read.
+        ValueError: An argument does not fit; the network cannot be exported, or computes something
+            else once exported; or an ONNX file would exceed 2 GB.
         ImportError: onnx or onnxscript is missing.
-        OSError: the disk's own error.
+        OSError: The disk reports an error.
 
     Example:
         >>> export_run("runs/ce", "ensemble.onnx").outputs  # doctest: +SKIP
@@ -92,10 +96,10 @@ def export_run(
     path = Path(out)
     kind = _format_of(path, format)
     if member is not None and members is not None:
-        raise ValueError("member: got it together with members, expected one of the two")
+        raise ValueError(f"member must be None where members are given, got {member}")
     extents = None if size is None else tuple(size)
     if extents is not None and (len(extents) != opened.dims or min(extents) < 1):
-        raise ValueError(f"size: got {extents}, expected {opened.dims} positive extents")
+        raise ValueError(f"size must be {opened.dims} positive extents, got {extents}")
     chosen = members if member is None else [member]
     ensemble = load_ensemble(opened, members=chosen, device="cpu")
     module = PlainEnsemble(ensemble) if member is None else ensemble.network(0)
@@ -116,7 +120,7 @@ def export_run(
 
 
 class PlainEnsemble(nn.Module):
-    """`Ensemble` in PyTorch's own operators, which other programs know; whole images alone."""
+    """`Ensemble` in PyTorch's own operators, which other programs know; for whole images only."""
 
     def __init__(self, ensemble: Ensemble) -> None:
         super().__init__()
@@ -125,6 +129,7 @@ class PlainEnsemble(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute mean, entropy and mutual information of images ``[B, Ch, *S]``."""
         first, *others = self.members
         mean, expected = self._read(first(images))
         for member in others:
@@ -140,19 +145,19 @@ class PlainEnsemble(nn.Module):
 
 
 def _entropy(probabilities: Tensor) -> Tensor:
-    # 0 ln 0 is 0: the smallest normal number stands for 0 in the logarithm alone.
+    # The smallest normal number replaces 0 inside the logarithm only, so that 0 ln 0 is 0.
     logarithms = probabilities.clamp_min(torch.finfo(torch.float32).tiny).log()
     return -(probabilities * logarithms).sum(1)
 
 
-def _format_of(path: Path, wanted: str | None) -> Format:
+def _format_of(path: Path, wanted: str | None) -> ExportFormat:
     if wanted is None:
         if path.suffix not in _SUFFIXES:
-            raise ValueError(f"out: got {path}, expected a name that ends in {_either(_SUFFIXES)}")
+            raise ValueError(f"out must be a name that ends in {_either(_SUFFIXES)}, got {path}")
         return _SUFFIXES[path.suffix]
     formats = {str(known): known for known in _SUFFIXES.values()}
     if wanted not in formats:
-        raise ValueError(f"format: got {wanted!r}, expected {_either(formats)}")
+        raise ValueError(f"format must be {_either(formats)}, got {wanted!r}")
     return formats[wanted]
 
 
@@ -178,8 +183,10 @@ def _description(
 
 
 def _sizes(ensemble: Ensemble) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Extents to trace with, and others to try the file with: they differ also when padded, and
-    leave more than one voxel at the deepest level."""
+    """Return extents to trace with, and others to try the file with.
+
+    They differ when padded, too, and leave more than one voxel at the deepest level.
+    """
     multiples = [max(by, 8) for by in ensemble.network(0).multiples]
     traced = tuple(2 * by + 2 * axis + 1 for axis, by in enumerate(multiples))
     return traced, tuple(by + 7 - 2 * axis for axis, by in enumerate(multiples))
@@ -199,10 +206,10 @@ def _write_torchscript(
     *,
     free: bool,
 ) -> None:
-    del outputs, free  # traced sizes are free, and outputs have no names
+    del outputs, free  # sizes of a trace are free, and its outputs have no names
     with torch.no_grad():
         traced: Any = torch.jit.trace(module, example, check_trace=False)  # type: ignore[no-untyped-call]
-    # Through memory: torch's own writer takes no name without a suffix, and hides the disk's error.
+    # Through memory, because torch's own writer needs a suffix and hides the disk's error.
     content = io.BytesIO()
     torch.jit.save(traced, content, _extra_files={_METADATA: description})
     path.write_bytes(content.getbuffer())
@@ -232,8 +239,8 @@ def _write_onnx(
         ) from error
     if (size := sum(one.nbytes for one in module.state_dict().values())) >= _ONNX_LIMIT:
         raise ValueError(
-            f"out: {size / 1024**3:.1f} GB of weights, more than one ONNX file holds; export fewer "
-            "members, or TorchScript"
+            f"weights must be below 2 GB for one ONNX file, got {size / 1024**3:.1f} GB: export "
+            "fewer members, or TorchScript"
         )
     dynamic = torch.export.Dim.DYNAMIC
     axes = {axis: dynamic for axis in range(example.ndim) if axis != 1}
@@ -250,10 +257,8 @@ def _write_onnx(
     except (RuntimeError, torch._dynamo.exc.TorchDynamoException) as error:
         cause = error.__cause__ or error
         reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
-        hint = "; size fixes what it takes" if free else ""
-        raise ValueError(
-            f"out: this network cannot be exported to ONNX ({reason}{hint})"
-        ) from error
+        hint = "; fixing its extents by size may help" if free else ""
+        raise ValueError(f"this network cannot be exported to ONNX ({reason}{hint})") from error
     assert program is not None
     program.model.metadata_props[_METADATA] = description
     program.save(str(path), external_data=False)
@@ -272,20 +277,23 @@ def _compare(made: Sequence[Tensor], expected: Tensor | tuple[Tensor, ...], path
     wanted = list(expected) if isinstance(expected, tuple) else [expected]
     shapes = [tuple(one.shape) for one in made]
     if shapes != [tuple(one.shape) for one in wanted]:
-        raise ValueError(f"{path}: the exported network gives shapes {shapes}; size fixes them")
+        raise ValueError(
+            f"{path}: the exported network returns other shapes, {shapes}; fixing its extents by "
+            "size may help"
+        )
     difference = max(float((a - b).abs().max()) for a, b in zip(made, wanted, strict=True))
     scale = max(1.0, *(float(one.abs().max()) for one in wanted))
     if not math.isfinite(difference) or difference > 1e-3 * scale:
         raise ValueError(
-            f"{path}: the exported network differs by {difference:.2g} from the run's; it does "
-            "something that cannot be traced (another size may tell)"
+            f"{path}: the exported network differs by {difference:.2g} from the run's, because it "
+            "does something that cannot be traced (another size may show what)"
         )
     return difference
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporters' words, and the graphs they print, which do not concern a user."""
+    """Suppress the messages and graphs that exporters print, which do not concern a user."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.fx")]
     levels = [logger.level for logger in loggers]
     sink = io.StringIO()

@@ -1,4 +1,4 @@
-"""When memory runs out, on GPUs and CPUs."""
+"""Errors of memory that runs out, on GPUs and CPUs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 
 
 class OutOfMemoryError(ValueError):
-    """Memory ran out; one line says what to lower."""
+    """Memory ran out; the message is one line that says what to lower."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -1,4 +1,4 @@
-"""What every network of fastcal has, whoever wrote its layers."""
+"""The interface of every network of fastcal, whatever its layers are."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ HEADS: tuple[Head, ...] = ("softmax", "sigmoid")
 class SegmentationNetwork(nn.Module):
     """A network from images ``[B, in_channels, *S]`` to logits ``[B, num_classes, *S]``.
 
-    In training mode a network with deep supervision returns a list of logits, finest first; the
+    In training mode, a network with deep supervision returns a list of logits, finest first. The
     coarser ones have the size of their level.
 
     Args:
-        in_channels: channels of the image.
-        num_classes: classes, the background included.
-        dims: 2 or 3 spatial axes.
-        head: how logits become probabilities: ``"softmax"``, or ``"sigmoid"`` for each class alone.
+        in_channels: Channels of the image.
+        num_classes: Classes, the background included.
+        dims: Spatial axes, 2 or 3.
+        head: How logits become probabilities: ``"softmax"``, or ``"sigmoid"`` for each class alone.
 
     Raises:
-        ValueError: an argument out of range.
+        ValueError: An argument is out of range.
     """
 
     def __init__(self, in_channels: int, num_classes: int, dims: int, head: Head) -> None:
         super().__init__()
         for name, number in (("in_channels", in_channels), ("num_classes", num_classes)):
             if number < 1:
-                raise ValueError(f"{name}: got {number!r}, expected at least 1")
+                raise ValueError(f"{name} must be at least 1, got {number!r}")
         if dims not in (2, 3):
-            raise ValueError(f"dims: got {dims!r}, expected 2 or 3")
+            raise ValueError(f"dims must be 2 or 3, got {dims!r}")
         if head not in HEADS:
-            raise ValueError(f"head: got {head!r}, expected 'softmax' or 'sigmoid'")
+            raise ValueError(f"head must be 'softmax' or 'sigmoid', got {head!r}")
         self.in_channels = in_channels
         self.num_classes = num_classes
         self.dims = dims
@@ -46,12 +46,12 @@ class SegmentationNetwork(nn.Module):
 
     @property
     def spec(self) -> dict[str, Any]:
-        """What `build_network` builds this network from, its weights aside."""
+        """What `build_network` builds this network from, except for its weights."""
         raise NotImplementedError
 
     @property
     def classifiers(self) -> list[nn.Module]:
-        """Layers that give the logits, finest first; none where they cannot be known."""
+        """Layers that compute the logits, finest first; empty where they are not known."""
         return []
 
     @property
@@ -61,31 +61,33 @@ class SegmentationNetwork(nn.Module):
 
     @property
     def checkpointing(self) -> bool:
-        """Whether training computes features again in the backward pass instead of keeping them."""
+        """Whether training recomputes features in the backward pass instead of keeping them."""
         return self._checkpointing
 
     @checkpointing.setter
     def checkpointing(self, active: bool) -> None:
         if active:
-            raise ValueError(f"checkpointing: {self.spec['name']} has none, only UNet has")
+            raise ValueError(
+                f"checkpointing must be False for {self.spec['name']}, got True: only UNet has it"
+            )
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Class probabilities ``[B, C, *S]`` of logits, by this network's head."""
+        """Turn logits into class probabilities ``[B, C, *S]``, by the head of this network."""
         return logits.softmax(1) if self.head == "softmax" else logits.sigmoid()
 
     def check_image(self, image: Tensor) -> None:
-        """Raise a ValueError for an image of another number of axes or channels."""
+        """Raise a ValueError for an image with another number of axes or channels."""
         if image.ndim != self.dims + 2 or image.shape[1] != self.in_channels:
             raise ValueError(
-                f"image: got shape {tuple(image.shape)}, expected {self.dims} spatial axes: "
-                f"[B, {self.in_channels}, *S]"
+                f"image must have shape [B, {self.in_channels}, *S] with {self.dims} spatial axes, "
+                f"got {tuple(image.shape)}"
             )
 
 
 def pad_to_multiple(image: Tensor, multiples: Sequence[int]) -> Tensor:
-    """Append zeros up to multiples of these extents, one a spatial axis."""
+    """Append zeros up to multiples of these extents, one per spatial axis."""
     missing = [-extent % by for extent, by in zip(image.shape[2:], multiples, strict=True)]
-    # A traced network must work for sizes that the example's does not stand for.
+    # A traced network must pad for sizes other than that of the example, too.
     traced = torch._C._get_tracing_state() is not None or torch.compiler.is_exporting()
     if not traced and not any(missing):
         return image
@@ -94,7 +96,7 @@ def pad_to_multiple(image: Tensor, multiples: Sequence[int]) -> Tensor:
 
 
 def crop_to(values: Tensor, size: Sequence[int]) -> Tensor:
-    """The first `size` voxels of the spatial axes."""
+    """Keep the first ``size`` voxels of the spatial axes."""
     for axis, extent in enumerate(size, start=2):
         values = values.narrow(axis, 0, extent)
     return values

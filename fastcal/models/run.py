@@ -1,14 +1,14 @@
-"""The folder of a trained ensemble: what `fastcal.train` writes and prediction reads.
+"""The folder of a trained ensemble, which `fastcal.train` writes and prediction reads.
 
 ::
 
     RUN/config.json      dataset, loss, seed, network, preprocessing, training settings, environment
     RUN/dataset.json     copy of the dataset's
     RUN/splits.json      case names: train, val, test
-    RUN/member_00/       best.safetensors last.pt log.jsonl curves.png; member.json once training
-                         has ended
+    RUN/member_00/       best.safetensors, last.pt, log.jsonl, curves.png; member.json once training
+                         is finished
 
-Runs of before have best.pt in place of best.safetensors; they are read too.
+Older runs have best.pt in place of best.safetensors; they can be read, too.
 """
 
 from __future__ import annotations
@@ -45,54 +45,58 @@ class Run:
 
     path: Path
     config: dict[str, Any]
-    """The whole of config.json."""
+    """The contents of config.json."""
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
         """Read RUN/config.json.
 
         Raises:
-            DataError: no run folder, or one that this version cannot read.
+            DataError: There is no run folder, or this version cannot read it.
         """
         folder = Path(path)
         config = read_json(folder / CONFIG)
         if not isinstance(config, dict) or config.get("format") not in _READABLE:
-            raise DataError(folder / CONFIG, "not the configuration of a fastcal run")
+            raise DataError(folder / CONFIG, "is not the configuration of a fastcal run")
         return cls(folder, config)
 
     @property
     def members(self) -> list[Path]:
-        """Folders of the members whose training has ended, by number."""
+        """Folders of the members whose training is finished, by number."""
         return sorted(path.parent for path in self.path.glob(f"member_*/{FINISHED}"))
 
     def chosen(self, numbers: Sequence[int] | None) -> list[Path]:
-        """Folders of the finished members of these numbers, all of them where None.
+        """Return the folders of finished members, by number.
+
+        Args:
+            numbers: Numbers of the members; None for all finished ones.
 
         Raises:
-            DataError: no member is finished.
-            ValueError: no number, or one without a finished member.
+            DataError: No member is finished.
+            ValueError: There is no number, or one without a finished member.
         """
         folders = self.members
         if not folders:
-            raise DataError(self.path, "no member whose training has ended")
+            raise DataError(self.path, "has no member whose training is finished")
         if numbers is None:
             return folders
         if not numbers:
-            raise ValueError("members: got none, expected at least one number")
+            raise ValueError("members must hold at least one number, got none")
         by_number = {int(folder.name.rpartition("_")[2]): folder for folder in folders}
         for number in numbers:
             if number not in by_number:
-                raise ValueError(f"members: got {number}, expected some of {sorted(by_number)}")
+                raise ValueError(f"members must be among {sorted(by_number)}, got {number}")
         return [by_number[number] for number in numbers]
 
     @property
     def unfinished(self) -> list[Path]:
-        """Folders of the members whose training has begun but not ended."""
+        """Folders of the members whose training has begun but is not finished."""
         begun = sorted(path.parent for path in self.path.glob(f"member_*/{LAST}"))
         return [folder for folder in begun if not (folder / FINISHED).exists()]
 
     @property
     def loss(self) -> str:
+        """Name of the loss."""
         return str(self.config["loss"])
 
     @property
@@ -102,6 +106,7 @@ class Run:
 
     @property
     def num_classes(self) -> int:
+        """Classes, the background included."""
         return int(self.config["network"]["num_classes"])
 
     @property
@@ -111,30 +116,34 @@ class Run:
 
     @property
     def patch(self) -> tuple[int, ...] | None:
-        """Extents the networks were trained on; None where those are whole slices or volumes."""
+        """Extents of the training patches; None for whole slices or volumes."""
         extents = self.config.get("patch")
         return None if extents is None else tuple(int(extent) for extent in extents)
 
     @property
     def labels(self) -> dict[str, int]:
-        """Class names to values, the background 0 among them."""
+        """Values of the classes by name, the background 0 included."""
         return dict(self.config["dataset"]["labels"])
 
     @property
     def channel_names(self) -> list[str]:
+        """Names of the channels of an image."""
         return list(self.config["dataset"]["channel_names"])
 
     @property
     def ignore_label(self) -> int | None:
+        """Value of voxels that do not count; None if there is none."""
         value = self.config["dataset"]["ignore_label"]
         return None if value is None else int(value)
 
     @property
     def file_ending(self) -> str:
+        """Ending of image files, such as ``.nii.gz``."""
         return str(self.config["dataset"]["file_ending"])
 
     @property
     def preprocessing(self) -> Preprocessing:
+        """The preprocessing of images."""
         return Preprocessing.from_json(self.config["preprocessing"])
 
     @property
@@ -145,15 +154,15 @@ class Run:
 
 
 def load_member(path: str | Path, device: torch.device | str = "cpu") -> SegmentationNetwork:
-    """A trained member in evaluation mode, with the weights of its best validation score.
+    """Load a trained member in evaluation mode, with the weights of its best validation score.
 
     Args:
-        path: a member's folder (one of `Run.members`), or a file of weights.
-        device: where the network goes.
+        path: The folder of a member (one of `Run.members`), or a file of weights.
+        device: Where the network goes.
 
     Raises:
-        DataError: no checkpoint there, or one that cannot be read.
-        ImportError: the package of its class is not installed.
+        DataError: There is no checkpoint, or it cannot be read.
+        ImportError: The package of its class is not installed.
 
     Example:
         >>> network = load_member("runs/ce/member_00")  # doctest: +SKIP
@@ -164,10 +173,10 @@ def load_member(path: str | Path, device: torch.device | str = "cpu") -> Segment
 
 
 def member_weights(path: str | Path) -> Weights:
-    """Specification and state of a member: of its folder's best weights, or of a file.
+    """Read specification and weights of a member, from its folder or from a file of weights.
 
     Raises:
-        DataError: no checkpoint there, or one that cannot be read.
+        DataError: There is no checkpoint, or it cannot be read.
     """
     file = Path(path)
     if file.is_dir():
@@ -178,39 +187,39 @@ def member_weights(path: str | Path) -> Weights:
     try:
         return Weights(file, checkpoint["network"], checkpoint["model"])
     except KeyError as error:
-        raise DataError(file, f"not a member's checkpoint (no {error})") from error
+        raise DataError(file, f"is not the checkpoint of a member (no {error})") from error
 
 
 def weights_file(folder: Path) -> Path:
-    """Where the best weights of a member lie."""
+    """Return the file of a member's best weights."""
     old = folder / BEST
     return old if old.exists() and not (folder / WEIGHTS).exists() else folder / WEIGHTS
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint's contents on the CPU, without executing what it may hold.
+    """Read a checkpoint to the CPU, without executing what it may hold.
 
     Raises:
-        DataError: the file is missing, cut short, or no checkpoint.
+        DataError: The file is missing, truncated, or not a checkpoint.
     """
     try:
         contents: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise DataError(path, "no such checkpoint") from error
     except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        raise DataError(path, "damaged, or not a checkpoint") from error
+        raise DataError(path, "is damaged, or not a checkpoint") from error
     return contents
 
 
 def read_json(path: Path) -> Any:
-    """Contents of a JSON file.
+    """Read a JSON file.
 
     Raises:
-        DataError: the file is missing or not JSON.
+        DataError: The file is missing or not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise DataError(path, "no such file") from error
     except ValueError as error:
-        raise DataError(path, f"not JSON ({error})") from error
+        raise DataError(path, f"is not JSON ({error})") from error

@@ -1,4 +1,4 @@
-"""U-Net in two or three dimensions: the paper's, nnU-Net's size, and what lies between."""
+"""U-Net in two and three dimensions, from the paper's small network to one of nnU-Net's size."""
 
 from __future__ import annotations
 
@@ -35,44 +35,45 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "downsampling": "stride",
     },
 }
-"""Arguments of `UNet` by name: the paper's network, and one of nnU-Net's size and layers."""
+"""Arguments of `UNet` by name: the paper's network, and one with nnU-Net's size and layers."""
 
 
 class UNet(SegmentationNetwork):
     """U-Net, by default with the paper's widths and dropout placement; returns logits.
 
-    Every level has two 3-wide convolutions, each followed by normalisation and activation; levels
+    Every level has two 3-wide convolutions, each followed by normalisation and activation. Levels
     are joined by 2-wide max-pools on the way down and 2-wide transposed convolutions on the way up,
-    with skip connections. The default in two dimensions has 0.49 M parameters and 0.59 GMAC a
-    224 x 224 slice (0.66 where every tap of a transposed convolution is counted for every output).
-    Convolutions start from He's normal initialisation, biases from zero; the last layer's weights
-    sum to zero over the classes.
+    with skip connections. The default in two dimensions has 0.49 M parameters and takes 0.59 GMAC
+    per 224 x 224 slice (0.66 if every tap of a transposed convolution is counted for every output).
+    Convolutions start from He's normal initialisation and biases from zero. The weights of the last
+    layer sum to zero over the classes.
+
+    The input ``[B, in_channels, *S]`` may have any spatial size. Zeros are appended up to a
+    multiple of the product of the strides, and cropped from the output ``[B, num_classes, *S]``.
 
     Args:
-        in_channels: channels of the image.
-        num_classes: classes, the background included.
-        dims: 2 or 3 spatial axes.
-        widths: channels of each level, finest first; ``len(widths) - 1`` halvings.
-        dropout: rate behind the two deepest encoder blocks and the deepest decoder block, where the
-            paper has 0.5 for Monte Carlo dropout. See `set_mc_dropout`.
+        in_channels: Channels of the image.
+        num_classes: Classes, the background included.
+        dims: Spatial axes, 2 or 3.
+        widths: Channels of each level, finest first; there are ``len(widths) - 1`` halvings.
+        dropout: Dropout rate behind the two deepest encoder blocks and the deepest decoder block.
+            The paper has 0.5 there for Monte Carlo dropout; see `set_mc_dropout`.
         norm: ``"batch"`` or ``"instance"``.
-        head: how logits become probabilities: ``"softmax"``, or ``"sigmoid"`` for each class alone
-            (the paper's Dice models; probabilities then need not sum to one).
-        residual: the encoder's pairs of convolutions are residual blocks.
-        blocks: pairs of convolutions in each level of the encoder, one number or one a level.
-        strides: what each halving divides the axes by: a number, or one an axis, for each
-            (``(1, 2, 2)`` leaves thick slices whole); None is 2 everywhere.
-        kernels: odd extents of the convolutions of each level, likewise; None is 3 everywhere.
+        head: How logits become probabilities: ``"softmax"``, or ``"sigmoid"`` for each class alone
+            (the paper's Dice models, whose probabilities need not sum to one).
+        residual: Make the encoder's pairs of convolutions residual blocks.
+        blocks: Pairs of convolutions in each level of the encoder, one number or one per level.
+        strides: Factor of each halving, a number or one number per axis for each of them
+            (``(1, 2, 2)`` does not halve across thick slices); None is 2 everywhere.
+        kernels: Odd extents of the convolutions of each level, likewise; None is 3 everywhere.
         downsampling: ``"pool"`` (max-pools) or ``"stride"`` (of a level's first convolution).
         activation: ``"relu"`` or ``"leaky-relu"`` (slope 0.01).
-        deep_supervision: in training mode, return the logits of all decoder levels but the deepest,
+        deep_supervision: In training mode, return the logits of all decoder levels but the deepest
             as a list, finest first.
 
-    Input ``[B, in_channels, *S]`` of any spatial size: zeros are appended up to a multiple of
-    the product of the strides and cropped from the output ``[B, num_classes, *S]``.
-
     Raises:
-        ValueError: an argument out of range; in ``forward``, a wrong number of axes or channels.
+        ValueError: An argument is out of range, or the image of a forward pass has a wrong number
+            of axes or channels.
 
     Source: Mehrtash et al., IEEE TMI 39(12), 2020; Ronneberger et al., MICCAI 2015; Isensee et al.,
     Nature Methods 18, 2021.
@@ -103,9 +104,9 @@ class UNet(SegmentationNetwork):
     ) -> None:
         super().__init__(in_channels, num_classes, dims, head)
         if not _are_positive(widths) or len(widths) < 2:
-            raise ValueError(f"widths: got {widths!r}, expected two or more positive numbers")
+            raise ValueError(f"widths must be two or more positive numbers, got {widths!r}")
         if not 0.0 <= dropout < 1.0:
-            raise ValueError(f"dropout: got {dropout!r}, expected a rate in [0, 1)")
+            raise ValueError(f"dropout must lie in [0, 1), got {dropout!r}")
         _check_choice("norm", norm, sorted({name for name, _ in NORMS}))
         _check_choice("downsampling", downsampling, ("pool", "stride"))
         _check_choice("activation", activation, tuple(ACTIVATIONS))
@@ -120,7 +121,7 @@ class UNet(SegmentationNetwork):
         self.strides = _extents("strides", strides, 2, dims, levels - 1)
         self.kernels = _extents("kernels", kernels, 3, dims, levels)
         if any(extent % 2 == 0 for kernel in self.kernels for extent in kernel):
-            raise ValueError(f"kernels: got {self.kernels}, expected odd extents")
+            raise ValueError(f"kernels must be odd extents, got {self.kernels}")
         self.downsampling = downsampling
         self.activation = activation
         self.deep_supervision = deep_supervision
@@ -184,7 +185,7 @@ class UNet(SegmentationNetwork):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """What `UNet` has to be called with to build this architecture again."""
+        """Arguments of `UNet` that build this architecture."""
         names = (
             *("in_channels", "num_classes", "dims", "widths", "dropout", "norm", "head"),
             *("residual", "blocks", "strides", "kernels", "downsampling", "activation"),
@@ -194,14 +195,17 @@ class UNet(SegmentationNetwork):
 
     @property
     def spec(self) -> dict[str, Any]:
+        """What `build_network` builds this network from, except for its weights."""
         return {"name": "UNet", **self.arguments}
 
     @property
     def classifiers(self) -> list[nn.Module]:
+        """Layers that compute the logits, finest first."""
         return [self.classifier, *self.auxiliary]
 
     @property
     def checkpointing(self) -> bool:
+        """Whether training recomputes features in the backward pass instead of keeping them."""
         return self._checkpointing
 
     @checkpointing.setter
@@ -214,6 +218,7 @@ class UNet(SegmentationNetwork):
         return tuple(_product(stride[axis] for stride in self.strides) for axis in range(self.dims))
 
     def forward(self, image: Tensor) -> Tensor | list[Tensor]:
+        """Compute logits of images ``[B, in_channels, *S]``; see `SegmentationNetwork`."""
         self.check_image(image)
         size = image.shape[2:]
         features = pad_to_multiple(image, self.multiples)
@@ -249,10 +254,15 @@ class UNet(SegmentationNetwork):
 
 
 def set_mc_dropout(model: nn.Module, active: bool) -> int:
-    """Switch dropout on or off, whatever ``train()`` or ``eval()`` set, and leave the rest alone.
+    """Switch dropout on or off, whatever ``train()`` or ``eval()`` set, and change nothing else.
 
-    Returns the number of dropout layers with a rate above zero: Monte Carlo dropout on a network
-    without any would repeat one prediction.
+    Args:
+        model: The network.
+        active: Whether dropout is on.
+
+    Returns:
+        The number of dropout layers with a rate above zero. If there is none, Monte Carlo dropout
+        would repeat one prediction.
 
     Example:
         >>> set_mc_dropout(UNet(1, 2, dropout=0.5).eval(), True)
@@ -269,7 +279,7 @@ def set_mc_dropout(model: nn.Module, active: bool) -> int:
 def _recomputing(
     block: nn.Module,
 ) -> Callable[[], tuple[AbstractContextManager[None], AbstractContextManager[None]]]:
-    """Contexts of a checkpoint: a batch is counted in its running statistics once, not twice."""
+    """Return contexts of a checkpoint in which running statistics count a batch once, not twice."""
 
     @contextmanager
     def frozen() -> Iterator[None]:
@@ -296,7 +306,7 @@ def _initialise(module: nn.Module) -> None:
     if isinstance(module, (nn.Conv2d, nn.Conv3d)):
         nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
     elif isinstance(module, (nn.ConvTranspose2d, nn.ConvTranspose3d)):
-        # Stride equals kernel: each output sees one tap of every input channel. No ReLU follows.
+        # As stride equals kernel, each output sees one tap of each input channel. No ReLU follows.
         nn.init.normal_(module.weight, std=module.in_channels**-0.5)
     else:
         return
@@ -306,12 +316,12 @@ def _initialise(module: nn.Module) -> None:
 
 @torch.no_grad()
 def _centre_over_classes(classifier: nn.Module) -> None:
-    """Let the weights sum to zero over the classes: what speaks for one speaks against others.
+    """Make the weights sum to zero over the classes: evidence for one counts against the others.
 
-    Softmax cannot tell. Sigmoid heads need it: where the background's row happens to point along a
-    foreground class, its probability saturates at 1 there before the Dice loss, which such a voxel
-    of the background hardly moves, can push it down, and the class never wins the argmax (2 of 7
-    seeds on hippocampus MRI were stuck there for 250 steps and more; none of 7 with centred rows).
+    A softmax does not depend on it, but sigmoid heads need it. Without it, the background's row may
+    happen to point along a foreground class. Its probability then saturates at 1 there before the
+    Dice loss can lower it, and the class never wins the argmax. On hippocampus MRI, 2 of 7 seeds
+    were stuck in that state for 250 steps and more; with centred rows none of 7 were.
     """
     weight = classifier.get_parameter("weight")
     weight.sub_(weight.mean(dim=0))
@@ -319,17 +329,17 @@ def _centre_over_classes(classifier: nn.Module) -> None:
 
 def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     if value not in choices:
-        raise ValueError(f"{name}: got {value!r}, expected {' or '.join(map(repr, choices))}")
+        raise ValueError(f"{name} must be {' or '.join(map(repr, choices))}, got {value!r}")
 
 
 def _each(name: str, values: Sequence[int], count: int) -> tuple[int, ...]:
     if not _are_positive(values) or len(values) != count:
-        raise ValueError(f"{name}: got {values!r}, expected {count} positive numbers")
+        raise ValueError(f"{name} must be {count} positive numbers, got {values!r}")
     return tuple(values)
 
 
 def _are_positive(values: Any) -> bool:
-    """Whether these are whole numbers from 1, in a list: they may come from a file."""
+    """Whether these are integers of at least 1 in a sequence; they may come from a file."""
     return isinstance(values, Sequence) and all(
         isinstance(value, int) and value >= 1 for value in values
     )
@@ -342,11 +352,11 @@ def _extents(
     dims: int,
     count: int,
 ) -> tuple[Extents, ...]:
-    """A positive number an axis for each of `count` levels."""
+    """Return one positive number per axis for each of ``count`` levels."""
     if values is None:
         return ((default,) * dims,) * count
     if not isinstance(values, Sequence) or len(values) != count:
-        raise ValueError(f"{name}: got {values!r}, expected {count} for these widths")
+        raise ValueError(f"{name} must hold {count} entries for these widths, got {values!r}")
     spread = [[value] * dims if isinstance(value, int) else value for value in values]
     return tuple(_each(name, value, dims) for value in spread)
 

@@ -1,4 +1,4 @@
-"""Test-time augmentation: one network's view of an image, turned, mirrored or with noise."""
+"""Test-time augmentation: views of an image that are turned, mirrored or noisy."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torch import Tensor
 Predictor = Callable[[Tensor], Tensor]
 
 _PLANE = (2, 3)
-"""Axes of a batch that quarter turns turn: those of a slice, or of an axial plane."""
+"""Axes of a batch that quarter turns exchange: those of a slice, or of an axial plane."""
 
 
 @dataclass(frozen=True, slots=True)
 class InferenceAugmentation:
-    """Which views of an image a member sees; all combinations of what is asked for.
+    """Which views of an image a member sees: all combinations of what is asked for.
 
     Example:
         >>> InferenceAugmentation(mirror=(0, 1), rotate=True).n_views
@@ -26,7 +26,7 @@ class InferenceAugmentation:
     """
 
     mirror: tuple[int, ...] = ()
-    """Spatial axes of what the network sees, from 0; every subset of them is mirrored."""
+    """Spatial axes of the network's input, from 0; every subset of them is mirrored."""
     rotate: bool = False
     """Turn the first two spatial axes by 0, 90, 180 and 270 degrees."""
     noise: float = 0.0
@@ -34,27 +34,29 @@ class InferenceAugmentation:
     draws: int = 1
     """Noisy copies of each view."""
     as_members: bool = False
-    """Views count as members of the ensemble; False: their logits are averaged within a member."""
+    """Count views as members of the ensemble; otherwise their logits are averaged per member."""
 
     def check(self, dims: int) -> None:
-        """Raise a ValueError for settings that a network of this many axes cannot have."""
+        """Raise a ValueError for settings that do not fit a network with this many axes."""
         if not set(self.mirror) <= set(range(dims)) or len(set(self.mirror)) != len(self.mirror):
-            expected = f"different axes from 0 to {dims - 1}"
-            raise ValueError(f"mirror: got {list(self.mirror)}, expected {expected}")
+            raise ValueError(
+                f"mirror must be different axes from 0 to {dims - 1}, got {list(self.mirror)}"
+            )
         if not 0 <= self.noise < math.inf:
-            raise ValueError(f"noise: got {self.noise}, expected a number from 0")
+            raise ValueError(f"noise must be a number of at least 0, got {self.noise}")
         if self.draws < 1:
-            raise ValueError(f"draws: got {self.draws}, expected at least 1")
+            raise ValueError(f"draws must be at least 1, got {self.draws}")
         if self.draws > 1 and self.noise == 0:
-            raise ValueError(f"draws: got {self.draws}, but the noise is 0: all would be equal")
+            raise ValueError(f"draws must be 1 without noise, got {self.draws}: all would be equal")
 
     @property
     def n_views(self) -> int:
+        """Number of views of an image."""
         turns = 4 if self.rotate else 1
         return int(2 ** len(self.mirror)) * turns * self.draws
 
     def views(self) -> list[View]:
-        """Every view, the plain one first."""
+        """List every view, the plain one first."""
         flips = [
             tuple(axis + 2 for axis in axes)
             for count in range(len(self.mirror) + 1)
@@ -74,13 +76,14 @@ class View:
     """One way to show windows ``[B, Ch, *S]`` to a network."""
 
     flip: tuple[int, ...]
-    """Axes of the batch."""
+    """Axes of the batch that are mirrored."""
     turns: int
-    """Quarter turns."""
+    """Number of quarter turns."""
     noise: float
+    """Standard deviation of the noise."""
 
     def of(self, network: Predictor, windows: Tensor) -> Tensor:
-        """Logits of the windows as the network sees them in this view, turned back."""
+        """Compute the logits of windows in this view, turned back."""
         seen = windows.flip(self.flip) if self.flip else windows
         if self.turns:
             seen = seen.rot90(self.turns, _PLANE)
@@ -93,7 +96,7 @@ class View:
 
 
 def averaged(network: Predictor, views: Sequence[View]) -> Predictor:
-    """A network that returns the mean of its logits over views."""
+    """Return a function that computes the mean of a network's logits over views."""
 
     def predict(windows: Tensor) -> Tensor:
         total = views[0].of(network, windows)

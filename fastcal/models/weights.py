@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors with the network's specification inside."""
+"""Weights on disk, as safetensors that hold the specification of the network, too."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from fastcal.models.build import build_network, unwrapped
 from fastcal.models.network import SegmentationNetwork
 
 _KEY = "fastcal"
-"""Of the metadata. One key alone: safetensors writes several in no certain order."""
+"""Key of the metadata. There is only one, because safetensors does not keep the order of keys."""
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """A network's specification and state, on the CPU."""
+    """The specification and the state of a network, on the CPU."""
 
     path: Path
     network: dict[str, Any]
@@ -30,31 +30,35 @@ class Weights:
     details: dict[str, Any] = field(default_factory=dict)
 
     def build(self) -> SegmentationNetwork:
-        """The network with these weights, in evaluation mode.
+        """Build the network with these weights, in evaluation mode.
 
         Raises:
-            DataError: they do not fit.
+            DataError: Specification and state do not fit together.
         """
         try:
-            # Whatever its class draws for its first weights is replaced.
+            # The initial weights are replaced, so drawing them must not change the global state.
             with torch.random.fork_rng([]):
                 network = build_network(self.network)
         except (TypeError, ValueError) as error:
-            raise DataError(self.path, f"not a member's checkpoint ({error})") from error
+            raise DataError(self.path, f"is not the checkpoint of a member ({error})") from error
         self.load_into(network)
         return network.eval()
 
     def describes(self, network: SegmentationNetwork) -> bool:
-        """Whether `load_into` fits a network: both have one specification."""
+        """Whether a network has the same specification, so that `load_into` fits it."""
         return json.dumps(self.network, sort_keys=True) == json.dumps(network.spec, sort_keys=True)
 
     def load_into(self, network: SegmentationNetwork) -> None:
-        """Overwrite the weights of a network of the same specification."""
+        """Overwrite the weights of a network with the same specification.
+
+        Raises:
+            DataError: They do not fit.
+        """
         try:
             network.load_state_dict(self.state)
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
-            raise DataError(self.path, f"not a member's checkpoint ({reason})") from error
+            raise DataError(self.path, f"is not the checkpoint of a member ({reason})") from error
 
 
 def save_weights(
@@ -63,13 +67,13 @@ def save_weights(
     """Write a network as safetensors, whole or not at all.
 
     Args:
-        path: the file; its folder exists.
-        module: one that `build_network` made, also compiled, averaged or in parallel.
-        details: anything JSON can hold, kept beside the specification.
+        path: The file, in a folder that exists.
+        module: A network of `build_network`, which may be compiled, averaged or parallel.
+        details: Anything JSON can hold; it is kept beside the specification.
 
     Raises:
-        TypeError: another module.
-        OSError: the disk's own error.
+        TypeError: The module is another one.
+        OSError: The disk reports an error.
 
     Example:
         >>> from fastcal.models import UNet
@@ -79,7 +83,7 @@ def save_weights(
 
     network = unwrapped(module)
     state = {
-        # Contiguous, and each with memory of its own, as the format has it.
+        # The format wants contiguous tensors, each with memory of its own.
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in network.state_dict().items()
     }
@@ -90,10 +94,10 @@ def save_weights(
 
 
 def read_weights(path: str | Path) -> Weights:
-    """Read a file of `save_weights`.
+    """Read a file that `save_weights` wrote.
 
     Raises:
-        DataError: the file is missing, damaged, or of another program.
+        DataError: The file is missing, damaged, or from another program.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -105,9 +109,9 @@ def read_weights(path: str | Path) -> Weights:
             metadata = opened.metadata() or {}
             state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise DataError(file, "damaged, or not a checkpoint") from error
+        raise DataError(file, "is damaged, or not a checkpoint") from error
     try:
         described = json.loads(metadata[_KEY])
         return Weights(file, described["network"], state, described["details"])
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(file, "safetensors without fastcal's description of a network") from error
+        raise DataError(file, "does not hold fastcal's description of a network") from error

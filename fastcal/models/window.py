@@ -1,4 +1,4 @@
-"""Networks on images larger than what they were trained on: overlapping windows, blended."""
+"""Networks on images larger than their training patches: overlapping windows, blended."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ def sliding_window(
     mirror_axes: Sequence[int] = (),
     device: torch.device | str | None = None,
 ) -> Tensor:
-    """Logits of whole images from windows of a patch's size, weighted by a Gaussian.
+    """Compute logits of whole images from overlapping windows, weighted by a Gaussian.
 
-    Windows are weighted so that what was seen near a window's edge counts little (MONAI's
-    ``sliding_window_inference``, sigma an eighth of the window). An image that one window covers
-    goes through the network once.
+    By the weights, logits near the edge of a window count little (MONAI's
+    ``sliding_window_inference``, with a sigma of an eighth of the window). An image that fits into
+    one window goes through the network once.
 
     Args:
-        network: from ``[B, Ch, *patch]`` to logits ``[B, C, *patch]``, in evaluation mode.
-        images: ``[N, Ch, *P]``; the logits are put together where they lie. Axes shorter than the
+        network: Maps ``[B, Ch, *patch]`` to logits ``[B, C, *patch]``; in evaluation mode.
+        images: ``[N, Ch, *P]``. The logits are assembled on their device. Axes shorter than the
             patch are padded with zeros about their centre.
-        patch: extents of a window; None: whole images.
-        overlap: share of a window that its neighbour covers too, from 0 to below 1.
-        batch_size: windows (or images) in a forward pass.
-        mirror_axes: spatial axes, from 0; the logits of all their mirrorings are averaged.
-        device: where windows go; None: the network's, else the images'.
+        patch: Extents of a window; None for whole images.
+        overlap: Share of a window that its neighbour covers, too, in [0, 1).
+        batch_size: Windows (or images) per forward pass.
+        mirror_axes: Spatial axes, from 0; the logits of all their mirrorings are averaged.
+        device: Where windows go; None is the device of the network, or else of the images.
 
     Returns:
         Logits ``[N, C, *P]``, float32.
 
     Raises:
-        ValueError: an argument out of range.
+        ValueError: An argument is out of range.
 
-    Source: the weights: Isensee et al., Nature Methods 18, 2021.
+    Source: Isensee et al., Nature Methods 18, 2021, for the weights.
 
     Example:
         >>> from fastcal.models import UNet
@@ -53,11 +53,11 @@ def sliding_window(
     """
     dims = images.ndim - 2
     if patch is not None and (len(patch) != dims or min(patch) < 1):
-        raise ValueError(f"patch: got {tuple(patch)}, expected {dims} positive extents")
+        raise ValueError(f"patch must be {dims} positive extents, got {tuple(patch)}")
     if not 0 <= overlap < 1:
-        raise ValueError(f"overlap: got {overlap!r}, expected from 0 to below 1")
+        raise ValueError(f"overlap must lie in [0, 1), got {overlap!r}")
     if batch_size < 1:
-        raise ValueError(f"batch_size: got {batch_size!r}, expected at least 1")
+        raise ValueError(f"batch_size must be at least 1, got {batch_size!r}")
     views = InferenceAugmentation(mirror=tuple(mirror_axes))
     views.check(dims)
     place = torch.device(device) if device is not None else _device_of(network, images)
@@ -95,7 +95,7 @@ def _whole(predict: Predictor, images: Tensor, batch_size: int, place: torch.dev
 
 
 def _padded(images: Tensor, patch: Sequence[int]) -> tuple[Tensor, list[int]]:
-    """Images that are nowhere smaller than a patch, and where the given ones begin in them."""
+    """Pad images to at least a patch, and return where the given ones begin in them."""
     missing = [max(0, wanted - have) for wanted, have in zip(patch, images.shape[2:], strict=True)]
     start = [amount // 2 for amount in missing]
     if not any(missing):

@@ -1,4 +1,4 @@
-"""Calibrators that count: histogram binning and isotonic regression, one class against the rest."""
+"""Calibrators that count, each class against the rest: histogram binning, isotonic regression."""
 
 from __future__ import annotations
 
@@ -7,33 +7,31 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from fastcal.core import bins
+from fastcal.core.arrays import Floats
 from fastcal.core.problem import Activation
 from fastcal.recalibrate.calibrator import Calibrator, numbers
 from fastcal.recalibrate.histogram import FineHistogram, cell_values, isotonic_curve
 from fastcal.recalibrate.stream import Stream, no_voxels
 from fastcal.recalibrate.volumes import Block
 
-Floats = npt.NDArray[np.float64]
-
 
 class ProbabilityMap(Calibrator):
-    """What the counting calibrators have in common: a curve a class, and one pass to fit it.
+    """The common part of the counting calibrators: one curve per class, fitted in one pass.
 
-    Each class's probability is mapped by its own curve; softmax probabilities are divided by
-    their new sum, and stay as they were where that is 0.
+    The probability of each class is mapped by its own curve. Softmax probabilities are then divided
+    by their new sum; where that is 0, they are left unchanged.
     """
 
     n_voxels_: int | None = None
-    """Voxels fitted to; None for a calibrator from a file."""
+    """Number of voxels of the fit; None for a calibrator from a file."""
 
     @abstractmethod
     def _mapped(self, p: Tensor) -> Tensor:
-        """The curves at probabilities [C, n], float64."""
+        """Evaluate the curves at probabilities ``[C, n]``, in float64."""
 
     def _transform(self, values: Tensor, dtype: torch.dtype) -> Tensor:
         del dtype
@@ -46,17 +44,21 @@ class ProbabilityMap(Calibrator):
 
 
 class HistogramBinning(ProbabilityMap):
-    """In each bin of probability, the share of voxels that are of the class (Zadrozny & Elkan,
-    ICML 2001).
+    """Histogram binning: each bin of probability maps to the share of its voxels in the class.
 
     Args:
-        n_bins: Bins of equal width over [0, 1].
-        closed: ``"right"``: bins (lo, hi], the first closed at 0. ``"left"``: [lo, hi).
-        from_logits: See `Calibrator`, as for ``activation``, ``multilabel`` and ``eps``.
+        n_bins: Number of bins of equal width over [0, 1].
+        closed: ``"right"`` for bins (lo, hi], the first of which is closed at 0, too; ``"left"``
+            for [lo, hi).
+        from_logits: See `Calibrator`.
+        activation: See `Calibrator`.
+        multilabel: See `Calibrator`.
+        eps: See `Calibrator`.
 
-    Attributes:
-        frequency_: float64 ``[C, n_bins]``, NaN in a bin that no voxel fell into; probabilities
-            there are left as they are.
+    Raises:
+        TypeError, ValueError: An argument is out of range.
+
+    Source: Zadrozny and Elkan, ICML 2001.
 
     Example:
         >>> import torch
@@ -88,11 +90,13 @@ class HistogramBinning(ProbabilityMap):
 
     @property
     def frequency_(self) -> Floats:
+        """Frequencies ``[C, n_bins]``; NaN in a bin without voxels, which changes nothing."""
         self._fitted()
         assert self._frequency is not None
         return self._frequency.numpy()
 
     def settings(self) -> dict[str, Any]:
+        """Return the arguments that it was made with."""
         return {**super().settings(), "n_bins": self.n_bins, "closed": self.closed}
 
     def _fit(self, stream: Stream) -> None:
@@ -135,16 +139,30 @@ class HistogramBinning(ProbabilityMap):
 
 
 class IsotonicRegression(ProbabilityMap):
-    """A rising curve from each class's probability to its frequency (Zadrozny & Elkan, KDD 2002).
+    """Isotonic regression: a rising curve from the probability of each class to its frequency.
 
-    Fitted to a histogram of 129,024 cells that are spaced by the bits of p near 0 and of 1 - p
-    near 1: the result is that of scikit-learn's ``IsotonicRegression`` on probabilities rounded
-    to the middle of their cells, at most a 2^-10 part of p or of 1 - p away. One reading of the
-    data, in 2 MB a class.
+    The curve is fitted to a histogram of 129,024 cells, which are spaced by the bits of p near 0
+    and of 1 - p near 1. The result is that of scikit-learn's ``IsotonicRegression`` for
+    probabilities rounded to the middle of their cells, which is at most a relative 2^-10 of p or of
+    1 - p away. The fit reads the data once, and takes 2 MB per class.
 
-    Attributes:
-        knots_: For each class, probabilities and their calibrated values, between which the curve
-            is linear; constant outside.
+    Args:
+        from_logits: See `Calibrator`.
+        activation: See `Calibrator`.
+        multilabel: See `Calibrator`.
+        eps: See `Calibrator`.
+
+    Raises:
+        TypeError, ValueError: An argument is out of range.
+
+    Source: Zadrozny and Elkan, KDD 2002.
+
+    Example:
+        >>> import torch
+        >>> p = torch.tensor([[0.9, 0.9, 0.6, 0.6], [0.1, 0.1, 0.4, 0.4]])[None]
+        >>> calibrator = IsotonicRegression(from_logits=False)
+        >>> calibrator.fit_transform(p, torch.tensor([[0, 0, 0, 1]]))[0, 0].round(decimals=2)
+        tensor([1.0000, 1.0000, 0.5000, 0.5000])
     """
 
     kind = "isotonic"
@@ -164,6 +182,10 @@ class IsotonicRegression(ProbabilityMap):
 
     @property
     def knots_(self) -> list[tuple[Floats, Floats]]:
+        """Probabilities and calibrated values for each class.
+
+        The curve is linear between them and constant outside.
+        """
         self._fitted()
         assert self._knots is not None
         return self._knots
@@ -199,17 +221,17 @@ class IsotonicRegression(ProbabilityMap):
 
     def _restore(self, state: Mapping[str, Any], num_classes: int) -> None:
         if len(state["knots"]) != num_classes:
-            raise ValueError(f"knots of {len(state['knots'])} classes, expected {num_classes}")
+            raise ValueError(f"knots must be of {num_classes} classes, got {len(state['knots'])}")
         self._knots = []
         for row in state["knots"]:
             x, y = numbers({"knots": row}, "knots", (2, len(row[0]))).numpy()
             if len(x) == 0 or not (np.diff(x) > 0).all() or not (np.diff(y) >= 0).all():
-                raise ValueError("knots must rise")
+                raise ValueError("knots must rise, got some that do not")
             self._knots.append((x, y))
 
 
 def _present(block: Block, num_classes: int) -> Tensor:
-    """Which classes each voxel has, bool [C, n] on the CPU."""
+    """Return which classes each voxel has, bool ``[C, n]`` on the CPU."""
     target = block.target.cpu()
     if target.dim() == 2:
         return target == 1

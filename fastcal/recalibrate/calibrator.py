@@ -1,4 +1,4 @@
-"""What all calibrators share: fit, transform, and their JSON."""
+"""The base class of all calibrators: fit, transform, and their JSON."""
 
 from __future__ import annotations
 
@@ -26,20 +26,21 @@ Self_ = TypeVar("Self_", bound="Calibrator")
 
 
 class Calibrator(ABC):
-    """A map from predictions to better probabilities, fitted to targets.
+    """A map from predictions to calibrated probabilities, fitted to targets.
 
-    Subclasses say what the map is. All of them read the same arguments.
+    Subclasses define the map. All of them take these arguments.
 
     Args:
-        from_logits: Predictions are logits; False: probabilities. Never guessed.
-        activation: ``"softmax"``, or ``"sigmoid"`` for exclusive classes whose probabilities do
-            not sum to 1: each class is then fitted on its own, one against the rest.
-        multilabel: Every class is a Bernoulli of its own, with targets ``[B, C, *S]``.
-        eps: What a probability of 0 is read as; by default the smallest number its type can
-            hold (2^-24 for float16, 2^-126 for float32).
+        from_logits: Whether predictions are logits or probabilities; this is never guessed.
+        activation: ``"softmax"``, or ``"sigmoid"`` for exclusive classes whose probabilities do not
+            sum to 1. In the latter case, each class is fitted on its own, against the rest.
+        multilabel: Whether every class is a Bernoulli variable of its own, with targets
+            ``[B, C, *S]``.
+        eps: The number that replaces a probability of 0. By default, it is the smallest number that
+            the type can hold (2^-24 for float16, 2^-126 for float32).
 
     Raises:
-        TypeError, ValueError: An argument is not one of these.
+        TypeError, ValueError: An argument is out of range.
     """
 
     kind: ClassVar[str]
@@ -59,13 +60,13 @@ class Calibrator(ABC):
         if activation not in ("softmax", "sigmoid"):
             raise ValueError(f"activation must be 'softmax' or 'sigmoid', got {activation!r}")
         if eps is not None and not (isinstance(eps, float) and 0 < eps < 0.5):
-            raise ValueError(f"eps must lie between 0 and 0.5, got {eps!r}")
+            raise ValueError(f"eps must be a float between 0 and 0.5, got {eps!r}")
         self.from_logits = from_logits
         self.activation: Activation = "sigmoid" if multilabel else activation
         self.multilabel = multilabel
         self.eps = eps
         self.num_classes_: int | None = None
-        """C, once fitted."""
+        """Number of classes C; None before the fit."""
 
     @property
     def reading(self) -> PredictionReading:
@@ -82,13 +83,13 @@ class Calibrator(ABC):
         class_dim: int = 1,
         nan_policy: str = "raise",
     ) -> Self_:
-        """Fit to one batch; what was fitted before is forgotten.
+        """Fit to one batch, and forget any earlier fit.
 
         Args:
-            preds: ``[B, C, *S]``, float16, bfloat16, float32 or float64, any strides.
-            target: Integers in [0, C), ``[B, *S]``; ``[B, C, *S]`` of 0 and 1 when multilabel.
-            mask: bool ``[B, *S]``, True keeps.
-            ignore_index: Target value that is left out.
+            preds: ``[B, C, *S]`` in float16, bfloat16, float32 or float64, with any strides.
+            target: Integers in [0, C), ``[B, *S]``; ``[B, C, *S]`` of 0 and 1 if multilabel.
+            mask: Bool ``[B, *S]``; True keeps a voxel.
+            ignore_index: Voxels with this target are left out.
             class_dim: Axis of the classes in ``preds``: 1, or 0 for ``[C, *S]``.
             nan_policy: ``"raise"``, or ``"omit"`` to leave out voxels without valid values.
 
@@ -96,8 +97,8 @@ class Calibrator(ABC):
             The calibrator itself.
 
         Raises:
-            TypeError, ValueError: An argument does not fit; no voxel is left; targets outside
-                [0, C); voxels without valid values.
+            TypeError, ValueError: An argument does not fit, no voxel is left, targets lie outside
+                [0, C), or voxels have no valid values.
         """
         volumes = [(preds, target, mask)]
         return self.fit_stream(
@@ -114,22 +115,22 @@ class Calibrator(ABC):
     ) -> Self_:
         """Fit to volumes that are read one at a time, such as cases on disk.
 
-        Nothing of a volume's size is kept. The result is that of `fit` on all of them at once,
-        but for the rounding of sums.
+        Nothing as large as a volume is kept. The result is that of `fit` on all of them at once, up
+        to the rounding of sums.
 
         Args:
             volumes: ``(preds, target)`` or ``(preds, target, mask)`` of each volume, as in `fit`.
-                It is iterated over several times, in which it must give the same volumes: a list,
-                or an object whose ``__iter__`` reads them again; a generator is refused.
-            ignore_index: Target value that is left out.
+                They are iterated over several times and must be the same each time. A list will
+                do, or an object whose ``__iter__`` reads them again; a generator is refused.
+            ignore_index: Voxels with this target are left out.
             class_dim: Axis of the classes in ``preds``.
-            nan_policy: ``"raise"`` or ``"omit"``.
+            nan_policy: ``"raise"``, or ``"omit"`` to leave out voxels without valid values.
 
         Returns:
             The calibrator itself.
 
         Raises:
-            TypeError, ValueError: As `fit`.
+            TypeError, ValueError: See `fit`.
         """
         check_volumes(volumes)
         stream = Stream(volumes, self.reading, class_dim, ignore_index, nan_policy)
@@ -147,7 +148,7 @@ class Calibrator(ABC):
         class_dim: int = 1,
         nan_policy: str = "raise",
     ) -> Array:
-        """`fit`, then `transform` of the same predictions."""
+        """Fit to one batch, and transform its predictions; see `fit` and `transform`."""
         self.fit(
             preds,
             target,
@@ -159,18 +160,18 @@ class Calibrator(ABC):
         return self.transform(preds, class_dim=class_dim)
 
     def transform(self, preds: Array, *, class_dim: int = 1) -> Array:
-        """Calibrated probabilities.
+        """Compute calibrated probabilities.
 
         Args:
-            preds: ``[B, C, *S]``, of the kind fitted to.
+            preds: ``[B, C, *S]``, of the kind that was fitted to.
             class_dim: Axis of the classes.
 
         Returns:
-            Probabilities of the shape of ``preds``, NumPy where it is; float32, float64 for
-            float64. Voxels without valid values (NaN) hold NaN.
+            Probabilities in the shape of ``preds``, as a NumPy array if that is one. They are
+            float64 for float64 and float32 otherwise. Voxels without valid values get NaN.
 
         Raises:
-            TypeError, ValueError: Not fitted, or an argument does not fit.
+            TypeError, ValueError: The calibrator is not fitted, or an argument does not fit.
         """
         num_classes = self._fitted()
         values = to_tensor(preds, "preds")
@@ -190,19 +191,19 @@ class Calibrator(ABC):
         return out.numpy() if _is_numpy(preds) else out
 
     def save(self, path: str | Path) -> None:
-        """Write settings and what was fitted as JSON, whole or not at all.
+        """Write settings and fit as JSON, whole or not at all.
 
         Raises:
-            ValueError: Not fitted yet.
+            ValueError: The calibrator is not fitted yet.
             OSError: The file cannot be written.
         """
         write_json(path, {"format": FORMAT, "version": VERSION, **self.to_dict()})
 
     def to_dict(self) -> dict[str, Any]:
-        """Settings and what was fitted, as plain values.
+        """Return settings and fit as plain values.
 
         Raises:
-            ValueError: Not fitted yet.
+            ValueError: The calibrator is not fitted yet.
         """
         return {
             "kind": self.kind,
@@ -213,33 +214,33 @@ class Calibrator(ABC):
 
     @classmethod
     def from_dict(cls: type[Self_], content: Mapping[str, Any]) -> Self_:
-        """The calibrator that `to_dict` described.
+        """Make the calibrator that `to_dict` described.
 
         Raises:
-            ValueError, TypeError, KeyError: It is none of this class.
+            ValueError, TypeError, KeyError: The content does not describe one of this class.
         """
         if content["kind"] != cls.kind:
-            raise ValueError(f"kind {content['kind']!r}, expected {cls.kind!r}")
+            raise ValueError(f"kind must be {cls.kind!r}, got {content['kind']!r}")
         made = cls(**content["settings"])
         number = content["num_classes"]
         if not isinstance(number, int) or number < 1:
-            raise ValueError(f"num_classes {number!r}, expected a positive number")
+            raise ValueError(f"num_classes must be a positive integer, got {number!r}")
         made._restore(content["fitted"], number)
         made.num_classes_ = number
         return made
 
     @classmethod
     def load(cls: type[Self_], path: str | Path) -> Self_:
-        """The calibrator that `save` wrote; `fastcal.recalibrate.load` reads any kind.
+        """Read a calibrator that `save` wrote; `fastcal.recalibrate.load` reads any kind.
 
         Raises:
-            DataError: The file is damaged, or of something else.
+            DataError: The file is damaged, or holds something else.
             FileNotFoundError: There is no such file.
         """
         return build(Path(path), cls.from_dict)
 
     def settings(self) -> dict[str, Any]:
-        """The arguments it was made with."""
+        """Return the arguments that it was made with."""
         return {
             "from_logits": self.from_logits,
             "activation": self.activation,
@@ -262,41 +263,39 @@ class Calibrator(ABC):
 
     @abstractmethod
     def _transform(self, values: Tensor, dtype: torch.dtype) -> Tensor:
-        """Probabilities of ``values`` [C, n]; anything where they are invalid."""
+        """Compute probabilities of ``values`` ``[C, n]``; those of invalid voxels do not matter."""
 
     @abstractmethod
     def _state(self) -> dict[str, Any]:
-        """What was fitted, for JSON."""
+        """Return the fit, for JSON."""
 
     @abstractmethod
     def _restore(self, state: Mapping[str, Any], num_classes: int) -> None:
-        """Take what `_state` gave; a ValueError where it does not fit."""
+        """Take what `_state` returned, or raise a ValueError where it does not fit."""
 
 
 Made = TypeVar("Made")
 
 
 def build(path: Path, make: Callable[[dict[str, Any]], Made]) -> Made:
-    """Read a file of `Calibrator.save` and hand its content to ``make``.
+    """Read a file that `Calibrator.save` wrote, and pass its content to ``make``.
 
     Raises:
-        DataError: The file is damaged, or of something else.
+        DataError: The file is damaged, or holds something else.
         FileNotFoundError: There is no such file.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise DataError(path, f"not a file of {FORMAT}")
+            raise DataError(path, f"is not a file of {FORMAT}")
         if content.get("version") != VERSION:
-            raise DataError(
-                path, f"version {content.get('version')!r} is not known, only {VERSION}"
-            )
+            raise DataError(path, f"must have version {VERSION}, got {content.get('version')!r}")
         return make(content)
     except DataError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         what = " ".join(str(error).split())
-        raise DataError(path, f"not readable as {FORMAT} ({what})") from error
+        raise DataError(path, f"cannot be read as {FORMAT} ({what})") from error
 
 
 def _is_numpy(preds: Array) -> bool:
@@ -306,8 +305,14 @@ def _is_numpy(preds: Array) -> bool:
 
 
 def numbers(state: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> Tensor:
-    """A float64 tensor of a JSON state; a ValueError where its shape is another."""
+    """Read a float64 tensor from a JSON state.
+
+    Raises:
+        ValueError: It has another shape, or is not finite.
+    """
     tensor = torch.tensor(state[name], dtype=torch.float64)
-    if tuple(tensor.shape) != shape or not bool(tensor.isfinite().all()):
-        raise ValueError(f"{name} must be finite numbers of shape {shape}")
+    if tuple(tensor.shape) != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {tuple(tensor.shape)}")
+    if not bool(tensor.isfinite().all()):
+        raise ValueError(f"{name} must be finite numbers, got NaN or infinities")
     return tensor

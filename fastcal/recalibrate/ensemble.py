@@ -1,4 +1,4 @@
-"""Calibrated ensembles: members calibrated and then pooled, or pooled and then calibrated."""
+"""Calibrated ensembles, whose members are pooled and then calibrated, or the other way round."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from fastcal.recalibrate.calibrator import FORMAT, VERSION, Calibrator
 from fastcal.recalibrate.stream import check_volumes
 from fastcal.recalibrate.volumes import Volumes
 
-Order = Literal["pool-then-calibrate", "member-then-pool"]
+EnsembleOrder = Literal["pool-then-calibrate", "member-then-pool"]
 ORDERS = ("pool-then-calibrate", "member-then-pool")
 
 
 class EnsembleCalibration:
     """One calibrator for the mean of an ensemble, or one for each member.
 
-    ``"pool-then-calibrate"`` fits to the mean of the members, ``"member-then-pool"`` fits each
-    member on its own and averages what comes out. Members that are calibrated one by one give an
-    underconfident mean, so that pooling first is usually the better of the two (Rahaman & Thiery,
-    NeurIPS 2021).
+    ``"pool-then-calibrate"`` fits to the mean of the members. ``"member-then-pool"`` fits each
+    member on its own and averages the calibrated probabilities. The mean of calibrated members is
+    underconfident, so that pooling first is usually better (Rahaman and Thiery, NeurIPS 2021).
 
     Args:
-        calibrator: A calibrator to copy, not fitted; its ``from_logits``, ``activation`` and
-            ``multilabel`` describe the members.
-        order: One of the two.
-        weights: One a member; equal by default.
-        space: Averages probabilities (``"prob"``), or logits (``"logit"``).
+        calibrator: A calibrator to copy, which is not fitted. Its ``from_logits``, ``activation``
+            and ``multilabel`` describe the members.
+        order: ``"pool-then-calibrate"`` or ``"member-then-pool"``.
+        weights: One weight per member; equal by default.
+        space: Whether to average probabilities (``"prob"``) or logits (``"logit"``).
 
     Raises:
-        TypeError, ValueError: An argument is not one of these.
+        TypeError, ValueError: An argument is out of range.
 
     Example:
         >>> import torch
+        >>> from fastcal.recalibrate import TemperatureScaling
         >>> generator = torch.Generator().manual_seed(0)
         >>> members = 3 * torch.randn(2, 1, 3, 1000, generator=generator)
         >>> target = torch.randint(3, (1, 1000), generator=generator)
@@ -52,22 +52,24 @@ class EnsembleCalibration:
         self,
         calibrator: Calibrator,
         *,
-        order: Order = "pool-then-calibrate",
+        order: EnsembleOrder = "pool-then-calibrate",
         weights: Sequence[float] | None = None,
         space: Literal["prob", "logit"] = "prob",
     ) -> None:
         if not isinstance(calibrator, Calibrator):
             raise TypeError(f"calibrator must be a Calibrator, got {type(calibrator).__name__}")
         if order not in ORDERS:
-            raise ValueError(f"order must be one of {ORDERS}, got {order!r}")
+            raise ValueError(
+                f"order must be {' or '.join(repr(known) for known in ORDERS)}, got {order!r}"
+            )
         if space not in ("prob", "logit"):
             raise ValueError(f"space must be 'prob' or 'logit', got {space!r}")
         self.calibrator = calibrator
-        self.order: Order = order
+        self.order: EnsembleOrder = order
         self.weights = None if weights is None else [float(weight) for weight in weights]
         self.space: Literal["prob", "logit"] = space
         self.calibrators_: list[Calibrator] | None = None
-        """One for each member, or the one of their mean; None before the fit."""
+        """One calibrator per member, or the one of their mean; None before the fit."""
 
     def fit(
         self,
@@ -82,12 +84,15 @@ class EnsembleCalibration:
         """Fit to one batch.
 
         Args:
-            preds: List of M members ``[B, C, *S]``, or one tensor ``[M, B, C, *S]``.
-            target: See `Calibrator.fit`, as for the others.
-            mask: bool ``[B, *S]``, True keeps.
-            ignore_index: Target value that is left out.
+            preds: A list of M members ``[B, C, *S]``, or one tensor ``[M, B, C, *S]``.
+            target: See `Calibrator.fit`.
+            mask: Bool ``[B, *S]``; True keeps a voxel.
+            ignore_index: Voxels with this target are left out.
             class_dim: Axis of the classes in a member.
-            nan_policy: ``"raise"`` or ``"omit"``.
+            nan_policy: ``"raise"``, or ``"omit"`` to leave out voxels without valid values.
+
+        Returns:
+            The calibration itself.
 
         Raises:
             TypeError, ValueError: An argument does not fit.
@@ -108,15 +113,18 @@ class EnsembleCalibration:
         """Fit to volumes that are read one at a time.
 
         Args:
-            volumes: ``(members, target)`` or ``(members, target, mask)`` of each volume, iterable
-                several times; ``members`` is a sequence, of which a fit of single members asks
-                for one at a time, so that it may read them as they are asked for.
-            ignore_index: Target value that is left out.
+            volumes: ``(members, target)`` or ``(members, target, mask)`` of each volume; they are
+                iterated over several times. ``members`` is a sequence. A fit of single members
+                takes one of them at a time, so that the sequence may read them lazily.
+            ignore_index: Voxels with this target are left out.
             class_dim: Axis of the classes in a member.
-            nan_policy: ``"raise"`` or ``"omit"``.
+            nan_policy: ``"raise"``, or ``"omit"`` to leave out voxels without valid values.
+
+        Returns:
+            The calibration itself.
 
         Raises:
-            TypeError, ValueError: As `fit`.
+            TypeError, ValueError: See `fit`.
         """
         check_volumes(volumes)
         if self.order == "pool-then-calibrate":
@@ -135,21 +143,31 @@ class EnsembleCalibration:
         class_dim: int = 1,
         nan_policy: str = "raise",
     ) -> EnsembleCalibration:
-        """Fit each calibrator to a stream of its own, ``(preds, target[, mask])``.
+        """Fit each calibrator to a stream of its own.
 
-        For members whose held-out cases differ, such as the folds of a cross validation. With
-        ``order="pool-then-calibrate"`` there is one stream, of mean probabilities.
+        This is for members whose held-out cases differ, such as the folds of a cross-validation.
+        With ``order="pool-then-calibrate"`` there is one stream, of mean probabilities.
+
+        Args:
+            streams: Volumes ``(preds, target)`` or ``(preds, target, mask)`` for each calibrator.
+            ignore_index: Voxels with this target are left out.
+            class_dim: Axis of the classes in a member.
+            nan_policy: ``"raise"``, or ``"omit"`` to leave out voxels without valid values.
+
+        Returns:
+            The calibration itself.
 
         Raises:
-            TypeError, ValueError: As `Calibrator.fit_stream`; a number of streams that does not
+            TypeError, ValueError: See `Calibrator.fit_stream`; or the number of streams does not
                 fit ``order`` or ``weights``.
         """
         pooled = self.order == "pool-then-calibrate"
         if not streams or (pooled and len(streams) != 1):
-            raise ValueError(f"streams: got {len(streams)}, expected {'1' if pooled else 'some'}")
+            wanted = "one stream" if pooled else "at least one stream"
+            raise ValueError(f"streams must hold {wanted} for {self.order!r}, got {len(streams)}")
         if not pooled and self.weights is not None and len(self.weights) != len(streams):
             raise ValueError(
-                f"weights must have one number a member: {len(streams)}, got {len(self.weights)}"
+                f"weights must hold one number per member: {len(streams)}, got {len(self.weights)}"
             )
         fitted = []
         for stream in streams:
@@ -164,14 +182,17 @@ class EnsembleCalibration:
         return self
 
     def transform(self, preds: Array | Sequence[Array], *, class_dim: int = 1) -> Array:
-        """Calibrated mean probabilities, ``[B, C, *S]``.
+        """Compute calibrated mean probabilities.
 
         Args:
             preds: Members, as in `fit`.
             class_dim: Axis of the classes in a member.
 
+        Returns:
+            Probabilities ``[B, C, *S]``.
+
         Raises:
-            TypeError, ValueError: Not fitted, or an argument does not fit.
+            TypeError, ValueError: The calibration is not fitted, or an argument does not fit.
         """
         fitted = self._fitted()
         if self.order == "pool-then-calibrate":
@@ -185,7 +206,7 @@ class EnsembleCalibration:
         return self._mean(made, class_dim, from_logits=False)
 
     def pooled(self, preds: Array | Sequence[Array], *, class_dim: int = 1) -> Array:
-        """Mean probabilities of members as they came, ``[B, C, *S]``."""
+        """Compute mean probabilities ``[B, C, *S]`` of the members without calibration."""
         return self._mean(preds, class_dim, from_logits=self.calibrator.from_logits)
 
     def _mean(self, preds: Any, class_dim: int, *, from_logits: bool) -> Array:
@@ -200,16 +221,16 @@ class EnsembleCalibration:
         )
 
     def save(self, path: str | Path) -> None:
-        """Write everything as JSON, whole or not at all.
+        """Write settings and fits as JSON, whole or not at all.
 
         Raises:
-            ValueError: Not fitted yet.
+            ValueError: The calibration is not fitted yet.
             OSError: The file cannot be written.
         """
         write_json(path, {"format": FORMAT, "version": VERSION, **self.to_dict()})
 
     def to_dict(self) -> dict[str, Any]:
-        """Settings and what was fitted, as plain values."""
+        """Return settings and fits as plain values."""
         return {
             "kind": self.kind,
             "order": self.order,
@@ -234,12 +255,12 @@ class EnsembleCalibration:
     def _members_of(volumes: Volumes) -> int:
         counts = {len(item[0]) for item in volumes}
         if len(counts) != 1:
-            raise ValueError(f"volumes must have one number of members, got {sorted(counts)}")
+            raise ValueError(f"volumes must agree in their number of members, got {sorted(counts)}")
         return counts.pop()
 
 
 class _Pooled:
-    """Volumes of members, as volumes of their mean."""
+    """Volumes of members, seen as volumes of their mean."""
 
     def __init__(self, volumes: Volumes, owner: EnsembleCalibration, class_dim: int) -> None:
         self._volumes, self._owner, self._class_dim = volumes, owner, class_dim
@@ -250,7 +271,7 @@ class _Pooled:
 
 
 class _OneMember:
-    """Volumes of members, as volumes of one of them."""
+    """Volumes of members, seen as volumes of one of them."""
 
     def __init__(self, volumes: Volumes, member: int) -> None:
         self._volumes, self._member = volumes, member
@@ -261,10 +282,10 @@ class _OneMember:
 
 
 def from_dict(content: Mapping[str, Any], calibrators: Sequence[Calibrator]) -> EnsembleCalibration:
-    """The ensemble that `EnsembleCalibration.to_dict` described, from its calibrators.
+    """Make the calibration that `EnsembleCalibration.to_dict` described, from its calibrators.
 
     Raises:
-        TypeError, ValueError, KeyError: It is none.
+        TypeError, ValueError, KeyError: The content does not describe one.
     """
     prototype = copy.copy(calibrators[0])
     prototype.from_logits = content["from_logits"]
@@ -274,8 +295,8 @@ def from_dict(content: Mapping[str, Any], calibrators: Sequence[Calibrator]) -> 
     )
     pooled = made.order == "pool-then-calibrate"
     if pooled and len(calibrators) != 1:
-        raise ValueError(f"{len(calibrators)} calibrators of one mean")
-    if len({one.num_classes_ for one in calibrators}) != 1:
-        raise ValueError("calibrators of different numbers of classes")
+        raise ValueError(f"calibrators must be one for {made.order!r}, got {len(calibrators)}")
+    if len(numbers := {one.num_classes_ for one in calibrators}) != 1:
+        raise ValueError(f"calibrators must agree in their number of classes, got {numbers}")
     made.calibrators_ = list(calibrators)
     return made

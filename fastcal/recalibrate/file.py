@@ -1,4 +1,4 @@
-"""Files of calibrators: JSON of any kind, read back as what it was."""
+"""Files of calibrators: JSON of any kind of calibrator or ensemble."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ KINDS: dict[str, type[Calibrator]] = {
 
 
 def load(path: str | Path) -> Calibrator | EnsembleCalibration:
-    """The calibrator, or the ensemble, that a ``save`` wrote.
+    """Read the calibrator or the ensemble that a ``save`` wrote.
 
     Raises:
-        DataError: The file is damaged, or of something else.
+        DataError: The file is damaged, or holds something else.
         FileNotFoundError: There is no such file.
 
     Example:
@@ -45,5 +45,5 @@ def _make(content: Mapping[str, Any]) -> Calibrator | EnsembleCalibration:
 
 def _calibrator(content: Mapping[str, Any]) -> Calibrator:
     if content["kind"] not in KINDS:
-        raise ValueError(f"kind {content['kind']!r} is not known, only {sorted(KINDS)}")
+        raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {content['kind']!r}")
     return KINDS[content["kind"]].from_dict(content)

@@ -14,7 +14,7 @@ from fastcal.core.problem import Space
 from fastcal.recalibrate import methods
 from fastcal.recalibrate.calibrator import Calibrator
 from fastcal.recalibrate.case_volumes import CaseVolumes, Report
-from fastcal.recalibrate.ensemble import ORDERS, EnsembleCalibration, Order
+from fastcal.recalibrate.ensemble import ORDERS, EnsembleCalibration, EnsembleOrder
 from fastcal.recalibrate.pool import Pool, named
 
 
@@ -42,7 +42,7 @@ def fit_folders(
     out: str | Path,
     *,
     method: str = "temperature",
-    ensemble: Order | None = None,
+    ensemble: EnsembleOrder | None = None,
     from_logits: bool = False,
     weights: Sequence[float] | None = None,
     space: Space = "prob",

@@ -1,40 +1,38 @@
-"""A fine histogram of probabilities, mergeable, and the isotonic curve through it."""
+"""A fine, mergeable histogram of probabilities, and the isotonic curve through it."""
 
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-Floats = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
+from fastcal.core.arrays import Floats, Integers
 
 _MANTISSA = 9
 _SHIFT = 23 - _MANTISSA
 _HALF = 0x3F000000 >> _SHIFT
-"""Cells below one half."""
+"""Number of cells below one half."""
 N_CELLS = 2 * _HALF
-"""129,024 cells: 512 for each power of two of p below one half, and of 1 - p above it."""
+"""129,024 cells: 512 per power of two of p below one half, and of 1 - p above it."""
 
 
 def cells(p: Tensor) -> Tensor:
-    """The cell of each probability, int64 in [0, `N_CELLS`), rising with p.
+    """Return the cell of each probability, int64 in [0, `N_CELLS`), which rises with p.
 
-    Cells are spaced by the float32 bits of p below one half and of 1 - p above, so that a
-    saturated network's voxels do not share one: all values of a cell lie within 2^-9 of each
-    other, relative to p or to 1 - p.
+    Cells are spaced by the float32 bits of p below one half and of 1 - p above, so that the voxels
+    of a saturated network do not all share one. The values of a cell lie within 2^-9 of each other,
+    relative to p or to 1 - p.
     """
     p = p.double().clamp(0, 1)
     upper = p >= 0.5
     near = torch.where(upper, 1 - p, p).float()
-    # 1 - p of exactly one half belongs to the topmost of the lower cells, mirrored.
+    # Where 1 - p is exactly one half, it belongs to the topmost of the lower cells, mirrored.
     cell = (near.view(torch.int32) >> _SHIFT).long().clamp(max=_HALF - 1)
     return torch.where(upper, N_CELLS - 1 - cell, cell)
 
 
 def cell_values() -> Floats:
-    """A probability in the middle of each cell, float64 [`N_CELLS`]; 0 and 1 at the ends."""
+    """Return the middle of each cell as float64 ``[N_CELLS]``, with 0 and 1 at the ends."""
     bits = (np.arange(_HALF, dtype=np.uint32) << _SHIFT) + (1 << (_SHIFT - 1))
     lower = bits.view(np.float32).astype(np.float64)
     lower[0] = 0.0
@@ -42,7 +40,7 @@ def cell_values() -> Floats:
 
 
 class FineHistogram:
-    """How many voxels, and how many hits, each class has in each cell; integers that add up.
+    """Numbers of voxels and of hits of each class in each cell, as integers that add up.
 
     Args:
         num_classes: C.
@@ -50,12 +48,17 @@ class FineHistogram:
 
     def __init__(self, num_classes: int) -> None:
         self.count: Integers = np.zeros((num_classes, N_CELLS), dtype=np.int64)
-        """[C, `N_CELLS`]"""
+        """Voxels, ``[C, N_CELLS]``."""
         self.hits: Integers = np.zeros((num_classes, N_CELLS), dtype=np.int64)
-        """[C, `N_CELLS`], voxels of them whose target is the class."""
+        """Voxels whose target is the class, ``[C, N_CELLS]``."""
 
     def add(self, p: Tensor, present: Tensor) -> None:
-        """Count probabilities [C, n] of voxels whose classes are ``present``, bool [C, n]."""
+        """Count voxels.
+
+        Args:
+            p: Probabilities ``[C, n]``.
+            present: Which classes each voxel has, bool ``[C, n]``.
+        """
         for k, (cell, hit) in enumerate(zip(cells(p).cpu(), present.cpu(), strict=True)):
             self.count[k] += torch.bincount(cell, minlength=N_CELLS).numpy()
             self.hits[k] += torch.bincount(cell[hit], minlength=N_CELLS).numpy()
@@ -67,10 +70,10 @@ class FineHistogram:
 
 
 def isotonic_curve(count: Integers, hits: Integers, x: Floats) -> tuple[Floats, Floats]:
-    """The rising step function closest to the shares of hits, as knots between which it is linear.
+    """Find the rising curve that is closest to the shares of hits.
 
-    Least squares weighted by counts, by pooling adjacent violators (Barlow et al., 1972); the
-    knots are the ends of each level, as in scikit-learn.
+    It minimises squared errors weighted by counts, by pooling adjacent violators (Barlow et al.,
+    1972). Its knots are the ends of each level, as in scikit-learn; it is linear between them.
 
     Args:
         count: Voxels in each cell.
@@ -78,7 +81,7 @@ def isotonic_curve(count: Integers, hits: Integers, x: Floats) -> tuple[Floats, 
         x: Probability of each cell, rising.
 
     Returns:
-        Knots: probabilities and their calibrated values, both rising.
+        The knots, probabilities and their calibrated values, both rising.
     """
     filled = count.nonzero()[0]
     tops: list[int] = []
@@ -86,7 +89,7 @@ def isotonic_curve(count: Integers, hits: Integers, x: Floats) -> tuple[Floats, 
     first: list[int] = []
     for place, cell in enumerate(filled):
         top, weight, start = int(hits[cell]), int(count[cell]), place
-        # Shares compared as products of integers: exact.
+        # Shares are compared as products of integers, which are exact.
         while tops and tops[-1] * weight >= top * weights[-1]:
             top, weight, start = top + tops.pop(), weight + weights.pop(), first.pop()
         tops.append(top)

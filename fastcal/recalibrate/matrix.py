@@ -8,26 +8,39 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastcal.core.arrays import Floats
 from fastcal.core.problem import Activation
 from fastcal.recalibrate.calibrator import numbers
 from fastcal.recalibrate.linear import DirichletMap, VectorMap
-from fastcal.recalibrate.scaling import Floats, LogitScaling, not_negative
+from fastcal.recalibrate.scaling import LogitScaling, not_negative
 from fastcal.recalibrate.stream import Stream
 
 
 class VectorScaling(LogitScaling):
-    """A weight and a bias for each class: ``softmax(w_k z_k + b_k)`` (Guo et al., ICML 2017).
+    """Vector scaling: a weight and a bias for each class, ``softmax(w_k z_k + b_k)``.
 
     With ``multilabel`` this is Platt scaling of each class.
 
     Args:
-        ridge: Weight of ``sum ((w - 1)^2 + b^2) / 2``, nats a voxel: a class absent from the data
-            does not run off to minus infinity.
-        max_passes: Readings of the data at most; a warning says where they did not suffice.
-        from_logits: See `Calibrator`, as for ``activation``, ``multilabel`` and ``eps``.
+        ridge: Weight of the penalty ``sum ((w - 1)^2 + b^2) / 2`` in nats per voxel. It keeps the
+            parameters of a class that is absent from the data finite.
+        max_passes: The most passes over the data. If they do not suffice, there is a warning.
+        from_logits: See `Calibrator`.
+        activation: See `Calibrator`.
+        multilabel: See `Calibrator`.
+        eps: See `Calibrator`.
 
-    Attributes:
-        weight_, bias_: float64 ``[C]``.
+    Raises:
+        TypeError, ValueError: An argument is out of range.
+
+    Source: Guo et al., ICML 2017.
+
+    Example:
+        >>> import torch
+        >>> z = torch.tensor([[[2.0, 2.0, 2.0, -2.0, -2.0, -2.0], [0.0] * 6]])
+        >>> calibrator = VectorScaling().fit(z, torch.tensor([[0, 0, 1, 1, 1, 0]]))
+        >>> calibrator.weight_.shape, calibrator.bias_.shape
+        ((2,), (2,))
     """
 
     kind = "vector"
@@ -54,13 +67,16 @@ class VectorScaling(LogitScaling):
 
     @property
     def weight_(self) -> Floats:
+        """Weights, float64 ``[C]``."""
         return self._halves()[0].numpy()
 
     @property
     def bias_(self) -> Floats:
+        """Biases, float64 ``[C]``."""
         return self._halves()[1].numpy()
 
     def settings(self) -> dict[str, Any]:
+        """Return the arguments that it was made with."""
         return {**super().settings(), "ridge": self.ridge}
 
     def _halves(self) -> Tensor:
@@ -87,22 +103,33 @@ class VectorScaling(LogitScaling):
 
 
 class DirichletCalibration(LogitScaling):
-    """``softmax(W ln p + b)`` with ODIR (Kull et al., NeurIPS 2019).
+    """Dirichlet calibration: ``softmax(W ln p + b)`` with the penalty ODIR.
 
-    The off-diagonal weights and the bias are held near 0: to the mean negative log-likelihood is
-    added ``odir / (C (C - 1)) * sum_{i != j} W_ij^2 + bias_penalty / C * sum_j b_j^2``. On logits,
-    ``ln p`` is their log-softmax.
+    The penalty ``odir / (C (C - 1)) * sum_{i != j} W_ij^2 + bias_penalty / C * sum_j b_j^2`` is
+    added to the mean negative log-likelihood, and holds the off-diagonal weights and the bias near
+    0. For logits, ``ln p`` is their log-softmax. It is defined only for softmax.
 
     Args:
-        odir: Weight of the off-diagonal penalty (lambda in the paper, which picks it by cross
-            validation).
-        bias_penalty: Weight of the penalty on the bias (mu); that of ``odir`` where None.
-        max_passes: Readings of the data at most; a warning says where they did not suffice.
-        from_logits: See `Calibrator`, as for ``eps``. It is defined for softmax alone.
+        odir: Weight of the off-diagonal penalty (lambda in the paper, which selects it by
+            cross-validation).
+        bias_penalty: Weight of the penalty on the bias (mu in the paper); None takes ``odir``.
+        max_passes: The most passes over the data. If they do not suffice, there is a warning.
+        from_logits: See `Calibrator`.
+        activation: Must be ``"softmax"``.
+        multilabel: Must be False.
+        eps: See `Calibrator`.
 
-    Attributes:
-        weight_: float64 ``[C, C]``.
-        bias_: float64 ``[C]``.
+    Raises:
+        TypeError, ValueError: An argument is out of range.
+
+    Source: Kull et al., NeurIPS 2019.
+
+    Example:
+        >>> import torch
+        >>> z = torch.tensor([[[2.0, 2.0, 2.0, -2.0, -2.0, -2.0], [0.0] * 6]])
+        >>> calibrator = DirichletCalibration().fit(z, torch.tensor([[0, 0, 1, 1, 1, 0]]))
+        >>> calibrator.weight_.shape, calibrator.bias_.shape
+        ((2, 2), (2,))
     """
 
     kind = "dirichlet"
@@ -126,9 +153,11 @@ class DirichletCalibration(LogitScaling):
             max_passes=max_passes,
         )
         if self.reading.bernoulli:
+            name, value = ("multilabel", True) if multilabel else ("activation", activation)
+            allowed = "False" if multilabel else "'softmax'"
             raise ValueError(
-                "Dirichlet calibration is for softmax of exclusive classes: use VectorScaling for "
-                "sigmoids"
+                f"{name} must be {allowed} for Dirichlet calibration, got {value!r}: use "
+                "VectorScaling for sigmoids"
             )
         self.odir = not_negative(odir, "odir")
         self.bias_penalty = (
@@ -138,13 +167,16 @@ class DirichletCalibration(LogitScaling):
 
     @property
     def weight_(self) -> Floats:
+        """Weights W, float64 ``[C, C]``."""
         return self._rows()[:, :-1].numpy()
 
     @property
     def bias_(self) -> Floats:
+        """Biases b, float64 ``[C]``."""
         return self._rows()[:, -1].numpy()
 
     def settings(self) -> dict[str, Any]:
+        """Return the arguments that it was made with."""
         own = {"odir": self.odir, "bias_penalty": self.bias_penalty}
         return {**super().settings(), **own}
 

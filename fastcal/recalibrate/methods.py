@@ -1,4 +1,4 @@
-"""Calibrators by the names that the command line has for them."""
+"""Calibrators by the names that they have on the command line."""
 
 from __future__ import annotations
 
@@ -27,10 +27,18 @@ def make(
     n_bins: int = 15,
     odir: float = 1e-5,
 ) -> Calibrator:
-    """A calibrator, not fitted.
+    """Make a calibrator, not yet fitted.
+
+    Args:
+        method: One of `METHODS`.
+        from_logits: See `Calibrator`.
+        activation: See `Calibrator`.
+        multilabel: See `Calibrator`.
+        n_bins: Number of bins of ``"histogram"``.
+        odir: Weight of the penalty of ``"dirichlet"``.
 
     Raises:
-        ValueError: No such method, or one that is not defined for the activation.
+        ValueError: There is no such method, or it is not defined for the activation.
     """
     if method == "histogram":
         return HistogramBinning(
@@ -50,5 +58,5 @@ def make(
         "isotonic": IsotonicRegression,
     }
     if method not in plain:
-        raise ValueError(f"method: got {method!r}, expected one of {', '.join(METHODS)}")
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
     return plain[method](from_logits=from_logits, activation=activation, multilabel=multilabel)

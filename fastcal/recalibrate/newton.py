@@ -1,4 +1,4 @@
-"""Minimisers that read the data a few times: Newton's method, from a start that a sample gives."""
+"""Minimisers that read the data only a few times: Newton's method, started from a sample."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ from fastcal.recalibrate.sample import Sample
 from fastcal.recalibrate.stream import no_voxels
 
 COLDEST, HOTTEST = 0.01, 100.0
-"""Temperatures searched. Outside, the data have no minimum worth the name: all voxels right, or
-predictions that say nothing."""
+"""Range of temperatures that is searched. Data with an optimum outside have no useful minimum:
+all predictions are right, or they are unrelated to the target."""
 
 _STEP = 1e-5
-"""Relative Newton step that is the last: convergence is quadratic, what is left is its square."""
+"""Relative size of a Newton step after which to stop. As convergence is quadratic, the remaining
+error is the square of it."""
 _NOTHING = 1e-15
-"""Nats a voxel that are no gain: where the loss goes to 0 at infinity, the search ends there."""
+"""Gain in nats per voxel below which to stop, for a loss that goes to 0 at infinity."""
 _DECREMENT = 1e-10
-"""Nats a voxel that a last step may still promise; see `_STEP`."""
+"""Gain in nats per voxel that the last step may still promise; see `_STEP`."""
 _FLAT = 1e-12
-"""Eigenvalues of a Hessian below it, relative to the largest, are no curvature but rounding."""
+"""Eigenvalues of a Hessian below this, relative to the largest, are rounding errors."""
 _CG_ITERATIONS = 400
 _PAIRS = 10
-"""Earlier steps that correct the sample's Hessian."""
+"""Number of earlier steps that correct the Hessian of the sample."""
 _SAMPLE_ITERATIONS = 60
 
 
@@ -39,11 +40,11 @@ class Fit:
     """Where a minimiser stopped."""
 
     theta: Tensor
-    """float64 [P]; inverse temperatures, or the parameters of a `LinearMap`."""
+    """Inverse temperatures, or the parameters of a `LinearMap`, float64 ``[P]``."""
     loss_before: float
-    """Mean loss of the data as they came, nats a voxel."""
+    """Mean loss before the fit, in nats per voxel."""
     loss: float
-    """Mean loss in the last pass, at most one small step from ``theta``."""
+    """Mean loss in the last pass, at most one small step away from ``theta``."""
     n_passes: int
     n_voxels: int
 
@@ -53,12 +54,15 @@ def fit_temperature(
     again: Callable[[float], LinearSums],
     max_passes: int,
 ) -> Fit:
-    """Newton's method for one inverse temperature, kept between bounds that gradients give.
+    """Find one inverse temperature by Newton's method, between bounds from the gradients.
 
     Args:
         first: A pass at T = 1 that draws a sample.
         again: A pass at another inverse temperature.
-        max_passes: Passes in all; a warning says where they did not suffice.
+        max_passes: The most passes. If they do not suffice, there is a warning.
+
+    Raises:
+        ValueError: There is no voxel to fit to, or the passes see different numbers of voxels.
     """
     start, sample = first()
     n = _voxels(start.n_voxels)
@@ -74,8 +78,8 @@ def fit_temperature(
     b = search.b
     if found.loss / n < _NOTHING or not 1.001 / HOTTEST < b < 0.999 / COLDEST:
         warnings.warn(
-            f"temperature stopped at {1 / b:.3g}, where the likelihood has no minimum: the "
-            "predictions are all right, or say nothing of the target",
+            f"temperature stopped at {1 / b:.3g}, because the likelihood has no minimum: either "
+            "all predictions are right, or they are unrelated to the target",
             stacklevel=5,
         )
     theta = torch.tensor([b], dtype=torch.float64)
@@ -88,7 +92,7 @@ def _curvature(found: LinearSums) -> float:
 
 
 class _Bracket:
-    """Newton steps for an inverse temperature, kept between the gradients' signs."""
+    """Newton steps for an inverse temperature, between points where the gradient has both signs."""
 
     def __init__(self, b: float) -> None:
         self.b = b
@@ -96,7 +100,7 @@ class _Bracket:
         self._low, self._high = 1 / HOTTEST, 1 / COLDEST
 
     def step(self, gradient: float, curvature: float, tolerance: float) -> None:
-        """Move from the point where the mean loss has these derivatives."""
+        """Move from the current point, where the mean loss has these derivatives."""
         last = self.b
         if gradient > 0:
             self._high = last
@@ -123,14 +127,14 @@ def _sample_temperature(sample: Sample) -> float:
 
 @dataclass(frozen=True, slots=True)
 class LinearStart:
-    """What the first pass of `fit_linear` finds."""
+    """The result of the first pass of `fit_linear`."""
 
     model: LinearMap
     """New logits as a function of theta."""
     penalty: Tensor
-    """d [P]; ``sum d (theta - identity)^2 / 2`` is added to the mean loss."""
+    """Weights d ``[P]`` of ``sum d (theta - identity)^2 / 2``, which is added to the mean loss."""
     sums: LinearSums
-    """At the identity."""
+    """Sums at the identity."""
     sample: Sample
 
 
@@ -139,16 +143,19 @@ def fit_linear(
     again: Callable[[LinearMap, Tensor], LinearSums],
     max_passes: int,
 ) -> Fit:
-    """Newton's method, from the minimum of a sample of the voxels.
+    """Find the parameters of a linear map by Newton's method, from the minimum of a sample.
 
-    Each pass gives loss and gradient. Where it gives the Hessian too, the step is Newton's own;
-    elsewhere it solves the sample's Hessian by conjugate gradients, corrected by the steps before
-    as in L-BFGS. Where all voxels fit into the sample that is the same.
+    Each pass computes loss and gradient. If it computes the Hessian too, the step is a Newton step.
+    Otherwise the step solves the Hessian of the sample by conjugate gradients, corrected by earlier
+    steps as in L-BFGS. Both are the same where all voxels fit into the sample.
 
     Args:
         first: A pass at the identity that draws a sample.
         again: A pass at another theta.
-        max_passes: Passes in all; a warning says where they did not suffice.
+        max_passes: The most passes. If they do not suffice, there is a warning.
+
+    Raises:
+        ValueError: There is no voxel to fit to, or the passes see different numbers of voxels.
     """
     found = first()
     model, penalty, start, sample = found.model, found.penalty, found.sums, found.sample
@@ -187,7 +194,7 @@ def fit_linear(
 
 
 def _solve(hessian: Tensor, gradient: Tensor) -> Tensor:
-    """``hessian`` \\ ``gradient``, without a step where the data say nothing."""
+    """Solve for a Newton step, with no step along directions in which the loss is flat."""
     values, vectors = torch.linalg.eigh(hessian)
     share = vectors.T @ gradient
     floor = _FLAT * float(values[-1])
@@ -198,10 +205,10 @@ def _solve(hessian: Tensor, gradient: Tensor) -> Tensor:
 def _quasi_newton(
     gradient: Tensor, pairs: list[tuple[Tensor, Tensor]], solve: Callable[[Tensor], Tensor]
 ) -> Tensor:
-    """A step by ``solve``, corrected by what earlier steps changed in the gradient of all voxels.
+    """Compute a step by ``solve``, corrected by how earlier steps changed the full gradient.
 
-    The two loops of L-BFGS (Nocedal & Wright, 2006, algorithm 7.4), the sample's Hessian in the
-    place of a multiple of the identity.
+    These are the two loops of L-BFGS (Nocedal and Wright, 2006, algorithm 7.4), with the Hessian of
+    the sample in place of a multiple of the identity.
     """
     kept = [(s, y, float(s @ y)) for s, y in pairs if float(s @ y) > 0]
     q, shares = gradient.clone(), []
@@ -215,7 +222,13 @@ def _quasi_newton(
 
 
 class _SampleHessian:
-    """The penalised mean loss of a sample, and steps by its Hessian."""
+    """The penalised mean loss of a sample, and steps by its Hessian.
+
+    Args:
+        model: New logits as a function of theta.
+        penalty: See `LinearStart.penalty`.
+        sample: The sample.
+    """
 
     def __init__(self, model: LinearMap, penalty: Tensor, sample: Sample) -> None:
         self._model, self._penalty = model, penalty
@@ -223,7 +236,7 @@ class _SampleHessian:
         self._weight = sample.weight / sample.weight.sum()
 
     def minimum(self) -> Tensor:
-        """Newton's method on the sample, each step halved until the loss falls."""
+        """Find the minimum of the sample by Newton's method, halving steps until the loss falls."""
         identity = theta = self._model.identity()
         loss, gradient = self._loss(theta, identity)
         for _ in range(_SAMPLE_ITERATIONS):
@@ -251,11 +264,15 @@ class _SampleHessian:
         return float(loss @ self._weight + (self._penalty * shift.square()).sum() / 2), gradient
 
     def solve(self, theta: Tensor, gradient: Tensor, *, accuracy: float = 1e-10) -> Tensor:
-        """Hessian at ``theta`` \\ ``gradient``, by conjugate gradients scaled by its diagonal.
+        """Solve for a Newton step by conjugate gradients, scaled by the diagonal of the Hessian.
 
-        ``accuracy`` is that of the residual, relative; what is left after `_CG_ITERATIONS` is a
-        descent direction all the same. Directions that change no probability (a constant on all
-        logits) stay where they are.
+        After `_CG_ITERATIONS` the result is a descent direction in any case. There is no step along
+        directions that change no probability (a constant on all logits).
+
+        Args:
+            theta: Where the Hessian is taken.
+            gradient: The right-hand side.
+            accuracy: Relative size of the residual at which to stop.
         """
         model, z, target = self._model, self._z, self._target
         p = likelihood(model.forward(theta, z), target)[2]
@@ -302,11 +319,11 @@ def _voxels(n: int) -> int:
 def _same_voxels(n: int, found: LinearSums) -> LinearSums:
     if found.n_voxels != n:
         raise ValueError(
-            f"volumes must be the same in every pass: {n} voxels in the first, "
+            f"volumes must be the same in every pass, got {n} voxels in the first and "
             f"{found.n_voxels} in a later one"
         )
     return found
 
 
 def _not_converged(passes: int) -> None:
-    warnings.warn(f"no convergence in {passes} passes; raise max_passes", stacklevel=6)
+    warnings.warn(f"no convergence in {passes} passes: increase max_passes", stacklevel=6)

@@ -11,37 +11,37 @@ from fastcal.recalibrate.stream import no_voxels
 from fastcal.recalibrate.volumes import Check, FitVolume, Slab
 
 SAMPLE_VALUES = 1 << 20
-"""Logits a sample holds at most: 8 MB, 131,000 voxels at eight classes."""
+"""The most logits that a sample holds: 8 MB, or 131,000 voxels with eight classes."""
 
 VISITED = 1 << 15
-"""Positions of a volume that a sparse sample looks at."""
+"""Positions of a volume that a sparse sample visits."""
 
 _RANGE = 1 << 31
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Voxels drawn, each with the number of voxels that it stands for."""
+    """Voxels that were drawn, each with the number of voxels that it stands for."""
 
     logits: Tensor
-    """float64 [C, n]"""
+    """Float64 ``[C, n]``."""
     target: Tensor
-    """[n], or float64 [C, n] for Bernoullis."""
+    """Class indices ``[n]``, or float64 ``[C, n]`` for Bernoulli variables."""
     weight: Tensor
-    """float64 [n], the inverse of the probability of being drawn; 1 where all were."""
+    """Inverse of the probability of being drawn, float64 ``[n]``; 1 if all voxels were drawn."""
 
 
 class Sampler:
-    """Keeps voxels whose position hashes below the threshold of their class.
+    """Draws a sample, which keeps voxels whose position hashes below the threshold of their class.
 
-    A class that gets too large halves its threshold, so that rare classes are kept whole while a
-    background of millions is thinned. The hash makes the choice repeatable, and independent of
-    how volumes are cut into blocks.
+    The threshold of a class is halved when the class gets too large, so that rare classes are kept
+    whole while a background of millions is thinned. The hash makes the choice repeatable, and
+    independent of how volumes are cut into blocks.
 
     Args:
-        values: Logits held at most.
-        sparse: Look at `VISITED` voxels of a volume, one in each of as many equal stretches, in
-            less time than it takes to read them all. Good for a starting point.
+        values: The most logits to hold.
+        sparse: Visit only `VISITED` voxels of a volume, one in each of as many equal stretches.
+            This takes less time than reading all voxels, and is enough for a starting point.
     """
 
     def __init__(self, values: int = SAMPLE_VALUES, *, sparse: bool = False) -> None:
@@ -56,7 +56,7 @@ class Sampler:
         self._held = 0
 
     def add(self, volume: FitVolume) -> None:
-        """Draw from one more volume; bad voxels are left to the pass to complain about."""
+        """Draw from one more volume. Bad voxels are skipped here; the pass reports them."""
         strata = volume.num_classes + (1 if volume.reading.multilabel else 0)
         if not len(self._thresholds):
             self._thresholds = torch.full((strata,), _RANGE, dtype=torch.int64)
@@ -76,7 +76,7 @@ class Sampler:
     def _draw(
         self, volume: FitVolume, check: Check, slab: Slab, positions: Tensor, share: float
     ) -> None:
-        """Draw from a slab, each voxel of which stands for ``share`` voxels."""
+        """Draw from a slab, in which each voxel stands for ``share`` voxels."""
         kept = check.kept(slab)
         target = slab.target.long()
         stratum = _first_class(target) if volume.reading.multilabel else target[0]
@@ -96,7 +96,11 @@ class Sampler:
             self._thin(volume.num_classes)
 
     def close(self, num_classes: int) -> Sample:
-        """The sample."""
+        """Return the sample.
+
+        Raises:
+            ValueError: No voxel was drawn.
+        """
         if not self._logits:
             raise no_voxels()
         self._thin(num_classes)
@@ -120,13 +124,13 @@ class Sampler:
 
 
 def _first_class(target: Tensor) -> Tensor:
-    """The lowest class that is present; C where none is."""
+    """Return the lowest class that is present; C where none is."""
     present = target == 1
     return torch.where(present.any(0), present.int().argmax(0), len(target))
 
 
 def _spread(count: int, seed: int) -> Tensor:
-    """`VISITED` of ``count`` positions, one at random in each of as many equal stretches."""
+    """Choose `VISITED` of ``count`` positions, a random one in each of as many equal stretches."""
     stretch = torch.arange(VISITED)
     start = stretch * count // VISITED
     length = (stretch + 1) * count // VISITED - start
@@ -134,7 +138,7 @@ def _spread(count: int, seed: int) -> Tensor:
 
 
 def _hashed(positions: Tensor) -> Tensor:
-    """31 bits for each position (the mixer of splitmix64; Steele et al., OOPSLA 2014)."""
+    """Hash each position to 31 bits by the mixer of splitmix64 (Steele et al., OOPSLA 2014)."""
     x = (positions + 1) * -0x61C8864680B583EB
     x = (x ^ ((x >> 30) & ((1 << 34) - 1))) * -0x40A7B892E31B1A47
     x = (x ^ ((x >> 27) & ((1 << 37) - 1))) * -0x6B2FB644ECCEEE15

@@ -1,4 +1,4 @@
-"""What the calibrators of logits have in common: the passes of a fit, and what they report."""
+"""The base class of calibrators of logits: the passes of a fit, and what they report."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -19,11 +17,20 @@ from fastcal.recalibrate.sample import Sampler
 from fastcal.recalibrate.stream import Stream
 from fastcal.recalibrate.volumes import FitVolume
 
-Floats = npt.NDArray[np.float64]
-
 
 class LogitScaling(Calibrator):
-    """A `Calibrator` that gives new logits; its fit minimises the negative log-likelihood."""
+    """A `Calibrator` that computes new logits; its fit minimises the negative log-likelihood.
+
+    Args:
+        from_logits: See `Calibrator`.
+        activation: See `Calibrator`.
+        multilabel: See `Calibrator`.
+        eps: See `Calibrator`.
+        max_passes: The most passes over the data. If they do not suffice, there is a warning.
+
+    Raises:
+        TypeError, ValueError: An argument is out of range.
+    """
 
     def __init__(
         self,
@@ -38,23 +45,24 @@ class LogitScaling(Calibrator):
             from_logits=from_logits, activation=activation, multilabel=multilabel, eps=eps
         )
         if not isinstance(max_passes, int) or max_passes < 2:
-            raise ValueError(f"max_passes must be at least 2, got {max_passes!r}")
+            raise ValueError(f"max_passes must be an integer of at least 2, got {max_passes!r}")
         self.max_passes = max_passes
         self.n_passes_: int | None = None
-        """Times that the data were read; None for a calibrator from a file."""
+        """Number of passes over the data; None for a calibrator from a file."""
         self.nll_before_: float | None = None
-        """Mean negative log-likelihood of the data as they came, nats a voxel."""
+        """Mean negative log-likelihood before the fit, in nats per voxel."""
         self.nll_: float | None = None
-        """The same after the fit (as of the last pass, a step of no weight before the end)."""
+        """The same after the fit. It is that of the last pass, one negligible step earlier."""
         self.n_voxels_: int | None = None
-        """Voxels fitted to."""
+        """Number of voxels of the fit."""
 
     def settings(self) -> dict[str, Any]:
+        """Return the arguments that it was made with."""
         return {**super().settings(), "max_passes": self.max_passes}
 
     @abstractmethod
     def _logits(self, z: Tensor) -> Tensor:
-        """New logits [C, n]."""
+        """Compute new logits ``[C, n]``."""
 
     def _transform(self, values: Tensor, dtype: torch.dtype) -> Tensor:
         reading = self.reading
@@ -72,9 +80,13 @@ class LogitScaling(Calibrator):
         *,
         sparse: bool = False,
     ) -> Tensor:
-        """Parameters of the map that ``build`` makes for a number of classes, with its penalty.
+        """Fit the parameters of a linear map.
 
-        ``read`` is the pass over a volume; where it gives Hessians the sample may be sparse.
+        Args:
+            stream: The volumes.
+            build: Makes the map and its penalty for a number of classes.
+            read: The pass over a volume.
+            sparse: Draw a sparse sample, which is enough where ``read`` computes Hessians.
         """
 
         def first() -> LinearStart:
@@ -99,7 +111,11 @@ class LogitScaling(Calibrator):
 
 
 def not_negative(value: float, name: str) -> float:
-    """``value`` as a float; a ValueError where it is negative, infinite or no number."""
+    """Return ``value`` as a float.
+
+    Raises:
+        ValueError: It is negative, infinite or not a number; the message calls it ``name``.
+    """
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1e300:
-        raise ValueError(f"{name} must be a number from 0, got {value!r}")
+        raise ValueError(f"{name} must be a number of at least 0, got {value!r}")
     return float(value)

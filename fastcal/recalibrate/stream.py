@@ -1,4 +1,4 @@
-"""The volumes of a fit, read as often as it passes over them."""
+"""The volumes of a fit, which are read once in every pass."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fastcal.recalibrate.volumes import FitVolume, PredictionReading, Volumes, r
 
 
 def check_volumes(volumes: Volumes) -> None:
-    """Raise a TypeError for what can be iterated over only once."""
+    """Raise a TypeError for volumes that can be iterated over only once."""
     if isinstance(volumes, Iterator):
         raise TypeError(
             "volumes must be iterable several times (a list, or an object with __iter__), "
@@ -17,12 +17,23 @@ def check_volumes(volumes: Volumes) -> None:
 
 
 def no_voxels() -> ValueError:
-    """The error of a fit that found no voxel in its volumes."""
-    return ValueError("no voxel is left to fit to: all are masked, ignored or invalid")
+    """Return the error of a fit whose volumes have no voxel that counts."""
+    return ValueError(
+        "volumes must hold at least one voxel to fit to, got none: all are masked, ignored or "
+        "invalid"
+    )
 
 
 class Stream:
-    """The volumes of a fit, checked each time they are read."""
+    """The volumes of a fit, which are checked each time they are read.
+
+    Args:
+        volumes: See `Calibrator.fit_stream`.
+        reading: How predictions are read.
+        class_dim: Axis of the classes in predictions.
+        ignore_index: Voxels with this target are left out.
+        nan_policy: ``"raise"`` or ``"omit"``, for voxels without valid values.
+    """
 
     def __init__(
         self,
@@ -41,7 +52,7 @@ class Stream:
 
     @property
     def num_classes(self) -> int:
-        """C, once a pass was made."""
+        """Number of classes, known after the first pass."""
         assert self._num_classes is not None
         return self._num_classes
 
@@ -63,8 +74,8 @@ class Stream:
                 self._num_classes = volume.num_classes
             if volume.num_classes != self._num_classes:
                 raise ValueError(
-                    f"volumes must have one number of classes: {self._num_classes} in the first, "
-                    f"{volume.num_classes} in volume {number}"
+                    f"volumes must agree in their number of classes, got {self._num_classes} in "
+                    f"volume 0 and {volume.num_classes} in volume {number}"
                 )
             yield volume
         if self._num_classes is None:

@@ -1,4 +1,4 @@
-"""Temperature scaling: logits divided by one temperature, or by one a class."""
+"""Temperature scaling: logits divided by one temperature, or by one temperature per class."""
 
 from __future__ import annotations
 
@@ -9,32 +9,38 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastcal.core.arrays import Floats
 from fastcal.core.problem import Activation
 from fastcal.recalibrate.calibrator import numbers
 from fastcal.recalibrate.linear import LinearSums, ScaleMap, total
 from fastcal.recalibrate.newton import COLDEST, HOTTEST, fit_temperature
 from fastcal.recalibrate.sample import Sample, Sampler
-from fastcal.recalibrate.scaling import Floats, LogitScaling, not_negative
+from fastcal.recalibrate.scaling import LogitScaling, not_negative
 from fastcal.recalibrate.stream import Stream
 from fastcal.recalibrate.temperature_pass import temperature_pass
 from fastcal.recalibrate.volumes import FitVolume
 
 
 class TemperatureScaling(LogitScaling):
-    """Logits divided by a temperature: ``softmax(z / T)`` (Guo et al., ICML 2017).
+    """Temperature scaling: logits are divided by a temperature, ``softmax(z / T)``.
 
-    With ``per_class=True`` each class has its own: ``softmax(z_k / T_k)``. The negative
-    log-likelihood is convex in 1 / T and is minimised by Newton's method.
+    With ``per_class=True``, each class has its own temperature: ``softmax(z_k / T_k)``. The
+    negative log-likelihood is convex in 1 / T and is minimised by Newton's method.
 
     Args:
-        per_class: One temperature a class.
-        ridge: For ``per_class``, weight of ``sum (1 / T_k - 1)^2 / 2``, nats a voxel, which keeps
-            the temperature of a class that the data say nothing of at 1.
-        max_passes: Readings of the data at most; a warning says where they did not suffice.
-        from_logits: See `Calibrator`, as for ``activation``, ``multilabel`` and ``eps``.
+        per_class: Fit one temperature per class.
+        ridge: For ``per_class``, weight of the penalty ``sum (1 / T_k - 1)^2 / 2`` in nats per
+            voxel. It keeps the temperature of a class at 1 if the data do not determine it.
+        max_passes: The most passes over the data. If they do not suffice, there is a warning.
+        from_logits: See `Calibrator`.
+        activation: See `Calibrator`.
+        multilabel: See `Calibrator`.
+        eps: See `Calibrator`.
 
-    Attributes:
-        temperature_: float, or float64 ``[C]``.
+    Raises:
+        TypeError, ValueError: An argument is out of range.
+
+    Source: Guo et al., ICML 2017.
 
     Example:
         >>> import torch
@@ -42,8 +48,8 @@ class TemperatureScaling(LogitScaling):
         >>> z = torch.randn(1, 3, 20000, generator=generator)
         >>> y = torch.multinomial(z[0].softmax(0).T, 1, generator=generator).T
         >>> calibrator = TemperatureScaling().fit(3 * z, y)
-        >>> round(calibrator.temperature_, 1)
-        3.0
+        >>> round(calibrator.temperature_, 2)
+        2.95
     """
 
     kind = "temperature"
@@ -74,12 +80,13 @@ class TemperatureScaling(LogitScaling):
 
     @property
     def temperature_(self) -> float | Floats:
-        """T, or one a class ``[C]``; a ValueError before the fit."""
+        """T as a float, or one T per class as float64 ``[C]``; a ValueError before the fit."""
         self._fitted()
         assert self._temperature is not None
         return self._temperature.numpy() if self.per_class else float(self._temperature)
 
     def settings(self) -> dict[str, Any]:
+        """Return the arguments that it was made with."""
         return {**super().settings(), "per_class": self.per_class, "ridge": self.ridge}
 
     def _fit(self, stream: Stream) -> None:
@@ -107,8 +114,8 @@ class TemperatureScaling(LogitScaling):
         if not torch.equal(theta, bounded):
             outside = (theta != bounded).nonzero()[:, 0].tolist()
             warnings.warn(
-                f"temperatures of classes {outside} stopped at a bound of {COLDEST:g} to "
-                f"{HOTTEST:g}: the data say too little of them",
+                f"temperatures of classes {outside} stopped at a bound of the range {COLDEST:g} to "
+                f"{HOTTEST:g}, because the data do not determine them",
                 stacklevel=4,
             )
 
@@ -123,7 +130,7 @@ class TemperatureScaling(LogitScaling):
     def _restore(self, state: Mapping[str, Any], num_classes: int) -> None:
         found = numbers(state, "temperature", (num_classes,) if self.per_class else ())
         if not bool((found > 0).all()):
-            raise ValueError("temperature must be positive")
+            raise ValueError(f"temperature must be positive, got {found.tolist()}")
         self._temperature = found.reshape(-1)
 
 
@@ -132,7 +139,7 @@ def _temperature_start(stream: Stream) -> tuple[LinearSums, Sample]:
 
     def read(volume: FitVolume) -> LinearSums:
         sums = temperature_pass(volume, 1.0)
-        sampler.add(volume)  # after the pass, which brings a mapped file's pages in order
+        sampler.add(volume)  # after the pass, which reads the pages of a mapped file in order
         return sums
 
     return total(read(volume) for volume in stream), sampler.close(stream.num_classes)

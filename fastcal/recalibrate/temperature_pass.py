@@ -1,4 +1,4 @@
-"""The one pass of temperature scaling: loss, gradient and curvature of a volume."""
+"""The pass of temperature scaling over a volume: loss, gradient and curvature."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from fastcal.recalibrate.volumes import Check, FitVolume
 def temperature_pass(
     volume: FitVolume, inverse_temperatures: float | Sequence[float]
 ) -> LinearSums:
-    """Read a volume once.
+    """Read a volume once, and compute loss, gradient and Hessian.
 
     The derivatives are those of the negative log-likelihood in nats by b = 1 / T, by which the
-    logits are multiplied. Half precision and float32 are reckoned in float32, summed in float64.
+    logits are multiplied. Terms of half-precision and float32 predictions are computed in float32
+    and summed in float64.
 
     Args:
         volume: Predictions and target.
-        inverse_temperatures: b, or one for each class.
+        inverse_temperatures: b, or one b per class.
 
     Returns:
-        The sums over the voxels that count, P = 1 or C.
+        Sums over the voxels that count, with P = 1 or C.
 
     Raises:
-        ValueError: Targets outside [0, C), or voxels without valid values.
+        ValueError: Targets lie outside [0, C), or voxels have no valid values.
     """
     per_class = not isinstance(inverse_temperatures, float)
     each = (
@@ -64,7 +65,7 @@ def temperature_pass(
 
 
 def _complain(volume: FitVolume) -> None:
-    """Look for what was wrong, and raise it."""
+    """Find out what was wrong with a volume, and raise it."""
     check = Check(volume)
     for slab in volume.slabs():
         check.kept(slab)

@@ -1,4 +1,4 @@
-"""Volumes as a fit sees them: checked once, then read in blocks, so that nothing large is kept."""
+"""Volumes of a fit, checked once and then read in blocks, so that nothing large is kept."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Volumes: TypeAlias = Iterable[tuple[Any, ...]]
 """``(preds, target)`` or ``(preds, target, mask)`` of each volume."""
 
 BLOCK = 1 << 15
-"""Voxels of a block: float64 copies of 4 classes are 1 MB, which a core's cache holds."""
+"""Voxels of a block. Float64 copies of 4 classes take 1 MB, which fits into a core's cache."""
 
 _TINY = {
     torch.float16: 2.0**-24,
@@ -31,12 +31,13 @@ _TINY = {
 
 @dataclass(frozen=True, slots=True)
 class PredictionReading:
-    """What the numbers of a prediction are.
+    """How the numbers of a prediction are read.
 
-    Softmax probabilities are read as ``ln p``, Bernoulli ones as ``ln p - ln (1 - p)``. A
-    probability of 0 is read as ``eps``, by default the smallest number its type can hold; a 1 of
-    a Bernoulli as ``1 - eps``, by default half a step of its type below 1. A logit of -inf is
-    read as the voxel's largest logit plus ``ln eps``, the same probability.
+    Softmax probabilities are read as logits ``ln p``, Bernoulli ones as ``ln p - ln (1 - p)``. A
+    probability of 0 becomes ``eps``, by default the smallest number that its type can hold. A
+    Bernoulli probability of 1 becomes ``1 - eps``, by default half a step of its type below 1. A
+    logit of -inf becomes the largest logit of its voxel plus ``ln eps``, which is the same
+    probability.
     """
 
     from_logits: bool = True
@@ -50,11 +51,14 @@ class PredictionReading:
         return self.multilabel or self.activation == "sigmoid"
 
     def valid(self, values: Tensor) -> Tensor:
-        """The voxels of ``values`` [C, n] that hold numbers, probabilities in [0, 1]; bool [n]."""
+        """Return which voxels of ``values`` ``[C, n]`` are valid, bool ``[n]``.
+
+        Logits must be numbers, and probabilities must lie in [0, 1].
+        """
         return valid(values, from_logits=self.from_logits, bernoulli=self.bernoulli)
 
     def logits(self, values: Tensor, dtype: torch.dtype) -> Tensor:
-        """Finite logits of valid ``values`` [C, n], float64; ``dtype`` is the type they had."""
+        """Compute finite float64 logits of valid ``values`` ``[C, n]``, originally of ``dtype``."""
         tiny, rest = self.floor(dtype)
         return finite_logits(
             values,
@@ -65,20 +69,20 @@ class PredictionReading:
         )
 
     def floor(self, dtype: torch.dtype) -> tuple[float, float]:
-        """What a probability of 0 of type ``dtype`` is read as, and 1 - p = 0 of a Bernoulli."""
+        """Return what replaces p = 0 in type ``dtype``, and 1 - p = 0 of a Bernoulli variable."""
         if self.eps is None:
             return _TINY[dtype], torch.finfo(dtype).eps / 4
         normal = torch.float64 if dtype == torch.float64 else torch.float32
         return max(self.eps, _TINY[normal]), self.eps
 
     def probabilities(self, values: Tensor) -> Tensor:
-        """Probabilities of valid ``values`` [C, n]; float64 from logits, else as they are."""
+        """Compute probabilities of valid ``values`` ``[C, n]``, in float64 if these are logits."""
         if not self.from_logits:
             return values
         return self.activated(values.double())
 
     def activated(self, logits: Tensor) -> Tensor:
-        """Softmax over the classes [C, n], or the sigmoid of each."""
+        """Compute the softmax over the classes of ``[C, n]``, or the sigmoid of each class."""
         return logits.sigmoid() if self.bernoulli else logits.softmax(0)
 
 
@@ -87,30 +91,31 @@ class Block:
     """The voxels of a block that count."""
 
     values: Tensor
-    """[C, n], as they came."""
+    """Predictions ``[C, n]`` as they were given."""
     target: Tensor
-    """Class indices [n]; float64 of 0 and 1, [C, n], where every class is a Bernoulli."""
+    """Class indices ``[n]``; float64 of 0 and 1, ``[C, n]``, where every class is a Bernoulli."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slab:
-    """Voxels of a block before anything is left out."""
+    """The voxels of a block before any are left out."""
 
     values: Tensor
-    """[C, n], a view where the memory allows."""
+    """Predictions ``[C, n]``, a view where the memory allows."""
     target: Tensor
-    """[1, n], [C, n] when multilabel."""
+    """Targets ``[1, n]``, or ``[C, n]`` if multilabel."""
     mask: Tensor | None
-    """[n]"""
+    """Which voxels count, ``[n]``; None for all."""
 
     @property
     def n_voxels(self) -> int:
+        """Number of voxels."""
         return self.target.shape[1]
 
 
 @dataclass(frozen=True, slots=True)
 class FitVolume:
-    """One batch of predictions with its target, class axis first, other axes as in memory."""
+    """One batch of predictions with its target; classes come first, other axes as in memory."""
 
     values: Tensor
     target: Tensor
@@ -121,37 +126,39 @@ class FitVolume:
 
     @property
     def num_classes(self) -> int:
+        """Number of classes C."""
         return self.values.shape[0]
 
     @property
     def dtype(self) -> torch.dtype:
+        """Type of the predictions."""
         return self.values.dtype
 
     @property
     def n_positions(self) -> int:
-        """Voxels, those left out as well."""
+        """Number of voxels, including those that are left out."""
         return self.target[0].numel()
 
     def slabs(self) -> Iterator[Slab]:
-        """The volume in blocks, everything in it."""
+        """Yield all voxels of the volume in blocks."""
         for values, target, mask in _walk(self.values, self.target, self.mask):
             flat = values.reshape(values.shape[0], -1)
             kept = None if mask is None else mask.reshape(-1)
             yield Slab(flat, target.reshape(target.shape[0], -1), kept)
 
     def scattered(self, positions: Tensor) -> Slab:
-        """The voxels at ``positions`` [n], counted in the order of `slabs`."""
+        """Take the voxels at ``positions`` ``[n]``, counted in the order of `slabs`."""
         where = torch.unravel_index(positions.to(self.values.device), self.values.shape[1:])
         mask = None if self.mask is None else self.mask[where]
         places: tuple[slice | Tensor, ...] = (slice(None), *where)
         return Slab(self.values[places], self.target[places], mask)
 
     def blocks(self) -> Iterator[Block]:
-        """The voxels that count, block by block.
+        """Yield the voxels that count in blocks.
 
         Raises:
-            ValueError: At the end, where targets lie outside [0, C), or voxels are invalid and
-                not to be omitted.
+            ValueError: Targets lie outside [0, C), or voxels are invalid and not to be omitted. It
+                is raised at the end.
         """
         check = Check(self)
         for slab in self.slabs():
@@ -160,7 +167,7 @@ class FitVolume:
         check.close()
 
     def block(self, slab: Slab, chosen: Tensor | None) -> Block:
-        """The ``chosen`` voxels of a slab: a bool mask, positions, or None for all."""
+        """Take the ``chosen`` voxels of a slab, a bool mask, positions, or None for all."""
         values, target = slab.values, slab.target
         if chosen is not None:
             values, target = values[:, chosen], target[:, chosen]
@@ -176,7 +183,11 @@ class FitVolume:
 
 
 class Check:
-    """Which voxels of a volume count, and a tally of the bad ones among them."""
+    """Decides which voxels of a volume count, and counts the bad ones among them.
+
+    Args:
+        volume: The volume.
+    """
 
     def __init__(self, volume: FitVolume) -> None:
         self._volume = volume
@@ -184,7 +195,7 @@ class Check:
         self._example: int | None = None
 
     def kept(self, slab: Slab) -> Tensor:
-        """The voxels that count, bool [n]."""
+        """Return which voxels of a slab count, bool ``[n]``."""
         volume, target = self._volume, slab.target
         top = 2 if volume.reading.multilabel else volume.num_classes
         if target.dtype in (torch.uint16, torch.uint32, torch.uint64):
@@ -204,19 +215,22 @@ class Check:
         return kept & valid
 
     def close(self) -> None:
-        """Raise a ValueError for what was counted."""
+        """Raise a ValueError if there were bad voxels."""
         top = 2 if self._volume.reading.multilabel else self._volume.num_classes
         if self._outside:
             raise ValueError(
-                f"target has {self._outside} voxels outside [0, {top}), such as {self._example}"
+                f"target must lie in [0, {top}), got {self._outside} voxels outside, such as "
+                f"{self._example}"
             )
         if self._invalid and not self._volume.omit_invalid:
             what = (
                 "a NaN, a +inf, or -inf for all classes"
                 if self._volume.reading.from_logits
-                else "NaN, or outside [0, 1]; logits need from_logits"
+                else "NaN, or outside [0, 1]; logits need from_logits=True"
             )
-            raise ValueError(f"preds have {self._invalid} voxels without valid values ({what})")
+            raise ValueError(
+                f"preds must hold valid values, got {self._invalid} voxels without ({what})"
+            )
 
 
 def read_volume(
@@ -229,15 +243,15 @@ def read_volume(
     ignore_index: int | None = None,
     nan_policy: str = "raise",
 ) -> FitVolume:
-    """Check one batch; nothing is copied.
+    """Check one batch without copying it.
 
     Args:
-        preds: [B, C, *S], of any strides.
-        target: Integers in [0, C), [B, *S]; [B, C, *S] of 0 and 1 when multilabel.
-        mask: bool [B, *S], True keeps.
-        reading: What ``preds`` holds.
+        preds: ``[B, C, *S]``, with any strides.
+        target: Integers in [0, C), ``[B, *S]``; ``[B, C, *S]`` of 0 and 1 if multilabel.
+        mask: Bool ``[B, *S]``; True keeps a voxel.
+        reading: How ``preds`` are read.
         class_dim: Axis of the classes in ``preds``.
-        ignore_index: Target value that is left out.
+        ignore_index: Voxels with this target are left out.
         nan_policy: ``"raise"`` or ``"omit"``, for voxels without valid values.
 
     Raises:
@@ -249,8 +263,8 @@ def read_volume(
     axis = check_member(values, class_dim, "preds")
     if values.shape[axis] == 1 and not reading.multilabel:
         raise ValueError(
-            f"one class (class_dim {axis} of shape {tuple(values.shape)}) cannot be exclusive: "
-            "pass multilabel=True for binary data"
+            f"preds must have at least two exclusive classes along axis {axis}, got shape "
+            f"{tuple(values.shape)}: pass multilabel=True for binary data"
         )
     checked = read_targets(
         target, mask, ignore_index, None, values.shape, values.device, axis, reading.multilabel
@@ -269,13 +283,13 @@ def read_volume(
 
 
 def memory_order(values: Tensor) -> list[int]:
-    """The axes of ``values`` but the first, counted without it, slowest in memory first."""
+    """Return all axes but the first, counted without it, with the slowest in memory first."""
     strides = values.stride()[1:]
     return sorted(range(len(strides)), key=lambda axis: -strides[axis])
 
 
 def walk_pairs(values: Tensor, out: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Blocks of two tensors [C, *S] of one shape, unflattened, in the memory order of the first."""
+    """Yield blocks of two tensors ``[C, *S]`` of one shape, in the memory order of the first."""
     order = [0, *(axis + 1 for axis in memory_order(values))]
     for one, other, _ in _walk(values.permute(order), out.permute(order), None):
         yield one, other
@@ -284,7 +298,7 @@ def walk_pairs(values: Tensor, out: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 def _walk(
     values: Tensor, target: Tensor, mask: Tensor | None
 ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-    """Cut [C, *S] tensors along their slowest axes until a block holds `BLOCK` voxels at most."""
+    """Cut ``[C, *S]`` tensors along their slowest axes into blocks of at most `BLOCK` voxels."""
     voxels = target[0].numel()
     if voxels <= BLOCK:
         if voxels:

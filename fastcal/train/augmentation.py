@@ -1,24 +1,11 @@
-"""Augmentation of whole batches where they are, every random number from one seed."""
+"""Settings of augmentation: what may happen to an item of a batch, how often and how strongly."""
 
 from __future__ import annotations
 
 import math
-import zlib
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
-import numpy as np
-import torch
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
-from torch import Tensor
-
-from fastcal.train import intensity
-from fastcal.train.spatial import Warp, draw_warp, mirror, warp
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
 
 Probability = Field(default=0.0, ge=0.0, le=1.0)
 
@@ -26,7 +13,7 @@ Probability = Field(default=0.0, ge=0.0, le=1.0)
 def _within(least: float, most: float = math.inf) -> AfterValidator:
     def check(bounds: tuple[float, float]) -> tuple[float, float]:
         if not least <= bounds[0] <= bounds[1] <= most:
-            raise ValueError(f"got {bounds}, expected {least} <= low <= high <= {most}")
+            raise ValueError(f"two numbers with {least} <= low <= high <= {most}")
         return bounds
 
     return AfterValidator(check)
@@ -54,10 +41,11 @@ NNUNET: dict[str, Any] = {
 
 
 class AugmentationConfig(BaseModel):
-    """How often and how much; each transform strikes each item of a batch by itself.
+    """How often each transform is applied, and how strongly.
 
-    Without settings nothing is augmented, as in the paper. ``"nnunet"`` in place of the section,
-    or as its ``preset``, has nnU-Net's probabilities; other keys then change single ones.
+    A probability is drawn for every item of a batch separately. By default nothing is augmented,
+    as in the paper. ``"nnunet"`` in place of the whole section, or as its ``preset``, selects
+    nnU-Net's probabilities; other keys then change single settings.
 
     Example:
         >>> AugmentationConfig().active
@@ -71,37 +59,38 @@ class AugmentationConfig(BaseModel):
     preset: Literal["none", "nnunet"] = "none"
     rotation: float = Probability
     rotation_degrees: float | None = None
-    """Angles are uniform in +-this, about each axis in three dimensions. None: nnU-Net's, 180 in
-    two dimensions and 30 in three."""
+    """Angles are uniform between minus and plus this number, about each axis in three dimensions.
+    None selects nnU-Net's: 180 in two dimensions and 30 in three."""
     scaling: float = Probability
     scaling_range: Factors = (0.7, 1.4)
-    """Above 1 magnifies."""
+    """Factors above 1 magnify."""
     elastic: float = Probability
     elastic_deformation: Deviations = (0.0, 0.25)
-    """Standard deviation of the displacements, as a share of the distance of their points."""
+    """Standard deviation of the displacements, as a share of the distance between their points."""
     elastic_spacing: int = Field(default=16, ge=1)
-    """Voxels between the points whose displacements are drawn; cubic in between."""
+    """Voxels between the points whose displacements are drawn; cubic interpolation in between."""
     mirror: float = Probability
     mirror_axes: tuple[Axis, ...] | None = None
-    """Spatial axes of an item, each mirrored with the probability; None: all."""
+    """Spatial axes of an item, each of which is mirrored with the probability; None for all."""
     noise: float = Probability
     noise_sigma: Deviations = (0.0, 0.1)
-    """In units of the normalised intensities, as those of shift."""
+    """Standard deviation in units of the normalised intensities."""
     blur: float = Probability
     blur_sigma: Deviations = (0.5, 1.0)
-    """Voxels."""
+    """Standard deviation in voxels."""
     brightness: float = Probability
     brightness_range: Deviations = (0.75, 1.25)
-    """Intensities are multiplied by it."""
+    """Factor by which intensities are multiplied."""
     shift: float = Probability
     shift_range: Annotated[Range, _within(-math.inf)] = (-0.1, 0.1)
-    """Added to the intensities."""
+    """Offset added to the intensities, in units of the normalised intensities."""
     contrast: float = Probability
     contrast_range: Deviations = (0.75, 1.25)
-    """Distances from the mean are multiplied by it, and clipped to the item's own range."""
+    """Factor by which distances from the mean are multiplied; the result is clipped to the item's
+    own range."""
     low_resolution: float = Probability
     low_resolution_range: Shares = (0.5, 1.0)
-    """Extents of the coarse grid, as a share of the item's."""
+    """Extents of the coarse grid, as a share of the item's extents."""
     inverted_gamma: float = Probability
     gamma: float = Probability
     gamma_range: Factors = (0.7, 1.5)
@@ -117,134 +106,5 @@ class AugmentationConfig(BaseModel):
 
     @property
     def active(self) -> bool:
-        """Whether anything may strike."""
+        """Whether any transform has a probability above 0."""
         return any(getattr(self, name) > 0 for name in (*NNUNET, "elastic", "shift"))
-
-
-def augment(
-    images: Tensor,
-    labels: Tensor,
-    config: AugmentationConfig,
-    *,
-    seed: int,
-    patch: tuple[int, ...] | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Augment a batch on the device it is on.
-
-    Every parameter is drawn on the CPU from the seed alone, so that every device draws the same;
-    only the noise itself comes from the device's own generator.
-
-    Args:
-        images: ``[B, Ch, *Q]``, two or three spatial axes, float32 or bfloat16 (computed in
-            float32).
-        labels: ``[B, *Q]``, integers below 2^24.
-        config: what may happen.
-        seed: of the batch.
-        patch: extents ``P`` to cut about the centre, so that what a rotation turns into the patch
-            is there; see `source_extents`. None: ``Q``.
-
-    Returns:
-        images ``[B, Ch, *P]`` and labels ``[B, *P]`` of the types given.
-
-    Example:
-        >>> import torch
-        >>> config = AugmentationConfig(preset="nnunet")
-        >>> images, labels = torch.rand(2, 1, 32, 32), torch.ones(2, 32, 32, dtype=torch.uint8)
-        >>> images, labels = augment(images, labels, config, seed=0)
-        >>> images.shape, labels.dtype
-        (torch.Size([2, 1, 32, 32]), torch.uint8)
-    """
-    patch = tuple(labels.shape[1:]) if patch is None else patch
-    batch, channels = images.shape[:2]
-    dtype, images = images.dtype, images.float()
-    images, labels = warp(images, labels, _draw_warp(config, seed, batch, patch), patch)
-
-    def strike(name: str, low: float, high: float, *, channelwise: float = 1.0) -> _Strike:
-        random = _stream(seed, name)
-        items = np.flatnonzero(random.random(batch) < getattr(config, name))
-        values = random.uniform(low, high, (batch, channels))
-        spared = random.random((batch, channels)) >= channelwise
-        return _Strike(items, values[items], spared[items])
-
-    # nnU-Net's order.
-    noise = strike("noise", *config.noise_sigma)
-    generator = torch.Generator(images.device).manual_seed(seed)
-    images = noise.on(images, partial(intensity.add_noise, generator=generator), shared=True)
-    largest = config.blur_sigma[1]
-    blurred = strike("blur", *config.blur_sigma, channelwise=0.5)
-    images = blurred.on(images, partial(intensity.blur, largest=largest), neutral=0.0)
-    images = strike("brightness", *config.brightness_range).on(images, intensity.brighten)
-    images = strike("shift", *config.shift_range).on(images, intensity.shift)
-    images = strike("contrast", *config.contrast_range).on(images, intensity.change_contrast)
-    coarse = strike("low_resolution", *config.low_resolution_range, channelwise=0.5)
-    images = coarse.on(images, intensity.lower_resolution, neutral=1.0)
-    # Half of the exponents are below 1, however unequal the range is.
-    for name, invert in (("inverted_gamma", True), ("gamma", False)):
-        curved = strike(name, -1.0, 1.0)
-        curved = replace(curved, values=_exponents(curved.values, config.gamma_range))
-        images = curved.on(images, partial(intensity.apply_gamma, invert=invert))
-    mirror(images, labels, _mirrored(config, seed, batch, len(patch)))
-    return images.to(dtype), labels
-
-
-def source_extents(
-    config: AugmentationConfig, *, seed: int, batch: int, patch: tuple[int, ...]
-) -> tuple[int, ...]:
-    """Extents ``Q`` to cut from the cases, so that `augment` finds all that the patches show."""
-    return _draw_warp(config, seed, batch, patch).source_extents(patch)
-
-
-@dataclass(frozen=True, slots=True)
-class _Strike:
-    """The items that a transform strikes, and its parameter for each of their channels."""
-
-    items: npt.NDArray[np.int64]
-    values: npt.NDArray[np.float64]
-    spared: npt.NDArray[np.bool_]
-    """Channels that keep their intensities, by a neutral value of the parameter."""
-
-    def on(
-        self,
-        images: Tensor,
-        transform: Callable[[Tensor, Tensor], Tensor],
-        *,
-        neutral: float | None = None,
-        shared: bool = False,
-    ) -> Tensor:
-        """Transform the struck items in place; ``shared``: one value for all channels."""
-        if len(self.items) == 0:
-            return images
-        values = self.values[:, :1].repeat(images.shape[1], 1) if shared else self.values
-        if neutral is not None:
-            values = np.where(self.spared, neutral, values)
-        # Small copies that do not wait for what the device is at.
-        index = torch.from_numpy(self.items).to(images.device, non_blocking=True)
-        parameters = torch.from_numpy(values).float().to(images.device, non_blocking=True)
-        return images.index_copy_(0, index, transform(images[index], parameters))
-
-
-def _stream(seed: int, name: str) -> np.random.Generator:
-    """A stream of its own for each transform: to change one leaves the others as they were."""
-    return np.random.default_rng([seed, zlib.crc32(name.encode())])
-
-
-def _draw_warp(config: AugmentationConfig, seed: int, batch: int, patch: tuple[int, ...]) -> Warp:
-    return draw_warp(config, _stream(seed, "warp"), batch, patch)
-
-
-def _mirrored(
-    config: AugmentationConfig, seed: int, batch: int, dims: int
-) -> npt.NDArray[np.bool_]:
-    mirrored = _stream(seed, "mirror").random((batch, dims)) < config.mirror
-    if config.mirror_axes is not None:
-        mirrored[:, [axis for axis in range(dims) if axis not in config.mirror_axes]] = False
-    return mirrored
-
-
-def _exponents(uniform: npt.NDArray[np.float64], bounds: Range) -> npt.NDArray[np.float64]:
-    """From [-1, 1] to the part of the range below 1 and the part above it, half and half."""
-    low, high = bounds
-    below, above = min(low, 1.0), max(high, 1.0)
-    if low >= 1.0 or high <= 1.0:
-        return low + (uniform + 1.0) / 2.0 * (high - low)
-    return np.where(uniform < 0, 1.0 + uniform * (1.0 - below), 1.0 + uniform * (above - 1.0))

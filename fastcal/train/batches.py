@@ -4,26 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from fastcal.core.arrays import Integers
 from fastcal.data.prepared import PreparedCases
-from fastcal.train.augmentation import AugmentationConfig, augment, source_extents
-from fastcal.train.prefetch import prefetching
+from fastcal.train.augment import augment, source_extents
+from fastcal.train.augmentation import AugmentationConfig
 from fastcal.train.seeds import AUGMENTATION, ORDER, PATCHES, derived_seed
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
-__all__ = ["Batch", "BatchSource", "Gathered", "SamplingConfig", "prefetching"]
 
 
 class SamplingConfig(BaseModel):
-    """What a batch is made of; the defaults are the paper's, whole slices in random order.
+    """What a batch is made of. The defaults are the paper's: whole slices in random order.
 
     Example:
         >>> SamplingConfig(batch_size=2, patch=(128, 128, 128), oversample=0.33).batch_size
@@ -34,16 +30,16 @@ class SamplingConfig(BaseModel):
 
     batch_size: int = Field(default=32, ge=1)
     patch: tuple[int, ...] | Literal["auto"] | None = None
-    """Extents of the patches; None: whole items, which then need one size; ``"auto"``: the median
-    case, as far as 128^3 voxels (512^2 in two dimensions) allow."""
+    """Extents of the patches. None takes whole items, which must then have one size. ``"auto"``
+    takes the size of the median case, limited to 128^3 voxels (512^2 in two dimensions)."""
     oversample: float = Field(default=0.0, ge=0.0, le=1.0)
-    """Share of a batch whose patches are centred on a voxel of a random foreground class (nnU-Net:
-    0.33); whole slices are then drawn that hold one."""
+    """Share of a batch whose patches are centred on a voxel of a random foreground class (0.33 in
+    nnU-Net). Where items are whole slices, slices that hold such a voxel are drawn."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Items to train with."""
+    """Items to train on."""
 
     images: Tensor
     """float32 ``[B, Ch, *P]``."""
@@ -55,7 +51,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """The items of a step before they are augmented, cut with what rotations need around them."""
+    """The items of a step before augmentation, with the margin that rotations need."""
 
     step: int
     images: Tensor
@@ -64,25 +60,26 @@ class Gathered:
 
 
 class BatchSource:
-    """Batches of prepared cases, where they are.
+    """A source of batches, drawn from prepared cases.
 
-    Items come in one random order after another, without regard to where epochs end, so that
-    every item (a slice in two dimensions, a case in three) is seen equally often. The last items
-    of a batch, a share of `oversample`, show a voxel of a random foreground class of their case.
+    An item is a slice in two dimensions and a case in three. Items come in one random order after
+    another, regardless of where epochs end, so that every item is seen equally often. The last
+    items of a batch, a share of ``oversample``, show a voxel of a random foreground class of their
+    case.
 
     Args:
-        prepared: on the device already (`PreparedCases.to`), or mapped from disk.
-        batch_size: items.
-        patch: extents; None: whole items, which must have one size.
-        oversample: in [0, 1].
-        augmentation: on the device; None: none.
-        seed: of the ensemble.
-        member: its number.
-        device: where batches go; None: where the cases are.
+        prepared: The cases, on the device already (`PreparedCases.to`) or mapped from disk.
+        batch_size: Items per batch.
+        patch: Extents of the patches. None takes whole items, which must have one size.
+        oversample: Share of a batch that must show foreground, in [0, 1].
+        augmentation: Augmentation, which runs on the device; None for none.
+        seed: The seed of the ensemble.
+        member: The number of the member.
+        device: Where batches go; None for where the cases are.
 
     Raises:
-        ValueError: no cases, items of several sizes and no patch, or a patch of another number of
-            axes.
+        ValueError: There are no cases, the items have several sizes and there is no patch, or the
+            patch has another number of axes than the items.
 
     Example:
         >>> source = BatchSource(
@@ -105,20 +102,21 @@ class BatchSource:
         device: torch.device | str | None = None,
     ) -> None:
         if len(prepared) == 0:
-            raise ValueError("prepared: got no cases, expected at least one")
+            raise ValueError("prepared must hold at least one case, got none")
         if batch_size < 1:
-            raise ValueError(f"batch_size: got {batch_size}, expected at least 1")
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         if not 0.0 <= oversample <= 1.0:
-            raise ValueError(f"oversample: got {oversample}, expected [0, 1]")
+            raise ValueError(f"oversample must lie in [0, 1], got {oversample}")
         sizes = sorted({tuple(label.shape[1:]) for label in prepared.labels})
         if patch is None and len(sizes) > 1:
             raise ValueError(
-                f"patch: got None, but the items have {len(sizes)} sizes, from {sizes[0]} to "
-                f"{sizes[-1]}: set a patch, or a size of preprocessing"
+                f"patch must be set where items have several sizes, got None for {len(sizes)} "
+                f"sizes from {sizes[0]} to {sizes[-1]} (or set a size of preprocessing)"
             )
         if patch is not None and (len(patch) != len(sizes[0]) or min(patch) < 1):
             raise ValueError(
-                f"patch: got {patch}, expected {len(sizes[0])} extents, as the items have"
+                f"patch must be {len(sizes[0])} positive extents, one per axis of an item, "
+                f"got {patch}"
             )
         self.prepared = prepared
         self.batch_size = batch_size
@@ -132,23 +130,28 @@ class BatchSource:
         counts = [len(label) for label in prepared.labels]
         self._case_of_item = np.repeat(np.arange(len(counts)), counts)
         self._first_item = np.cumsum([0, *counts])
-        self._order: tuple[int, npt.NDArray[np.int64]] = (-1, np.empty(0, np.int64))
+        self._order: tuple[int, Integers] = (-1, np.empty(0, np.int64))
 
     def __len__(self) -> int:
-        """Items: slices in two dimensions, cases in three."""
+        """Return the number of items: slices in two dimensions, cases in three."""
         return len(self._case_of_item)
 
     @property
     def resident(self) -> bool:
-        """Whether the cases are where the batches go."""
+        """Whether the cases are already on the device of the batches."""
         return self.prepared.device.type == self.device.type
 
     def batch(self, step: int) -> Batch:
-        """The batch of a step, counted from 0: a pure function of the seed, the member and it."""
+        """Return the batch of a step, counted from 0: a function of seed, member and step."""
         return self.finish(self.gather(step))
 
     def gather(self, step: int, *, pin: bool = False) -> Gathered:
-        """The items of a step, not augmented, where the cases are (in pinned memory if wanted)."""
+        """Cut the items of a step, on the device of the cases and before augmentation.
+
+        Args:
+            step: Counted from 0.
+            pin: Put them into pinned memory.
+        """
         random = np.random.default_rng(derived_seed(self._seed, self._member, PATCHES, step))
         items = self._items(step)
         focus: list[tuple[int, ...] | None] = [None] * self.batch_size
@@ -171,7 +174,7 @@ class BatchSource:
             number = item - int(self._first_item[case])
             label = self.prepared.labels[case][number]
             start = self._start(tuple(label.shape), focus[place], random)
-            # About the centre of the patch, what a rotation may turn into it.
+            # The margin around the patch holds what a rotation may turn into it.
             start = [s - (q - p) // 2 for s, q, p in zip(start, extents, self.patch, strict=True)]
             target, source = _overlap(start, extents, tuple(label.shape))
             images[place][target] = self.prepared.images[case][number][source]
@@ -179,7 +182,7 @@ class BatchSource:
         return Gathered(step, images, labels, names)
 
     def finish(self, gathered: Gathered) -> Batch:
-        """Augment what `gather` gave, on the device of the batches."""
+        """Move what `gather` returned to the device of the batches, and augment it there."""
         images = gathered.images.to(self.device, non_blocking=True)
         labels = gathered.labels.to(self.device, non_blocking=True)
         if self._augmentation.active:
@@ -205,8 +208,8 @@ class BatchSource:
             patch=self.patch,
         )
 
-    def _items(self, step: int) -> npt.NDArray[np.int64]:
-        """The items of a step, before any are exchanged for foreground."""
+    def _items(self, step: int) -> Integers:
+        """Return the items of a step, before any are exchanged for foreground."""
         position, end = step * self.batch_size, (step + 1) * self.batch_size
         chosen = []
         while position < end:
@@ -216,7 +219,7 @@ class BatchSource:
             position += len(part)
         return np.concatenate(chosen)
 
-    def _permutation(self, number: int) -> npt.NDArray[np.int64]:
+    def _permutation(self, number: int) -> Integers:
         known, order = self._order
         if known != number:
             seed = derived_seed(self._seed, self._member, ORDER, number)
@@ -228,7 +231,7 @@ class BatchSource:
     def _foreground(
         self, item: int, random: np.random.Generator
     ) -> tuple[int, tuple[int, ...] | None]:
-        """An item of the same case, and the voxel of a random class in it to show."""
+        """Choose an item of the same case, and a voxel of a random class in it to show."""
         case = int(self._case_of_item[item])
         classes = [voxels for voxels in self.prepared.foreground[case] if len(voxels)]
         if not classes:
@@ -244,7 +247,7 @@ class BatchSource:
         focus: tuple[int, ...] | None,
         random: np.random.Generator,
     ) -> list[int]:
-        """Where the patch begins in an item: inside, or about the centre of a smaller item."""
+        """Return where the patch begins in an item; a smaller item lies in its middle."""
         starts = []
         for axis, (extent, wanted) in enumerate(zip(extents, self.patch, strict=True)):
             if extent <= wanted:
@@ -259,7 +262,7 @@ class BatchSource:
 def _overlap(
     start: Sequence[int], extents: tuple[int, ...], shape: tuple[int, ...]
 ) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """The part of a box that lies in an item, as indices into the box and into the item."""
+    """Return the part of a box that lies in an item, as indices into the box and the item."""
     target: list[Any] = [...]
     source: list[Any] = [...]
     for first, extent, present in zip(start, extents, shape, strict=True):

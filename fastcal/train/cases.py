@@ -1,4 +1,4 @@
-"""The prepared cases of a run, and the batches drawn from them."""
+"""The prepared cases of a run, and the sources of the batches drawn from them."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from fastcal.train.splits import Split, resolve_split
 
 
 @dataclass(frozen=True, slots=True)
-class Cases:
-    """Prepared cases to train and to validate with."""
+class RunCases:
+    """Prepared cases to train on and to validate on."""
 
     train: PreparedCases
     val: PreparedCases
     fingerprint: str
-    """Of all of them, and of how they were preprocessed."""
+    """Identifies the contents of all cases and how they were preprocessed."""
 
     def source(self, recipe: Recipe, number: int) -> BatchSource:
-        """The batches of a member."""
+        """Return the source of a member's batches."""
         sampling = recipe.config.sampling
         return BatchSource(
             self.train,
@@ -40,7 +40,7 @@ class Cases:
         )
 
     def class_counts(self, num_classes: int) -> tuple[int, ...]:
-        """Voxels of each class in the training set."""
+        """Count the voxels of each class in the training set."""
         counts = torch.zeros(num_classes, dtype=torch.int64)
         for label in self.train.labels:
             found = torch.bincount(label.flatten().cpu(), minlength=num_classes)
@@ -57,11 +57,19 @@ class CaseFolder:
     preprocessing: Preprocessing
     cache: Path
 
-    def load(self, device: torch.device, *, progress: Callable[[str], None] | None = None) -> Cases:
-        """Prepare the cases, or find them prepared; on a GPU if they take less than half of it.
+    def load(
+        self, device: torch.device, *, progress: Callable[[str], None] | None = None
+    ) -> RunCases:
+        """Prepare the cases, or find them prepared.
+
+        They go onto the GPU if they take less than half of its free memory.
+
+        Args:
+            device: Where training runs.
+            progress: Called with a line to show, every few seconds.
 
         Raises:
-            DataError: everything that is wrong with any of the cases.
+            DataError: Names everything that is wrong with any of the cases.
         """
         dataset = Dataset.open(self.dataset)
         split: Split = resolve_split(dataset, self.split)
@@ -78,4 +86,4 @@ class CaseFolder:
         else:
             place = prepared.device
         train, val = (prepared.select(self.split[part]).to(place) for part in ("train", "val"))
-        return Cases(train, val, fingerprint)
+        return RunCases(train, val, fingerprint)

@@ -17,90 +17,92 @@ PRESETS: tuple[PresetName, ...] = ("paper", "standard")
 
 
 class Section(BaseModel):
-    """Settings of one concern: fixed once made, and without unknown names."""
+    """Settings of one concern; frozen, and without unknown names."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
 class LossConfig(Section):
-    """What is minimised."""
+    """The loss that is minimised."""
 
     name: str = "ce"
-    """One of `fastcal.losses.build_loss`; ``"+hard-l1ace"`` and the like may follow."""
+    """A name that `fastcal.losses.build_loss` knows; an auxiliary loss such as ``"+hard-l1ace"``
+    may follow."""
     class_weights: tuple[float, ...] | None = None
-    """``w_k``, one a class."""
+    """``w_k``, one per class."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """Further arguments of the loss."""
+    """Further arguments to the loss."""
 
 
 class OptimiserConfig(Section):
     """How a step moves the weights."""
 
     name: Literal["adam", "adamw", "sgd"] = "adam"
-    """``"sgd"`` has Nesterov's momentum."""
+    """``"sgd"`` uses Nesterov momentum."""
     learning_rate: float = Field(default=0.005, gt=0)
-    """At the start; the schedule lowers it."""
+    """The rate at the start; the schedule lowers it."""
     weight_decay: float = Field(default=0.0, ge=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    """Of SGD; nnU-Net has 0.99."""
+    """Momentum of SGD; nnU-Net uses 0.99."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """Of Adam and AdamW."""
+    """Decay rates of the moments of Adam and AdamW."""
     clip_norm: float | None = Field(default=None, gt=0)
-    """The gradient's largest norm, over all weights of a member; nnU-Net has 12."""
+    """Largest norm of the gradient over all weights of a member; nnU-Net uses 12."""
 
 
 class ScheduleConfig(Section):
     """How the learning rate falls."""
 
     name: Literal["plateau", "poly", "cosine", "cyclic"] = "plateau"
-    """``plateau``: times ``factor`` after ``patience`` epochs without a better validation Dice.
-    ``poly``: ``(1 - t)^power`` over the training. ``cosine``: half a period over the training.
-    ``cyclic``: ``cycles`` such half periods, one after another."""
+    """``plateau`` multiplies the rate by ``factor`` after ``patience`` epochs without a better
+    validation Dice. ``poly`` follows ``(1 - t)^power`` over the training, and ``cosine`` half a
+    period of a cosine. ``cyclic`` repeats that half period ``cycles`` times."""
     factor: float = Field(default=0.5, gt=0, le=1)
-    """The paper: 0.5 to 0.8."""
+    """The paper used 0.5 to 0.8."""
     patience: int = Field(default=10, ge=1)
     power: float = Field(default=0.9, gt=0)
     cycles: int = Field(default=5, ge=1)
     floor: float = Field(default=0.0, ge=0, lt=1)
-    """Share of the learning rate at which cosine schedules end."""
+    """Share of the initial learning rate at which cosine schedules end."""
     warmup: int = Field(default=0, ge=0)
     """Steps over which the learning rate rises from 0."""
 
 
 class LoopConfig(Section):
-    """How long, how precisely, and what is kept."""
+    """How long training lasts, in which precision it runs, and what is kept of it."""
 
     max_epochs: int = Field(default=1000, ge=1)
     iterations_per_epoch: int | None = Field(default=None, ge=1)
-    """Steps between two validations. None: as many as show each slice or volume once."""
+    """Steps between two validations. None takes as many as it takes to show each slice or volume
+    once."""
     early_stopping: int | None = Field(default=50, ge=1)
     """A member's training ends after this many epochs without a better validation Dice."""
     checkpoint_steps: int | None = Field(default=None, ge=1)
-    """Steps between two writings of last.pt, beside those at the ends of epochs."""
+    """Steps between two writes of last.pt, in addition to those at the ends of epochs."""
     ema: float | None = Field(default=None, gt=0, lt=1)
-    """Decay of an exponential moving average of the weights, which is then what is validated and
-    kept. The first steps average over fewer: ``min(ema, (1 + t) / (10 + t))``."""
+    """Decay of an exponential moving average of the weights. Where it is set, the average is
+    validated and kept. The decay of step t is ``min(ema, (1 + t) / (10 + t))``."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
-    """``"bf16"``: autocast; weights, running statistics, sums in normalisations, and losses stay
-    float32. ``"auto"``: bf16 on GPUs that have it."""
+    """``"bf16"`` runs the network under autocast; weights, running statistics, sums in
+    normalisations and losses stay float32. ``"auto"`` selects bf16 on GPUs that support it."""
     channels_last: Literal["auto"] | bool = "auto"
-    """Memory format of images and weights; ``"auto"`` times a few steps of each."""
+    """Memory format of images and weights; ``"auto"`` times a few steps in each format."""
     compile: Literal["off", "default", "reduce-overhead", "max-autotune"] = "off"
-    """`torch.compile` of the network; ``"reduce-overhead"`` replays CUDA graphs, which pays for
-    small networks."""
+    """Mode of `torch.compile` for the network. ``"reduce-overhead"`` replays CUDA graphs, which
+    pays off for small networks."""
     checkpointing: bool = False
-    """Compute the blocks' activations again in the backward pass instead of keeping them."""
+    """Recompute the activations of blocks in the backward pass instead of keeping them."""
     overlap: float = Field(default=0.5, ge=0, lt=1)
-    """Of the windows in validation by sliding window."""
+    """Share by which neighbouring windows overlap in validation by sliding window."""
     snapshots: bool = False
-    """Take a member from the end of each cycle of a cyclic schedule: an ensemble for the price of
-    one training (Huang et al., ICLR 2017)."""
+    """Take a member from the end of each cycle of a cyclic schedule, which gives an ensemble for
+    the price of one training (Huang et al., ICLR 2017)."""
     tensorboard: bool = True
-    """Write TensorBoard's event files where it is installed."""
+    """Write TensorBoard event files where TensorBoard is installed."""
 
 
 class TrainConfig(Section):
-    """Settings of a run; the defaults are the paper's where it has one.
+    """Settings of a run. The defaults are the paper's where it gives a value.
 
     Example:
         >>> TrainConfig().sampling.batch_size
@@ -110,8 +112,8 @@ class TrainConfig(Section):
     """
 
     network: dict[str, Any] = Field(default_factory=lambda: {"name": "UNet", "preset": "paper"})
-    """See `fastcal.models.build_network`. Without ``head`` it is the paper's: sigmoid for its Dice
-    loss, softmax for every other."""
+    """See `fastcal.models.build_network`. Without a ``head`` the paper's choice applies: sigmoid
+    for its Dice loss, softmax for every other loss."""
     preprocessing: PreprocessingConfig = PreprocessingConfig()
     sampling: SamplingConfig = SamplingConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
@@ -124,26 +126,30 @@ class TrainConfig(Section):
     def _snapshots_need_cycles(self) -> Self:
         if self.loop.snapshots and self.schedule.name != "cyclic":
             raise ValueError(
-                f"schedule.name: got {self.schedule.name!r}, expected 'cyclic' for loop.snapshots"
+                f"schedule.name must be 'cyclic' for loop.snapshots, got {self.schedule.name!r}"
             )
         return self
 
     @property
     def members_per_training(self) -> int:
-        """Members that one training leaves: one, or one a cycle."""
+        """Members that one training yields: one, or one per cycle with snapshots."""
         return self.schedule.cycles if self.loop.snapshots else 1
 
     @classmethod
     def preset(cls, name: PresetName, *, dims: int = 2) -> TrainConfig:
-        """``"paper"``: the defaults. ``"standard"``: what nnU-Net's users expect.
+        """Return a named set of settings.
+
+        Args:
+            name: ``"paper"`` for the defaults, ``"standard"`` for what users of nnU-Net expect.
+            dims: Spatial axes, 2 or 3.
 
         Raises:
-            ValueError: no such preset.
+            ValueError: There is no such preset, or ``dims`` is neither 2 nor 3.
         """
         if name not in PRESETS:
-            raise ValueError(f"preset: got {name!r}, expected one of {', '.join(PRESETS)}")
+            raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {name!r}")
         if dims not in (2, 3):
-            raise ValueError(f"dims: got {dims!r}, expected 2 or 3")
+            raise ValueError(f"dims must be 2 or 3, got {dims!r}")
         config = cls.from_json(_STANDARD if name == "standard" else {})
         changes: dict[str, Any] = {"preprocessing.dims": dims}
         if name == "standard" and dims == 2:
@@ -159,14 +165,14 @@ class TrainConfig(Section):
         return given or ("sigmoid" if self.loss.name.partition("+")[0] == "dice" else "softmax")
 
     def with_values(self, values: Mapping[str, Any]) -> TrainConfig:
-        """These settings with some of them changed.
+        """Return these settings with some of them changed.
 
         Args:
-            values: by dotted name (``"loop.max_epochs"``), or nested, or both. Another
-                ``network.name`` or ``augmentation.preset`` begins its section anew.
+            values: New values by dotted name (``"loop.max_epochs"``), nested, or both. A new
+                ``network.name`` or ``augmentation.preset`` resets its whole section first.
 
         Raises:
-            ValueError: a setting that does not exist or is out of range.
+            ValueError: A setting does not exist or is out of range.
         """
         fields = self.to_json()
         changes: dict[str, Any] = {}
@@ -182,14 +188,15 @@ class TrainConfig(Section):
         return self.from_json(_merged(fields, changes))
 
     def to_json(self) -> dict[str, Any]:
+        """Return the settings as nested plain values."""
         return self.model_dump(mode="json")
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> TrainConfig:
-        """Settings from nested mappings; what is left out has its default.
+        """Read settings from nested mappings; what is left out has its default.
 
         Raises:
-            ValueError: a setting that does not exist or is out of range, in one line.
+            ValueError: A setting does not exist or is out of range; the message is one line.
         """
         try:
             return cls.model_validate(dict(fields))
@@ -212,19 +219,19 @@ def _merged(fields: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
 
 
 def _in_a_line(error: ValidationError) -> str:
-    """The first problem, in this package's words."""
+    """Return the first problem in the words of this package."""
     problem = error.errors(include_url=False)[0]
     name = ".".join(str(part) for part in problem["loc"])
     if not name:  # of several settings together
         return problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
-        return f"config: no such setting: {name}{_meant(name)}"
-    expected = problem["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-    return f"{name}: got {problem['input']!r}, expected {expected}"
+        return f"config has no setting {name}{_meant(name)}"
+    allowed = problem["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    return f"{name} must be {allowed}, got {problem['input']!r}"
 
 
 def _meant(name: str) -> str:
-    """What may have been meant by a name: a setting like it, or one of its section."""
+    """Suggest what a wrong name may have meant: a similar setting, or those of its section."""
     section, _, last = name.rpartition(".")
     sections = {
         field: list(info.annotation.model_fields)
@@ -256,4 +263,4 @@ _STANDARD: dict[str, Any] = {
     "schedule": {"name": "poly"},
     "loop": {"max_epochs": 1000, "iterations_per_epoch": 250, "early_stopping": None},
 }
-"""nnU-Net's choices (Isensee et al., Nature Methods 18, 2021); networks of about its size."""
+"""nnU-Net's choices (Isensee et al., Nature Methods 18, 2021), with networks of similar size."""

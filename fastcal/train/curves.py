@@ -1,4 +1,4 @@
-"""curves.png: a member's loss, validation scores and learning rate against epochs."""
+"""The file curves.png: a member's loss, validation scores and learning rate by epoch."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from fastcal.train.log import read_log
 
 
 def draw_curves(folder: Path) -> Path | None:
-    """Write a member's curves.png from its log; None, and a message, without matplotlib."""
+    """Write a member's curves.png from its log; return None, with a message, without matplotlib."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
         print(
-            f"{folder.name}: no {CURVES}, which needs matplotlib (pip install 'fastcal[report]')",
+            f"{folder.name}: {CURVES} needs matplotlib (pip install 'fastcal[report]')",
             file=sys.stderr,
         )
         return None

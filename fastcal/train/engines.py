@@ -1,4 +1,4 @@
-"""How a step's losses and gradients are computed: for one member, or for several at once."""
+"""Engines, which compute the losses and gradients of a step for one member or for several."""
 
 from __future__ import annotations
 
@@ -15,21 +15,24 @@ from fastcal.train.batches import Batch
 from fastcal.train.learner import Learner
 from fastcal.train.recipe import Recipe
 
-Outputs = Tensor | Sequence[Tensor]
+Logits = Tensor | Sequence[Tensor]
 
 
 class Engine(Protocol):
-    """Computes gradients of members that are at the same step."""
+    """Computes the gradients of members that are at the same step."""
 
     learners: Sequence[Learner]
 
     def losses(self, batches: Sequence[Batch]) -> Tensor:
-        """Losses ``[M]`` of a batch a member; the gradients are where the optimisers look."""
+        """Compute the losses ``[M]`` of one batch per member.
+
+        The gradients are left in the parameters, where the optimisers read them.
+        """
         ...
 
 
 class Alone:
-    """One member, by torch's autograd; in a team of processes, each on its share of the batch."""
+    """One member, by torch's autograd. In a team, each process takes its share of the batch."""
 
     def __init__(self, learners: Sequence[Learner]) -> None:
         (learner,) = self.learners = learners
@@ -42,11 +45,12 @@ class Alone:
         loop = self.recipe.config.loop
         if loop.checkpointing:
             learner.network.checkpointing = True
-        self.forward: Callable[[Tensor], Outputs] = self.recipe.team.parallel(network)
+        self.forward: Callable[[Tensor], Logits] = self.recipe.team.parallel(network)
         if loop.compile != "off":
             self.forward = torch.compile(self.forward, mode=loop.compile)
 
     def losses(self, batches: Sequence[Batch]) -> Tensor:
+        """Compute the member's loss ``[1]``; see `Engine.losses`."""
         (batch,) = batches
         learner, device, share = self.learners[0], self.recipe.device, self.recipe.team.share
         images = batch.images[share].to(device, memory_format=self.format, non_blocking=True)
@@ -60,11 +64,11 @@ class Alone:
 
 
 class Together:
-    """Members of one architecture, their weights stacked, under one `torch.func.vmap`.
+    """Members of one architecture, with their weights stacked, under one `torch.func.vmap`.
 
-    Each learner's weights and buffers become views of the stack: optimisers, checkpoints and
-    validation see ordinary networks and never know. Only the networks are vmapped, losses are not:
-    any loss will do. Random numbers, as dropout's, differ between the members.
+    Each learner's weights and buffers become views of the stack, so that optimisers, checkpoints
+    and validation see ordinary networks. Only the networks run under vmap; the losses do not, so
+    that any loss will do. Random numbers such as those of dropout differ between the members.
     """
 
     def __init__(self, learners: Sequence[Learner]) -> None:
@@ -80,8 +84,8 @@ class Together:
                 tensor.data = (self.parameters | self.buffers)[name].detach()[number]
         skeleton = copy.deepcopy(networks[0]).to("meta")
 
-        def one(parameters: Any, buffers: Any, images: Tensor) -> Outputs:
-            result: Outputs = functional_call(skeleton, (parameters, buffers), (images,))
+        def one(parameters: Any, buffers: Any, images: Tensor) -> Logits:
+            result: Logits = functional_call(skeleton, (parameters, buffers), (images,))
             return result
 
         self.forward = vmap(one, randomness="different")
@@ -89,6 +93,7 @@ class Together:
             self.forward = torch.compile(self.forward, mode=self.recipe.config.loop.compile)
 
     def losses(self, batches: Sequence[Batch]) -> Tensor:
+        """Compute the losses ``[M]`` of all members; see `Engine.losses`."""
         device = self.recipe.device
         images = torch.stack([batch.images for batch in batches]).to(device, non_blocking=True)
         with self.recipe.autocast():
@@ -110,13 +115,13 @@ class Together:
 
 
 class _Loss:
-    """The recipe's loss in float32, over every output of a deeply supervised network."""
+    """The recipe's loss in float32, over all outputs of a deeply supervised network."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.one = recipe.loss()
         self.deep = DeepSupervisionLoss(self.one)
 
-    def __call__(self, logits: Outputs, labels: Tensor) -> Tensor:
+    def __call__(self, logits: Logits, labels: Tensor) -> Tensor:
         if isinstance(logits, Tensor):
             loss: Tensor = self.one(logits.float(), labels)
         else:
@@ -124,7 +129,7 @@ class _Loss:
         return loss
 
 
-def _of_member(outputs: Outputs, number: int) -> Outputs:
+def _of_member(outputs: Logits, number: int) -> Logits:
     if isinstance(outputs, Tensor):
         return outputs[number]
     return [output[number] for output in outputs]

@@ -1,4 +1,4 @@
-"""Training an ensemble: members that differ by initialisation and data order alone."""
+"""Training of an ensemble, whose members differ only by initialisation and order of the data."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from pathlib import Path
 
 import torch
 
+from fastcal.core.errors import DataError
 from fastcal.data.dataset import Dataset
 from fastcal.models import choose_device
-from fastcal.models.run import CONFIG, FINISHED, LOG, Run
+from fastcal.models.run import CONFIG, DATASET, FINISHED, LOG, Run
 from fastcal.train import folder as run_folder
-from fastcal.train.cases import CaseFolder, Cases
+from fastcal.train.cases import CaseFolder, RunCases
 from fastcal.train.config import TrainConfig
 from fastcal.train.engines import Alone, Together
 from fastcal.train.learner import Learner
@@ -29,11 +30,11 @@ from fastcal.train.settle import (
     settled_preprocessing,
 )
 from fastcal.train.splits import SplitSource, resolve_split
-from fastcal.train.strategy import EXECUTION, STRATEGIES, Strategy, decide
-from fastcal.train.team import Launch, team_of
+from fastcal.train.strategy import EXECUTION, ExecutionRequest, Strategy, decide
+from fastcal.train.team import Torchrun, team_of
 
 PREPARED = "prepared"
-# How long the other processes of a launch wait for the first to prepare the run, seconds.
+# Seconds that the other processes under torchrun wait for the first one to prepare the run.
 PATIENCE = 24 * 3600.0
 
 
@@ -56,38 +57,44 @@ def train_ensemble(
 ) -> Run:
     """Train the members of an ensemble into a run folder.
 
-    A run folder that exists goes on where it was left: finished members stay, one that was killed
-    resumes (to the same weights on a CPU with as many threads), and members beyond those that are
-    there are added. Under ``torchrun`` the processes share the members; each needs no other.
+    An existing run folder is continued: finished members stay, interrupted members resume, and
+    missing members are added. On a CPU, a resumed member ends with the same weights as without
+    the interruption, provided the number of threads is the same. Under ``torchrun`` the processes
+    share the members and work independently of each other.
 
     Args:
-        dataset: nnU-Net's raw layout, a folder or opened; labels, no regions.
-        run: the folder to write.
-        loss: in place of ``config.loss.name``: ``"ce"``, ``"dice"`` (the paper's, sigmoid head),
-            ``"dice-ce"``, or another of `fastcal.losses.build_loss`.
-        members: how many there shall be; with snapshots, a multiple of the schedule's cycles.
-        seed: of the ensemble; each member derives its own.
-        config: every other setting.
-        split: counts, names or a file; see `resolve_split`.
-        fold: of nnU-Net's folds, or of those that `split` lists.
-        device: None is the GPU if there is one.
-        strategy: ``"sequential"`` trains members in turn, ``"vectorised"`` together under
-            `torch.func.vmap`, ``"processes"`` each in a process, on every GPU or on shares of the
-            CPU; ``"auto"`` times a few steps of each and says what it chose. They give the same
-            members, to rounding. A script that starts processes needs the guard
+        dataset: A dataset in nnU-Net's raw layout, as a folder or opened. It must have plain
+            labels, not label groups (nnU-Net's regions).
+        run: The folder to write.
+        loss: A loss in place of ``config.loss.name``: ``"ce"``, ``"dice"`` (the paper's, with a
+            sigmoid head), ``"dice-ce"``, or another that `fastcal.losses.build_loss` knows.
+        members: Members of the ensemble; with snapshots, a multiple of the schedule's cycles.
+        seed: The seed of the ensemble, from which each member derives its own.
+        config: Every other setting.
+        split: Counts, names or a file; see `resolve_split`.
+        fold: A fold of nnU-Net's, or of the folds that ``split`` lists.
+        device: Where to train; None selects the GPU if there is one.
+        strategy: ``"sequential"`` trains one member after another, ``"vectorised"`` all together
+            under `torch.func.vmap`, and ``"processes"`` each in its own process, on every GPU or
+            on shares of the CPU. ``"auto"`` times a few steps of each and reports its choice. All
+            give the same members up to rounding. A script that starts processes needs the guard
             ``if __name__ == "__main__":``.
-        jobs: members at a time, at most, for strategies that train several.
-        ddp: under ``torchrun``, train each member on all processes (DistributedDataParallel)
-            instead of sharing the members out: for networks too large for one GPU's time.
-        prepared: cache of preprocessed cases, which several runs may share; None: in the run.
-        progress: report epochs to standard error.
+        jobs: The most members to train at the same time.
+        ddp: Under ``torchrun``, train each member on all processes (DistributedDataParallel)
+            instead of sharing out the members. This is for networks that are too slow on one GPU.
+        prepared: Cache of preprocessed cases, which several runs may share; None keeps it in the
+            run folder.
+        progress: Report epochs to standard error.
+
+    Returns:
+        The run folder, opened.
 
     Raises:
-        ValueError: a bad argument; a run folder with other settings (the message says which); a NaN
-            loss (the message names the batch's cases); memory that ran out (the message says what
-            to lower).
-        DataError: everything that is wrong with the files of any case, before training starts.
-        OSError: the disk's own error, as that it is full.
+        ValueError: An argument is out of range; the loss is not finite (the message names the
+            cases of the batch); or memory ran out (the message says what to lower).
+        DataError: The run folder holds another run (the message names a setting that differs), or
+            files of cases are wrong (the message names all of them, before training starts).
+        OSError: The disk reports an error, for example that it is full.
 
     Example:
         >>> run = train_ensemble("Dataset004_Hippocampus", "runs/ce", members=5)  # doctest: +SKIP
@@ -95,17 +102,22 @@ def train_ensemble(
     config = config or TrainConfig()
     if loss is not None:
         config = config.with_values({"loss.name": loss})
-    launch = Launch.from_environment()
-    place = launch.device(_check(config, members, strategy, jobs, device, ddp, launch))
+    torchrun = Torchrun.from_environment()
+    request = ExecutionRequest(strategy, jobs, ddp, torchrun)
+    _check(config, members, request)
+    place = torchrun.device(choose_device(device))
     opened = dataset if isinstance(dataset, Dataset) else Dataset.open(dataset)
     if opened.label_groups is not None:
-        raise ValueError(f"{opened.folder}: dataset.json has regions; training needs plain labels")
+        raise DataError(
+            opened.folder / DATASET, "declares label groups (regions); training needs plain labels"
+        )
     chosen = resolve_split(opened, split, fold=fold)
     folder = Path(run)
     network = run_network(opened, config)
-    configured_loss(config, opened.num_classes, opened.ignore_label)  # for what it refuses
+    # Raises for settings of the loss that do not fit, before anything is written.
+    configured_loss(config, opened.num_classes, opened.ignore_label)
     settings = run_settings(opened, network, seed, config)
-    first = launch.rank == 0
+    first = torchrun.rank == 0
     if not first:
         _wait_for(folder / EXECUTION)
     existing = Run.open(folder) if (folder / CONFIG).exists() else None
@@ -121,7 +133,7 @@ def train_ensemble(
         torch.random.fork_rng([place] if place.type == "cuda" else []),
     ):
         if existing is not None and len(existing.members) >= members:
-            report.say(f"{folder}: {len(existing.members)} members are trained, nothing to do")
+            report.say(f"{folder}: all {len(existing.members)} members are trained already")
             return existing
         report.say(f"{folder}: reading {len(chosen.train)} + {len(chosen.val)} cases")
         if existing is None:
@@ -149,15 +161,18 @@ def train_ensemble(
             }
             existing = run_folder.create(folder, written, opened, chosen.names())
         ahead = [number for number in numbers if not _is_finished(recipe, number)]
-        execution = decide(recipe, cases, where, ahead, strategy, jobs, launch, ddp)
+        execution = decide(recipe, cases, where, ahead, request)
         recipe = replace(recipe, channels_last=execution.channels_last)
         report.say(f"{folder}: {execution.strategy}; {execution.reason}")
         if ddp:
-            with team_of(launch, place) as team:
+            with team_of(torchrun, place) as team:
                 _in_turn(replace(recipe, team=team), cases, ahead, report)
             return existing
-        # By number, not by what is left to do: no process has to know how far the others are.
-        mine = [number for number in ahead if numbers.index(number) % launch.world == launch.rank]
+        # Shared out by number, not by what is left to do, so that no process needs to know how far
+        # the others are.
+        mine = [
+            number for number in ahead if numbers.index(number) % torchrun.world == torchrun.rank
+        ]
         match execution.strategy:
             case "vectorised":
                 size = jobs or max(1, len(mine))
@@ -165,7 +180,7 @@ def train_ensemble(
                     group = [Learner(recipe, number) for number in mine[start : start + size]]
                     train_members(group, cases, Together, on_epoch=report.epoch)
                     _skip_unneeded(recipe, [learner.number for learner in group], report)
-            case "processes" if launch.world == 1:
+            case "processes" if torchrun.world == 1:
                 del cases
                 count = max(1, min(len(mine), jobs or default_jobs(place)))
                 with Workers(recipe, where, count) as workers:
@@ -176,7 +191,7 @@ def train_ensemble(
 
 
 def _in_turn(
-    recipe: Recipe, cases: Cases, numbers: Sequence[int], report: TrainingProgress
+    recipe: Recipe, cases: RunCases, numbers: Sequence[int], report: TrainingProgress
 ) -> None:
     for number in numbers:
         train_members([Learner(recipe, number)], cases, Alone, on_epoch=report.epoch)
@@ -184,42 +199,25 @@ def _in_turn(
 
 
 def _skip_unneeded(recipe: Recipe, numbers: Sequence[int], report: TrainingProgress) -> None:
-    """Epochs that members will not need, having stopped early."""
+    """Take the epochs off the report that members do not need because they stopped early."""
     most = len(numbers) * recipe.config.loop.max_epochs
     report.skip(most - _epochs_done(recipe.folder, numbers))
 
 
-def _check(
-    config: TrainConfig,
-    members: int,
-    strategy: str,
-    jobs: int | None,
-    device: torch.device | str | None,
-    ddp: bool,
-    launch: Launch,
-) -> torch.device:
+def _check(config: TrainConfig, members: int, request: ExecutionRequest) -> None:
     if members < 1:
-        raise ValueError(f"members: got {members!r}, expected at least 1")
+        raise ValueError(f"members must be at least 1, got {members!r}")
     if members % config.members_per_training:
         raise ValueError(
-            f"members: got {members!r}, expected a multiple of the schedule's "
-            f"{config.members_per_training} cycles, each of which gives a snapshot"
+            f"members must be a multiple of {config.members_per_training}, the schedule's cycles, "
+            f"each of which gives a snapshot, got {members!r}"
         )
-    if strategy not in STRATEGIES:
-        raise ValueError(f"strategy: got {strategy!r}, expected one of {', '.join(STRATEGIES)}")
-    if jobs is not None and jobs < 1:
-        raise ValueError(f"jobs: got {jobs!r}, expected at least 1")
-    if ddp and launch.world == 1:
-        raise ValueError("ddp: got one process, expected several, started by torchrun")
-    if ddp and strategy not in ("auto", "sequential"):
-        raise ValueError(f"ddp: got strategy {strategy!r}, expected sequential: members in turn")
-    batch_size = config.sampling.batch_size
-    if ddp and batch_size % launch.world:
+    batch_size, world = config.sampling.batch_size, request.torchrun.world
+    if request.ddp and batch_size % world:
         raise ValueError(
-            f"sampling.batch_size: got {batch_size}, expected a multiple of the "
-            f"{launch.world} processes"
+            f"sampling.batch_size must be a multiple of {world}, the number of processes, "
+            f"got {batch_size}"
         )
-    return choose_device(device)
 
 
 def _is_finished(recipe: Recipe, number: int) -> bool:
@@ -236,5 +234,5 @@ def _wait_for(file: Path) -> None:
     start = time.monotonic()
     while not file.exists():
         if time.monotonic() - start > PATIENCE:
-            raise ValueError(f"{file.parent}: the first process has not prepared the run")
+            raise DataError(file.parent, "the first process has not prepared the run in time")
         time.sleep(0.2)

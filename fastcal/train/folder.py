@@ -1,4 +1,4 @@
-"""The run folder: made whole before training starts, and compared when training goes on."""
+"""The run folder: complete before training starts, and compared when training is resumed."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ FREE = frozenset(
     f"training.loop.{name}"
     for name in ("checkpointing", "checkpoint_steps", "compile", "tensorboard")
 )
-"""Settings that may change when a run goes on: the weights do not depend on them."""
+"""Settings that may change when a run is resumed, because the weights do not depend on them."""
 
 
 MEMBERS = 5
-"""Of an ensemble, where nobody says."""
+"""Default number of members."""
 
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """What the run in a folder was begun with."""
+    """The settings with which the run in a folder was begun."""
 
     config: TrainConfig
     seed: int
     members: int
-    """How many there shall be: the most that were ever asked for."""
+    """The largest number of members that was ever asked for."""
     split: dict[str, list[str]]
 
     @classmethod
     def read(cls, folder: Path) -> Begun | None:
-        """Of a run folder; None where there is no run yet, or one of an older version.
+        """Read a run folder; None where there is no run yet, or one of an older version.
 
         Raises:
-            DataError: its files cannot be read.
+            DataError: Its files cannot be read.
         """
         if not (folder / CONFIG).exists():
             return None
@@ -52,14 +52,16 @@ class Begun:
         try:
             config, seed = TrainConfig.from_json(run.config["training"]), run.config["seed"]
         except (KeyError, ValueError) as error:
-            raise DataError(folder / CONFIG, f"not the settings of a run ({error})") from error
+            raise DataError(
+                folder / CONFIG, f"does not hold the settings of a run ({error})"
+            ) from error
         return cls(config, seed, run.config.get("members", MEMBERS), run.split)
 
 
 def create(
     folder: Path, settings: Mapping[str, Any], dataset: Dataset, split: Mapping[str, list[str]]
 ) -> Run:
-    """Make a run folder; config.json comes last, so that a folder with it has everything."""
+    """Create a run folder. It writes config.json last, so that a folder with it is complete."""
     folder.mkdir(parents=True, exist_ok=True)
     description = (dataset.folder / DATASET).read_text(encoding="utf-8")
     atomic.write_text(folder / DATASET, description)
@@ -71,34 +73,36 @@ def create(
 def check_same(
     existing: Run, settings: Mapping[str, Any], split: Mapping[str, list[str]] | None = None
 ) -> None:
-    """Refuse to go on in the folder of another run.
+    """Refuse to continue in the folder of another run.
 
     Args:
-        existing: what is there.
-        settings: nested, those asked for; others are not compared.
-        split: case names of each part.
+        existing: The run that is there.
+        settings: The settings asked for, nested; only these are compared.
+        split: Case names of each part.
 
     Raises:
-        ValueError: a setting differs (the first one is named), or the run is of an older version.
+        DataError: A setting differs (the first one is named), or the run is of an older version.
     """
     if existing.config["format"] != FORMAT:
-        raise ValueError(
-            f"{existing.path}: holds a run of an older version of fastcal, which cannot go on; "
-            "choose another folder (prediction still reads it)"
+        raise DataError(
+            existing.path,
+            "holds a run of an older version of fastcal, which cannot be resumed; choose another "
+            "folder (prediction still reads it)",
         )
     asked, there = flat(settings), flat(existing.config)
     if split is not None:
         asked, there = asked | flat({"split": split}), there | flat({"split": existing.split})
     for name, value in asked.items():
         if name not in FREE and there.get(name) != value:
-            raise ValueError(
-                f"{existing.path}: holds a run with another {name}: "
-                f"{_short(there.get(name))} there, {_short(value)} asked for"
+            raise DataError(
+                existing.path,
+                f"holds a run with another {name}: {_short(there.get(name))} there, "
+                f"{_short(value)} asked for",
             )
 
 
 def want(existing: Run, members: int) -> Run:
-    """Note how many members there shall be, if they are more than were asked for before."""
+    """Record the number of members, if it is larger than any asked for before."""
     if members <= existing.config.get("members", 0):
         return existing
     atomic.write_json(existing.path / CONFIG, {**existing.config, "members": members})
@@ -106,7 +110,7 @@ def want(existing: Run, members: int) -> Run:
 
 
 def environment() -> dict[str, Any]:
-    """What the numbers may depend on beside the settings."""
+    """Describe what the numbers may depend on apart from the settings."""
     from importlib.metadata import version
 
     gpu = torch.cuda.is_available()
@@ -123,7 +127,7 @@ def environment() -> dict[str, Any]:
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted name, tuples as JSON's lists."""
+    """Flatten nested settings to dotted names, with tuples as lists, as in JSON."""
     found: dict[str, Any] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping):

@@ -1,6 +1,6 @@
-"""Noise, blur, brightness, contrast, low resolution and gamma, for the struck items of a batch.
+"""Noise, blur, brightness, contrast, low resolution and gamma for chosen items of a batch.
 
-Each takes images ``[K, Ch, *P]`` (float32), and one number for each item and channel ``[K, Ch]``.
+Each function takes float32 images ``[K, Ch, *P]`` and one number per item and channel ``[K, Ch]``.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from torch import Tensor
 
 
 def add_noise(images: Tensor, sigmas: Tensor, *, generator: torch.Generator) -> Tensor:
-    """Gaussian noise of a standard deviation."""
+    """Add Gaussian noise of the standard deviations ``sigmas``."""
     noise = torch.randn(images.shape, generator=generator, device=images.device)
     return images + noise * _spread(sigmas, images)
 
 
 def blur(images: Tensor, sigmas: Tensor, *, largest: float) -> Tensor:
-    """Gaussian blur of a standard deviation in voxels, with the border's voxels beyond it.
+    """Blur with a Gaussian; the voxels at the border are repeated beyond it.
 
     Args:
         images: ``[K, Ch, *P]``.
-        sigmas: ``[K, Ch]``; 0 leaves a channel as it is.
-        largest: no sigma is above it; the kernel reaches three of them.
+        sigmas: Standard deviations ``[K, Ch]`` in voxels; 0 leaves a channel as it is.
+        largest: Upper bound of the sigmas; the kernel reaches three times as far.
     """
     reach = max(1, math.ceil(3 * largest))
     taps = torch.arange(-reach, reach + 1, device=images.device)
@@ -41,24 +41,28 @@ def blur(images: Tensor, sigmas: Tensor, *, largest: float) -> Tensor:
 
 
 def brighten(images: Tensor, factors: Tensor) -> Tensor:
-    """Intensities times a factor."""
+    """Multiply intensities by a factor."""
     return images * _spread(factors, images)
 
 
 def shift(images: Tensor, offsets: Tensor) -> Tensor:
-    """Intensities plus an offset."""
+    """Add an offset to the intensities."""
     return images + _spread(offsets, images)
 
 
 def change_contrast(images: Tensor, factors: Tensor) -> Tensor:
-    """Distances from the mean times a factor, within the channel's own range."""
+    """Multiply distances from the mean by a factor, and clip to the channel's own range."""
     low, high = _range(images)
     mean, centred = _centred(images)
     return (centred * _spread(factors, images) + mean).clamp(low, high)
 
 
 def lower_resolution(images: Tensor, scales: Tensor) -> Tensor:
-    """As if seen on a grid of ``scale`` times the extents: nearest voxels of it, linear between."""
+    """Show the images as seen on a coarser grid.
+
+    The coarse grid has ``scale`` times the extents. Its voxels are the nearest fine ones, and the
+    images are interpolated linearly between them.
+    """
     for axis in range(2, images.ndim):
         extent = images.shape[axis]
         coarse = (extent * scales).round().clamp(1, extent).unsqueeze(-1)
@@ -69,7 +73,7 @@ def lower_resolution(images: Tensor, scales: Tensor) -> Tensor:
         shape = [*images.shape[:2], *[1] * (axis - 2), extent, *[1] * (images.ndim - axis - 1)]
         ends = []
         for cell in (lower, (lower + 1).minimum(coarse - 1)):
-            # The fine voxel at the centre of the coarse one.
+            # The fine voxel at the centre of a coarse one.
             voxel = ((cell + 0.5) * extent / coarse).long().clamp(0, extent - 1)
             ends.append(images.gather(axis, voxel.view(shape).expand(images.shape)))
         images = ends[0] + (ends[1] - ends[0]) * between.view(shape)
@@ -77,9 +81,12 @@ def lower_resolution(images: Tensor, scales: Tensor) -> Tensor:
 
 
 def apply_gamma(images: Tensor, exponents: Tensor, *, invert: bool = False) -> Tensor:
-    """A power of the intensities, scaled to [0, 1] for it; mean and deviation stay as they were.
+    """Raise intensities, scaled to [0, 1], to a power; keep their mean and standard deviation.
 
-    ``invert`` takes the power of the negative image, which bends the bright end.
+    Args:
+        images: ``[K, Ch, *P]``.
+        exponents: ``[K, Ch]``.
+        invert: Take the power of the negative image, which bends the bright end of the range.
     """
     if invert:
         return -apply_gamma(-images, exponents)
@@ -110,5 +117,5 @@ def _range(images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _spread(values: Tensor, images: Tensor) -> Tensor:
-    """``[K, Ch]`` to ``[K, Ch, 1, ...]``."""
+    """Reshape ``[K, Ch]`` to ``[K, Ch, 1, ...]``."""
     return values.view(*values.shape, *[1] * (images.ndim - 2))

@@ -1,4 +1,4 @@
-"""One member in training: its network, its optimiser, its course, and their files."""
+"""A member in training: its network, optimiser and course, and the files of its folder."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from fastcal.train.schedule import Course, cycle_of, learning_rate
 
 
 class Learner:
-    """A member, from wherever its last checkpoint left it.
+    """A member in training, which continues from its last checkpoint.
 
     Args:
-        recipe: of the run.
-        number: of the member; with snapshots, that of the first one of this training.
-        saved: False leaves every file alone, as trials of speed do.
+        recipe: The recipe of the run.
+        number: The number of the member; with snapshots, of the first member of this training.
+        saved: Whether to read and write files; trials of speed do not.
 
     Raises:
-        DataError: last.pt is damaged or another network's.
+        DataError: last.pt is damaged, or belongs to another network.
     """
 
     def __init__(self, recipe: Recipe, number: int, *, saved: bool = True) -> None:
@@ -57,21 +57,21 @@ class Learner:
 
     @property
     def kept(self) -> SegmentationNetwork:
-        """The network to validate and to keep: the moving average, where there is one."""
+        """The network to validate and to keep, which is the moving average where there is one."""
         return self.network if self.average is None else self.average.network
 
     @property
     def rate(self) -> float:
-        """The learning rate of the step that follows."""
+        """The learning rate of the next step."""
         return learning_rate(self.recipe.config, self.course, self.recipe.iterations)
 
     @property
     def last_rate(self) -> float:
-        """The learning rate of the step before."""
+        """The learning rate of the previous step."""
         return float(self.optimiser.param_groups[0]["lr"])
 
     def update(self) -> None:
-        """One step of the optimiser, along the gradients that are there."""
+        """Take one step of the optimiser along the gradients in the parameters."""
         rate = self.rate
         for group in self.optimiser.param_groups:
             group["lr"] = rate
@@ -84,7 +84,14 @@ class Learner:
             self.average.update(self.network, self.course.step)
 
     def end_epoch(self, dice: float) -> bool:
-        """Count an epoch in, and keep the network where it is the best, or a cycle's last."""
+        """Record an epoch, and keep the network if it is the best or the last of a cycle.
+
+        Args:
+            dice: The validation Dice of the epoch.
+
+        Returns:
+            Whether the Dice is the best so far.
+        """
         config = self.recipe.config
         best = self.course.end_epoch(dice, config)
         if config.loop.snapshots:
@@ -94,7 +101,7 @@ class Learner:
         return best
 
     def save(self) -> None:
-        """Write last.pt: all that the steps to come depend on."""
+        """Write last.pt, which holds everything that later steps depend on."""
         if not self.recipe.team.writes:
             return
         checkpoint: dict[str, Any] = {
@@ -104,14 +111,14 @@ class Learner:
         }
         if self.average is not None:
             checkpoint["average"] = self.average.network.state_dict()
-        # Through memory: on a full disk torch.save raises a RuntimeError about file positions.
+        # Through memory, because on a full disk torch.save raises a RuntimeError about positions.
         content = io.BytesIO()
         torch.save(checkpoint, content)
         with atomic.atomic_path(self.folder / LAST) as temporary:
             temporary.write_bytes(content.getbuffer())
 
     def finish(self) -> None:
-        """Draw the curves, and say in member.json that this training has ended."""
+        """Draw the curves, and write member.json, which marks the training as finished."""
         if not self.recipe.team.writes:
             return
         draw_curves(self.folder)
@@ -150,5 +157,5 @@ class Learner:
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
             raise DataError(
-                self.folder / LAST, f"not a checkpoint of this training ({reason})"
+                self.folder / LAST, f"is not a checkpoint of this training ({reason})"
             ) from error

@@ -1,4 +1,4 @@
-"""log.jsonl: a member's epochs, one JSON object a line; event files, where TensorBoard is."""
+"""The log of a member: log.jsonl, one JSON object per epoch, and TensorBoard's event files."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ EVENTS = "tensorboard"
 
 @dataclass(frozen=True, slots=True)
 class EpochRow:
-    """A line of the log; NaN is null in the file."""
+    """A row of the log; the file stores NaN as null."""
 
     epoch: int
     loss: float
-    """Mean over the epoch's steps."""
+    """Mean over the steps of the epoch."""
     val_dice: float
     val_dice_per_class: list[float]
     val_nll: float
     learning_rate: float
-    """Of the epoch's last step."""
+    """Rate of the last step of the epoch."""
     best: bool
     seconds: float
-    """With validation; of members trained together, the epoch of all."""
+    """Duration with validation; for members trained together, that of all of them."""
     val_ece: float = math.nan
-    """15 bins, top label; a fraction."""
+    """Expected calibration error of the top label with 15 bins, as a fraction."""
 
 
 class MemberLog:
-    """Writes a member's epochs, as a training that was resumed goes on.
+    """Writes the epochs of a member, and continues the log of a training that is resumed.
 
     Args:
-        folder: of the member.
-        epochs: done so far; what a killed training logged beyond them is forgotten.
-        tensorboard: write event files too, where TensorBoard is installed.
+        folder: The folder of the member.
+        epochs: Epochs done so far. Rows beyond them, from a training that was killed, are removed.
+        tensorboard: Write event files too, where TensorBoard is installed.
     """
 
     def __init__(self, folder: Path, epochs: int, *, tensorboard: bool) -> None:
@@ -51,24 +51,29 @@ class MemberLog:
         self._events: Any = _event_writer(folder / EVENTS, epochs + 1) if tensorboard else None
 
     def append(self, row: EpochRow) -> None:
-        """Add one epoch; NaN becomes null."""
+        """Add one epoch.
+
+        Raises:
+            OSError: The disk reports an error, for example that it is full.
+        """
         fields = {name: _null_if_nan(value) for name, value in asdict(row).items()}
         try:
             with self._file.open("a", encoding="utf-8") as log:
                 log.write(json.dumps(fields) + "\n")
-        except OSError as error:  # that of a full disk names no file
+        except OSError as error:  # the error of a full disk does not name the file
             raise OSError(error.errno, error.strerror, str(self._file)) from error
         if self._events is not None:
             for name, value in _scalars(row):
                 self._events.add_scalar(name, value, row.epoch)
 
     def close(self) -> None:
+        """Close the event files."""
         if self._events is not None:
             self._events.close()
 
 
 def read_log(folder: Path) -> list[EpochRow]:
-    """Rows of a member's log; a last line still being written is left out."""
+    """Read the rows of a member's log, except for a last line that is still being written."""
     rows: list[EpochRow] = []
     for line in (folder / LOG).read_text(encoding="utf-8").splitlines(keepends=True):
         if line.endswith("\n"):

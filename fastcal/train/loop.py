@@ -1,4 +1,4 @@
-"""The training loop: steps, checkpoints, epochs, until every member of a group has finished."""
+"""The training loop: steps, checkpoints and epochs until every member of a group is finished."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from torch import Tensor
 
 from fastcal.data.prepared import PreparedCases
 from fastcal.train import seeds
-from fastcal.train.batches import Batch, BatchSource, prefetching
-from fastcal.train.cases import Cases
+from fastcal.train.batches import Batch, BatchSource
+from fastcal.train.cases import RunCases
 from fastcal.train.engines import Engine
 from fastcal.train.learner import Learner
 from fastcal.train.log import EpochRow, MemberLog
 from fastcal.train.memory import explained
+from fastcal.train.prefetch import prefetching
 from fastcal.train.validation import Validation, validate
 
-# A loss is read, which waits for the device, once in so many steps on a GPU.
+# Steps between two looks at the losses on a GPU; each look waits for the device.
 LOOK_EVERY = 50
 
 OnEpoch = Callable[[str, EpochRow], None]
@@ -26,21 +27,27 @@ OnEpoch = Callable[[str, EpochRow], None]
 
 def train_members(
     learners: Sequence[Learner],
-    cases: Cases,
+    cases: RunCases,
     engine: Callable[[Sequence[Learner]], Engine],
     *,
     on_epoch: OnEpoch,
 ) -> None:
-    """Train members side by side until each stops early or has had its epochs.
+    """Train members side by side until each of them stops early or has had all its epochs.
 
-    After every epoch, and every ``loop.checkpoint_steps``, the whole state of each goes into its
-    last.pt, and its best weights into best.safetensors; each file appears whole or not at all.
-    Killed between any two instructions, a training that is started again repeats the steps since,
-    and on a CPU ends with the same bits. Members that a kill left at different steps are trained
-    in groups of equals.
+    After every epoch, and every ``loop.checkpoint_steps`` steps, the whole state of a member goes
+    into its last.pt. Its best weights go into best.safetensors. Each file appears whole or not at
+    all. A training that was killed at any point repeats the steps since its last checkpoint when
+    it is started again, and on a CPU its result is bit-identical. Members that a kill left at
+    different steps are trained in groups that are at the same step.
+
+    Args:
+        learners: The members.
+        cases: The cases to train on and to validate on.
+        engine: `Alone` or `Together`.
+        on_epoch: Called after every epoch with the name of the member and the row of its log.
 
     Raises:
-        ValueError: a loss is NaN or infinite (the checkpoints from before stay), or memory ran out.
+        ValueError: A loss is NaN or infinite (earlier checkpoints stay), or memory ran out.
     """
     steps = sorted({learner.course.step for learner in learners})
     for step in steps:
@@ -63,7 +70,7 @@ def train_members(
 
 def _train_equals(
     group: Sequence[Learner],
-    cases: Cases,
+    cases: RunCases,
     make_engine: Callable[[Sequence[Learner]], Engine],
     logs: dict[Learner, MemberLog],
     on_epoch: OnEpoch,
@@ -105,13 +112,13 @@ def _train_equals(
                     )
                     if learner in logs:
                         logs[learner].append(row)
-                    # last.pt last: a kill before it repeats the epoch, and forgets what it logged.
+                    # last.pt comes last: a kill before it repeats the epoch and removes its row.
                     learner.save()
                     on_epoch(learner.folder.name, row)
 
 
 def _epoch(engine: Engine, sources: Sequence[BatchSource]) -> list[float]:
-    """Train to the end of the epoch under way; the members' mean losses over it."""
+    """Train to the end of the current epoch, and return the mean loss of each member over it."""
     learners = engine.learners
     recipe, course = learners[0].recipe, learners[0].course
     end = (course.epoch + 1) * recipe.iterations
@@ -119,7 +126,7 @@ def _epoch(engine: Engine, sources: Sequence[BatchSource]) -> list[float]:
     watch = _Watch(learners, sources)
     for batches in _batches(sources, course.step, end):
         step = course.step
-        # Of the member, the step, and the process that sees other images of the same batch.
+        # A moment of its own for each step and for each process, which sees its own images.
         moment = step * recipe.team.world + recipe.team.rank
         torch.manual_seed(
             seeds.derived_seed(recipe.seed, learners[0].number, seeds.DROPOUT, moment)
@@ -140,9 +147,10 @@ def _batches(sources: Sequence[BatchSource], start: int, end: int) -> Iterator[t
 
 
 class _Watch:
-    """Adds losses up where they are, and finds the first that is no number.
+    """Adds up losses on their device, and finds the first one that is not finite.
 
-    On a GPU nothing is read until it has to be: what a batch held follows from its step.
+    On a GPU, losses are read as rarely as possible. That is enough, because the cases of a batch
+    follow from its step.
     """
 
     def __init__(self, learners: Sequence[Learner], sources: Sequence[BatchSource]) -> None:
@@ -161,7 +169,7 @@ class _Watch:
             self._look()
 
     def settle(self) -> None:
-        """Give every member the sum of its losses since the last time."""
+        """Add to every member's course the sum of its losses since the last call."""
         self._look()
         for learner, total in zip(self._learners, self._sums.tolist(), strict=True):
             learner.course.loss_sum += total
@@ -176,13 +184,13 @@ class _Watch:
                 raise ValueError(
                     f"{learner.folder.name}: the loss is not finite at step {step + 1} (epoch "
                     f"{step // learner.recipe.iterations + 1}); cases of the batch: {names}. The "
-                    "checkpoint from before stays; lower optimiser.learning_rate, set "
+                    "last checkpoint is kept; lower optimiser.learning_rate, set "
                     "optimiser.clip_norm, or look at these cases"
                 )
 
 
 def _scores(learner: Learner, val: PreparedCases) -> Validation:
-    """Rank 0's, since decisions must not differ between the ranks of a member."""
+    """Return the scores of the first process, so that all processes of a member decide alike."""
     recipe = learner.recipe
     return recipe.team.same(lambda: _validated(learner, val))
 
@@ -191,9 +199,7 @@ def _validated(learner: Learner, val: PreparedCases) -> Validation:
     recipe = learner.recipe
     return validate(
         learner.kept,
-        val.names,
-        val.images,
-        val.labels,
+        val,
         patch=recipe.patch,
         batch_size=recipe.config.sampling.batch_size,
         overlap=recipe.config.loop.overlap,

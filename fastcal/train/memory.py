@@ -1,4 +1,4 @@
-"""What to lower when memory runs out."""
+"""Advice on what to lower when memory runs out."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ from fastcal.train.recipe import Recipe
 
 @contextmanager
 def explained(recipe: Recipe, members: int) -> Iterator[None]:
-    """Turn an error of memory into one line that says what to lower.
+    """Turn an out-of-memory error of the block into one line that says what to lower.
+
+    Args:
+        recipe: The recipe of the run.
+        members: Members that are trained at the same time.
 
     Raises:
-        OutOfMemoryError: in place of the block's own error.
+        OutOfMemoryError: The block ran out of memory.
     """
     try:
         yield

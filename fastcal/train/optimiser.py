@@ -15,7 +15,7 @@ from fastcal.train.config import OptimiserConfig
 def build_optimiser(
     config: OptimiserConfig, parameters: Iterable[nn.Parameter]
 ) -> torch.optim.Optimizer:
-    """The optimiser of a member: torch's fused kernels, one launch for all weights."""
+    """Build the optimiser of a member, with torch's fused kernels: one launch for all weights."""
     match config.name:
         case "sgd":
             return torch.optim.SGD(
@@ -38,14 +38,14 @@ def build_optimiser(
 
 
 class MovingAverage:
-    """Exponential moving average of a network's weights: ``a += (1 - d) (w - a)`` a step.
+    """Exponential moving average of a network's weights: ``a += (1 - d) (w - a)`` per step.
 
-    The decay starts low, ``d = min(decay, (1 + t) / (10 + t))``, so that the first weights do not
-    linger. Buffers, such as running statistics, which are averages already, are the network's.
+    The decay starts low, ``d = min(decay, (1 + t) / (10 + t))``, so that the first weights are
+    soon forgotten. Buffers such as running statistics, which are averages already, are copied.
 
     Args:
-        network: whose weights.
-        decay: d once the average is warm.
+        network: The network whose weights are averaged.
+        decay: The decay d after the first steps.
     """
 
     def __init__(self, network: SegmentationNetwork, decay: float) -> None:
@@ -54,7 +54,12 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self, network: nn.Module, step: int) -> None:
-        """Take in the weights after a step, counted from 1."""
+        """Add the weights after a step.
+
+        Args:
+            network: The network after the step.
+            step: Counted from 1.
+        """
         decay = min(self.decay, (1 + step) / (10 + step))
         averages: list[Tensor] = list(self.network.parameters())
         weights: list[Tensor] = list(network.parameters())

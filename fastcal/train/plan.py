@@ -1,4 +1,4 @@
-"""What the settings of preprocessing leave to the data: axis, spacing, size, windows, patch."""
+"""Preprocessing settled from the data: slice axis, spacing, size, intensity windows and patch."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 
     from fastcal.data.dataset import Case, Dataset
 
-# Spacings this close are equal: headers store them in float32.
+# Relative difference below which spacings are equal; headers store them in float32.
 SPACING_TOLERANCE = 1e-3
-# Foreground voxels a case gives to the windows of "ct".
+# Most foreground voxels of a case that the windows of "ct" are computed from.
 WINDOW_VOXELS = 100_000
-# The largest patches that plan_patch proposes, by dimensions.
+# Voxels of the largest patch that plan_patch proposes, by number of dimensions.
 PATCH_VOXELS = {2: 512**2, 3: 128**3}
 
 
 class PreprocessingConfig(BaseModel):
-    """Settings of preprocessing; the defaults are the paper's slices.
+    """Settings of preprocessing. The defaults are the paper's slices.
 
     Example:
         >>> PreprocessingConfig(dims=3, spacing="median", normalisation="zscore").spacing
@@ -44,26 +44,27 @@ class PreprocessingConfig(BaseModel):
 
     dims: Literal[2, 3] = 2
     slice_axis: Literal[0, 1, 2, "auto"] = "auto"
-    """Axis the slices are stacked along; ``"auto"``: that of the largest median spacing, the last
-    one of equals."""
+    """Axis along which slices are stacked. ``"auto"`` is the axis of the largest median spacing,
+    and the last one of equals."""
     reorient: bool | None = None
-    """Turn the axes to RAS; None: in three dimensions."""
+    """Turn the axes to RAS; None does so only in three dimensions."""
     spacing: tuple[float, ...] | Literal["median"] | None = None
-    """mm, one for each axis of an item; ``"median"``: over the cases, axis by axis."""
+    """Spacing in mm, one number per axis of an item. ``"median"`` is the median over the cases,
+    axis by axis."""
     size: tuple[int, ...] | None = None
-    """Extents to crop and pad to. None: where patches are drawn, each case's own; otherwise the
-    largest of the cases, rounded up to what the poolings divide."""
+    """Extents to crop and pad to. None keeps each case's own extents where patches are drawn, and
+    otherwise takes the largest of the cases, rounded up to what the poolings divide."""
     normalisation: Normalisation | tuple[Normalisation, ...] | Literal["auto"] = "percentile"
-    """``"percentile"``, ``"zscore"``, ``"ct"``, or one a channel; ``"auto"``: nnU-Net's, ``"ct"``
-    for channels named CT and ``"zscore"`` for others."""
+    """``"percentile"``, ``"zscore"``, ``"ct"``, or one of them per channel. ``"auto"`` is
+    nnU-Net's choice: ``"ct"`` for channels named CT and ``"zscore"`` for others."""
     percentiles: tuple[float, float] = (1.0, 99.0)
     nonzero: bool = False
     """Normalise by the voxels that are not 0, and leave the others 0."""
     crop_to_nonzero: bool = False
-    """Training keeps the box of the voxels that are not 0; only with patches."""
+    """Keep for training only the bounding box of the voxels that are not 0; needs patches."""
     interpolation: Interpolation = "linear"
     label_interpolation: LabelInterpolation | None = None
-    """None: nearest in two dimensions, as it was; linear in three, as nnU-Net."""
+    """None is nearest in two dimensions, and linear in three, as in nnU-Net."""
 
 
 def plan_preprocessing(
@@ -76,23 +77,23 @@ def plan_preprocessing(
 ) -> Preprocessing:
     """Settle what the settings leave to the data.
 
-    Headers are read, and the voxels too where a channel's window has to be found. Cases that cannot
-    be read have no say; `fastcal.data.prepared.prepare_cases` names them.
+    Headers are read, and voxels too where the intensity window of a channel is needed. Cases that
+    cannot be read are skipped here; `fastcal.data.prepared.prepare_cases` names them.
 
     Args:
-        dataset: whose channels are named CT or not.
-        cases: those to train and validate with.
-        config: the settings.
-        divisor: extents are rounded up to multiples of it.
-        patches: whether patches are drawn, so that no common size is needed.
+        dataset: The dataset, for the names of its channels.
+        cases: The cases to train on and to validate on.
+        config: The settings.
+        divisor: Extents are rounded up to multiples of this number.
+        patches: Whether patches are drawn, so that no common size is needed.
 
     Raises:
-        DataError: no header can be read.
-        ValueError: settings that do not go together.
+        DataError: No header can be read.
+        ValueError: Settings do not go together.
     """
     geometries = _geometries(cases)
     schemes = _schemes(dataset.channel_names, config.normalisation)
-    # Three dimensions stand for the oriented axes of the volume, whatever the items will be.
+    # In three dimensions, to get the oriented axes of the volume, whatever the items will be.
     reorient = config.dims == 3 if config.reorient is None else config.reorient
     volume = Preprocessing(dims=3, reorient=reorient)
     spacings = np.median([volume.own_spacing(like) for like in geometries], axis=0)
@@ -129,13 +130,18 @@ def plan_patch(
     divisor: int,
     voxels: int | None = None,
 ) -> tuple[int, ...]:
-    """A patch as large as the median case, or as ``voxels`` allow.
+    """Propose a patch as large as the median case, or as ``voxels`` allows.
 
-    Extents shrink where they are the largest, towards a cube, until the patch has at most
-    ``voxels`` (None: 512^2 in two dimensions, 128^3 in three).
+    The largest extent shrinks, step by step, until the patch has at most ``voxels``.
+
+    Args:
+        cases: The cases to train on and to validate on.
+        preprocessing: How the cases are preprocessed.
+        divisor: Extents are multiples of this number.
+        voxels: Most voxels of a patch; None is 512^2 in two dimensions and 128^3 in three.
 
     Raises:
-        DataError: no header can be read.
+        DataError: No header can be read.
 
     Example:
         >>> plan_patch(cases, Preprocessing(dims=3), divisor=8)  # doctest: +SKIP
@@ -156,13 +162,13 @@ def _geometries(cases: Sequence[Case]) -> list[Geometry]:
         try:
             like = nifti.geometry(case.images[0])
             if np.linalg.det(like.affine[:3, :3]) == 0:
-                raise DataError(case.images[0], "its affine has an axis without a direction")
+                raise DataError(case.images[0], "has an affine in which an axis has no direction")
             shape = (*like.shape, 1, 1)[:3]
             geometries.append(Geometry(shape, like.affine, like.header))
         except DataError as error:
             problems.append(error)
     if not geometries:
-        raise problems[0] if problems else ValueError("cases: got none, expected at least one")
+        raise problems[0] if problems else ValueError("cases must hold at least one, got none")
     return geometries
 
 
@@ -183,14 +189,14 @@ def _schemes(
         return tuple("ct" if name.lower() == "ct" else "zscore" for name in channel_names)
     if isinstance(named, tuple) and len(named) != len(channel_names):
         raise ValueError(
-            f"normalisation: got {len(named)}, expected one for each of the "
-            f"{len(channel_names)} channels"
+            f"normalisation must hold one scheme per channel: {len(channel_names)}, "
+            f"got {len(named)}"
         )
     return named
 
 
 def _windows(dataset: Dataset, cases: Sequence[Case]) -> tuple[Window, ...]:
-    """Windows of the channels from foreground voxels of every case, a random choice of many."""
+    """Compute the windows of the channels from foreground voxels, sampled where a case has many."""
 
     def sample(case: Case) -> npt.NDArray[np.float32] | None:
         try:

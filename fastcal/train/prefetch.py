@@ -1,4 +1,4 @@
-"""Batches made ready while the device is at work."""
+"""Batches prepared ahead, while the device works."""
 
 from __future__ import annotations
 
@@ -6,31 +6,30 @@ import queue
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-if TYPE_CHECKING:
-    from fastcal.train.batches import Batch, BatchSource, Gathered
+from fastcal.train.batches import Batch, BatchSource, Gathered
 
-# How often a thread that waits looks whether it is still wanted, seconds.
+# Seconds between two looks of a waiting thread at whether it is still needed.
 POLL = 0.1
 
 
 def prefetching(
     source: BatchSource, steps: Iterable[int], *, depth: int = 2, threaded: bool | None = None
 ) -> Iterator[Batch]:
-    """The batches of some steps, in order.
+    """Yield the batches of some steps, in order; they equal those of `BatchSource.batch`.
 
-    Where the cases are not on the GPU that wants the batches, a thread gathers them ``depth`` steps
-    ahead in pinned memory and copies them on a stream of its own; augmentation follows on the
-    device. The batches are those of `BatchSource.batch`.
+    Where the batches go to a GPU that does not hold the cases, a thread gathers them ``depth``
+    steps ahead in pinned memory and copies them on a stream of its own. Augmentation follows on
+    the device.
 
     Args:
-        source: of the batches.
-        steps: their numbers.
-        depth: batches that wait at most.
-        threaded: None decides as above.
+        source: The source of the batches.
+        steps: Their numbers.
+        depth: Batches that wait at most.
+        threaded: Whether to use a thread; None decides as described above.
     """
     if threaded is None:
         threaded = source.device.type == "cuda" and not source.resident
@@ -50,7 +49,8 @@ def prefetching(
             if copied is not None:
                 stream = torch.cuda.current_stream(source.device)
                 stream.wait_event(copied)
-                # The memory came from the other stream: it may be reused when this one is done.
+                # The memory was allocated on the other stream. It may be reused once this stream
+                # has finished with it.
                 gathered.images.record_stream(stream)
                 gathered.labels.record_stream(stream)
             yield source.finish(gathered)
@@ -65,7 +65,7 @@ def _fill(
     ready: queue.Queue[Any],
     unwanted: threading.Event,
 ) -> None:
-    """Put gathered batches, then None, or the error that ended them."""
+    """Put gathered batches into the queue, then None, or the error that ended them."""
     last: BaseException | None = None
     try:
         cuda = source.device.type == "cuda"
@@ -91,7 +91,7 @@ def _ahead(
 
 
 def _put(ready: queue.Queue[Any], item: object, unwanted: threading.Event) -> bool:
-    """Whether the item was put before the batches were no longer wanted."""
+    """Put an item, and return False if the batches were no longer wanted before there was room."""
     while not unwanted.is_set():
         try:
             ready.put(item, timeout=POLL)

@@ -1,6 +1,6 @@
-"""Members trained side by side, each in a process of its own: on GPUs, or on shares of a CPU.
+"""Members trained side by side, each in its own process, on GPUs or on shares of a CPU.
 
-Small networks keep one thread busy and a second one half; two processes of one thread each train
+Small networks keep a second thread only half busy. Two processes of one thread each therefore train
 two members in less time than one process of two threads trains them in turn.
 """
 
@@ -27,9 +27,9 @@ from fastcal.train.progress import TrainingProgress
 from fastcal.train.recipe import Recipe
 from fastcal.train.timing import seconds_per_step
 
-# How often the parent looks for new lines in the members' logs, seconds.
+# Seconds between two looks of the parent at the logs of the members.
 POLL = 0.25
-# How long a trial of speed waits for the slowest process to start, seconds.
+# Seconds that a trial of speed waits for the slowest process to start.
 START = 300.0
 
 _stop: Event
@@ -38,20 +38,20 @@ _device: torch.device
 
 
 def default_jobs(device: torch.device) -> int:
-    """Processes that make sense: one a GPU, or one a thread of the CPU."""
+    """Return the number of processes that makes sense: one per GPU, or one per CPU thread."""
     if device.type == "cuda":
         return torch.cuda.device_count() if device == torch.device("cuda") else 1
     return torch.get_num_threads()
 
 
 class Workers:
-    """Processes that train members; a context.
+    """Processes that train members; to be used as a context manager.
 
     Args:
-        recipe: of the run.
-        cases: where its cases are.
-        jobs: how many processes; those of a CPU share its threads evenly, those of a computer with
-            several GPUs have one each.
+        recipe: The recipe of the run.
+        cases: Where its cases are.
+        jobs: Number of processes. On a CPU they share its threads evenly; on a computer with
+            several GPUs each has a GPU.
     """
 
     def __init__(self, recipe: Recipe, cases: CaseFolder, jobs: int) -> None:
@@ -81,7 +81,7 @@ class Workers:
         self._pool.shutdown(wait=kind is None, cancel_futures=True)
 
     def seconds_per_step(self) -> float:
-        """Seconds of a step and member, where every process trains one at the same time."""
+        """Measure the seconds per step and member while every process trains one member."""
         trials = [
             self._pool.submit(_trial, self._recipe, self._cases, number)
             for number in range(self._jobs)
@@ -89,9 +89,14 @@ class Workers:
         return max(trial.result() for trial in trials) / self._jobs
 
     def train(self, numbers: Sequence[int], report: TrainingProgress) -> None:
-        """Train members; the parent reports what the children log.
+        """Train members, and report from the parent what the children log.
 
-        An error in one of them, or the end of the parent, ends the others after their epoch.
+        After an error in one child, or the end of the parent, the others stop at the end of their
+        epoch.
+
+        Args:
+            numbers: Numbers of the members.
+            report: Receives the epochs.
         """
         recipe = self._recipe
         folders = {number: recipe.member_folder(number) for number in numbers}

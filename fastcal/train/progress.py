@@ -1,4 +1,4 @@
-"""What a person watching a training sees: a bar on a terminal, a line an epoch elsewhere."""
+"""Progress of a training: a bar on a terminal, one line per epoch elsewhere."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Self
 
 from fastcal.train.log import EpochRow
 
-BEST = "* marks the best validation Dice that a member has had so far"
+BEST = "* marks the best validation Dice of a member so far"
 
 
 class TrainingProgress:
     """Reports epochs to standard error, with the time left if no member stops early.
 
     Args:
-        epochs: the most that are still to come, all members together.
-        max_epochs: the most a member has.
-        shown: False reports nothing.
+        epochs: The most epochs that are still to come, over all members.
+        max_epochs: The most epochs of a member.
+        shown: Whether to report anything.
     """
 
     def __init__(self, *, epochs: int, max_epochs: int, shown: bool = True) -> None:
@@ -42,13 +42,14 @@ class TrainingProgress:
             self._bar.close()
 
     def say(self, text: str) -> None:
-        """A message of one line."""
+        """Show a message of one line."""
         if self._bar is not None:
             self._bar.say(text)
         elif self._shown:
             print(text, file=sys.stderr, flush=True)
 
     def epoch(self, member: str, row: EpochRow) -> None:
+        """Report an epoch of a member."""
         self._done += 1
         if not self._shown:
             return
@@ -69,14 +70,14 @@ class TrainingProgress:
         )
 
     def skip(self, epochs: int) -> None:
-        """Epochs that a member will not need, having stopped early."""
+        """Take off epochs that a member does not need because it stopped early."""
         self._epochs -= epochs
         if self._bar is not None:
             self._bar.shorten(epochs)
 
 
 class _Bar:
-    """rich's progress bar; imported where one is drawn."""
+    """The progress bar of rich, which is imported only where one is drawn."""
 
     def __init__(self, total: int) -> None:
         from rich.console import Console
@@ -100,7 +101,7 @@ class _Bar:
         self._progress.start()
 
     def say(self, text: str) -> None:
-        """Print above the bar, where it stays."""
+        """Print a line above the bar."""
         self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def advance(self, text: str) -> None:

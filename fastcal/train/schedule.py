@@ -1,4 +1,4 @@
-"""A training's course: how far it is, what its learning rate is, which checkpoint is the best."""
+"""The course of a training: its progress, its learning rate and its best checkpoint."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from fastcal.train.config import TrainConfig
 
 @dataclass(slots=True)
 class Course:
-    """What a training knows of its past; goes into every checkpoint."""
+    """What a training knows of its past, which goes into every checkpoint."""
 
     step: int = 0
     """Steps done."""
     epoch: int = 0
     """Epochs done."""
     loss_sum: float = 0.0
-    """Over the steps of the epoch under way."""
+    """Sum over the steps of the current epoch."""
     best_epoch: int = 0
     best_dice: float = -math.inf
     last_dice: float = math.nan
     since_drop: int = 0
     """Epochs without a better Dice since the plateau rule last lowered the learning rate."""
     drop: float = 1.0
-    """What the plateau rule has made of the learning rate, as a factor."""
+    """Factor by which the plateau rule has lowered the learning rate so far."""
 
     def end_epoch(self, dice: float, config: TrainConfig) -> bool:
-        """Count an epoch in; True where its Dice is the best so far."""
+        """Record an epoch, and return whether its validation Dice is the best so far."""
         self.epoch += 1
         self.loss_sum, self.last_dice = 0.0, dice
         # The first epoch counts even if its Dice is NaN: there must be a checkpoint.
@@ -42,20 +42,21 @@ class Course:
         return False
 
     def finished(self, config: TrainConfig) -> bool:
+        """Whether the training has had all its epochs, or stops early."""
         loop = config.loop
-        # A snapshot needs its whole cycle.
+        # Snapshots need whole cycles, so nothing stops early.
         patience = None if loop.snapshots else loop.early_stopping
         stale = patience is not None and self.epoch - self.best_epoch >= patience
         return stale or self.epoch >= loop.max_epochs
 
 
 def learning_rate(config: TrainConfig, course: Course, iterations: int) -> float:
-    """The learning rate of the step that follows.
+    """Return the learning rate of the next step.
 
     Args:
-        config: the settings.
-        course: the steps done, and what the plateau rule has done.
-        iterations: steps of an epoch.
+        config: The settings.
+        course: The course so far, with the steps done and the factor of the plateau rule.
+        iterations: Steps per epoch.
 
     Example:
         >>> config = TrainConfig().with_values({"schedule.name": "poly", "loop.max_epochs": 4})
@@ -73,7 +74,7 @@ def learning_rate(config: TrainConfig, course: Course, iterations: int) -> float
         case "cosine":
             share = _half_cosine(passed, schedule.floor)
         case "cyclic":
-            # Whole epochs a cycle: a snapshot is taken where the rate is lowest.
+            # Cycles are whole epochs, so that a snapshot is taken where the rate is lowest.
             first, end = cycle_of(course.step // iterations, config)
             share = _half_cosine(
                 (course.step - first * iterations) / ((end - first) * iterations), schedule.floor
@@ -83,7 +84,7 @@ def learning_rate(config: TrainConfig, course: Course, iterations: int) -> float
 
 
 def cycle_of(epoch: int, config: TrainConfig) -> tuple[int, int]:
-    """First epoch of the cycle that an epoch (counted from 0) lies in, and of the next one."""
+    """Return the first epoch of the cycle of an epoch (counted from 0), and of the next cycle."""
     total, cycles = config.loop.max_epochs, config.schedule.cycles
     edges = [round(number * total / cycles) for number in range(cycles + 1)]
     number = max(n for n in range(cycles) if edges[n] <= min(epoch, total - 1))

@@ -1,4 +1,4 @@
-"""What a run's settings become once the dataset is known: network, preprocessing, patch, recipe."""
+"""Settings of a run settled with its dataset: network, preprocessing, patch and recipe."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from fastcal.data.dataset import Dataset
 from fastcal.data.preprocess import Preprocessing
 from fastcal.models import SegmentationNetwork, build_network, network_spec
-from fastcal.train.cases import Cases
+from fastcal.train.cases import RunCases
 from fastcal.train.config import TrainConfig
 from fastcal.train.plan import plan_patch, plan_preprocessing
 from fastcal.train.recipe import Recipe
@@ -18,7 +18,7 @@ from fastcal.train.splits import Split
 
 
 def run_network(dataset: Dataset, config: TrainConfig) -> SegmentationNetwork:
-    """A network of the run's kind, for its specification."""
+    """Build a network of the run, for its specification."""
     with torch.random.fork_rng([]):
         return build_network(
             {**config.network, "head": config.head},
@@ -31,7 +31,7 @@ def run_network(dataset: Dataset, config: TrainConfig) -> SegmentationNetwork:
 def run_settings(
     dataset: Dataset, network: SegmentationNetwork, seed: int, config: TrainConfig
 ) -> dict[str, Any]:
-    """What two trainings into one run folder must have in common."""
+    """Return what two trainings into the same run folder must have in common."""
     return {
         "loss": config.loss.name,
         "seed": seed,
@@ -50,7 +50,7 @@ def run_settings(
 def settled_preprocessing(
     dataset: Dataset, split: Split, config: TrainConfig, network: SegmentationNetwork
 ) -> tuple[Preprocessing, tuple[int, ...] | None]:
-    """Preprocessing, and the patch: what the settings leave to the data, once for a run."""
+    """Settle preprocessing and patch from the data, once per run."""
     used = [*split.train, *split.val]
     patch = config.sampling.patch
     divisor = max(network.multiples)
@@ -69,10 +69,10 @@ def run_recipe(
     seed: int,
     dataset: Dataset,
     patch: tuple[int, ...] | None,
-    cases: Cases,
+    cases: RunCases,
     device: torch.device,
 ) -> Recipe:
-    """Everything a member's training depends on but its number."""
+    """Build the recipe, which holds all that a member's training depends on but its number."""
     items = sum(len(images) for images in cases.train.images)
     iterations = config.loop.iterations_per_epoch or -(-items // config.sampling.batch_size)
     return Recipe(

@@ -1,41 +1,40 @@
-"""Rotation, scaling and elastic deformation in one resampling of a batch; mirroring."""
+"""Rotation, scaling and elastic deformation of a batch in one resampling, and mirroring."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from fastcal.core.arrays import Floats
 from fastcal.data.resample import resample
+from fastcal.train.augmentation import AugmentationConfig
 
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    from fastcal.train.augmentation import AugmentationConfig
-
-# nnU-Net's rules: patches this flat are turned in their plane alone ...
+# nnU-Net's rules: a patch whose longest extent is more than FLAT times its shortest is rotated
+# only in its plane, and a slice more oblong than OBLONG by at most 15 degrees instead of 180.
 FLAT = 3.0
-# ... and planes this oblong by 15 degrees instead of 180.
 OBLONG = 1.5
 
 
 @dataclass(frozen=True, slots=True)
 class Warp:
-    """Where the items that are struck take their voxels from, measured from the item's centre."""
+    """Where the warped items take their voxels from, measured from the item's centre."""
 
     items: list[int]
-    matrices: npt.NDArray[np.float64]
-    """``[K, d, d]``: source offset = matrix @ (offset + displacement), voxels."""
-    displacements: npt.NDArray[np.float32] | None
-    """``[K, d, *points]`` voxels, at points spread evenly over the item; None: no elastic."""
+    matrices: Floats
+    """``[K, d, d]``: source offset = matrix @ (offset + displacement), in voxels."""
+    displacements: NDArray[np.float32] | None
+    """``[K, d, *points]`` in voxels, at points spread evenly over the item; None without elastic
+    deformation."""
 
     def source_extents(self, patch: tuple[int, ...]) -> tuple[int, ...]:
-        """Extents about the same centre that hold every voxel the items are made of."""
+        """Return extents about the same centre that hold every voxel the items are made of."""
         half = np.array(patch, np.float64) / 2
         reach = half
         for number, matrix in enumerate(self.matrices):
@@ -43,7 +42,7 @@ class Warp:
             if self.displacements is not None:
                 moved = half + np.abs(self.displacements[number]).reshape(len(half), -1).max(1)
             reach = np.maximum(reach, np.abs(matrix) @ moved)
-        # An even number of voxels more than the patch: both have one centre.
+        # An even number of voxels more than the patch, so that both have the same centre.
         more = np.ceil(reach - half).astype(int)
         return tuple(extent + 2 * int(m) for extent, m in zip(patch, more, strict=True))
 
@@ -51,7 +50,14 @@ class Warp:
 def draw_warp(
     config: AugmentationConfig, random: np.random.Generator, batch: int, patch: tuple[int, ...]
 ) -> Warp:
-    """The warps of a batch of patches."""
+    """Draw the warps of a batch of patches.
+
+    Args:
+        config: Which transforms may be applied.
+        random: Source of the parameters.
+        batch: Items of the batch.
+        patch: Extents of a patch.
+    """
     dims = len(patch)
     turned = _turned_axes(patch)
     strikes = random.random((batch, 3)) < (config.rotation, config.scaling, config.elastic)
@@ -75,10 +81,18 @@ def draw_warp(
 def warp(
     images: Tensor, labels: Tensor, drawn: Warp, patch: tuple[int, ...]
 ) -> tuple[Tensor, Tensor]:
-    """The patch about the centre of each item, warped where it is struck.
+    """Cut the patch about the centre of each item, and warp the items that were drawn.
 
-    Images ``[B, Ch, *Q]`` are sampled linearly, labels ``[B, *Q]`` by nearest neighbour; outside
-    both are 0. What is returned is memory of its own.
+    Images are sampled linearly and labels by nearest neighbour. Outside of an item both are 0.
+
+    Args:
+        images: ``[B, Ch, *Q]``.
+        labels: ``[B, *Q]``.
+        drawn: The warps.
+        patch: Extents ``P`` of a patch.
+
+    Returns:
+        Images ``[B, Ch, *P]`` and labels ``[B, *P]``, which share no memory with the arguments.
     """
     centre: tuple[Any, ...] = tuple(
         slice((extent - wanted) // 2, (extent - wanted) // 2 + wanted)
@@ -100,8 +114,8 @@ def warp(
     return cut_images, cut_labels
 
 
-def mirror(images: Tensor, labels: Tensor, mirrored: npt.NDArray[np.bool_]) -> None:
-    """Flip, in place, the axes of each item that ``mirrored`` ``[B, d]`` tells."""
+def mirror(images: Tensor, labels: Tensor, mirrored: NDArray[np.bool_]) -> None:
+    """Flip in place the axes of each item for which ``mirrored`` ``[B, d]`` is True."""
     for axis in range(mirrored.shape[1]):
         items = torch.from_numpy(np.flatnonzero(mirrored[:, axis]))
         if len(items):
@@ -113,7 +127,7 @@ def mirror(images: Tensor, labels: Tensor, mirrored: npt.NDArray[np.bool_]) -> N
 def _grid(
     drawn: Warp, patch: tuple[int, ...], source: tuple[int, ...], device: torch.device
 ) -> Tensor:
-    """Coordinates ``[K, *P, d]`` as `grid_sample` wants them: those of the last axis first."""
+    """Return coordinates ``[K, *P, d]`` as `grid_sample` expects them, the last axis first."""
     offsets = torch.stack(
         torch.meshgrid(
             *(torch.arange(n, device=device) - (n - 1) / 2 for n in patch), indexing="ij"
@@ -122,7 +136,7 @@ def _grid(
     if drawn.displacements is not None:
         field = torch.from_numpy(drawn.displacements).to(device, non_blocking=True)
         offsets = offsets + resample(field, patch, interpolation="cubic")
-    # From voxels to the unit of grid_sample, in which the source is 2 wide.
+    # From voxels to the units of grid_sample, in which the source is 2 wide.
     scaled = drawn.matrices * (2.0 / np.array(source))[:, None]
     matrices = torch.from_numpy(scaled).float().to(device, non_blocking=True)
     offsets = offsets.expand(len(matrices), *offsets.shape[1:])
@@ -130,14 +144,14 @@ def _grid(
 
 
 def _turned_axes(patch: tuple[int, ...]) -> list[int]:
-    """All axes, but two where a volume is flat: its slices are then turned in their plane."""
+    """Return the axes that rotate: all of them, or those of the plane where a volume is flat."""
     if len(patch) == 3 and max(patch) > FLAT * min(patch):
         return [axis for axis in range(3) if axis != patch.index(min(patch))]
     return list(range(len(patch)))
 
 
 def _largest_angle(config: AugmentationConfig, patch: tuple[int, ...]) -> float:
-    """Radians; nnU-Net's rule where the settings leave it open."""
+    """Return the largest angle in radians, by nnU-Net's rule where the settings give none."""
     degrees = config.rotation_degrees
     if degrees is None:
         plane = [patch[axis] for axis in _turned_axes(patch)]
@@ -148,10 +162,8 @@ def _largest_angle(config: AugmentationConfig, patch: tuple[int, ...]) -> float:
     return math.radians(degrees)
 
 
-def _rotations(
-    dims: int, turned: list[int], angles: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
-    """``[K, d, d]``: a rotation in each plane of the turned axes, one after another."""
+def _rotations(dims: int, turned: list[int], angles: Floats) -> Floats:
+    """Return matrices ``[K, d, d]`` of a rotation in each plane of the turned axes in turn."""
     matrices = np.tile(np.eye(dims), (len(angles), 1, 1))
     planes = [(i, j) for i in turned for j in turned if i < j]
     for (first, second), angle in zip(planes, angles.T, strict=False):

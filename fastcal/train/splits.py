@@ -1,4 +1,4 @@
-"""Which cases train, which choose the checkpoint, which are left for testing."""
+"""Splits of a dataset into cases to train on, to validate on and to test on."""
 
 from __future__ import annotations
 
@@ -26,34 +26,37 @@ FOLDS, FOLD_SEED = 5, 12345
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Labelled cases of each part, by name."""
+    """The labelled cases of each part."""
 
     train: list[Case]
     val: list[Case]
     test: list[Case]
 
     def names(self) -> dict[str, list[str]]:
+        """Return the names of the cases of each part."""
         return {part: [case.name for case in getattr(self, part)] for part in PARTS}
 
 
 def resolve_split(
     dataset: Dataset, source: SplitSource | None = None, *, fold: int | None = None
 ) -> Split:
-    """The split of a dataset.
+    """Resolve the split of a dataset.
 
     Args:
-        source: counts ``(train, val, test)`` taken in order of the sorted names; names by part; a
-            list of them, one a fold, as in nnU-Net's splits_final.json; or a JSON file of either.
-            None without `fold`: the dataset folder's splits.json if there is one, else every fifth
-            of the cases by sorted name, the last ones, validates and the others train.
-        fold: which fold of a list, from 0. Without a source: of the dataset folder's
-            splits_final.json or splits.json if that is a list, else of nnU-Net's own five, which
-            are those that nnU-Net makes of the same cases.
+        dataset: The dataset to split.
+        source: Counts ``(train, val, test)``, taken in the order of the sorted names; names by
+            part; a list of such names, one entry per fold, as in nnU-Net's splits_final.json; or a
+            JSON file of either. If both this and ``fold`` are None, splits.json in the folder of
+            the dataset is used if there is one. Otherwise the last fifth of the cases by sorted
+            name validates and the others train.
+        fold: The fold to take from a list, counted from 0. Without a source, the list is
+            splits_final.json in the folder of the dataset, or splits.json if that holds a list.
+            Otherwise it is the five folds that nnU-Net makes from the same cases.
 
     Raises:
-        DataError: a file that cannot be read.
-        ValueError: unknown or repeated names, unlabelled cases, nothing to train or validate
-            with, a fold that is not there, or a list of folds without a choice.
+        DataError: A file cannot be read or does not hold a split.
+        ValueError: Names are unknown or repeated, cases have no labels, there is nothing to train
+            on or to validate on, the fold does not exist, or no fold of a list was chosen.
 
     Example:
         >>> split = resolve_split(dataset, fold=0)  # doctest: +SKIP
@@ -63,32 +66,36 @@ def resolve_split(
     where = "split"
     if source is None:
         source = _beside(dataset, fold)
-        where = "nnU-Net's own split of the dataset"  # unless it is a file, which has a name
+        where = "nnU-Net's own split of the dataset"  # replaced by its name where it is a file
     split = _of_source(dataset, source, fold, where)
     unlabelled = [case.name for case in (*split.train, *split.val) if case.label is None]
     if unlabelled:
-        raise ValueError(f"split: no labels for {', '.join(unlabelled)}")
+        raise ValueError(f"split must hold labelled cases, got {', '.join(unlabelled)}")
     if not split.train or not split.val:
         raise ValueError(
-            f"split: got {len(split.train)} cases to train and {len(split.val)} to validate, "
-            "expected at least one of each"
+            "split must hold at least one case to train on and one to validate on, "
+            f"got {len(split.train)} and {len(split.val)}"
         )
     return split
 
 
 def five_folds(names: Sequence[str]) -> list[dict[str, list[str]]]:
-    """nnU-Net's folds: scikit-learn's ``KFold(5, shuffle=True, random_state=12345)`` of the sorted
+    """Make nnU-Net's five folds.
+
+    They are those of scikit-learn's ``KFold(5, shuffle=True, random_state=12345)`` for the sorted
     names.
 
     Raises:
-        ValueError: fewer names than folds.
+        ValueError: There are fewer names than folds.
 
     Example:
         >>> five_folds(["a", "b", "c", "d", "e"])[0]
         {'train': ['b', 'c', 'd', 'e'], 'val': ['a']}
     """
     if len(names) < FOLDS:
-        raise ValueError(f"fold: {len(names)} cases do not make {FOLDS} folds")
+        raise ValueError(
+            f"names must hold at least {FOLDS} cases for as many folds, got {len(names)}"
+        )
     names = sorted(names)
     order = np.arange(len(names))
     np.random.RandomState(FOLD_SEED).shuffle(order)
@@ -101,7 +108,7 @@ def five_folds(names: Sequence[str]) -> list[dict[str, list[str]]]:
 
 
 def _beside(dataset: Dataset, fold: int | None) -> SplitSource:
-    """What the dataset folder itself says, or what is done where it says nothing."""
+    """Return the split that the dataset folder holds, or else the default one."""
     ours = dataset.folder / SPLITS
     if fold is None:
         if ours.exists():
@@ -121,33 +128,31 @@ def _of_source(dataset: Dataset, source: SplitSource, fold: int | None, where: s
         where, content = str(source), read_json(Path(source))
     elif isinstance(source, tuple) and all(isinstance(count, int) for count in source):
         if fold is not None:
-            raise ValueError(f"fold: got {fold}, but the split is given by counts")
+            raise ValueError(f"fold must be None for a split given by counts, got {fold}")
         train, val, test = source
         return Split(*dataset.split(train, val, test))
     if isinstance(content, list | tuple) and all(isinstance(part, Mapping) for part in content):
         if fold is None:
-            raise ValueError(f"{where}: a list of {len(content)} folds, choose one by fold")
+            raise ValueError(f"fold must be one of the {len(content)} folds of {where}, got None")
         if not 0 <= fold < len(content):
-            raise ValueError(f"fold: got {fold}, expected {_range(content)} of {where}")
+            last = len(content) - 1
+            allowed = f"from 0 to {last}" if last > 0 else "0"
+            raise ValueError(f"fold must be {allowed} in {where}, got {fold}")
         content = content[fold]
     elif fold is not None:
-        raise ValueError(f"fold: got {fold}, but {where} is no list of folds")
+        raise ValueError(f"fold must be None, because {where} is not a list of folds, got {fold}")
     return _by_name(dataset, content, where)
-
-
-def _range(folds: Sequence[Names]) -> str:
-    return "the one fold, 0," if len(folds) == 1 else f"one of the folds 0 to {len(folds) - 1}"
 
 
 def _by_name(dataset: Dataset, source: Any, where: str) -> Split:
     if not isinstance(source, Mapping) or not {"train", "val"} <= set(source) <= set(PARTS):
-        raise DataError(where, "expected lists of case names: train, val and, if wanted, test")
+        raise DataError(where, "must hold lists of case names: train, val and optionally test")
     cases = {case.name: case for case in dataset.cases}
     chosen = [name for part in PARTS for name in source.get(part, [])]
     unknown = sorted(set(chosen) - set(cases))
     if unknown:
-        raise ValueError(f"{where}: not in the dataset: {', '.join(unknown)}")
+        raise ValueError(f"{where} must name cases of the dataset, got {', '.join(unknown)}")
     repeated = sorted({name for name in chosen if chosen.count(name) > 1})
     if repeated:
-        raise ValueError(f"{where}: named more than once: {', '.join(repeated)}")
+        raise ValueError(f"{where} must name each case once, got {', '.join(repeated)} repeatedly")
     return Split(*([cases[name] for name in source.get(part, [])] for part in PARTS))

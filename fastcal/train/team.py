@@ -1,4 +1,4 @@
-"""Processes under ``torchrun``: which members are whose, and several that train one together."""
+"""Processes under ``torchrun``: which one this is, and teams that train one member together."""
 
 from __future__ import annotations
 
@@ -16,30 +16,37 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
-class Launch:
-    """What ``torchrun`` tells a process; without it, the only process there is."""
+class Torchrun:
+    """What ``torchrun`` tells this process; the defaults stand for a process without it."""
 
     rank: int = 0
     world: int = 1
     local_rank: int = 0
 
     @classmethod
-    def from_environment(cls) -> Launch:
+    def from_environment(cls) -> Torchrun:
         """Read RANK, WORLD_SIZE and LOCAL_RANK.
 
         Raises:
-            ValueError: they are no numbers that go together.
+            ValueError: They are not numbers, or do not go together.
         """
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
         if "WORLD_SIZE" not in os.environ or "RANK" not in os.environ:
             return cls()
         rank, world, local = (_number(name) for name in names)
         if not 0 <= rank < world:
-            raise ValueError(f"RANK: got {rank}, expected 0 to WORLD_SIZE - 1 ({world - 1})")
+            raise ValueError(f"RANK must lie from 0 to {world - 1} (WORLD_SIZE - 1), got {rank}")
         return cls(rank, world, local)
 
+    def check_several(self) -> None:
+        """Raise a ValueError if this is the only process."""
+        if self.world == 1:
+            raise ValueError(
+                "ddp must be False for a single process, got True: start several with torchrun"
+            )
+
     def device(self, asked: torch.device) -> torch.device:
-        """This process's GPU, where GPUs are asked for without a number."""
+        """Return the GPU of this process where GPUs are asked for without a number."""
         if self.world > 1 and asked == torch.device("cuda"):
             return torch.device("cuda", self.local_rank % torch.cuda.device_count())
         return asked
@@ -49,8 +56,9 @@ class Launch:
 class Team:
     """Processes that train one member together, by DistributedDataParallel.
 
-    Every process makes the whole batch, a function of the step alone, and takes every ``world``-th
-    of its images: the gradient is the mean over the processes of those of their shares' losses.
+    Every process makes the whole batch, which depends only on the step, and takes every
+    ``world``-th image of it. The gradient is the mean of the gradients of the processes, each from
+    the loss of its share.
     """
 
     rank: int = 0
@@ -63,10 +71,11 @@ class Team:
 
     @property
     def share(self) -> slice:
-        """This process's part of a batch."""
+        """The images of a batch that this process takes."""
         return slice(self.rank, None, self.world)
 
     def parallel(self, network: nn.Module) -> nn.Module:
+        """Wrap a network so that its gradients are averaged over the processes."""
         if self.world == 1:
             return network
         from torch.nn.parallel import DistributedDataParallel
@@ -74,14 +83,14 @@ class Team:
         return DistributedDataParallel(network)
 
     def mean(self, value: Tensor) -> Tensor:
-        """The mean over the processes of a number of each."""
+        """Return the mean of a number over the processes."""
         if self.world > 1:
             dist.all_reduce(value)
             value = value / self.world
         return value
 
     def same(self, compute: Callable[[], Result]) -> Result:
-        """What the first process computes, in all of them."""
+        """Return in every process what the first process computes."""
         if self.world == 1:
             return compute()
         found = [compute() if self.rank == 0 else None]
@@ -95,19 +104,18 @@ ALONE = Team()
 
 
 @contextmanager
-def team_of(launch: Launch, device: torch.device) -> Iterator[Team]:
-    """All processes of a launch as one team.
+def team_of(torchrun: Torchrun, device: torch.device) -> Iterator[Team]:
+    """Join all processes into one team, for the duration of a block.
 
     Raises:
-        ValueError: there is only one.
+        ValueError: There is only one process.
     """
-    if launch.world == 1:
-        raise ValueError("ddp: got one process, expected several, started by torchrun")
+    torchrun.check_several()
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        yield Team(launch.rank, launch.world)
+        yield Team(torchrun.rank, torchrun.world)
     finally:
         dist.destroy_process_group()
 
@@ -115,5 +123,5 @@ def team_of(launch: Launch, device: torch.device) -> Iterator[Team]:
 def _number(variable: str) -> int:
     text = os.environ.get(variable, "0")
     if not text.isdecimal():
-        raise ValueError(f"{variable}: got {text!r}, expected a number, as torchrun sets it")
+        raise ValueError(f"{variable} must be a number, as torchrun sets it, got {text!r}")
     return int(text)

@@ -1,4 +1,4 @@
-"""How long a step takes: what strategies and memory formats are chosen by."""
+"""Timing of training steps, by which strategies and memory formats are chosen."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from dataclasses import replace
 
 import torch
 
-from fastcal.train.cases import Cases
+from fastcal.train.cases import RunCases
 from fastcal.train.engines import Alone, Engine
 from fastcal.train.learner import Learner
 from fastcal.train.recipe import Recipe
 
 WARMUP, STEPS = 1, 3
-"""Steps that are not counted, and that are."""
+"""Steps that are not counted, and steps that are."""
 
 
 def seconds_per_step(
     recipe: Recipe,
-    cases: Cases,
+    cases: RunCases,
     numbers: Sequence[int],
     engine: Callable[[Sequence[Learner]], Engine],
     *,
     before: Callable[[], object] | None = None,
 ) -> float:
-    """Seconds that a step takes for each of some members, trained from their beginnings.
+    """Measure the seconds per step and member, for members trained from the start.
 
-    Batches, gradients and the optimiser's step are in it; nothing is written. The fastest step
-    counts: others were disturbed.
+    The time covers batches, gradients and the step of the optimiser. Nothing is written. The
+    fastest step counts, because the others were disturbed.
 
     Args:
-        recipe: of the run.
-        cases: whose batches.
-        numbers: of the members that the engine trains together.
+        recipe: The recipe of the run.
+        cases: The cases to draw batches from.
+        numbers: Numbers of the members that the engine trains together.
         engine: `Alone` or `Together`.
-        before: called between warming up and counting.
+        before: Called between warming up and counting.
     """
     devices = [recipe.device] if recipe.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
@@ -50,7 +50,7 @@ def seconds_per_step(
             losses = made.losses([source.batch(step) for source in sources])
             for learner in learners:
                 learner.update()
-            losses.tolist()  # waits for the device
+            losses.tolist()  # wait for the device
             if devices:
                 torch.cuda.synchronize(recipe.device)
             if step >= WARMUP:
@@ -58,8 +58,8 @@ def seconds_per_step(
     return fastest / len(numbers)
 
 
-def prefers_channels_last(recipe: Recipe, cases: Cases) -> bool:
-    """Whether a member's steps are faster with channels last in memory, not compiled."""
+def prefers_channels_last(recipe: Recipe, cases: RunCases) -> bool:
+    """Measure whether a member's steps are faster with channels last in memory, uncompiled."""
     recipe = replace(recipe, config=recipe.config.with_values({"loop.compile": "off"}))
     seconds = {
         last: seconds_per_step(replace(recipe, channels_last=last), cases, [0], Alone)

@@ -1,8 +1,7 @@
-"""How well a network does on the validation cases."""
+"""Scores of a network on the validation cases."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fastcal import CalibrationStatistics, ensemble_statistics
+from fastcal.data.prepared import PreparedCases
 from fastcal.models import SegmentationNetwork, sliding_window
 
 
@@ -18,22 +18,20 @@ class Validation:
     """Scores on the preprocessed grid, padding included."""
 
     dice: float
-    """Mean over foreground classes and cases, each case's slices taken together; a class that a
-    case neither has nor is given does not count."""
+    """Mean over foreground classes and cases, with the slices of a case taken together. A class
+    that is neither in the label map nor in the prediction of a case does not count there."""
     dice_per_class: list[float]
     """Mean over cases, the background first; NaN where no case counts."""
     nll: float
-    """Mean over voxels of ``-ln p_y``, nats."""
+    """Mean over voxels of ``-ln p_y``, in nats."""
     ece: float
-    """Of the predicted class, 15 bins, over all voxels."""
+    """Expected calibration error of the predicted class with 15 bins, over all voxels."""
 
 
 @torch.inference_mode()
 def validate(
     network: SegmentationNetwork,
-    names: Sequence[str],
-    images: Sequence[Tensor],
-    labels: Sequence[Tensor],
+    cases: PreparedCases,
     *,
     patch: tuple[int, ...] | None,
     batch_size: int,
@@ -41,18 +39,16 @@ def validate(
     ignore_label: int | None = None,
     autocast: torch.autocast | None = None,
 ) -> Validation:
-    """Scores of a network by `CalibrationStatistics`; its training mode is left as it was.
+    """Score a network by `CalibrationStatistics`, and leave its training mode as it was.
 
     Args:
-        network: gives logits ``[B, C, *P]``.
-        names: of the cases.
-        images: of each case, ``[N, Ch, *P]``: slices, or a volume.
-        labels: of each case, ``[N, *P]``.
-        patch: windows that slide over larger images; None: whole images.
-        batch_size: windows or slices in a forward pass.
-        overlap: of neighbouring windows.
-        ignore_label: voxels of this label do not count.
-        autocast: entered for the network alone.
+        network: Returns logits ``[B, C, *P]``.
+        cases: The cases, with images ``[N, Ch, *P]`` (slices, or a volume) and labels ``[N, *P]``.
+        patch: Extents of windows that slide over larger images; None for whole images.
+        batch_size: Windows or slices per forward pass.
+        overlap: Share by which neighbouring windows overlap.
+        ignore_label: Voxels of this label do not count.
+        autocast: Context for the network alone.
     """
     training = network.training
     network.eval()
@@ -64,7 +60,7 @@ def validate(
             logits: Tensor = network(windows)
         return logits.float()
 
-    for name, image, label in zip(names, images, labels, strict=True):
+    for name, image, label in zip(cases.names, cases.images, cases.labels, strict=True):
         logits = sliding_window(
             forward,
             image.to(device),
