@@ -19,7 +19,7 @@ PROCESS = """
 import sys, torch, torch.distributed as dist
 from members import labels, probabilities
 from fastcal import CalibrationStatistics
-from fastcal.calibration.state import _Pending
+from fastcal.calibration.state import Pending
 from fastcal.core.problem import StatisticsLayout
 
 rank, out = int(sys.argv[1]), sys.argv[2]
@@ -56,9 +56,9 @@ for size in (1, 2, 4):
 
 def broken():  # seven bad targets, counted on a device and not looked at yet
     statistics = CalibrationStatistics(3)
-    rows = torch.zeros(1, statistics._state.layout.words, dtype=torch.int64)
+    rows = torch.zeros(1, statistics.state.layout.words, dtype=torch.int64)
     rows[0, StatisticsLayout.N_BAD_TARGET] = 7
-    statistics._state._pending.append(_Pending(rows, None, "raise", "probs"))
+    statistics.state._pending.append(Pending(rows, None, "raise", "probs"))
     return statistics
 
 

@@ -214,7 +214,7 @@ def test_the_state_does_not_grow_with_the_volumes():
     (p,), y = probabilities(1, 3, (50,)), labels(3, (2, 50))
     for _ in range(3):
         statistics.update(p, y)
-        assert statistics._state.totals.nbytes == statistics._state.layout.words * 8
+        assert statistics.state.totals.nbytes == statistics.state.layout.words * 8
 
 
 def test_what_was_not_kept_is_told():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import Tensor
 
@@ -26,7 +26,8 @@ FLOAT_MAPS = (
 MAPS = ("mean", "label", *FLOAT_MAPS[1:])
 """Every map a pass can write, in the order of their bits in ``csrc/core/problem.h``."""
 
-CALIBRATIONS = ("both", "top-label", "classwise")
+CalibrationKind = Literal["both", "top-label", "classwise"]
+CALIBRATIONS = get_args(CalibrationKind)
 
 FRACTION_BITS = 40
 """A real sum is two int64 words, ``hi + lo * 2**-40`` with ``0 <= lo < 2**40``."""
