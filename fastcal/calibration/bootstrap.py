@@ -123,8 +123,8 @@ def paired_bootstrap(
     Both methods are evaluated on the same cases drawn, so that what makes a case hard cancels. An
     interval without 0 is a difference that other patients would show too.
 
-    ``first`` and ``second`` hold the same cases by two methods, counted with a ``case_id`` for every
-    voxel; the other arguments are those of `bootstrap`.
+    ``first`` and ``second`` hold the same cases by two methods, with a ``case_id`` for every voxel.
+    The other arguments are those of `bootstrap`.
 
     Raises:
         TypeError, ValueError: See `bootstrap`; or the cases are not the same.

@@ -20,7 +20,8 @@ _TABLE = 64
 def auroc(cells: Integers) -> Floats:
     """Return the probability that a hit lies above a miss; NaN without one of each.
 
-    Ties count half, and so do pairs within a cell: off by at most ``sum_c hits_c misses_c / (2 hits misses)``.
+    Ties count half, and so do pairs within a cell: it is off by at most
+    ``sum_c hits_c misses_c / (2 hits misses)``.
     """
     hits = cells[..., 1].astype(np.float64)
     misses = cells[..., 0] - hits
