@@ -20,8 +20,8 @@ _MAPS = ("mean", "entropy", "mutual_information")
 class EnsembleUncertainty(Transform):
     """The mean of an ensemble and the disagreement of its members, from one pass over them.
 
-    It takes what `monai.transforms.MeanEnsemble` takes: a list or tuple of members ``[C, *S]``, or one
-    array ``[E, C, *S]``; tensors, `MetaTensor` or NumPy arrays. Members are not stacked.
+    It takes what `monai.transforms.MeanEnsemble` takes: a list or tuple of members ``[C, *S]``, or
+    one array ``[E, C, *S]``; tensors, `MetaTensor` or NumPy arrays. Members are not stacked.
 
     Args:
         weights: One per member, normalised to sum 1; equal by default.
@@ -33,7 +33,7 @@ class EnsembleUncertainty(Transform):
         space: ``"prob"`` averages probabilities, ``"logit"`` averages logits and activates then.
 
     ``transform(members)`` gives the maps by name, channel first (``[1, *S]``; ``[C, *S]`` for the
-    mean), with the metadata of the first member. Where ``maps`` is a string it gives the map itself.
+    mean), with the metadata of the first member; or the map itself where ``maps`` is a string.
 
     Raises:
         TypeError, ValueError: An argument is not one of these, or the members do not fit together.
@@ -64,7 +64,7 @@ class EnsembleUncertainty(Transform):
         self.activation: Activation = activation
         self.multilabel = multilabel
         self.space: Space = space
-        EnsembleAccumulator(  # raises now for what could not be computed
+        EnsembleAccumulator(  # raises for bad arguments
             self.maps,
             from_logits=from_logits,
             activation=activation,
