@@ -15,7 +15,6 @@ from torchmetrics_cases import (
     CLASSES,
     Data,
     binary_problem,
-    case,  # noqa: F401
     double,
     labels_problem,
     one_thread,  # noqa: F401
