@@ -97,7 +97,7 @@ def risk(found: dict[str, CalibrationStatistics]) -> None:
 
 
 def scores(found: dict[str, CalibrationStatistics]) -> None:
-    """Draw what a voxel costs by the probability of its target, and the parts of the Brier score."""
+    """Draw the penalty of a voxel by its probability, and the parts of the Brier score."""
     figure = style.new_figure(10.2, 3.8)
     penalty, parts = figure.subplots(1, 2, width_ratios=(1, 1.3))
     p = np.linspace(0.002, 1, 500)
