@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from fastcal.core import bins
-from fastcal.core.problem import CalibrationKind
+
+CalibrationKind = Literal["both", "top-label", "classwise"]
+"""Which bins are kept: one of `fastcal.core.problem.CALIBRATIONS`."""
 
 ConventionName = Literal[
     "default", "paper", "torchmetrics", "monai", "netcal", "sklearn", "exacta", "fiducio"

@@ -9,13 +9,12 @@ import torch
 from torch import Tensor
 
 from fastcal.calibration import conventions
-from fastcal.calibration.conventions import Convention, ConventionName
+from fastcal.calibration.conventions import CalibrationKind, Convention, ConventionName
 from fastcal.core import bins
 from fastcal.core.arguments import flag, real_number, whole_number
 from fastcal.core.problem import (
     CALIBRATIONS,
     FINE_OCTAVES,
-    CalibrationKind,
     Extras,
     StatisticsLayout,
 )

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fastcal.calibration import conventions, file
-from fastcal.calibration.conventions import ConventionName
+from fastcal.calibration.conventions import CalibrationKind, ConventionName
 from fastcal.calibration.counting import clipped, count_arguments, count_batch, read_batch
 from fastcal.calibration.reader import MetricReader
 from fastcal.calibration.settings import CalibrationSettings, first_difference
@@ -22,7 +22,6 @@ from fastcal.core import bins
 from fastcal.core.arguments import flag
 from fastcal.core.arrays import Array, real_dtype
 from fastcal.core.errors import DataError
-from fastcal.core.problem import CalibrationKind
 from fastcal.core.region_bits import Regions
 from fastcal.core.targets import CaseId, Targets, check_nan_policy, read_targets
 

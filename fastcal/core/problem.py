@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from torch import Tensor
 
@@ -26,8 +26,7 @@ FLOAT_MAPS = (
 MAPS = ("mean", "label", *FLOAT_MAPS[1:])
 """Every map a pass can write, in the order of their bits in ``csrc/core/problem.h``."""
 
-CalibrationKind = Literal["both", "top-label", "classwise"]
-CALIBRATIONS = get_args(CalibrationKind)
+CALIBRATIONS = ("both", "top-label", "classwise")
 
 FRACTION_BITS = 40
 """A real sum is two int64 words, ``hi + lo * 2**-40`` with ``0 <= lo < 2**40``."""
