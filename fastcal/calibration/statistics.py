@@ -176,7 +176,6 @@ class CalibrationStatistics(MetricReader):
         - ``"sklearn"``: (lo, hi], 5 bins (`calibration_curve`); NLL clipped as by `log_loss`.
         - ``"exacta"``: bin ``floor(p n)``, 15 bins; top-label for binary data too.
         - ``"fiducio"``: (lo, hi], 15 bins; NLL clipped at 1e-12.
-        - ``"default"``: what the class does by itself.
 
         ``name`` is one of these. None for ``n_bins``, ``calibration`` or ``eps`` takes the
         library's own; the other arguments are those of the class.
@@ -316,15 +315,7 @@ class CalibrationStatistics(MetricReader):
         nan_policy: str,
         source: str,
     ) -> OpenCount:
-        """Return integers for an op to add to (for the ensemble functions).
-
-        Args:
-            targets: Checked.
-            device: Of the predictions.
-            real: Their accumulation type.
-            nan_policy: ``"raise"`` or ``"omit"``, checked.
-            source: The argument to blame for invalid voxels.
-        """
+        """Return integers for an op to add to; ``source`` is the argument to blame for bad voxels."""
         rows = self.state.open_rows(targets, device, nan_policy, source)
         arguments = count_arguments(self.settings, targets, rows, real)
         return OpenCount(self, arguments, rows, targets, nan_policy, source)
@@ -348,8 +339,7 @@ class CalibrationStatistics(MetricReader):
 
         Every process of the group has to call it, also those that counted nothing, and holds the
         sum over all of them afterwards, cases included; equal case ids add up. The sums are of
-        integers, so they are bit-identical to what one process would have counted. Calling it twice
-        counts everything as often as there are processes; `reset` starts anew.
+        integers, so they are bit-identical to what one process would have counted.
 
         Args:
             group: The processes; None for all. gloo sums on the CPU, nccl on the current device.
