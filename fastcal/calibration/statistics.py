@@ -315,7 +315,7 @@ class CalibrationStatistics(MetricReader):
         nan_policy: str,
         source: str,
     ) -> OpenCount:
-        """Return integers for an op to add to; ``source`` is the argument to blame for bad voxels."""
+        """Return integers for an op to add to; ``source`` is the argument to blame."""
         rows = self.state.open_rows(targets, device, nan_policy, source)
         arguments = count_arguments(self.settings, targets, rows, real)
         return OpenCount(self, arguments, rows, targets, nan_policy, source)
