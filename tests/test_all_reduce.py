@@ -51,7 +51,7 @@ for size in (1, 2, 4):
             try:
                 CalibrationStatistics(3).all_reduce(group)
             except ValueError as error:
-                assert "group does not hold this process" in str(error)
+                assert "group must hold this process" in str(error)
 
 
 def broken():  # seven bad targets, counted on a device and not looked at yet
@@ -64,9 +64,9 @@ def broken():  # seven bad targets, counted on a device and not looked at yet
 
 # Whoever has the problem, everybody hears of it, and nobody waits.
 for statistics, message in (
-    (CalibrationStatistics(3, n_bins=10 + (rank == 2)), "in n_bins"),
-    (CalibrationStatistics(3, fine_bins=64 * (1 + (rank == 3))), "in fine_bins"),
-    (CalibrationStatistics(3, regions=["box"][: rank]), "in regions"),
+    (CalibrationStatistics(3, n_bins=10 + (rank == 2)), "got n_bins"),
+    (CalibrationStatistics(3, fine_bins=64 * (1 + (rank == 3))), "got fine_bins"),
+    (CalibrationStatistics(3, regions=["box"][: rank]), "got regions"),
     (broken() if rank == 1 else CalibrationStatistics(3), "rank 1: target must lie in"),
 ):
     try:

@@ -358,7 +358,7 @@ def test_a_compiled_update_has_the_edges_of_the_library(name):
 
 def test_statistics_of_two_conventions_are_not_merged():
     monai = CalibrationStatistics.preset("monai", 3, n_bins=15, calibration="both")
-    with pytest.raises(ValueError, match="differ in convention: 'default' here, 'monai'"):
+    with pytest.raises(ValueError, match="got convention: 'default' here, 'monai'"):
         CalibrationStatistics(3).merge(monai)
 
 

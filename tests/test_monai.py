@@ -111,7 +111,7 @@ def test_batches_aggregate_as_in_monai(reduction: str) -> None:
     again, _ = ours.aggregate("mean")
     torch.testing.assert_close(again, theirs.aggregate("mean")[0], rtol=0, atol=1e-6)
     ours.reset()
-    with pytest.raises(ValueError, match="nothing to aggregate"):
+    with pytest.raises(ValueError, match="before aggregate is called"):
         ours.aggregate()
 
 
