@@ -1,4 +1,4 @@
-"""Draws the pictures of docs/metrics.md: one of each metric, from made-up cohorts and a phantom.
+"""Draws the pictures of docs/metrics.md, one per metric, from made-up cohorts and a phantom.
 
 .venv/bin/python docs/draw_metrics.py
 """
@@ -36,7 +36,7 @@ def cohorts(n_cases: int = 30, n_voxels: int = 6_000) -> dict[str, CalibrationSt
 
 
 def cuts(stats: CalibrationStatistics) -> None:
-    """Equal-width against equal-mass bins of one class's probability."""
+    """Draw equal-width against equal-mass bins of one class's probability."""
     figure = style.new_figure(9.2, 3.6)
     width, mass = figure.subplots(1, 2, sharey=True)
     curve = stats.reliability(1)
@@ -63,7 +63,7 @@ def cuts(stats: CalibrationStatistics) -> None:
 
 
 def right_and_wrong(stats: CalibrationStatistics) -> None:
-    """Confidence and entropy of right and wrong voxels, and how well confidence tells them."""
+    """Draw confidence and entropy of right and wrong voxels, and the ROC curve."""
     figure = style.new_figure(11.4, 3.6)
     confidence, entropy, roc = figure.subplots(1, 3)
     for ax, found, what in (
@@ -97,7 +97,7 @@ def risk(found: dict[str, CalibrationStatistics]) -> None:
 
 
 def scores(found: dict[str, CalibrationStatistics]) -> None:
-    """What a voxel costs by the probability of its target, and the parts of the Brier score."""
+    """Draw the penalty of a voxel by its probability, and the parts of the Brier score."""
     figure = style.new_figure(10.2, 3.8)
     penalty, parts = figure.subplots(1, 2, width_ratios=(1, 1.3))
     p = np.linspace(0.002, 1, 500)
@@ -126,7 +126,7 @@ def scores(found: dict[str, CalibrationStatistics]) -> None:
 
 
 def volumes(stats: CalibrationStatistics) -> None:
-    """Soft volume less reference volume, a dot a case."""
+    """Draw soft volume less reference volume, one dot per case."""
     figure = style.new_figure(5.6, 3.4)
     ax = figure.add_subplot()
     jitter = np.random.default_rng(0).uniform(-0.16, 0.16, len(stats.case_ids))
@@ -143,7 +143,7 @@ def volumes(stats: CalibrationStatistics) -> None:
 
 
 def intervals(found: dict[str, CalibrationStatistics]) -> None:
-    """Bootstrap distributions of an error, and of the difference between two methods."""
+    """Draw bootstrap distributions of an error, and of the difference between two methods."""
     figure = style.new_figure(9.2, 3.4)
     single, paired = figure.subplots(1, 2)
     both = [
@@ -167,7 +167,7 @@ def intervals(found: dict[str, CalibrationStatistics]) -> None:
 
 
 def parts_of_a_volume() -> None:
-    """The regions of a phantom's middle slice."""
+    """Draw the regions of a phantom's middle slice."""
     labels, spacing = phantom()
     masks = {
         "dilated_box, 8 mm and 2 slices": regions.dilated_box(labels, spacing=spacing),
@@ -202,7 +202,7 @@ def _class_cells(stats: CalibrationStatistics, k: int) -> tuple[np.ndarray, np.n
     """Fine cells of a class, ``[n, 2]``, and their edges."""
     from fastcal.core.bins import fine_edges
 
-    return stats._fine_classwise(stats._state.total)[k], fine_edges(stats.fine_bins)
+    return stats.rows().fine_classwise()[k], fine_edges(stats.fine_bins)
 
 
 def main() -> None:

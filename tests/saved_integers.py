@@ -130,7 +130,7 @@ def _temperature(classes: int) -> Iterator[tuple[str, str]]:
 
 
 def _integers(statistics: CalibrationStatistics) -> Any:
-    return np.concatenate([statistics._state.totals.ravel(), statistics._state.case_groups.ravel()])
+    return np.concatenate([statistics.state.totals.ravel(), statistics.state.case_groups.ravel()])
 
 
 def _digest(values: Any) -> str:

@@ -19,7 +19,7 @@ PROCESS = """
 import sys, torch, torch.distributed as dist
 from members import labels, probabilities
 from fastcal import CalibrationStatistics
-from fastcal.calibration.state import _Pending
+from fastcal.calibration.state import Pending
 from fastcal.core.problem import StatisticsLayout
 
 rank, out = int(sys.argv[1]), sys.argv[2]
@@ -51,23 +51,23 @@ for size in (1, 2, 4):
             try:
                 CalibrationStatistics(3).all_reduce(group)
             except ValueError as error:
-                assert "group does not hold this process" in str(error)
+                assert "group must hold this process" in str(error)
 
 
 def broken():  # seven bad targets, counted on a device and not looked at yet
     statistics = CalibrationStatistics(3)
-    rows = torch.zeros(1, statistics._state.layout.words, dtype=torch.int64)
+    rows = torch.zeros(1, statistics.state.layout.words, dtype=torch.int64)
     rows[0, StatisticsLayout.N_BAD_TARGET] = 7
-    statistics._state._pending.append(_Pending(rows, None, "raise", "probs"))
+    statistics.state._pending.append(Pending(rows, None, "raise", "probs"))
     return statistics
 
 
 # Whoever has the problem, everybody hears of it, and nobody waits.
 for statistics, message in (
-    (CalibrationStatistics(3, n_bins=10 + (rank == 2)), "in n_bins"),
-    (CalibrationStatistics(3, fine_bins=64 * (1 + (rank == 3))), "in fine_bins"),
-    (CalibrationStatistics(3, regions=["box"][: rank]), "in regions"),
-    (broken() if rank == 1 else CalibrationStatistics(3), "rank 1: target is outside"),
+    (CalibrationStatistics(3, n_bins=10 + (rank == 2)), "got n_bins"),
+    (CalibrationStatistics(3, fine_bins=64 * (1 + (rank == 3))), "got fine_bins"),
+    (CalibrationStatistics(3, regions=["box"][: rank]), "got regions"),
+    (broken() if rank == 1 else CalibrationStatistics(3), "rank 1: target must lie in"),
 ):
     try:
         statistics.all_reduce()

@@ -358,7 +358,7 @@ def test_a_compiled_update_has_the_edges_of_the_library(name):
 
 def test_statistics_of_two_conventions_are_not_merged():
     monai = CalibrationStatistics.preset("monai", 3, n_bins=15, calibration="both")
-    with pytest.raises(ValueError, match="differ in convention: 'default' here, 'monai'"):
+    with pytest.raises(ValueError, match="got convention: 'default' here, 'monai'"):
         CalibrationStatistics(3).merge(monai)
 
 
@@ -373,14 +373,16 @@ def test_statistics_from_logits_are_those_of_their_softmax():
     z = 3 * torch.randn(2, 4, 500, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     target = labels(4, (2, 500))
     got, want = CalibrationStatistics(4), CalibrationStatistics(4)
-    got.update(z, target, from_logits=True)
+    got.update_from_logits(z, target)
     want.update(z.softmax(1), target)
     for name in ("ece", "brier", "nll", "accuracy"):
         assert getattr(got, name)() == pytest.approx(getattr(want, name)(), abs=1e-12)
-    with pytest.raises(ValueError, match="for logits pass from_logits=True"):
+    with pytest.raises(ValueError, match=r"for logits .*call update_from_logits"):
         want.update(z, target)
-    with pytest.raises(ValueError, match="from_logits=True: 'netcal' clips"):
-        CalibrationStatistics.preset("netcal", 4).update(z, target, from_logits=True)
+    with pytest.raises(
+        ValueError, match=r"convention must be one that does not clip .*got 'netcal'"
+    ):
+        CalibrationStatistics.preset("netcal", 4).update_from_logits(z, target)
 
 
 def test_netcal_clipping_leaves_bad_numbers_to_be_found():

@@ -15,13 +15,15 @@ import oracle
 import pytest
 import test_accumulator
 import test_calibration
+import test_calibration_state
 import test_ensemble
 import test_extras
 import test_ops
 import test_regions
 import torch
 from members import DTYPES, arranged, exact, labels, logits, probabilities
-from test_calibration import sample, thread_counts  # noqa: F401
+from test_calibration import sample  # noqa: F401
+from test_calibration_state import thread_counts  # noqa: F401
 from test_ensemble import MAPS, assert_maps_match, plain_maps
 from torch import Tensor
 
@@ -33,6 +35,7 @@ from fastcal.backends.gpu_module import Passes
 for _module in (
     test_ensemble,
     test_calibration,
+    test_calibration_state,
     test_accumulator,
     test_extras,
     test_regions,

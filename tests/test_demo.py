@@ -121,7 +121,7 @@ def test_results_are_written_for_people_and_programs(
     for loss in comparison.losses:
         stats = loss.ensemble.statistics
         assert stats is not None
-        assert loss.ensemble.scores.aurc == stats.aurc()
+        assert loss.ensemble.scores["aurc"] == stats.aurc()
         truth = [nib.load(out / f"phantoms/labelsTr/{case}.nii.gz") for case in TEST_CASES]
         boxes = [dilated_box(np.asarray(t.dataobj), 4, 1, affine=t.affine).sum() for t in truth]
         assert stats.region("box:4:1").n_voxels == sum(boxes) < stats.n_voxels
@@ -183,7 +183,7 @@ def test_a_folder_keeps_one_experiment(
     changed: dict[str, Any], named: str, finished: tuple[Path, Comparison]
 ) -> None:
     out, _ = finished
-    with pytest.raises(DataError, match=f"another {named}"):
+    with pytest.raises(DataError, match=f"{named} must be"):
         run_demo(out, **(SMALL | changed), **PHANTOM, progress=False)
 
 

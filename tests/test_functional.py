@@ -169,7 +169,7 @@ def test_numpy_gives_numpy():
     [
         (lambda: F.multiclass_calibration_error(GOLDEN, GOLDEN_TARGET, 4), "4 classes"),
         (lambda: F.brier_score(GOLDEN, GOLDEN_TARGET, "multi"), "task must be"),
-        (lambda: F.brier_score(GOLDEN[:, :1], GOLDEN_TARGET), "task='binary'"),
+        (lambda: F.brier_score(GOLDEN[:, :1], GOLDEN_TARGET), "task must be 'binary'"),
         (lambda: F.brier_score(GOLDEN[:, 0], GOLDEN_TARGET), "preds must have shape"),
         (
             lambda: F.classwise_calibration_error(GOLDEN, GOLDEN_TARGET, 3, average="micro"),

@@ -156,7 +156,9 @@ def test_the_second_of_two_classes_can_be_the_positive_one():
     binary = CalibrationStatistics(1)
     binary.update(p[:, 1], target)
     assert got.ece(kind="positive") == binary.ece() == got.classwise_ece()[1]
-    with pytest.raises(ValueError, match="kind='positive' is for 1 or 2 classes, got 3"):
+    with pytest.raises(
+        ValueError, match="kind must be 'top-label' for more than two classes, got 'positive'"
+    ):
         counted(3)[0].ece(kind="positive")
 
 
@@ -179,12 +181,14 @@ def test_measures_need_the_bins_they_read():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"name": "mce"}, r"measure must be one of .*got 'mce'"),
+        ({"name": "ese"}, r"measure must be one of .*got 'ese'"),
         ({"norm": "l3"}, r"norm must be one of .*got 'l3'"),
-        ({"debias": True}, "debias=True is defined for norm='l2', got norm='l1'"),
-        ({"min_count": -1}, "min_count must not be negative, got -1"),
-        ({"kind": "negative"}, "kind must be 'top-label' or 'positive', got 'negative'"),
-        ({"class_index": 1}, "class_index is not for 'ece'"),
+        ({"debias": True}, "norm must be 'l2' for debias=True, got 'l1'"),
+        ({"min_count": -1}, "min_count must be at least 0, got -1"),
+        ({"kind": "negative"}, "kind must be one of .* or None, got 'negative'"),
+        ({"class_index": 1}, "class_index must be None for 'ece', which does not have it, got 1"),
+        ({"name": "nll", "norm": "max"}, "norm must be 'l1' for 'nll', .*got 'max'"),
+        ({"name": "auroc", "threshold": 0.1}, "threshold must be None for 'auroc'"),
     ],
     ids=str,
 )

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox, TransformedBbox
 
 from fastcal import CalibrationStatistics
-from fastcal.calibration.case_curves import CaseCurves, case_curves
+from fastcal.calibration import Reliability, bootstrap, case_curves, reliability_band
 from fastcal.report import plots
 from fastcal.report.dataset_reliability import cases_in_cells
 
@@ -58,26 +58,68 @@ def test_curves_of_the_cases_add_up_to_the_pooled_curve() -> None:
         np.testing.assert_allclose(hits / pooled.count[filled], pooled.accuracy[filled])
 
 
-def test_interval_is_the_percentiles_of_all_sets_of_three_cases() -> None:
+def binary(cases: dict[str, list[tuple[float, int, int]]]) -> CalibrationStatistics:
+    """Statistics of two bins: of each case, voxels of a probability, how many, and how many hit."""
+    stats = CalibrationStatistics(num_classes=1, n_bins=2)
+    for name, voxels in cases.items():
+        p = [p for p, n, _ in voxels for _ in range(n)]
+        y = [int(k < hits) for _, n, hits in voxels for k in range(n)]
+        stats.update(torch.tensor([p]), torch.tensor([y]), case_id=[name])
+    return stats
+
+
+def test_band_is_the_percentiles_of_all_sets_of_three_cases() -> None:
     """Three cases with accuracies 0, 1/2 and 1 of 2, 2 and 4 voxels: 27 sets, all enumerated."""
-    count = np.array([[2, 0], [2, 5], [4, 0]])
-    accuracy = np.array([[0.0, np.nan], [0.5, 0.2], [1.0, np.nan]])
-    curves = CaseCurves(np.linspace(0, 1, 3), count, accuracy, accuracy)
-    low, high = curves.interval(0.8, 40_000, seed=1)
+    stats = binary({"a": [(0.2, 2, 0)], "b": [(0.2, 2, 1), (0.9, 5, 1)], "c": [(0.2, 4, 4)]})
+    low, high = reliability_band(stats, level=0.8, n_resamples=40_000, seed=1)
+    count, hits = np.array([2, 2, 4]), np.array([0, 1, 4])
     sets = [list(drawn) for drawn in product(range(3), repeat=3)]
-    hits = np.nan_to_num(accuracy) * count
-    pooled = [hits[drawn, 0].sum() / count[drawn, 0].sum() for drawn in sets]
+    pooled = [hits[drawn].sum() / count[drawn].sum() for drawn in sets]
     expected = np.percentile(pooled, [10, 90], method="inverted_cdf")
     assert [low[0], high[0]] == pytest.approx(expected)
     assert (low[1], high[1]) == pytest.approx((0.2, 0.2))  # one case fills the second bin
-    again = curves.interval(0.8, 40_000, seed=1)
+    again = reliability_band(stats, level=0.8, n_resamples=40_000, seed=1)
     np.testing.assert_array_equal(again, (low, high))
 
 
+@pytest.mark.parametrize("class_index", [None, 1])
+def test_band_and_curves_do_not_depend_on_the_order_of_the_cases(class_index: int | None) -> None:
+    stats = counted()
+    turned = CalibrationStatistics(num_classes=3, n_bins=8)
+    for case in ("c3", "c0", "c5", "c4", "c1", "c2"):
+        turned.merge(stats.case(case))
+    assert turned.case_ids != stats.case_ids
+    band = reliability_band(stats, class_index, n_resamples=300, seed=4)
+    np.testing.assert_array_equal(
+        band, reliability_band(turned, class_index, n_resamples=300, seed=4)
+    )
+    assert not np.array_equal(band, reliability_band(stats, class_index, n_resamples=300, seed=5))
+    one, other = case_curves(stats, class_index), case_curves(turned, class_index)
+    np.testing.assert_array_equal(one.count, other.count)
+    np.testing.assert_array_equal(one.mean_confidence, other.mean_confidence)
+
+
+def test_band_of_a_bin_is_the_bootstrap_interval_of_the_accuracy_of_its_voxels() -> None:
+    generator = torch.Generator().manual_seed(3)
+    whole = CalibrationStatistics(num_classes=3, n_bins=4)
+    apart = [CalibrationStatistics(num_classes=3, n_bins=4) for _ in range(4)]
+    for case in range(9):
+        p = (2 * torch.randn(1, 3, 200, generator=generator)).softmax(1)
+        target = torch.multinomial(p[0].T, 1, generator=generator).T
+        whole.update(p, target, case_id=[f"c{case}"])
+        cell = (4 * p.max(1).values).ceil().long().clamp_min(1) - 1
+        for k, alone in enumerate(apart):
+            alone.update(p, target, mask=cell == k, case_id=[f"c{case}"])
+    low, high = reliability_band(whole, level=0.9, n_resamples=500, seed=2)
+    for k, alone in enumerate(apart):
+        found = bootstrap(alone, "accuracy", level=0.9, n_resamples=500, seed=2)
+        np.testing.assert_array_equal((low[k], high[k]), (found.low, found.high))
+
+
 def test_empty_bins_have_no_interval() -> None:
-    curves = case_curves(counted())
-    low, high = curves.interval(0.9, 50, seed=0)
-    empty = curves.count.sum(0) == 0
+    stats = counted()
+    low, high = reliability_band(stats, level=0.9, n_resamples=50)
+    empty = stats.reliability().count == 0
     assert empty.any()
     assert np.isnan(low[empty]).all()
     assert (low[~empty] <= high[~empty]).all()
@@ -93,7 +135,7 @@ def test_band_spans_the_interval_of_every_bin_that_is_drawn() -> None:
     ax = plots.reliability_diagram(
         stats, ax=axes(), class_index=1, interval=0.9, n_resamples=200, seed=3, min_count=limit
     )
-    low, high = case_curves(stats, 1).interval(0.9, 200, seed=3)
+    low, high = reliability_band(stats, 1, level=0.9, n_resamples=200, seed=3)
     drawn = pooled.count > limit
     band = labelled(ax, "90 % interval over cases")
     assert 0 < len(band) == drawn.sum() < len(drawn)
@@ -135,13 +177,13 @@ def test_bins_of_every_convention_can_be_drawn() -> None:
 
 
 def test_intervals_need_a_level_and_cases() -> None:
-    with pytest.raises(ValueError, match="got no cases"):
+    with pytest.raises(ValueError, match="case_id must be given with every update"):
         plots.reliability_diagram(counted(ids=False), ax=axes(), interval=0.95)
-    with pytest.raises(ValueError, match="got 1 cases, expected two or more"):
+    with pytest.raises(ValueError, match="at least 2 cases, got 1"):
         plots.reliability_diagram(counted(1), ax=axes(), interval=0.95)
-    with pytest.raises(ValueError, match=r"interval: got 95, expected a level"):
+    with pytest.raises(ValueError, match="interval must lie between 0 and 1, got 95"):
         plots.reliability_diagram(counted(), ax=axes(), interval=95)
-    with pytest.raises(ValueError, match="n_resamples: got 0"):
+    with pytest.raises(ValueError, match="n_resamples must be at least 1, got 0"):
         plots.reliability_diagram(counted(), ax=axes(), interval=0.95, n_resamples=0)
 
 
@@ -199,9 +241,9 @@ def test_grid_without_a_figure_makes_one_of_pyplot() -> None:
 
 
 def test_bad_grids_are_named() -> None:
-    with pytest.raises(ValueError, match="class_names: got 2, expected 3"):
+    with pytest.raises(ValueError, match="one name per class: 3, got 2"):
         plots.classwise_grid(counted(), class_names=["a", "b"], figure=Figure())
-    with pytest.raises(ValueError, match="columns: got 0"):
+    with pytest.raises(ValueError, match="columns must be at least 1, got 0"):
         plots.classwise_grid(counted(), columns=0)
 
 
@@ -241,14 +283,14 @@ def test_lines_of_the_heat_map_are_the_mean_over_cases_and_the_pool() -> None:
 
 def test_cells_of_accuracy_hold_their_upper_edge() -> None:
     values = np.array([[0.0, 0.5], [0.25, 1.0]])
-    curves = CaseCurves(np.linspace(0, 1, 3), np.ones((2, 2), np.int64), values, values)
+    curves = Reliability(np.linspace(0, 1, 3), np.ones((2, 2), np.int64), values, values)
     np.testing.assert_array_equal(cases_in_cells(curves), [[2, 0], [1, 1]])
 
 
 def test_heat_maps_need_cases() -> None:
-    with pytest.raises(ValueError, match="got no cases"):
+    with pytest.raises(ValueError, match="case_id must be given with every update"):
         plots.dataset_reliability(counted(ids=False), ax=axes())
-    with pytest.raises(ValueError, match="min_count: got -1"):
+    with pytest.raises(ValueError, match="min_count must be at least 0, got -1"):
         plots.dataset_reliability(counted(), ax=axes(), min_count=-1)
 
 
@@ -265,7 +307,7 @@ def test_risk_coverage_draws_the_curve_and_shades_the_excess() -> None:
     assert risk.get_ydata()[-1] == pytest.approx(1 - stats.accuracy())
     assert np.trapezoid(*reversed(risk.get_data())) == pytest.approx(stats.aurc(), abs=2e-3)
     words, dashed = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert words == f"ensemble: AURC {stats.aurc():.4f}, excess {stats.e_aurc():.4f}"
+    assert words == f"ensemble: AURC {stats.aurc():.5f}, excess {stats.e_aurc():.5f}"
     assert dashed == "ideal: wrong voxels the least sure"
     assert ax.get_title(loc="left") == "Risk"
     assert ax.get_ylim()[1] > max(risk.get_ydata())
@@ -289,14 +331,14 @@ def test_panels_of_risk_and_coverage_have_one_scale() -> None:
     assert first.get_ylim() == second.get_ylim()
     assert [len(ax.lines) for ax in (first, second)] == [4, 2]
     words = [text.get_text() for text in first.get_legend().get_texts()]
-    assert words[1] == f"ensemble: AURC {dull.aurc():.4f}, excess {dull.e_aurc():.4f}"
+    assert words[1] == f"ensemble: AURC {dull.aurc():.5f}, excess {dull.e_aurc():.5f}"
     assert first.lines[1].get_color() != first.lines[3].get_color()
-    with pytest.raises(ValueError, match="panels: got none"):
+    with pytest.raises(ValueError, match="panels must hold at least one panel, got none"):
         plots.risk_coverage_figure({})
 
 
 def test_risk_coverage_needs_fine_cells_and_voxels() -> None:
-    with pytest.raises(ValueError, match="fine_bins is 0"):
+    with pytest.raises(ValueError, match="fine_bins must be set"):
         plots.risk_coverage(counted(1), ax=axes())
-    with pytest.raises(ValueError, match="counted nothing"):
+    with pytest.raises(ValueError, match="stats must have counted voxels"):
         plots.risk_coverage(CalibrationStatistics(2, fine_bins=64), ax=axes())

@@ -7,20 +7,18 @@ from fastcal.calibration.bootstrap import (
     paired_bootstrap,
     wilcoxon,
 )
-from fastcal.calibration.conventions import ConventionName
+from fastcal.calibration.brier import BrierParts
+from fastcal.calibration.case_curves import case_curves, reliability_band
+from fastcal.calibration.conventions import CalibrationKind, ConventionName
+from fastcal.calibration.counting import NOTHING_COUNTED
 from fastcal.calibration.curves import OutcomeHistogram, Reliability, RiskCoverage
-from fastcal.calibration.measures import (
-    CalibrationKind,
-    Kind,
-    Measure,
-    MeasureName,
-    Norm,
-    Reduction,
-)
-from fastcal.calibration.statistics import NOTHING_COUNTED, CalibrationStatistics, OpenCount
-from fastcal.calibration.values import BrierParts
+from fastcal.calibration.metrics import METRICS, Measure, Metric, Norm, Reduction
+from fastcal.calibration.rows import Kind, Rows
+from fastcal.calibration.statistics import CalibrationStatistics, OpenCount
+from fastcal.calibration.summary import calibration_summary, region_summaries
 
 __all__ = [
+    "METRICS",
     "NOTHING_COUNTED",
     "BrierParts",
     "CalibrationKind",
@@ -29,15 +27,20 @@ __all__ = [
     "Interval",
     "Kind",
     "Measure",
-    "MeasureName",
+    "Metric",
     "Norm",
     "OpenCount",
     "OutcomeHistogram",
     "Reduction",
     "Reliability",
     "RiskCoverage",
+    "Rows",
     "SignedRank",
     "bootstrap",
+    "calibration_summary",
+    "case_curves",
     "paired_bootstrap",
+    "region_summaries",
+    "reliability_band",
     "wilcoxon",
 ]

@@ -1,14 +1,10 @@
 """Intervals and tests over cases: what another set of patients could have given.
 
-Voxels of one case are not independent, cases are: cases are drawn, never voxels. A resample is a
-vector of how often each case was drawn; its pooled row is that vector times the integer rows,
-exact, so that an interval depends on the seed and the cases alone: not on their order, the number
-of threads, or the linear algebra underneath.
+Voxels of one case are not independent, but cases are: cases are drawn, never voxels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Literal
@@ -16,19 +12,21 @@ from typing import Literal
 import numpy as np
 
 from fastcal.calibration import values
-from fastcal.calibration.measures import Measure, MeasureName, Reduction
-from fastcal.calibration.metrics import as_measure
-from fastcal.calibration.statistics import CalibrationStatistics
+from fastcal.calibration.metrics import Measure, Reduction, as_measure, measured
+from fastcal.calibration.reader import MetricReader
+from fastcal.calibration.resampling import (
+    Resampling,
+    percentiles,
+    sorted_cases,
+    weighted_mean,
+    weighted_sum,
+)
+from fastcal.calibration.rows import Rows
 from fastcal.calibration.values import Floats, Integers
-from fastcal.core.arguments import real_number, whole_number
 
 Method = Literal["percentile", "bca"]
 Alternative = Literal["two-sided", "less", "greater"]
 
-_EXACT = 2.0**53
-"""Whole numbers below it are added and multiplied exactly in float64."""
-_CHUNK = 1 << 20
-"""Draws held at a time."""
 _WORDS = 1 << 25
 """Words of pooled rows held at a time."""
 
@@ -38,7 +36,7 @@ class Interval:
     """A bootstrap confidence interval over cases."""
 
     estimate: float
-    """From the cases as they are."""
+    """From the cases as they are, each of them once."""
     low: float
     high: float
     level: float
@@ -61,8 +59,8 @@ class SignedRank:
 
 
 def bootstrap(
-    statistics: CalibrationStatistics,
-    measure: Measure | MeasureName = "ece",
+    statistics: MetricReader,
+    measure: Measure | str = "ece",
     *,
     reduction: Reduction = "pooled",
     method: Method = "percentile",
@@ -70,18 +68,18 @@ def bootstrap(
     n_resamples: int = 10_000,
     seed: int = 0,
 ) -> Interval:
-    """Confidence interval of a measure, by resampling cases.
+    """Return a confidence interval of a measure, by resampling cases.
 
     Args:
         statistics: Counted with a ``case_id`` for every voxel.
-        measure: A metric's name, or a `Measure` with its options.
+        measure: A name of `METRICS`, or a `Measure` with its options.
         reduction: ``"pooled"``: the measure of all voxels of the cases drawn. ``"case"``: the mean
             over the cases drawn; cases without a value (Dice of an absent class) are left out.
         method: ``"percentile"``, or ``"bca"``, which corrects bias and skewness (Efron, JASA
-            1987); prefer it for errors near 0, whose distribution is skewed.
+            1987). Prefer it for errors near 0, whose distribution is skewed.
         level: Confidence level, between 0 and 1.
         n_resamples: Sets of cases drawn with replacement.
-        seed: Of the draws; one seed gives one interval.
+        seed: Of the draws. The interval depends on the seed and the cases only, not on their order.
 
     Returns:
         The interval, in the units of the measure; NaN bounds where the measure is NaN.
@@ -101,24 +99,18 @@ def bootstrap(
         >>> found.estimate, found.low, found.high
         (0.75, 0.25, 1.0)
     """
-    _check(reduction, method, level, n_resamples)
+    _check(reduction, method)
+    resampling = Resampling(level, n_resamples, seed)
     sample = _Sample(statistics, as_measure(measure), reduction)
-    drawn = _draws(sample.n_cases, n_resamples, seed)
-    distribution = np.concatenate([sample.resampled(counts) for counts in drawn])
-    return _interval(
-        sample.estimate,
-        distribution,
-        distribution - sample.of_all,
-        sample.without_each,
-        method,
-        level,
-    )
+    distribution = sample.distribution(resampling)
+    found = _Found(sample.estimate, distribution, distribution - sample.of_all, sample.without_each)
+    return found.interval(method, resampling)
 
 
 def paired_bootstrap(
-    first: CalibrationStatistics,
-    second: CalibrationStatistics,
-    measure: Measure | MeasureName = "ece",
+    first: MetricReader,
+    second: MetricReader,
+    measure: Measure | str = "ece",
     *,
     reduction: Reduction = "pooled",
     method: Method = "percentile",
@@ -126,53 +118,59 @@ def paired_bootstrap(
     n_resamples: int = 10_000,
     seed: int = 0,
 ) -> Interval:
-    """Confidence interval of the difference of a measure, ``first`` less ``second``.
+    """Return a confidence interval of the difference of a measure, ``first`` less ``second``.
 
-    Both methods are evaluated on the same cases drawn, so that what makes a case hard cancels: an
+    Both methods are evaluated on the same cases drawn, so that what makes a case hard cancels. An
     interval without 0 is a difference that other patients would show too.
 
-    Args:
-        first: Counted with a ``case_id`` for every voxel.
-        second: The same cases by another method.
-        measure: See `bootstrap`, as for the rest.
+    ``first`` and ``second`` hold the same cases by two methods, with a ``case_id`` for every voxel.
+    The other arguments are those of `bootstrap`.
 
     Raises:
-        TypeError, ValueError: As in `bootstrap`, or the cases are not the same.
+        TypeError, ValueError: See `bootstrap`; or the cases are not the same.
+
+    Example:
+        >>> import torch
+        >>> from fastcal import CalibrationStatistics
+        >>> p, target = torch.tensor([[[0.4], [0.6]], [[0.2], [0.8]]]), torch.tensor([[1], [1]])
+        >>> one, two = CalibrationStatistics(num_classes=2), CalibrationStatistics(num_classes=2)
+        >>> one.update(p, target, case_id=["a", "b"])
+        >>> two.update(p.flip(0), target, case_id=["a", "b"])
+        >>> paired_bootstrap(one, two, "brier").estimate
+        0.0
     """
-    _check(reduction, method, level, n_resamples)
+    _check(reduction, method)
     _check_same_cases(first, second)
-    measure = as_measure(measure)
+    resampling, measure = Resampling(level, n_resamples, seed), as_measure(measure)
     one, two = (_Sample(side, measure, reduction) for side in (first, second))
-    drawn = _draws(one.n_cases, n_resamples, seed)
-    distribution = np.concatenate([one.resampled(c) - two.resampled(c) for c in drawn])
-    return _interval(
+    distribution = one.distribution(resampling) - two.distribution(resampling)
+    found = _Found(
         one.estimate - two.estimate,
         distribution,
         distribution - (one.of_all - two.of_all),
         one.without_each - two.without_each,
-        method,
-        level,
     )
+    return found.interval(method, resampling)
 
 
 def wilcoxon(
-    first: CalibrationStatistics,
-    second: CalibrationStatistics,
-    measure: Measure | MeasureName = "ece",
+    first: MetricReader,
+    second: MetricReader,
+    measure: Measure | str = "ece",
     *,
     alternative: Alternative = "two-sided",
 ) -> SignedRank:
-    """Wilcoxon's signed-rank test of a measure of each case (Biometrics Bulletin, 1945).
+    """Return Wilcoxon's signed-rank test of a measure of each case (Biometrics Bulletin, 1945).
 
     Args:
         first: Counted with a ``case_id`` for every voxel.
         second: The same cases by another method.
-        measure: A metric's name, or a `Measure` with its options.
+        measure: A name of `METRICS`, or a `Measure` with its options.
         alternative: ``"two-sided"``, or the first is ``"less"`` or ``"greater"`` than the second.
 
     Returns:
-        SciPy's statistic and p-value; NaN where no case has a value in both, a p-value of 1 where
-        no case differs.
+        SciPy's statistic and p-value: NaN where no case has a value in both, and a p-value of 1
+        where no case differs.
 
     Raises:
         ImportError: SciPy is not installed (the ``report`` extra has it).
@@ -204,127 +202,84 @@ def wilcoxon(
 class _Sample:
     """A measure of the cases of one method, and of any resample of them."""
 
-    def __init__(
-        self, statistics: CalibrationStatistics, measure: Measure, reduction: Reduction
-    ) -> None:
-        rows = statistics._rows("case")
-        ids = statistics.case_ids
-        self._rows = rows[np.argsort(np.array(ids))]
-        self._statistics, self._measure = statistics, measure
-        self._by_case = statistics.measured(self._rows, measure)
+    def __init__(self, statistics: MetricReader, measure: Measure, reduction: Reduction) -> None:
+        self._cases, self._measure = sorted_cases(statistics, at_least=2), measure
+        self._by_case = measured(self._cases, measure)
         self._pooled = reduction == "pooled"
-        self.n_cases = len(ids)
-        if self.n_cases < 2:
-            raise ValueError(f"statistics must hold two cases or more, got {self.n_cases}")
-        layout = statistics._state.layout
-        bins = statistics.words_of(measure)
-        self._columns = np.r_[0 : layout.true_positive.stop, bins]
+        self.n_cases = len(self._by_case)
+        counts = slice(0, self._cases.settings.layout.true_positive.stop)
+        self._columns = np.r_[counts, self._cases.columns(measure.metric.words, measure.kind)]
 
     @property
     def estimate(self) -> float:
-        """Of every case once, to the bits of the statistics' own method."""
+        """Of every case once, bit-identical to the method of the statistics."""
         if self._pooled:
             return self.of_all
         return float(values.mean_over_cases(self._by_case))
 
     @property
     def of_all(self) -> float:
-        """Of every case once, to the bits of a resample that holds every case once."""
+        """Of every case once, bit-identical to a resample that holds every case once."""
         return float(self.resampled(np.ones((1, self.n_cases)))[0])
 
     @property
     def without_each(self) -> Floats:
         """``[n_cases]``, the measure with one case left out."""
         if self._pooled:
-            return self._of_pooled(self._rows.sum(0) - self._rows)
+            words = self._cases.words
+            return self._of_pooled(words.sum(0) - words)
         return weighted_mean(1.0 - np.eye(self.n_cases), self._by_case)
+
+    def distribution(self, resampling: Resampling) -> Floats:
+        """The measure of each resample, ``[n_resamples]``."""
+        return np.concatenate([self.resampled(counts) for counts in resampling.draws(self.n_cases)])
 
     def resampled(self, counts: Floats) -> Floats:
         """``[R]`` of how often each case was drawn, ``[R, n_cases]``."""
         if not self._pooled:
             return weighted_mean(counts, self._by_case)
-        step = max(1, _WORDS // self._rows.shape[1])
+        step = max(1, _WORDS // self._cases.words.shape[1])
         parts = range(0, len(counts), step)
         return np.concatenate([self._of_sums(counts[k : k + step]) for k in parts])
 
     def _of_sums(self, counts: Floats) -> Floats:
-        rows = np.zeros((len(counts), self._rows.shape[1]), np.int64)
-        rows[:, self._columns] = weighted_sum(counts, self._rows[:, self._columns])
-        return self._of_pooled(rows)
+        words = self._cases.words
+        summed = np.zeros((len(counts), words.shape[1]), np.int64)
+        summed[:, self._columns] = weighted_sum(counts, words[:, self._columns])
+        return self._of_pooled(summed)
 
-    def _of_pooled(self, rows: Integers) -> Floats:
-        layout = self._statistics._state.layout
-        return self._statistics.measured(values.carried(rows, layout), self._measure)
-
-
-def weighted_sum(counts: Floats, rows: Integers) -> Integers:
-    """``counts @ rows`` without rounding: ``[R, n]`` whole numbers times ``[n, W]`` integers.
-
-    In float64, by the fast matrix product, whose order of additions then does not matter: every
-    partial sum is a whole number below 2^53. Words too large for that are cut in two.
-    """
-    heaviest = float(counts.sum(1).max())
-    if heaviest * float(np.abs(rows).max(initial=0)) < _EXACT:
-        return (counts @ rows.astype(np.float64)).astype(np.int64)
-    if heaviest * 2.0**37 >= _EXACT:
-        return counts.astype(np.int64) @ rows
-    high = (counts @ (rows >> 26).astype(np.float64)).astype(np.int64)
-    low = (counts @ (rows & (2**26 - 1)).astype(np.float64)).astype(np.int64)
-    return (high << 26) + low
+    def _of_pooled(self, words: Integers) -> Floats:
+        settings = self._cases.settings
+        return measured(Rows(values.carried(words, settings.layout), settings), self._measure)
 
 
-def weighted_mean(counts: Floats, found: Floats) -> Floats:
-    """Mean of ``found [n]`` with weights ``counts [R, n]``, NaN left out; the same bits however
-    the matrix product adds, because it adds whole numbers (multiples of 2^-80 of the largest)."""
-    defined = ~np.isnan(found)
-    weights, kept = (counts, found) if defined.all() else (counts[:, defined], found[defined])
-    total = weights.sum(1)
-    heaviest = float(total.max(initial=1.0))
-    largest = float(np.abs(kept).max(initial=0.0))
-    if largest == 0.0:
-        return values.ratio(np.zeros(len(counts)), total)
-    unit = 2.0 ** (np.frexp(largest * heaviest)[1] - 52)
-    fine = unit * 2.0 ** (np.frexp(heaviest)[1] - 52)
-    high = np.rint(kept / unit)
-    low = np.rint((kept - high * unit) / fine)
-    return values.ratio((weights @ high) * unit + (weights @ low) * fine, total)
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What an interval is made of."""
 
+    estimate: float
+    distribution: Floats
+    """``[n_resamples]``"""
+    shift: Floats
+    """The distribution less the estimate, both computed the same way."""
+    without_each: Floats
+    """``[n_cases]``, the estimate with one case left out."""
 
-def _draws(n_cases: int, n_resamples: int, seed: int) -> Iterator[Floats]:
-    """How often each case was drawn, in chunks ``[R, n_cases]``."""
-    random = np.random.default_rng(whole_number(seed, "seed"))
-    kind = np.uint16 if n_cases <= 1 << 16 else np.uint32
-    step = max(1, _CHUNK // n_cases)
-    for start in range(0, n_resamples, step):
-        size = min(step, n_resamples - start)
-        cases = random.integers(n_cases, size=(size, n_cases), dtype=kind).astype(np.int64)
-        cases += np.arange(size)[:, None] * n_cases
-        counts = np.bincount(cases.ravel(), minlength=size * n_cases)
-        yield counts.reshape(size, n_cases).astype(np.float64)
-
-
-def _interval(
-    estimate: float,
-    distribution: Floats,
-    shift: Floats,
-    without_each: Floats,
-    method: Method,
-    level: float,
-) -> Interval:
-    shares = np.array([(1 - level) / 2, (1 + level) / 2])
-    defined = distribution[~np.isnan(distribution)]
-    low = high = np.nan
-    if defined.size and not np.isnan(estimate):
-        if method == "bca":
-            shares = _corrected(shares, shift[~np.isnan(shift)], without_each)
-        if not np.isnan(shares).any():
-            low, high = np.quantile(defined, shares)
-    return Interval(estimate, float(low), float(high), level, len(without_each), distribution)
+    def interval(self, method: Method, resampling: Resampling) -> Interval:
+        shares = resampling.tails
+        low = high = np.nan
+        if not np.isnan(self.estimate):
+            if method == "bca":
+                shares = _corrected(shares, self.shift[~np.isnan(self.shift)], self.without_each)
+            low, high = percentiles(self.distribution, shares)
+        n_cases = len(self.without_each)
+        return Interval(self.estimate, low, high, resampling.level, n_cases, self.distribution)
 
 
 def _corrected(shares: Floats, shift: Floats, without_each: Floats) -> Floats:
-    """Efron's BCa quantiles from the resamples' shift against the estimate; NaN where all lie on
-    one side of it."""
+    """Efron's BCa quantiles; NaN where all resamples lie on one side of the estimate."""
+    if shift.size == 0:
+        return np.full(2, np.nan)
     normal = NormalDist()
     below = (shift < 0).mean() / 2 + (shift <= 0).mean() / 2
     if not 0 < below < 1:
@@ -338,21 +293,16 @@ def _corrected(shares: Floats, shift: Floats, without_each: Floats) -> Floats:
     return np.array([normal.cdf(bias + z / (1 - acceleration * z)) for z in shifted])
 
 
-def _check(reduction: str, method: str, level: float, n_resamples: int) -> None:
+def _check(reduction: str, method: str) -> None:
     if reduction not in ("pooled", "case"):
         raise ValueError(f"reduction must be 'pooled' or 'case', got {reduction!r}")
     if method not in ("percentile", "bca"):
         raise ValueError(f"method must be 'percentile' or 'bca', got {method!r}")
-    if not 0 < real_number(level, "level") < 1:
-        raise ValueError(f"level must lie between 0 and 1, got {level:g}")
-    if whole_number(n_resamples, "n_resamples") < 1:
-        raise ValueError(f"n_resamples must be positive, got {n_resamples}")
 
 
-def _check_same_cases(first: CalibrationStatistics, second: CalibrationStatistics) -> None:
-    mine, theirs = set(first.case_ids), set(second.case_ids)
-    if mine != theirs:
-        missing = sorted(mine ^ theirs)
+def _check_same_cases(first: MetricReader, second: MetricReader) -> None:
+    only = sorted(set(first.case_ids) ^ set(second.case_ids))
+    if only:
         raise ValueError(
-            f"first and second must hold the same cases: {missing[0]!r} is in one alone"
+            f"first and second must hold the same cases, got {only[0]!r} in only one of them"
         )

@@ -2,77 +2,73 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
 import numpy as np
-from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from fastcal.calibration import CalibrationStatistics
-
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class CaseCurves:
-    """Reliability curves, one a case; NaN for the means of an empty bin."""
-
-    edges: Floats
-    """``[n_bins + 1]``"""
-    count: Integers
-    """``[n_cases, n_bins]``"""
-    mean_confidence: Floats
-    """``[n_cases, n_bins]``"""
-    accuracy: Floats
-    """``[n_cases, n_bins]``"""
-
-    def interval(self, level: float, n_resamples: int, seed: int) -> tuple[Floats, Floats]:
-        """Lower and upper end of the pooled accuracy of each bin, ``[n_bins]`` each.
-
-        Percentiles over sets of as many cases drawn with replacement; NaN for empty bins. Sets
-        without a voxel in a bin say nothing of that bin.
-
-        Raises:
-            ValueError: `level` is not between 0 and 1, no resamples, or fewer than two cases.
-        """
-        n_cases = len(self.count)
-        if not 0 < level < 1:
-            raise ValueError(f"interval: got {level}, expected a level between 0 and 1")
-        if n_resamples < 1:
-            raise ValueError(f"n_resamples: got {n_resamples}, expected 1 or more")
-        if n_cases < 2:
-            raise ValueError(f"interval: got {n_cases} cases, expected two or more")
-        hits = np.rint(np.nan_to_num(self.accuracy) * self.count)
-        draws = np.random.default_rng(seed).multinomial(
-            n_cases, np.full(n_cases, 1 / n_cases), size=n_resamples
-        )
-        counts, correct = draws @ self.count.astype(np.float64), draws @ hits
-        low, high = (np.full(self.count.shape[1], np.nan) for _ in range(2))
-        tails = [50 * (1 - level), 50 * (1 + level)]
-        for j in np.flatnonzero(counts.any(0)):
-            drawn = counts[:, j] > 0
-            low[j], high[j] = np.percentile(correct[drawn, j] / counts[drawn, j], tails)
-        return low, high
+from fastcal.calibration import curves, values
+from fastcal.calibration.curves import Reliability
+from fastcal.calibration.reader import MetricReader
+from fastcal.calibration.resampling import Resampling, percentiles, sorted_cases, weighted_sum
+from fastcal.calibration.values import Floats
 
 
-def case_curves(stats: CalibrationStatistics, class_index: int | None = None) -> CaseCurves:
-    """The reliability curve of every case of `stats`.
+def case_curves(statistics: MetricReader, class_index: int | None = None) -> Reliability:
+    """Return the reliability curve of every case, ``[n_cases, n_bins]``, in order of the case ids.
 
     Args:
-        stats: Counted with case ids.
+        statistics: Counted with a ``case_id`` for every voxel.
         class_index: One class against the rest instead of the top label.
 
     Raises:
-        ValueError: There are no cases, or `stats` did not count the mode asked for.
+        TypeError, ValueError: There are no cases, voxels came without case ids, there is no such
+            class, or the bins needed were not kept.
     """
-    if not stats.case_ids:
-        raise ValueError("stats: got no cases, expected a case_id with every update")
-    curves = [stats.case(case).reliability(class_index) for case in stats.case_ids]
-    return CaseCurves(
-        curves[0].edges,
-        np.stack([curve.count for curve in curves]),
-        np.stack([curve.mean_confidence for curve in curves]),
-        np.stack([curve.accuracy for curve in curves]),
+    return curves.reliability(sorted_cases(statistics), class_index)
+
+
+def reliability_band(
+    statistics: MetricReader,
+    class_index: int | None = None,
+    *,
+    level: float = 0.95,
+    n_resamples: int = 2000,
+    seed: int = 0,
+) -> tuple[Floats, Floats]:
+    """Return an interval of the pooled accuracy of each bin, its lower and upper ends ``[n_bins]``.
+
+    Percentiles over sets of cases drawn with replacement: the sets, and the exact sums over them,
+    are those of `fastcal.calibration.bootstrap`. Sets without a voxel in a bin say nothing about
+    that bin; bins that are empty have NaN.
+
+    Args:
+        statistics: Counted with a ``case_id`` for every voxel.
+        class_index: One class against the rest instead of the top label.
+        level: Confidence level, between 0 and 1.
+        n_resamples: Sets of cases drawn.
+        seed: Of the draws.
+
+    Raises:
+        TypeError, ValueError: See `case_curves`; also for a level or a number out of range, and for
+            fewer than two cases.
+
+    Example:
+        >>> import torch
+        >>> from fastcal import CalibrationStatistics
+        >>> statistics = CalibrationStatistics(num_classes=2, n_bins=2)
+        >>> p = torch.tensor([0.6, 0.7, 0.8, 0.9])[:, None]
+        >>> probs, target = torch.stack([1 - p, p], dim=1), torch.tensor([[1], [1], [0], [1]])
+        >>> statistics.update(probs, target, case_id=["a", "b", "c", "d"])
+        >>> low, high = reliability_band(statistics)
+        >>> low[1], high[1]
+        (np.float64(0.25), np.float64(1.0))
+    """
+    resampling = Resampling(level, n_resamples, seed)
+    rows = sorted_cases(statistics, at_least=2)
+    count, hits, *_ = np.moveaxis(curves.histogram_of(rows, class_index).cells, -1, 0)
+    accuracy = np.concatenate(
+        [
+            values.ratio(weighted_sum(counts, hits), weighted_sum(counts, count))
+            for counts in resampling.draws(len(count))
+        ]
     )
+    low, high = zip(*(percentiles(of_bin, resampling.tails) for of_bin in accuracy.T), strict=True)
+    return np.array(low), np.array(high)

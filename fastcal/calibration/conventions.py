@@ -1,4 +1,4 @@
-"""How other libraries bin, clip and report: one row of data each."""
+"""How other libraries bin, clip and report: one row of data for each."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastcal.calibration.measures import CalibrationKind
 from fastcal.core import bins
+
+CalibrationKind = Literal["both", "top-label", "classwise"]
+"""Which bins are kept: one of `fastcal.core.problem.CALIBRATIONS`."""
 
 ConventionName = Literal[
     "default", "paper", "torchmetrics", "monai", "netcal", "sklearn", "exacta", "fiducio"
@@ -19,35 +21,36 @@ ConventionName = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Convention:
-    """What has to agree for two libraries to give one number."""
+    """The choices that must agree for two libraries to give the same number."""
 
     n_bins: int = 15
-    """Default of the preset."""
+    """Default of `CalibrationStatistics.preset`."""
     closed: bins.Closed | None = None
-    """None leaves the choice to the user."""
+    """Which side of a bin belongs to it. None leaves the choice to the user."""
     edges: bins.EdgeRule = "linspace"
+    """How the interior edges are computed."""
     zeros_dropped: bool = False
-    """p = 0 falls into no bin, though it counts among the N samples."""
+    """A probability of 0 falls into no bin, but counts among the N samples."""
     ones_apart: bool = False
-    """p = 1 has a bin of its own behind the others."""
+    """A probability of 1 has a bin of its own, behind the others."""
     percent: bool = False
-    """Calibration errors are reported in %."""
+    """Calibration errors are reported in per cent."""
     clipped: bool = False
-    """Probabilities are clipped to [eps, 1 - eps] first, eps that of their type."""
+    """Probabilities are clipped to [eps, 1 - eps] first, with the eps of their type."""
     eps: float | None = None
-    """Lower clip inside the NLL; None is the smallest normal number of the type, 0 its eps."""
+    """Lower clip inside the NLL. None is the smallest normal number of the type, 0 its eps."""
     calibration: CalibrationKind = "both"
-    """Default of the preset."""
+    """Default of `CalibrationStatistics.preset`."""
     positive: tuple[int, ...] = (1,)
-    """Numbers of classes for which `ece` is that of the positive class's probability."""
+    """Numbers of classes for which `ece` is the error of the positive class's probability."""
 
     @property
     def extra_cells(self) -> int:
-        """Histogram cells beside the ``n_bins``."""
+        """Cells of a histogram in addition to the ``n_bins``."""
         return self.zeros_dropped + self.ones_apart
 
     def thresholds(self, n_bins: int, closed: bins.Closed) -> tuple[Tensor, Tensor] | None:
-        """What a pass compares float32 and float64 probabilities with; None for the default."""
+        """Edges that float32 and float64 probabilities are compared with; None for the default."""
         if self.edges == "linspace" and not self.extra_cells:
             return None
         first, last = [0.0] * self.zeros_dropped, [1.0] * self.ones_apart
@@ -61,11 +64,11 @@ class Convention:
         return single, double
 
     def bin_edges(self, n_bins: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-        """Edges for showing; the bin of the ones, where there is one, is [1, 1]."""
+        """Edges to draw; the bin of the ones, where there is one, is [1, 1]."""
         return np.concatenate([bins.edges(n_bins), [1.0] * self.ones_apart])
 
     def smallest(self, real: torch.dtype) -> float:
-        """Lower clip inside the NLL for data of accumulation type ``real``."""
+        """Lower clip inside the NLL for the accumulation type ``real``."""
         limits = torch.finfo(real)
         eps = limits.tiny if self.eps is None else self.eps or limits.eps
         return max(eps, limits.tiny)
@@ -92,10 +95,10 @@ CONVENTIONS: dict[str, Convention] = {
 
 
 def find(name: str) -> Convention:
-    """The convention of a name.
+    """Return the convention of a name.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There is no such convention.
     """
     if name not in CONVENTIONS:
         raise ValueError(f"convention must be one of {tuple(CONVENTIONS)}, got {name!r}")

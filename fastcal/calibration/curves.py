@@ -6,16 +6,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastcal.calibration import conventions, values
-from fastcal.calibration.ordered import OrderedMetrics
-from fastcal.calibration.values import Floats, Integers
+from fastcal.calibration import values
+from fastcal.calibration.metrics import check_class
+from fastcal.calibration.rows import Rows
+from fastcal.calibration.values import Floats, Histogram, Integers
 from fastcal.core import bins
 from fastcal.core.arguments import whole_number
 
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """One reliability diagram; arrays over the bins, NaN for the means of an empty bin.
+    """One reliability diagram, or one for each case; NaN for the means of an empty bin.
 
     With ``convention="torchmetrics"`` there is one bin more, [1, 1], for probabilities of 1.
     """
@@ -23,11 +24,11 @@ class Reliability:
     edges: Floats
     """``[n_bins + 1]``"""
     count: Integers
-    """``[n_bins]``"""
+    """``[n_bins]``, or ``[n_cases, n_bins]``"""
     mean_confidence: Floats
-    """``[n_bins]``, mean confidence (or probability of the class) in the bin."""
+    """As ``count``: mean confidence (or probability of the class) in the bin."""
     accuracy: Floats
-    """``[n_bins]``, share of hits (or of the class) in the bin."""
+    """As ``count``: share of hits (or of the class) in the bin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +45,10 @@ class OutcomeHistogram:
 
 @dataclass(frozen=True, slots=True)
 class RiskCoverage:
-    """The error rate of the most confident voxels, by how many these are.
+    """The error rate of the most confident voxels, by how many of them are kept.
 
-    A point a fine cell that holds voxels, from the most confident on; nothing counted gives none.
+    There is one point for each fine cell that holds voxels, from the most confident on, and none
+    where nothing was counted.
     """
 
     coverage: Floats
@@ -60,102 +62,79 @@ class RiskCoverage:
     one."""
 
 
-class CurveMetrics(OrderedMetrics):
-    """What a state gives to draw; all pooled."""
+def histogram_of(rows: Rows, class_index: int | None) -> Histogram:
+    """Return the bins of a reliability diagram: of the default kind, or of one class.
 
-    def reliability(self, class_index: int | None = None) -> Reliability:
-        """The reliability diagram, pooled: top-label (positive class for binary data), or of one
-        class.
+    Raises:
+        TypeError, ValueError: There is no such class, or the bins needed were not kept.
+    """
+    if class_index is None:
+        return rows.bins(None)
+    class_index = whole_number(class_index, "class_index")
+    check_class(class_index, rows.settings.num_classes)
+    every = rows.classwise()
+    return Histogram(every.cells[..., class_index, :, :], every.total[..., class_index])
 
-        Raises:
-            ValueError: There is no such class, or the bins needed were not kept.
-        """
-        total = self._state.total
-        if class_index is None:
-            found = self._histogram(total, None)
-        else:
-            class_index = whole_number(class_index, "class_index")
-            self._check_class(class_index)
-            self._need("classwise", "top-label")
-            found = values.classwise_bins(total, self._state.layout)[class_index]
-        count, hits, whole, fraction = self._binned(found).T
-        return Reliability(
-            edges=conventions.find(self.convention).bin_edges(self.n_bins),
-            count=count.copy(),
-            mean_confidence=values.mean_of_sum(whole, fraction, count),
-            accuracy=values.ratio(hits, count),
+
+def reliability(rows: Rows, class_index: int | None) -> Reliability:
+    """Return the reliability diagram of each row.
+
+    Raises:
+        TypeError, ValueError: See `histogram_of`.
+    """
+    count, hits, whole, fraction = np.moveaxis(histogram_of(rows, class_index).cells, -1, 0)
+    return Reliability(
+        edges=rows.settings.rules.bin_edges(rows.settings.n_bins),
+        count=count.copy(),
+        mean_confidence=values.mean_of_sum(whole, fraction, count),
+        accuracy=values.ratio(hits, count),
+    )
+
+
+def confidence_histogram(rows: Rows, *, fine: bool) -> OutcomeHistogram:
+    """Return right and wrong voxels of one row by confidence, over the bins or the fine cells.
+
+    Raises:
+        ValueError: They were not kept.
+    """
+    settings = rows.settings
+    if fine:
+        count, right = rows.fine_top_label().T
+        return OutcomeHistogram(bins.fine_edges(settings.fine_bins), right.copy(), count - right)
+    count, right = rows.top_label().cells[:, :2].T
+    return OutcomeHistogram(settings.rules.bin_edges(settings.n_bins), right.copy(), count - right)
+
+
+def entropy_histogram(rows: Rows) -> OutcomeHistogram:
+    """Return right and wrong voxels of one row by the entropy of their prediction.
+
+    Raises:
+        ValueError: ``entropy_bins`` is 0.
+    """
+    settings = rows.settings
+    if settings.entropy_bins == 0:
+        raise ValueError(
+            "entropy_bins must be set for a histogram of entropies, got 0: they were not kept"
         )
+    count, right = rows.words[settings.layout.entropy].reshape(-1, 2).T
+    top = np.log(2 if settings.multilabel else settings.num_classes)
+    edges = np.linspace(0.0, top, settings.entropy_bins + 1)
+    return OutcomeHistogram(edges, right.copy(), count - right)
 
-    def confidence_histogram(self, *, fine: bool = False) -> OutcomeHistogram:
-        """Right and wrong voxels by confidence, pooled, over the bins; exact.
 
-        Every decision is one sample when multilabel, of confidence ``max(p, 1 - p)``.
+def risk_coverage(rows: Rows) -> RiskCoverage:
+    """Return the risk-coverage curve of one row.
 
-        Args:
-            fine: Over the fine cells, where ``fine_bins`` kept some.
-
-        Raises:
-            ValueError: The bins or cells were not kept.
-        """
-        self._need("top-label", "classwise")
-        total, layout = self._state.total, self._state.layout
-        if fine:
-            self._need_fine()
-            count, right = total[layout.fine_top_label].reshape(-1, 2).T
-            return OutcomeHistogram(bins.fine_edges(self.fine_bins), right.copy(), count - right)
-        count, right = self._binned(values.top_label_bins(total, layout))[:, :2].T
-        edges = conventions.find(self.convention).bin_edges(self.n_bins)
-        return OutcomeHistogram(edges, right.copy(), count - right)
-
-    def entropy_histogram(self) -> OutcomeHistogram:
-        """Right and wrong voxels by the entropy of their prediction, pooled.
-
-        Equal bins over [0, ln C], the last one open above for probabilities that do not sum to 1;
-        when multilabel every decision is one sample, over [0, ln 2]. Exact but for entropies
-        within the rounding of their type (1e-6 for float32) of an edge.
-
-        Raises:
-            ValueError: ``entropy_bins`` is 0.
-
-        Example:
-            >>> import torch
-            >>> from fastcal import CalibrationStatistics
-            >>> statistics = CalibrationStatistics(num_classes=2, entropy_bins=2)
-            >>> p = torch.tensor([[0.99, 0.98, 0.6, 0.5]])
-            >>> statistics.update(torch.stack([p, 1 - p], 1), torch.tensor([[0, 0, 1, 0]]))
-            >>> found = statistics.entropy_histogram()
-            >>> found.right, found.wrong
-            (array([2, 1]), array([0, 1]))
-        """
-        if self.entropy_bins == 0:
-            raise ValueError("entropies were not kept: entropy_bins is 0")
-        count, right = self._state.total[self._state.layout.entropy].reshape(-1, 2).T
-        top = np.log(2 if self.multilabel else self.num_classes)
-        edges = np.linspace(0.0, top, self.entropy_bins + 1)
-        return OutcomeHistogram(edges, right.copy(), count - right)
-
-    def risk_coverage(self) -> RiskCoverage:
-        """The risk-coverage curve, pooled: error rate of the most confident voxels by their share.
-
-        Exact at its points, the edges of cells.
-
-        Example:
-            >>> import torch
-            >>> from fastcal import CalibrationStatistics
-            >>> statistics = CalibrationStatistics(num_classes=2, fine_bins=1024)
-            >>> p = torch.tensor([[0.9, 0.8, 0.7, 0.6]])
-            >>> statistics.update(torch.stack([p, 1 - p], 1), torch.tensor([[0, 0, 1, 0]]))
-            >>> curve = statistics.risk_coverage()
-            >>> curve.coverage, curve.risk.round(2)
-            (array([0.25, 0.5 , 0.75, 1.  ]), array([0.  , 0.  , 0.33, 0.25]))
-        """
-        cells = self._fine_top_label(self._state.total)[::-1]
-        filled = cells[:, 0] > 0
-        kept, right = cells[filled].cumsum(0).T
-        total, n_right = (int(of_all[-1]) if len(kept) else 0 for of_all in (kept, right))
-        return RiskCoverage(
-            coverage=kept / max(total, 1),
-            risk=(kept - right) / kept,
-            confidence=bins.fine_edges(self.fine_bins)[:-1][::-1][filled],
-            optimal=np.maximum(kept - n_right, 0) / kept,
-        )
+    Raises:
+        ValueError: Fine cells of the confidence were not kept.
+    """
+    cells = rows.fine_top_label()[::-1]
+    filled = cells[:, 0] > 0
+    kept, right = cells[filled].cumsum(0).T
+    total, n_right = (int(of_all[-1]) if len(kept) else 0 for of_all in (kept, right))
+    return RiskCoverage(
+        coverage=kept / max(total, 1),
+        risk=(kept - right) / kept,
+        confidence=bins.fine_edges(rows.settings.fine_bins)[:-1][::-1][filled],
+        optimal=np.maximum(kept - n_right, 0) / kept,
+    )

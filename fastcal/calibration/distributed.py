@@ -1,15 +1,16 @@
-"""Sums of calibration statistics over the processes of a torch.distributed group."""
+"""The sum of calibration statistics over the processes of a torch.distributed group."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.distributed as dist
 
 from fastcal.calibration import values
+from fastcal.calibration.settings import CalibrationSettings, first_difference
 from fastcal.calibration.state import CalibrationState
 
 if TYPE_CHECKING:
@@ -20,15 +21,13 @@ if TYPE_CHECKING:
 class _Offer:
     """What a process tells the others before any integer is summed."""
 
-    settings: dict[str, Any]
+    settings: CalibrationSettings
     case_ids: tuple[str, ...]
     problem: str | None
     """Why its statistics cannot be read."""
 
 
-def sum_over_group(
-    state: CalibrationState, settings: dict[str, Any], group: ProcessGroup | None
-) -> None:
+def sum_over_group(state: CalibrationState, group: ProcessGroup | None) -> None:
     """Make ``state`` the sum of the states of all processes of ``group``, on each of them.
 
     Every process learns of a problem that one of them has, so that none is left waiting.
@@ -38,19 +37,21 @@ def sum_over_group(
             process counted bad data.
     """
     if not (dist.is_available() and dist.is_initialized()):
-        raise ValueError("all_reduce needs torch.distributed.init_process_group() first")
+        raise ValueError(
+            "group must be a process group, got none: torch.distributed.init_process_group() "
+            "comes first"
+        )
     if dist.get_rank(group) < 0:
-        raise ValueError("group does not hold this process")
+        raise ValueError("group must hold this process, got one that does not")
     offers: list[_Offer] = [None] * dist.get_world_size(group)  # type: ignore[list-item]
-    dist.all_gather_object(offers, _offer(state, settings), group=group)
+    dist.all_gather_object(offers, _offer(state), group=group)
     for rank, offer in enumerate(offers):
         if offer.problem is not None:
             raise ValueError(f"rank {rank}: {offer.problem}")
-        name = values.first_difference(settings, offer.settings)
-        if name is not None:
+        difference = first_difference(state.settings, offer.settings)
+        if difference is not None:
             raise ValueError(
-                f"settings differ between processes in {name}: {settings.get(name)!r} here, "
-                f"{offer.settings.get(name)!r} on rank {rank}"
+                f"settings must be the same on all processes, got {difference} (rank {rank})"
             )
     names = tuple(dict.fromkeys(name for offer in offers for name in offer.case_ids))
     rows = np.zeros((1 + len(names), *state.shape), np.int64)
@@ -65,8 +66,8 @@ def sum_over_group(
     state.replace(rows[0], rows[1:], names)
 
 
-def _offer(state: CalibrationState, settings: dict[str, Any]) -> _Offer:
+def _offer(state: CalibrationState) -> _Offer:
     try:
-        return _Offer(settings, state.case_ids, None)
+        return _Offer(state.settings, state.case_ids, None)
     except ValueError as error:
-        return _Offer(settings, (), str(error))
+        return _Offer(state.settings, (), str(error))

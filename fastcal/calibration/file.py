@@ -1,4 +1,4 @@
-"""Calibration statistics as plain data and as files; no pickle anywhere."""
+"""Files of calibration statistics: plain data, no pickle."""
 
 from __future__ import annotations
 
@@ -21,11 +21,16 @@ _DAMAGE = (
     *(ValueError, KeyError, TypeError, AttributeError),
     *(OverflowError, EOFError, zipfile.BadZipFile),
 )
-"""What the readers raise for files that are damaged or something else."""
+"""What the readers raise for a file that is damaged or is something else."""
 
 
 def write(path: Path, settings: Mapping[str, Any], state: Mapping[str, Any]) -> None:
     """Write settings and integers to ``.json`` or ``.npz``, whole or not at all.
+
+    Args:
+        path: The file.
+        settings: Arguments of `CalibrationStatistics`.
+        state: ``total``, ``case_rows`` (int64 arrays) and ``case_ids``.
 
     Raises:
         ValueError: The suffix is neither.
@@ -38,7 +43,7 @@ def write(path: Path, settings: Mapping[str, Any], state: Mapping[str, Any]) -> 
         write_json(path, {**header, "total": state["total"].tolist(), "cases": cases})
         return
     with atomic_path(path) as temporary:
-        np.savez_compressed(  # most fine cells hold nothing
+        np.savez_compressed(  # compressed, since most fine cells are empty
             temporary,
             header=np.array(json.dumps(header)),
             total=state["total"],
@@ -48,7 +53,7 @@ def write(path: Path, settings: Mapping[str, Any], state: Mapping[str, Any]) -> 
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Settings and integers of a file that `write` wrote.
+    """Return settings and integers of a file that `write` wrote.
 
     Raises:
         ValueError: The suffix is neither ``.json`` nor ``.npz``.
@@ -59,16 +64,14 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         header, state = reader(path)
         if header.get("format") != _FORMAT:
-            raise DataError(path, f"not a file of {_FORMAT}")
+            raise DataError(path, f"is not a file of {_FORMAT}")
         if header.get("version") != _VERSION:
-            raise DataError(
-                path, f"version {header.get('version')!r} is not known, only {_VERSION}"
-            )
+            raise DataError(path, f"version must be {_VERSION}, got {header.get('version')!r}")
         return dict(header["settings"]), state
     except (DataError, FileNotFoundError):
         raise
     except _DAMAGE as error:
-        raise DataError(path, f"not readable as {_FORMAT} ({error})") from error
+        raise DataError(path, f"cannot be read as {_FORMAT} ({error})") from error
 
 
 def _suffix(path: Path) -> str:
@@ -87,7 +90,7 @@ def _read_json(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _read_npz(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    # np.load leaves a file open that it opened itself and found damaged.
+    # np.load does not close a damaged file that it has opened itself.
     with path.open("rb") as opened, np.load(opened, allow_pickle=False) as content:
         header = json.loads(str(content["header"]))
         state: dict[str, Any] = {name: content[name] for name in _ARRAYS}

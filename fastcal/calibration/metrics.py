@@ -1,341 +1,417 @@
-"""Reading calibration statistics: every metric, pooled or by case, from a state of integers."""
+"""Every metric of calibration statistics: one row of data for each.
+
+A row says which function reads the metric and from which words of a state, and how its numbers are
+named, printed and described. Python methods, ``calibration.json``, the tables of the command line
+and of the report, the figures, `bootstrap` and the table of docs/metrics.md read the rows: a metric
+is added by adding its row here.
+"""
 
 from __future__ import annotations
 
-from fastcal.calibration import conventions, values
-from fastcal.calibration.conventions import ConventionName
-from fastcal.calibration.measures import (
-    CalibrationKind,
-    Kind,
-    Measure,
-    MeasureName,
-    Norm,
-    Reduction,
-)
-from fastcal.calibration.state import CalibrationState
-from fastcal.calibration.values import BrierParts, Floats, Integers
-from fastcal.core import bins
-from fastcal.core.problem import StatisticsLayout
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Literal, get_args
+
+import numpy as np
+
+from fastcal.calibration import ranking, values
+from fastcal.calibration.rows import Kind, Rows, Words
+from fastcal.calibration.settings import CalibrationSettings
+from fastcal.calibration.values import Floats
+from fastcal.core.arguments import real_number, whole_number
+
+Norm = Literal["l1", "l2", "max"]
+Reduction = Literal["pooled", "case"]
+Direction = Literal["lower", "higher", "zero"]
+Unit = Literal["", "%", "nats", "voxels"]
+
+NORMS = get_args(Norm)
+KINDS = get_args(Kind)
 
 
-class CalibrationMetrics:
-    """What can be read from a state; how it fills is `CalibrationStatistics`."""
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A row of `METRICS` with its options, as one number.
 
-    num_classes: int
-    n_bins: int
-    closed: bins.Closed
-    calibration: CalibrationKind
-    multilabel: bool
-    eps: float | None
-    convention: ConventionName
-    fine_bins: int
-    moments: bool
-    entropy_bins: int
-    regions: tuple[str, ...]
-    _state: CalibrationState
+    Args:
+        name: The name of the row, and of the method of `CalibrationStatistics`.
+        norm: Of the calibration errors: ``"l1"``, ``"l2"`` or ``"max"``.
+        debias: Subtract what the noise of the bins' accuracies adds (``norm="l2"`` only).
+        min_count: Leave out bins with this many samples or fewer.
+        kind: ``"top-label"`` or ``"positive"``; None for what suits the data.
+        class_index: Of a metric of classes: which class; None for the mean over those defined.
+        threshold: Of ``"classwise_adaptive_ece"`` and ``"tace"``: smaller probabilities are left
+            out. None is 0, or 0.01 for ``"tace"``.
+
+    Raises:
+        TypeError, ValueError: An option is unknown, or the metric does not have it.
+
+    Example:
+        >>> Measure("classwise_ece", norm="max", class_index=2).metric.title
+        'Classwise ECE'
+    """
+
+    name: str = "ece"
+    norm: Norm = "l1"
+    debias: bool = False
+    min_count: int = 0
+    kind: Kind | None = None
+    class_index: int | None = None
+    threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check the options against those of the metric."""
+        if self.name not in METRICS:
+            raise ValueError(f"measure must be one of {tuple(METRICS)}, got {self.name!r}")
+        if self.norm not in NORMS:
+            raise ValueError(f"norm must be one of {NORMS}, got {self.norm!r}")
+        if self.debias and self.norm != "l2":
+            raise ValueError(f"norm must be 'l2' for debias=True, got {self.norm!r}")
+        if whole_number(self.min_count, "min_count") < 0:
+            raise ValueError(f"min_count must be at least 0, got {self.min_count}")
+        if self.kind not in (None, *KINDS):
+            raise ValueError(f"kind must be one of {KINDS} or None, got {self.kind!r}")
+        threshold = self.threshold
+        if threshold is not None and not 0 <= real_number(threshold, "threshold") <= 1:
+            raise ValueError(f"threshold must lie in [0, 1], got {threshold:g}")
+        for option in fields(self)[1:]:
+            given = getattr(self, option.name)
+            if given != option.default and option.name not in self.metric.options:
+                raise ValueError(
+                    f"{option.name} must be {option.default!r} for {self.name!r}, which does not "
+                    f"have it, got {given!r}"
+                )
 
     @property
-    def n_voxels(self) -> int:
-        """Voxels counted."""
-        return self._count(StatisticsLayout.N_VOXELS)
+    def metric(self) -> Metric:
+        """The row of the name."""
+        return METRICS[self.name]
 
-    @property
-    def n_invalid(self) -> int:
-        """Voxels left out for want of valid probabilities (``nan_policy="omit"``)."""
-        return self._count(StatisticsLayout.N_INVALID)
 
-    @property
-    def n_clipped(self) -> int:
-        """Probabilities of the target that were below ``eps`` and clipped in the NLL."""
-        return self._count(StatisticsLayout.N_CLIPPED)
+Function = Callable[[Rows, Measure], Floats]
+"""``[...]`` of rows ``[..., W]``, or ``[..., C]`` for a metric of classes."""
 
-    @property
-    def percent(self) -> bool:
-        """Whether calibration errors are in %, as in the paper's convention, not fractions."""
-        return conventions.find(self.convention).percent
 
-    @property
-    def case_ids(self) -> tuple[str, ...]:
-        """Every case seen, in the order of first appearance."""
-        return self._state.case_ids
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """One metric: how it is read, and how it is shown."""
 
-    @property
-    def predicted(self) -> Integers:
-        """Voxels predicted as each class, ``[C]``."""
-        return self._state.total[self._state.layout.predicted].copy()
+    title: str
+    """At the head of a column."""
+    read: Function = field(repr=False)
+    words: Words
+    """What it reads of a row, beside the counts in front of the histograms."""
+    sentence: str
+    """For the table of docs/metrics.md."""
+    better: Direction = "lower"
+    """``"zero"``: signed, the nearer to 0 the better."""
+    unit: Unit = ""
+    """Errors of unit ``"%"`` are fractions that are printed in per cent."""
+    digits: int = 4
+    """Behind the decimal point."""
+    per_class: bool = False
+    """One number for each class; where one number is asked for, it is the mean over the classes
+    that are defined."""
+    foreground: bool = False
+    """That mean leaves out class 0 in tables."""
+    options: tuple[str, ...] = ()
+    """Fields of `Measure` that it has."""
+    kind: Kind | None = None
+    """`Measure.kind` in tables."""
+    reduction: Reduction = "pooled"
+    """How the report reduces it."""
+    key: str = ""
+    """Key of the one number in ``calibration.json``; "" leaves it out of every table."""
+    class_key: str = ""
+    """Key of the numbers of the classes in ``calibration.json``."""
+    column: bool = False
+    """Has a column in the tables of the command line and of the report."""
+    figure: bool = False
+    """Has a panel in the report's figure of scores."""
 
-    @property
-    def reference(self) -> Integers:
-        """Voxels whose target is each class, ``[C]``."""
-        return self._state.total[self._state.layout.reference].copy()
+    def kept(self, settings: CalibrationSettings) -> bool:
+        """Whether a state of these settings holds the words that tables read it from."""
+        if self.words == "counts":
+            return True
+        nothing = Rows(np.zeros(0, np.int64), settings)
+        columns = nothing.columns(self.words, self.kind)
+        return bool(columns.stop > columns.start)
 
-    @property
-    def true_positive(self) -> Integers:
-        """Voxels of each class that are predicted as it, ``[C]``."""
-        return self._state.total[self._state.layout.true_positive].copy()
-
-    def _count(self, word: int) -> int:
-        return int(self._state.total[word])
-
-    def ece(
-        self,
-        norm: Norm = "l1",
-        reduction: Reduction = "pooled",
-        *,
-        kind: Kind | None = None,
-        debias: bool = False,
-        min_count: int = 0,
-    ) -> float:
-        """Expected calibration error over the bins.
-
-        With D_b of N samples in bin b: ``l1`` is ``sum_b D_b / N |acc_b - conf_b|`` (Naeini et
-        al., AAAI 2015; Guo et al., ICML 2017), ``l2`` its root-mean-square form, ``max`` the
-        largest gap (MCE). Empty bins add nothing; nothing counted gives NaN.
-
-        Args:
-            norm: ``"l1"``, ``"l2"`` or ``"max"``.
-            reduction: ``"pooled"`` over all voxels, or ``"case"``, the mean over cases.
-            kind: ``"top-label"``, confidence against correctness, the default for more than one
-                class; ``"positive"``, the probability of the positive class (the second of two)
-                against the target, the default for binary data and defined for at most two
-                classes. A convention may have another default.
-            debias: With ``norm="l2"``, subtract the variance of each bin's accuracy, which few
-                samples a bin inflate the error by: ``acc (1 - acc) / (D - 1)`` a bin, the sum not
-                below 0 (Kumar et al., NeurIPS 2019). It treats voxels as independent.
-            min_count: Bins with this many samples or fewer add nothing (the paper's code has the
-                option); they stay in N.
-
-        Returns:
-            A fraction; % where `percent` is True.
-
-        Raises:
-            ValueError: The bins needed were not kept, or no case ids were given.
-        """
-        return self._scalar(Measure("ece", norm, debias, min_count, kind), reduction)
-
-    def ace(self, reduction: Reduction = "pooled", *, kind: Kind | None = None) -> float:
-        """Average calibration error: the mean gap of the bins that are not empty.
-
-        Every bin weighs the same, whatever it holds (Neumann et al., NeurIPS workshop 2018;
-        MONAI's ``"average"``). This is not the adaptive error of Nixon et al., whose bins hold
-        equal numbers of samples. See `ece` for the arguments.
-        """
-        return self._scalar(Measure("ace", kind=kind), reduction)
-
-    def classwise_ece(
-        self,
-        norm: Norm = "l1",
-        reduction: Reduction = "pooled",
-        *,
-        debias: bool = False,
-        min_count: int = 0,
-    ) -> Floats:
-        """Calibration error of each class's probability against its presence, ``[C]``.
-
-        One-vs-rest; the static calibration error (Nixon et al., CVPRW 2019) is its mean. See
-        `ece` for the arguments and for what is raised.
-        """
-        return self._vector(Measure("classwise_ece", norm, debias, min_count), reduction)
-
-    def classwise_ace(self, reduction: Reduction = "pooled") -> Floats:
-        """Average calibration error of each class, ``[C]``: `ace` of its probability against its
-        presence. Barfoot et al. (MICCAI 2024) average it over classes and images (mL1-ACE)."""
-        return self._vector(Measure("classwise_ace"), reduction)
-
-    def micro_ece(self, norm: Norm = "l1", reduction: Reduction = "pooled") -> float:
-        """Calibration error of all classes' probabilities in one histogram.
-
-        Every voxel is C samples, the probability of each class against its presence; opposite gaps
-        of two classes can cancel. See `ece` for the arguments and for what is raised.
-        """
-        return self._scalar(Measure("micro_ece", norm), reduction)
-
-    def brier(self, reduction: Reduction = "pooled") -> float:
-        """Brier score: squared error summed over classes, mean over voxels; in [0, 2] for
-        normalised probabilities, in [0, C] otherwise."""
-        return self._scalar(Measure("brier"), reduction)
-
-    def brier_decomposition(self) -> BrierParts:
-        """The pooled Brier score as reliability, resolution and uncertainty over the bins.
-
-        ``brier = reliability - resolution + uncertainty + within_bins`` (Murphy, 1973; the last
-        term Stephenson et al., Weather and Forecasting 2008), each summed over the classes'
-        one-vs-rest histograms. The first three are exact, and so is the last as what is left of
-        the score. Where ``moments=True`` kept the sums of p^2 and p y of every bin, its two halves
-        are exact too: ``within_bins = within_variance - within_covariance``. For the parts of one
-        case take ``case(case_id).brier_decomposition()``.
-
-        Raises:
-            ValueError: Classwise bins were not kept.
+    def text(self, value: float | None) -> str:
+        """Return a value as it is printed everywhere; a dash for NaN and None.
 
         Example:
-            >>> import torch
-            >>> from fastcal import CalibrationStatistics
-            >>> statistics = CalibrationStatistics(num_classes=1, n_bins=2)
-            >>> probs = torch.tensor([[0.25, 0.25, 0.75, 0.75]])
-            >>> statistics.update(probs, torch.tensor([[0, 1, 1, 1]]))
-            >>> statistics.brier_decomposition()  # doctest: +NORMALIZE_WHITESPACE
-            BrierParts(brier=0.1875, reliability=0.0625, resolution=0.0625, uncertainty=0.1875,
-                       within_bins=0.0, within_variance=None, within_covariance=None)
+            >>> METRICS["ece"].text(0.01234), METRICS["nll"].text(0.01234)
+            ('1.23 %', '0.0123')
         """
-        self._need("classwise", "top-label")
-        return values.brier_parts(self._state.total, self._state.layout)
-
-    def nll(self, reduction: Reduction = "pooled") -> float:
-        """Negative log-likelihood in nats, ``-ln max(p_target, eps)``, mean over voxels."""
-        return self._scalar(Measure("nll"), reduction)
-
-    def accuracy(self, reduction: Reduction = "pooled") -> float:
-        """Share of voxels (of voxels and classes when multilabel) labelled as the target."""
-        return self._scalar(Measure("accuracy"), reduction)
-
-    def dice(self, reduction: Reduction = "pooled") -> Floats:
-        """Dice coefficient of each class, ``[C]``; NaN where neither target nor prediction has it.
-
-        With ``reduction="case"`` such cases are left out of the class's mean.
-        """
-        return self._vector(Measure("dice"), reduction)
-
-    def volume_bias(self, reduction: Reduction = "pooled") -> Floats:
-        """Soft volume less reference volume of each class, ``sum p - sum y`` in voxels, ``[C]``.
-
-        A network can be well calibrated voxel by voxel in the mean and still over- or
-        underestimate every structure (Popordanoska et al., MICCAI 2021). It
-        is signed: with ``reduction="case"`` cases of opposite bias cancel.
-
-        Raises:
-            ValueError: Classwise bins were not kept, or no case ids were given.
-        """
-        return self._vector(Measure("volume_bias"), reduction)
-
-    def per_case(self, measure: Measure | MeasureName = "ece") -> dict[str, float]:
-        """A measure of each case, by case id in the order of first appearance.
-
-        Raises:
-            ValueError: No case ids were given, or the bins needed were not kept.
-
-        Example:
-            >>> import torch
-            >>> from fastcal import CalibrationStatistics
-            >>> statistics = CalibrationStatistics(num_classes=2)
-            >>> probs = torch.tensor([[[0.75], [0.25]], [[0.5], [0.5]]])
-            >>> statistics.update(probs, torch.tensor([[0], [0]]), case_id=["a", "b"])
-            >>> statistics.per_case("ece")
-            {'a': 0.25, 'b': 0.5}
-        """
-        found = self.measured(self._rows("case"), as_measure(measure))
-        return dict(zip(self.case_ids, found.tolist(), strict=True))
-
-    def measured(self, rows: Integers, measure: Measure) -> Floats:
-        """One number a row of the state, ``[...]`` of rows ``[..., W]``."""
-        found = self._of_rows(rows, measure)
-        if not measure.of_classes:
-            return found
-        if measure.class_index is None:
-            return values.mean_over_classes(found)
-        self._check_class(measure.class_index)
-        return found[..., measure.class_index]
-
-    def words_of(self, measure: Measure) -> slice:
-        """Which words of a row, beside those before the bins, a measure reads."""
-        layout = self._state.layout
-        if measure.name.startswith(("classwise", "micro", "volume")):
-            return layout.classwise
-        if measure.name in ("ece", "ace"):
-            positive = self._kind(measure.kind) == "positive"
-            return layout.classwise if positive else layout.top_label
-        return slice(0, 0)
-
-    def _of_rows(self, rows: Integers, measure: Measure) -> Floats:
-        """``[...]``, or ``[..., C]`` for the measures of classes."""
-        layout, name = self._state.layout, measure.name
-        if name == "brier":
-            return values.brier(rows, layout)
-        if name == "nll":
-            return values.nll(rows, layout)
-        if name == "accuracy":
-            return values.accuracy(rows, layout, self.num_classes if self.multilabel else 1)
-        if name == "dice":
-            return values.dice(rows, layout)
-        if name in ("ece", "ace"):
-            histograms = self._histogram(rows, measure.kind)
-        else:
-            self._need("classwise", "top-label")
-            if name == "volume_bias":
-                return values.volume_bias(rows, layout)
-            micro = name == "micro_ece"
-            histograms = (values.micro_bins if micro else values.classwise_bins)(rows, layout)
-        return values.calibration_error(
-            self._binned(histograms),
-            "mean" if name.endswith("ace") else measure.norm,
-            total=histograms[..., 0].sum(-1),
-            debias=measure.debias,
-            min_count=measure.min_count,
-            scale=100 if self.percent else 1,
-        )
-
-    def _scalar(self, measure: Measure, reduction: str) -> float:
-        return float(self._vector(measure, reduction))
-
-    def _vector(self, measure: Measure, reduction: str) -> Floats:
-        found = self._of_rows(self._rows(reduction), measure)
-        return values.mean_over_cases(found) if reduction == "case" else found
-
-    def _rows(self, reduction: str) -> Integers:
-        """``[W]`` pooled, ``[n_cases, W]`` by case."""
-        if reduction == "pooled":
-            return self._state.total
-        if reduction != "case":
-            raise ValueError(f"reduction must be 'pooled' or 'case', got {reduction!r}")
-        rows = self._state.case_rows
-        if len(rows) == 0:
-            raise ValueError("reduction='case' needs case ids: pass case_id with every update")
-        without = self.n_voxels - int(rows[:, StatisticsLayout.N_VOXELS].sum())
-        if without:
-            raise ValueError(
-                "reduction='case' needs case ids: pass case_id with every update; "
-                f"{without} of {self.n_voxels} voxels came without"
-            )
-        return rows
-
-    def _kind(self, kind: Kind | None) -> Kind:
-        if kind is not None:
-            return kind
-        positive = conventions.find(self.convention).positive
-        if self.num_classes in positive and self.calibration != "top-label":
-            return "positive"
-        return "top-label"
-
-    def _histogram(self, rows: Integers, kind: Kind | None) -> Integers:
-        """``[..., n_cells, 4]``"""
-        if self._kind(kind) == "positive":
-            self._check_positive()
-            self._need("classwise", "top-label")
-            return values.classwise_bins(rows, self._state.layout)[..., -1, :, :]
-        self._need("top-label", "classwise")
-        return values.top_label_bins(rows, self._state.layout)
-
-    def _binned(self, histograms: Integers) -> Integers:
-        """``[..., n_cells, 4]`` without the cell of the samples that are in no bin."""
-        return histograms[..., int(conventions.find(self.convention).zeros_dropped) :, :]
-
-    def _check_positive(self) -> None:
-        if self.num_classes > 2:
-            raise ValueError(f"kind='positive' is for 1 or 2 classes, got {self.num_classes}")
-
-    def _check_class(self, class_index: int) -> None:
-        if not 0 <= class_index < self.num_classes:
-            raise ValueError(f"class_index must be in [0, {self.num_classes}), got {class_index}")
-
-    def _need_fine(self) -> None:
-        if self.fine_bins == 0:
-            raise ValueError("fine cells were not kept: fine_bins is 0 (65536 is a good number)")
-
-    def _need(self, what: str, missing_in: str) -> None:
-        if self.calibration == missing_in:
-            raise ValueError(f"{what} bins were not kept: calibration is {self.calibration!r}")
+        if value is None or math.isnan(value):
+            return "-"
+        if self.unit == "%":
+            return f"{100 * value:.{self.digits}f} %"
+        return f"{value:.{self.digits}f}"
 
 
-def as_measure(measure: Measure | MeasureName) -> Measure:
-    """``measure``, made of its name where that is what was given."""
+def measured(rows: Rows, measure: Measure) -> Floats:
+    """Return one number for each row, ``[...]``.
+
+    Raises:
+        ValueError: The words needed were not kept, or there is no such class.
+    """
+    found = measure.metric.read(rows, measure)
+    if not measure.metric.per_class:
+        return found
+    if measure.class_index is None:
+        return values.mean_over_classes(found)
+    check_class(measure.class_index, rows.settings.num_classes)
+    return found[..., measure.class_index]
+
+
+def as_measure(measure: Measure | str) -> Measure:
+    """Return ``measure``, made from its name where a name was given."""
     return measure if isinstance(measure, Measure) else Measure(measure)
+
+
+def check_class(class_index: int, num_classes: int) -> None:
+    """Raise a ValueError where there is no class of this index."""
+    if not 0 <= class_index < num_classes:
+        raise ValueError(f"class_index must be in [0, {num_classes}), got {class_index}")
+
+
+def _scale(rows: Rows) -> int:
+    return 100 if rows.settings.rules.percent else 1
+
+
+def _error(histogram: values.Histogram, rows: Rows, m: Measure) -> Floats:
+    return values.calibration_error(
+        histogram, m.norm, debias=m.debias, min_count=m.min_count, scale=_scale(rows)
+    )
+
+
+def _largest_gap(rows: Rows, m: Measure) -> Floats:
+    return values.calibration_error(
+        rows.bins(m.kind), "max", min_count=m.min_count, scale=_scale(rows)
+    )
+
+
+def _mean_gap(rows: Rows, histogram: values.Histogram) -> Floats:
+    return values.calibration_error(histogram, "mean", scale=_scale(rows))
+
+
+def _adaptive(rows: Rows, cells: values.Integers, m: Measure, threshold: float) -> Floats:
+    return ranking.adaptive_error(
+        cells, rows.settings.n_bins, m.norm, threshold=threshold, scale=_scale(rows)
+    )
+
+
+def _tace(rows: Rows, m: Measure) -> Floats:
+    return _adaptive(rows, rows.fine_classwise(), m, 0.01 if m.threshold is None else m.threshold)
+
+
+def _dice(rows: Rows, _: Measure) -> Floats:
+    layout = rows.settings.layout
+    sizes = rows.words[..., layout.predicted] + rows.words[..., layout.reference]
+    return values.ratio(2 * rows.words[..., layout.true_positive], sizes)
+
+
+def _accuracy(rows: Rows, _: Measure) -> Floats:
+    layout, settings = rows.settings.layout, rows.settings
+    decisions = settings.num_classes if settings.multilabel else 1
+    n_voxels = rows.words[..., layout.N_VOXELS]
+    return values.ratio(rows.words[..., layout.N_CORRECT], n_voxels * decisions)
+
+
+def _volume_bias(rows: Rows, _: Measure) -> Floats:
+    _, hits, whole, fraction = np.moveaxis(rows.classwise_cells().sum(-2), -1, 0)
+    n_voxels = rows.words[..., rows.settings.layout.N_VOXELS, None]
+    counted = np.broadcast_to(n_voxels > 0, hits.shape).astype(np.int64)
+    return values.mean_of_sum(whole - hits, fraction, counted)
+
+
+METRICS: dict[str, Metric] = {
+    "dice": Metric(
+        title="Dice",
+        read=_dice,
+        words="counts",
+        sentence="`2 TP / (predicted + reference)` of each class",
+        better="higher",
+        per_class=True,
+        foreground=True,
+        options=("class_index",),
+        reduction="case",
+        key="Dice_foreground_mean",
+        class_key="Dice",
+        column=True,
+        figure=True,
+    ),
+    "accuracy": Metric(
+        title="Accuracy",
+        read=_accuracy,
+        words="counts",
+        sentence="share of voxels labelled as the target",
+        better="higher",
+        key="accuracy",
+    ),
+    "ece": Metric(
+        title="ECE",
+        read=lambda rows, m: _error(rows.bins(m.kind), rows, m),
+        words="bins",
+        sentence="mean gap between confidence and accuracy, weighted by voxels",
+        unit="%",
+        digits=2,
+        options=("norm", "debias", "min_count", "kind"),
+        key="ECE",
+        column=True,
+        figure=True,
+    ),
+    "mce": Metric(
+        title="MCE",
+        read=_largest_gap,
+        words="bins",
+        sentence="largest gap of a bin",
+        unit="%",
+        digits=2,
+        options=("min_count", "kind"),
+        key="MCE",
+    ),
+    "ace": Metric(
+        title="ACE",
+        read=lambda rows, m: _mean_gap(rows, rows.bins(m.kind)),
+        words="bins",
+        sentence="mean gap of the bins that are not empty, each with the same weight",
+        unit="%",
+        digits=2,
+        options=("kind",),
+    ),
+    "classwise_ece": Metric(
+        title="Classwise ECE",
+        read=lambda rows, m: _error(rows.classwise(), rows, m),
+        words="classwise bins",
+        sentence="ECE of each class's probability against its presence",
+        unit="%",
+        digits=2,
+        per_class=True,
+        options=("norm", "debias", "min_count", "class_index"),
+        key="classwise_ECE_mean",
+        class_key="classwise_ECE",
+        column=True,
+    ),
+    "classwise_ace": Metric(
+        title="Classwise ACE",
+        read=lambda rows, _: _mean_gap(rows, rows.classwise()),
+        words="classwise bins",
+        sentence="ACE of each class's probability against its presence",
+        unit="%",
+        digits=2,
+        per_class=True,
+        options=("class_index",),
+    ),
+    "micro_ece": Metric(
+        title="Micro ECE",
+        read=lambda rows, m: _error(rows.micro(), rows, m),
+        words="classwise bins",
+        sentence="ECE of all classes' probabilities in one histogram",
+        unit="%",
+        digits=2,
+        options=("norm", "debias", "min_count"),
+    ),
+    "adaptive_ece": Metric(
+        title="Adaptive ECE",
+        read=lambda rows, m: _adaptive(rows, rows.fine_cells(m.kind), m, 0.0),
+        words="fine cells",
+        sentence="ECE over bins that hold equal numbers of voxels",
+        unit="%",
+        digits=2,
+        options=("norm", "kind"),
+        key="adaptive_ECE",
+    ),
+    "classwise_adaptive_ece": Metric(
+        title="Classwise adaptive ECE",
+        read=lambda rows, m: _adaptive(rows, rows.fine_classwise(), m, m.threshold or 0.0),
+        words="classwise fine cells",
+        sentence="adaptive ECE of each class's probability against its presence",
+        unit="%",
+        digits=2,
+        per_class=True,
+        options=("norm", "threshold", "class_index"),
+    ),
+    "tace": Metric(
+        title="TACE",
+        read=_tace,
+        words="classwise fine cells",
+        sentence="classwise adaptive ECE of the probabilities that reach a threshold",
+        unit="%",
+        digits=2,
+        per_class=True,
+        options=("norm", "threshold", "class_index"),
+        key="TACE",
+    ),
+    "nll": Metric(
+        title="NLL",
+        read=lambda rows, _: rows.mean_of(rows.settings.layout.NLL),
+        words="counts",
+        sentence="negative log-likelihood, mean over voxels",
+        unit="nats",
+        key="NLL",
+        column=True,
+        figure=True,
+    ),
+    "brier": Metric(
+        title="Brier",
+        read=lambda rows, _: rows.mean_of(rows.settings.layout.BRIER),
+        words="counts",
+        sentence="squared error summed over classes, mean over voxels",
+        key="Brier",
+        column=True,
+        figure=True,
+    ),
+    "volume_bias": Metric(
+        title="Volume bias",
+        read=_volume_bias,
+        words="classwise bins",
+        sentence="soft volume less reference volume of each class",
+        better="zero",
+        unit="voxels",
+        digits=1,
+        per_class=True,
+        options=("class_index",),
+    ),
+    "auroc": Metric(
+        title="AUROC",
+        read=lambda rows, m: ranking.auroc(rows.fine_cells(m.kind)),
+        words="fine cells",
+        sentence="probability that a right voxel has more confidence than a wrong one",
+        better="higher",
+        options=("kind",),
+        kind="top-label",
+        key="AUROC",
+        column=True,
+    ),
+    "classwise_auroc": Metric(
+        title="Classwise AUROC",
+        read=lambda rows, _: ranking.auroc(rows.fine_classwise()),
+        words="classwise fine cells",
+        sentence="AUROC of each class's probability against its presence",
+        better="higher",
+        per_class=True,
+        options=("class_index",),
+    ),
+    "aurc": Metric(
+        title="AURC",
+        read=lambda rows, _: ranking.aurc(rows.fine_top_label()),
+        words="top-label fine cells",
+        sentence="error rate of the most confident voxels, mean over all shares kept",
+        digits=5,
+        key="AURC",
+        column=True,
+    ),
+    "e_aurc": Metric(
+        title="E-AURC",
+        read=lambda rows, _: ranking.aurc(rows.fine_top_label(), excess=True),
+        words="top-label fine cells",
+        sentence="AURC less that of the same labels in the best order",
+        digits=5,
+        key="E_AURC",
+    ),
+}
+"""The metrics by name, in the order of the columns of every table."""

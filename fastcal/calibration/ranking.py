@@ -1,7 +1,7 @@
-"""Numbers of samples in the order of their probability, from fine cells ``[..., n, 2]``.
+"""Measures of order, from fine cells ``[..., n, 2]``.
 
-Count and hits of a cell are exact; within a cell hits are spread evenly over its samples, and a
-sample's probability is the middle of its cell. Each function says what that can cost.
+Count and hits of a cell are exact. Within a cell, hits are taken to be spread evenly over its
+samples, and a sample's probability is the middle of its cell. Each function says what that costs.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ _TABLE = 64
 
 
 def auroc(cells: Integers) -> Floats:
-    """Probability that a hit lies above a miss, ties counting half; NaN without one of each.
+    """Return the probability that a hit lies above a miss; NaN without one of each.
 
-    Pairs within a cell count half: off by at most ``sum_c hits_c misses_c / (2 hits misses)``.
+    Ties count half, and so do pairs within a cell: it is off by at most
+    ``sum_c hits_c misses_c / (2 hits misses)``.
     """
     hits = cells[..., 1].astype(np.float64)
     misses = cells[..., 0] - hits
@@ -32,15 +33,15 @@ def auroc(cells: Integers) -> Floats:
 
 
 def aurc(cells: Integers, *, excess: bool = False) -> Floats:
-    """Mean error rate of the k most confident samples over k = 1 ... N; NaN if there are none.
+    """Return the error rate of the k most confident samples, mean over k; NaN without samples.
 
     Off by at most ``1/N sum_c e (n - e) / n (H(K + n) - H(K))`` over cells of n samples, e of them
     wrong, K more confident ones; H are harmonic numbers.
 
     Args:
         cells: Fine cells of the confidence.
-        excess: Less the smallest value that these errors could have, with every error behind every
-            right sample (Geifman et al., ICLR 2019).
+        excess: Subtract the smallest value that these errors could have, with every error behind
+            every right sample (Geifman et al., ICLR 2019).
     """
     size = cells[..., ::-1, 0].astype(np.float64)
     wrong = size - cells[..., ::-1, 1]
@@ -63,18 +64,18 @@ def adaptive_error(
     threshold: float = 0.0,
     scale: int = 1,
 ) -> Floats:
-    """Calibration error over bins of equal numbers of samples; NaN if there are none.
+    """Return the calibration error over bins of equal numbers of samples; NaN without samples.
 
     The sorted samples are cut in ``n_bins`` parts whose sizes differ by at most one, larger parts
-    first. ``l1`` is off by at most ``8 / fine_bins`` (half of the widest cell), and
-    ``n_c / (2 N)`` for every cut through a cell of n_c samples.
+    first. ``l1`` is off by at most ``8 / fine_bins`` (half of the widest cell) plus
+    ``n_c / (2 N)`` for every cut through a cell of n_c of N samples.
 
     Args:
         cells: Fine cells.
-        n_bins: Parts.
-        norm: As in `fastcal.calibration.values.calibration_error`.
-        threshold: Samples below it are left out, cells by their middle.
-        scale: Multiplies the result: 100 for %.
+        n_bins: Number of parts.
+        norm: See `fastcal.calibration.values.calibration_error`.
+        threshold: Samples below it are left out; of a cell its middle is compared.
+        scale: The result is multiplied by it: 100 for per cent.
     """
     n_cells = cells.shape[-2]
     centres = bins.fine_centres(n_cells)
@@ -109,7 +110,7 @@ def _adaptive_error(cells: Integers, n_bins: int, norm: str, centres: Floats) ->
 
 
 def _harmonic(start: Floats, count: Floats) -> Floats:
-    """``1 / (start + 1) + ... + 1 / (start + count)``"""
+    """The sum ``1 / (start + 1) + ... + 1 / (start + count)``."""
     table = np.concatenate([[0.0], (1.0 / np.arange(1, _TABLE + 1)).cumsum()])
     end = start + count
     small = [table[np.minimum(k, _TABLE).astype(np.int64)] for k in (start, end)]

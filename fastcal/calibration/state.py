@@ -1,27 +1,29 @@
-"""The integers behind `CalibrationStatistics`: pooled rows, and rows a case.
+"""The integers behind `CalibrationStatistics`: pooled rows, and rows of each case.
 
-A group of rows is one of everything counted, then one a region.
+A group of rows is one row of everything counted, then one row for each region.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fastcal.calibration import values
+from fastcal.calibration.settings import CalibrationSettings
 from fastcal.calibration.values import Integers
 from fastcal.core.problem import StatisticsLayout
 from fastcal.core.targets import Targets
 
 
 @dataclass(frozen=True, slots=True)
-class _Pending:
-    """Counts of a call whose values have not been looked at."""
+class Pending:
+    """Counts of a call that have not been checked yet."""
 
     rows: Tensor
     case_ids: tuple[str, ...] | None
@@ -30,22 +32,20 @@ class _Pending:
 
 
 class CalibrationState:
-    """Rows of one layout, added to by calls and merges; order never shows in the integers.
+    """Rows of one layout that calls and merges add to; their order never shows in the integers.
 
     Args:
-        layout: Of every row.
-        multilabel: Targets are 0 or 1 (for the messages).
-        n_regions: Rows of a group beside the first.
+        settings: What is counted.
     """
 
-    def __init__(self, layout: StatisticsLayout, multilabel: bool, n_regions: int = 0) -> None:
-        self.layout = layout
-        self.multilabel = multilabel
-        self.shape = (1 + n_regions, layout.words)
+    def __init__(self, settings: CalibrationSettings) -> None:
+        self.settings = settings
+        self.layout = settings.layout
+        self.shape = (settings.rows, settings.layout.words)
         self._total: Integers | None = None
         self._positions: dict[str, int] = {}
         self._case_rows: Integers | None = None
-        self._pending: list[_Pending] = []
+        self._pending: list[Pending] = []
         self._warned = False
 
     @property
@@ -56,7 +56,7 @@ class CalibrationState:
 
     @property
     def totals(self) -> Integers:
-        """``[1 + R, W]``, after everything still on a device was checked and merged."""
+        """``[1 + R, W]``, once everything that is still on a device has been checked and merged."""
         while self._pending:
             self._settle(self._pending[0], None)
             del self._pending[0]
@@ -66,8 +66,17 @@ class CalibrationState:
 
     @property
     def case_rows(self) -> Integers:
-        """``[n_cases, W]`` of everything counted, in the order of `case_ids`."""
+        """``[n_cases, W]`` of everything counted, in the order of `case_ids`.
+
+        Raises:
+            ValueError: There are no cases, or some voxels were counted without a case id.
+        """
+        n_voxels = int(self.total[StatisticsLayout.N_VOXELS])
         rows: Integers = self.case_groups[:, 0]
+        without = n_voxels - int(rows[:, StatisticsLayout.N_VOXELS].sum())
+        if without or len(rows) == 0:
+            found = f"{without} of {n_voxels} voxels without" if without else "none"
+            raise ValueError(f"case_id must be given with every update to read cases, got {found}")
         return rows
 
     @property
@@ -87,12 +96,19 @@ class CalibrationState:
         return tuple(self._positions)
 
     def case_group(self, case_id: str) -> Integers:
-        """``[1 + R, W]``; KeyError where the case is unknown."""
-        group: Integers = self.case_groups[self._positions[case_id]]
+        """Return the rows of one case, ``[1 + R, W]``.
+
+        Raises:
+            ValueError: There is no such case.
+        """
+        groups = self.case_groups
+        if case_id not in self._positions:
+            raise ValueError(f"case_id must be one that was counted, got {case_id!r}")
+        group: Integers = groups[self._positions[case_id]]
         return group
 
     def sorted_cases(self) -> tuple[list[str], Integers]:
-        """Ids in ascending order, and their groups of rows."""
+        """Return the ids in ascending order, and their groups of rows."""
         rows = self.case_groups
         ids = sorted(self._positions)
         return ids, rows[[self._positions[name] for name in ids]]
@@ -100,7 +116,7 @@ class CalibrationState:
     def open_rows(
         self, targets: Targets, device: torch.device, nan_policy: str, source: str
     ) -> Tensor:
-        """Integers for an op to add to: fresh, or those of an earlier call still on the device."""
+        """Return integers for an op to add to: new ones, or those of a call still on the device."""
         if targets.case_ids is None and device.type != "cpu" and self._pending:
             last = self._pending[-1]
             same = last.case_ids is None and last.nan_policy == nan_policy
@@ -110,14 +126,16 @@ class CalibrationState:
         return torch.zeros(targets.n_groups * rows, words, dtype=torch.int64, device=device)
 
     def take(self, rows: Tensor, targets: Targets, nan_policy: str, source: str) -> None:
-        """Check and merge counted rows; later, where reading them would wait or not trace.
+        """Check and merge counted rows, or keep them for later.
+
+        They are kept where reading them would wait for a device or could not be traced.
 
         Raises:
             ValueError: The rows count bad data; nothing was merged.
         """
         if self._pending and self._pending[-1].rows is rows:
             return
-        pending = _Pending(rows, targets.case_ids, nan_policy, source)
+        pending = Pending(rows, targets.case_ids, nan_policy, source)
         if rows.device.type != "cpu" or torch.compiler.is_compiling():
             self._pending.append(pending)
         else:
@@ -131,18 +149,53 @@ class CalibrationState:
             self._add_cases(rows, case_ids)
 
     def merge(self, other: CalibrationState) -> None:
-        """Add everything that ``other`` holds."""
+        """Add everything that ``other`` holds; rows of equal case ids add up."""
         mine, total = self.totals, other.totals
         self._total = values.carried(mine + total, self.layout)
         if other.case_ids:
             self._add_cases(other.case_groups, other.case_ids)
 
     def replace(self, total: Integers, case_rows: Integers, case_ids: Sequence[str]) -> None:
-        """Forget everything, pending calls too, and hold these groups of rows instead."""
+        """Hold these groups of rows instead of everything counted, pending calls included."""
         self._pending.clear()
         self._total = total.reshape(self.shape).copy()
         self._positions = {name: position for position, name in enumerate(case_ids)}
         self._case_rows = case_rows.reshape(-1, *self.shape).copy()
+
+    def plain(self) -> dict[str, Any]:
+        """Return copies of ``total`` and ``case_rows``, and the ``case_ids`` in ascending order.
+
+        Rows are ``[W]``, and ``[1 + R, W]`` where there are regions.
+        """
+        case_ids, groups = self.sorted_cases()
+        return {
+            "total": self.totals.reshape(self._plain_shape).copy(),
+            "case_ids": case_ids,
+            "case_rows": groups.reshape(-1, *self._plain_shape),
+        }
+
+    def load(self, plain: Mapping[str, Any]) -> None:
+        """Hold what `plain` gave instead of everything counted.
+
+        Raises:
+            ValueError: The rows do not fit the settings, or a case id is there twice.
+        """
+        total, case_rows = np.asarray(plain["total"]), np.asarray(plain["case_rows"])
+        case_ids = [str(name) for name in plain["case_ids"]]
+        shape = self._plain_shape
+        fits = total.shape == shape and case_rows.shape == (len(case_ids), *shape)
+        if not fits or total.dtype != np.int64 or case_rows.dtype != np.int64:
+            raise ValueError(
+                f"state must have int64 rows of {shape} words, got total {total.shape} and "
+                f"{case_rows.shape} for {len(case_ids)} cases"
+            )
+        if len(set(case_ids)) < len(case_ids):
+            raise ValueError(f"state must hold each case id once, got {case_ids}")
+        self.replace(total, case_rows, case_ids)
+
+    @property
+    def _plain_shape(self) -> tuple[int, ...]:
+        return self.shape if self.settings.regions else self.shape[1:]
 
     def _add_cases(self, rows: Integers, case_ids: Sequence[str]) -> None:
         positions = self._positions
@@ -157,17 +210,17 @@ class CalibrationState:
         np.add.at(kept, at, rows)
         kept[at] = values.carried(kept[at], self.layout)
 
-    def _settle(self, pending: _Pending, targets: Targets | None) -> None:
+    def _settle(self, pending: Pending, targets: Targets | None) -> None:
         groups = pending.rows.cpu().numpy().reshape(-1, *self.shape)
         if groups[:, 0, StatisticsLayout.N_INVALID : StatisticsLayout.HEADER].any():
             self._examine(groups[:, 0].sum(0), pending, targets)
         self.add(groups, pending.case_ids)
 
-    def _examine(self, total: Integers, pending: _Pending, targets: Targets | None) -> None:
+    def _examine(self, total: Integers, pending: Pending, targets: Targets | None) -> None:
         """Raise for bad data; warn, once, for probabilities that do not sum to 1."""
         layout = StatisticsLayout
         if total[layout.N_BAD_TARGET]:
-            raise ValueError(self._bad_target_message(total, targets))
+            raise ValueError(self._bad_targets(total, targets))
         n_invalid = int(total[layout.N_INVALID])
         if n_invalid and pending.nan_policy == "raise":
             n_outside = int(total[layout.N_OUT_OF_RANGE])
@@ -181,30 +234,31 @@ class CalibrationState:
                 stacklevel=6,
             )
 
-    def _bad_target_message(self, total: Integers, targets: Targets | None) -> str:
-        top = 2 if self.multilabel else self.layout.num_classes
+    def _bad_targets(self, total: Integers, targets: Targets | None) -> str:
+        top = 2 if self.settings.multilabel else self.settings.num_classes
         n_bad = int(total[StatisticsLayout.N_BAD_TARGET])
-        values = [] if targets is None else targets.values_outside(top)
-        if values:
-            found = ", ".join(str(value) for value in values[:5]) + ", ..." * (len(values) > 5)
+        outside = [] if targets is None else targets.values_outside(top)
+        if outside:
+            found = ", ".join(str(value) for value in outside[:5]) + ", ..." * (len(outside) > 5)
         else:
             mean = int(total[StatisticsLayout.BAD_TARGET_SUM]) / n_bad
             found = f"{mean:g}" if n_bad == 1 else f"{mean:g} on average"
-        return (
-            f"target is outside [0, {top}) and not ignore_index at {_voxels(n_bad)}: found {found}"
-        )
+        return f"target must lie in [0, {top}) or be ignore_index, got {found} at {_voxels(n_bad)}"
 
 
 def _invalid_message(n_invalid: int, n_outside: int, source: str) -> str:
-    message = f"{source} gives no valid probabilities at {_voxels(n_invalid)}"
+    reasons = []
     if n_outside:
-        message += (
-            f"; probabilities lie outside [0, 1] at {_voxels(n_outside)}: "
-            "for logits pass from_logits=True"
+        reasons.append(
+            f"probabilities outside [0, 1] at {_voxels(n_outside)} (for logits pass "
+            "from_logits=True, or call update_from_logits)"
         )
     if n_invalid > n_outside:
-        message += f"; NaN, +inf or -inf in all classes at {_voxels(n_invalid - n_outside)}"
-    return message + " (nan_policy='omit' leaves such voxels out)"
+        reasons.append(f"NaN, +inf or -inf in all classes at {_voxels(n_invalid - n_outside)}")
+    return (
+        f"{source} must give valid probabilities at every voxel, got no valid probabilities at "
+        f"{_voxels(n_invalid)}: {'; '.join(reasons)}. nan_policy='omit' leaves such voxels out"
+    )
 
 
 def _voxels(n: int) -> str:

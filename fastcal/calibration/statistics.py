@@ -4,27 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from fastcal import ops
-from fastcal.calibration import conventions
-from fastcal.calibration.conventions import ConventionName
-from fastcal.calibration.measures import CalibrationKind
-from fastcal.calibration.merging import MergeableStatistics
+from fastcal.calibration import conventions, file
+from fastcal.calibration.conventions import CalibrationKind, ConventionName
+from fastcal.calibration.counting import clipped, count_arguments, count_batch, read_batch
+from fastcal.calibration.reader import MetricReader
+from fastcal.calibration.settings import CalibrationSettings, first_difference
 from fastcal.calibration.state import CalibrationState
+from fastcal.calibration.values import Integers
 from fastcal.core import bins
-from fastcal.core.arguments import flag, real_number, whole_number
-from fastcal.core.arrays import Array, real_dtype, to_tensor
-from fastcal.core.members import check_member
-from fastcal.core.problem import CALIBRATIONS, FINE_OCTAVES, Extras, StatisticsLayout
-from fastcal.core.region_bits import Regions, check_names
+from fastcal.core.arguments import flag
+from fastcal.core.arrays import Array, real_dtype
+from fastcal.core.errors import DataError
+from fastcal.core.region_bits import Regions
 from fastcal.core.targets import CaseId, Targets, check_nan_policy, read_targets
 
-NOTHING_COUNTED = (None, None, None, None, False, "both", 0.0, None)
-"""What an op takes in place of `OpenCount.arguments` where there is no target."""
+if TYPE_CHECKING:
+    from typing import Self
+
+    from torch.distributed import ProcessGroup
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +50,18 @@ class OpenCount:
         Raises:
             ValueError: Bad data were counted (CPU tensors; otherwise at the first read).
         """
-        self.statistics._state.take(self.rows, self.targets, self.nan_policy, self.source)
+        self.statistics.state.take(self.rows, self.targets, self.nan_policy, self.source)
         return self.statistics
 
 
-class CalibrationStatistics(MergeableStatistics):
+class CalibrationStatistics(MetricReader):
     """Calibration of probabilities over any number of volumes, in a state of a few kilobytes.
 
-    The state is integers (sums of probabilities in steps of 2^-40): the same bits whatever the
-    number of threads, the chunking, or the order of updates and merges.
+    The state is integers (sums of probabilities in steps of 2^-40): bit-identical for any number of
+    threads, any chunking, and any order of updates and merges.
 
-    Bad data are errors, and leave the state as it was: on the CPU at the end of the call that
-    brings them, for CUDA tensors (and under ``torch.compile``) when a statistic is next read, so
+    Bad data raise an error and leave the state as it was: on the CPU at the end of the call that
+    brings them; for CUDA tensors (and under ``torch.compile``) when a statistic is next read, so
     that no call waits for the device.
 
     Args:
@@ -79,13 +83,13 @@ class CalibrationStatistics(MergeableStatistics):
             a power of two from 64 to 2^20, for the measures of order: `auroc`, `aurc`,
             `adaptive_ece` and their kin. Cells are spaced by the bits of p below 1/2 and of 1 - p
             above, so that a saturated network's voxels do not share one; 65536 is a good number.
-            16 bytes a cell, histogram, region and case. 0 keeps none.
+            Each takes 16 bytes per cell, for each histogram, region and case. 0 keeps none.
         moments: Keep the sums of p^2 and of p y of every classwise bin, which split what
             `brier_decomposition` finds within bins.
         entropy_bins: Bins of the histogram of the prediction's entropy (`entropy_histogram`), up
             to 65536; 0 keeps none.
-        regions: Names of up to eight regions that are counted beside the whole, in the same pass;
-            their masks come with every update (see `fastcal.regions`), their statistics are
+        regions: Names of up to eight regions that are counted beside the whole, in the same pass.
+            Their masks come with every update (see `fastcal.regions`), their statistics are
             `region(name)`.
 
     Raises:
@@ -118,44 +122,31 @@ class CalibrationStatistics(MergeableStatistics):
         entropy_bins: int = 0,
         regions: Sequence[str] = (),
     ) -> None:
-        num_classes = whole_number(num_classes, "num_classes")
-        if num_classes < 1:
-            raise ValueError(f"num_classes must be positive, got {num_classes}")
-        found = conventions.find(convention)
-        closed = (found.closed or "right") if closed is None else closed
-        n_bins = bins.check_bins(n_bins, closed)
-        if found.closed not in (None, closed):
-            raise ValueError(
-                f"closed must be {found.closed!r} for convention={convention!r}, got {closed!r}"
-            )
-        if calibration not in CALIBRATIONS:
-            raise ValueError(f"calibration must be one of {CALIBRATIONS}, got {calibration!r}")
-        eps = None if eps is None else real_number(eps, "eps")
-        if eps is not None and not 0 < eps < 1:
-            raise ValueError(f"eps must lie between 0 and 1, got {eps:g}")
-        self.num_classes = num_classes
-        self.n_bins = n_bins
-        self.closed = closed
-        self.calibration = calibration
-        self.multilabel = flag(multilabel, "multilabel") or num_classes == 1
-        self.eps = eps
-        self.convention = convention
-        self._convention = found
-        self._thresholds = found.thresholds(n_bins, closed)
-        self.fine_bins = _checked_fine_bins(fine_bins)
-        self.moments = flag(moments, "moments")
-        if self.moments and calibration == "top-label":
-            raise ValueError(
-                "moments=True is of classwise bins, which calibration='top-label' lacks"
-            )
-        self.entropy_bins = whole_number(entropy_bins, "entropy_bins")
-        if not 0 <= self.entropy_bins <= 65536:
-            raise ValueError(f"entropy_bins must be between 0 and 65536, got {entropy_bins}")
-        self.regions = check_names(regions)
-        self._extras = Extras(self.moments, self.fine_bins, self.entropy_bins)
-        n_cells = n_bins + self._convention.extra_cells
-        layout = StatisticsLayout(num_classes, n_cells, calibration, self._extras)
-        self._state = CalibrationState(layout, self.multilabel, len(self.regions))
+        self.settings = CalibrationSettings(
+            num_classes,
+            n_bins,
+            (conventions.find(convention).closed or "right") if closed is None else closed,
+            calibration,
+            multilabel,
+            eps,
+            convention,
+            fine_bins,
+            moments,
+            entropy_bins,
+            regions,  # type: ignore[arg-type]  # kept as a tuple
+        )
+        self.state = CalibrationState(self.settings)
+        self.num_classes = self.settings.num_classes
+        self.n_bins = self.settings.n_bins
+        self.closed = self.settings.closed
+        self.calibration = self.settings.calibration
+        self.multilabel = self.settings.multilabel
+        self.eps = self.settings.eps
+        self.convention = self.settings.convention
+        self.fine_bins = self.settings.fine_bins
+        self.moments = self.settings.moments
+        self.entropy_bins = self.settings.entropy_bins
+        self.regions = self.settings.regions
 
     @classmethod
     def preset(
@@ -171,35 +162,26 @@ class CalibrationStatistics(MergeableStatistics):
         moments: bool = False,
         entropy_bins: int = 0,
         regions: Sequence[str] = (),
-    ) -> CalibrationStatistics:
-        """Statistics that reproduce another library's numbers from the same probabilities.
+    ) -> Self:
+        """Make statistics that reproduce another library's numbers from the same probabilities.
+
+        Edges are each library's own, to the last bit; `fastcal.calibration.conventions` has them.
 
         - ``"paper"``: (lo, hi], 10 bins; p = 0 falls into no bin but counts in N; errors in %; NLL
           clipped at 1e-15 (Mehrtash et al., IEEE TMI 2020, by the first author's code).
         - ``"torchmetrics"``: [lo, hi), 15 bins, and one more for p = 1.
         - ``"monai"``: (lo, hi], 20 bins up to 1 + 2^-23, classwise; its mean over cases is
           ``classwise_ece(reduction="case")``.
-        - ``"netcal"``: [lo, hi), 10 bins; p clipped to [eps, 1 - eps] (in a copy); two classes are
-          binary data.
-        - ``"sklearn"``: (lo, hi], 5 bins, as `sklearn.calibration.calibration_curve`; NLL clipped
-          at the eps of the type, as `sklearn.metrics.log_loss`.
+        - ``"netcal"``: [lo, hi), 10 bins; p is clipped to [eps, 1 - eps]; two classes are binary.
+        - ``"sklearn"``: (lo, hi], 5 bins (`calibration_curve`); NLL clipped as by `log_loss`.
         - ``"exacta"``: bin ``floor(p n)``, 15 bins; top-label for binary data too.
         - ``"fiducio"``: (lo, hi], 15 bins; NLL clipped at 1e-12.
-        - ``"default"``: what the class does by itself.
 
-        Edges are each library's own, to the last bit.
-
-        Args:
-            name: One of these.
-            num_classes: See the class, as for the others.
-            n_bins: The library's default if None.
-            calibration: ``"both"``, or ``"classwise"`` for MONAI, if None.
-            multilabel: See the class.
-            eps: The library's if None.
-            fine_bins: See the class, as for the rest.
+        ``name`` is one of these. None for ``n_bins``, ``calibration`` or ``eps`` takes the
+        library's own; the other arguments are those of the class.
 
         Raises:
-            TypeError, ValueError: As for the class.
+            TypeError, ValueError: See the class.
 
         Example:
             >>> import torch
@@ -236,48 +218,33 @@ class CalibrationStatistics(MergeableStatistics):
         class_dim: int = 1,
         normalise: bool = False,
         nan_policy: str = "raise",
-        from_logits: bool = False,
         regions: Regions | Mapping[str, Array] | None = None,
     ) -> None:
         """Count one batch of probabilities.
 
         Args:
             probs: ``[B, C, *S]``, probabilities; float16, bfloat16, float32 or float64. Binary
-                data may leave out the class axis.
+                data may leave out the class axis. Logits go to `update_from_logits`.
             target: ``[B, *S]``, integers in [0, C); ``[B, C, *S]`` of 0 and 1 when multilabel.
             mask: bool ``[B, *S]``, True keeps.
             ignore_index: Target value that is left out.
-            case_id: One id a batch item (a string or an integer, kept as a string); equal ids
+            case_id: One id per batch item (a string or an integer, kept as a string); equal ids
                 add up. Needed for ``reduction="case"``.
             class_dim: Axis of the classes in ``probs``.
             normalise: Divide each voxel's probabilities by their sum first.
             nan_policy: ``"raise"``, or ``"omit"`` to leave out and count invalid voxels.
-            from_logits: ``probs`` are logits, to be made probabilities on the way: softmax, or
-                sigmoid for binary and multilabel data. Never guessed.
             regions: bool masks ``[B, *S]`` of the statistics' regions by name, or `Regions`.
 
         Raises:
             TypeError, ValueError: Shapes, types or devices do not fit; targets outside [0, C);
                 with ``nan_policy="raise"``, voxels without valid probabilities.
         """
-        values = to_tensor(probs, "probs")
-        check_nan_policy(nan_policy)
-        if self.num_classes == 1 and _lacks_classes(values, target, class_dim):
-            values, class_dim = values.unsqueeze(-1), values.dim()
-        real = real_dtype(values, "probs")
-        axis = check_member(values, class_dim, "probs")
-        if values.shape[axis] != self.num_classes:
-            raise ValueError(
-                f"probs must have {self.num_classes} classes along axis {axis}, "
-                f"got shape {tuple(values.shape)}"
-            )
-        from_logits = flag(from_logits, "from_logits")
         if flag(normalise, "normalise") and self.multilabel:
-            raise ValueError("normalise=True is not defined for binary or multilabel data")
-        if self._convention.clipped:
-            if from_logits:
-                raise ValueError(f"from_logits=True: {self.convention!r} clips probabilities")
-            values = _clipped(values)
+            raise ValueError("normalise must be False for binary or multilabel data, got True")
+        check_nan_policy(nan_policy)
+        values, axis = read_batch(probs, target, class_dim, "probs", self.settings)
+        if self.settings.rules.clipped:
+            values = clipped(values)
         targets = read_targets(
             target,
             mask,
@@ -290,21 +257,54 @@ class CalibrationStatistics(MergeableStatistics):
             regions,
             self.regions,
         )
+        real = real_dtype(values, "probs")
         count = self.open_count(targets, values.device, real, nan_policy, "probs")
-        ops.ensemble_statistics(
-            [values],
-            [1.0],
-            [1.0],
+        count_batch(values, axis, self.settings, count.arguments, normalise=normalise)
+        count.close()
+
+    def update_from_logits(
+        self,
+        logits: Array,
+        target: Array,
+        *,
+        mask: Array | None = None,
+        ignore_index: int | None = None,
+        case_id: CaseId | Sequence[CaseId] | None = None,
+        class_dim: int = 1,
+        nan_policy: str = "raise",
+        regions: Regions | Mapping[str, Array] | None = None,
+    ) -> None:
+        """Count one batch of logits, which become probabilities on the way.
+
+        ``logits`` are ``[B, C, *S]``. A softmax over the classes is applied, or a sigmoid for
+        binary and multilabel data. The other arguments are those of `update`.
+
+        Raises:
+            TypeError, ValueError: See `update`; or the convention clips probabilities, which are
+                never at hand here.
+        """
+        if self.settings.rules.clipped:
+            raise ValueError(
+                "convention must be one that does not clip probabilities to count logits, "
+                f"got {self.convention!r}"
+            )
+        check_nan_policy(nan_policy)
+        values, axis = read_batch(logits, target, class_dim, "logits", self.settings)
+        targets = read_targets(
+            target,
+            mask,
+            ignore_index,
+            case_id,
+            values.shape,
+            values.device,
             axis,
-            from_logits,
-            "sigmoid" if self.multilabel else "softmax",
             self.multilabel,
-            "prob",
-            [],
-            [],
-            normalise,
-            *count.arguments,
+            regions,
+            self.regions,
         )
+        real = real_dtype(values, "logits")
+        count = self.open_count(targets, values.device, real, nan_policy, "logits")
+        count_batch(values, axis, self.settings, count.arguments, from_logits=True)
         count.close()
 
     def open_count(
@@ -315,58 +315,167 @@ class CalibrationStatistics(MergeableStatistics):
         nan_policy: str,
         source: str,
     ) -> OpenCount:
-        """Integers for an op to add to (for the ensemble functions).
-
-        Args:
-            targets: Checked.
-            device: Of the predictions.
-            real: Their accumulation type.
-            nan_policy: ``"raise"`` or ``"omit"``, checked.
-            source: The argument to blame for invalid voxels.
-        """
-        rows = self._state.open_rows(targets, device, nan_policy, source)
-        smallest = self._convention.smallest(real)
-        arguments = (
-            targets.target,
-            targets.mask,
-            targets.ignore_index,
-            self._thresholds_of(real),
-            self.closed == "left",
-            self.calibration,
-            smallest if self.eps is None else max(self.eps, torch.finfo(real).tiny),
-            rows,
-            None if targets.regions is None else targets.regions.bits,
-            len(targets.region_names),
-            self.moments,
-            self.fine_bins,
-            self.entropy_bins,
-        )
+        """Return integers for an op to add to; ``source`` is the argument to blame."""
+        rows = self.state.open_rows(targets, device, nan_policy, source)
+        arguments = count_arguments(self.settings, targets, rows, real)
         return OpenCount(self, arguments, rows, targets, nan_policy, source)
 
-    def _thresholds_of(self, real: torch.dtype) -> Tensor:
-        if self._thresholds is None:
-            return bins.thresholds(self.n_bins, real)
-        return self._thresholds[real == torch.float64]
+    def merge(self, other: CalibrationStatistics) -> None:
+        """Add everything ``other`` has counted, in place; rows of equal case ids add up.
 
+        Raises:
+            TypeError: ``other`` is something else.
+            ValueError: ``other`` has other classes, bins, calibration, eps, extras or regions.
+        """
+        if not isinstance(other, CalibrationStatistics):
+            raise TypeError(f"other must be CalibrationStatistics, got {type(other).__name__}")
+        difference = first_difference(self.settings, other.settings)
+        if difference is not None:
+            raise ValueError(f"other must have the same settings, got {difference}")
+        self.state.merge(other.state)
 
-def _checked_fine_bins(fine_bins: int) -> int:
-    number = whole_number(fine_bins, "fine_bins")
-    lowest = 2 * FINE_OCTAVES
-    if number != 0 and (not lowest <= number <= 1 << 20 or number & (number - 1)):
-        raise ValueError(
-            f"fine_bins must be 0 or a power of two from {lowest} to {1 << 20}, got {number}"
+    def all_reduce(self, group: ProcessGroup | None = None) -> None:
+        """Add up the statistics of all processes of a torch.distributed group, in place.
+
+        Every process of the group has to call it, also those that counted nothing, and holds the
+        sum over all of them afterwards, cases included; equal case ids add up. The sums are of
+        integers, so they are bit-identical to what one process would have counted.
+
+        Args:
+            group: The processes; None for all. gloo sums on the CPU, nccl on the current device.
+
+        Raises:
+            ValueError: No process group is initialised or this process is not in ``group``;
+                settings differ; a process counted bad data (raised on all of them).
+        """
+        from fastcal.calibration.distributed import sum_over_group
+
+        sum_over_group(self.state, group)
+
+    def case(self, case_id: CaseId) -> Self:
+        """Return the statistics of one case alone.
+
+        Raises:
+            ValueError: There is no such case.
+        """
+        group = self.state.case_group(str(case_id))
+        return self._holding(self.settings.arguments(), group, [str(case_id)], group[None])
+
+    def region(self, name: str) -> Self:
+        """Return the statistics of one region alone, its cases included.
+
+        Raises:
+            ValueError: There is no such region.
+
+        Example:
+            >>> import torch
+            >>> from fastcal import CalibrationStatistics
+            >>> statistics = CalibrationStatistics(num_classes=2, regions=["box"])
+            >>> probs, target = torch.tensor([[[0.25, 0.5], [0.75, 0.5]]]), torch.tensor([[1, 1]])
+            >>> statistics.update(probs, target, regions={"box": torch.tensor([[True, False]])})
+            >>> statistics.brier(), statistics.region("box").brier()
+            (0.3125, 0.125)
+        """
+        if name not in self.regions:
+            raise ValueError(f"region must be one of {self.regions}, got {name!r}")
+        row = slice(1 + self.regions.index(name), 2 + self.regions.index(name))
+        state, settings = self.state, self.settings.arguments()
+        settings.pop("regions")
+        ids = list(state.case_ids)
+        return self._holding(settings, state.totals[row], ids, state.case_groups[:, row])
+
+    def reset(self) -> None:
+        """Forget everything counted, bad data that wait for a read included."""
+        self.state = CalibrationState(self.settings)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return settings and integers as plain values and int64 tensors, for ``torch.save``.
+
+        Cases are sorted by id, so that equal statistics give equal states.
+        """
+        plain = {
+            name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+            for name, value in self.state.plain().items()
+        }
+        return {"settings": self.settings.arguments(), **plain}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Hold what `state_dict` gave instead of what was counted so far.
+
+        Raises:
+            ValueError: The state has other settings, or rows that do not fit them.
+        """
+        needed = ("settings", "total", "case_ids", "case_rows")
+        if not set(needed) <= state.keys():
+            raise ValueError(f"state must hold {', '.join(needed)}, got {', '.join(state)}")
+        settings = dict(state["settings"])
+        if settings != self.settings.arguments():
+            raise ValueError(
+                f"state must have the settings {self.settings.arguments()}, got {settings}"
+            )
+        self.state.load(state)
+
+    def save(self, path: str | Path) -> None:
+        """Write the state to ``.npz`` or ``.json``, whole or not at all, cases sorted by id.
+
+        Raises:
+            ValueError: The suffix is neither.
+            OSError: The file cannot be written.
+        """
+        file.write(Path(path), self.settings.arguments(), self.state.plain())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Return the statistics that `save` wrote.
+
+        Raises:
+            DataError: The file is damaged or is something else.
+            FileNotFoundError: There is no such file.
+        """
+        settings, state = file.read(Path(path))
+        try:
+            loaded = cls(**settings)
+            loaded.load_state_dict({"settings": loaded.settings.arguments(), **state})
+        except (TypeError, ValueError) as error:
+            raise DataError(path, str(error)) from error
+        return loaded
+
+    def __add__(self, other: Self) -> Self:
+        if not isinstance(other, CalibrationStatistics):
+            return NotImplemented
+        both = self._empty()
+        both.merge(self)
+        both.merge(other)
+        return both
+
+    def __radd__(self, other: object) -> Self:
+        """Return ``0 + statistics``, so that ``sum`` takes a list of them."""
+        return self + self._empty() if other == 0 else NotImplemented
+
+    def __eq__(self, other: object) -> bool:
+        """Equal settings and integers, the cases in any order."""
+        if not isinstance(other, CalibrationStatistics):
+            return NotImplemented
+        mine, theirs = self.state, other.state
+        return (
+            self.settings == other.settings
+            and np.array_equal(mine.totals, theirs.totals)
+            and set(mine.case_ids) == set(theirs.case_ids)
+            and all(np.array_equal(mine.case_group(i), theirs.case_group(i)) for i in mine.case_ids)
         )
-    return number
 
+    __hash__ = None  # type: ignore[assignment]
 
-def _lacks_classes(values: Tensor, target: Array, class_dim: int) -> bool:
-    if values.shape != getattr(target, "shape", None):
-        return False
-    return class_dim >= values.dim() or values.shape[class_dim] != 1
+    def __repr__(self) -> str:
+        arguments = self.settings.arguments().items()
+        return f"CalibrationStatistics({', '.join(f'{k}={v!r}' for k, v in arguments)})"
 
+    def _empty(self) -> Self:
+        return type(self)(**self.settings.arguments())
 
-def _clipped(values: Tensor) -> Tensor:
-    """What lies in [0, 1], clipped to [eps, 1 - eps] with the eps of its type."""
-    eps = torch.finfo(values.dtype).eps
-    inside = (values >= 0) & (values <= 1)
-    return torch.where(inside, values.clamp(eps, 1 - eps), values)
+    def _holding(
+        self, settings: dict[str, Any], totals: Integers, case_ids: list[str], groups: Integers
+    ) -> Self:
+        made = type(self)(**settings)
+        made.state.replace(totals, groups, case_ids)
+        return made

@@ -1,74 +1,57 @@
-"""The metrics of a state by name, as numbers for a JSON file."""
+"""The metrics of a state by name, as numbers for a JSON file and for tables."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
-if TYPE_CHECKING:
-    from fastcal.calibration.statistics import CalibrationStatistics
+from fastcal.calibration import values
+from fastcal.calibration.metrics import METRICS, Measure, Reduction
+from fastcal.calibration.reader import MetricReader
+from fastcal.calibration.statistics import CalibrationStatistics
 
 
 def calibration_summary(
-    statistics: CalibrationStatistics, *, reduction: Literal["pooled", "case"] = "pooled"
+    statistics: CalibrationStatistics, *, reduction: Reduction = "pooled"
 ) -> dict[str, Any]:
     """Return the calibration metrics of a state by name.
 
-    Parameters
-    ----------
-    statistics
-        A state with top-label and classwise bins.
-    reduction
-        ``"pooled"`` over all voxels, or ``"case"`` for the mean over cases.
+    Args:
+        statistics: What was counted.
+        reduction: ``"pooled"`` over all voxels, or ``"case"`` for the mean over cases.
 
-    Returns
-    -------
-    dict
-        ``ECE``, ``MCE``, ``Brier``, ``NLL``, ``accuracy``, ``classwise_ECE`` (class index to its
-        one-vs-rest error), ``classwise_ECE_mean`` over the defined classes, ``Dice`` (class index
-        to its overlap), ``Dice_foreground_mean`` over the defined ones but the background,
-        ``n_voxels``, ``n_invalid``. Fractions, not percentages; NLL in nats; Brier summed over
-        classes. With fine cells (``fine_bins``) also ``adaptive_ECE``, ``TACE`` (threshold
-        0.01), ``AUROC``, ``AURC`` and ``E_AURC`` of the confidence.
+    Returns:
+        Every metric of `fastcal.calibration.METRICS` that has a key there and whose words were
+        kept: ``ECE``, ``MCE``, ``Brier``, ``NLL``, ``accuracy``, ...; with ``fine_bins`` also
+        ``adaptive_ECE``, ``TACE`` (threshold 0.01), ``AUROC``, ``AURC`` and ``E_AURC`` of the
+        confidence. ``classwise_ECE`` and ``Dice`` hold one number for each class, by its index;
+        ``classwise_ECE_mean`` is the mean over the classes that are defined, and
+        ``Dice_foreground_mean`` is that mean without the background. ``n_voxels`` and ``n_invalid``
+        are counts. Errors are fractions, not percentages; NLL is in nats; Brier is summed over
+        classes.
 
-    Examples
-    --------
-    >>> import torch, fastcal
-    >>> statistics = fastcal.CalibrationStatistics(2)
-    >>> probs = torch.tensor([[0.75, 0.25], [0.25, 0.75]])[None]  # [B, C, *S]
-    >>> statistics.update(probs, torch.tensor([[0, 1]]))
-    >>> calibration_summary(statistics)["ECE"]
-    0.25
+    Raises:
+        ValueError: There are no case ids for ``reduction="case"``.
+
+    Example:
+        >>> import torch, fastcal
+        >>> statistics = fastcal.CalibrationStatistics(2)
+        >>> probs = torch.tensor([[0.75, 0.25], [0.25, 0.75]])[None]  # [B, C, *S]
+        >>> statistics.update(probs, torch.tensor([[0, 1]]))
+        >>> calibration_summary(statistics)["ECE"]
+        0.25
     """
-    classwise = statistics.classwise_ece(reduction=reduction).tolist()
-    dice = statistics.dice(reduction=reduction).tolist()
-    found = {
-        "ECE": statistics.ece(reduction=reduction),
-        "MCE": statistics.ece(norm="max", reduction=reduction),
-        "classwise_ECE": {str(k): error for k, error in enumerate(classwise)},
-        "classwise_ECE_mean": _mean_of_defined(classwise),
-        "Dice": {str(k): overlap for k, overlap in enumerate(dice)},
-        "Dice_foreground_mean": _mean_of_defined(dice if statistics.multilabel else dice[1:]),
-        "Brier": statistics.brier(reduction=reduction),
-        "NLL": statistics.nll(reduction=reduction),
-        "accuracy": statistics.accuracy(reduction=reduction),
-        "n_voxels": int(statistics.n_voxels),
-        "n_invalid": int(statistics.n_invalid),
-    }
-    if statistics.fine_bins:
-        found |= {
-            "adaptive_ECE": statistics.adaptive_ece(reduction=reduction),
-            "TACE": statistics.tace(reduction=reduction),
-            "AUROC": statistics.auroc(reduction=reduction, kind="top-label"),
-            "AURC": statistics.aurc(reduction=reduction),
-            "E_AURC": statistics.e_aurc(reduction=reduction),
-        }
-    return found
+    found: dict[str, Any] = {}
+    for name in shown_metrics(statistics):
+        metric = METRICS[name]
+        if metric.class_key:
+            of_classes = statistics.per_class(name, reduction).tolist()
+            found[metric.class_key] = {str(k): value for k, value in enumerate(of_classes)}
+        found[metric.key] = shown_value(statistics, name, reduction)
+    return found | {"n_voxels": statistics.n_voxels, "n_invalid": statistics.n_invalid}
 
 
 def region_summaries(
-    statistics: CalibrationStatistics, *, reduction: Literal["pooled", "case"] = "pooled"
+    statistics: CalibrationStatistics, *, reduction: Reduction = "pooled"
 ) -> dict[str, dict[str, Any]]:
     """Return the `calibration_summary` of every region, by name."""
     return {
@@ -77,6 +60,22 @@ def region_summaries(
     }
 
 
-def _mean_of_defined(values: Sequence[float]) -> float:
-    defined = [value for value in values if not math.isnan(value)]
-    return sum(defined) / len(defined) if defined else math.nan
+def shown_metrics(statistics: MetricReader) -> tuple[str, ...]:
+    """Return the names of the metrics that tables can have of these statistics."""
+    return tuple(
+        name for name, metric in METRICS.items() if metric.key and metric.kept(statistics.settings)
+    )
+
+
+def shown_value(statistics: MetricReader, name: str, reduction: Reduction) -> float:
+    """Return a metric as the one number that tables show.
+
+    Raises:
+        ValueError: The words needed were not kept, or there are no cases.
+    """
+    metric = METRICS[name]
+    if not metric.per_class:
+        return statistics.measure(Measure(name, kind=metric.kind), reduction)
+    of_classes = statistics.per_class(name, reduction).tolist()
+    background = metric.foreground and not statistics.settings.multilabel
+    return values.mean_of_defined(of_classes[1:] if background else of_classes)

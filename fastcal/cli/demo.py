@@ -23,14 +23,14 @@ from fastcal.cli.settings import (
 
 
 class Loss(StrEnum):
-    """Losses that are compared."""
+    """Losses that can be compared."""
 
     ce = "ce"
     dice = "dice"
 
 
 class Kind(StrEnum):
-    """Which phantom."""
+    """Phantoms that can be drawn."""
 
     brain = "brain"
     heart = "heart"
@@ -39,7 +39,8 @@ class Kind(StrEnum):
 
 def demo(
     out: Annotated[
-        Path, typer.Option("-o", "--out", metavar="FOLDER", help="Folder for everything it makes.")
+        Path,
+        typer.Option("-o", "--out", metavar="FOLDER", help="Folder for everything that is made."),
     ],
     dataset: Annotated[
         Path | None,
@@ -65,10 +66,10 @@ def demo(
         int, typer.Option("--members", metavar="N", help="Members for each loss.")
     ] = 3,
     losses: Annotated[
-        list[Loss], typer.Option("--loss", help="Losses to compare; several may follow.")
-    ] = [Loss.ce, Loss.dice],  # noqa: B006  # typer reads it, nobody changes it
+        list[Loss], typer.Option("--loss", help="Loss to compare; may be given several times.")
+    ] = [Loss.ce, Loss.dice],  # noqa: B006  # typer reads it; nothing changes it
     seed: Annotated[
-        int, typer.Option("--seed", metavar="N", help="Of the phantoms and the training.")
+        int, typer.Option("--seed", metavar="N", help="Seed of the phantoms and of the training.")
     ] = 0,
     epochs: Epochs = None,
     iterations: Iterations = None,
@@ -77,17 +78,18 @@ def demo(
     config: ConfigFile = None,
     device: Device = None,
     jobs: Annotated[
-        int, typer.Option("--jobs", metavar="N", help="Members trained at a time, a process each.")
+        int,
+        typer.Option("--jobs", metavar="N", help="Members trained at a time, each in a process."),
     ] = 1,
     fine_bins: FineBins = 0,
     region: RegionOption = None,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print the table alone.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print only the table.")] = False,
 ) -> None:
     """Compare losses, and single models with ensembles: the whole job, with a report.
 
-    Run again after an interruption, it goes on where it stopped.
+    After an interruption, run it again: it goes on where it stopped.
     """
-    from fastcal.report.scores import columns, table
+    from fastcal.report.scores import table, titles
     from fastcal.study.demo import SPLIT, demo_config, run_demo
     from fastcal.study.experiment import compare_losses
     from fastcal.train import TrainConfig
@@ -118,9 +120,9 @@ def demo(
         )
     else:
         if kind is not None:
-            raise ValueError("--kind: got one beside --dataset, expected one of them")
+            raise ValueError(f"--kind must be left out with --dataset, got {kind.value}")
         if split is None:
-            raise ValueError("--split: got none, expected TRAIN,VAL,TEST with --dataset")
+            raise ValueError("--split must be TRAIN,VAL,TEST with --dataset, got none")
         comparison = compare_losses(
             dataset,
             out,
@@ -136,5 +138,5 @@ def demo(
             progress=not quiet,
         )
     rows = [(f"{row.loss}, {row.model}", *row.values) for row in table(comparison)]
-    print_table(["held-out cases", *(title for _, title in columns(comparison))], rows)
+    print_table(["held-out cases", *titles(comparison)], rows)
     typer.echo(f"report: {out / 'report.html'}\nnumbers: {out / 'results.json'}")

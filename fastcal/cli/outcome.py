@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -17,7 +17,7 @@ SOME_CASES_FAILED = 1
 
 
 def counted(number: int, noun: str) -> str:
-    """A number with its noun.
+    """Return a number with its noun.
 
     Example:
         >>> counted(1, "case"), counted(2, "case")
@@ -27,7 +27,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def list_failures(failures: Iterable[tuple[str, str]]) -> None:
-    """Name the cases that failed, on stderr, and leave with `SOME_CASES_FAILED` if there are any.
+    """Name the cases that failed on stderr, and exit with `SOME_CASES_FAILED` if there are any.
 
     Args:
         failures: Case name and reason.
@@ -41,24 +41,24 @@ def list_failures(failures: Iterable[tuple[str, str]]) -> None:
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table on stdout; numbers stand to the right of the first column."""
+    """Print a table on stdout; all columns but the first are aligned to the right."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
-    # Tight: all measures of a calibration fit a terminal of 80 columns.
+    # Tight, so that all metrics of a calibration fit into a terminal of 80 columns.
     table = Table(box=SIMPLE_HEAD, header_style="bold", collapse_padding=True, pad_edge=False)
     for column, title in enumerate(header):
         table.add_column(title, justify="right" if column else "left", no_wrap=column > 0)
     for row in rows:
         table.add_row(*row)
-    # A pipe has no width: its lines are as long as they need be.
+    # A pipe has no width of its own.
     width = None if sys.stdout.isatty() else 200
     Console(width=width).print(table)
 
 
 def finish_predictions(summary: PredictionSummary) -> None:
-    """Print what a run over cases did; failed cases are listed and end in an exit code of 1."""
+    """Print what a run over cases did; failed cases are listed and lead to an exit code of 1."""
     if summary.statistics is not None:
         print_statistics(summary.statistics)
     resumed = f", {len(summary.skipped)} were there already" if summary.skipped else ""
@@ -67,8 +67,8 @@ def finish_predictions(summary: PredictionSummary) -> None:
 
 
 def print_statistics(statistics: CalibrationStatistics) -> None:
-    """Print the calibration that was counted, of pooled voxels and of cases."""
-    from fastcal.evaluate import calibration_summary
+    """Print the calibration that was counted, over pooled voxels and over cases."""
+    from fastcal.calibration import calibration_summary
 
     if not statistics.n_voxels:
         return
@@ -85,34 +85,22 @@ def print_statistics(statistics: CalibrationStatistics) -> None:
 
 
 def print_calibration(pooled: Mapping[str, Any], by_case: Mapping[str, Any]) -> None:
-    """Print two results of `calibration_summary`: of pooled voxels and of cases.
+    """Print two results of `fastcal.calibration.calibration_summary`.
 
-    AUROC and AURC are columns where they were counted (``--fine-bins``).
+    The columns are those of `fastcal.calibration.METRICS` that were counted: AUROC and AURC, for
+    example, need ``--fine-bins``.
+
+    Args:
+        pooled: Over all voxels.
+        by_case: The mean over cases.
     """
-    rows = [("pooled voxels", pooled), ("mean of cases", by_case)]
+    from fastcal.calibration import METRICS
+
+    shown = [metric for metric in METRICS.values() if metric.column and metric.key in pooled]
     print_table(
-        ["calibration", *(title for name, (title, _) in _COLUMNS.items() if name in pooled)],
+        ["calibration", *(metric.title for metric in shown)],
         [
-            [
-                of,
-                *(
-                    "-" if values[name] is None else shown(values[name])
-                    for name, (_, shown) in _COLUMNS.items()
-                    if name in pooled
-                ),
-            ]
-            for of, values in rows
+            [name, *(metric.text(summary[metric.key]) for metric in shown)]
+            for name, summary in (("pooled voxels", pooled), ("mean of cases", by_case))
         ],
     )
-
-
-_COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
-    "ECE": ("ECE", lambda value: f"{100 * value:.3f} %"),
-    "classwise_ECE_mean": ("classwise", lambda value: f"{100 * value:.3f} %"),
-    "NLL": ("NLL", lambda value: f"{value:.5f}"),
-    "Brier": ("Brier", lambda value: f"{value:.5f}"),
-    "Dice_foreground_mean": ("Dice", lambda value: f"{value:.4f}"),
-    "AUROC": ("AUROC", lambda value: f"{value:.4f}"),
-    "AURC": ("AURC", lambda value: f"{value:.5f}"),
-}
-"""Entries of a summary that the table has, with their titles."""

@@ -3,7 +3,7 @@
 - `CalibrationErrorMetric`: `monai.metrics.CalibrationErrorMetric`, and `CalibrationError`, its
   ignite handler.
 - `EnsembleUncertainty`, `EnsembleUncertaintyd`: transforms that take what `MeanEnsemble` and
-  `MeanEnsembled` take, and give the mean, entropy, mutual information, ...
+  `MeanEnsembled` take, and give mean, entropy, mutual information and other maps.
 - `UncertaintyInferer`: members, or passes with Monte Carlo dropout, through sliding windows.
 """
 

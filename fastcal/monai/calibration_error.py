@@ -19,8 +19,8 @@ from fastcal.core.arguments import flag
 class CalibrationErrorMetric(CumulativeIterationMetric):
     """Calibration error of every class of every image: `monai.metrics.CalibrationErrorMetric`.
 
-    The same arguments, calls, reductions and edges; one pass over the volume instead of one a
-    class, and counts that do not stop at 2^24 voxels a bin.
+    It has the same arguments, calls, reductions and edges, but makes one pass over the volume
+    instead of one per class, and its counts do not stop at 2^24 voxels per bin.
 
     Args:
         num_bins: Bins of equal width over [0, 1].
@@ -29,17 +29,17 @@ class CalibrationErrorMetric(CumulativeIterationMetric):
             that hold a voxel) or ``"maximum"`` (MCE).
         metric_reduction: Over images and classes: ``"none"``, ``"mean"``, ``"sum"``,
             ``"mean_batch"``, ``"sum_batch"``, ``"mean_channel"`` or ``"sum_channel"``.
-        get_not_nans: `aggregate` gives the number of values that are not NaN too.
+        get_not_nans: `aggregate` also gives the number of values that are not NaN.
         right: False: bins (lo, hi] between MONAI's edges, which end at 1 + 2^-23; True: [lo, hi)
             between those of ``numpy.linspace(0, 1)``. MONAI 1.6's documentation has the two sides
             the other way round; its code does this.
 
-    ``metric(y_pred, y)``: probabilities and one-hot targets ``[B, C, *S]``, or lists of
-    ``[C, *S]``; gives the errors ``[B, C]`` of this batch.
+    ``metric(y_pred, y)`` takes probabilities (no logits) and one-hot targets ``[B, C, *S]``, or
+    lists of ``[C, *S]``, and gives the errors ``[B, C]`` of this batch.
 
     Raises:
-        ValueError: An argument is not one of these; shapes that differ; targets that are not 0 or
-            1; probabilities that are NaN or outside [0, 1].
+        ValueError: An argument is not one of these; shapes differ; targets are not 0 or 1;
+            probabilities are NaN or outside [0, 1].
 
     Example:
         >>> import torch
@@ -108,11 +108,14 @@ class CalibrationErrorMetric(CumulativeIterationMetric):
         """Reduce what was computed since `reset`, over all processes.
 
         Args:
-            reduction: Instead of ``metric_reduction``.
+            reduction: Used instead of ``metric_reduction``.
+
+        Raises:
+            ValueError: Nothing was computed.
         """
         errors = self.get_buffer()  # type: ignore[no-untyped-call]
         if not isinstance(errors, Tensor):
-            raise ValueError("nothing to aggregate: call the metric with y_pred and y first")
+            raise ValueError("y_pred and y must be given before aggregate is called, got none")
         reduced, not_nans = do_metric_reduction(
             errors.clone(), MetricReduction(reduction or self.metric_reduction)
         )

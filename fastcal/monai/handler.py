@@ -21,8 +21,8 @@ class CalibrationError(IgniteMetricHandler):
     """`monai.handlers.CalibrationError` over `CalibrationErrorMetric`.
 
     Args:
-        num_bins: See `CalibrationErrorMetric`, as for the arguments not listed here.
-        output_transform: Takes ``engine.state.output`` to ``(y_pred, y)``, for instance
+        num_bins: See `CalibrationErrorMetric`, also for the arguments not listed here.
+        output_transform: Turns ``engine.state.output`` into ``(y_pred, y)``, for instance
             ``monai.handlers.from_engine(["pred", "label"])``.
         save_details: Keep the errors of every image and class in
             ``engine.state.metric_details[name]``.
@@ -33,6 +33,7 @@ class CalibrationError(IgniteMetricHandler):
     """
 
     def __new__(cls, *_: Any, **__: Any) -> CalibrationError:
+        """Make the handler, if pytorch-ignite is there."""
         if find_spec("ignite") is None:
             raise ImportError(
                 "fastcal.monai.CalibrationError is a handler of pytorch-ignite, which is missing: "

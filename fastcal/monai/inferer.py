@@ -23,21 +23,21 @@ Network: TypeAlias = Callable[..., Tensor]
 class UncertaintyInferer(Inferer):
     """Mean, entropy and mutual information of an ensemble, its members run one after the other.
 
-    Every member, and every stochastic pass of it, goes through ``inferer`` (sliding windows, say),
-    and its stitched output into the planes of an `EnsembleAccumulator`: memory does not depend on
-    their number (MONAI#5207).
+    Every member, and every stochastic pass of it, goes through ``inferer`` (sliding windows, for
+    example), and its stitched output goes into an `EnsembleAccumulator`: memory does not depend on
+    the number of members (MONAI#5207).
 
     Args:
-        inferer: Runs one network over the input: a `SlidingWindowInferer`, or whatever else gives a
-            tensor; a `SimpleInferer` by default.
+        inferer: Runs one network over the input: a `SlidingWindowInferer`, or any other that gives
+            a tensor; a `SimpleInferer` by default.
         maps: Any of ``mean, label, confidence, entropy, expected_entropy, mutual_information,
             variance, disagreement``; see `fastcal.ensemble_statistics`.
-        mc_dropout: Passes a member with its dropout layers switched on, whatever ``eval()`` set;
+        mc_dropout: Passes per member with its dropout layers switched on, whatever ``eval()`` set;
             0 for one pass of the networks as they are.
-        seed: Of the passes with dropout; None draws from torch's generator as it stands.
-        weights: One a member, normalised to sum 1; equal by default.
-        from_logits: Networks give logits; False: probabilities. Overlapping windows are averaged
-            as they come, before they are activated. Never guessed.
+        seed: Seed of the passes with dropout; None draws from torch's own generator.
+        weights: One per member, normalised to sum 1; equal by default.
+        from_logits: Networks give logits; False: probabilities. Never guessed. Overlapping windows
+            are averaged as the network gives them, before they are activated.
         activation: ``"softmax"``, or ``"sigmoid"`` for exclusive classes that need not sum to 1.
         multilabel: Every class is a Bernoulli of its own.
         space: ``"prob"`` averages probabilities, ``"logit"`` averages logits and activates then.
@@ -49,9 +49,9 @@ class UncertaintyInferer(Inferer):
     Gradients are never recorded.
 
     Raises:
-        TypeError, ValueError: An argument is not one of these; a network that gives no tensor; no
-            network; one without dropout layers where ``mc_dropout`` wants them; weights that are
-            not one a member.
+        TypeError, ValueError: An argument is not one of these; there is no network, or one gives no
+            tensor; a network lacks the dropout layers that ``mc_dropout`` needs; there is not one
+            weight per member.
 
     Example:
         >>> import torch
@@ -81,22 +81,23 @@ class UncertaintyInferer(Inferer):
         self.maps = check_maps(maps)
         self.mc_dropout = whole_number(mc_dropout, "mc_dropout")
         if self.mc_dropout < 0:
-            raise ValueError(f"mc_dropout must be 0 or more passes, got {mc_dropout}")
+            raise ValueError(f"mc_dropout must be at least 0, got {mc_dropout}")
         self.seed = None if seed is None else whole_number(seed, "seed")
         self.weights = check_weights(weights)
         self.from_logits = from_logits
         self.activation: Activation = activation
         self.multilabel = multilabel
         self.space: Space = space
-        self._accumulator()  # a combination that cannot be is refused here
+        self._accumulator()  # raises now for what could not be computed
 
     def __call__(
         self, inputs: Tensor, network: Network | Iterable[Network], *args: Any, **kwargs: Any
     ) -> dict[str, Tensor]:
+        """Return the maps of ``network``, one network or several, by name."""
         ensemble = self._accumulator()
         dims = n_networks = n_passes = 0
         with torch.no_grad():
-            for member in _members(network):  # enumerate would hold on to the last one
+            for member in _members(network):  # enumerate would keep the last one alive
                 n_networks += 1
                 weight = self._weight(n_networks)
                 with _dropout(member) if self.mc_dropout else nullcontext():
@@ -109,12 +110,14 @@ class UncertaintyInferer(Inferer):
                             )
                         ensemble.update(output, weight=weight)
                         dims, n_passes = output.ndim, n_passes + 1
-                        del output  # else it stays in memory while the next is made
+                        del output  # or it stays in memory while the next one is made
                 del member
         if n_networks == 0:
             raise ValueError("network must be a network or several, got none")
         if self.weights is not None and len(self.weights) != n_networks:
-            raise ValueError(f"weights must be one a member: {n_networks}, got {self.weights}")
+            raise ValueError(
+                f"weights must hold one number per member: {n_networks}, got {self.weights}"
+            )
         return channel_first(ensemble.finalize(), self.maps, inputs, 1, dims)
 
     def _accumulator(self) -> EnsembleAccumulator:
@@ -130,7 +133,9 @@ class UncertaintyInferer(Inferer):
         if self.weights is None:
             return 1.0
         if number > len(self.weights):
-            raise ValueError(f"weights must be one a member, got {self.weights}")
+            raise ValueError(
+                f"weights must hold one number per member, got {self.weights} for more members"
+            )
         return self.weights[number - 1]
 
     @contextmanager
@@ -153,13 +158,18 @@ def _members(network: Network | Iterable[Network]) -> Iterator[Network]:
 
 @contextmanager
 def _dropout(network: Network) -> Iterator[None]:
-    """Dropout layers on, and back to what they were."""
+    """Switch the dropout layers on, and afterwards back to what they were."""
     if not isinstance(network, nn.Module):
-        raise TypeError(f"mc_dropout needs a torch.nn.Module, got {type(network).__name__}")
+        raise TypeError(
+            f"network must be a torch.nn.Module for mc_dropout, got {type(network).__name__}"
+        )
     before = {module: module.training for module in network.modules()}
     try:
         if set_mc_dropout(network, True) == 0:
-            raise ValueError(f"mc_dropout needs dropout layers, {type(network).__name__} has none")
+            raise ValueError(
+                f"network must have dropout layers for mc_dropout, got {type(network).__name__} "
+                "without"
+            )
         yield
     finally:
         for module, training in before.items():

@@ -18,13 +18,13 @@ _MAPS = ("mean", "entropy", "mutual_information")
 
 
 class EnsembleUncertainty(Transform):
-    """The mean of an ensemble and what its members disagree about, from one pass over them.
+    """The mean of an ensemble and the disagreement of its members, from one pass over them.
 
-    Takes what `monai.transforms.MeanEnsemble` takes: a list or tuple of members ``[C, *S]``, or one
-    array ``[E, C, *S]``; tensors, `MetaTensor` or NumPy arrays. Members are not stacked.
+    It takes what `monai.transforms.MeanEnsemble` takes: a list or tuple of members ``[C, *S]``, or
+    one array ``[E, C, *S]``; tensors, `MetaTensor` or NumPy arrays. Members are not stacked.
 
     Args:
-        weights: One a member, normalised to sum 1; equal by default.
+        weights: One per member, normalised to sum 1; equal by default.
         maps: Any of ``mean, label, confidence, entropy, expected_entropy, mutual_information,
             variance, disagreement``; see `fastcal.ensemble_statistics`.
         from_logits: Members are logits; False: probabilities. Never guessed.
@@ -33,7 +33,7 @@ class EnsembleUncertainty(Transform):
         space: ``"prob"`` averages probabilities, ``"logit"`` averages logits and activates then.
 
     ``transform(members)`` gives the maps by name, channel first (``[1, *S]``; ``[C, *S]`` for the
-    mean), with the metadata of the first member; the map itself where ``maps`` is a string.
+    mean), with the metadata of the first member; or the map itself where ``maps`` is a string.
 
     Raises:
         TypeError, ValueError: An argument is not one of these, or the members do not fit together.
@@ -64,7 +64,7 @@ class EnsembleUncertainty(Transform):
         self.activation: Activation = activation
         self.multilabel = multilabel
         self.space: Space = space
-        EnsembleAccumulator(  # refuses what cannot be
+        EnsembleAccumulator(  # raises for bad arguments
             self.maps,
             from_logits=from_logits,
             activation=activation,
@@ -73,8 +73,9 @@ class EnsembleUncertainty(Transform):
         )
 
     def __call__(self, img: Sequence[Array] | Array) -> dict[str, Array] | Array:
+        """Return the maps of the members ``img``, or the map if only one name was asked for."""
         first: Array = img[0] if isinstance(img, list | tuple) else img
-        dims = first.ndim - (first is img)  # of a member
+        dims = first.ndim - (first is img)  # axes of a member
         result = ensemble_statistics(
             img,
             maps=self.maps,
@@ -93,14 +94,14 @@ class EnsembleUncertaintyd(MapTransform):
     """`EnsembleUncertainty` of the items of a dictionary: `MeanEnsembled` with uncertainty.
 
     Args:
-        keys: Of the members; or one key, of a list of members or of an array ``[E, C, *S]``.
-        output_key: Where the mean goes; every other map goes to ``f"{output_key}_{map}"``. The
-            key itself by default where there is one.
-        weights: See `EnsembleUncertainty`, as for the arguments not listed here.
+        keys: Keys of the members; or one key, of a list of members or of an array ``[E, C, *S]``.
+        output_key: Where the mean goes; every other map goes to ``f"{output_key}_{map}"``. By
+            default it is the key itself, if there is only one.
+        weights: See `EnsembleUncertainty`, also for the arguments not listed here.
         allow_missing_keys: Use the members that are there.
 
     Raises:
-        ValueError: Several keys and no ``output_key``; also see `EnsembleUncertainty`.
+        ValueError: There are several keys and no ``output_key``; see also `EnsembleUncertainty`.
         KeyError: A member is missing.
 
     Example:
@@ -129,7 +130,7 @@ class EnsembleUncertaintyd(MapTransform):
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         if len(self.keys) > 1 and output_key is None:
-            raise ValueError(f"output_key is needed with {len(self.keys)} keys")
+            raise ValueError(f"output_key must be given with {len(self.keys)} keys, got None")
         self.output_key = self.keys[0] if output_key is None else output_key
         self.ensemble = EnsembleUncertainty(
             weights,
@@ -141,6 +142,7 @@ class EnsembleUncertaintyd(MapTransform):
         )
 
     def __call__(self, data: Mapping[Hashable, Array]) -> dict[Hashable, Array]:
+        """Return a copy of ``data`` with the maps added."""
         results = dict(data)
         members = [data[key] for key in self.key_iterator(results)]
         if not members:

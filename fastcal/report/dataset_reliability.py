@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastcal.calibration.case_curves import CaseCurves, Floats, Integers, case_curves
+from fastcal.calibration.case_curves import case_curves
+from fastcal.calibration.curves import Reliability
+from fastcal.calibration.values import Floats, Integers
 from fastcal.report import style
 
 if TYPE_CHECKING:
@@ -25,11 +27,11 @@ def dataset_reliability(
     title: str | None = None,
     class_index: int | None = None,
 ) -> Axes:
-    """A heat map of the cases' reliability curves: how many of them run through each cell.
+    """Draw a heat map of the cases' reliability curves: how many of them run through each cell.
 
-    A pooled diagram is that of the largest volumes, and hides that half of the cases may lie above
-    the diagonal and half below. Here every case counts once in every bin that it fills. The lines
-    are the mean over cases, bin by bin, and the pooled curve.
+    The largest volumes dominate a pooled diagram, which hides that half of the cases may lie above
+    the diagonal and half below it. Here every case counts once in every bin that it fills. The
+    lines are the mean over cases, bin by bin, and the pooled curve.
 
     Args:
         stats: Counted with case ids.
@@ -43,13 +45,13 @@ def dataset_reliability(
         The axes of the map.
 
     Raises:
-        ValueError: `min_count` is negative, there are no cases, or `stats` did not count the mode
+        ValueError: `min_count` is negative, there are no cases, or `stats` did not keep the bins
             asked for.
 
     Reference: Barfoot et al., arXiv 2506.03942 ("dataset reliability histogram").
     """
     if min_count < 0:
-        raise ValueError(f"min_count: got {min_count}, expected 0 or more")
+        raise ValueError(f"min_count must be at least 0, got {min_count}")
     curves = case_curves(stats, class_index)
     pooled = stats.reliability(class_index)
     from matplotlib.ticker import MaxNLocator
@@ -98,10 +100,10 @@ def dataset_reliability(
     return ax
 
 
-def cases_in_cells(curves: CaseCurves, min_count: int = 0) -> Integers:
-    """Cases in each cell of bins of confidence and of accuracy, ``[n_bins, n_bins]``.
+def cases_in_cells(curves: Reliability, min_count: int = 0) -> Integers:
+    """Return the number of cases in each cell of confidence and accuracy, ``[n_bins, n_bins]``.
 
-    Cells of accuracy are (lo, hi], the first closed at 0, as bins are.
+    Cells of accuracy are (lo, hi], the first closed at 0, like the bins.
     """
     n_bins = curves.count.shape[1]
     cells = np.zeros((n_bins, n_bins), np.int64)
@@ -111,8 +113,8 @@ def cases_in_cells(curves: CaseCurves, min_count: int = 0) -> Integers:
     return cells
 
 
-def mean_over_cases(curves: CaseCurves, min_count: int = 0) -> tuple[Floats, Floats]:
-    """Mean confidence and mean accuracy, over cases, of every bin that some case fills."""
+def mean_over_cases(curves: Reliability, min_count: int = 0) -> tuple[Floats, Floats]:
+    """Return mean confidence and mean accuracy over cases, of every bin that a case fills."""
     used = curves.count > min_count
     some = used.any(0)
     weight = used[:, some] / used[:, some].sum(0)

@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 def load_views(
     cases: Sequence[Case], models: Mapping[str, Path], *, file_ending: str = ".nii.gz"
 ) -> list[CaseView]:
-    """Read what `case_panels` draws.
+    """Return what `case_panels` draws, read from files.
 
     Args:
-        cases: Cases with a reference; the first channel is shown.
+        cases: Cases with a reference, of which the first channel is shown.
         models: Title of each model and its prediction folder, with ``entropy/`` inside.
         file_ending: Of the predictions.
 
     Raises:
-        DataError: a file is missing or unreadable, or a case has no reference.
+        DataError: A file is missing or unreadable, or a case has no reference.
     """
     from fastcal.data import nifti
 
@@ -48,7 +48,7 @@ def load_views(
 
 
 def spread_over(cases: Sequence[Case], count: int) -> list[Case]:
-    """`count` cases at equal distances in the list, ends included; all when there are fewer.
+    """Return `count` cases at equal distances in the list, ends included; all if there are fewer.
 
     Example:
         >>> spread_over(list("abcde"), 3)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from fastcal.core import atomic
 from fastcal.report import panels, plots, style
 from fastcal.report.region_scores import region_tables
-from fastcal.report.scores import Comparison, columns, signs, table
+from fastcal.report.scores import Comparison, signs, table, titles
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,12 +25,12 @@ def write_report(
     cases: Sequence[panels.CaseView] = (),
     min_count: int = 0,
 ) -> Path:
-    """Write the page, whole or not at all. It asks the network for nothing.
+    """Write the page, whole or not at all. It loads nothing from the network.
 
     Args:
         out: The HTML file.
-        comparison: Its models need their statistics, which the reliability diagrams draw. Regions
-            among them get a table each, fine cells (``fine_bins``) a risk-coverage curve.
+        comparison: Its models need their statistics, which the reliability diagrams draw. Each
+            region among them gets a table, and fine cells (``fine_bins``) a risk-coverage curve.
         cases: Cases to show as image, reference, predictions and entropies.
         min_count: Bins of this many voxels or fewer are not drawn in the reliability diagrams.
 
@@ -38,8 +38,8 @@ def write_report(
         The file written.
 
     Raises:
-        ValueError: a model of `comparison` has no statistics.
-        OSError: the file cannot be written.
+        ValueError: A model of `comparison` has no statistics.
+        OSError: The file cannot be written.
     """
     import jinja2
 
@@ -55,7 +55,7 @@ def write_report(
     curves = _curves(comparison)
     page = environment.get_template("comparison.html.j2").render(
         comparison=comparison,
-        columns=[title for _, title in columns(comparison)],
+        columns=titles(comparison),
         rows=table(comparison),
         regions=region_tables(comparison),
         signs=signs(comparison),
@@ -73,7 +73,7 @@ def write_report(
 
 
 def _words(value: object) -> str:
-    """A setting as it is read: ``widths 8, 16, 32; preset paper``."""
+    """A setting in words: ``widths 8, 16, 32; preset paper``."""
     if isinstance(value, Mapping):
         pairs = [f"{key.replace('_', ' ')} {_words(of_key)}" for key, of_key in value.items()]
         return "; ".join(pairs) or "none"
@@ -91,8 +91,8 @@ def _diagrams(comparison: Comparison) -> Mapping[str, CalibrationStatistics]:
         for model, title in ((loss.members[0], "single"), (loss.ensemble, "ensemble")):
             if model.statistics is None:
                 raise ValueError(
-                    f"comparison: {loss.loss} {model.name} has no statistics, which the "
-                    "reliability diagrams need"
+                    "comparison must hold statistics, which the reliability diagrams need, got "
+                    f"none for {loss.loss} {model.name}"
                 )
             found[f"{loss.title}, {title}"] = model.statistics
     return found

@@ -44,22 +44,22 @@ class CaseView:
 
 
 def case_panels(cases: Sequence[CaseView], structures: Mapping[int, str]) -> Figure:
-    """One row a case: image, reference, then a prediction and an entropy map for each model.
+    """Draw one row per case: image, reference, then prediction and entropy map of each model.
 
-    The slice is the axial one with most labelled voxels, drawn the radiological way (the
+    The slice is the axial one with the most labelled voxels, drawn the radiological way (the
     patient's left on the right, anterior up). Coloured lines outline the reference on the image
     and each predicted segment on its own panels. All entropy maps share one scale, from 0 to the
     logarithm of the number of classes.
 
     Args:
-        cases: What to draw; all with the same models in the same order.
-        structures: Name of each label value but the background.
+        cases: What to draw, all with the same models in the same order.
+        structures: Name of each label value except the background.
 
     Raises:
-        ValueError: no cases, or volumes of a case that differ in shape.
+        ValueError: There are no cases, or the volumes of a case differ in shape.
     """
     if not cases:
-        raise ValueError("cases: got none, expected at least one")
+        raise ValueError("cases must hold at least one case, got none")
     titles = ["Image", "Reference"]
     for model in cases[0].models:
         titles += [model.title, f"{model.title}: entropy"]
@@ -137,8 +137,8 @@ def _slice(
 
     if volume.shape != case.image.shape:
         raise ValueError(
-            f"{what} of {case.title}: got shape {volume.shape}, expected the image's "
-            f"{case.image.shape}"
+            f"{what} of {case.title} must have the image's shape {case.image.shape}, got "
+            f"{volume.shape}"
         )
     order = np.argsort(io_orientation(affine)[:, 0])  # type: ignore[no-untyped-call]
     size_x, size_y = voxel_sizes(affine)[order][:2]  # type: ignore[no-untyped-call]
@@ -147,7 +147,7 @@ def _slice(
 
 
 def _outline(ax: Axes, label: NDArray[np.integer], colour: str | None = None) -> None:
-    # A padded border closes the outlines of segments that touch the edge of the picture.
+    # A padded border closes the outline of a segment that touches the edge of the picture.
     rows, columns = (np.arange(-1, n + 1) for n in label.shape)
     padded = np.pad(label, 1)
     limits = ax.get_xlim(), ax.get_ylim()

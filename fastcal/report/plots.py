@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fastcal.calibration.metrics import METRICS
 from fastcal.report import style
 from fastcal.report.dataset_reliability import dataset_reliability
 from fastcal.report.reliability import classwise_grid, reliability_diagram, reliability_figure
@@ -27,31 +28,37 @@ __all__ = [
     "scores_figure",
 ]
 
-_MEASURES = (
-    ("dice", "Dice", 1.0, "higher is better"),
-    ("ece", "ECE (%)", 100.0, "lower is better"),
-    ("nll", "NLL (nats)", 1.0, "lower is better"),
-    ("brier", "Brier", 1.0, "lower is better"),
-)
+_BETTER = {
+    "higher": "higher is better",
+    "lower": "lower is better",
+    "zero": "nearer to 0 is better",
+}
 
 
 def scores_figure(losses: Sequence[ComparedLoss]) -> Figure:
-    """Each loss's members as dots, their range as a bar and the ensemble as a diamond."""
+    """Draw each loss's members as dots, their range as a bar and the ensemble as a diamond.
+
+    Args:
+        losses: They share the metrics of `fastcal.calibration.METRICS` that have a panel.
+    """
+    shown = {name: metric for name, metric in METRICS.items() if metric.figure}
     with style.house_style():
         figure = style.new_figure(11.5, 1.25 + 0.75 * len(losses))
-        axes = figure.subplots(1, len(_MEASURES), sharey=True)
-        for ax, (name, title, scale, better) in zip(axes, _MEASURES, strict=True):
+        axes = figure.subplots(1, len(shown), sharey=True)
+        for ax, (name, metric) in zip(axes, shown.items(), strict=True):
+            scale = 100.0 if metric.unit == "%" else 1.0
             for row, loss in enumerate(losses):
                 colour = style.LOSS_COLOURS.get(loss.loss, style.GREEN)
-                members = scale * np.array([getattr(m.scores, name) for m in loss.members])
-                ensemble = scale * getattr(loss.ensemble.scores, name)
+                members = scale * np.array([m.scores[name] for m in loss.members])
+                ensemble = scale * loss.ensemble.scores[name]
                 ax.hlines(
                     row, np.nanmin(members), np.nanmax(members), color=colour, lw=5, alpha=0.2
                 )
                 ax.plot(members, np.full(len(members), row), "o", color=colour, alpha=0.75, ms=6)
                 ax.plot(ensemble, row, "D", color=colour, mec=style.INK, mew=1.1, ms=9, zorder=3)
-            ax.set_title(title, loc="left")
-            ax.set_xlabel(better, color=style.MUTED, fontsize=10)
+            unit = f" ({metric.unit})" if metric.unit else ""
+            ax.set_title(metric.title + unit, loc="left")
+            ax.set_xlabel(_BETTER[metric.better], color=style.MUTED, fontsize=10)
             ax.margins(x=0.12)
             ax.set_ylim(len(losses) - 0.5, -0.5)
             ax.grid(axis="x", color=style.FAINT, lw=0.8)

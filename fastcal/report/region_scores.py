@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from fastcal.report.scores import Comparison, Row, Scored, Scores, table
+from fastcal.report.scores import Comparison, Scored, Scores, TableRow, table
 
 if TYPE_CHECKING:
     from fastcal.calibration import CalibrationStatistics
@@ -18,11 +18,11 @@ class RegionTable:
     name: str
     share: float
     """Of the voxels counted, in [0, 1]."""
-    rows: list[Row]
+    rows: list[TableRow]
 
 
 def region_tables(comparison: Comparison) -> list[RegionTable]:
-    """What `fastcal.report.scores.table` is of everything, of every region that was counted.
+    """Return `fastcal.report.scores.table` for every region that was counted.
 
     Args:
         comparison: With the statistics behind its scores.
@@ -64,5 +64,7 @@ def _scored(model: Scored, region: str) -> Scored:
 
 def _statistics(model: Scored) -> CalibrationStatistics:
     if model.statistics is None:
-        raise ValueError(f"comparison: {model.name} has no statistics, which hold its regions")
+        raise ValueError(
+            f"comparison must hold statistics, which have the regions, got none for {model.name}"
+        )
     return model.statistics

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastcal.calibration.case_curves import case_curves
+from fastcal.calibration.case_curves import reliability_band
+from fastcal.calibration.metrics import METRICS
 from fastcal.report import style
 
 if TYPE_CHECKING:
@@ -30,11 +31,11 @@ def reliability_diagram(
     n_resamples: int = 2000,
     seed: int = 0,
 ) -> Axes:
-    """Accuracy against confidence, bin by bin, over a histogram of the counts.
+    """Draw accuracy against confidence, bin by bin, over a histogram of the counts.
 
-    Each bar is a bin's accuracy; the hatched part spans accuracy to mean confidence, so that its
-    height times the bin's share of the voxels, summed, is the expected calibration error. The band
-    says how much the accuracies would move with other patients.
+    Each bar is a bin's accuracy. The hatched part spans accuracy to mean confidence: its height
+    times the bin's share of the voxels, summed, is the expected calibration error. The band says
+    how much the accuracies would move with other patients.
 
     Args:
         stats: What was counted.
@@ -44,8 +45,9 @@ def reliability_diagram(
             1000). The error printed in the corner counts every bin.
         title: Title of the axes.
         class_index: One class against the rest instead of the top label.
-        interval: Confidence level of a band around each accuracy, 0.95 for 95 %: percentiles of
-            resamples of the cases, for which `stats` needs case ids. None draws no band.
+        interval: Confidence level of a band around each accuracy, 0.95 for 95 %: see
+            `fastcal.calibration.reliability_band`, for which `stats` needs case ids. None draws no
+            band.
         n_resamples: Sets of cases drawn for the band.
         seed: Of the draws.
 
@@ -53,7 +55,7 @@ def reliability_diagram(
         The axes of the diagram.
 
     Raises:
-        ValueError: `min_count` is negative, `stats` did not count the mode asked for, or `interval`
+        ValueError: `min_count` is negative, `stats` did not keep the bins asked for, or `interval`
             is no level or lacks cases.
 
     Reference: Niculescu-Mizil and Caruana, ICML 2005; Guo et al., ICML 2017.
@@ -67,29 +69,26 @@ def reliability_diagram(
         'Two classes'
     """
     if min_count < 0:
-        raise ValueError(f"min_count: got {min_count}, expected 0 or more")
+        raise ValueError(f"min_count must be at least 0, got {min_count}")
+    if interval is not None and not 0 < interval < 1:
+        raise ValueError(f"interval must lie between 0 and 1, got {interval:g}")
     curve = stats.reliability(class_index)
     error = stats.ece() if class_index is None else float(stats.classwise_ece()[class_index])
     band = None
     if interval is not None:
-        band = case_curves(stats, class_index).interval(interval, n_resamples, seed)
+        band = reliability_band(
+            stats, class_index, level=interval, n_resamples=n_resamples, seed=seed
+        )
     with style.house_style():
         if ax is None:
             import matplotlib.pyplot as plt
 
             ax = plt.figure(figsize=(4.2, 4.8), layout="constrained").add_subplot()
-        edges = np.asarray(curve.edges, dtype=float)
-        count = np.asarray(curve.count)
-        _bars(
-            ax,
-            edges,
-            np.asarray(curve.accuracy, dtype=float),
-            np.asarray(curve.mean_confidence, dtype=float),
-            count > min_count,
-        )
+        edges, count = curve.edges, curve.count
+        _bars(ax, edges, curve.accuracy, curve.mean_confidence, count > min_count)
         if band is not None and interval is not None:
             _band(ax, edges, band, count > min_count, interval)
-        _legend(ax, error if stats.percent else 100 * error)
+        _legend(ax, error / 100 if stats.percent else error)
         ax.set_ylabel("Accuracy" if class_index is None else "Frequency")
         if title is not None:
             ax.set_title(title)
@@ -156,11 +155,12 @@ def _band(
     )
 
 
-def _legend(ax: Axes, percent: float) -> None:
+def _legend(ax: Axes, error: float) -> None:
+    metric = METRICS["ece"]
     legend = ax.legend(
         *ax.get_legend_handles_labels(),
         loc="upper left",
-        title=f"ECE {percent:.2f} %",
+        title=f"{metric.title} {metric.text(error)}",
         title_fontproperties={"weight": "bold", "size": 11},
         alignment="left",
         handlelength=1.6,
@@ -174,7 +174,7 @@ def _legend(ax: Axes, percent: float) -> None:
 
 
 def _histogram(ax: Axes, edges: np.ndarray, count: np.ndarray) -> Axes:
-    """Counts on a log scale, as an inset that moves and scales with `ax`, which makes room."""
+    """Counts on a log scale, in an inset that moves and scales with `ax`, which makes room."""
     below = ax.inset_axes((0.0, -_BELOW, 1.0, _BELOW - 0.05), sharex=ax)
     ax.set_axes_locator(_upper_part)
     some = count > 0
@@ -201,11 +201,11 @@ def _histogram(ax: Axes, edges: np.ndarray, count: np.ndarray) -> Axes:
 
 
 _BELOW = 0.27
-"""Height of the histogram with the gap above it, in heights of the diagram."""
+"""Height of the histogram and the gap above it, as a share of the height of the diagram."""
 
 
 def _upper_part(ax: _AxesBase, renderer: object) -> Bbox:
-    """Where a diagram stands, for its histogram to end where its place in the figure does."""
+    """The place of a diagram, so that its histogram ends where its place in the figure ends."""
     del renderer
     from matplotlib.transforms import Bbox
 
@@ -223,7 +223,7 @@ def _rgb(colour: str) -> tuple[float, float, float]:
 def reliability_figure(
     panels: Mapping[str, CalibrationStatistics], *, min_count: int = 0, columns: int = 4
 ) -> Figure:
-    """Several reliability diagrams side by side, titled by their keys."""
+    """Draw several reliability diagrams side by side, titled by their keys."""
     with style.house_style():
         figure = style.new_figure(*_size(len(panels), columns))
         axes = _grid(figure, len(panels), columns)
@@ -241,24 +241,27 @@ def classwise_grid(
     columns: int = 4,
     figure: Figure | None = None,
 ) -> list[Axes]:
-    """One reliability diagram a class: its probability against its frequency.
+    """Draw one reliability diagram per class: its probability against its frequency.
 
     Args:
         stats: What was counted.
-        class_names: Titles, one a class; numbers by default.
-        min_count: See `reliability_diagram`, as for ``interval``.
+        class_names: Titles, one per class; numbers by default.
+        min_count: See `reliability_diagram`.
+        interval: See `reliability_diagram`.
         columns: Diagrams side by side.
         figure: Figure to draw into; a new pyplot figure when None.
 
     Returns:
-        The axes, one a class.
+        The axes, one per class.
 
     Raises:
-        ValueError: Names that are not one a class, no columns; also see `reliability_diagram`.
+        ValueError: There is not one name per class, or no column; see also `reliability_diagram`.
     """
     names = range(stats.num_classes) if class_names is None else class_names
     if len(names) != stats.num_classes:
-        raise ValueError(f"class_names: got {len(names)}, expected {stats.num_classes}")
+        raise ValueError(
+            f"class_names must hold one name per class: {stats.num_classes}, got {len(names)}"
+        )
     with style.house_style():
         if figure is None:
             import matplotlib.pyplot as plt
@@ -276,7 +279,7 @@ def classwise_grid(
 def _size(n: int, columns: int) -> tuple[float, float]:
     """Inches for ``n`` diagrams in rows of ``columns``."""
     if columns < 1:
-        raise ValueError(f"columns: got {columns}, expected 1 or more")
+        raise ValueError(f"columns must be at least 1, got {columns}")
     return 3.4 * min(columns, n), 4.3 * -(-n // columns)
 
 

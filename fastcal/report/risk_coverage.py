@@ -1,4 +1,4 @@
-"""The risk-coverage curve: what is gained by keeping the most confident voxels alone."""
+"""The risk-coverage curve: what is gained by keeping only the most confident voxels."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastcal.calibration.metrics import METRICS
 from fastcal.report import style
 
 if TYPE_CHECKING:
@@ -24,14 +25,14 @@ def risk_coverage(
     label: str | None = None,
     colour: str = style.BLUE,
 ) -> Axes:
-    """Error rate of the most confident voxels against the share of voxels that are kept.
+    """Draw the error rate of the most confident voxels against the share of voxels kept.
 
     The dashed line is what the same labels could reach if every wrong voxel had less confidence
-    than every right one; the shaded area between is the excess (E-AURC). Call it again with the
-    same axes and another colour to compare methods.
+    than every right one. The shaded area between the two is the excess (E-AURC). Call this again
+    with the same axes and another colour to compare methods.
 
     Args:
-        stats: What was counted, with a ``fine_bins``.
+        stats: What was counted, with ``fine_bins``.
         ax: Axes to draw into; a new pyplot figure when None.
         title: Title of the axes.
         label: Name in the legend, in front of the areas.
@@ -55,8 +56,9 @@ def risk_coverage(
     """
     curve = stats.risk_coverage()
     if curve.coverage.size == 0:
-        raise ValueError("stats counted nothing: there is no curve")
-    areas = f"AURC {stats.aurc():.4f}, excess {stats.e_aurc():.4f}"
+        raise ValueError("stats must have counted voxels to draw a curve, got none")
+    area, excess = METRICS["aurc"], METRICS["e_aurc"]
+    areas = f"{area.title} {area.text(stats.aurc())}, excess {excess.text(stats.e_aurc())}"
     with style.house_style():
         if ax is None:
             import matplotlib.pyplot as plt
@@ -83,16 +85,16 @@ def risk_coverage(
 
 
 def risk_coverage_figure(panels: Mapping[str, Mapping[str, CalibrationStatistics]]) -> Figure:
-    """Risk-coverage curves side by side on one scale.
+    """Draw risk-coverage curves side by side on one scale.
 
     Args:
-        panels: By title, what was counted of each method by name: two methods a panel at most.
+        panels: By title, what was counted of each method by name, at most two methods per panel.
 
     Raises:
-        ValueError: There are no panels, or as `risk_coverage`.
+        ValueError: There are no panels; see also `risk_coverage`.
     """
     if not panels:
-        raise ValueError("panels: got none, expected at least one")
+        raise ValueError("panels must hold at least one panel, got none")
     with style.house_style():
         figure = style.new_figure(5.4 * len(panels), 3.9)
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
@@ -110,7 +112,7 @@ _DASHED: Any = {"lw": 1, "ls": (0, (4, 3))}
 
 
 def _legend(ax: Axes) -> None:
-    """The curves, and once for all of them what their dashed lines are."""
+    """A legend of the curves, and one entry for the dashed lines of all of them."""
     from matplotlib.lines import Line2D
 
     curves, names = ax.get_legend_handles_labels()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastcal.calibration.metrics import METRICS
+from fastcal.calibration.summary import shown_metrics, shown_value
+from fastcal.calibration.values import mean_of_defined
 from fastcal.core.errors import DataError
 from fastcal.report.style import LOSS_NAMES
 
@@ -18,42 +21,32 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """One model on the held-out cases. Errors are fractions, NLL is in nats, volumes are whole."""
+    """One model on the held-out cases: a number for each metric of `fastcal.calibration.METRICS`.
 
-    dice: float
-    """Mean over cases and structures, the background left out."""
+    Errors are fractions, NLL is in nats. Dice is the mean over cases and structures without the
+    background; the others count every voxel, pooled.
+    """
+
+    values: Mapping[str, float]
+    """By name of the metric, in the order of the table."""
     dice_per_class: tuple[float, ...]
     """Mean over cases of each structure, background first."""
-    ece: float
-    """Top label, all voxels pooled, l1."""
-    classwise_ece: float
-    """Mean over classes, each against the rest, all voxels pooled."""
-    nll: float
-    brier: float
-    accuracy: float
-    auroc: float | None = None
-    """Of the confidence, right voxels against wrong ones; None where no fine cells were kept."""
-    aurc: float | None = None
 
     @classmethod
     def from_statistics(cls, stats: CalibrationStatistics) -> Scores:
-        """Read the scores off statistics that were counted with a `case_id` for every case."""
-        dice = [float(d) for d in stats.dice(reduction="case")]
-        return cls(
-            dice=_mean(dice[1:]),
-            dice_per_class=tuple(dice),
-            ece=float(stats.ece()),
-            classwise_ece=_mean([float(e) for e in stats.classwise_ece()]),
-            nll=float(stats.nll()),
-            brier=float(stats.brier()),
-            accuracy=float(stats.accuracy()),
-            auroc=float(stats.auroc(kind="top-label")) if stats.fine_bins else None,
-            aurc=float(stats.aurc()) if stats.fine_bins else None,
-        )
+        """Read the scores of statistics that were counted with a `case_id` for every case."""
+        values = {
+            name: shown_value(stats, name, METRICS[name].reduction) for name in shown_metrics(stats)
+        }
+        return cls(values, tuple(stats.dice(reduction="case").tolist()))
+
+    def __getitem__(self, name: str) -> float:
+        """Return the score of a name."""
+        return self.values[name]
 
     def to_dict(self) -> dict[str, Any]:
-        """Those that were counted, by name."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        """Return the scores by name, and the Dice of each structure."""
+        return {**self.values, "dice_per_class": list(self.dice_per_class)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +68,16 @@ class ComparedLoss:
 
     @property
     def title(self) -> str:
+        """Name of the loss as it is printed."""
         return LOSS_NAMES.get(self.loss, self.loss)
 
     def mean(self, measure: str) -> float:
-        """Mean of a score over the single members."""
-        return _mean([getattr(m.scores, measure) for m in self.members])
+        """Return the mean of a score over the single members."""
+        return mean_of_defined([model.scores[measure] for model in self.members])
 
     def range(self, measure: str) -> tuple[float, float]:
-        """Lowest and highest of a score over the single members."""
-        values = [getattr(m.scores, measure) for m in self.members]
+        """Return the lowest and the highest score of the single members."""
+        values = [model.scores[measure] for model in self.members]
         return min(values), max(values)
 
 
@@ -104,10 +98,11 @@ class Comparison:
 
     @property
     def n_members(self) -> int:
+        """Members trained with each loss."""
         return len(self.losses[0].members)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and strings, without the statistics."""
+        """Return plain numbers and strings, without the statistics."""
         return {
             "dataset": self.dataset,
             "structures": list(self.structures),
@@ -129,10 +124,10 @@ class Comparison:
 
     @classmethod
     def load(cls, path: Path) -> Comparison:
-        """Read the `results.json` that a comparison wrote.
+        """Return what the `results.json` of a comparison holds.
 
         Raises:
-            DataError: the file is not one.
+            DataError: The file is not one.
         """
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
@@ -156,22 +151,17 @@ class Comparison:
                 losses,
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise DataError(path, f"not the results.json of a comparison ({error!r})") from error
+            raise DataError(path, f"is not the results.json of a comparison ({error!r})") from error
 
 
 def _scores(raw: Mapping[str, Any]) -> Scores:
     numbers = {name: _number(value) for name, value in raw.items() if name != "dice_per_class"}
-    return Scores(dice_per_class=tuple(_number(d) for d in raw["dice_per_class"]), **numbers)
+    return Scores(numbers, tuple(_number(dice) for dice in raw["dice_per_class"]))
 
 
 def _number(value: float | None) -> float:
     """JSON has no NaN: it is null there."""
     return math.nan if value is None else float(value)
-
-
-def _mean(values: Sequence[float]) -> float:
-    finite = [v for v in values if not math.isnan(v)]
-    return sum(finite) / len(finite) if finite else math.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +174,7 @@ class Sign:
 
 
 def signs(comparison: Comparison) -> list[Sign]:
-    """The paper's claims in sign, each with the two numbers it rests on.
+    """Return the paper's claims of better and worse, each with the two numbers it rests on.
 
     Reference: Mehrtash et al., IEEE TMI 39(12):3868-3878, 2020.
     """
@@ -204,7 +194,7 @@ def signs(comparison: Comparison) -> list[Sign]:
     for loss in comparison.losses:
         found += [
             _sign(f"{loss.title}: the ensemble has the better {name} than its members' mean",
-                  measure, getattr(loss.ensemble.scores, measure), loss.mean(measure))
+                  measure, loss.ensemble.scores[measure], loss.mean(measure))
             for measure, name in
             (("dice", "Dice"), ("ece", "ECE"), ("nll", "NLL"), ("brier", "Brier score"))
         ]  # fmt: skip
@@ -212,91 +202,84 @@ def signs(comparison: Comparison) -> list[Sign]:
 
 
 def _sign(claim: str, measure: str, better: float, worse: float, *, swapped: bool = False) -> Sign:
-    holds = better > worse if measure == "dice" else better < worse
+    metric = METRICS[measure]
+    holds = better > worse if metric.better == "higher" else better < worse
     first, second = (worse, better) if swapped else (better, worse)
-    return Sign(claim, holds, f"{number(measure, first)} against {number(measure, second)}")
+    return Sign(claim, holds, f"{metric.text(first)} against {metric.text(second)}")
 
 
-def number(measure: str, value: float) -> str:
-    """A score as it is printed everywhere: errors in per cent, the others with four digits."""
-    if math.isnan(value):
-        return "-"
-    if measure == "aurc":  # a mean of error rates, which background keeps small
-        return f"{value:.5f}"
-    return f"{100 * value:.2f} %" if measure in _PER_CENT else f"{value:.4f}"
-
-
-_PER_CENT = ("ece", "classwise_ece")
-_HIGHER_IS_BETTER = ("dice", "auroc")
-
-COLUMNS = (
-    ("dice", "Dice"),
-    ("ece", "ECE"),
-    ("classwise_ece", "Classwise ECE"),
-    ("nll", "NLL"),
-    ("brier", "Brier"),
-)
-OF_CONFIDENCE = (("auroc", "AUROC"), ("aurc", "AURC"))
-
-
-def columns(comparison: Comparison) -> tuple[tuple[str, str], ...]:
-    """Scores that the table has, with their titles: those of the confidence if all have them."""
+def columns(comparison: Comparison) -> tuple[str, ...]:
+    """Return the metrics that the table has: those with a column that all models have."""
     models = [m for loss in comparison.losses for m in (*loss.members, loss.ensemble)]
-    ordered = bool(models) and all(model.scores.auroc is not None for model in models)
-    return (*COLUMNS, *OF_CONFIDENCE) if ordered else COLUMNS
+    return tuple(
+        name
+        for name, metric in METRICS.items()
+        if metric.column and models and all(name in model.scores.values for model in models)
+    )
+
+
+def titles(comparison: Comparison) -> list[str]:
+    """Return the heads of the columns."""
+    return [METRICS[name].title for name in columns(comparison)]
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """A line of the table, already formatted; `spread` holds members' ranges or empty strings."""
+class TableRow:
+    """A line of the table, already formatted."""
 
     loss: str
     model: str
     values: tuple[str, ...]
     spread: tuple[str, ...]
+    """The range of the members, or empty strings."""
     best: tuple[bool, ...]
 
 
-def table(comparison: Comparison) -> list[Row]:
-    """Two lines a loss: mean (range) of the single members, and their ensemble."""
+def table(comparison: Comparison) -> list[TableRow]:
+    """Return two lines for each loss: mean (range) of the single members, and their ensemble."""
     lines = []
     shown = columns(comparison)
     for loss in comparison.losses:
-        mean = [loss.mean(m) for m, _ in shown]
-        spread = tuple(_spread(loss, m) for m, _ in shown)
-        lines.append((loss.title, f"single (mean of {len(loss.members)})", mean, spread))
-        ensemble = [getattr(loss.ensemble.scores, m) for m, _ in shown]
-        lines.append((loss.title, f"ensemble of {len(loss.members)}", ensemble, ("",) * len(mean)))
-    best = [
-        (max if m in _HIGHER_IS_BETTER else min)((line[2][i] for line in lines), default=math.nan)
-        for i, (m, _) in enumerate(shown)
-    ]
+        n_members = len(loss.members)
+        mean = [loss.mean(name) for name in shown]
+        spread = tuple(_spread(loss, name) for name in shown)
+        lines.append((loss.title, f"single (mean of {n_members})", mean, spread))
+        ensemble = [loss.ensemble.scores[name] for name in shown]
+        lines.append((loss.title, f"ensemble of {n_members}", ensemble, ("",) * len(mean)))
+    best = [_best(name, [line[2][i] for line in lines]) for i, name in enumerate(shown)]
     return [
-        Row(
+        TableRow(
             title,
             model,
-            tuple(number(m, v) for (m, _), v in zip(shown, values, strict=True)),
+            tuple(METRICS[name].text(value) for name, value in zip(shown, values, strict=True)),
             spread,
-            tuple(v == b for v, b in zip(values, best, strict=True)),
+            tuple(value == found for value, found in zip(values, best, strict=True)),
         )
         for title, model, values, spread in lines
     ]
 
 
+def _best(name: str, values: list[float]) -> float:
+    better = METRICS[name].better
+    if better == "higher":
+        return max(values, default=math.nan)
+    return min(values, key=abs if better == "zero" else None, default=math.nan)
+
+
 def counted(count: int, thing: str) -> str:
-    """A number and its noun, which gets an s where it needs one."""
+    """Return a number and its noun, which gets an s where it needs one."""
     return f"{count} {thing}{'' if count == 1 else 's'}"
 
 
 def _spread(loss: ComparedLoss, measure: str) -> str:
     if len(loss.members) == 1:
         return ""
-    low, high = (number(measure, v).removesuffix(" %") for v in loss.range(measure))
+    low, high = (METRICS[measure].text(v).removesuffix(" %") for v in loss.range(measure))
     return f"{low} to {high}"
 
 
 def markdown(comparison: Comparison) -> str:
-    """The table, the structures' Dice and the signs, as a section for docs/results.md."""
+    """Return the table, the structures' Dice and the signs, as a section for docs/results.md."""
     train, validation, test = comparison.split
     lines = [
         f"{comparison.dataset}: {train} cases to train, {validation} to validate, {test} held out; "
@@ -307,7 +290,7 @@ def markdown(comparison: Comparison) -> str:
         comparison.command,
         "```",
         "",
-        "| loss | model | " + " | ".join(title for _, title in columns(comparison)) + " |",
+        "| loss | model | " + " | ".join(titles(comparison)) + " |",
         "|---|---|" + "---|" * len(columns(comparison)),
     ]
     for row in table(comparison):
@@ -323,7 +306,7 @@ def markdown(comparison: Comparison) -> str:
             (f"single (mean of {len(loss.members)})", _structure_means(loss)),
             (f"ensemble of {len(loss.members)}", loss.ensemble.scores.dice_per_class[1:]),
         ):
-            cells = [number("dice", d) for d in dice]
+            cells = [METRICS["dice"].text(d) for d in dice]
             lines.append(f"| {loss.title}, {model} | " + " | ".join(cells) + " |")
     lines += ["", "| claim of the paper | numbers | holds |", "|---|---|---|"]
     lines += [
@@ -334,5 +317,5 @@ def markdown(comparison: Comparison) -> str:
 
 
 def _structure_means(loss: ComparedLoss) -> list[float]:
-    columns = zip(*(m.scores.dice_per_class[1:] for m in loss.members), strict=True)
-    return [_mean(column) for column in columns]
+    structures = zip(*(m.scores.dice_per_class[1:] for m in loss.members), strict=True)
+    return [mean_of_defined(structure) for structure in structures]

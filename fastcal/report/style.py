@@ -1,7 +1,7 @@
 """How figures look: one palette, one set of sizes, PNG bytes out.
 
-Colours are Okabe and Ito's (https://jfly.uni-koeln.de/color/), which readers with any of the
-common colour-vision deficiencies can tell apart.
+The colours are those of Okabe and Ito (https://jfly.uni-koeln.de/color/), which readers with any
+of the common colour-vision deficiencies can tell apart.
 """
 
 from __future__ import annotations
@@ -58,13 +58,13 @@ _SETTINGS: Any = {
 
 
 def segment_colour(label: int) -> str:
-    """Colour of structure `label` (1, 2, ...); colours repeat after seven."""
+    """Return the colour of structure `label` (1, 2, ...); colours repeat after seven."""
     return SEGMENT_COLOURS[(label - 1) % len(SEGMENT_COLOURS)]
 
 
 @contextmanager
 def house_style() -> Iterator[None]:
-    """Draw and save inside this block; matplotlib's own settings come back afterwards."""
+    """Apply the house style inside this block; matplotlib's own settings come back afterwards."""
     import matplotlib as mpl
 
     with mpl.rc_context(_SETTINGS):
@@ -72,7 +72,7 @@ def house_style() -> Iterator[None]:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of `width` x `height` inches that pyplot does not keep alive."""
+    """Return an empty figure of `width` x `height` inches that pyplot does not keep alive."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -82,7 +82,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def png_bytes(figure: Figure, *, dpi: int = 160) -> bytes:
-    """The figure as PNG, without a time stamp, so that equal figures are equal bytes."""
+    """Return the figure as PNG, without a time stamp, so that equal figures give equal bytes."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     return buffer.getvalue()

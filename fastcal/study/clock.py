@@ -7,7 +7,12 @@ import time
 
 
 class Clock:
-    """Says what begins, and from the first loss's time how long the others will take."""
+    """Says what begins, and estimates from the first loss how long the others will take.
+
+    Args:
+        losses: Losses that will be compared.
+        enabled: False says nothing.
+    """
 
     def __init__(self, losses: int, *, enabled: bool) -> None:
         self._left = losses
@@ -16,6 +21,7 @@ class Clock:
         self._per_loss: float | None = None
 
     def start(self, what: str) -> None:
+        """Say on stderr that something begins."""
         if self._enabled:
             elapsed = time.monotonic() - self._start
             left = ""
@@ -25,6 +31,7 @@ class Clock:
             print(f"[{_minutes(elapsed)}{left}] {what}", file=sys.stderr, flush=True)
 
     def loss_done(self) -> None:
+        """Take note of the time that a loss took."""
         now = time.monotonic()
         self._per_loss = now - self._loss_start
         self._loss_start = now

@@ -1,4 +1,4 @@
-"""The main job from nothing: a phantom cohort, two losses, single models against ensembles."""
+"""The whole job from nothing: a phantom cohort, two losses, single models against ensembles."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def run_demo(
     """Compare cross entropy with Dice loss on phantoms, and single models with their ensembles.
 
     Everything goes into `out`; the page to read is ``report.html``, its numbers are in
-    ``results.json``. Killed, it goes on where it stopped when it is called again.
+    ``results.json``. After an interruption it goes on where it stopped when it is called again.
 
     Args:
         out: Folder for the phantoms, the trained members, the predictions and the results.
@@ -43,22 +43,23 @@ def run_demo(
         split: Phantoms to train, to validate and to test.
         members: Members for each loss.
         losses: Losses to compare.
-        seed: Of the phantoms and of the training.
+        seed: Seed of the phantoms and of the training.
         shape: Voxels of a phantom along x, y, z.
         config: How to train; `demo_config` when None.
         device: Device to train and predict on; a GPU if there is one when None.
         jobs: Members trained at a time, each in a process.
-        fine_bins: See `fastcal.study.experiment.compare_losses`, as for ``regions``.
+        fine_bins: See `fastcal.study.experiment.compare_losses`.
+        regions: See `fastcal.study.experiment.compare_losses`.
         command: What the results say made them; the process's own command line when None.
         progress: Say on stderr what is being done and how long it will take.
 
     Raises:
         DataError: `out` holds an experiment with other settings.
-        ValueError: a count is out of range, or an unknown kind.
+        ValueError: A count is out of range, or the kind is unknown.
 
     Example:
         >>> comparison = run_demo("demo-run")  # doctest: +SKIP
-        >>> [loss.ensemble.scores.ece for loss in comparison.losses]  # doctest: +SKIP
+        >>> [loss.ensemble.scores["ece"] for loss in comparison.losses]  # doctest: +SKIP
         [0.004, 0.007]
     """
     from fastcal.study.experiment import compare_losses
@@ -82,9 +83,10 @@ def run_demo(
 
 
 def demo_config() -> TrainConfig:
-    """Training settings that fit six members into two minutes on two cores.
+    """Return training settings that fit six members into two minutes on two cores.
 
-    A narrower U-Net than the paper's and few epochs of small batches; otherwise the paper's way.
+    The U-Net is narrower than the paper's, and there are few epochs of small batches; everything
+    else is done the paper's way.
     """
     from fastcal.train import TrainConfig
 

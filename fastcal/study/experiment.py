@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 SETTINGS, RESULTS, TABLE, PAGE = "experiment.json", "results.json", "results.md", "report.html"
 ENSEMBLE = "ensemble"
 COUNTED = ("fine_bins", "regions")
-"""Settings of what is counted; training does not depend on them."""
+"""Settings of what is counted, on which training does not depend."""
 
 
 def compare_losses(
@@ -56,8 +56,9 @@ def compare_losses(
 ) -> Comparison:
     """Train an ensemble for each loss and score members and ensembles on held-out cases.
 
-    A member's numbers and its ensemble's come from the same predictions: the probabilities that
-    each member saved. Interrupted, it goes on where it stopped when it is called again.
+    The numbers of a member and of its ensemble come from the same predictions: the probabilities
+    that each member saved. After an interruption it goes on where it stopped when it is called
+    again.
 
     Args:
         dataset: nnU-Net raw dataset, or its folder.
@@ -70,15 +71,15 @@ def compare_losses(
         split: Cases to train, to validate and to test, in order of their sorted names.
         members: Members of each ensemble.
         losses: Names of losses, ``"ce"`` and ``"dice"``.
-        seed: Of the whole experiment; member m is seeded alike for every loss.
+        seed: Seed of the whole experiment; member m has the same seed for every loss.
         config: How to train; the defaults of `fastcal.train.TrainConfig` when None.
         device: Device to train and predict on; a GPU if there is one when None.
         jobs: Members trained at a time, each in a process; see `fastcal.train.train_ensemble`.
         fine_bins: Fine cells of the confidence, a power of two, for AUROC, AURC and the
             risk-coverage curve; 0 keeps none.
         regions: Parts of the held-out cases that are scored beside the whole, as
-            ``"box:8:2"``; see `fastcal.evaluate.evaluate_folder`. Another choice for an experiment
-            that is there predicts again, and trains nothing.
+            ``"box:8:2"``; see `fastcal.evaluate.evaluate_folder`. With another choice an existing
+            experiment predicts again, and trains nothing.
         panel_cases: Held-out cases drawn in the report, at equal distances in the list of names.
         min_count: Bins of this many voxels or fewer are not drawn in reliability diagrams.
         command: What the results say made them; the process's own command line when None.
@@ -88,14 +89,14 @@ def compare_losses(
         The scores, with the statistics behind them.
 
     Raises:
-        DataError: the dataset is unusable, or `out` holds an experiment with other settings.
-        ValueError: a count is out of range, a loss is unknown or named twice.
+        DataError: The dataset cannot be used, or `out` holds an experiment with other settings.
+        ValueError: A count is out of range, or a loss is unknown or named twice.
 
     Reference: Mehrtash et al., IEEE TMI 39(12):3868-3878, 2020, sections III and IV.
 
     Example:
         >>> comparison = compare_losses("Dataset004_Hippocampus", "study")  # doctest: +SKIP
-        >>> comparison.losses[0].ensemble.scores.ece  # doctest: +SKIP
+        >>> comparison.losses[0].ensemble.scores["ece"]  # doctest: +SKIP
         0.0061
     """
     from fastcal.data.dataset import Dataset
@@ -174,7 +175,7 @@ class _Plan:
         return self.folder / "predictions" / loss / model
 
     def settings(self, losses: Sequence[str]) -> dict[str, Any]:
-        """Everything the results depend on, as JSON gives it back."""
+        """Everything that the results depend on, as JSON gives it back."""
         settings = {
             "dataset": str(self.dataset.folder.resolve()),
             "cases": [case.name for case in self.dataset.cases[: sum(self.split)]],
@@ -194,16 +195,16 @@ def _check(plan: _Plan, losses: Sequence[str], panel_cases: int) -> None:
     from fastcal.cases.settings import Counted
 
     if min(plan.split) < 1:
-        raise ValueError(f"split: got {plan.split}, expected at least one case of each part")
+        raise ValueError(f"split must hold at least one case of each part, got {plan.split}")
     if plan.members < 1:
-        raise ValueError(f"members: got {plan.members}, expected 1 or more")
+        raise ValueError(f"members must be at least 1, got {plan.members}")
     counted = Counted(plan.labels, fine_bins=plan.fine_bins, regions=plan.regions)
     counted.check_without_prediction()
     if panel_cases < 0:
-        raise ValueError(f"panel_cases: got {panel_cases}, expected 0 or more")
+        raise ValueError(f"panel_cases must be at least 0, got {panel_cases}")
     if not losses or len(set(losses)) < len(losses) or not set(losses) <= LOSS_NAMES.keys():
         known = ", ".join(LOSS_NAMES)
-        raise ValueError(f"losses: got {tuple(losses)}, expected some of {known}, each once")
+        raise ValueError(f"losses must be some of {known}, each once, got {tuple(losses)}")
     for case in plan.test_cases:
         if case.label is None:
             raise DataError(
@@ -211,19 +212,20 @@ def _check(plan: _Plan, losses: Sequence[str], panel_cases: int) -> None:
             )
     if plan.dataset.label_groups is not None:
         raise DataError(
-            plan.dataset.folder, "has regions; the losses compared need exclusive labels"
+            plan.dataset.folder,
+            "has label groups (nnU-Net's regions), but the losses compared need exclusive labels",
         )
 
 
 _SHORT = reprlib.Repr()
-_SHORT.maxstring = 120  # of a path
+_SHORT.maxstring = 120  # long enough for a path
 
 
 def _claim(folder: Path, settings: dict[str, Any]) -> bool:
-    """Make the folder this experiment's own: another one's half-done files must not mix with it.
+    """Make the folder this experiment's own, so that files of another one never mix with it.
 
     Returns:
-        Whether what its predictions counted, if there are any, is not what is asked for.
+        Whether its predictions, if there are any, counted something else than is asked for.
     """
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / SETTINGS
@@ -233,18 +235,18 @@ def _claim(folder: Path, settings: dict[str, Any]) -> bool:
         atomic.write_json(file, settings)
         return False
     except ValueError as error:
-        raise DataError(file, f"not JSON ({error})") from error
+        raise DataError(file, f"is not JSON ({error})") from error
     for name, value in settings.items():
         if name not in COUNTED and present.get(name) != value:
             held, asked = _SHORT.repr(present.get(name)), _SHORT.repr(value)
             raise DataError(
                 file,
-                f"this folder holds an experiment with another {name} ({held}) than asked for "
-                f"({asked}); choose another folder",
+                f"holds an experiment whose {name} must be {asked}, got {held}; choose another "
+                "folder",
             )
     if all(present.get(name) == settings[name] for name in COUNTED):
         return False
-    # Until all is counted again, no choice is the one that the predictions were made with.
+    # Until everything is counted again, the predictions match neither choice.
     others = {name: value for name, value in settings.items() if name not in COUNTED}
     atomic.write_json(file, others)
     return True
@@ -304,7 +306,7 @@ def _predict_and_score(plan: _Plan, loss: str, *, recount: bool) -> ComparedLoss
 def _scored(name: str, predicted: PredictionSummary) -> Scored:
     stats = predicted.statistics
     if stats is None:
-        raise ValueError(f"{predicted.out}: no case was predicted")
+        raise ValueError(f"cases must be predicted to be scored, got none in {predicted.out}")
     return Scored(name, Scores.from_statistics(stats), stats)
 
 

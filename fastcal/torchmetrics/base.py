@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from fastcal.calibration import CalibrationStatistics
+from fastcal.calibration import CalibrationStatistics, Measure
 from fastcal.core.arguments import flag, whole_number
 
 try:
@@ -22,7 +22,7 @@ Task = Literal["binary", "multiclass", "multilabel"]
 
 
 class IntegerMetric(Metric):
-    """A metric whose state is the int64 vector ``counts``, summed over processes."""
+    """A metric whose state is the int64 vector ``counts``, which is summed over processes."""
 
     is_differentiable = False
     full_state_update = False
@@ -43,7 +43,7 @@ class IntegerMetric(Metric):
     def _apply(
         self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = ""
     ) -> nn.Module:
-        # Counts go where the metric goes, but stay integers: ``set_dtype`` is for the results.
+        # Counts move with the metric, but stay integers: ``set_dtype`` is for the results.
         module = super()._apply(fn, exclude_state=("counts", *exclude_state))
         device = fn(torch.zeros(1, device=self.counts.device)).device
         self.counts = self.counts.to(device)
@@ -52,13 +52,21 @@ class IntegerMetric(Metric):
 
 
 class CalibrationMetric(IntegerMetric):
-    """A metric read from `CalibrationStatistics`."""
+    """A metric read from `CalibrationStatistics`.
 
-    higher_is_better = False
+    Args:
+        empty: Statistics with the settings to count with.
+        measure: What `compute` reads from them.
+        ignore_index: Target value that is left out.
+        validate_args: False leaves voxels without valid probabilities (NaN) out instead of raising.
+        from_logits: ``preds`` are logits; False: probabilities. Never guessed.
+        kwargs: Arguments of `torchmetrics.Metric`.
+    """
 
     def __init__(
         self,
         empty: CalibrationStatistics,
+        measure: Measure,
         ignore_index: int | None,
         validate_args: bool,
         from_logits: bool,
@@ -66,6 +74,7 @@ class CalibrationMetric(IntegerMetric):
     ) -> None:
         super().__init__(**kwargs)
         self._empty = empty
+        self._measure = measure
         self.ignore_index = (
             None if ignore_index is None else whole_number(ignore_index, "ignore_index")
         )
@@ -90,19 +99,25 @@ class CalibrationMetric(IntegerMetric):
                 f"got shape {tuple(preds.shape)}"
             )
         counted = self._fresh()
-        counted.update(
+        count = counted.update_from_logits if self.from_logits else counted.update
+        count(
             preds,
             target,
             class_dim=axis,
-            from_logits=self.from_logits,
             ignore_index=self.ignore_index,
             nan_policy="raise" if self.validate_args else "omit",
         )
         self.counts += counted.state_dict()["total"].to(self.counts.device)
 
+    def compute(self) -> Tensor:
+        """Return the metric of everything counted; NaN where nothing was counted."""
+        return self._value(self._statistics().measure(self._measure))
+
     def statistics(self) -> CalibrationStatistics:
-        """Everything counted, over all processes as `compute` has it: every other metric, and
-        reliability diagrams, can be read from it."""
+        """Return everything counted, over all processes, as `compute` sees it.
+
+        Every other metric, and reliability diagrams, can be read from it.
+        """
         with self.sync_context(dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync):
             return self._statistics()
 
@@ -113,31 +128,24 @@ class CalibrationMetric(IntegerMetric):
         return carried
 
     def _fresh(self) -> CalibrationStatistics:
-        empty = self._empty
-        return CalibrationStatistics(
-            empty.num_classes,
-            empty.n_bins,
-            empty.closed,
-            empty.calibration,
-            multilabel=empty.multilabel,
-            eps=empty.eps,
-            convention=empty.convention,
-            fine_bins=empty.fine_bins,
-        )
+        return CalibrationStatistics(**self._empty.settings.arguments())
 
 
 def checked_task(task: str) -> str:
+    """Return ``task``, which must be one of torchmetrics' three tasks."""
     if task not in ("binary", "multiclass", "multilabel"):
         raise ValueError(f"task must be 'binary', 'multiclass' or 'multilabel', got {task!r}")
     return task
 
 
 def needed(number: int | None, name: str) -> int:
+    """Return ``number``, which the task needs."""
     if number is None:
-        raise ValueError(f"{name} is needed for this task")
+        raise ValueError(f"{name} must be given for this task, got None")
     return number
 
 
 def check_several(number: int, name: str) -> None:
+    """Raise an error where there are fewer than two classes."""
     if whole_number(number, name) < 2:
-        raise ValueError(f"{name} must be 2 or more, got {number}; one class is the binary task")
+        raise ValueError(f"{name} must be at least 2, got {number}; one class is the binary task")

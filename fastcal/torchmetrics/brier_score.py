@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
 from torchmetrics import Metric
 
-from fastcal.calibration import CalibrationStatistics
+from fastcal.calibration import METRICS, CalibrationStatistics, Measure
 from fastcal.torchmetrics.base import CalibrationMetric, Task, check_several, checked_task, needed
 
 
 class _BrierScore(CalibrationMetric):
+    higher_is_better = METRICS["brier"].better == "higher"
+
     def __init__(
         self,
         num_classes: int,
@@ -24,17 +25,14 @@ class _BrierScore(CalibrationMetric):
         empty = CalibrationStatistics(
             num_classes, 1, calibration="top-label", multilabel=multilabel
         )
-        super().__init__(empty, ignore_index, validate_args, from_logits, kwargs)
-
-    def compute(self) -> Tensor:
-        return self._value(self._statistics().brier())
+        super().__init__(empty, Measure("brier"), ignore_index, validate_args, from_logits, kwargs)
 
 
 class BinaryBrierScore(_BrierScore):
     """Mean squared error of the positive class's probability, in [0, 1].
 
     Args:
-        ignore_index: See `BinaryCalibrationError`, as for the other arguments.
+        ignore_index: See `BinaryCalibrationError`, also for the other arguments.
 
     ``update(preds [N, ...], target [N, ...] of 0 and 1)``; ``compute()`` is a scalar.
 
@@ -61,7 +59,7 @@ class MulticlassBrierScore(_BrierScore):
 
     Args:
         num_classes: C.
-        ignore_index: See `BinaryCalibrationError`, as for the other arguments.
+        ignore_index: See `BinaryCalibrationError`, also for the other arguments.
 
     ``update(preds [N, C, ...], target [N, ...] in [0, C))``; ``compute()`` is a scalar.
 
@@ -92,7 +90,7 @@ class MultilabelBrierScore(_BrierScore):
 
     Args:
         num_labels: L.
-        ignore_index: See `MultilabelCalibrationError`, as for the other arguments.
+        ignore_index: See `MultilabelCalibrationError`, also for the other arguments.
 
     ``update(preds [N, L, ...], target [N, L, ...] of 0 and 1)``; ``compute()`` is a scalar in
     [0, L].
@@ -131,6 +129,7 @@ class BrierScore(Metric):
         num_labels: int | None = None,
         **kwargs: Any,
     ) -> Metric:
+        """Make the metric of the task."""
         match checked_task(task):
             case "binary":
                 return BinaryBrierScore(**kwargs)

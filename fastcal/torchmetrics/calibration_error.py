@@ -7,7 +7,7 @@ from typing import Any, Literal
 from torch import Tensor
 from torchmetrics import Metric
 
-from fastcal.calibration import CalibrationStatistics, ConventionName, Norm
+from fastcal.calibration import METRICS, CalibrationStatistics, ConventionName, Measure, Norm
 from fastcal.core import bins
 from fastcal.torchmetrics.base import CalibrationMetric, Task, check_several, checked_task, needed
 
@@ -15,6 +15,7 @@ Average = Literal["macro", "micro", "none"] | None
 
 
 class _CalibrationError(CalibrationMetric):
+    higher_is_better = METRICS["ece"].better == "higher"
     plot_upper_bound = 1.0
 
     def __init__(
@@ -26,13 +27,13 @@ class _CalibrationError(CalibrationMetric):
         from_logits: bool,
         kwargs: dict[str, Any],
     ) -> None:
-        if norm not in ("l1", "l2", "max"):
-            raise ValueError(f"norm must be one of 'l1', 'l2', 'max', got {norm!r}")
-        super().__init__(empty, ignore_index, validate_args, from_logits, kwargs)
+        measure = Measure("ece", norm)
+        super().__init__(empty, measure, ignore_index, validate_args, from_logits, kwargs)
         self.norm: Norm = norm
 
     @property
     def n_bins(self) -> int:
+        """Bins of equal width over [0, 1]."""
         return self._empty.n_bins
 
 
@@ -49,9 +50,9 @@ class BinaryCalibrationError(_CalibrationError):
             ``"right"``, or what the convention has.
         convention: Whose edges, zeros and ones are used; ``"torchmetrics"`` reproduces its numbers
             bin by bin. See `CalibrationStatistics`.
-        fine_bins: Fine cells, a power of two, for what is read from ``statistics()`` in the order
-            of the probability: ``adaptive_ece``, ``auroc``, ``aurc`` and their kin. 0 keeps none.
-        kwargs: Of `torchmetrics.Metric`.
+        fine_bins: Fine cells, a power of two, for the measures of order that ``statistics()`` then
+            has: ``adaptive_ece``, ``auroc``, ``aurc`` and their kin. 0 keeps none.
+        kwargs: Arguments of `torchmetrics.Metric`.
 
     ``update(preds [N, ...] floating point, target [N, ...] of 0 and 1)``; ``compute()`` is a
     scalar of the metric's ``dtype`` (float32; ``set_dtype`` for more), NaN where nothing was
@@ -85,16 +86,13 @@ class BinaryCalibrationError(_CalibrationError):
         )
         super().__init__(empty, norm, ignore_index, validate_args, from_logits, kwargs)
 
-    def compute(self) -> Tensor:
-        return self._value(self._statistics().ece(self.norm))
-
 
 class MulticlassCalibrationError(_CalibrationError):
     """Top-label calibration error: the confidence of the label against its correctness.
 
     Args:
         num_classes: C.
-        n_bins: See `BinaryCalibrationError`, as for the other arguments.
+        n_bins: See `BinaryCalibrationError`, also for the other arguments.
 
     ``update(preds [N, C, ...], target [N, ...] in [0, C))``; ``compute()`` is a scalar.
 
@@ -133,9 +131,6 @@ class MulticlassCalibrationError(_CalibrationError):
         )
         super().__init__(empty, norm, ignore_index, validate_args, from_logits, kwargs)
 
-    def compute(self) -> Tensor:
-        return self._value(self._statistics().ece(self.norm))
-
 
 class _EveryClassError(_CalibrationError):
     """Calibration error of each class's probability, averaged or not."""
@@ -159,6 +154,7 @@ class _EveryClassError(_CalibrationError):
         self.average: Average = average or "none"
 
     def compute(self) -> Tensor:
+        """Return the error, averaged or for each class; NaN where nothing was counted."""
         statistics = self._statistics()
         if self.average == "micro":
             return self._value(statistics.micro_ece(self.norm))
@@ -171,9 +167,9 @@ class ClasswiseCalibrationError(_EveryClassError):
 
     Args:
         num_classes: C.
-        n_bins: See `BinaryCalibrationError`, as for the arguments not listed here.
+        n_bins: See `BinaryCalibrationError`, also for the arguments not listed here.
         average: ``"macro"``, the mean over classes (the static calibration error of Nixon et al.,
-            CVPRW 2019), or ``"none"`` (or None), one a class.
+            CVPRW 2019), or ``"none"`` (or None), one number per class.
 
     ``update(preds [N, C, ...], target [N, ...] in [0, C))``; ``compute()`` is a scalar, or
     ``[C]``.
@@ -217,9 +213,10 @@ class MultilabelCalibrationError(_EveryClassError):
 
     Args:
         num_labels: Labels, each a Bernoulli of its own.
-        n_bins: See `BinaryCalibrationError`, as for the arguments not listed here.
-        average: ``"macro"``, the mean over labels; ``"none"`` (or None), one a label; or
-            ``"micro"``, the labels' samples in one histogram, in which opposite gaps can cancel.
+        n_bins: See `BinaryCalibrationError`, also for the arguments not listed here.
+        average: ``"macro"``, the mean over labels; ``"none"`` (or None), one number per label; or
+            ``"micro"``, the samples of all labels in one histogram, in which opposite gaps can
+            cancel.
         ignore_index: A voxel with this target in any of its labels is left out.
 
     ``update(preds [N, L, ...], target [N, L, ...] of 0 and 1)``; ``compute()`` is a scalar, or
@@ -265,14 +262,16 @@ class CalibrationError(Metric):
 
     Args:
         task: ``"binary"``, ``"multiclass"`` or ``"multilabel"``.
-        n_bins: See `BinaryCalibrationError`, as for ``norm``, ``ignore_index`` and
-            ``validate_args``.
+        n_bins: See `BinaryCalibrationError`.
+        norm: See `BinaryCalibrationError`.
         num_classes: For ``"multiclass"``.
+        ignore_index: See `BinaryCalibrationError`.
+        validate_args: See `BinaryCalibrationError`.
         num_labels: For ``"multilabel"``.
         kwargs: Other arguments of the metric of that task.
 
     Raises:
-        ValueError: The task is another, or lacks its number of classes.
+        ValueError: The task is unknown, or lacks its number of classes.
     """
 
     def __new__(  # type: ignore[misc]
@@ -287,6 +286,7 @@ class CalibrationError(Metric):
         num_labels: int | None = None,
         **kwargs: Any,
     ) -> Metric:
+        """Make the metric of the task."""
         shared: dict[str, Any] = {
             **kwargs,
             "n_bins": n_bins,

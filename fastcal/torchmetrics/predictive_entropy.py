@@ -16,7 +16,7 @@ from fastcal.torchmetrics.base import IntegerMetric
 _FRACTION = (1 << FRACTION_BITS) - 1
 
 _CHUNK = 1 << 20
-"""Entropies summed at a time: fractions of 40 bits stay below 2^60, and copies below 24 MB."""
+"""Entropies summed at a time: sums of 40-bit fractions stay below 2^60, copies below 24 MB."""
 
 
 class PredictiveEntropy(IntegerMetric):
@@ -28,11 +28,11 @@ class PredictiveEntropy(IntegerMetric):
         multilabel: Every class is a Bernoulli of its own; entropies are summed over classes.
         ignore_index: Target value whose voxels are left out.
         validate_args: False leaves voxels without valid probabilities (NaN) out instead of raising.
-        kwargs: Of `torchmetrics.Metric`.
+        kwargs: Arguments of `torchmetrics.Metric`.
 
     ``update(preds, target=None)``: ``preds`` is ``[N, C, ...]``, or a list of M members of that
-    shape, whose mean is meant; ``target`` ``[N, ...]`` is looked at for ``ignore_index`` alone, and
-    lets the metric stand in a collection. ``compute()`` is a scalar, NaN where nothing was counted.
+    shape, which are averaged. ``target`` ``[N, ...]`` is only read for ``ignore_index``, and lets
+    the metric be part of a collection. ``compute()`` is a scalar, NaN where nothing was counted.
     Each entropy is summed as a whole number of 2^-40.
 
     Example:
@@ -84,7 +84,10 @@ class PredictiveEntropy(IntegerMetric):
         n_invalid = entropy.numel() - int(valid.sum())
         if n_invalid:
             if self.validate_args:
-                raise ValueError(f"preds gives no valid probabilities at {n_invalid} voxels")
+                raise ValueError(
+                    "preds must give valid probabilities at every voxel, got no valid "
+                    f"probabilities at {n_invalid} of them"
+                )
             entropy = entropy[valid]
         total = self.counts.clone()
         total[0] += entropy.numel()
@@ -97,6 +100,7 @@ class PredictiveEntropy(IntegerMetric):
         self.counts = total
 
     def compute(self) -> Tensor:
+        """Return the mean entropy of everything counted; NaN where nothing was counted."""
         n_voxels, whole, fraction = self.counts.tolist()
         if n_voxels == 0:
             return self._value(float("nan"))
@@ -104,7 +108,7 @@ class PredictiveEntropy(IntegerMetric):
 
     def _kept(self, target: Tensor | None, shape: torch.Size, ignore_index: int) -> Tensor:
         if target is None:
-            raise ValueError("ignore_index needs a target")
+            raise ValueError("target must be given with ignore_index, got None")
         ignored = torch.eq(target, ignore_index)
         if self.multilabel and target.dim() == len(shape) + 1:
             ignored = ignored.any(1)
