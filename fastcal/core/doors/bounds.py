@@ -17,6 +17,10 @@ DEFLATE_SLACK = 64 * KIB
 """What a tiny compressed file may claim beside its ratio."""
 
 
+class ClaimError(ValueError):
+    """A file claims more than it can hold, than is expected, or than there is memory for."""
+
+
 def bounded(value: object, name: str, most: int, *, least: int = 1) -> int:
     """Return ``value`` as an int that lies in ``[least, most]``.
 
@@ -45,22 +49,25 @@ def bounded(value: object, name: str, most: int, *, least: int = 1) -> int:
     return number
 
 
-def check_claim(claimed: int, *, most: int | None = None, what: str = "the data") -> None:
+def check_claim(
+    claimed: int, *, most: int | None = None, what: str = "the data", in_memory: bool = True
+) -> None:
     """Refuse a claimed size that is beyond what is expected, or beyond this machine.
 
     Args:
         claimed: Bytes that are about to be allocated.
         most: The most that the caller expects, in bytes; None asks the machine alone.
         what: What has the size, for the message.
+        in_memory: False for what is mapped, which may be larger than the memory.
 
     Raises:
-        ValueError: The claim is too large.
+        ClaimError: The claim is too large.
     """
     if most is not None and claimed > most:
-        raise ValueError(f"{what} must take at most {size(most)}, got {size(claimed)}")
-    memory = physical_memory()
+        raise ClaimError(f"{what} must take at most {size(most)}, got {size(claimed)}")
+    memory = physical_memory() if in_memory else None
     if memory is not None and claimed > memory:
-        raise ValueError(f"{what} must fit the memory of {size(memory)}, got {size(claimed)}")
+        raise ClaimError(f"{what} must fit the memory of {size(memory)}, got {size(claimed)}")
 
 
 def check_expansion(claimed: int, compressed: int, *, what: str = "the data") -> None:
@@ -72,10 +79,10 @@ def check_expansion(claimed: int, compressed: int, *, what: str = "the data") ->
         what: What has the size, for the message.
 
     Raises:
-        ValueError: The claim is impossible.
+        ClaimError: The claim is impossible.
     """
     if claimed > compressed * DEFLATE_RATIO + DEFLATE_SLACK:
-        raise ValueError(
+        raise ClaimError(
             f"{what} must be at most {DEFLATE_RATIO} times the {size(compressed)} that are "
             f"compressed, got {size(claimed)}"
         )

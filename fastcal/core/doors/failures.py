@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from fastcal.core.doors.bounds import ClaimError
 from fastcal.core.errors import DataError
 
 _LONGEST = 200
@@ -58,6 +59,8 @@ def problem(error: BaseException, kind: str) -> str:
     """
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error)[:10_000]:
         return "needs more memory than there is"
+    if isinstance(error, ClaimError):
+        return words(error)
     if isinstance(error, RecursionError):
         return f"nested too deeply for {kind}"
     if isinstance(error, OSError) and error.strerror:

@@ -105,7 +105,7 @@ def open_nifti(
             raise DataError(path, "the file is empty")
         if not path.name.endswith(".gz"):
             header = _parsed(file.stream.read(540))
-            check_claim(header.nbytes, most=most_bytes, what="the voxels")
+            check_claim(header.nbytes, most=most_bytes, what="the voxels", in_memory=False)
             if header.offset + header.nbytes > file.size:
                 raise ValueError(
                     f"must have {size(header.offset + header.nbytes)} by its header, got "
@@ -116,8 +116,8 @@ def open_nifti(
             return
         with gzip.GzipFile(fileobj=file.stream, mode="rb") as stream:
             header = _parsed(stream.read(540))
-            check_claim(header.nbytes, most=most_bytes, what="the voxels")
             check_expansion(header.offset + header.nbytes, file.size, what="the voxels")
+            check_claim(header.nbytes, most=most_bytes, what="the voxels")
             stream.seek(0)
             yield NiftiFile(header, stream)
             if whole:

@@ -25,11 +25,13 @@ _LONGEST_HEADER = 10_000
 _ITEM = (
     r"""['"]descr['"]\s*:\s*['"](?P<descr>[<>|=]?[a-zA-Z]\d{0,8})['"]""",
     r"""['"]fortran_order['"]\s*:\s*(?P<fortran>True|False)""",
-    r"""['"]shape['"]\s*:\s*\((?P<shape>(?:\s*\d{1,20}L?\s*,?){0,32})\s*\)""",
+    r"""['"]shape['"]\s*:\s*\((?P<shape>(?:\s*+\d{1,20}+L?+\s*+(?:,|(?=\)))){0,32}+)\s*+\)""",
 )
 _ITEMS = tuple(re.compile(item) for item in _ITEM)
 _ANY_ITEM = "|".join(re.sub(r"\?P<\w+>", "?:", item) for item in _ITEM)
-_HEADER = re.compile(rf"\{{\s*(?:(?:{_ANY_ITEM})\s*,?\s*){{3}}\}}\s*")
+# Possessive throughout: a header that does not match must not be tried in every other way.
+# Possessive throughout: a header that does not match must not be tried in every other way.
+_HEADER = re.compile(rf"\{{\s*+(?:(?:{_ANY_ITEM})\s*+,?+\s*+){{3}}\}}\s*+")
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ def read_npy(path: str | Path, *, kinds: str = NUMBERS, most_bytes: int | None =
     """
     with open_regular(path) as file, one_error(path, "an array in NumPy's format"):
         header = read_npy_header(file.stream, kinds=kinds)
-        check_claim(header.nbytes, most=most_bytes, what="the array")
+        check_claim(header.nbytes, most=most_bytes, what="the array", in_memory=False)
         if header.length + header.nbytes != file.size:
             raise DataError(
                 path,

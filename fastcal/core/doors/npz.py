@@ -49,8 +49,9 @@ class Npz:
                     f"{name} must take {size(header.nbytes)} by its header, got "
                     f"{size(member.size - header.length)}"
                 )
-            check_claim(header.nbytes, most=most_bytes, what=name)
-            if not (mapped and member.stored):
+            maps = mapped and member.stored
+            check_claim(header.nbytes, most=most_bytes, what=name, in_memory=not maps)
+            if not maps:
                 return read_array(stream, header)
         # The checksum costs one read, which leaves the pages in the cache.
         member.check()

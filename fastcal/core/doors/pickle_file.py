@@ -132,6 +132,11 @@ def _sequence(items: Any) -> Any:
     return items
 
 
+def _no_bytes() -> bytes:
+    """Protocol 2 calls ``bytes()`` where they are empty."""
+    return b""
+
+
 def _path(*parts: Any) -> str:
     return "/".join(str(part) for part in parts if isinstance(part, str))
 
@@ -170,6 +175,7 @@ _MAKERS: dict[tuple[str, str], Maker] = {
             ("tuple", _tuple),
             ("set", _set),
             ("frozenset", _set),
+            ("bytes", _no_bytes),
         )
     },
     **{("pathlib", name): _path for name in ("PosixPath", "WindowsPath", "PurePosixPath")},

@@ -129,12 +129,14 @@ def _loader() -> Any:
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[str, Any]:
             if isinstance(node, yaml.MappingNode):
                 written = [key for key, _ in node.value if key.tag != _MERGE]
-                names = [self._name(key) for key in written]
-                for place, name in enumerate(names):
-                    if name in names[:place]:
+                seen: set[str] = set()
+                for key in written:
+                    name = self._name(key)
+                    if name in seen:
                         raise yaml.constructor.ConstructorError(
-                            None, None, f"{shown(name)} stands twice", written[place].start_mark
+                            None, None, f"{shown(name)} stands twice", key.start_mark
                         )
+                    seen.add(name)
             content: dict[str, Any] = super().construct_mapping(node, deep)
             return content
 
