@@ -13,6 +13,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fastcal.core.doors.schema import described
+
 BUILT_IN: Mapping[str, str] = {
     "UNet": "fastcal.models.unet:UNet",
     "DynUNet": "monai.networks.nets:DynUNet",
@@ -85,14 +87,14 @@ class Trust:
         known = ", ".join(map(repr, BUILT_IN))
         if not isinstance(name, str):
             raise ValueError(f"network must be named by text, got {type(name).__name__}")
-        if self.allows(name):
-            return name
         module, colon, attribute = name.partition(":")
-        parts = [*module.split("."), *attribute.split(".")]
-        if not colon or not all(part.isidentifier() for part in parts):
+        parts = [*module.split("."), attribute]
+        if name not in BUILT_IN and not (colon and all(part.isidentifier() for part in parts)):
             raise ValueError(
                 f"network must be {known} or 'package.module:Class', got {_short(name)}"
             )
+        if self.allows(name):
+            return name
         package = module.partition(".")[0]
         asks = "it" if source is None else source
         raise UntrustedNetworkError(
@@ -129,7 +131,7 @@ def check_arguments(name: str, arguments: Mapping[str, Any]) -> None:
     if name not in BUILT_IN:
         return
     try:
-        checked = SCHEMAS[name].model_validate({**arguments})
+        checked = SCHEMAS[name].model_validate(_with_tuples(arguments))
     except ValidationError as error:
         raise ValueError(_sentence(name, error.errors(include_url=False)[0])) from None
     except RecursionError:
@@ -178,19 +180,22 @@ def estimated_parameters(
     return total
 
 
+def _with_tuples(value: Any) -> Any:
+    """Lists, which JSON has, as the tuples they stand for."""
+    if isinstance(value, list | tuple):
+        return tuple(_with_tuples(one) for one in value)
+    if isinstance(value, Mapping):
+        return {key: _with_tuples(one) for key, one in value.items()}
+    return value
+
+
 def _sentence(name: str, problem: Any) -> str:
-    place = ".".join(
-        str(part)[:60]
-        for part in problem["loc"]
-        if str(part).isidentifier() or isinstance(part, int)
-    )
-    got = problem["input"]
-    if problem["type"] == "extra_forbidden":
-        return f"network must have arguments that {name} knows, got {_short(place)}"
-    if problem["type"] == "missing":
-        return f"network.{place} is missing"
-    message = problem["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-    return f"network.{place} must be {message}, got {_short(got)}"
+    # Behind the argument's name pydantic has the branch of a union, which says nothing to a user.
+    first, *rest = problem["loc"]
+    if problem["type"] == "extra_forbidden" and not rest:
+        return f"network must have arguments that {name} knows, got {_short(first)}"
+    place = (first, *(part for part in rest if isinstance(part, int)))
+    return f"network.{described({**problem, 'loc': place})}"
 
 
 def _short(value: object) -> str:

@@ -12,9 +12,9 @@ Width = Annotated[int, Field(ge=1, le=8_192)]
 Extent = Annotated[int, Field(ge=1, le=31)]
 Extents = Extent | Annotated[Sequence[Extent], Field(min_length=1, max_length=3)]
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
-Name = Annotated[str, Field(max_length=40, pattern=r"^[A-Za-z_0-9]*$")]
+Name = Annotated[str, Field(max_length=40, pattern=r"^[A-Za-z_0-9-]*$")]
 Plain = bool | int | float | None
-Layer = Name | Annotated[tuple[Name, dict[Name, Plain]], Field()]
+Layer = Name | tuple[Name, dict[Name, Plain]]
 """A layer of MONAI's factories: its name, alone or with flat arguments."""
 Levels = Annotated[Sequence[Extents], Field(min_length=1, max_length=12)]
 Widths = Annotated[Sequence[Width], Field(min_length=2, max_length=12)]

@@ -48,13 +48,22 @@ def validated(path: str | Path, content: object, model: Any, *, where: str = "")
 
 
 def _sentence(problems: list[Any], where: str) -> str:
-    named = [_one(problem) for problem in problems[:_MOST_NAMED]]
+    named = [described(problem) for problem in problems[:_MOST_NAMED]]
     if len(problems) > _MOST_NAMED:
         named.append(f"and {len(problems) - _MOST_NAMED} more")
     return (f"{where}: " if where else "") + "; ".join(named)
 
 
-def _one(problem: Any) -> str:
+def described(problem: Any) -> str:
+    """One of pydantic's problems in the words of every other error.
+
+    Args:
+        problem: An entry of ``ValidationError.errors()``.
+
+    Example:
+        >>> described({"loc": ("n",), "type": "int_type", "msg": "Input should be 3", "input": "a"})
+        "n must be 3, got 'a'"
+    """
     place = clean(".".join(str(part)[:60] for part in problem["loc"])) or "the content"
     kind, message = problem["type"], clean(problem["msg"])
     if kind == "missing":
