@@ -244,6 +244,10 @@ MERGES = "a0: &a0 {x: 1}\n" + "".join(
         ("? [a, b]\n: c", "names must be text, got a list or map"),
         ("a: 1\na: 2", "'a' stands twice, line 2"),
         ("a: [", "line 1"),
+        ("a: !!int ''", "not YAML"),
+        ("a: !!bool x", "not YAML"),
+        ("a: !!float x", "not YAML"),
+        ("a: !!int 0b" + "1" * 69, "integers must have at most 64 bits"),
         ("a\0b", "not YAML"),
         ("--- a\n--- b", "not YAML"),
     ],
@@ -261,6 +265,14 @@ def test_yaml_gives_the_values_of_json_alone():
         **{"a": "1:30", "b": "2001-13-41", "c": "1:30", "d": 16, "e": 1500.0},
         **{"f": [True, None, 8], "g": "1:" * 500 + "1"},
     }
+
+
+@given(st.text(max_size=200) | st.text("&*<:[]{}-!?'\"a1 \n", max_size=60))
+def test_yaml_text_of_an_option_is_a_value_or_a_value_error(text: str):
+    try:
+        json.dumps(doors.parse_yaml(text), allow_nan=False)
+    except ValueError as error:
+        assert "\n" not in str(error)  # noqa: PT017 - both outcomes are right
 
 
 def test_yaml_anchors_and_merges_work():

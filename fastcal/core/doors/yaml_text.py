@@ -51,8 +51,11 @@ def parse_yaml(text: str) -> Any:
         mark = error.problem_mark or error.context_mark
         where = f", line {mark.line + 1} column {mark.column + 1}" if mark is not None else ""
         raise ValueError(clean(error.problem or error.context or "no YAML") + where) from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ValueError(clean(str(error))) from None
+    except Exception as error:
+        # PyYAML's converters fail in their own ways on what a tag forces on them: "!!int ''".
+        raise ValueError(problem(error, "YAML")) from error
 
 
 def read_yaml(path: str | Path, model: Any = None, *, most_bytes: int = 256 * KIB) -> Any:
