@@ -187,6 +187,11 @@ def test_json_with_deep_brackets_inside_text_and_long_digits_inside_text_is_read
     assert doors.read_json(written(tmp_path, "b.json", b"\xef\xbb\xbf{}")) == {}
 
 
+def test_what_python_writes_for_nan_is_read_where_that_is_asked_for():
+    value = doors.parse_json('{"a": NaN, "b": -Infinity, "c": 1e999}', finite=False)
+    assert json.dumps(value) == '{"a": NaN, "b": -Infinity, "c": Infinity}'
+
+
 class Split(BaseModel):
     """Names of cases."""
 

@@ -27,7 +27,7 @@ _BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}]', re.DOTALL)
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-def parse_json(text: str) -> Any:
+def parse_json(text: str, *, finite: bool = True) -> Any:
     """Parse JSON as RFC 8259 has it.
 
     Beyond what `json.loads` refuses, there may be neither NaN nor infinity, no integer beyond
@@ -35,6 +35,8 @@ def parse_json(text: str) -> Any:
 
     Args:
         text: One JSON value.
+        finite: False takes ``NaN`` and ``Infinity``, which `json.dumps` writes unless it is told
+            otherwise.
 
     Raises:
         ValueError: It is none; the message is one line.
@@ -48,11 +50,11 @@ def parse_json(text: str) -> Any:
     """
     if text.count("[") + text.count("{") > DEEPEST:
         _check_depth(text)
-    careful: dict[str, Any] = {}
+    careful: dict[str, Any] = {"parse_constant": _constant} if finite else {}
     if _LONG_NUMBER.search(text):
-        careful = {"parse_int": _integer, "parse_float": _real}
+        careful |= {"parse_int": _integer, "parse_float": _real if finite else float}
     try:
-        content = json.loads(text, parse_constant=_constant, object_pairs_hook=_object, **careful)
+        content = json.loads(text, object_pairs_hook=_object, **careful)
     except json.JSONDecodeError as error:
         raise ValueError(f"{error.msg}, line {error.lineno} column {error.colno}") from None
     if _SURROGATE.search(text):
