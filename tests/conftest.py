@@ -27,12 +27,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=None,
         help="folder of the hippocampus cases (nnU-Net raw layout) for tests marked `data`",
     )
+    parser.addoption("--slow", action="store_true", help="run tests marked `slow`, of minutes each")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     reasons = {}
     if not torch.cuda.is_available():
         reasons["gpu"] = "gpu: torch.cuda.is_available() is False"
+    if not config.getoption("--slow"):
+        reasons["slow"] = "slow: no --slow given"
     folder = config.getoption("--data-dir")
     if folder is None:
         reasons["data"] = "data: no --data-dir given"
