@@ -28,7 +28,7 @@ from torch import Tensor
 import fastcal
 from fastcal import backends
 from fastcal.backends import reference
-from fastcal.backends.gpu_module import Passes
+from fastcal.backends.gpu_passes import GpuPasses
 
 for _module in (
     test_ensemble,
@@ -45,12 +45,12 @@ for _module in (
 
 
 @pytest.fixture(scope="module")
-def kernels() -> Passes:
+def kernels() -> GpuPasses:
     return cuda_shim.backend(cuda_shim.build())
 
 
 @contextmanager
-def using(kernels: Passes) -> Iterator[None]:
+def using(kernels: GpuPasses) -> Iterator[None]:
     """Calls on the CPU reach the CUDA kernels."""
     engine = SimpleNamespace(
         ensemble_statistics=kernels.ensemble_statistics,
@@ -64,7 +64,7 @@ def using(kernels: Passes) -> Iterator[None]:
 
 
 @pytest.fixture
-def engine(kernels: Passes) -> Iterator[str]:
+def engine(kernels: GpuPasses) -> Iterator[str]:
     """In place of the engines of the other files."""
     with using(kernels):
         yield "cuda"
@@ -74,7 +74,7 @@ def engine(kernels: Passes) -> Iterator[str]:
 
 
 def launched(
-    kernels: Passes, members: list[Tensor], target: Tensor | None = None, **options: object
+    kernels: GpuPasses, members: list[Tensor], target: Tensor | None = None, **options: object
 ) -> fastcal.EnsembleStatistics:
     with using(kernels):
         return fastcal.ensemble_statistics(members, target, **options)

@@ -17,11 +17,10 @@ from fastcal.calibration.measures import (
     Norm,
     Reduction,
 )
-from fastcal.calibration.statistics import NOTHING_COUNTED, CalibrationStatistics, OpenCount
+from fastcal.calibration.statistics import CalibrationStatistics, OpenCount
 from fastcal.calibration.values import BrierParts
 
 __all__ = [
-    "NOTHING_COUNTED",
     "BrierParts",
     "CalibrationKind",
     "CalibrationStatistics",

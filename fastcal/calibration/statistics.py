@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,12 +18,18 @@ from fastcal.core import bins
 from fastcal.core.arguments import flag, real_number, whole_number
 from fastcal.core.arrays import Array, real_dtype, to_tensor
 from fastcal.core.members import check_member
-from fastcal.core.problem import CALIBRATIONS, FINE_OCTAVES, Extras, StatisticsLayout
+from fastcal.core.predictions import Predictions
+from fastcal.core.problem import (
+    CALIBRATIONS,
+    FINE_OCTAVES,
+    Counting,
+    Extras,
+    Finish,
+    Reading,
+    StatisticsLayout,
+)
 from fastcal.core.region_bits import Regions, check_names
-from fastcal.core.targets import CaseId, Targets, check_nan_policy, read_targets
-
-NOTHING_COUNTED = (None, None, None, None, False, "both", 0.0, None)
-"""What an op takes in place of `OpenCount.arguments` where there is no target."""
+from fastcal.core.targets import CaseId, GivenTarget, Targets, check_nan_policy, read_targets
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +37,11 @@ class OpenCount:
     """Statistics that a call is counting."""
 
     statistics: CalibrationStatistics
-    arguments: tuple[Any, ...]
-    """The last arguments of an op, from the target on."""
-    rows: Tensor
-    """Those among them to add to."""
+    counting: Counting
+    """What the op counts, into new integers."""
     targets: Targets
-    nan_policy: str
     source: str
+    """The argument to blame for invalid voxels."""
 
     def close(self) -> CalibrationStatistics:
         """Check what was counted, and merge it.
@@ -46,7 +49,8 @@ class OpenCount:
         Raises:
             ValueError: Bad data were counted (CPU tensors; otherwise at the first read).
         """
-        self.statistics._state.take(self.rows, self.targets, self.nan_policy, self.source)
+        rows, targets = self.counting.statistics, self.targets
+        self.statistics._state.take(rows, targets, targets.nan_policy, self.source)
         return self.statistics
 
 
@@ -278,55 +282,27 @@ class CalibrationStatistics(MergeableStatistics):
             if from_logits:
                 raise ValueError(f"from_logits=True: {self.convention!r} clips probabilities")
             values = _clipped(values)
-        targets = read_targets(
-            target,
-            mask,
-            ignore_index,
-            case_id,
-            values.shape,
-            values.device,
-            axis,
-            self.multilabel,
-            regions,
-            self.regions,
-        )
-        count = self.open_count(targets, values.device, real, nan_policy, "probs")
-        ops.ensemble_statistics(
-            [values],
-            [1.0],
-            [1.0],
-            axis,
-            from_logits,
-            "sigmoid" if self.multilabel else "softmax",
-            self.multilabel,
-            "prob",
-            [],
-            [],
-            normalise,
-            *count.arguments,
-        )
+        predictions = Predictions(values.shape, values.device, real, axis, self.multilabel)
+        given = GivenTarget(target, mask, ignore_index, case_id, regions, nan_policy)
+        targets = read_targets(given, predictions, self.regions)
+        count = self.open_count(targets, predictions, "probs")
+        activation = "sigmoid" if self.multilabel else "softmax"
+        reading = Reading(axis, from_logits, activation, self.multilabel, "prob")
+        finish = Finish({}, normalise, count.counting)
+        ops.ensemble_statistics([values], [1.0], [1.0], *reading.flatten(), *finish.flatten())
         count.close()
 
-    def open_count(
-        self,
-        targets: Targets,
-        device: torch.device,
-        real: torch.dtype,
-        nan_policy: str,
-        source: str,
-    ) -> OpenCount:
-        """Integers for an op to add to (for the ensemble functions).
+    def open_count(self, targets: Targets, predictions: Predictions, source: str) -> OpenCount:
+        """Give integers for an op to add to (for the ensemble functions).
 
         Args:
             targets: Checked.
-            device: Of the predictions.
-            real: Their accumulation type.
-            nan_policy: ``"raise"`` or ``"omit"``, checked.
+            predictions: What the targets are compared with.
             source: The argument to blame for invalid voxels.
         """
-        rows = self._state.open_rows(targets, device, nan_policy, source)
+        real = predictions.real
         smallest = self._convention.smallest(real)
-        arguments = (
+        counting = Counting(
             targets.target,
             targets.mask,
             targets.ignore_index,
@@ -334,14 +310,12 @@ class CalibrationStatistics(MergeableStatistics):
             self.closed == "left",
             self.calibration,
             smallest if self.eps is None else max(self.eps, torch.finfo(real).tiny),
-            rows,
+            self._state.open_rows(targets, predictions.device, targets.nan_policy, source),
             None if targets.regions is None else targets.regions.bits,
             len(targets.region_names),
-            self.moments,
-            self.fine_bins,
-            self.entropy_bins,
+            self._extras,
         )
-        return OpenCount(self, arguments, rows, targets, nan_policy, source)
+        return OpenCount(self, counting, targets, source)
 
     def _thresholds_of(self, real: torch.dtype) -> Tensor:
         if self._thresholds is None:
