@@ -61,7 +61,7 @@ class Deviation:
         return f"{self.name}: {self.theirs:.6f}, in float64 {self.exact:.6f} (off by {off:.1%})"
 
 
-class Volume:
+class ProbabilityVolume:
     """Probabilities, target and one-hot target of a volume, and what its scores are."""
 
     def __init__(self, settings: Settings, background: float, device: Device) -> None:
@@ -142,7 +142,7 @@ def run(settings: Settings) -> tuple[list[Row], list[str]]:
     rows: list[Row] = []
     notes: list[str] = []
     for background in (0.95, 0.0):
-        volume = Volume(settings, background, device)
+        volume = ProbabilityVolume(settings, background, device)
         name = f"{background:.0%} background" if background else "diffuse"
         top = [volume.torchmetrics()] if _there("torchmetrics", notes) else []
         top += [volume.exacta()] if _there("exacta", notes) else []
@@ -166,7 +166,7 @@ def _there(package: str, notes: list[str]) -> bool:
 
 def _row(
     workload: str,
-    volume: Volume,
+    volume: ProbabilityVolume,
     calibration: CalibrationKind,
     others: Sequence[Candidate],
     settings: Settings,

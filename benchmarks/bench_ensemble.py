@@ -25,7 +25,7 @@ from benchmarks.harness import Candidate, Row, Timing
 from fastcal.bench import plain
 from fastcal.bench.points import DTYPES, SIX
 from fastcal.bench.reference import map_error, maps_64, scores_64
-from fastcal.bench.volumes import Case, make_case
+from fastcal.bench.volumes import SyntheticCase, make_case
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Settings:
 class Workloads:
     """One case with its float64 reference, its output buffers, and the candidates on it."""
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: SyntheticCase) -> None:
         self.case = case
         first = case.members[0]
         real = torch.promote_types(first.dtype, torch.float32)
@@ -94,12 +94,14 @@ class Workloads:
         """Six maps, both calibrations, NLL, Brier and Dice."""
         members, target, out = self.case.members, self.case.target, self.out
 
-        def run() -> tuple[dict[str, Tensor], plain.Scores]:
+        def run() -> tuple[dict[str, Tensor], plain.PlainScores]:
             got = fastcal.ensemble_statistics(members, target, maps=SIX, out=out)
             c = got.calibration
             assert c is not None
             values = (c.ece(), c.classwise_ece(), c.nll(), c.brier(), c.dice())
-            return out, plain.Scores(*(torch.as_tensor(v, dtype=torch.float64) for v in values))
+            return out, plain.PlainScores(
+                *(torch.as_tensor(v, dtype=torch.float64) for v in values)
+            )
 
         def error(result: object) -> float:
             return self.everything_error(result, calibration=True)
@@ -195,7 +197,7 @@ def everything_row(work: Workloads, settings: Settings, name: str) -> Row:
     )
 
 
-def case_of(settings: Settings, background: float, dtype: str) -> Case:
+def case_of(settings: Settings, background: float, dtype: str) -> SyntheticCase:
     return make_case(
         settings.members,
         settings.classes,

@@ -49,7 +49,7 @@ def extra(
     return found
 
 
-def _status(key: str) -> int:
+def status_bytes(key: str) -> int:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(key + ":"):
             return int(line.split()[1]) * 1024
@@ -84,10 +84,10 @@ def _measure(candidate: str, n_members: int, n_classes: int, size: str, dtype: s
             fastcal.ensemble_statistics(members, target, maps=SIX, out=buffers)
 
     call(slice(0, 2))
-    before = _status("VmRSS")
+    before = status_bytes("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")
     call(slice(None))
-    return max(0, _status("VmHWM") - before)
+    return max(0, status_bytes("VmHWM") - before)
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def peak(folder: Path, members: int, passes: int) -> int:
 
 
 def _predict(folder: Path, members: int, passes: int) -> None:
-    from benchmarks.memory import _status
+    from benchmarks.memory import status_bytes
     from fastcal.predict import predict_cases
 
     predict_cases(
@@ -82,7 +82,7 @@ def _predict(folder: Path, members: int, passes: int) -> None:
         maps=("entropy", "mutual_information"),
         device="cpu",
     )
-    print(_status("VmHWM"))
+    print(status_bytes("VmHWM"))
 
 
 def main() -> None:
