@@ -1,4 +1,4 @@
-"""The CUDA kernels executed without a GPU, by a fibre a lane (tests/cpp/cuda_shim).
+"""The CUDA kernels executed without a GPU, with one fibre per lane (tests/cpp/cuda_shim).
 
 The tests of the pass are those of the other backends, sent to these kernels instead.
 """
@@ -16,13 +16,16 @@ import pytest
 import test_accumulator
 import test_calibration
 import test_ensemble
+import test_ensemble_arguments
+import test_ensemble_extremes
+import test_ensemble_invariances
 import test_extras
 import test_ops
 import test_regions
 import torch
+from map_checks import MAPS, assert_maps_match, plain_maps
 from members import DTYPES, arranged, exact, labels, logits, probabilities
 from test_calibration import sample, thread_counts  # noqa: F401
-from test_ensemble import MAPS, assert_maps_match, plain_maps
 from torch import Tensor
 
 import fastcal
@@ -32,6 +35,9 @@ from fastcal.backends.gpu_passes import GpuPasses
 
 for _module in (
     test_ensemble,
+    test_ensemble_extremes,
+    test_ensemble_invariances,
+    test_ensemble_arguments,
     test_calibration,
     test_accumulator,
     test_extras,

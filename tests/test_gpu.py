@@ -9,8 +9,8 @@ from dataclasses import fields
 import oracle
 import pytest
 import torch
+from map_checks import assert_maps_match, plain_maps
 from members import DTYPES, arranged, exact, labels, logits, pairwise, probabilities
-from test_ensemble import assert_maps_match, plain_maps
 from test_ops import LAYOUT, READING, counting
 from torch import Tensor
 

@@ -168,7 +168,8 @@ class Counting:
         """The struct of these arguments; None where there is no target."""
         if not flat or flat[0] is None:
             return None
-        return cls(*flat[:10], Extras(*flat[10:]))
+        arguments: tuple[Any, ...] = (*flat[:10], Extras(*flat[10:]))
+        return cls(*arguments)
 
     def layout(self, num_classes: int) -> StatisticsLayout:
         """Where each integer of a row lies."""
