@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import fields
 
 import numpy as np
 import oracle
@@ -13,16 +14,7 @@ from torch import Tensor
 
 import fastcal
 
-MAPS = (
-    "mean",
-    "label",
-    "confidence",
-    "entropy",
-    "expected_entropy",
-    "mutual_information",
-    "variance",
-    "disagreement",
-)
+MAPS = tuple(it.name for it in fields(oracle.Maps) if it.name not in oracle.Maps.OF_VOXELS)
 FLOATS = tuple(name for name in MAPS if name != "label")
 
 

@@ -106,7 +106,7 @@ def test_ece_stays_exact_where_float32_counters_stop(n_voxels):
 
 
 def assert_scores_match(
-    got: CalibrationStatistics, want: oracle.Scores, *, exact_input: bool, dice: bool = True
+    got: CalibrationStatistics, want: oracle.OracleScores, *, exact_input: bool, dice: bool = True
 ) -> None:
     """Counts exact, calibration 1e-12; Brier and NLL 1e-12, or 1e-6 relative + 1e-7 in float32."""
     assert got.n_voxels == want.n_voxels

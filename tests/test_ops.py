@@ -87,6 +87,12 @@ def test_a_struct_is_the_same_after_the_way_through_an_op(struct):
     assert type(struct).unflatten(struct.flatten()) == struct
 
 
+def test_trailing_arguments_that_equal_their_default_may_be_missing():
+    counted = counting(labels(3, (2, 5)), 3)
+    assert Counting.unflatten(counted.flatten()[:8]) == counted
+    assert Counting.unflatten(counted.flatten()[:9]) == counted
+
+
 def test_nothing_is_counted_without_a_target():
     assert len(Finish({}, False, None).flatten()) == 3
     assert Finish.unflatten(([], [], False)).counting is None

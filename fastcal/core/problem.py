@@ -168,8 +168,8 @@ class Counting:
         """The struct of these arguments; None where there is no target."""
         if not flat or flat[0] is None:
             return None
-        arguments: tuple[Any, ...] = (*flat[:10], Extras(*flat[10:]))
-        return cls(*arguments)
+        # Fewer than ten where trailing ones equal their default.
+        return cls(*flat[:10], extras=Extras(*flat[10:]))  # type: ignore[misc]
 
     def layout(self, num_classes: int) -> StatisticsLayout:
         """Where each integer of a row lies."""
