@@ -3,12 +3,12 @@
     python -m benchmarks.bench_recalibration --quick
     python -m benchmarks.bench_recalibration --threads 2
 
-Volumes lie in ``.npy`` files that were just written: a warm cache. Rows: one pass over all files,
-beside reading their bytes and nothing else; a pass over one volume in memory, of logits, half
-precision and probabilities; the whole fit, with the number of its passes. Then one volume in
-memory, fitted by fastcal, netcal, torch-uncertainty and fiducio, each in a process of its own that
-tells the peak of its memory beyond the volume. A temperature is checked before its time is shown:
-the float64 gradients 1e-4 below and above it must have opposite signs.
+Volumes are in ``.npy`` files that were just written, so the cache is warm. There are rows for one
+pass over all files beside only reading their bytes, for a pass over one volume in memory (logits,
+half precision, probabilities), and for the whole fit with the number of its passes. Then fastcal,
+netcal, torch-uncertainty and fiducio fit one volume in memory. Each runs in a process of its own
+that reports the peak of its memory beyond the volume. A temperature is checked before its time is
+shown: the float64 gradients 1e-4 below and above it must have opposite signs.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ from fastcal.recalibrate.volumes import PredictionReading
 
 OVERCONFIDENT = 1.7
 TOLERANCE = 1e-4
-"""Relative, of a temperature."""
+"""Relative tolerance of a temperature."""
 PEERS = ("fastcal", "fiducio", "netcal", "torch-uncertainty")
 CALIBRATED = 1e-2
-"""What a peer's optimiser is allowed: its deviation is noted."""
+"""Relative tolerance of the temperature of a peer, whose deviation is noted."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def logits_of(classes: int, shape: Sequence[int], seed: int) -> tuple[Tensor, Te
 
 
 class Files:
-    """``(logits, target)`` of volumes in ``.npy`` files, mapped into memory anew at every pass."""
+    """``(logits, target)`` of volumes in ``.npy`` files, which every pass maps into memory."""
 
     def __init__(self, folder: Path, settings: Settings) -> None:
         self.paths = []
@@ -87,7 +87,7 @@ class Files:
             yield np.load(logits, mmap_mode="r"), np.load(target, mmap_mode="r")
 
     def read(self) -> int:
-        """Every byte, by vector loads."""
+        """Read every byte with vector loads."""
         from fastcal import _cpu
 
         threads = torch.get_num_threads()
@@ -99,13 +99,13 @@ class Files:
 
 
 def one_pass(volumes: Any, reading: PredictionReading, b: float) -> float:
-    """Gradient of all volumes at an inverse temperature."""
+    """Compute the gradient of all volumes at an inverse temperature."""
     stream = Stream(volumes, reading, 1, None, "raise")
     return sum(float(temperature_pass(volume, b).gradient) for volume in stream)
 
 
 def off(temperature: float, volumes: Any, reading: PredictionReading) -> float:
-    """0 where the minimum lies within `TOLERANCE` of a temperature, in float64 torch."""
+    """Give 0 where the minimum, in float64, is within `TOLERANCE` of a temperature, else inf."""
     b = 1 / temperature
     with fastcal.backend("reference"):
         below = one_pass(volumes, reading, b * (1 - TOLERANCE))
@@ -174,7 +174,7 @@ def fit_row(files: Files, read: Timing, rounds: int) -> tuple[Row, str]:
 
 
 def peer_row(settings: Settings) -> tuple[Row, list[str]]:
-    """Each library in a process of its own."""
+    """Time each library in a process of its own."""
     timings: dict[str, Timing] = {}
     notes = []
     for name in PEERS:
@@ -208,7 +208,7 @@ def peer_row(settings: Settings) -> tuple[Row, list[str]]:
 
 
 def fit_by(name: str, z: Tensor, target: Tensor) -> float:
-    """The temperature that a library finds for logits ``[1, C, *S]``."""
+    """Fit the temperature of logits ``[1, C, *S]`` with a library."""
     if name == "fastcal":
         return float(TemperatureScaling().fit(z, target).temperature_)
     if name == "fiducio":
@@ -234,7 +234,7 @@ def fit_by(name: str, z: Tensor, target: Tensor) -> float:
 
 
 def peer(name: str, classes: int, shape: Sequence[int]) -> None:
-    """What the process of one library does: print seconds, bytes, temperature, error."""
+    """Fit with one library in this process, and print seconds, bytes, temperature and error."""
     small = logits_of(classes, (16, 16, 16), 1)
     fit_by(name, *small)  # imports, pools
     z, target = logits_of(classes, shape, 0)

@@ -228,8 +228,8 @@ def test_run_is_written_as_json_markdown_and_picture(
 def test_command_offers_what_there_is() -> None:
     assert {str(x) for x in command_enum("Dtype")} == set(DTYPES)
     assert [str(x) for x in command_enum("Layout")] == list(LAYOUTS)
-    assert [str(x) for x in command_enum("Outputs")] == list(OUTPUTS)
-    assert [str(x) for x in command_enum("Peer")] == list(PEERS)
+    assert [str(x) for x in command_enum("OutputsName")] == list(OUTPUTS)
+    assert [str(x) for x in command_enum("PeerName")] == list(PEERS)
     assert [str(x) for x in command_enum("Sweep")] == list(SWEEPS)
 
 

@@ -29,7 +29,7 @@ class Layout(StrEnum):
     cropped = "cropped"
 
 
-class Outputs(StrEnum):
+class OutputsName(StrEnum):
     """What a pass computes."""
 
     entropy = "entropy"
@@ -39,7 +39,7 @@ class Outputs(StrEnum):
     six_maps_calibration = "six-maps+calibration"
 
 
-class Peer(StrEnum):
+class PeerName(StrEnum):
     """What fastcal is compared with."""
 
     eager = "eager"
@@ -73,7 +73,7 @@ def bench(
         typer.Option("--volumes", metavar="N|NxNxN", help="Sizes of the volume in voxels."),
     ] = None,
     outputs: Annotated[
-        list[Outputs] | None, typer.Option("--outputs", help="What a pass computes.")
+        list[OutputsName] | None, typer.Option("--outputs", help="What a pass computes.")
     ] = None,
     backgrounds: Annotated[
         list[float] | None,
@@ -90,7 +90,7 @@ def bench(
         ),
     ] = Sweep.star,
     peers: Annotated[
-        list[Peer] | None,
+        list[PeerName] | None,
         typer.Option(
             "--peers",
             help="Measured at every point. By default all peers, torch.compile only once.",
