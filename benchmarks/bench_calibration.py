@@ -3,9 +3,10 @@
     python -m benchmarks.bench_calibration --quick
     python -m benchmarks.bench_calibration --threads 2
 
-Each call makes a metric, counts one volume and reads the calibration error. Ours is held against
-float64 (1e-12) before it is timed, exacta's too; those of torchmetrics and MONAI count in float32,
-are not refused for it, and how far they are off is said. MONAI gets its one-hot target for nothing.
+Each call makes a metric, counts one volume and reads the calibration error. The results of fastcal
+(to 1e-12) and of exacta are compared with float64 before they are timed. torchmetrics and MONAI
+count in float32 and are not refused for it, but the notes say how far they are off. The one-hot
+target of MONAI is made before the timing.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from fastcal.calibration import CalibrationKind
 
 EXACT = 1e-12
 IN_DOUBLE = 1e-6
-"""Of exacta, which sums in float64 but finds its bins by its own rule."""
+"""Tolerance of exacta, which sums in float64 but finds its bins by a rule of its own."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Deviation:
-    """An error that a library found, and what it is."""
+    """A calibration error that a library computed, and the exact one."""
 
     name: str
     theirs: float
@@ -61,8 +62,8 @@ class Deviation:
         return f"{self.name}: {self.theirs:.6f}, in float64 {self.exact:.6f} (off by {off:.1%})"
 
 
-class Volume:
-    """Probabilities, target and one-hot target of a volume, and what its scores are."""
+class ProbabilityVolume:
+    """Probabilities, target and one-hot target of a volume, and its exact scores."""
 
     def __init__(self, settings: Settings, background: float, device: Device) -> None:
         case = make_case(
@@ -142,7 +143,7 @@ def run(settings: Settings) -> tuple[list[Row], list[str]]:
     rows: list[Row] = []
     notes: list[str] = []
     for background in (0.95, 0.0):
-        volume = Volume(settings, background, device)
+        volume = ProbabilityVolume(settings, background, device)
         name = f"{background:.0%} background" if background else "diffuse"
         top = [volume.torchmetrics()] if _there("torchmetrics", notes) else []
         top += [volume.exacta()] if _there("exacta", notes) else []
@@ -166,7 +167,7 @@ def _there(package: str, notes: list[str]) -> bool:
 
 def _row(
     workload: str,
-    volume: Volume,
+    volume: ProbabilityVolume,
     calibration: CalibrationKind,
     others: Sequence[Candidate],
     settings: Settings,
@@ -182,7 +183,7 @@ def _row(
 
 
 def state_sizes(n_classes: int, n_volumes: int = 50) -> list[str]:
-    """Bytes of a pickled state after one and after many volumes: to be the same for fastcal."""
+    """Measure the pickled state after one and after many volumes, which must be the same."""
     case = make_case(1, n_classes, (16, 16, 16), background=0.5)
     probs = case.members[0].softmax(1)
 
@@ -195,7 +196,7 @@ def state_sizes(n_classes: int, n_volumes: int = 50) -> list[str]:
         return found[0], found[1]
 
     one, many = sizes(CalibrationStatistics(n_classes))
-    # pickle's integers grow by a byte where a count passes 2^31: not with volumes
+    # An integer of pickle grows by a byte where a count passes 2^31, not with each volume.
     if not many <= one + 64:
         raise harness.WrongResult(f"state grew from {one} to {many} bytes")
     lines = [f"state of fastcal: {one} bytes after one volume, {many} after {n_volumes}"]

@@ -3,10 +3,10 @@
     python -m benchmarks.bench_ensemble --quick
     python -m benchmarks.bench_ensemble --members 5 --classes 4 --shape 240x240x155 --threads 2
 
-Every result is checked against float64 before it is timed. Rows: entropy alone; the six maps into
-given outputs; the six maps with both calibrations, NLL, Brier and Dice, on a volume with the given
-background share and on a diffuse one; half precision and a lesser instruction set against the
-first rows; and memory beyond the outputs, measured in a process of its own.
+Every result is checked against float64 before it is timed. There are rows for entropy alone, for
+six maps into given outputs, and for six maps with both calibrations, NLL, Brier score and Dice, on
+a volume with the given share of background and on a diffuse volume. Half precision and AVX2 are
+compared with the first rows. Memory beyond the outputs is measured in a process of its own.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from benchmarks.harness import Candidate, Row, Timing
 from fastcal.bench import plain
 from fastcal.bench.points import DTYPES, SIX
 from fastcal.bench.reference import map_error, maps_64, scores_64
-from fastcal.bench.volumes import Case, make_case
+from fastcal.bench.volumes import SyntheticCase, make_case
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Settings:
 class Workloads:
     """One case with its float64 reference, its output buffers, and the candidates on it."""
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: SyntheticCase) -> None:
         self.case = case
         first = case.members[0]
         real = torch.promote_types(first.dtype, torch.float32)
@@ -94,12 +94,14 @@ class Workloads:
         """Six maps, both calibrations, NLL, Brier and Dice."""
         members, target, out = self.case.members, self.case.target, self.out
 
-        def run() -> tuple[dict[str, Tensor], plain.Scores]:
+        def run() -> tuple[dict[str, Tensor], plain.PlainScores]:
             got = fastcal.ensemble_statistics(members, target, maps=SIX, out=out)
             c = got.calibration
             assert c is not None
             values = (c.ece(), c.classwise_ece(), c.nll(), c.brier(), c.dice())
-            return out, plain.Scores(*(torch.as_tensor(v, dtype=torch.float64) for v in values))
+            return out, plain.PlainScores(
+                *(torch.as_tensor(v, dtype=torch.float64) for v in values)
+            )
 
         def error(result: object) -> float:
             return self.everything_error(result, calibration=True)
@@ -107,7 +109,7 @@ class Workloads:
         return Candidate(name, run, error, self.tolerance, self.wipe)
 
     def plain_everything(self) -> Candidate:
-        """The plain pipeline; its ECEs are not judged: summed in float32, they are off by 46 %."""
+        """The plain pipeline. Its ECEs are not judged, because float32 sums are off by 46 %."""
         case = self.case
 
         def error(result: object) -> float:
@@ -116,9 +118,9 @@ class Workloads:
         return Candidate("plain", lambda: plain.pipeline(case.members, case.target), error, 1e-4)
 
     def everything_error(self, result: object, *, calibration: bool) -> float:
-        """Largest error of the maps, and of the scores of the mean the candidate itself found.
+        """Find the largest error of the maps, and of the scores of the candidate's own mean.
 
-        Calibration errors are judged a million times more strictly than maps: 1e-12.
+        Calibration errors are judged a million times more strictly than maps, with 1e-12.
         """
         assert isinstance(result, tuple)
         maps, scores = result
@@ -195,7 +197,7 @@ def everything_row(work: Workloads, settings: Settings, name: str) -> Row:
     )
 
 
-def case_of(settings: Settings, background: float, dtype: str) -> Case:
+def case_of(settings: Settings, background: float, dtype: str) -> SyntheticCase:
     return make_case(
         settings.members,
         settings.classes,
@@ -207,7 +209,7 @@ def case_of(settings: Settings, background: float, dtype: str) -> Case:
 
 
 def half_precision_rows(settings: Settings) -> list[Row]:
-    """float16 and bfloat16 beside their own read floor; to be no slower than float32."""
+    """Time float16 and bfloat16 beside their own read floor. They should not be slower."""
     rows = []
     for dtype in ("float16", "bfloat16"):
         work = Workloads(case_of(settings, settings.background, dtype))
@@ -220,7 +222,7 @@ def half_precision_rows(settings: Settings) -> list[Row]:
 
 
 def isa_rows(work: Workloads, settings: Settings) -> tuple[list[Row], list[str]]:
-    """The same workloads under AVX2, paired with the best instruction set in one process."""
+    """Time the same workloads with AVX2, paired with the best instruction set in one process."""
     try:
         from fastcal import _cpu
     except ImportError:
@@ -253,7 +255,7 @@ def isa_rows(work: Workloads, settings: Settings) -> tuple[list[Row], list[str]]
 
 
 def dtype_notes(rows: Sequence[Row]) -> list[str]:
-    """Half precision against the float32 rows of the same run (medians)."""
+    """Compare half precision with the float32 rows of the same run, by medians."""
     by_name = {row.workload: row.fastcal.median for row in rows}
     full = {
         "entropy": by_name["entropy"],
@@ -269,7 +271,7 @@ def dtype_notes(rows: Sequence[Row]) -> list[str]:
 
 
 def run(settings: Settings) -> tuple[list[Row], list[str], list[memory.Extra]]:
-    """All rows, notes and memory figures of one setting."""
+    """Measure all rows, notes and memory figures of one setting."""
     torch.set_num_threads(settings.threads)
     if settings.isa is not None:
         from fastcal import _cpu

@@ -4,9 +4,10 @@
     python -m benchmarks.bench_losses --threads 2
     python -m benchmarks.bench_losses --device cuda
 
-A call is a loss and its gradient by the logits, which is freed again. Value and gradient are held
-against those in float64 before anything is timed. The floor is one reading of logits and target;
-memory is what a call takes at its peak beyond both, the gradient (as large as the logits) included.
+A call is a loss and its gradient by the logits, which is freed again. Value and gradient are
+compared with those in float64 before anything is timed. The floor is one reading of logits and
+target. Memory is the peak of a call beyond both, including the gradient, which has the size of the
+logits.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ from fastcal.losses import DiceCELoss, SoftL1ACELoss
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 2e-2}
-"""Of the gradient, in its Euclidean norm; bfloat16 holds three digits. Or twice the peer's error
-in the same type, where that is more: mL1-ACE's gradient jumps where a probability crosses the
-centre of a bin, and a few of millions do so by rounding."""
+"""Relative tolerance of the gradient, in the Euclidean norm; bfloat16 has three digits. Twice the
+error of the peer in the same type is allowed where that is more. The gradient of mL1-ACE jumps
+where a probability crosses the centre of a bin, and a few of millions do so by rounding."""
 OF_PEERS = 2e-2
 
 
@@ -48,7 +49,7 @@ class Settings:
 
 
 class Batch:
-    """Logits of a trained network's kind, and a target; the gradient that a loss must have."""
+    """Logits like those of a trained network, a target, and the gradient of a loss in float64."""
 
     def __init__(self, settings: Settings, size: tuple[int, ...], device: Device) -> None:
         generator = torch.Generator(device.torch).manual_seed(settings.seed)
@@ -95,7 +96,7 @@ def monais_dice_ce() -> Loss:
 
 
 def in_plain_torch(loss: Loss) -> Loss:
-    """A loss of ours whose passes are those of the reference backend, backward too."""
+    """Make a loss of ours whose passes, also backward, run on the reference backend."""
 
     class Plain(torch.autograd.Function):
         @staticmethod

@@ -32,7 +32,7 @@ from torch import Tensor
 import fastcal
 from benchmarks import harness
 from benchmarks.harness import Candidate, Row, Timing
-from benchmarks.memory import process_status
+from benchmarks.memory import status_bytes
 from fastcal.bench.points import read_volume
 from fastcal.bench.volumes import make_case
 from fastcal.recalibrate import TemperatureScaling
@@ -239,12 +239,12 @@ def peer(name: str, classes: int, shape: Sequence[int]) -> None:
     small = logits_of(classes, (16, 16, 16), 1)
     fit_by(name, *small)  # import modules and start thread pools
     z, target = logits_of(classes, shape, 0)
-    before = process_status("VmRSS")
+    before = status_bytes("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")
     start = time.perf_counter()
     found = fit_by(name, z, target)
     seconds = time.perf_counter() - start
-    peak = max(0, process_status("VmHWM") - before)
+    peak = max(0, status_bytes("VmHWM") - before)
     exact = float(TemperatureScaling().fit(z.double(), target).temperature_)
     error = abs(found - exact) / exact
     if not error <= (TOLERANCE if name == "fastcal" else CALIBRATED):

@@ -1,6 +1,6 @@
 """Rows of paired timings beside the read floor of the same process, and their record.
 
-The timing itself is that of `fastcal.bench.timing`: checked candidates, interleaved in rounds.
+`fastcal.bench.timing` measures: it checks candidates and interleaves them in rounds.
 """
 
 from __future__ import annotations
@@ -38,10 +38,11 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def readers(tensors: Sequence[Tensor]) -> list[Candidate]:
-    """Ways to read exactly the bytes of contiguous tensors once, with torch's number of threads.
+    """List ways to read the bytes of contiguous tensors once, with torch's number of threads.
 
-    `fastcal._cpu.read_bytes` is a loop of plain vector loads. The torch reductions stand in where
-    it is not built; they may be bound by arithmetic, hence several: the fastest is the floor.
+    `fastcal._cpu.read_bytes` is a loop of plain vector loads. Reductions of torch stand in for it
+    where it is not built. They may be bound by arithmetic, so there are several, and the fastest of
+    them is the floor.
     """
     words = [t.view(torch.uint8).reshape(-1) for t in tensors]
     words = [w[: w.numel() // 8 * 8] for w in words]
@@ -65,13 +66,13 @@ def readers(tensors: Sequence[Tensor]) -> list[Candidate]:
 
 
 def floor(timings: dict[str, Timing]) -> Timing:
-    """The fastest of the `readers` among the timings."""
+    """Find the fastest of the `readers` among the timings."""
     return min((t for t in timings.values() if t.name.startswith("read: ")), key=lambda t: t.median)
 
 
 @dataclass
 class Row:
-    """One line of the results: a workload, our timing, what it is compared with."""
+    """One line of the results: a workload, our timing, and those it is compared with."""
 
     workload: str
     fastcal: Timing
@@ -83,7 +84,7 @@ class Row:
         return None if self.floor is None else self.fastcal.times_faster_than(self.floor)
 
     def ratio(self, name: str) -> float | None:
-        """How many times faster fastcal is than a column."""
+        """Compute how many times faster fastcal is than a column."""
         return self.fastcal.times_faster_than(self.others[name]) if name in self.others else None
 
     def record(self) -> dict[str, Any]:
@@ -100,18 +101,18 @@ class Row:
 
 
 def columns(rows: Sequence[Row]) -> list[str]:
-    """What the rows are compared with, in the order it first appears."""
+    """List what the rows are compared with, in the order of first appearance."""
     return list(dict.fromkeys(name for row in rows for name in row.others))
 
 
 def headings(names: Sequence[str]) -> list[str]:
-    """Heads of `cells`."""
+    """Give the headings of `cells`."""
     before = ["workload", "fastcal ms", "p20-p80", "floor ms", "of floor"]
     return [*before, *(f"{name} ms (ratio)" for name in names), "error"]
 
 
 def cells(row: Row, names: Sequence[str]) -> list[str]:
-    """workload, fastcal ms, p20-p80, floor ms, share of floor, then ms and ratio a column."""
+    """Format workload, ms of fastcal, p20-p80, floor, its share, and ms and ratio per column."""
     ours, read = row.fastcal, row.floor
     found = [
         row.workload,
@@ -130,7 +131,7 @@ def cells(row: Row, names: Sequence[str]) -> list[str]:
 
 
 def markdown(title: str, rows: Sequence[Row], notes: Sequence[str], *, gpu: bool = False) -> str:
-    """Title, machine, one table, notes."""
+    """Format title, machine, one table and notes."""
     names = columns(rows)
     heads = headings(names)
     lines = [
@@ -176,7 +177,7 @@ def write(
     folder: Path = RESULTS,
     gpu: bool = False,
 ) -> Path:
-    """Write ``FOLDER/NAME.json`` and ``.md``; returns the JSON's path."""
+    """Write ``FOLDER/NAME.json`` and ``.md``, and return the path of the JSON file."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
     record = {

@@ -1,4 +1,4 @@
-"""Say which packages and programs `gpu.sh` would use and does not find."""
+"""Say which packages and programs `gpu.sh` would use but cannot find."""
 
 import shutil
 from importlib.util import find_spec

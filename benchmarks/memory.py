@@ -1,8 +1,8 @@
-"""Memory a call takes beyond its inputs and given outputs: the peak resident size of a process.
+"""Memory that a call takes beyond its inputs and given outputs: the peak resident size.
 
-Run as ``python -m benchmarks.memory CANDIDATE M C SHAPE DTYPE THREADS``: prints bytes. Inputs and
-outputs are written first; a call on a crop warms up imports, pools and thread stacks; then the
-peak is reset (``/proc/self/clear_refs``), and the call is made.
+``python -m benchmarks.memory CANDIDATE M C SHAPE DTYPE THREADS`` prints bytes. Inputs and outputs
+are written first. A call on a crop warms up imports, pools and thread stacks. Then the peak is
+reset (``/proc/self/clear_refs``), and the call is made.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Extra:
 def extra(
     n_members: int, n_classes: int, shape: Sequence[int], dtype: str, threads: int
 ) -> list[Extra]:
-    """Measure every candidate in a process of its own; empty where the system cannot tell."""
+    """Measure every candidate in a process of its own; none where the system cannot tell."""
     if not Path("/proc/self/clear_refs").exists():
         return []
     size = "x".join(map(str, shape))
@@ -49,7 +49,8 @@ def extra(
     return found
 
 
-def process_status(key: str) -> int:
+def status_bytes(key: str) -> int:
+    """Read a size of this process from ``/proc/self/status``, in bytes."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(key + ":"):
             return int(line.split()[1]) * 1024
@@ -84,10 +85,10 @@ def _measure(candidate: str, n_members: int, n_classes: int, size: str, dtype: s
             fastcal.ensemble_statistics(members, target, maps=SIX, out=buffers)
 
     call(slice(0, 2))
-    before = process_status("VmRSS")
+    before = status_bytes("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")
     call(slice(None))
-    return max(0, process_status("VmHWM") - before)
+    return max(0, status_bytes("VmHWM") - before)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Peak memory of `fastcal predict` by members and passes: it must not grow with either.
+"""Peak memory of `fastcal predict` by members and passes, which must not grow with either.
 
-Run as ``python -m benchmarks.prediction_memory``: an untrained run of 10 members of 12 MB and one
-phantom volume are written to a temporary folder, and each prediction is a process of its own, whose
-peak resident size the system tells. Beside it stands what the members' weights and probabilities
-would take if all were held.
+``python -m benchmarks.prediction_memory`` writes an untrained run of 10 members of 12 MB and one
+phantom volume to a temporary folder. Each prediction is a process of its own, whose peak resident
+size the system reports. Beside it stands what the weights and probabilities of all members would
+take if they were held.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ WIDTHS = (8, 16, 32, 64, 512)
 CLASSES = 4
 MEMBERS = 10
 SWEEP = ((2, 2), (10, 2), (2, 10), (10, 10))
-"""Members and Monte Carlo passes of each."""
+"""Numbers of members and of Monte Carlo passes per member."""
 
 
 def write(folder: Path) -> int:
-    """Write a run and the image of a case; returns the bytes of a member's weights."""
+    """Write a run and the image of a case, and give the bytes of a member's weights."""
     import numpy as np
     import torch
 
@@ -61,7 +61,7 @@ def write(folder: Path) -> int:
 
 
 def peak(folder: Path, members: int, passes: int) -> int:
-    """Bytes of the largest resident size of a process that predicts the case."""
+    """Measure the largest resident size of a process that predicts the case, in bytes."""
     command = [sys.executable, "-m", "benchmarks.prediction_memory"]
     command += [str(folder), str(members), str(passes)]
     place = Path(__file__).parents[1]
@@ -70,7 +70,7 @@ def peak(folder: Path, members: int, passes: int) -> int:
 
 
 def _predict(folder: Path, members: int, passes: int) -> None:
-    from benchmarks.memory import process_status
+    from benchmarks.memory import status_bytes
     from fastcal.predict import predict_cases
 
     predict_cases(
@@ -82,17 +82,17 @@ def _predict(folder: Path, members: int, passes: int) -> None:
         maps=("entropy", "mutual_information"),
         device="cpu",
     )
-    print(process_status("VmHWM"))
+    print(status_bytes("VmHWM"))
 
 
 def main() -> None:
-    """Print a line for each prediction of the sweep."""
+    """Print one line for each prediction of the sweep."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         weights = write(folder)
         voxels = SHAPE[0] * SHAPE[1] * SHAPE[2]
         extents = "x".join(map(str, SHAPE))
-        print(f"volume {extents}, {CLASSES} classes, {weights / 1e6:.0f} MB a member")
+        print(f"volume {extents}, {CLASSES} classes, {weights / 1e6:.0f} MB per member")
         for members, passes in SWEEP:
             held = members * weights + members * passes * voxels * CLASSES * 4
             megabytes = peak(folder, members, passes) / 1e6

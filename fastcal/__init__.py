@@ -21,7 +21,7 @@ if _TYPE_CHECKING:
 
 try:
     __version__ = _version("fastcal")
-except _NotFound:  # a source tree on the path, not installed
+except _NotFound:  # a source tree on the path that is not installed
     __version__ = "0+unknown"
 
 __all__ = [
@@ -38,7 +38,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> _Any:
-    """Networks are loaded when they are asked for: `import fastcal` stays light."""
+    """Load networks when they are asked for, so that `import fastcal` stays light."""
     if name == "load_ensemble":
         return _import_module("fastcal.models.ensemble").load_ensemble
     raise AttributeError(f"module 'fastcal' has no attribute {name!r}")

@@ -1,42 +1,45 @@
-"""The members of an ensemble, streamed one at a time."""
+"""An ensemble whose members arrive one at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fastcal import ops
-from fastcal.calibration import NOTHING_COUNTED, CalibrationKind
+from fastcal.calibration import CalibrationKind
 from fastcal.core import bins, outputs
 from fastcal.core.arguments import flag, whole_number
 from fastcal.core.arrays import Array, real_dtype, to_tensor
 from fastcal.core.members import check_member, check_reading, check_temperature, check_weight
-from fastcal.core.problem import Activation, Space, StateLayout
+from fastcal.core.predictions import Predictions
+from fastcal.core.problem import Activation, Finish, Reading, Space, StateLayout
 from fastcal.core.region_bits import Regions
-from fastcal.core.targets import CaseId
-from fastcal.ensemble import EnsembleStatistics, gather, open_count, read_by
+from fastcal.core.targets import CaseId, GivenTarget
+from fastcal.ensemble import CountSettings, EnsembleStatistics, gather, open_count, read_by
 
 
 class EnsembleAccumulator:
-    """`ensemble_statistics` for members that arrive one after the other.
+    """Compute what `ensemble_statistics` computes from members that arrive one after the other.
 
-    The state is a few planes of the size of one member, whatever the number of members, and the
-    results are those of the one-shot call: the same bits for the same weights in the same order.
+    The state is a few planes of the size of one member, whatever the number of members. The results
+    are bit-identical to those of the one-shot call with the same weights in the same order.
 
     Args:
-        maps: Which maps `finalize` gives; may be empty where it will be given a target.
-        class_dim: See `ensemble_entropy`, as for ``from_logits``, ``activation``, ``multilabel``
-            and ``space``.
-        from_logits: Members are logits; False: probabilities.
-        activation: ``"softmax"`` or ``"sigmoid"``.
-        multilabel: Every class is a Bernoulli of its own.
-        space: ``"prob"`` or ``"logit"``.
+        maps: Which maps `finalize` gives. May be empty where `finalize` is given a target.
+        class_dim: Axis of the classes in a member: 1, or 0 for ``[C, *S]``.
+        from_logits: Members are logits; pass False for probabilities. A call never guesses.
+        activation: ``"softmax"`` or ``"sigmoid"``; see `ensemble_entropy`.
+        multilabel: Every class is a Bernoulli variable of its own.
+        space: ``"prob"`` averages probabilities, ``"logit"`` averages logits and activates
+            afterwards.
 
     Raises:
-        ValueError: An argument is not one of these.
+        TypeError: An argument has the wrong type.
+        ValueError: An argument has an unknown value.
 
     Example:
         >>> import torch
@@ -58,75 +61,73 @@ class EnsembleAccumulator:
         multilabel: bool = False,
         space: Space = "prob",
     ) -> None:
-        self._activation = check_reading(from_logits, activation, multilabel, space)
+        used = check_reading(from_logits, activation, multilabel, space)
         self._maps = outputs.check_maps(maps, space)
-        self._class_dim = whole_number(class_dim, "class_dim")
-        self._from_logits = from_logits
-        self._multilabel = multilabel
-        self._space = space
+        axis = whole_number(class_dim, "class_dim")
+        # A class axis that is counted from the back is known once a member is.
+        self._reading = Reading(axis, from_logits, used, multilabel, space)
         self._n_members = 0
         self._total_weight = 0.0
         self._state: Tensor | None = None
-        self._shape = torch.Size()
+        self._layout = StateLayout(0, entropy=False, square=False, votes=False)
+        self._predictions: Predictions | None = None
         self._dtype: torch.dtype | None = None
         self._numpy = False
 
     @property
     def n_members(self) -> int:
-        """Members added so far; those of weight 0 do not count."""
+        """Number of members added so far. Members of weight 0 do not count."""
         return self._n_members
 
     def update(self, member: Array, *, weight: float = 1.0, temperature: float = 1.0) -> None:
         """Add one member.
 
         Args:
-            member: ``[B, C, *S]``, of the shape, type and device of the first one.
+            member: ``[B, C, *S]``, of the shape, type and device of the first member.
             weight: Not negative; 0 leaves the member out.
-            temperature: Divides its logits (the logarithms of its probabilities).
+            temperature: Divides its logits, or the logarithms of its probabilities.
 
         Raises:
-            TypeError, ValueError: An argument does not fit; nothing was added.
+            TypeError: An argument has the wrong type. Nothing was added.
+            ValueError: An argument does not fit. Nothing was added.
         """
         tensor = to_tensor(member, "member")
         weight, temperature = (
             check_weight(weight, "weight"),
             check_temperature(temperature, "temperature"),
         )
-        state = self._state
-        if state is None:
+        state, predictions = self._state, self._predictions
+        if predictions is None:
             real = real_dtype(tensor, "member")
-            check_member(tensor, self._class_dim, "member")
-        elif tensor.shape != self._shape:
+            axis = check_member(tensor, self._reading.class_dim, "member")
+        elif tensor.shape != predictions.shape:
             raise ValueError(
-                f"member {self._n_members} has shape {tuple(tensor.shape)}, "
-                f"expected {tuple(self._shape)} as the first"
+                f"member must have shape {tuple(predictions.shape)}, as the first member, "
+                f"got {tuple(tensor.shape)}"
             )
-        elif tensor.dtype != self._dtype or tensor.device != state.device:
+        elif tensor.dtype != self._dtype or tensor.device != predictions.device:
             raise ValueError(
-                f"member {self._n_members} is {tensor.dtype} on {tensor.device}, "
-                f"expected {self._dtype} on {state.device} as the first"
+                f"member must be {self._dtype} on {predictions.device}, as the first member, "
+                f"got {tensor.dtype} on {tensor.device}"
             )
         if weight == 0:
             return
-        axis = self._class_dim % tensor.dim()
-        layout = StateLayout.for_maps(tensor.shape[axis], self._maps)
         if state is None:
-            voxels = (*tensor.shape[:axis], *tensor.shape[axis + 1 :])
-            state = torch.zeros(layout.planes, *voxels, dtype=real, device=tensor.device)
-            self._state, self._shape, self._dtype = state, tensor.shape, tensor.dtype
+            multilabel = self._reading.multilabel
+            predictions = Predictions(tensor.shape, tensor.device, real, axis, multilabel)
+            layout = StateLayout.for_maps(predictions.num_classes, self._maps)
+            size = (layout.planes, *predictions.voxel_shape)
+            state = torch.zeros(size, dtype=real, device=tensor.device)
+            self._state, self._layout, self._predictions = state, layout, predictions
+            self._reading = replace(self._reading, class_dim=axis)
+            self._dtype = tensor.dtype
             self._numpy = isinstance(member, np.ndarray)
         ops.ensemble_accumulate(
             tensor,
             weight,
             temperature,
-            axis,
-            self._from_logits,
-            self._activation,
-            self._multilabel,
-            self._space,
-            layout.entropy,
-            layout.square,
-            layout.votes,
+            *self._reading.flatten(),
+            *self._layout.flatten(),
             state,
         )
         self._n_members += 1
@@ -151,64 +152,56 @@ class EnsembleAccumulator:
         regions: Regions | Mapping[str, Array] | None = None,
         out: Mapping[str, Array] | Array | None = None,
     ) -> EnsembleStatistics:
-        """The maps of the members so far, and their calibration when a target is given.
+        """Give the maps of the members so far, and their calibration when a target is given.
 
-        The state stays: more members may follow, and `finalize` may be called again. Arguments
-        and errors are those of `ensemble_statistics`.
+        The state stays: more members may follow, and `finalize` may be called again. The arguments
+        and their errors are those of `ensemble_statistics`.
+
+        Args:
+            target: Integers in [0, C), ``[B, *S]``; ``[B, C, *S]`` of 0 and 1 when multilabel.
+            normalise: Divide the mean probabilities of each voxel by their sum first.
+            calibration: ``"top-label"``, ``"classwise"`` or ``"both"``.
+            n_bins: Number of bins over [0, 1].
+            closed: Which side of a bin belongs to it, ``"right"`` or ``"left"``.
+            mask: bool ``[B, *S]``; True counts a voxel. Maps are written everywhere.
+            ignore_index: Target value whose voxels are not counted.
+            case_id: One id per batch item, for metrics per case.
+            nan_policy: ``"raise"`` or ``"omit"``.
+            eps: Lower clip of the probability inside the negative log-likelihood.
+            fine_bins: Number of cells in a fine histogram; 0 for none.
+            moments: Keep second moments of the classwise bins.
+            entropy_bins: Number of bins in the histogram of entropies; 0 for none.
+            regions: bool masks ``[B, *S]`` by name.
+            out: Name of a map to the tensor it is written to.
+
+        Returns:
+            The maps as attributes, and ``.calibration`` when a target is given.
 
         Raises:
             RuntimeError: No member was added.
+            TypeError: An argument has the wrong type. The message names it.
+            ValueError: An argument does not fit, or the data are bad. The message names it.
         """
-        state = self._state
-        if state is None:
-            raise RuntimeError("finalize needs a member: none was added with update")
-        if flag(normalise, "normalise") and self._multilabel:
-            raise ValueError("normalise=True is not defined with multilabel=True")
-        axis = self._class_dim % len(self._shape)
-        layout = StateLayout.for_maps(self._shape[axis], self._maps)
-        tensors = outputs.map_tensors(
-            self._maps, out, self._shape, state.device, axis, state.dtype, self._multilabel
-        )
-        count = open_count(
-            target,
-            self._maps,
-            shape=self._shape,
-            device=state.device,
-            class_dim=axis,
-            real=state.dtype,
-            multilabel=self._multilabel,
-            calibration=calibration,
-            n_bins=n_bins,
-            closed=closed,
-            eps=eps,
-            mask=mask,
-            ignore_index=ignore_index,
-            case_id=case_id,
-            nan_policy=nan_policy,
-            fine_bins=fine_bins,
-            moments=moments,
-            entropy_bins=entropy_bins,
-            regions=regions,
-        )
+        state, predictions, reading = self._state, self._predictions, self._reading
+        if state is None or predictions is None:
+            raise RuntimeError("finalize needs at least one member, got none: call update first")
+        if flag(normalise, "normalise") and reading.multilabel:
+            raise ValueError("normalise must be False with multilabel=True, got True")
+        tensors = outputs.map_tensors(self._maps, out, predictions)
+        given = GivenTarget(target, mask, ignore_index, case_id, regions, nan_policy)
+        settings = CountSettings(calibration, n_bins, closed, eps, fine_bins, moments, entropy_bins)
+        count = open_count(given, settings, predictions, self._maps)
         if out is not None:
             outputs.check_apart(self._maps, tensors, read_by(count))
+        maps = dict(zip(self._maps, tensors, strict=True))
+        finish = Finish(maps, normalise, None if count is None else count.counting)
         ops.ensemble_finalize(
             state,
-            layout.num_classes,
             self._n_members,
             self._total_weight,
-            layout.entropy,
-            layout.square,
-            layout.votes,
-            axis,
-            self._from_logits,
-            self._activation,
-            self._multilabel,
-            self._space,
-            list(self._maps),
-            tensors,
-            normalise,
-            *(NOTHING_COUNTED if count is None else count.arguments),
+            *reading.flatten(),
+            *self._layout.flatten(),
+            *finish.flatten(),
         )
         statistics = None if count is None else count.close()
         return gather(self._maps, tensors, out, self._numpy, statistics)

@@ -5,33 +5,33 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from fastcal import ops
-from fastcal.calibration import NOTHING_COUNTED, CalibrationKind, CalibrationStatistics, OpenCount
+from fastcal.calibration import CalibrationKind, CalibrationStatistics, OpenCount
 from fastcal.core import bins, outputs
-from fastcal.core.arguments import flag
+from fastcal.core.arguments import choice, flag
 from fastcal.core.arrays import Array
 from fastcal.core.members import Members, check_reading, read_members
-from fastcal.core.problem import CALIBRATIONS, Activation, Space
+from fastcal.core.predictions import Predictions
+from fastcal.core.problem import CALIBRATIONS, Activation, Finish, Reading, Space
 from fastcal.core.region_bits import Regions
-from fastcal.core.targets import CaseId, check_nan_policy, read_targets
+from fastcal.core.targets import CaseId, GivenTarget, check_nan_policy, read_targets
 
 
 @dataclass(slots=True)
 class EnsembleStatistics:
-    """What a pass gave: every map asked for (None otherwise), and the calibration.
+    """The maps and the calibration that a pass gave. A map that was not wanted is None.
 
-    Float maps are float32, float64 for float64 members; voxels without valid probabilities hold
-    NaN there and -1 in ``label`` (all bits set in unsigned types).
+    Float maps are float32, or float64 for float64 members. Voxels without valid probabilities hold
+    NaN in float maps and -1 in ``label`` (all bits set in unsigned types).
     """
 
     mean: Array | None = None
     """Mean probabilities, ``[B, C, *S]``."""
     label: Array | None = None
-    """Argmax of the mean, the lowest class of ties, ``[B, *S]``; ``[B, C, *S]`` of 0 and 1 when
-    multilabel."""
+    """Class of the largest mean probability, the lowest class where several are equal, ``[B, *S]``;
+    ``[B, C, *S]`` of 0 and 1 when multilabel."""
     confidence: Array | None = None
     """Largest mean probability, ``[B, *S]``; ``max(p, 1 - p)``, ``[B, C, *S]``, when multilabel."""
     entropy: Array | None = None
@@ -39,13 +39,26 @@ class EnsembleStatistics:
     expected_entropy: Array | None = None
     """Mean entropy of the members in nats, ``[B, *S]``."""
     mutual_information: Array | None = None
-    """Entropy less expected entropy, at least 0, ``[B, *S]``."""
+    """Entropy minus expected entropy, at least 0, in nats, ``[B, *S]``."""
     variance: Array | None = None
-    """Variance over members, mean over classes, ``[B, *S]``."""
+    """Variance over the members, averaged over classes, ``[B, *S]``."""
     disagreement: Array | None = None
-    """Share of members whose label is not the most frequent one, ``[B, *S]``."""
+    """Fraction of members whose label is not the most frequent one, ``[B, *S]``."""
     calibration: CalibrationStatistics | None = None
     """Calibration of the mean against the target."""
+
+
+@dataclass(frozen=True, slots=True)
+class CountSettings:
+    """What is counted where there is a target; see `CalibrationStatistics`."""
+
+    calibration: CalibrationKind
+    n_bins: int
+    closed: bins.Closed
+    eps: float | None
+    fine_bins: int
+    moments: bool
+    entropy_bins: int
 
 
 def ensemble_entropy(
@@ -60,33 +73,38 @@ def ensemble_entropy(
     weights: Sequence[float] | None = None,
     out: Array | None = None,
 ) -> Array:
-    """Entropy of the mean prediction, ``H = -sum_k p_k ln p_k`` with ``p = sum_m w_m p_m``.
+    """Compute the entropy of the mean prediction.
+
+    The entropy is ``H = -sum_k p_k ln p_k`` with ``p = sum_m w_m p_m``.
 
     Args:
-        preds: List or tuple of M members ``[B, C, *S]``, or one tensor ``[M, B, C, *S]``; torch
-            tensors, NumPy arrays or anything with ``__dlpack__``, of float16, bfloat16, float32
-            or float64 and of any strides. Nothing is stacked or copied. Members that require
-            grad are detached: results never carry a gradient.
+        preds: List or tuple of M members ``[B, C, *S]``, or one tensor ``[M, B, C, *S]``. Members
+            are torch tensors, NumPy arrays or objects with ``__dlpack__``, of float16, bfloat16,
+            float32 or float64 and of any strides. They are neither stacked nor copied. Members that
+            require a gradient are detached: results never carry one.
         class_dim: Axis of the classes in a member: 1, or 0 for ``[C, *S]``.
-        from_logits: Members are logits; False: probabilities. Never guessed.
+        from_logits: Members are logits; pass False for probabilities. A call never guesses.
         activation: ``"softmax"``, or ``"sigmoid"`` for exclusive classes whose probabilities do
-            not sum to 1, which are used as they are.
-        multilabel: Every class is a Bernoulli of its own (always a sigmoid); entropies are
-            summed over classes.
-        space: ``"prob"`` averages probabilities, ``"logit"`` averages logits and activates then.
-        temperature: Divides the logits (the logarithms of probabilities), one for all or one a
-            member.
-        weights: One a member, not negative, normalised to sum 1; a member of weight 0 is left
-            out. Equal by default.
-        out: Tensor to write to, ``[B, *S]``, of the result's type; it must not share memory with
-            the members.
+            not sum to 1. Those are used as they are.
+        multilabel: Every class is a Bernoulli variable of its own. The activation is then the
+            sigmoid, and entropies are summed over classes.
+        space: ``"prob"`` averages probabilities, ``"logit"`` averages logits and activates
+            afterwards.
+        temperature: Divides the logits, or the logarithms of probabilities. One number for all
+            members, or one per member.
+        weights: One per member, not negative; they are normalised to the sum 1. A member of weight
+            0 is left out. Equal by default.
+        out: Tensor to write to, ``[B, *S]``, of the type of the result. It must not share memory
+            with the members.
 
     Returns:
-        Nats, ``[B, *S]``; float32 (float64 for float64 members); NaN for invalid voxels (a NaN,
-        a +inf, or -inf for all classes). NumPy where the members are NumPy.
+        Entropy in nats, ``[B, *S]``, float32 (float64 for float64 members). Invalid voxels hold
+        NaN: those where a logit is NaN or +inf, or all are -inf. A NumPy array where the members
+        are NumPy arrays.
 
     Raises:
-        TypeError, ValueError: An argument does not fit; the message names it.
+        TypeError: An argument has the wrong type. The message names it.
+        ValueError: An argument does not fit. The message names it.
 
     Example:
         >>> import torch
@@ -94,15 +112,10 @@ def ensemble_entropy(
         >>> ensemble_entropy(members)
         tensor([[0.6931]])
     """
-    return _one_map(
-        "entropy",
-        read_members(preds, class_dim, weights, temperature),
-        from_logits,
-        check_reading(from_logits, activation, multilabel, space),
-        multilabel,
-        space,
-        out,
-    )
+    members = read_members(preds, class_dim, weights, temperature)
+    used = check_reading(from_logits, activation, multilabel, space)
+    reading = Reading(members.class_dim, from_logits, used, multilabel, space)
+    return _one_map("entropy", members, reading, out)
 
 
 def ensemble_mean(
@@ -117,10 +130,27 @@ def ensemble_mean(
     weights: Sequence[float] | None = None,
     out: Array | None = None,
 ) -> Array:
-    """Mean probabilities of the members, ``p = sum_m w_m p_m``, ``[B, C, *S]``.
+    """Compute the mean probabilities of the members, ``p = sum_m w_m p_m``.
 
-    Arguments, types and what is raised are those of `ensemble_entropy`; ``out`` has the shape of
-    a member. With ``space="logit"`` the result is the activated mean of the logits.
+    Args:
+        preds: M members; see `ensemble_entropy`.
+        class_dim: Axis of the classes in a member: 1, or 0 for ``[C, *S]``.
+        from_logits: Members are logits; pass False for probabilities. A call never guesses.
+        activation: ``"softmax"`` or ``"sigmoid"``; see `ensemble_entropy`.
+        multilabel: Every class is a Bernoulli variable of its own.
+        space: ``"prob"`` averages probabilities, ``"logit"`` averages logits and activates
+            afterwards.
+        temperature: One number for all members, or one per member.
+        weights: One per member. Equal by default.
+        out: Tensor to write to, of the shape of a member and the type of the result.
+
+    Returns:
+        Probabilities, ``[B, C, *S]``, float32 (float64 for float64 members). Invalid voxels hold
+        NaN.
+
+    Raises:
+        TypeError: An argument has the wrong type. The message names it.
+        ValueError: An argument does not fit. The message names it.
 
     Example:
         >>> import numpy as np
@@ -128,15 +158,10 @@ def ensemble_mean(
         >>> ensemble_mean(members, from_logits=False)
         array([[0.7, 0.3]])
     """
-    return _one_map(
-        "mean",
-        read_members(preds, class_dim, weights, temperature),
-        from_logits,
-        check_reading(from_logits, activation, multilabel, space),
-        multilabel,
-        space,
-        out,
-    )
+    members = read_members(preds, class_dim, weights, temperature)
+    used = check_reading(from_logits, activation, multilabel, space)
+    reading = Reading(members.class_dim, from_logits, used, multilabel, space)
+    return _one_map("mean", members, reading, out)
 
 
 def ensemble_statistics(
@@ -166,40 +191,51 @@ def ensemble_statistics(
     regions: Regions | Mapping[str, Array] | None = None,
     out: Mapping[str, Array] | Array | None = None,
 ) -> EnsembleStatistics:
-    """Any of the maps, and exact calibration statistics, from one pass over the members.
+    """Compute maps and exact calibration statistics in one pass over the members.
 
     Args:
-        preds: As in `ensemble_entropy`, like every argument not listed here.
-        target: Integers in [0, C), ``[B, *S]``; ``[B, C, *S]`` of 0 and 1 when multilabel. With
-            it, calibration statistics are counted; the arguments from ``calibration`` to ``eps``
-            belong to them.
+        preds: M members; see `ensemble_entropy`.
+        target: Integers in [0, C), ``[B, *S]``; ``[B, C, *S]`` of 0 and 1 when multilabel. With a
+            target, calibration statistics of the mean are counted.
         maps: Which of ``mean, label, confidence, entropy, expected_entropy, mutual_information,
-            variance, disagreement``; may be empty where there is a target. The entropies of
-            members, their mutual information and their variance need ``space="prob"``.
-        normalise: Divide each voxel's mean probabilities by their sum first (for sigmoid models
-            of exclusive classes).
-        calibration: ``"top-label"``, ``"classwise"`` or ``"both"``.
-        n_bins: See `CalibrationStatistics`, as for ``closed`` and ``eps``.
-        closed: ``"right"`` or ``"left"``.
-        mask: bool ``[B, *S]``, True keeps; maps are written everywhere all the same.
-        ignore_index: Target value that is left out.
-        case_id: One id a batch item, for the metrics by case.
-        nan_policy: What invalid voxels among those counted do: ``"raise"``, or ``"omit"`` to
-            leave them out and count them in ``calibration.n_invalid``.
-        eps: Lower clip of the probability inside the NLL.
-        fine_bins: See `CalibrationStatistics`, as for ``moments`` and ``entropy_bins``.
-        regions: bool masks ``[B, *S]`` by name, or `fastcal.regions.Regions`, whose statistics
-            are counted in the same pass and given by ``calibration.region(name)``.
-        out: Map name to the tensor it is written to, for some or all maps; a tensor where there
-            is one map. Labels may be of any integer type.
+            variance, disagreement`` to compute. May be empty where there is a target. Expected
+            entropy, mutual information and variance need ``space="prob"``.
+        class_dim: Axis of the classes in a member: 1, or 0 for ``[C, *S]``.
+        from_logits: Members are logits; pass False for probabilities. A call never guesses.
+        activation: ``"softmax"`` or ``"sigmoid"``; see `ensemble_entropy`.
+        multilabel: Every class is a Bernoulli variable of its own.
+        space: ``"prob"`` averages probabilities, ``"logit"`` averages logits and activates
+            afterwards.
+        temperature: One number for all members, or one per member.
+        weights: One per member. Equal by default.
+        normalise: Divide the mean probabilities of each voxel by their sum first, for sigmoid
+            models of exclusive classes.
+        calibration: Which bins are counted: ``"top-label"``, ``"classwise"`` or ``"both"``.
+        n_bins: Number of bins of equal width over [0, 1].
+        closed: Which side of a bin belongs to it, ``"right"`` or ``"left"``.
+        mask: bool ``[B, *S]``; True counts a voxel. Maps are written everywhere.
+        ignore_index: Target value whose voxels are not counted.
+        case_id: One id per batch item, for metrics per case.
+        nan_policy: What invalid voxels among those to be counted do: ``"raise"`` an error, or
+            ``"omit"`` to leave them out and count them in ``calibration.n_invalid``.
+        eps: Lower clip of the probability inside the negative log-likelihood.
+        fine_bins: Number of cells in a fine histogram; see `CalibrationStatistics`. 0 for none.
+        moments: Keep second moments of the classwise bins; see `CalibrationStatistics`.
+        entropy_bins: Number of bins in the histogram of entropies; see `CalibrationStatistics`. 0
+            for none.
+        regions: bool masks ``[B, *S]`` by name, or `fastcal.regions.Regions`. Their statistics are
+            counted in the same pass, and ``calibration.region(name)`` gives them.
+        out: Name of a map to the tensor it is written to, for some or all maps, or a tensor where
+            there is one map. Labels may have any integer type.
 
     Returns:
         The maps as attributes, and ``.calibration`` when a target is given.
 
     Raises:
-        TypeError, ValueError: An argument does not fit; the message names it. Bad data (targets
-            outside [0, C), invalid voxels) raise on return for CPU tensors, and when a statistic
-            is first read for CUDA tensors and under ``torch.compile``.
+        TypeError: An argument has the wrong type. The message names it.
+        ValueError: An argument does not fit, or the data are bad (targets outside [0, C), invalid
+            voxels). Bad data raise on return for CPU tensors. For CUDA tensors and under
+            ``torch.compile`` they raise when a statistic is first read.
 
     Example:
         >>> import torch
@@ -208,128 +244,89 @@ def ensemble_statistics(
         >>> result.label, result.variance, round(result.calibration.brier(), 4)
         (tensor([0]), tensor([0.0936]), 0.3615)
     """
-    activation_used = check_reading(from_logits, activation, multilabel, space)
+    used = check_reading(from_logits, activation, multilabel, space)
     names = outputs.check_maps(maps, space)
     members = read_members(preds, class_dim, weights, temperature)
-    first, axis = members.tensors[0], members.class_dim
-    tensors = outputs.map_tensors(
-        names, out, first.shape, first.device, axis, members.real, multilabel
-    )
+    predictions = members.predictions(multilabel=multilabel)
+    tensors = outputs.map_tensors(names, out, predictions)
     if flag(normalise, "normalise") and multilabel:
-        raise ValueError("normalise=True is not defined with multilabel=True")
-    count = open_count(
-        target,
-        names,
-        shape=first.shape,
-        device=first.device,
-        class_dim=axis,
-        real=members.real,
-        multilabel=multilabel,
-        calibration=calibration,
-        n_bins=n_bins,
-        closed=closed,
-        eps=eps,
-        mask=mask,
-        ignore_index=ignore_index,
-        case_id=case_id,
-        nan_policy=nan_policy,
-        fine_bins=fine_bins,
-        moments=moments,
-        entropy_bins=entropy_bins,
-        regions=regions,
-    )
+        raise ValueError("normalise must be False with multilabel=True, got True")
+    given = GivenTarget(target, mask, ignore_index, case_id, regions, nan_policy)
+    settings = CountSettings(calibration, n_bins, closed, eps, fine_bins, moments, entropy_bins)
+    count = open_count(given, settings, predictions, names)
     if out is not None:
         outputs.check_apart(names, tensors, {"preds": members.tensors, **read_by(count)})
+    reading = Reading(members.class_dim, from_logits, used, multilabel, space)
+    written = dict(zip(names, tensors, strict=True))
+    finish = Finish(written, normalise, None if count is None else count.counting)
     ops.ensemble_statistics(
         members.tensors,
         members.weights,
         members.temperatures,
-        axis,
-        from_logits,
-        activation_used,
-        multilabel,
-        space,
-        list(names),
-        tensors,
-        normalise,
-        *(NOTHING_COUNTED if count is None else count.arguments),
+        *reading.flatten(),
+        *finish.flatten(),
     )
     statistics = None if count is None else count.close()
     return gather(names, tensors, out, members.numpy, statistics)
 
 
 def open_count(
-    target: Array | None,
-    maps: tuple[str, ...],
-    *,
-    shape: torch.Size,
-    device: torch.device,
-    class_dim: int,
-    real: torch.dtype,
-    multilabel: bool,
-    calibration: CalibrationKind,
-    n_bins: int,
-    closed: bins.Closed,
-    eps: float | None,
-    mask: Array | None,
-    ignore_index: int | None,
-    case_id: CaseId | Sequence[CaseId] | None,
-    nan_policy: str,
-    fine_bins: int,
-    moments: bool,
-    entropy_bins: int,
-    regions: Regions | Mapping[str, Array] | None,
+    given: GivenTarget, settings: CountSettings, predictions: Predictions, maps: tuple[str, ...]
 ) -> OpenCount | None:
-    """Statistics for a pass to count into; None where there is no target.
+    """Open statistics for a pass to count into; None where there is no target.
+
+    Args:
+        given: The target and what belongs to it, unchecked.
+        settings: What is counted, unchecked.
+        predictions: What the target is compared with.
+        maps: Names of the maps that the pass writes.
 
     Raises:
-        TypeError, ValueError: The target or what belongs to it does not fit.
+        TypeError: An argument has the wrong type.
+        ValueError: The target or what belongs to it does not fit.
     """
-    check_nan_policy(nan_policy)
-    if target is None:
+    check_nan_policy(given.nan_policy)
+    if given.target is None:
         of_target = {
-            "mask": mask,
-            "ignore_index": ignore_index,
-            "case_id": case_id,
-            "fine_bins": fine_bins or None,
-            "moments": moments or None,
-            "entropy_bins": entropy_bins or None,
-            "regions": regions,
+            "mask": given.mask,
+            "ignore_index": given.ignore_index,
+            "case_id": given.case_id,
+            "fine_bins": settings.fine_bins or None,
+            "moments": settings.moments or None,
+            "entropy_bins": settings.entropy_bins or None,
+            "regions": given.regions,
         }
         for name, value in of_target.items():
             if value is not None:
-                raise ValueError(f"{name} needs a target")
+                raise ValueError(f"target must be given with {name}, got None")
         if not maps:
-            raise ValueError("maps must not be empty without a target")
+            raise ValueError("maps must hold at least one map without a target, got none")
         return None
-    num_classes = shape[class_dim]
+    num_classes, multilabel = predictions.num_classes, predictions.multilabel
     if num_classes == 1 and not multilabel:
         raise ValueError(
-            f"one class (class_dim {class_dim} of shape {tuple(shape)}) cannot be counted as "
-            "exclusive: pass multilabel=True for binary data"
+            f"multilabel must be True for one class (class_dim {predictions.class_dim} of shape "
+            f"{tuple(predictions.shape)}), got False"
         )
-    if calibration not in CALIBRATIONS:
-        raise ValueError(f"calibration must be one of {CALIBRATIONS}, got {calibration!r}")
-    targets = read_targets(
-        target, mask, ignore_index, case_id, shape, device, class_dim, multilabel, regions
-    )
+    choice(settings.calibration, "calibration", CALIBRATIONS)
+    targets = read_targets(given, predictions)
     statistics = CalibrationStatistics(
         num_classes,
-        n_bins,
-        closed,
-        calibration,
+        settings.n_bins,
+        settings.closed,
+        settings.calibration,
         multilabel=multilabel,
-        eps=eps,
-        fine_bins=fine_bins,
-        moments=moments,
-        entropy_bins=entropy_bins,
+        eps=settings.eps,
+        fine_bins=settings.fine_bins,
+        moments=settings.moments,
+        entropy_bins=settings.entropy_bins,
         regions=targets.region_names,
     )
-    return statistics.open_count(targets, device, real, nan_policy, "preds")
+    return statistics.open_count(targets, predictions, "preds")
 
 
 def read_by(count: OpenCount | None) -> dict[str, list[Tensor]]:
-    """The tensors that counting reads, by argument."""
+    """Give the tensors that counting reads, by argument."""
     if count is None:
         return {}
     found = {"target": count.targets.target, "mask": count.targets.mask}
@@ -343,42 +340,25 @@ def gather(
     numpy: bool,
     calibration: CalibrationStatistics | None,
 ) -> EnsembleStatistics:
-    """The results of a pass as the caller wants them."""
+    """Gather the results of a pass as the caller wants them."""
     result = EnsembleStatistics(calibration=calibration)
     for name, tensor in zip(names, tensors, strict=True):
         setattr(result, name, outputs.given_back(name, tensor, out, numpy))
     return result
 
 
-def _one_map(
-    name: str,
-    members: Members,
-    from_logits: bool,
-    activation: str,
-    multilabel: bool,
-    space: str,
-    out: Array | None,
-) -> Array:
-    first, axis = members.tensors[0], members.class_dim
+def _one_map(name: str, members: Members, reading: Reading, out: Array | None) -> Array:
     if isinstance(out, Mapping):
-        raise TypeError("out must be a tensor or an array, got a mapping")
-    tensors = outputs.map_tensors(
-        (name,), out, first.shape, first.device, axis, members.real, multilabel
-    )
+        raise TypeError(f"out must be a tensor or an array, got {type(out).__name__}")
+    predictions = members.predictions(multilabel=reading.multilabel)
+    (tensor,) = tensors = outputs.map_tensors((name,), out, predictions)
     if out is not None:
         outputs.check_apart((name,), tensors, {"preds": members.tensors})
     ops.ensemble_statistics(
         members.tensors,
         members.weights,
         members.temperatures,
-        axis,
-        from_logits,
-        activation,
-        multilabel,
-        space,
-        [name],
-        tensors,
-        False,
-        *NOTHING_COUNTED,
+        *reading.flatten(),
+        *Finish({name: tensor}, False, None).flatten(),
     )
-    return outputs.given_back(name, tensors[0], out, members.numpy)
+    return outputs.given_back(name, tensor, out, members.numpy)

@@ -1,7 +1,7 @@
 """What this installation can do here: versions, processor, GPU, backends.
 
-``python -m fastcal.info`` and ``fastcal info`` print it; ``--json`` gives one JSON object, for bug
-reports.
+``python -m fastcal.info`` and ``fastcal info`` print it. With ``--json`` they print one JSON
+object, for bug reports.
 """
 
 from __future__ import annotations
@@ -36,35 +36,35 @@ OPTIONAL_PACKAGES = (
     "onnxruntime",
     "torchmetrics",
 )
-"""Packages whose version is reported when they are installed. None of them is imported for it."""
+"""Packages whose version is reported where they are installed. None of them is imported."""
 
 
 @dataclass(frozen=True, slots=True)
 class CpuInfo:
-    """The processor and what the ``cpu`` backend makes of it."""
+    """The processor, and how the ``cpu`` backend uses it."""
 
     model: str
     logical_cores: int
     threads: int
     """Threads a call uses: ``torch.get_num_threads()``."""
     isa: str | None
-    """Instruction set the kernels run with; None where the native module is missing."""
+    """Instruction set that the kernels use; None where the native module is missing."""
     isa_levels: tuple[str, ...]
-    """Instruction sets that this build has and this processor runs, best first."""
+    """Instruction sets that this build contains and this processor has, best first."""
 
 
 @dataclass(frozen=True, slots=True)
 class GpuInfo:
-    """The NVIDIA devices torch sees, and the driver under them."""
+    """The NVIDIA devices that torch sees, and their driver."""
 
     devices: tuple[str, ...]
     """Name, compute capability and memory of each."""
     driver: str | None
     """Version of the kernel driver, e.g. ``"580.65.06"``; None where there is none."""
     torch_cuda: str | None
-    """CUDA version torch was built with; None for a CPU build."""
+    """CUDA version that torch was built with; None for a CPU build."""
     backend: str
-    """The backend that CUDA tensors take: the first that works of cuda, triton, reference."""
+    """The backend for CUDA tensors: the first of cuda, triton and reference that works."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +93,11 @@ class Info:
 
 
 def collect(*, gpu: bool = True) -> Info:
-    """Ask the installation and the machine.
+    """Ask the installation and the machine what they have.
 
     Args:
-        gpu: ask torch and the driver for GPUs, and whether the backends for them work. This
-            initialises the CUDA driver in the process, which a process that forks afterwards may
-            not want.
+        gpu: Ask torch and the driver for GPUs, and whether their backends work. This initialises
+            the CUDA driver in the process, which a process that forks afterwards may not want.
 
     Example:
         >>> from fastcal.info import collect
@@ -121,7 +120,7 @@ def collect(*, gpu: bool = True) -> Info:
 
 
 def render(info: Info) -> str:
-    """The report as aligned lines of text, without colour."""
+    """Format the report as aligned lines of text, without colour."""
     rows = [
         ("fastcal", info.fastcal),
         ("python", info.python),
@@ -149,7 +148,7 @@ def render(info: Info) -> str:
 
 
 def to_json(info: Info) -> str:
-    """The report as one JSON object."""
+    """Format the report as one JSON object."""
     return json.dumps(asdict(info), indent=2)
 
 
@@ -200,7 +199,7 @@ def _cpu() -> CpuInfo:
 
 
 def _cpu_model() -> str:
-    # platform.processor() is empty or just "x86_64" on Linux.
+    # platform.processor() is empty or only "x86_64" on Linux.
     listing = Path("/proc/cpuinfo")
     if listing.exists():
         model = re.search(r"^model name\s*:\s*(.+)$", listing.read_text(), re.MULTILINE)

@@ -1,18 +1,22 @@
 """The one list of ops: schemas, fakes, and the hand-over to the selected backend.
 
-Every op writes into tensors its caller allocated and returns nothing, so that the fakes are empty,
+Every op writes into tensors that its caller allocated and returns nothing. So the fakes are empty,
 ``out=`` needs no second op, and nothing below this floor allocates results.
+
+An op takes tensors and scalars. The structs of `fastcal.core.problem` know their own part of the
+arguments: a caller passes ``*reading.flatten()``, and an implementation unflattens at once.
 """
 
 from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fastcal import backends
 from fastcal.core.problem import (
-    Counting,
-    Extras,
     Finish,
     GapBins,
     LossReading,
@@ -22,219 +26,105 @@ from fastcal.core.problem import (
     TemperatureProblem,
 )
 
-_READING = "int class_dim, bool from_logits, str activation, bool multilabel, str space"
-_FINISH = (
-    "str[] map_names, Tensor(a!)[] maps, bool normalise, Tensor? target, Tensor? mask, "
-    "int? ignore_index, Tensor? thresholds, bool left_closed, str calibration, float eps, "
-    "Tensor(b!)? statistics, Tensor? regions=None, int n_regions=0, bool moments=False, "
-    "int fine_bins=0, int entropy_bins=0"
-)
-_LOSS = "Tensor logits, Tensor target, str head, int? ignore_index"
-_SUMS = "bool overlaps, bool likelihood, bool rest"
-_BINS = "int n_bins, bool soft"
 SCHEMAS = (
     f"ensemble_statistics(Tensor[] members, float[] weights, float[] temperatures, "
-    f"{_READING}, {_FINISH}) -> ()",
-    f"ensemble_accumulate(Tensor member, float weight, float temperature, {_READING}, "
-    "bool entropy, bool square, bool votes, Tensor(a!) state) -> ()",
-    f"ensemble_finalize(Tensor state, int num_classes, int n_members, float total_weight, "
-    f"bool entropy, bool square, bool votes, {_READING}, {_FINISH}) -> ()",
-    "temperature_sums(Tensor values, Tensor target, Tensor? mask, int? ignore_index, "
-    "bool from_logits, bool bernoulli, bool multilabel, float tiny, float rest, "
-    "float[] inverse_temperatures, bool per_class, Tensor(a!) counts, Tensor(b!) sums) -> ()",
-    f"class_sums({_LOSS}, {_SUMS}, Tensor(a!) sums) -> ()",
-    f"class_gradient({_LOSS}, {_SUMS}, Tensor factors, Tensor(a!) gradient) -> ()",
-    f"bin_gaps({_LOSS}, {_BINS}, Tensor(a!) sums) -> ()",
-    f"bin_gradient({_LOSS}, {_BINS}, Tensor factors, Tensor(a!) gradient) -> ()",
+    f"{Reading.schema()}, {Finish.SCHEMA}) -> ()",
+    f"ensemble_accumulate(Tensor member, float weight, float temperature, {Reading.schema()}, "
+    f"{StateLayout.schema()}, Tensor(a!) state) -> ()",
+    f"ensemble_finalize(Tensor state, int n_members, float total_weight, {Reading.schema()}, "
+    f"{StateLayout.schema()}, {Finish.SCHEMA}) -> ()",
+    f"temperature_sums({TemperatureProblem.schema()}, float[] inverse_temperatures, "
+    "bool per_class, Tensor(a!) counts, Tensor(b!) sums) -> ()",
+    f"class_sums(Tensor logits, Tensor target, {LossReading.schema()}, {SumsWanted.schema()}, "
+    "Tensor(a!) sums) -> ()",
+    f"class_gradient(Tensor logits, Tensor target, {LossReading.schema()}, {SumsWanted.schema()}, "
+    "Tensor factors, Tensor(a!) gradient) -> ()",
+    f"bin_gaps(Tensor logits, Tensor target, {LossReading.schema()}, {GapBins.schema()}, "
+    "Tensor(a!) sums) -> ()",
+    f"bin_gradient(Tensor logits, Tensor target, {LossReading.schema()}, {GapBins.schema()}, "
+    "Tensor factors, Tensor(a!) gradient) -> ()",
 )
 
 _library = torch.library.Library("fastcal", "DEF")  # type: ignore[no-untyped-call]
 
+_READING, _LAYOUT, _LOSS = Reading.width(), StateLayout.width(), LossReading.width()
 
-def _finish(
-    map_names: list[str],
-    maps: list[Tensor],
-    normalise: bool,
-    target: Tensor | None,
-    mask: Tensor | None,
-    ignore_index: int | None,
-    thresholds: Tensor | None,
-    left_closed: bool,
-    calibration: str,
-    eps: float,
-    statistics: Tensor | None,
-    regions: Tensor | None = None,
-    n_regions: int = 0,
-    moments: bool = False,
-    fine_bins: int = 0,
-    entropy_bins: int = 0,
-) -> Finish:
-    counting = None
-    if target is not None and thresholds is not None and statistics is not None:
-        counting = Counting(
-            target,
-            mask,
-            ignore_index,
-            thresholds,
-            left_closed,
-            calibration,
-            eps,
-            statistics,
-            Extras(moments, fine_bins, entropy_bins),
-            regions,
-            n_regions,
-        )
-    return Finish(dict(zip(map_names, maps, strict=True)), normalise, counting)
+# Few of them occur in a process, and to build one takes longer than to look it up.
+_reading = lru_cache(maxsize=64)(Reading.unflatten)
+_layout = lru_cache(maxsize=64)(StateLayout.unflatten)
 
 
 def _ensemble_statistics(
-    members: list[Tensor],
-    weights: list[float],
-    temperatures: list[float],
-    class_dim: int,
-    from_logits: bool,
-    activation: str,
-    multilabel: bool,
-    space: str,
-    *finish: object,
+    members: list[Tensor], weights: list[float], temperatures: list[float], *flat: Any
 ) -> None:
-    reading = Reading(class_dim, from_logits, activation, multilabel, space)
-    what = _finish(*finish)  # type: ignore[arg-type]
     backends.select(members[0].device).ensemble_statistics(
-        members, weights, temperatures, reading, what
+        members,
+        weights,
+        temperatures,
+        _reading(flat[:_READING]),
+        Finish.unflatten(flat[_READING:]),
     )
 
 
-def _ensemble_accumulate(
-    member: Tensor,
-    weight: float,
-    temperature: float,
-    class_dim: int,
-    from_logits: bool,
-    activation: str,
-    multilabel: bool,
-    space: str,
-    entropy: bool,
-    square: bool,
-    votes: bool,
-    state: Tensor,
-) -> None:
-    reading = Reading(class_dim, from_logits, activation, multilabel, space)
-    layout = StateLayout(member.shape[class_dim], entropy, square, votes)
+def _ensemble_accumulate(member: Tensor, weight: float, temperature: float, *flat: Any) -> None:
+    *_, state = flat
     backends.select(member.device).ensemble_accumulate(
-        member, weight, temperature, reading, layout, state
+        member,
+        weight,
+        temperature,
+        _reading(flat[:_READING]),
+        _layout(flat[_READING:-1]),
+        state,
     )
 
 
-def _ensemble_finalize(
-    state: Tensor,
-    num_classes: int,
-    n_members: int,
-    total_weight: float,
-    entropy: bool,
-    square: bool,
-    votes: bool,
-    class_dim: int,
-    from_logits: bool,
-    activation: str,
-    multilabel: bool,
-    space: str,
-    *finish: object,
-) -> None:
-    reading = Reading(class_dim, from_logits, activation, multilabel, space)
-    layout = StateLayout(num_classes, entropy, square, votes)
-    what = _finish(*finish)  # type: ignore[arg-type]
+def _ensemble_finalize(state: Tensor, n_members: int, total_weight: float, *flat: Any) -> None:
+    finish = _READING + _LAYOUT
     backends.select(state.device).ensemble_finalize(
-        state, n_members, total_weight, reading, layout, what
+        state,
+        n_members,
+        total_weight,
+        _reading(flat[:_READING]),
+        _layout(flat[_READING:finish]),
+        Finish.unflatten(flat[finish:]),
     )
 
 
-def _temperature_sums(
-    values: Tensor,
-    target: Tensor,
-    mask: Tensor | None,
-    ignore_index: int | None,
-    from_logits: bool,
-    bernoulli: bool,
-    multilabel: bool,
-    tiny: float,
-    rest: float,
-    inverse_temperatures: list[float],
-    per_class: bool,
-    counts: Tensor,
-    sums: Tensor,
-) -> None:
-    problem = TemperatureProblem(
-        values, target, mask, ignore_index, from_logits, bernoulli, multilabel, tiny, rest
-    )
-    backends.select(values.device, op="temperature_sums").temperature_sums(
+def _temperature_sums(*flat: Any) -> None:
+    *arguments, inverse_temperatures, per_class, counts, sums = flat
+    problem = TemperatureProblem.unflatten(tuple(arguments))
+    backends.select(problem.values.device, op="temperature_sums").temperature_sums(
         problem, inverse_temperatures, per_class, counts, sums
     )
 
 
-def _class_sums(
-    logits: Tensor,
-    target: Tensor,
-    head: str,
-    ignore_index: int | None,
-    overlaps: bool,
-    likelihood: bool,
-    rest: bool,
-    sums: Tensor,
-) -> None:
-    reading = LossReading(head, ignore_index)
-    wanted = SumsWanted(overlaps, likelihood, rest)
+def _class_sums(logits: Tensor, target: Tensor, *flat: Any) -> None:
+    *_, sums = flat
+    reading, wanted = LossReading.unflatten(flat[:_LOSS]), SumsWanted.unflatten(flat[_LOSS:-1])
     backends.select(logits.device, op="class_sums").class_sums(
         logits, target, reading, wanted, sums
     )
 
 
-def _class_gradient(
-    logits: Tensor,
-    target: Tensor,
-    head: str,
-    ignore_index: int | None,
-    overlaps: bool,
-    likelihood: bool,
-    rest: bool,
-    factors: Tensor,
-    gradient: Tensor,
-) -> None:
-    reading = LossReading(head, ignore_index)
-    wanted = SumsWanted(overlaps, likelihood, rest)
+def _class_gradient(logits: Tensor, target: Tensor, *flat: Any) -> None:
+    *_, factors, gradient = flat
+    reading, wanted = LossReading.unflatten(flat[:_LOSS]), SumsWanted.unflatten(flat[_LOSS:-2])
     backends.select(logits.device, op="class_gradient").class_gradient(
         logits, target, reading, wanted, factors.contiguous(), gradient
     )
 
 
-def _bin_gaps(
-    logits: Tensor,
-    target: Tensor,
-    head: str,
-    ignore_index: int | None,
-    n_bins: int,
-    soft: bool,
-    sums: Tensor,
-) -> None:
-    reading = LossReading(head, ignore_index)
-    backends.select(logits.device, op="bin_gaps").bin_gaps(
-        logits, target, reading, GapBins(n_bins, soft), sums
-    )
+def _bin_gaps(logits: Tensor, target: Tensor, *flat: Any) -> None:
+    *_, sums = flat
+    reading, bins = LossReading.unflatten(flat[:_LOSS]), GapBins.unflatten(flat[_LOSS:-1])
+    backends.select(logits.device, op="bin_gaps").bin_gaps(logits, target, reading, bins, sums)
 
 
-def _bin_gradient(
-    logits: Tensor,
-    target: Tensor,
-    head: str,
-    ignore_index: int | None,
-    n_bins: int,
-    soft: bool,
-    factors: Tensor,
-    gradient: Tensor,
-) -> None:
-    reading = LossReading(head, ignore_index)
+def _bin_gradient(logits: Tensor, target: Tensor, *flat: Any) -> None:
+    *_, factors, gradient = flat
+    reading, bins = LossReading.unflatten(flat[:_LOSS]), GapBins.unflatten(flat[_LOSS:-2])
     backends.select(logits.device, op="bin_gradient").bin_gradient(
-        logits, target, reading, GapBins(n_bins, soft), factors.contiguous(), gradient
+        logits, target, reading, bins, factors.contiguous(), gradient
     )
 
 
@@ -243,7 +133,10 @@ _IMPLEMENTATIONS = (
     _ensemble_accumulate,
     _ensemble_finalize,
     _temperature_sums,
-    *(_class_sums, _class_gradient, _bin_gaps, _bin_gradient),
+    _class_sums,
+    _class_gradient,
+    _bin_gaps,
+    _bin_gradient,
 )
 for _schema, _implementation in zip(SCHEMAS, _IMPLEMENTATIONS, strict=True):
     _name = _schema.partition("(")[0]

@@ -1,8 +1,8 @@
-"""Parts of a volume whose calibration is counted apart, in the pass that counts the whole.
+"""Parts of a volume whose calibration is counted apart, in the same pass as the whole volume.
 
-A mask of bytes says for every voxel which of up to eight regions it lies in, a bit each: nothing
-of the members is copied, and the voxels of a block are counted once more while they are in the
-cache. Masks are made from a reference or a predicted segmentation by the functions below.
+One byte per voxel says in which of up to eight regions the voxel lies, with one bit per region. No
+part of the members is copied, and the voxels of a block are counted again while they are in the
+cache. The functions below make masks from a reference or a predicted segmentation.
 """
 
 from __future__ import annotations
@@ -24,15 +24,30 @@ Mask = NDArray[np.bool_]
 
 
 def whole_volume(like: Array) -> Mask:
-    """Every voxel of an array ``[*S]``."""
+    """Make the mask of every voxel of an array ``[*S]``.
+
+    Example:
+        >>> whole_volume(np.zeros(3))
+        array([ True,  True,  True])
+    """
     return np.ones(tuple(like.shape), np.bool_)
 
 
 def foreground(segmentation: Array) -> Mask:
-    """Voxels of any class but 0 of a reference, or of a prediction for the predicted foreground.
+    """Make the mask of every class but 0, of a reference or of a predicted segmentation.
 
     Args:
         segmentation: Integer labels, ``[*S]``.
+
+    Returns:
+        bool, ``[*S]``.
+
+    Raises:
+        TypeError: ``segmentation`` does not hold integers.
+
+    Example:
+        >>> foreground(np.array([0, 2, 1]))
+        array([False,  True,  True])
     """
     inside: Mask = _labels(segmentation) != 0
     return inside
@@ -47,23 +62,28 @@ def dilated_box(
     spacing: Sequence[float] | None = None,
     slice_axis: int | None = None,
 ) -> Mask:
-    """The bounding box of the foreground, grown in-plane by a distance and by slices across.
+    """Make the bounding box of the foreground, grown by a distance in-plane and by slices across.
 
-    The region of Mehrtash et al. (IEEE TMI 2020): 8 mm in-plane, 2 slices out-of-plane. A margin
-    in mm covers every voxel whose centre lies within it. Empty where there is no foreground.
+    The defaults are those of Mehrtash et al. (IEEE TMI 2020): 8 mm in-plane and 2 slices
+    out-of-plane. A margin in mm covers every voxel whose centre lies within it. The mask is empty
+    where there is no foreground.
 
     Args:
         segmentation: Integer labels, ``[*S]``.
-        margin_mm: In-plane, not negative.
-        margin_slices: Slices on either side, not negative.
-        affine: ``[4, 4]``, voxel indices to mm, the axes of the array in its columns.
-        spacing: mm between voxels, one an axis, where there is no affine.
-        slice_axis: Across the slices; None for the axis of the coarsest spacing, and where that is
-            no more than 5 % coarser than the finest, the one that runs head to foot by the affine
-            (the last one without).
+        margin_mm: In-plane margin in mm, not negative.
+        margin_slices: Number of slices on either side, not negative.
+        affine: ``[4, 4]``, from voxel indices to mm, with the axes of the array in its columns.
+        spacing: Distance between voxels in mm, one number per axis, where there is no affine.
+        slice_axis: The axis across the slices. None takes the axis of the coarsest spacing. Where
+            that is at most 5 % coarser than the finest, it takes the axis that runs from head to
+            foot by the affine, or the last axis without an affine.
+
+    Returns:
+        bool, ``[*S]``.
 
     Raises:
-        TypeError, ValueError: An argument does not fit.
+        TypeError: An argument has the wrong type.
+        ValueError: An argument does not fit.
 
     Example:
         >>> labels = np.zeros((9, 9, 5), np.uint8)
@@ -86,7 +106,7 @@ def dilated_box(
     parts = []
     for axis, (extent, step) in enumerate(zip(labels.shape, steps, strict=True)):
         filled = np.flatnonzero(inside.any(tuple(a for a in range(labels.ndim) if a != axis)))
-        # A hair of slack: 8 mm are four voxels of 2 mm, though 2.0000001 is what a header says.
+        # A little slack, because 8 mm are four voxels of 2 mm even if the header says 2.0000001.
         grow = slices if axis == across else math.floor(margin / step + 1e-4)
         parts.append(slice(max(0, filled[0] - grow), min(extent, filled[-1] + grow + 1)))
     box[tuple(parts)] = True
@@ -100,19 +120,24 @@ def boundary_band(
     affine: Array | None = None,
     spacing: Sequence[float] | None = None,
 ) -> Mask:
-    """Voxels within a distance of a boundary between classes, on either side of it.
+    """Make the mask of voxels within a distance of a boundary between classes, on both sides.
 
-    The distance of a voxel is that of its centre to the nearest centre of a voxel of another
-    class. Empty where there is one class alone.
+    The distance of a voxel is that from its centre to the nearest centre of a voxel of another
+    class. The mask is empty where there is only one class.
 
     Args:
         segmentation: Integer labels, ``[*S]``.
-        distance_mm: Positive.
-        affine: See `dilated_box`, as for ``spacing``.
+        distance_mm: Distance in mm, not negative.
+        affine: ``[4, 4]``, from voxel indices to mm; see `dilated_box`.
+        spacing: Distance between voxels in mm, one number per axis, where there is no affine.
+
+    Returns:
+        bool, ``[*S]``.
 
     Raises:
         ImportError: SciPy is not installed (the ``report`` extra has it).
-        TypeError, ValueError: An argument does not fit.
+        TypeError: An argument has the wrong type.
+        ValueError: An argument does not fit.
 
     Example:
         >>> boundary_band(np.array([0, 0, 0, 1, 1, 1]), 2.0, spacing=[1.0])
@@ -129,7 +154,7 @@ def boundary_band(
         return band
     for k in classes:
         inside = labels == k
-        # Nothing outside of a class's box and its margin can be nearer than the distance.
+        # Nothing outside the box of a class and its margin can be nearer than the distance.
         part = _around(inside, distance, steps)
         if inside[part].all():
             continue
@@ -158,7 +183,8 @@ def _spacing(
     n_axes: int, affine: Array | None, spacing: Sequence[float] | None
 ) -> tuple[float, ...]:
     if (affine is None) == (spacing is None):
-        raise ValueError("give either affine or spacing")
+        found = "neither" if affine is None else "both"
+        raise ValueError(f"affine or spacing must be given, but not both, got {found}")
     if affine is not None:
         matrix = np.asarray(affine, np.float64)
         if matrix.shape != (4, 4):
@@ -168,7 +194,7 @@ def _spacing(
         assert spacing is not None
         steps = tuple(real_number(step, "spacing") for step in spacing)
     if len(steps) != n_axes:
-        raise ValueError(f"spacing must have {n_axes} numbers, one an axis, got {len(steps)}")
+        raise ValueError(f"spacing must hold one number per axis: {n_axes}, got {len(steps)}")
     if not all(0 < step < math.inf for step in steps):
         raise ValueError(f"spacing must be positive, got {steps}")
     return steps
@@ -195,5 +221,5 @@ def _slice_axis(
 def _not_negative(value: float, name: str) -> float:
     number = real_number(value, name)
     if not 0 <= number < math.inf:
-        raise ValueError(f"{name} must be a distance in mm, got {number:g}")
+        raise ValueError(f"{name} must be a distance in mm, not negative, got {number:g}")
     return number

@@ -14,7 +14,7 @@ from types import ModuleType
 
 import pybind11
 
-from fastcal.backends.gpu_module import Passes
+from fastcal.backends.gpu_passes import GpuPasses
 
 ROOT = Path(__file__).resolve().parent.parent
 SHIM = ROOT / "tests" / "cpp" / "cuda_shim"
@@ -85,6 +85,6 @@ def load(library: Path) -> ModuleType:
     return module
 
 
-def backend(library: Path) -> Passes:
+def backend(library: Path) -> GpuPasses:
     """The kernels as a backend for tensors on the CPU."""
-    return Passes(load(library), lambda _: (0, 0))
+    return GpuPasses(load(library), lambda _: (0, 0))

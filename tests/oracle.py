@@ -1,14 +1,15 @@
-"""The judge: maps and scores in numpy float64, straight from the formulas of the conventions.
+"""The judge: maps and scores in NumPy float64, straight from the formulas.
 
-Imports nothing of fastcal and shares no trick with it: every quantity is written out the long way,
-one formula a function. Members are float64 arrays ``[B, C, *S]`` (half and single precision numbers
-convert exactly).
+It imports nothing of fastcal and shares no trick with it. Every quantity is written out the long
+way, with one formula per function. Members are float64 arrays ``[B, C, *S]``, to which half and
+single precision numbers convert exactly.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +37,7 @@ def p_ln_p(p: Array) -> Array:
 
 
 def entropy(p: Array, multilabel: bool) -> Array:
-    """``-sum p ln p``, and a Bernoulli entropy for every class when multilabel."""
+    """``-sum p ln p``, or the sum of the Bernoulli entropies of all classes when multilabel."""
     terms = p_ln_p(p) + (p_ln_p(1 - p) if multilabel else 0.0)
     return np.asarray(-terms.sum(axis=1))
 
@@ -49,7 +50,10 @@ def logits_of(p: Array, exclusive: bool) -> Array:
 
 @dataclass(frozen=True)
 class Maps:
-    """Every map of the conventions, float64; NaN (label -1) where a voxel is invalid."""
+    """Every map in float64, with NaN (label -1) where a voxel is invalid, in the order of bits."""
+
+    OF_VOXELS: ClassVar = ("valid", "member_margin")
+    """The fields that are no maps."""
 
     mean: Array
     label: Ints
@@ -204,7 +208,7 @@ def histogram(p: Array, hit: NDArray[np.bool_], edges: Array, *, closed: str = "
 
 
 @dataclass(frozen=True)
-class Scores:
+class OracleScores:
     """Everything the calibration statistics report, pooled over the counted voxels."""
 
     n_voxels: int
@@ -235,8 +239,8 @@ def scores(
     mask: NDArray[np.bool_] | None = None,
     ignore_index: int | None = None,
     eps: float = float(np.finfo(np.float32).tiny),
-) -> Scores:
-    """Scores of probabilities ``[B, C, *S]`` against ``[B, *S]`` (``[B, C, *S]`` multilabel)."""
+) -> OracleScores:
+    """Compute scores of ``[B, C, *S]`` against ``[B, *S]``, or ``[B, C, *S]`` when multilabel."""
     n_classes = probs.shape[1]
     kept = np.ones((probs.shape[0], *probs.shape[2:]), bool) if mask is None else mask.copy()
     if ignore_index is not None:
@@ -270,7 +274,7 @@ def scores(
     size = truth.sum(axis=0) + predicted.sum(axis=0)
     with np.errstate(invalid="ignore"):
         dice = np.asarray(2 * overlap / np.where(size == 0, np.nan, size))
-    return Scores(
+    return OracleScores(
         n_voxels=len(p),
         top_label=histogram(confidence.ravel(), correct.ravel(), edges, closed=closed),
         classwise=[histogram(p[:, k], y[:, k], edges, closed=closed) for k in range(n_classes)],

@@ -45,7 +45,7 @@ def test_a_bool_is_no_number_and_a_number_is_no_flag():
         ({"normalise": "yes"}, "normalise must be True or False, got 'yes'"),
         ({"temperature": True}, "temperature must be a number, got True"),
         ({"temperature": ["a"]}, r"temperature\[0\] must be a number, got 'a'"),
-        ({"weights": 2.0}, "weights must be numbers, one a member, got float"),
+        ({"weights": 2.0}, "weights must be a list of numbers, one per member, got float"),
         ({"weights": [Path("a")]}, r"weights\[0\] must be a number, got PosixPath"),
         ({"maps": None}, "maps must be names of maps, got NoneType"),
         ({"ignore_index": 1.5}, "ignore_index must be an integer, got 1.5"),
@@ -98,5 +98,5 @@ def test_a_sparse_member_is_refused_by_name():
 
 
 def test_an_unknown_calibration_is_refused_under_its_own_name():
-    with pytest.raises(ValueError, match=r"calibration must be one of .*, got 'toplabel'"):
+    with pytest.raises(ValueError, match=r"calibration must be .*, got 'toplabel'"):
         fastcal.ensemble_statistics(MEMBERS, TARGET, calibration="toplabel")

@@ -1,4 +1,4 @@
-"""The CUDA kernels executed without a GPU, by a fibre a lane (tests/cpp/cuda_shim).
+"""The CUDA kernels executed without a GPU, with one fibre per lane (tests/cpp/cuda_shim).
 
 The tests of the pass are those of the other backends, sent to these kernels instead.
 """
@@ -17,23 +17,29 @@ import test_accumulator
 import test_calibration
 import test_calibration_state
 import test_ensemble
+import test_ensemble_arguments
+import test_ensemble_extremes
+import test_ensemble_invariances
 import test_extras
 import test_ops
 import test_regions
 import torch
+from map_checks import MAPS, assert_maps_match, plain_maps
 from members import DTYPES, arranged, exact, labels, logits, probabilities
 from test_calibration import sample  # noqa: F401
 from test_calibration_state import thread_counts  # noqa: F401
-from test_ensemble import MAPS, assert_maps_match, plain_maps
 from torch import Tensor
 
 import fastcal
 from fastcal import backends
 from fastcal.backends import reference
-from fastcal.backends.gpu_module import Passes
+from fastcal.backends.gpu_passes import GpuPasses
 
 for _module in (
     test_ensemble,
+    test_ensemble_extremes,
+    test_ensemble_invariances,
+    test_ensemble_arguments,
     test_calibration,
     test_calibration_state,
     test_accumulator,
@@ -48,12 +54,12 @@ for _module in (
 
 
 @pytest.fixture(scope="module")
-def kernels() -> Passes:
+def kernels() -> GpuPasses:
     return cuda_shim.backend(cuda_shim.build())
 
 
 @contextmanager
-def using(kernels: Passes) -> Iterator[None]:
+def using(kernels: GpuPasses) -> Iterator[None]:
     """Calls on the CPU reach the CUDA kernels."""
     engine = SimpleNamespace(
         ensemble_statistics=kernels.ensemble_statistics,
@@ -67,7 +73,7 @@ def using(kernels: Passes) -> Iterator[None]:
 
 
 @pytest.fixture
-def engine(kernels: Passes) -> Iterator[str]:
+def engine(kernels: GpuPasses) -> Iterator[str]:
     """In place of the engines of the other files."""
     with using(kernels):
         yield "cuda"
@@ -77,7 +83,7 @@ def engine(kernels: Passes) -> Iterator[str]:
 
 
 def launched(
-    kernels: Passes, members: list[Tensor], target: Tensor | None = None, **options: object
+    kernels: GpuPasses, members: list[Tensor], target: Tensor | None = None, **options: object
 ) -> fastcal.EnsembleStatistics:
     with using(kernels):
         return fastcal.ensemble_statistics(members, target, **options)

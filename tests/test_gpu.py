@@ -9,14 +9,14 @@ from dataclasses import fields
 import oracle
 import pytest
 import torch
+from map_checks import assert_maps_match, plain_maps
 from members import DTYPES, arranged, exact, labels, logits, pairwise, probabilities
-from test_ensemble import assert_maps_match, plain_maps
-from test_ops import counting
+from test_ops import LAYOUT, READING, counting
 from torch import Tensor
 
 import fastcal
 from fastcal import ops
-from fastcal.core.problem import MAPS, StateLayout
+from fastcal.core.problem import MAPS, Counting, Finish
 
 pytestmark = [
     pytest.mark.gpu,
@@ -24,8 +24,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*classes along axis"),
 ]
 BACKENDS = ("cuda", "triton")
-READING = (1, True, "softmax", False, "prob")
-NO_COUNTING = (False, None, None, None, None, False, "both", 0.0, None)
 
 
 @pytest.fixture(params=BACKENDS, autouse=True, scope="module")
@@ -298,10 +296,11 @@ def test_a_captured_graph_counts_again_at_every_replay(n_bins):
     words = fastcal.core.problem.StatisticsLayout(4, n_bins, "both").words
     rows = torch.zeros(1, words, dtype=torch.int64, device="cuda")
     weights = [1.0] * 3
-    finish = (target, None, None, thresholds, False, "both", 1e-30, rows)
+    counted = Counting(target, None, None, thresholds, False, "both", 1e-30, rows)
+    finish = Finish({}, False, counted).flatten()
 
     def work() -> None:
-        ops.ensemble_statistics(members, weights, weights, *READING, [], [], False, *finish)
+        ops.ensemble_statistics(members, weights, weights, *READING, *finish)
 
     graph = replayed(work)
     rows.zero_()
@@ -386,19 +385,20 @@ def test_compiled_with_graphs_it_gives_the_same_bits():
 
 def arguments_of(op: str) -> tuple[object, ...]:
     members = on_gpu(logits(3, 4, (5, 9)))
-    layout = StateLayout(4, entropy=True, square=True, votes=True)
-    state = torch.zeros(layout.planes, 2, 5, 9, device="cuda")
-    maps = ["entropy", "mean"]
-    out = [torch.empty(2, 5, 9, device="cuda"), torch.empty(2, 4, 5, 9, device="cuda")]
+    state = torch.zeros(LAYOUT.planes, 2, 5, 9, device="cuda")
+    out = {
+        "entropy": torch.empty(2, 5, 9, device="cuda"),
+        "mean": torch.empty(2, 4, 5, 9, device="cuda"),
+    }
     if op == "ensemble_statistics":
-        *finish, statistics = counting(labels(4, (2, 5, 9)).cuda(), 4)
-        finish = (*finish, statistics.cuda())
-        return (members, [1.0] * 3, [1.0] * 3, *READING, maps, out, *finish)
-    accumulate = (members[0], 1.0, 1.0, *READING, True, True, True, state)
+        finish = Finish(out, False, counting(labels(4, (2, 5, 9)).cuda(), 4))
+        return (members, [1.0] * 3, [1.0] * 3, *READING, *finish.flatten())
+    accumulate = (members[0], 1.0, 1.0, *READING, *LAYOUT.flatten(), state)
     if op == "ensemble_accumulate":
         return accumulate
     ops.ensemble_accumulate(*accumulate)
-    return (state, 4, 1, 1.0, True, True, True, *READING, maps, out, *NO_COUNTING)
+    finish = Finish(out, False, None).flatten()
+    return (state, 1, 1.0, *READING, *LAYOUT.flatten(), *finish)
 
 
 @pytest.mark.parametrize("op", ["ensemble_statistics", "ensemble_accumulate", "ensemble_finalize"])

@@ -11,38 +11,49 @@ from torch import Tensor
 
 import fastcal
 from fastcal import ops
-from fastcal.core.problem import StateLayout, StatisticsLayout
+from fastcal.core.problem import (
+    Counting,
+    Extras,
+    Finish,
+    GapBins,
+    LossReading,
+    Reading,
+    StateLayout,
+    StatisticsLayout,
+    SumsWanted,
+    TemperatureProblem,
+)
 
-READING = (1, True, "softmax", False, "prob")
-NO_COUNTING = (False, None, None, None, None, False, "both", 0.0, None)
+READING = Reading(1, True, "softmax", False, "prob").flatten()
+LAYOUT = StateLayout(4, entropy=True, square=True, votes=True)
 THRESHOLDS = torch.from_numpy(np.linspace(0, 1, 16)[1:-1]).float()
 
 
-def counting(target: Tensor, n_classes: int) -> tuple[object, ...]:
+def counting(target: Tensor, n_classes: int) -> Counting:
     words = StatisticsLayout(n_classes, 15, "both").words
-    statistics = torch.zeros(1, words, dtype=torch.int64)
-    return (False, target, None, None, THRESHOLDS, False, "both", 1e-30, statistics)
+    statistics = torch.zeros(1, words, dtype=torch.int64, device=target.device)
+    return Counting(target, None, None, THRESHOLDS, False, "both", 1e-30, statistics)
 
 
 def statistics_arguments() -> tuple[object, ...]:
     members = logits(3, 4, (5, 9))
-    out = [torch.empty(2, 5, 9), torch.empty(2, 5, 9, dtype=torch.int64)]
-    finish = (["entropy", "label"], out, *counting(labels(4, (2, 5, 9)), 4))
-    return (members, [1.0] * 3, [1.0] * 3, *READING, *finish)
+    out = {"entropy": torch.empty(2, 5, 9), "label": torch.empty(2, 5, 9, dtype=torch.int64)}
+    finish = Finish(out, False, counting(labels(4, (2, 5, 9)), 4))
+    return (members, [1.0] * 3, [1.0] * 3, *READING, *finish.flatten())
 
 
 def accumulate_arguments() -> tuple[object, ...]:
     (member,) = logits(1, 4, (5, 9))
-    layout = StateLayout(4, entropy=True, square=True, votes=True)
-    state = torch.zeros(layout.planes, 2, 5, 9)
-    return (member, 1.0, 1.0, *READING, True, True, True, state)
+    state = torch.zeros(LAYOUT.planes, 2, 5, 9)
+    return (member, 1.0, 1.0, *READING, *LAYOUT.flatten(), state)
 
 
 def finalize_arguments() -> tuple[object, ...]:
     *_, state = arguments = accumulate_arguments()
     ops.ensemble_accumulate(*arguments)
-    out = ["entropy", "mean"], [torch.empty(2, 5, 9), torch.empty(2, 4, 5, 9)]
-    return (state, 4, 1, 1.0, True, True, True, *READING, *out, *NO_COUNTING)
+    out = {"entropy": torch.empty(2, 5, 9), "mean": torch.empty(2, 4, 5, 9)}
+    finish = Finish(out, False, None)
+    return (state, 1, 1.0, *READING, *LAYOUT.flatten(), *finish.flatten())
 
 
 def temperature_arguments() -> tuple[object, ...]:
@@ -50,6 +61,42 @@ def temperature_arguments() -> tuple[object, ...]:
     reading = (None, None, True, False, False, 1e-30, 1e-8)
     out = torch.zeros(3, dtype=torch.int64), torch.zeros(3, dtype=torch.float64)
     return (values, labels(4, (2, 5, 9)), *reading, [0.7], False, *out)
+
+
+@pytest.mark.parametrize(
+    "struct",
+    [
+        Reading(0, False, "sigmoid", True, "logit"),
+        StateLayout(7, entropy=True, square=False, votes=True),
+        LossReading("sigmoid", 255),
+        SumsWanted(overlaps=True),
+        GapBins(20, soft=True),
+        TemperatureProblem(
+            *(torch.zeros(3, 5), torch.zeros(5).int(), None, 1),
+            *(True, False, False, 1e-30, 1e-8),
+        ),
+        Counting(
+            *(torch.zeros(2, 5).int(), None, 3, THRESHOLDS, True, "classwise", 1e-6),
+            *(torch.zeros(2, 90).long(), torch.ones(2, 5).byte(), 4, Extras(True, 64, 9)),
+        ),
+        Finish({"label": torch.zeros(2, 5).long()}, True, counting(labels(3, (2, 5)), 3)),
+    ],
+    ids=lambda struct: type(struct).__name__,
+)
+def test_a_struct_is_the_same_after_the_way_through_an_op(struct):
+    assert type(struct).unflatten(struct.flatten()) == struct
+
+
+def test_trailing_arguments_that_equal_their_default_may_be_missing():
+    counted = counting(labels(3, (2, 5)), 3)
+    assert Counting.unflatten(counted.flatten()[:8]) == counted
+    assert Counting.unflatten(counted.flatten()[:9]) == counted
+
+
+def test_nothing_is_counted_without_a_target():
+    assert len(Finish({}, False, None).flatten()) == 3
+    assert Finish.unflatten(([], [], False)).counting is None
+    assert Finish.unflatten(([], [], False, None, None)).counting is None
 
 
 @on_every_engine

@@ -78,7 +78,7 @@ def finish(
     regions = mask.view(torch.uint8) if n_regions else None
     counting = Counting(
         *(target, mask, 1, thresholds, False, "both", 1e-30, statistics),
-        *(extras, regions, n_regions),
+        *(regions, n_regions, extras),
     )
     return Finish(maps, False, counting)
 

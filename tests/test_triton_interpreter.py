@@ -20,6 +20,9 @@ CASES = {
     "test_ensemble.py": (
         "match_the_oracle and (float32-4-12 or float16-4-5 or 17-1-contiguous)",
         "every_reading_matches_the_oracle and not 19",
+        "empty_volumes",
+    ),
+    "test_ensemble_extremes.py": (
         "minus_infinity and 4",
         "invalid_voxel_is_nan and 3 and bfloat16",
         "invalid_voxel_is_nan and 18-nan and float32",
@@ -27,10 +30,11 @@ CASES = {
         "votes_that_tie",
         "subnormal and float32",
         "out_of_range",
+        "values_of_known_ensembles",
+    ),
+    "test_ensemble_arguments.py": (
         "given_outputs and strided",
         "integer_type_given and uint8",
-        "values_of_known_ensembles",
-        "empty_volumes",
     ),
     "test_accumulator.py": (
         "bits_of_one_shot_for_every_reading",

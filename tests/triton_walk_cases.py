@@ -7,14 +7,14 @@ import torch
 import triton
 import triton.language as tl
 
-from fastcal.triton_kernels.walk import View, block_lanes, class_pointers, voxel_offsets
+from fastcal.triton_kernels.walk import PointerView, block_lanes, class_pointers, voxel_offsets
 
 
 @triton.jit
 def offsets_kernel(out, base, strides, extents, n_inner, i_block, WIDE: tl.constexpr):
-    i_outer, o_voxels, m_voxels = block_lanes(i_block, n_inner, WIDE, 8)
-    offsets = voxel_offsets(i_outer, o_voxels, extents, strides)
-    tl.store(out + tl.arange(0, 8), offsets + base, mask=m_voxels)
+    lanes = block_lanes(i_block, extents, n_inner, WIDE, 8)
+    offsets = voxel_offsets(lanes, strides)
+    tl.store(out + tl.arange(0, 8), offsets + base, mask=lanes.m_voxels)
 
 
 @pytest.mark.parametrize(
@@ -51,6 +51,6 @@ def class_offset_kernel(out, view, k):
 
 def test_class_strides_are_widened_before_they_are_multiplied():
     out = torch.zeros(1, dtype=torch.int64)
-    view = View(torch.zeros(1), 2**30 + 1, (0, 1))
+    view = PointerView(torch.zeros(1), 2**30 + 1, (0, 1))
     class_offset_kernel[(1,)](out, view, 999)
     assert out.item() == 4 * 999 * (2**30 + 1)

@@ -1,7 +1,7 @@
 """Which implementation of the ops runs: chosen by device, or forced in a with-block.
 
-Backends are modules of this package, imported when first wanted; importing this package touches
-neither a driver nor a native module.
+Backends are modules of this package, each imported when it is first wanted. Importing this package
+touches neither a driver nor a native module.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _DEVICES = {
     "cuda": ("cuda",),
     "triton": ("cuda",),
 }
-"""Name of every backend, and the types of device whose tensors it takes."""
+"""Name of every backend to the types of device whose tensors it takes."""
 
 _PREFERENCE = {"cpu": ("cpu", "reference"), "cuda": ("cuda", "triton", "reference")}
 """Type of device to the backends that may serve it, best first."""
 
 
 class Backend(Protocol):
-    """What a backend module provides; every function writes into tensors it is given."""
+    """What a backend module provides. Every function writes into tensors that it is given."""
 
     def ensemble_statistics(
         self,
@@ -48,7 +48,9 @@ class Backend(Protocol):
         temperatures: list[float],
         reading: Reading,
         finish: Finish,
-    ) -> None: ...
+    ) -> None:
+        """Compute maps and statistics of the members in one pass."""
+        ...
 
     def ensemble_accumulate(
         self,
@@ -58,7 +60,9 @@ class Backend(Protocol):
         reading: Reading,
         layout: StateLayout,
         state: Tensor,
-    ) -> None: ...
+    ) -> None:
+        """Add one member to ``state``, ``[planes, *voxel shape]``."""
+        ...
 
     def ensemble_finalize(
         self,
@@ -68,7 +72,9 @@ class Backend(Protocol):
         reading: Reading,
         layout: StateLayout,
         finish: Finish,
-    ) -> None: ...
+    ) -> None:
+        """Compute maps and statistics of ``state``, which stays as it is."""
+        ...
 
     def temperature_sums(
         self,
@@ -77,7 +83,9 @@ class Backend(Protocol):
         per_class: bool,
         counts: Tensor,
         sums: Tensor,
-    ) -> None: ...
+    ) -> None:
+        """Add a volume to ``counts`` and ``sums``; see `TemperatureLayout`."""
+        ...
 
     def class_sums(
         self,
@@ -86,7 +94,9 @@ class Backend(Protocol):
         reading: LossReading,
         wanted: SumsWanted,
         sums: Tensor,
-    ) -> None: ...
+    ) -> None:
+        """Write the sums ``[G, B, len(SUM_ROWS), C]``, float64."""
+        ...
 
     def class_gradient(
         self,
@@ -96,11 +106,15 @@ class Backend(Protocol):
         wanted: SumsWanted,
         factors: Tensor,
         gradient: Tensor,
-    ) -> None: ...
+    ) -> None:
+        """Write the gradient by the logits, given the derivative by each sum."""
+        ...
 
     def bin_gaps(
         self, logits: Tensor, target: Tensor, reading: LossReading, bins: GapBins, sums: Tensor
-    ) -> None: ...
+    ) -> None:
+        """Write the sums ``[G, B, C, bins.words]``, float64."""
+        ...
 
     def bin_gradient(
         self,
@@ -110,7 +124,9 @@ class Backend(Protocol):
         bins: GapBins,
         factors: Tensor,
         gradient: Tensor,
-    ) -> None: ...
+    ) -> None:
+        """Write the gradient by the logits, given the derivative by each sum."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +144,7 @@ _loaded: dict[str, Backend | str] = {}
 
 
 def _load(name: str) -> Backend | str:
-    """The backend's module, or the reason why there is none."""
+    """Give the module of a backend, or the reason why there is none."""
     found = _loaded.get(name)
     if found is None:
         module = f"{__name__}.{name}"
@@ -144,40 +160,40 @@ def _load(name: str) -> Backend | str:
 
 
 def select(device: torch.device, *, op: str = "ensemble_statistics") -> Backend:
-    """The backend that serves tensors on ``device``: the forced one, else the best available.
+    """Give the backend that serves tensors on ``device``: the forced one, or the best available.
 
     Args:
-        device: Of the tensors.
-        op: The function that is wanted; backends without it are passed over.
+        device: Device of the tensors.
+        op: The function that is wanted. Backends without it are passed over.
 
     Raises:
-        ValueError: The forced backend does not take tensors of this device or lacks the function,
-            or none does.
+        ValueError: The forced backend does not take tensors on this device or lacks the function,
+            or there is no backend that does.
     """
     forced = _forced.get()
     if forced is not None and device.type not in _DEVICES[forced]:
         raise ValueError(
-            f"backend {forced!r} takes tensors on {' or '.join(_DEVICES[forced])}, "
-            f"got tensors on {device.type}"
+            f"tensors for backend {forced!r} must be on {' or '.join(_DEVICES[forced])}, "
+            f"got {device.type}"
         )
     for name in (forced,) if forced is not None else _PREFERENCE.get(device.type, ()):
         found = _load(name)
         if not isinstance(found, str) and hasattr(found, op):
             return found
     if forced is not None:
-        raise ValueError(f"backend {forced!r} has no {op}")
-    raise ValueError(f"no backend takes tensors on {device.type}")
+        raise ValueError(f"backend must be one with {op}, got {forced!r}")
+    raise ValueError(f"tensors must be on {' or '.join(_PREFERENCE)}, got {device.type}")
 
 
 @contextmanager
 def backend(name: str) -> Iterator[None]:
-    """Force a backend for the calls of this thread inside a with-block; blocks may be nested.
+    """Force a backend for the calls of this thread inside a with-block. Blocks may be nested.
 
     Args:
         name: ``"reference"`` (plain PyTorch), ``"cpu"``, ``"cuda"`` or ``"triton"``.
 
     Raises:
-        ValueError: There is no backend of that name, or it cannot run here; the message says why.
+        ValueError: There is no backend of that name, or it cannot run here. The message says why.
 
     Example:
         >>> import torch, fastcal
@@ -186,10 +202,10 @@ def backend(name: str) -> Iterator[None]:
         tensor([[0.6931]])
     """
     if name not in _DEVICES:
-        raise ValueError(f"backend must be one of {tuple(_DEVICES)}, got {name!r}")
+        raise ValueError(f"backend must be among {', '.join(_DEVICES)}, got {name!r}")
     found = _load(name)
     if isinstance(found, str):
-        raise ValueError(f"backend {name!r} cannot run here: {found}")
+        raise ValueError(f"backend must be one that can run here, got {name!r}: {found}")
     token = _forced.set(name)
     try:
         yield
@@ -198,10 +214,10 @@ def backend(name: str) -> Iterator[None]:
 
 
 def status(*, gpu: bool = True) -> list[BackendStatus]:
-    """Every backend with whether it can run here, and the reason where it cannot.
+    """List every backend with whether it can run here, and the reason where it cannot.
 
     Args:
-        gpu: Ask the driver too. False leaves it alone, and those backends out that need it.
+        gpu: Ask the GPU driver too. False leaves out the backends that need it.
 
     Example:
         >>> status()[0]
@@ -216,7 +232,7 @@ def status(*, gpu: bool = True) -> list[BackendStatus]:
 
 
 def preferred(device_type: str) -> str | None:
-    """Name of the backend that serves tensors of this type of device when none is forced.
+    """Give the name of the backend that serves a type of device when none is forced.
 
     Example:
         >>> preferred("cpu")

@@ -1,4 +1,4 @@
-"""Boxes of bounded size that tile a voxel shape: what the reference passes work on at once."""
+"""Boxes of bounded size that tile a voxel shape. A reference pass works on one at a time."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import math
 from collections.abc import Iterator
 
 Box = tuple[slice, ...]
+"""One slice per voxel axis."""
 
 
 def boxes(shape: tuple[int, ...], limit: int) -> Iterator[Box]:
-    """Boxes of at most ``limit`` voxels (at least one) that tile a voxel shape, in order."""
+    """Yield boxes of at most ``limit`` voxels (at least one) that tile a voxel shape, in order."""
     if 0 in shape:
         return
     if not shape:

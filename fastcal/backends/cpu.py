@@ -1,4 +1,7 @@
-"""The compiled CPU backend: hands addresses over and sizes the thread pool, nothing else."""
+"""The compiled CPU backend: it hands over addresses and the number of threads, nothing else.
+
+`fastcal.backends.Backend` documents the functions.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from torch import Tensor
 
 from fastcal import _cpu
 from fastcal.backends import native
+from fastcal.core.arrays import accumulation_type
 from fastcal.core.bins import thresholds
 from fastcal.core.problem import (
     Finish,
@@ -26,6 +30,7 @@ def ensemble_statistics(
     reading: Reading,
     finish: Finish,
 ) -> None:
+    """Compute maps and statistics of the members in one pass."""
     class_dim = reading.class_dim
     num_classes = members[0].shape[class_dim]
     _cpu.ensemble_statistics(
@@ -34,8 +39,8 @@ def ensemble_statistics(
         tuple(native.class_view(member, class_dim) for member in members),
         weights,
         temperatures,
-        native.reading_tuple(reading),
-        native.finish_tuple(finish, reading, num_classes),
+        native.plain_reading(reading),
+        native.plain_finish(finish, reading, num_classes),
         torch.get_num_threads(),
     )
 
@@ -48,13 +53,14 @@ def ensemble_accumulate(
     layout: StateLayout,
     state: Tensor,
 ) -> None:
+    """Add one member to ``state``."""
     _cpu.ensemble_accumulate(
         native.voxel_shape(member, reading.class_dim),
         native.class_view(member, reading.class_dim),
         weight,
         temperature,
-        native.reading_tuple(reading),
-        native.layout_tuple(layout),
+        native.plain_reading(reading),
+        native.plain_layout(layout),
         native.class_view(state, 0),
         torch.get_num_threads(),
     )
@@ -68,14 +74,15 @@ def ensemble_finalize(
     layout: StateLayout,
     finish: Finish,
 ) -> None:
+    """Compute maps and statistics of ``state``, which stays as it is."""
     _cpu.ensemble_finalize(
         native.voxel_shape(state, 0),
         native.class_view(state, 0),
-        native.layout_tuple(layout),
+        native.plain_layout(layout),
         n_members,
         total_weight,
-        native.reading_tuple(reading),
-        native.finish_tuple(finish, reading, layout.num_classes),
+        native.plain_reading(reading),
+        native.plain_finish(finish, reading, layout.num_classes),
         torch.get_num_threads(),
     )
 
@@ -87,6 +94,7 @@ def temperature_sums(
     counts: Tensor,
     sums: Tensor,
 ) -> None:
+    """Add a volume to ``counts`` and ``sums``."""
     target, mask = problem.target, problem.mask
     _cpu.temperature_sums(
         native.voxel_shape(problem.values, 0),
@@ -108,9 +116,10 @@ def temperature_sums(
 def class_sums(
     logits: Tensor, target: Tensor, reading: LossReading, wanted: SumsWanted, sums: Tensor
 ) -> None:
+    """Write the sums of `fastcal.core.problem.SUM_ROWS`."""
     _cpu.class_sums(
         native.loss_input(logits, target, reading),
-        native.wanted_tuple(wanted),
+        native.plain_wanted(wanted),
         sums.data_ptr(),
         torch.get_num_threads(),
     )
@@ -124,9 +133,10 @@ def class_gradient(
     factors: Tensor,
     gradient: Tensor,
 ) -> None:
+    """Write the gradient by the logits, given the derivative by each sum."""
     _cpu.class_gradient(
         native.loss_input(logits, target, reading),
-        native.wanted_tuple(wanted),
+        native.plain_wanted(wanted),
         factors.data_ptr(),
         native.class_view(gradient, native.LOSS_CLASS_DIM),
         torch.get_num_threads(),
@@ -136,7 +146,8 @@ def class_gradient(
 def bin_gaps(
     logits: Tensor, target: Tensor, reading: LossReading, bins: GapBins, sums: Tensor
 ) -> None:
-    edges = thresholds(bins.count, native.real(logits.dtype))
+    """Write the gaps and amounts of each bin, and the voxels of each class."""
+    edges = thresholds(bins.count, accumulation_type(logits.dtype))
     _cpu.bin_gaps(
         native.loss_input(logits, target, reading),
         bins.count,
@@ -155,7 +166,8 @@ def bin_gradient(
     factors: Tensor,
     gradient: Tensor,
 ) -> None:
-    edges = thresholds(bins.count, native.real(logits.dtype))
+    """Write the gradient by the logits, given the derivative by each sum."""
+    edges = thresholds(bins.count, accumulation_type(logits.dtype))
     _cpu.bin_gradient(
         native.loss_input(logits, target, reading),
         bins.count,

@@ -1,10 +1,10 @@
-"""The compiled CUDA backend; importing it fails with the reason where it cannot run."""
+"""The compiled CUDA backend. Importing it fails, with the reason, where it cannot run."""
 
 from __future__ import annotations
 
 import torch
 
-from fastcal.backends.gpu_module import Passes
+from fastcal.backends.gpu_passes import GpuPasses
 
 try:
     from fastcal import _cuda
@@ -22,7 +22,7 @@ def _stream(device: torch.device) -> tuple[int, int]:
 
 
 def _reason() -> str:
-    """Why the kernels cannot run here, or nothing."""
+    """Say why the kernels cannot run here; an empty string where they can."""
     if torch.version.cuda is None:
         return f"torch {torch.__version__} was built without CUDA"
     return _cuda.unavailable()
@@ -31,7 +31,7 @@ def _reason() -> str:
 if reason := _reason():
     raise ImportError(reason)
 
-_passes = Passes(_cuda, _stream)
+_passes = GpuPasses(_cuda, _stream)
 ensemble_statistics = _passes.ensemble_statistics
 ensemble_accumulate = _passes.ensemble_accumulate
 ensemble_finalize = _passes.ensemble_finalize

@@ -1,4 +1,7 @@
-"""Tensors as the plain tuples that the compiled modules take (``csrc/python/views.h``)."""
+"""Tensors and structs as the plain tuples that the compiled modules take.
+
+``csrc/python/views.h`` reads them in the same order.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fastcal.core.problem import (
+    MAP_TABLE,
     MAPS,
     Counting,
     Finish,
@@ -31,12 +35,20 @@ DTYPES = {
     torch.bool: 12,
 }
 _ACTIVATIONS = {"softmax": 0, "sigmoid": 1}
+_MAP_NUMBERS = {name: number for number, name in enumerate(MAPS)}
 
-View = tuple[int, int, int, tuple[int, ...]]
+AddressView = tuple[int, int, int, tuple[int, ...]]
+"""(address, dtype, class stride, strides of the voxel axes), strides in elements."""
+
+PlainReading = tuple[bool, int, bool, bool]
+"""(from_logits, activation, multilabel, logit space)."""
+
+PlainLayout = tuple[int, bool, bool, bool]
+"""(classes, entropy, square, votes)."""
 
 
-def class_view(tensor: Tensor, class_dim: int) -> View:
-    """A tensor with a class axis: (address, dtype, class stride, strides of the voxel axes)."""
+def class_view(tensor: Tensor, class_dim: int) -> AddressView:
+    """Describe a tensor with a class axis."""
     strides = tensor.stride()
     return (
         tensor.data_ptr(),
@@ -46,17 +58,19 @@ def class_view(tensor: Tensor, class_dim: int) -> View:
     )
 
 
-def voxel_view(tensor: Tensor) -> View:
-    """A tensor of the voxel shape."""
+def voxel_view(tensor: Tensor) -> AddressView:
+    """Describe a tensor of the voxel shape."""
     return (tensor.data_ptr(), DTYPES[tensor.dtype], 0, tensor.stride())
 
 
 def voxel_shape(tensor: Tensor, class_dim: int) -> tuple[int, ...]:
+    """Give the shape of a tensor without its class axis."""
     shape = tuple(tensor.shape)
     return shape[:class_dim] + shape[class_dim + 1 :]
 
 
-def reading_tuple(reading: Reading) -> tuple[bool, int, bool, bool]:
+def plain_reading(reading: Reading) -> PlainReading:
+    """Give what kernels need to know of a reading."""
     return (
         reading.from_logits,
         _ACTIVATIONS[reading.activation],
@@ -65,27 +79,29 @@ def reading_tuple(reading: Reading) -> tuple[bool, int, bool, bool]:
     )
 
 
-def layout_tuple(layout: StateLayout) -> tuple[int, bool, bool, bool]:
+def plain_layout(layout: StateLayout) -> PlainLayout:
+    """Give the fields of a layout."""
     return (layout.num_classes, layout.entropy, layout.square, layout.votes)
 
 
-def finish_tuple(finish: Finish, reading: Reading, num_classes: int) -> tuple[object, ...]:
-    """((map number, view) pairs, normalise, counting or None)."""
-    with_classes = {"mean", "label", "confidence"} if reading.multilabel else {"mean"}
+def plain_finish(finish: Finish, reading: Reading, num_classes: int) -> tuple[object, ...]:
+    """Give ((map number, view) pairs, normalise, counting or None)."""
     maps = tuple(
         (
-            MAPS.index(name),
-            class_view(tensor, reading.class_dim) if name in with_classes else voxel_view(tensor),
+            _MAP_NUMBERS[name],
+            class_view(tensor, reading.class_dim)
+            if MAP_TABLE[name].has_class_axis(reading.multilabel)
+            else voxel_view(tensor),
         )
         for name, tensor in finish.maps.items()
     )
     counting = None
     if finish.counting is not None:
-        counting = _counting_tuple(finish.counting, reading, num_classes)
+        counting = _plain_counting(finish.counting, reading, num_classes)
     return (maps, finish.normalise, counting)
 
 
-def _counting_tuple(counting: Counting, reading: Reading, num_classes: int) -> tuple[object, ...]:
+def _plain_counting(counting: Counting, reading: Reading, num_classes: int) -> tuple[object, ...]:
     target, extras = counting.target, counting.extras
     regions = counting.regions
     return (
@@ -110,13 +126,14 @@ def _counting_tuple(counting: Counting, reading: Reading, num_classes: int) -> t
 
 
 LOSS_CLASS_DIM = 2
-"""Of logits ``[G, B, C, *S]``."""
+"""The class axis of logits ``[G, B, C, *S]``."""
 
-LossInput = tuple[tuple[int, ...], int, View, View, int, int | None]
+LossInput = tuple[tuple[int, ...], int, AddressView, AddressView, int, int | None]
+"""(voxel shape, classes, logits, target, head, ignore index or None)."""
 
 
 def loss_input(logits: Tensor, target: Tensor, reading: LossReading) -> LossInput:
-    """(voxel shape, classes, logits, target, head, ignore index or None)."""
+    """Describe what a loss reads."""
     return (
         voxel_shape(logits, LOSS_CLASS_DIM),
         logits.shape[LOSS_CLASS_DIM],
@@ -127,10 +144,6 @@ def loss_input(logits: Tensor, target: Tensor, reading: LossReading) -> LossInpu
     )
 
 
-def wanted_tuple(wanted: SumsWanted) -> tuple[bool, bool, bool]:
+def plain_wanted(wanted: SumsWanted) -> tuple[bool, bool, bool]:
+    """Give the fields of a choice of sums."""
     return (wanted.overlaps, wanted.likelihood, wanted.rest)
-
-
-def real(dtype: torch.dtype) -> torch.dtype:
-    """The type that numbers of ``dtype`` are reckoned in."""
-    return torch.float64 if dtype == torch.float64 else torch.float32

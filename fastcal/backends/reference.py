@@ -1,10 +1,10 @@
-"""The passes in plain PyTorch: any device, any strides, one block of voxels at a time.
+"""The ensemble passes in plain PyTorch, one block of voxels at a time.
 
-The oracle of the other backends and what runs where none of them can. A block's state is
-``[planes, voxels]`` as `StateLayout` lays it out; counting lies in `reference_counting`.
+They take any device and any strides. They are the oracle of the other backends, and run where none
+of those can. The state of a block is ``[planes, voxels]``, in the order of `StateLayout`.
 
-Only steps that give an element the same bits wherever it lies in a block are used: PyTorch's own
-softmax, sigmoid and sums over many rows do not, and streaming would differ from one shot.
+Every step gives an element the same bits wherever it lies in a block. PyTorch's own softmax,
+sigmoid and sums over many rows do not, and with them streaming would differ from one shot.
 """
 
 from __future__ import annotations
@@ -16,14 +16,21 @@ from torch import Tensor
 
 from fastcal.backends import reference_counting
 from fastcal.backends.boxes import Box, boxes
-from fastcal.backends.reference_losses import bin_gaps as bin_gaps
-from fastcal.backends.reference_losses import bin_gradient as bin_gradient
-from fastcal.backends.reference_losses import class_gradient as class_gradient
-from fastcal.backends.reference_losses import class_sums as class_sums
+from fastcal.backends.reference_losses import (
+    bin_gaps,
+    bin_gradient,
+    class_gradient,
+    class_sums,
+)
 from fastcal.backends.reference_temperature import temperature_sums
-from fastcal.core.problem import Finish, Reading, StateLayout
+from fastcal.core.arrays import accumulation_type
+from fastcal.core.problem import MAP_TABLE, Finish, Reading, StateLayout
 
 __all__ = [
+    "bin_gaps",
+    "bin_gradient",
+    "class_gradient",
+    "class_sums",
     "ensemble_accumulate",
     "ensemble_finalize",
     "ensemble_statistics",
@@ -31,10 +38,10 @@ __all__ = [
 ]
 
 BLOCK_ELEMENTS = 1 << 20
-"""Voxels times classes worked on at once: bounds the memory, and the int64 sums of a block."""
+"""Voxels times classes in a block. This bounds the memory, and the int64 sums of a block."""
 
 OUT_OF_RANGE = 1e-3
-"""How far outside [0, 1] probabilities may lie, interpolated ones say, before they are invalid."""
+"""How far outside [0, 1] a probability may lie (interpolation does this) before it is invalid."""
 
 CERTAIN_LOGIT = 1e30
 """The logit of a probability of 1 under the sigmoid."""
@@ -47,14 +54,14 @@ def ensemble_statistics(
     reading: Reading,
     finish: Finish,
 ) -> None:
-    """One shot: every member accumulated, then finished, a block at a time."""
+    """Accumulate every member, then finish, one block at a time."""
     first = members[0]
     num_classes = first.shape[reading.class_dim]
     layout = StateLayout.for_maps(num_classes, tuple(finish.maps))
     total_weight = 0.0
     for weight in weights:
         total_weight += weight
-    dtype = _real(first.dtype)
+    dtype = accumulation_type(first.dtype)
     for box in boxes(_voxel_shape(first, reading.class_dim), BLOCK_ELEMENTS // num_classes):
         n_voxels = math.prod(part.stop - part.start for part in box)
         block = torch.zeros(layout.planes, n_voxels, dtype=dtype, device=first.device)
@@ -89,14 +96,10 @@ def ensemble_finalize(
     layout: StateLayout,
     finish: Finish,
 ) -> None:
-    """Maps and statistics of an accumulated ``state``, which stays as it is."""
+    """Compute maps and statistics of ``state``, which stays as it is."""
     for box in boxes(state.shape[1:], BLOCK_ELEMENTS // layout.num_classes):
         block = state[(slice(None), *box)].reshape(layout.planes, -1)
         _finish_block(block, n_members, total_weight, reading, layout, finish, box)
-
-
-def _real(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def _voxel_shape(member: Tensor, class_dim: int) -> tuple[int, ...]:
@@ -104,7 +107,7 @@ def _voxel_shape(member: Tensor, class_dim: int) -> tuple[int, ...]:
 
 
 def _classes_first(tensor: Tensor, box: Box, class_dim: int) -> Tensor:
-    """The box of a tensor with a class axis, as ``[C, voxels]``."""
+    """Give the box of a tensor with a class axis as ``[C, voxels]``."""
     part = tensor[(*box[:class_dim], slice(None), *box[class_dim:])]
     return part.movedim(class_dim, 0).reshape(tensor.shape[class_dim], -1)
 
@@ -137,7 +140,7 @@ def _accumulate_block(
 
 
 def _read(values: Tensor, temperature: float, reading: Reading) -> tuple[Tensor | None, Tensor]:
-    """A member's logits over its temperature (None where they are not needed), and activated."""
+    """Give a member's logits over its temperature (None where not needed), and probabilities."""
     softmax = reading.activation == "softmax" and not reading.multilabel
     if not reading.from_logits:
         if temperature == 1.0 and reading.space == "prob":
@@ -147,7 +150,7 @@ def _read(values: Tensor, temperature: float, reading: Reading) -> tuple[Tensor 
         if not softmax:
             rest = (1 - probabilities).clamp_min(0)
             odds = logits - rest.masked_fill(probabilities > 1 + OUT_OF_RANGE, math.nan).log()
-            # +inf would mean invalid input, and could not be averaged with a -inf.
+            # +inf would mean invalid input, and cannot be averaged with -inf.
             logits = odds.masked_fill(rest == 0, CERTAIN_LOGIT)
         if temperature == 1.0:
             return logits, values
@@ -172,7 +175,7 @@ def _activate(logits: Tensor, softmax: bool) -> Tensor:
 
 
 def _sum(rows: Tensor) -> Tensor:
-    """Sum over the first axis, in pairs."""
+    """Sum over the first axis, pair by pair."""
     while len(rows) > 1:
         half = len(rows) // 2
         paired = rows[:half] + rows[half : 2 * half]
@@ -244,7 +247,7 @@ def _spread(
     reading: Reading,
     layout: StateLayout,
 ) -> dict[str, Tensor]:
-    """The maps that need more of the state than the mean."""
+    """Compute the maps that need more of the state than the mean."""
     maps: dict[str, Tensor] = {}
     if layout.entropy:
         maps["expected_entropy"] = block[layout.entropy_plane] * inverse
@@ -283,10 +286,9 @@ def _write_maps(
     if "label" in wanted:
         values["label"] = (p > 0.5).long() if reading.multilabel else p.argmax(0)
     for name, target in wanted.items():
-        with_classes = name == "mean" or (reading.multilabel and name in ("label", "confidence"))
-        missing = -1 if name == "label" else math.nan
-        value = values[name].masked_fill(~valid, missing)
-        if with_classes:
+        kind = MAP_TABLE[name]
+        value = values[name].masked_fill(~valid, -1 if kind.integer else math.nan)
+        if kind.has_class_axis(reading.multilabel):
             part = target[(*box[: reading.class_dim], slice(None), *box[reading.class_dim :])]
             part = part.movedim(reading.class_dim, 0)
         else:

@@ -1,6 +1,6 @@
-"""The statistics stage in plain PyTorch: probabilities of a block in, exact integers added.
+"""The statistics stage in plain PyTorch: the probabilities of a block become exact integers.
 
-Every step that reaches an integer is a single IEEE operation or an integer one, so that equal
+Every step on the way to an integer is a single IEEE operation or an integer operation, so equal
 probabilities give equal integers whatever computes them.
 """
 
@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor
 
+from fastcal.backends.boxes import Box
 from fastcal.core.problem import (
     FINE_OCTAVES,
     FRACTION_BITS,
@@ -20,22 +21,21 @@ from fastcal.core.problem import (
     StatisticsLayout,
 )
 
-Box = tuple[slice, ...]
-
 _UNIT = 1 << FRACTION_BITS
 _LOW = _UNIT - 1
 
 UNNORMALISED = 1e-3
-"""How far from 1 the sum of a voxel's probabilities may lie unremarked."""
+"""How far from 1 the sum of a voxel's probabilities may lie before the voxel is counted."""
 
 _LN2 = math.log(2.0)
 
 
 def logarithm(x: Tensor) -> Tensor:
-    """Natural logarithm of positive normal numbers, the one definition of the statistics.
+    """Compute the natural logarithm of positive normal numbers, as all statistics define it.
 
-    ``x = 2^e m`` with m in [sqrt 1/2, sqrt 2); then the series of artanh in s = (m - 1) / (m + 1):
-    ``ln m = 2 (s + s^3/3 + s^5/5 + ...)``, cut after 4 terms (float32) or 10 (float64).
+    With ``x = 2^e m`` and m in [sqrt 1/2, sqrt 2), ln m is the series of artanh in
+    s = (m - 1) / (m + 1): ``ln m = 2 (s + s^3/3 + s^5/5 + ...)``. The series is cut after 4 terms
+    for float32 and after 10 terms for float64.
     """
     if x.dtype == torch.float32:
         integer, shift, root, fraction, terms = torch.int32, 23, 0x3F3504F3, 0x007FFFFF, 4
@@ -68,7 +68,17 @@ def count(
     counting: Counting,
     box: Box,
 ) -> None:
-    """Add a block of mean probabilities ``p [C, voxels]`` to the statistics, group by group."""
+    """Add a block of mean probabilities to the statistics, group by group.
+
+    Args:
+        p: Probabilities ``[C, voxels]``.
+        valid: The voxels that hold probabilities, bool ``[voxels]``.
+        out_of_range: The invalid voxels whose numbers are finite, bool ``[voxels]``.
+        reading: How members were read.
+        normalised: The probabilities were divided by their sum.
+        counting: What is counted.
+        box: Where the block lies in the voxel shape.
+    """
     rows = counting.statistics.view(-1, counting.rows, counting.statistics.shape[1])
     if len(rows) == 1:
         _count_group(rows[0], p, valid, out_of_range, reading, normalised, counting, box)
@@ -143,7 +153,7 @@ def _count_row(
 
 
 def _target(target: Tensor, reading: Reading, box: Box) -> Tensor:
-    """The box of the targets as int64 ``[C or 1, voxels]``."""
+    """Give the box of the targets as int64 ``[C or 1, voxels]``."""
     if not reading.multilabel:
         return target[box].reshape(1, -1).to(torch.int64)
     part = target[(*box[: reading.class_dim], slice(None), *box[reading.class_dim :])]
@@ -151,7 +161,7 @@ def _target(target: Tensor, reading: Reading, box: Box) -> Tensor:
 
 
 def class_sum(p: Tensor) -> Tensor:
-    """Sum over classes in ascending order, which fixes its bits."""
+    """Sum over classes in ascending order, which fixes the bits of the sum."""
     total = p[0].clone()
     for row in p[1:]:
         total += row
@@ -218,7 +228,7 @@ def _count_multilabel(
 def _add_top_label(
     words: Tensor, layout: StatisticsLayout, p: Tensor, hit: Tensor, counting: Counting
 ) -> None:
-    """Add confidences against correctness."""
+    """Add confidences and whether they were correct."""
     _add_bins(words[layout.top_label].view(-1, 4), p, hit, counting)
     if layout.extras.fine_bins:
         cells = words[layout.fine_top_label].view(-1, 2)
@@ -228,7 +238,7 @@ def _add_top_label(
 def _add_class(
     words: Tensor, layout: StatisticsLayout, k: int, p: Tensor, hit: Tensor, counting: Counting
 ) -> None:
-    """Add probabilities of class ``k`` against its presence."""
+    """Add probabilities of class ``k`` and whether the voxel is of the class."""
     num_classes = layout.num_classes
     _add_bins(words[layout.classwise].view(num_classes, -1, 4)[k], p, hit, counting)
     if layout.extras.moments:
@@ -243,7 +253,7 @@ def _add_class(
 
 
 def _fine_cells(p: Tensor, extras: Extras) -> Tensor:
-    """`Extras.fine_shift` has the formula."""
+    """Find fine cells; see `Extras.fine_shift` for the formula."""
     integer, mantissa, quarter = torch.int32, 23, 125
     if p.dtype == torch.float64:
         integer, mantissa, quarter = torch.int64, 52, 1021
@@ -275,7 +285,7 @@ def _add_cells(cells: Tensor, cell: Tensor, hit: Tensor) -> None:
 
 
 def _fixed_point(values: Tensor) -> Tensor:
-    """``rint(v 2^40)``, half to even, as int64."""
+    """Compute ``rint(v 2^40)``, half to even, as int64."""
     return (values.to(torch.float64) * _UNIT).round().to(torch.int64)
 
 

@@ -1,4 +1,4 @@
-"""The losses' sums and gradients in plain PyTorch: fallback, and what the kernels are held to."""
+"""Sums and gradients of the losses in plain PyTorch: the fallback, and the kernels' oracle."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from fastcal.core.problem import GapBins, LossReading, SumsWanted
 def class_sums(
     logits: Tensor, target: Tensor, reading: LossReading, wanted: SumsWanted, sums: Tensor
 ) -> None:
+    """Write the sums of `fastcal.core.problem.SUM_ROWS`, NaN where a target is not a class."""
     z = _rows(logits)
     hot, kept, bad = _outcomes(target, z, reading)
     p = _probabilities(z, reading).masked_fill(~kept, 0.0)
@@ -45,10 +46,11 @@ def class_gradient(
     factors: Tensor,
     gradient: Tensor,
 ) -> None:
-    """Softmax: ``dL/dz_k = p_k (g_k - sum_j p_j g_j) + E_y (p_k - y_k) + p_k sum_j R_j - R_k``.
+    """Write the gradient by the logits, given the factors dL/dS of each sum S.
 
-    ``g = A y + B + 2 D p`` is the derivative by p, with the factors A, B, D of the first three
-    rows, E of the likelihood and R of the rest.
+    For a softmax, ``dL/dz_k = p_k (g_k - sum_j p_j g_j) + E_y (p_k - y_k) + p_k sum_j R_j - R_k``.
+    Here ``g = A y + B + 2 D p`` is the derivative by p. A, B and D are the factors of the rows
+    ``overlap``, ``predicted`` and ``squared``, E is that of ``nll`` and R that of ``rest``.
     """
     z = _rows(logits)
     hot, kept, _ = _outcomes(target, z, reading)
@@ -74,6 +76,7 @@ def class_gradient(
 def bin_gaps(
     logits: Tensor, target: Tensor, reading: LossReading, bins: GapBins, sums: Tensor
 ) -> None:
+    """Write the gaps p - y and the amounts of each bin, and the number of voxels of each class."""
     z = _rows(logits)
     hot, kept, bad = _outcomes(target, z, reading)
     p = _probabilities(z, reading)
@@ -96,6 +99,7 @@ def bin_gradient(
     factors: Tensor,
     gradient: Tensor,
 ) -> None:
+    """Write the gradient by the logits, given the derivative by each sum."""
     z = _rows(logits)
     hot, kept, _ = _outcomes(target, z, reading)
     p = _probabilities(z, reading)
@@ -113,15 +117,16 @@ def bin_gradient(
 
 
 def _rows(logits: Tensor) -> Tensor:
-    """``[G, B, C, voxels]`` as float32 or float64."""
+    """Give ``[G, B, C, voxels]`` as float32 or float64."""
     rows = logits.flatten(3) if logits.ndim > 3 else logits.unsqueeze(3)
     return rows if rows.dtype == torch.float64 else rows.float()
 
 
 def _outcomes(target: Tensor, z: Tensor, reading: LossReading) -> tuple[Tensor, Tensor, Tensor]:
-    """Which class each voxel is of, which count, and NaN ``[G, B, 1]`` where a target is no class.
+    """Find each voxel's class and which voxels count; NaN ``[G, B, 1]`` marks a bad target.
 
-    On the CPU such a target is a ValueError; elsewhere to ask would wait for the device.
+    On the CPU a target that is not a class is a ValueError. On a GPU the question would wait for
+    the device.
     """
     classes = z.shape[2]
     labels = target.reshape(*z.shape[:2], 1, -1).long()
@@ -133,9 +138,9 @@ def _outcomes(target: Tensor, z: Tensor, reading: LossReading) -> tuple[Tensor, 
         found = labels[wrong]
         which = f"the value {int(found[0])}"
         if len(found) > 1:
-            which = f"{len(found)} voxels that are no class"
+            which = f"{len(found)} other values"
         raise ValueError(
-            f"target: got {which}, expected 0 to {max(classes, 2) - 1} or the ignore_index"
+            f"target must hold 0 to {max(classes, 2) - 1} or the ignore_index, got {which}"
         )
     own = torch.arange(classes, device=z.device).view(-1, 1) + (classes == 1)
     bad = torch.where(wrong.any(-1), math.nan, 0.0).double()
@@ -147,7 +152,7 @@ def _probabilities(z: Tensor, reading: LossReading) -> Tensor:
 
 
 def _shares(p: Tensor, bins: GapBins) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Bins that each voxel belongs to, its share in each, and the share's derivative by p."""
+    """Give the bins of each voxel, its share in each bin, and the derivative of the share by p."""
     if not bins.soft:
         inner = thresholds(bins.count, p.dtype).to(p.device)
         return [(torch.bucketize(p, inner), torch.ones_like(p), torch.zeros_like(p))]

@@ -1,4 +1,4 @@
-"""The pass of temperature scaling in plain PyTorch: float64, a block of voxels at a time."""
+"""The pass of temperature scaling in plain PyTorch: float64, one block of voxels at a time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastcal.core.likelihood import finite_logits, likelihood, temperature_terms
 from fastcal.core.problem import TemperatureProblem
 
 BLOCK_ELEMENTS = 1 << 17
-"""Voxels times classes worked on at once: 1 MB of doubles, which a core's cache holds."""
+"""Voxels times classes in a block: 1 MB of doubles, which the cache of a core holds."""
 
 
 def temperature_sums(
@@ -51,9 +51,9 @@ def temperature_sums(
 
 
 def _target(problem: TemperatureProblem, box: tuple[slice, ...], n_voxels: int) -> Tensor:
-    """Class indices [1, n], or [C, n] of 0 and 1 when multilabel."""
+    """Give class indices [1, n], or [C, n] of 0 and 1 when multilabel."""
     where = (slice(None), *box) if problem.multilabel else box
-    # Comparisons of torch's unsigned integers are not all there.
+    # torch lacks some comparisons of unsigned integers.
     return problem.target[where].reshape(-1, n_voxels).long()
 
 
@@ -73,7 +73,7 @@ def _kept(
     box: tuple[slice, ...],
     counts: Tensor,
 ) -> Tensor:
-    """The voxels that count, bool [n], counted together with those that should."""
+    """Find the voxels that count, bool [n], and add to the counts."""
     top = 2 if problem.multilabel else len(block)
     inside = ((target >= 0) & (target < top)).all(0)
     wanted = torch.ones_like(inside) if problem.mask is None else problem.mask[box].reshape(-1)

@@ -1,6 +1,7 @@
-"""The Triton backend: finds out whether it can run, makes the device current, nothing else.
+"""The Triton backend: it finds out whether it can run and makes the device current.
 
-Meant for NVIDIA GPUs; AMD GPUs may work and are untested.
+It is meant for NVIDIA GPUs. AMD GPUs may work, but are untested. `fastcal.backends.Backend`
+documents the functions.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ def ensemble_statistics(
     reading: Reading,
     finish: Finish,
 ) -> None:
+    """Compute maps and statistics of the members in one pass."""
     with _current(members[0]):
         _statistics.ensemble_statistics(members, weights, temperatures, reading, finish)
 
@@ -72,6 +74,7 @@ def ensemble_accumulate(
     layout: StateLayout,
     state: Tensor,
 ) -> None:
+    """Add one member to ``state``."""
     with _current(member):
         _accumulate.ensemble_accumulate([member], [weight], [temperature], reading, layout, state)
 
@@ -84,6 +87,7 @@ def ensemble_finalize(
     layout: StateLayout,
     finish: Finish,
 ) -> None:
+    """Compute maps and statistics of ``state``, which stays as it is."""
     with _current(state):
         _finalize.ensemble_finalize(state, n_members, total_weight, reading, layout, finish)
 
@@ -95,6 +99,7 @@ def temperature_sums(
     counts: Tensor,
     sums: Tensor,
 ) -> None:
+    """Add a volume to ``counts`` and ``sums``."""
     with _current(problem.values):
         _temperature.temperature_sums(problem, inverse_temperatures, per_class, counts, sums)
 
@@ -102,6 +107,7 @@ def temperature_sums(
 def class_sums(
     logits: Tensor, target: Tensor, reading: LossReading, wanted: SumsWanted, sums: Tensor
 ) -> None:
+    """Write the sums of `fastcal.core.problem.SUM_ROWS`."""
     with _current(logits):
         _sums.class_sums(logits, target, reading, wanted, sums)
 
@@ -114,6 +120,7 @@ def class_gradient(
     factors: Tensor,
     gradient: Tensor,
 ) -> None:
+    """Write the gradient by the logits, given the derivative by each sum."""
     with _current(logits):
         _sums.class_gradient(logits, target, reading, wanted, factors, gradient)
 
@@ -121,6 +128,7 @@ def class_gradient(
 def bin_gaps(
     logits: Tensor, target: Tensor, reading: LossReading, bins: GapBins, sums: Tensor
 ) -> None:
+    """Write the gaps and amounts of each bin, and the voxels of each class."""
     with _current(logits):
         _bins.bin_gaps(logits, target, reading, bins, sums)
 
@@ -133,10 +141,11 @@ def bin_gradient(
     factors: Tensor,
     gradient: Tensor,
 ) -> None:
+    """Write the gradient by the logits, given the derivative by each sum."""
     with _current(logits):
         _bins.bin_gradient(logits, target, reading, bins, factors, gradient)
 
 
 def _current(tensor: Tensor) -> AbstractContextManager[None]:
-    """Triton launches on the current device and its current stream."""
+    """Make the tensor's device current: Triton launches on it and its current stream."""
     return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()

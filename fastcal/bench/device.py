@@ -1,4 +1,4 @@
-"""Where a benchmark runs: its clock, its cache, its memory, its speed of copying."""
+"""The device that a benchmark runs on: its clock, its cache, its memory, its copy bandwidth."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ class Device(Protocol):
 
     torch: torch.device
     cache_bytes: int
-    """Of the largest cache."""
+    """Size of the largest cache."""
 
     def seconds(self, run: Callable[[], object]) -> float:
-        """Seconds of one call that finds the cache cold."""
+        """Time one call that finds the cache cold, in seconds."""
         ...
 
     def free_bytes(self) -> int:
-        """Memory that can still be taken."""
+        """Tell how much memory is free."""
         ...
 
     def peak_bytes(self, run: Callable[[], object]) -> int | None:
-        """Memory that one call takes beyond what is there; None where it cannot be told."""
+        """Measure the memory that one call takes beyond what is taken; None where unknown."""
         ...
 
     def synchronize(self) -> None:
-        """Wait until what was started is done."""
+        """Wait until all work that was started is done."""
         ...
 
     def release(self) -> None:
@@ -46,12 +46,12 @@ class Device(Protocol):
 
     @property
     def copy_size(self) -> int:
-        """Bytes of a tensor whose copy shows the bandwidth."""
+        """Size in bytes of a tensor whose copy shows the bandwidth."""
         ...
 
 
 def open_device(name: str | None) -> Device:
-    """The device of a name: ``"cpu"``, ``"cuda"`` or ``"cuda:1"``; None is a GPU if there is one.
+    """Open a device by name: ``"cpu"``, ``"cuda"`` or ``"cuda:1"``. None is a GPU if there is one.
 
     Raises:
         ValueError: There is no such device here.
@@ -67,14 +67,16 @@ def open_device(name: str | None) -> Device:
     if device.type != "cuda":
         raise ValueError(f"--device must be cpu, cuda or cuda:N, got {name!r}")
     if not torch.cuda.is_available():
-        raise ValueError(f"--device {name}: torch {torch.__version__} sees no GPU here")
+        raise ValueError(
+            f"--device must be cpu where torch {torch.__version__} sees no GPU, got {name!r}"
+        )
     if device.index is not None and device.index >= torch.cuda.device_count():
-        raise ValueError(f"--device {name}: there are {torch.cuda.device_count()} GPUs")
+        raise ValueError(f"--device must be one of {torch.cuda.device_count()} GPUs, got {name!r}")
     return Cuda(device)
 
 
 def copy_bandwidth(device: Device, rounds: int = 11) -> float:
-    """Bytes a second of a large copy, bytes read plus bytes written: the roof."""
+    """Measure the bandwidth of a large copy, bytes read plus bytes written per second: the roof."""
     size = min(device.copy_size, device.free_bytes() // 8)
     generator = torch.Generator(device.torch).manual_seed(0)
     source = torch.rand(size // 4, device=device.torch, generator=generator)
@@ -84,7 +86,7 @@ def copy_bandwidth(device: Device, rounds: int = 11) -> float:
 
 
 class Cpu:
-    """The processor; memory is that of the process."""
+    """The processor. Memory is that of the process."""
 
     def __init__(self) -> None:
         self.torch = torch.device("cpu")
@@ -93,16 +95,18 @@ class Cpu:
         self._scratch = torch.zeros(2 * self.cache_bytes, dtype=torch.uint8)
 
     def seconds(self, run: Callable[[], object]) -> float:
+        """Time one call after a buffer larger than the cache was written."""
         self._scratch.add_(1)
         start = time.perf_counter()
         run()
         return time.perf_counter() - start
 
     def free_bytes(self) -> int:
+        """Tell how much memory is available to the process."""
         return _kilobytes(Path("/proc/meminfo"), "MemAvailable") or 8 * 10**9
 
     def peak_bytes(self, run: Callable[[], object]) -> int | None:
-        """By the peak of the resident size, which the system resets on request."""
+        """Measure the peak of the resident size, which the system resets on request."""
         status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
         self.release()
         try:
@@ -115,9 +119,10 @@ class Cpu:
         return None if before is None or peak is None else max(0, peak - before)
 
     def synchronize(self) -> None:
-        """Nothing runs on its own."""
+        """Do nothing, since calls on the processor are synchronous."""
 
     def release(self) -> None:
+        """Give freed memory back to the system."""
         try:
             ctypes.CDLL(None).malloc_trim(0)
         except AttributeError:  # another C library
@@ -125,7 +130,7 @@ class Cpu:
 
 
 class Cuda:
-    """A GPU; times are those between two events on the current stream."""
+    """A GPU. Times are those between two events on the current stream."""
 
     def __init__(self, device: torch.device) -> None:
         self.torch = torch.device("cuda", torch.cuda.current_device())
@@ -135,12 +140,13 @@ class Cuda:
         properties = torch.cuda.get_device_properties(self.torch)
         self.cache_bytes = int(getattr(properties, "L2_cache_size", 0)) or _ASSUMED_CACHE
         self.copy_size = _CUDA_COPY
-        # Longer than the cache asks for: the device is busy with it while the call is queued, so
-        # that the time between the events holds no waiting for Python.
+        # Larger than the cache asks for, so that the device is busy with it while the call is
+        # queued, and the time between the events holds no waiting for Python.
         size = max(4 * self.cache_bytes, _CUDA_FLUSH)
         self._scratch = torch.zeros(size, dtype=torch.uint8, device=self.torch)
 
     def seconds(self, run: Callable[[], object]) -> float:
+        """Time one call between two events, after a buffer larger than the cache was written."""
         start = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         end = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         self._scratch.zero_()
@@ -151,10 +157,12 @@ class Cuda:
         return float(start.elapsed_time(end)) / 1e3
 
     def free_bytes(self) -> int:
+        """Tell how much memory of the GPU is free."""
         self.release()
         return torch.cuda.mem_get_info(self.torch)[0]
 
     def peak_bytes(self, run: Callable[[], object]) -> int | None:
+        """Measure the peak of torch's allocator during one call."""
         torch.cuda.reset_peak_memory_stats(self.torch)
         before = torch.cuda.memory_allocated(self.torch)
         run()
@@ -162,9 +170,11 @@ class Cuda:
         return max(0, torch.cuda.max_memory_allocated(self.torch) - before)
 
     def synchronize(self) -> None:
+        """Wait until the GPU is idle."""
         torch.cuda.synchronize(self.torch)
 
     def release(self) -> None:
+        """Give cached memory back to the driver."""
         torch.cuda.empty_cache()
 
 
@@ -178,7 +188,7 @@ def _last_level_cache() -> int:
 
 
 def _kilobytes(file: Path, key: str) -> int | None:
-    """Value of a line ``key:  N kB``, in bytes."""
+    """Read the value of a line ``key:  N kB``, in bytes."""
     try:
         for line in file.read_text().splitlines():
             if line.startswith(key + ":"):

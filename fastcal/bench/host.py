@@ -1,4 +1,4 @@
-"""Host time of a call: Python and the launch, where there is next to nothing to compute."""
+"""Host time of a call: what Python and the launch take when there is little to compute."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from fastcal.bench.device import Device
 from fastcal.bench.points import SIX
 
 _SIDE, _CLASSES = 4, 4
-_CALLS, _REPEATS = 200, 7  # of 200: a stream's queue holds more, so that no call waits
+_CALLS, _REPEATS = 200, 7  # the queue of a stream holds more than 200, so that no call waits
 
 
 @dataclass(frozen=True, slots=True)
 class HostTime:
-    """Microseconds until a call on 4 x 4 x 4 voxels returns, results into given tensors."""
+    """Microseconds until a call on 4 x 4 x 4 voxels, with given outputs, returns."""
 
     call: str
     microseconds: float
     target: float | None
-    """What a call on a GPU is to stay under, where there is such a number."""
+    """The most microseconds that a call on a GPU should take, where such a limit is set."""
 
 
 def host_times(device: Device) -> list[HostTime]:
-    """One map of 5 and of 50 members, six maps, and six maps with calibration."""
+    """Time one map of 5 and of 50 members, six maps, and six maps with calibration."""
     generator = torch.Generator(device.torch).manual_seed(0)
     shape = (1, _CLASSES, _SIDE, _SIDE, _SIDE)
     members = [torch.randn(shape, device=device.torch, generator=generator) for _ in range(50)]

@@ -17,7 +17,7 @@ from fastcal.bench.peers import Deviation
 from fastcal.bench.points import Point, points
 from fastcal.bench.settings import Settings
 from fastcal.bench.timing import Candidate, Timing, WrongResult, judge, measure
-from fastcal.bench.workload import Volume, ours
+from fastcal.bench.workload import Workload, ours
 
 _SLOW = 15.0
 """Seconds of a call above which a peer is not timed."""
@@ -27,7 +27,7 @@ _SHARE_OF_MEMORY = 0.9
 
 @dataclass(frozen=True)
 class PeerResult:
-    """A peer's time at a point, beside fastcal's of the same rounds."""
+    """The time of a peer at a point, beside fastcal's in the same rounds."""
 
     timing: Timing
     ratio: float
@@ -36,8 +36,8 @@ class PeerResult:
 
 
 @dataclass
-class Row:
-    """What was measured at a point; without a timing where fastcal's own result was refused."""
+class PointResult:
+    """What was measured at a point. There is no timing where fastcal's own result was refused."""
 
     point: Point
     timing: Timing | None = None
@@ -49,7 +49,8 @@ class Row:
     refused: str | None = None
 
     @property
-    def bytes_a_second(self) -> float | None:
+    def bytes_per_second(self) -> float | None:
+        """The fewest bytes that the call can move, over its median time."""
         return None if self.timing is None else self.point.bytes / self.timing.median
 
 
@@ -61,19 +62,20 @@ class Results:
     about: dict[str, object]
     device: torch.device
     copy: float
-    """Bytes a second of a copy on the device, read plus written, in this process."""
-    rows: list[Row] = field(default_factory=list)
+    """Bytes per second of a copy on the device in this process, read plus written."""
+    rows: list[PointResult] = field(default_factory=list)
     host: list[HostTime] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
-    """Points that were not measured, by name, and peers that cannot run here."""
+    """Points that were not measured, by name, and peers that cannot run here, with reasons."""
     seconds: float = 0.0
 
-    def share(self, row: Row) -> float | None:
-        """Of the copy bandwidth."""
-        return None if row.bytes_a_second is None else row.bytes_a_second / self.copy
+    def share(self, row: PointResult) -> float | None:
+        """Give the bandwidth of a row as a share of the copy bandwidth."""
+        return None if row.bytes_per_second is None else row.bytes_per_second / self.copy
 
     @property
-    def refused(self) -> list[Row]:
+    def refused(self) -> list[PointResult]:
+        """Rows where fastcal's own result was wrong."""
         return [row for row in self.rows if row.refused is not None]
 
 
@@ -81,8 +83,8 @@ def run(settings: Settings, say: Callable[[str], None] = lambda _: None) -> Resu
     """Measure every point of the settings.
 
     Args:
-        settings: What and for how long.
-        say: Called with a line of progress.
+        settings: What is measured, and for how long.
+        say: Called with each line of progress.
 
     Raises:
         ValueError: There is no such device here.
@@ -140,8 +142,8 @@ def _usable_peers(settings: Settings, device: Device, skipped: list[str]) -> lis
 
 def _measure_volume(
     place: Point, outputs: Sequence[str], chosen: Sequence[str], device: Device, settings: Settings
-) -> list[Row]:
-    volume = Volume(place, outputs, device, settings.seed)
+) -> list[PointResult]:
+    volume = Workload(place, outputs, device, settings.seed)
     return [
         _measure_row(replace(place, outputs=name), volume, chosen, device, settings)
         for name in outputs
@@ -149,9 +151,9 @@ def _measure_volume(
 
 
 def _measure_row(
-    point: Point, volume: Volume, chosen: Sequence[str], device: Device, settings: Settings
-) -> Row:
-    row = Row(point)
+    point: Point, volume: Workload, chosen: Sequence[str], device: Device, settings: Settings
+) -> PointResult:
+    row = PointResult(point)
     candidates, errors = [ours(volume, point.outputs)], {}
     try:
         errors[candidates[0].name] = judge(candidates[0])
@@ -195,7 +197,7 @@ def _try(
     errors: dict[str, float | None],
     peaks: dict[str, int | None],
 ) -> str | None:
-    """Judge a peer and find its peak; why it is not timed, or nothing."""
+    """Judge a peer and find its peak memory. Say why it is not timed, or nothing."""
     try:
         errors[candidate.name] = judge(candidate)
         start = time.monotonic()

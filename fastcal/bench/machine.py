@@ -20,7 +20,7 @@ _PACKAGES = ("fastcal", "torch", "triton", "torchmetrics", "monai", "exacta", "n
 
 
 def machine(*, gpu: bool = False) -> dict[str, Any]:
-    """One JSON object; ``gpu`` adds the devices and the driver, which initialises CUDA."""
+    """Describe the machine. ``gpu`` adds the devices and the driver, which initialises CUDA."""
     info = collect(gpu=gpu)
     return {
         "date": time.strftime("%Y-%m-%d"),
@@ -39,7 +39,10 @@ def machine(*, gpu: bool = False) -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """Of the source tree fastcal runs from; ``FASTCAL_COMMIT`` says it for an installed one."""
+    """Name the commit of the source tree that fastcal runs from.
+
+    ``FASTCAL_COMMIT`` names it for an installed package.
+    """
     if named := os.environ.get("FASTCAL_COMMIT"):
         return named
     tree = Path(fastcal.__file__).resolve().parents[1]
@@ -59,7 +62,7 @@ def commit() -> str | None:
 
 
 def headline(about: dict[str, Any]) -> str:
-    """One line: device, threads, versions, commit, date."""
+    """Format one line with device, threads, versions, commit and date."""
     versions = ", ".join(f"{name} {v}" for name, v in about["versions"].items() if v)
     gpus = (about["gpu"] or {}).get("devices") or ()
     device = "; ".join([*gpus, about["cpu"]])

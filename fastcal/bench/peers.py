@@ -1,4 +1,4 @@
-"""What fastcal is compared with: one row of data each."""
+"""What fastcal is compared with: each peer is one row of data."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from fastcal.bench.device import Device
 from fastcal.bench.points import OUTPUTS, Point
 from fastcal.bench.reference import map_error
 from fastcal.bench.timing import Candidate
-from fastcal.bench.workload import Volume, forced, ours, score_error
+from fastcal.bench.workload import Workload, forced, ours, score_error
 
 _PLAIN_TOLERANCE = 1e-4
-"""Of the scores that the plain pipeline sums in float32."""
+"""Tolerance of the scores that the plain pipeline sums in float32."""
 
 
 @dataclass(frozen=True, slots=True)
 class Deviation:
-    """A calibration error as a library has it, beside the float64 sum over the same mean.
+    """A calibration error that a library computed, beside the float64 sum over the same mean.
 
-    Libraries that count in float32 are off on large volumes; they are timed all the same.
+    Libraries that count in float32 are off on large volumes. They are timed nevertheless.
     """
 
     name: str
@@ -35,18 +35,19 @@ class Deviation:
 
     @property
     def relative(self) -> float:
+        """The relative error of the library."""
         return abs(self.theirs - self.exact) / max(self.exact, 1e-12)
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A library or a way to write the same thing."""
+    """A library, or another way to write the same computation."""
 
     what: str
     outputs: tuple[str, ...]
     packages: tuple[str, ...] = ()
     everywhere: bool = True
-    """False: measured at the base point alone unless it is asked for by name."""
+    """Measured at every point. Otherwise only at the base point, unless it is wanted by name."""
 
 
 PEERS = {
@@ -73,7 +74,7 @@ PEERS = {
 
 
 def unavailable(name: str, device: Device) -> str | None:
-    """Why a peer cannot run here."""
+    """Say why a peer cannot run here; None where it can."""
     missing = [package for package in PEERS[name].packages if find_spec(package) is None]
     if missing:
         return f"{' and '.join(missing)} not installed"
@@ -89,26 +90,26 @@ def unavailable(name: str, device: Device) -> str | None:
 
 
 def serving(device: Device) -> str:
-    """Name of the backend that fastcal runs on."""
+    """Name the backend that fastcal runs on."""
     module: Any = backends.select(device.torch)
     return str(module.__name__).rpartition(".")[2]
 
 
 def spare_bytes(name: str, point: Point) -> int:
-    """Memory a peer is expected to take beside the workload."""
+    """Estimate the memory that a peer takes beside the workload."""
     floats = 4 * point.classes * point.n_voxels
     stacked = 2 * point.members * floats if name == "monai" else 0
     return stacked + (12 * floats if "calibration" in point.outputs else 2 * floats)
 
 
-def candidate(name: str, volume: Volume, outputs: str, deviations: list[Deviation]) -> Candidate:
-    """A peer's call on a volume.
+def candidate(name: str, volume: Workload, outputs: str, deviations: list[Deviation]) -> Candidate:
+    """Make the call of a peer on a workload.
 
     Args:
-        name: Of `PEERS`.
-        volume: What it reads.
-        outputs: Of those the peer has.
-        deviations: Gets the calibration errors it finds when it is judged.
+        name: Name in `PEERS`.
+        volume: What the peer reads.
+        outputs: Name of outputs that the peer has.
+        deviations: Collects the calibration errors that the peer finds when it is judged.
     """
     if name == "triton":
         return forced(ours(volume, outputs), "triton")
@@ -151,20 +152,20 @@ def _maps(result: object) -> dict[str, Tensor]:
 Call = Callable[[], object]
 
 
-def _compiled(function: Callable[[Sequence[Tensor]], object]) -> Callable[[Volume], Call]:
-    def make(volume: Volume) -> Call:
-        torch._dynamo.reset()  # else the ninth shape falls back to eager without a word
+def _compiled(function: Callable[[Sequence[Tensor]], object]) -> Callable[[Workload], Call]:
+    def make(volume: Workload) -> Call:
+        torch._dynamo.reset()  # otherwise the ninth shape falls back to eager silently
         compiled = torch.compile(function)
         return lambda: compiled(volume.members())
 
     return make
 
 
-def _of(function: Callable[[list[Tensor]], object]) -> Callable[[Volume], Call]:
+def _of(function: Callable[[list[Tensor]], object]) -> Callable[[Workload], Call]:
     return lambda volume: lambda: function(volume.members())
 
 
-def _six_in_place(volume: Volume) -> Call:
+def _six_in_place(volume: Workload) -> Call:
     out = volume.given("six-maps")
     return lambda: plain.six_maps_into(volume.members(), out)
 
@@ -176,7 +177,7 @@ def _mean_ensemble(members: list[Tensor]) -> Tensor:
     return torch.as_tensor(MeanEnsemble()(probabilities)).as_subclass(Tensor)
 
 
-def _monai_calibration(volume: Volume) -> Call:
+def _monai_calibration(volume: Workload) -> Call:
     def run() -> object:
         mean = _mean_ensemble(volume.members())
         one_hot = plain.one_hot_like(mean, volume.target)
@@ -186,7 +187,7 @@ def _monai_calibration(volume: Volume) -> Call:
     return run
 
 
-def _torchmetrics_calibration(volume: Volume) -> Call:
+def _torchmetrics_calibration(volume: Workload) -> Call:
     def run() -> object:
         mean = plain.mean_probabilities(volume.members())
         return mean, {"top-label": plain.torchmetrics_ece(mean, volume.target).item()}
@@ -194,7 +195,7 @@ def _torchmetrics_calibration(volume: Volume) -> Call:
     return run
 
 
-def _exacta_calibration(volume: Volume) -> Call:
+def _exacta_calibration(volume: Workload) -> Call:
     from exacta.functional import reliability_diagram
 
     def run() -> object:
@@ -206,7 +207,7 @@ def _exacta_calibration(volume: Volume) -> Call:
     return run
 
 
-_CALLS: dict[tuple[str, str], Callable[[Volume], Call]] = {
+_CALLS: dict[tuple[str, str], Callable[[Workload], Call]] = {
     ("eager", "entropy"): _of(plain.ensemble_entropy),
     ("eager", "six-maps"): _six_in_place,
     ("eager", "all-maps"): _of(plain.all_maps),

@@ -1,9 +1,10 @@
 """The plain pipeline: what a good engineer writes today with PyTorch, torchmetrics and MONAI.
 
-The yardstick of the benchmarks. Every function takes a list of M member logits ``[B, C, *S]``.
-Members are streamed through a running sum updated in place, because stacking them would cost twice
-their bytes in traffic and memory. Half-precision logits are activated in float32. ``p ln p`` is
-`clamp_min(tiny).log()` times p: vectorised on the CPU, where `torch.special.entr` is scalar code.
+It is the yardstick of the benchmarks. Every function takes a list of M member logits
+``[B, C, *S]``. Members are streamed through a running sum that is updated in place, because
+stacking them would cost twice their bytes in traffic and memory. Half-precision logits are
+activated in float32. ``p ln p`` is written as `clamp_min(tiny).log()` times p, which is vectorised
+on the CPU, where `torch.special.entr` is scalar code.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ N_BINS = 15
 
 
 @dataclass(frozen=True, slots=True)
-class Scores:
-    """Quality of the mean probabilities against a target; classwise and Dice one number a class."""
+class PlainScores:
+    """Scores of the mean against a target. Classwise ECE and Dice have one number per class."""
 
     ece: Tensor
     classwise_ece: Tensor
@@ -31,7 +32,7 @@ class Scores:
 
 
 def entropy_of(probs: Tensor) -> Tensor:
-    """Entropy in nats of ``[B, C, *S]`` over the class axis, 0 ln 0 = 0."""
+    """Compute the entropy of ``[B, C, *S]`` over the class axis in nats, with 0 ln 0 = 0."""
     return -(probs * probs.clamp_min(torch.finfo(probs.dtype).tiny).log()).sum(dim=1)
 
 
@@ -40,7 +41,7 @@ def _softmax(logits: Tensor) -> Tensor:
 
 
 def mean_probabilities(members: Sequence[Tensor]) -> Tensor:
-    """Mean softmax of the members, ``[B, C, *S]``."""
+    """Compute the mean softmax of the members, ``[B, C, *S]``."""
     total = _softmax(members[0])
     for logits in members[1:]:
         total += _softmax(logits)
@@ -48,12 +49,12 @@ def mean_probabilities(members: Sequence[Tensor]) -> Tensor:
 
 
 def ensemble_entropy(members: Sequence[Tensor]) -> Tensor:
-    """Entropy of the mean probabilities, ``[B, *S]``."""
+    """Compute the entropy of the mean probabilities, ``[B, *S]``."""
     return entropy_of(mean_probabilities(members))
 
 
 def six_maps(members: Sequence[Tensor]) -> dict[str, Tensor]:
-    """mean, label, confidence, entropy, expected entropy and mutual information."""
+    """Compute mean, label, confidence, entropy, expected entropy and mutual information."""
     total = _softmax(members[0])
     expected = entropy_of(total)
     for logits in members[1:]:
@@ -75,10 +76,10 @@ def six_maps(members: Sequence[Tensor]) -> dict[str, Tensor]:
 
 
 def six_maps_into(members: Sequence[Tensor], out: dict[str, Tensor]) -> None:
-    """`six_maps` in place: running sums in ``out`` and one scratch volume, nothing else allocated.
+    """Compute `six_maps` in place, with running sums in ``out`` and one scratch volume.
 
-    The favourable form of the baseline where outputs are given (page faults of fresh outputs
-    cost as much as the arithmetic).
+    This is the faster form of the baseline where outputs are given, because page faults of new
+    outputs cost as much as the arithmetic.
     """
     mean, expected, entropy = out["mean"], out["expected_entropy"], out["entropy"]
     mean.copy_(_softmax(members[0]))
@@ -95,7 +96,7 @@ def six_maps_into(members: Sequence[Tensor], out: dict[str, Tensor]) -> None:
 
 
 def all_maps(members: Sequence[Tensor]) -> dict[str, Tensor]:
-    """`six_maps`, and variance and disagreement of the members."""
+    """Compute `six_maps`, and the variance and disagreement of the members."""
     total = _softmax(members[0])
     square, expected = total.square(), entropy_of(total)
     votes = torch.zeros_like(total)
@@ -124,7 +125,7 @@ def all_maps(members: Sequence[Tensor]) -> dict[str, Tensor]:
 
 
 def torchmetrics_ece(mean: Tensor, target: Tensor) -> Tensor:
-    """Top-label ECE by torchmetrics, which counts in the type of the probabilities."""
+    """Compute top-label ECE by torchmetrics, which counts in the type of the probabilities."""
     from torchmetrics.classification import MulticlassCalibrationError
 
     metric = MulticlassCalibrationError(mean.shape[1], n_bins=N_BINS, validate_args=False)
@@ -133,12 +134,12 @@ def torchmetrics_ece(mean: Tensor, target: Tensor) -> Tensor:
 
 
 def one_hot_like(mean: Tensor, target: Tensor) -> Tensor:
-    """The target as ``[B, C, *S]`` of the type of the probabilities."""
+    """Encode the target as ``[B, C, *S]`` of the type of the probabilities."""
     return functional.one_hot(target, mean.shape[1]).movedim(-1, 1).to(mean.dtype)
 
 
 def monai_classwise_ece(mean: Tensor, one_hot: Tensor) -> Tensor:
-    """Classwise ECE ``[C]`` by MONAI, which counts in float32 too."""
+    """Compute classwise ECE ``[C]`` by MONAI, which also counts in float32."""
     from monai.metrics.calibration import CalibrationErrorMetric
 
     metric = CalibrationErrorMetric(num_bins=N_BINS, metric_reduction="mean_batch")
@@ -146,13 +147,13 @@ def monai_classwise_ece(mean: Tensor, one_hot: Tensor) -> Tensor:
     return cast(Tensor, metric.aggregate())
 
 
-def scores(mean: Tensor, label: Tensor, target: Tensor) -> Scores:
-    """Top-label ECE (torchmetrics), classwise ECE (MONAI), NLL, Brier and Dice of one volume.
+def scores(mean: Tensor, label: Tensor, target: Tensor) -> PlainScores:
+    """Compute top-label ECE (torchmetrics), classwise ECE (MONAI), NLL, Brier score and Dice.
 
     Args:
-        mean: probabilities ``[B, C, *S]``.
-        label: predicted class ``[B, *S]``, int64.
-        target: true class ``[B, *S]``, int64.
+        mean: Probabilities ``[B, C, *S]``.
+        label: Predicted class ``[B, *S]``, int64.
+        target: True class ``[B, *S]``, int64.
     """
     n_classes = mean.shape[1]
     one_hot = one_hot_like(mean, target)
@@ -165,10 +166,10 @@ def scores(mean: Tensor, label: Tensor, target: Tensor) -> Scores:
         (target * n_classes + label).flatten(), minlength=n_classes * n_classes
     ).reshape(n_classes, n_classes)
     dice = 2 * confusion.diagonal() / (confusion.sum(0) + confusion.sum(1))
-    return Scores(ece, classwise, nll, brier, dice)
+    return PlainScores(ece, classwise, nll, brier, dice)
 
 
-def pipeline(members: Sequence[Tensor], target: Tensor) -> tuple[dict[str, Tensor], Scores]:
-    """Six maps and all scores: what the fused pass does in one read of the members."""
+def pipeline(members: Sequence[Tensor], target: Tensor) -> tuple[dict[str, Tensor], PlainScores]:
+    """Compute six maps and all scores, as the fused pass does in one reading of the members."""
     maps = six_maps(members)
     return maps, scores(maps["mean"], maps["label"], target)

@@ -1,4 +1,4 @@
-"""The axes of the kernel benchmark, and what a point of them moves and reckons."""
+"""The axes of the kernel benchmark, and the bytes and operations of a point on them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SWEEPS: tuple[Sweep, ...] = ("star", "product")
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """What is asked of one pass."""
+    """What one pass computes."""
 
     maps: tuple[str, ...]
     calibration: bool = False
@@ -38,8 +38,8 @@ OUTPUTS = {
     "six-maps+calibration": Outputs(SIX, calibration=True),
 }
 
-# Operations a value, each of one comparison, addition, multiplication, exp or log, as the formulas
-# have them: the abscissa of the roofline plot. They are a yardstick, not what a kernel issues.
+# Operations per value by the formulas, each a comparison, addition, multiplication, exp or log.
+# They give the abscissa of the roofline plot, and are a yardstick, not what a kernel issues.
 _ACTIVATE = 6  # max, subtract, exp, sum, divide, add to the mean
 _MEMBER_ENTROPY = 2  # multiply, add
 _MEMBER_SQUARE = 2
@@ -51,7 +51,7 @@ _CALIBRATION = 12  # bin (3), squared error (2), rounding and adding the two sum
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One volume and what is asked of it."""
+    """One volume and what is computed from it."""
 
     dtype: str
     classes: int
@@ -63,27 +63,28 @@ class Point:
 
     @property
     def n_voxels(self) -> int:
+        """Number of voxels."""
         return math.prod(self.volume)
 
     @property
     def member_bytes(self) -> int:
-        """Of all members together."""
+        """Size of all members together."""
         return self.members * self.classes * self.n_voxels * DTYPES[self.dtype].itemsize
 
     @property
     def bytes(self) -> int:
-        """The fewest bytes a pass moves: members and target read once, maps written once."""
+        """The fewest bytes that a pass moves: it reads members and target and writes maps once."""
         asked = OUTPUTS[self.outputs]
         real = max(DTYPES[self.dtype].itemsize, 4)
-        a_voxel = sum(
+        per_voxel = sum(
             {"mean": self.classes * real, "label": 8}.get(name, real) for name in asked.maps
         )
-        a_voxel += 8 * asked.calibration  # the target is int64
-        return self.member_bytes + a_voxel * self.n_voxels
+        per_voxel += 8 * asked.calibration  # the target is int64
+        return self.member_bytes + per_voxel * self.n_voxels
 
     @property
     def operations(self) -> int:
-        """Operations of the formulas, see the constants above."""
+        """Operations of the formulas, from the constants above."""
         asked = OUTPUTS[self.outputs]
         member = (
             _ACTIVATE
@@ -102,12 +103,12 @@ class Point:
     def working_bytes(self) -> int:
         """Memory that data, results, the float64 reference and plain PyTorch take together."""
         spare = 1.15 if self.layout == "cropped" else 1.0
-        a_voxel = self.classes * (8 + 5 * 4) + 120  # reference; mean, its copies; the other maps
+        per_voxel = self.classes * (8 + 5 * 4) + 120  # reference; mean, its copies; the other maps
         slab = 4 * 8 * self.members * self.classes * min(self.n_voxels, 500_000)
-        return int(spare * self.member_bytes) + a_voxel * self.n_voxels + slab
+        return int(spare * self.member_bytes) + per_voxel * self.n_voxels + slab
 
     def describe(self, names: Sequence[str] = ()) -> str:
-        """Values of some axes, all by default: ``float32, C 4, M 5, 240x240x155, ...``."""
+        """Format the values of some axes, by default all: ``float32, C 4, M 5, 240x240x155``."""
         words = {
             "dtype": self.dtype,
             "classes": f"C {self.classes}",
@@ -124,12 +125,13 @@ AXES = tuple(field.name for field in fields(Point))
 
 
 def points(axes: Mapping[str, Sequence[Any]], sweep: Sweep) -> list[Point]:
-    """Points to measure, those on one volume side by side.
+    """List the points to measure. Those on one volume follow each other.
 
     Args:
-        axes: Axis of `Point` to its values. The first value of each makes the base point.
-        sweep: ``"star"``: the base point, and each other value of each axis with the rest at the
-            base; ``"product"``: every combination. Outputs are combined with all others in both.
+        axes: Axis of `Point` to its values. The first value of each axis makes the base point.
+        sweep: ``"star"`` takes the base point, and each other value of each axis with the other
+            axes at the base. ``"product"`` takes every combination. Both combine each volume with
+            all outputs.
     """
     base = Point(**{name: values[0] for name, values in axes.items()})
     outputs = axes["outputs"]
@@ -149,10 +151,10 @@ def points(axes: Mapping[str, Sequence[Any]], sweep: Sweep) -> list[Point]:
 
 
 def read_volume(text: str) -> tuple[int, int, int]:
-    """``"96"`` or ``"240x240x155"``.
+    """Read the size of a volume, ``"96"`` or ``"240x240x155"``.
 
     Raises:
-        ValueError: It is neither.
+        ValueError: The text is neither.
 
     Example:
         >>> read_volume("96")
@@ -163,7 +165,7 @@ def read_volume(text: str) -> tuple[int, int, int]:
         sizes = sizes * 3 if len(sizes) == 1 else sizes
         x, y, z = sizes
     except ValueError:
-        raise ValueError(f"a volume is N or NxNxN, got {text!r}") from None
+        raise ValueError(f"volume must be N or NxNxN, got {text!r}") from None
     if min(sizes) < 1:
-        raise ValueError(f"a volume has positive sizes, got {text!r}")
+        raise ValueError(f"volume must have positive sizes, got {text!r}")
     return x, y, z

@@ -1,4 +1,4 @@
-"""A run as JSON, as Markdown and as tables in a terminal."""
+"""A run of the benchmark as JSON, as Markdown, and as tables in a terminal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastcal.bench import peers, roofline
-from fastcal.bench.kernels import PeerResult, Results, Row
+from fastcal.bench.kernels import PeerResult, PointResult, Results
 from fastcal.bench.machine import headline
 from fastcal.bench.points import AXES
 from fastcal.core.atomic import atomic_path, write_json, write_text
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _WORTH_SAYING = 1e-4
-"""Relative error of a library's ECE below which it is not mentioned."""
+"""The relative error of a library's ECE from which on it is mentioned."""
 
 COLUMNS = ("ms", "p20-p80", "GB/s", "of copy", "MB")
 
 
 def to_json(results: Results) -> dict[str, Any]:
-    """Everything of a run; times in ms, sizes in bytes, bandwidths in bytes a second."""
+    """Describe a whole run. Times are in ms, sizes in bytes, bandwidths in bytes per second."""
     return {
         "title": "fastcal kernel benchmark",
         "device": str(results.device),
         "machine": results.about,
         "settings": asdict(results.settings),
-        "copy_bytes_a_second": results.copy,
+        "copy_bytes_per_second": results.copy,
         "seconds": results.seconds,
         "rows": [_row_json(results, row) for row in results.rows],
         "host": [asdict(host) for host in results.host],
@@ -37,13 +37,13 @@ def to_json(results: Results) -> dict[str, Any]:
     }
 
 
-def _row_json(results: Results, row: Row) -> dict[str, Any]:
+def _row_json(results: Results, row: PointResult) -> dict[str, Any]:
     return {
         **asdict(row.point),
         "fastcal": None if row.timing is None else row.timing.record(),
         "bytes": row.point.bytes,
         "operations": row.point.operations,
-        "bytes_a_second": row.bytes_a_second,
+        "bytes_per_second": row.bytes_per_second,
         "share_of_copy": results.share(row),
         "peak_bytes": row.peak_bytes,
         "peers": {
@@ -61,7 +61,7 @@ def _row_json(results: Results, row: Row) -> dict[str, Any]:
 
 
 def varying(results: Results) -> tuple[str, ...]:
-    """Axes that rows differ in, outputs apart."""
+    """Find the axes in which rows differ, apart from outputs."""
     rows = [row.point for row in results.rows]
     return tuple(
         axis
@@ -70,8 +70,8 @@ def varying(results: Results) -> tuple[str, ...]:
     )
 
 
-def label(results: Results, row: Row) -> str:
-    """What tells a row from the others of its table."""
+def label(results: Results, row: PointResult) -> str:
+    """Name what tells a row from the others of its table."""
     axes = varying(results)
     if results.settings.sweep == "star":
         first = results.rows[0].point
@@ -81,23 +81,23 @@ def label(results: Results, row: Row) -> str:
 
 
 def caption(results: Results) -> str:
-    """What holds for all rows of a table."""
+    """Describe what all rows of a table have in common."""
     first, axes = results.rows[0].point, [axis for axis in AXES if axis != "outputs"]
     if results.settings.sweep == "star":
         return f"base: {first.describe(axes)}"
     return first.describe([axis for axis in axes if axis not in varying(results)])
 
 
-def peer_columns(rows: Sequence[Row]) -> list[str]:
-    """Peers that some row has a time of."""
+def peer_columns(rows: Sequence[PointResult]) -> list[str]:
+    """List the peers of which some row has a time."""
     return [name for name in peers.PEERS if any(name in row.peers for row in rows)]
 
 
-def cells(results: Results, row: Row, columns: Sequence[str]) -> list[str]:
-    """The cells of `COLUMNS` and of the peers' ratios."""
+def cells(results: Results, row: PointResult, columns: Sequence[str]) -> list[str]:
+    """Format the cells of `COLUMNS` and the ratios of the peers."""
     if row.timing is None:
         return [f"refused: {row.refused}", *[""] * (len(COLUMNS) - 1 + len(columns))]
-    share, speed, peak = results.share(row), row.bytes_a_second, row.peak_bytes
+    share, speed, peak = results.share(row), row.bytes_per_second, row.peak_bytes
     return [
         _number(row.timing.median * 1e3),
         f"{_number(row.timing.percentile(20) * 1e3)}-{_number(row.timing.percentile(80) * 1e3)}",
@@ -109,13 +109,13 @@ def cells(results: Results, row: Row, columns: Sequence[str]) -> list[str]:
 
 
 def notes(results: Results) -> Iterator[str]:
-    """Lines below the tables: the roof, what was left out, what peers' numbers were off by."""
+    """Yield the lines below the tables: the roof, what was left out, how far peers were off."""
     yield (
         f"a copy on {results.device} moves {results.copy / 1e9:.1f} GB/s, read plus written; "
-        f"{results.seconds:.0f} s in all"
+        f"the run took {results.seconds:.0f} s"
     )
     if columns := peer_columns(results.rows):
-        yield "a peer's number says how many times faster fastcal is, in paired rounds"
+        yield "the number of a peer says how many times faster fastcal is, in paired rounds"
     for name in columns:
         yield f"{name}: {peers.PEERS[name].what}"
     for line in results.skipped:
@@ -125,7 +125,7 @@ def notes(results: Results) -> Iterator[str]:
             yield f"not measured: {name} at {label(results, row)}, {row.point.outputs}: {reason}"
     for row in results.refused:
         yield f"REFUSED: {label(results, row)}, {row.point.outputs}: {row.refused}"
-    worst: dict[str, tuple[peers.Deviation, Row]] = {}
+    worst: dict[str, tuple[peers.Deviation, PointResult]] = {}
     for row in results.rows:
         for found in row.deviations:
             if found.name not in worst or found.relative > worst[found.name][0].relative:
@@ -139,7 +139,7 @@ def notes(results: Results) -> Iterator[str]:
 
 
 def markdown(results: Results) -> str:
-    """The run as one page."""
+    """Format the run as one page."""
     lines = ["# Kernel benchmark", "", f"{headline(results.about)}.", ""]
     if results.rows:
         lines += [f"{_sentence(caption(results))}.", ""]
@@ -203,9 +203,9 @@ def write(results: Results, folder: Path) -> list[Path]:
     return written
 
 
-def by_outputs(results: Results) -> dict[str, list[Row]]:
-    """Rows of each table."""
-    found: dict[str, list[Row]] = {}
+def by_outputs(results: Results) -> dict[str, list[PointResult]]:
+    """Group the rows by table."""
+    found: dict[str, list[PointResult]] = {}
     for row in results.rows:
         found.setdefault(row.point.outputs, []).append(row)
     return found

@@ -1,4 +1,4 @@
-"""The float64 values every candidate is held against, computed in slabs to keep memory small."""
+"""The float64 values that candidates are compared with, computed in slabs to save memory."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _SLAB = 500_000
 
 
 def maps_64(members: Sequence[Tensor], names: Sequence[str]) -> dict[str, Tensor]:
-    """Maps of softmax logits ``[1, C, *S]`` in float64, flattened to ``[(C,) V]``.
+    """Compute maps of softmax logits ``[1, C, *S]`` in float64, flattened to ``[(C,) V]``.
 
-    The mean is always among them: labels are judged by it.
+    The mean is always among them, because labels are judged by it.
     """
     flat = [m.reshape(m.shape[1], -1) for m in members]
     parts: dict[str, list[Tensor]] = {}
@@ -39,7 +39,7 @@ def _slab(z: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
     if "variance" in names:
         found["variance"] = p.var(0, unbiased=False).mean(0)
     if "disagreement" in names:
-        # Ties go to the lowest class, which argmax promises on no device.
+        # Ties go to the lowest class, which argmax does not promise on any device.
         rank = torch.arange(z.shape[1], 0, -1, device=z.device)[:, None]
         label = ((z == z.amax(1, keepdim=True)) * rank).argmax(1)
         votes = torch.zeros_like(mean, dtype=torch.int64)
@@ -49,7 +49,11 @@ def _slab(z: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
 
 
 def map_error(got: Mapping[str, Tensor], want: Mapping[str, Tensor]) -> float:
-    """Largest error of any map given. A label errs by what its class lacks to the best one."""
+    """Find the largest error of any map.
+
+    The error of a label is the difference between the probabilities of the best class and of its
+    class.
+    """
     worst = 0.0
     for name, values in got.items():
         flat = values.reshape(want[name].shape)
@@ -66,7 +70,7 @@ def map_error(got: Mapping[str, Tensor], want: Mapping[str, Tensor]) -> float:
 
 @dataclass(frozen=True)
 class Scores64:
-    """Scores of float32 or float64 probabilities, everything summed in float64."""
+    """Scores of float32 or float64 probabilities, with all sums in float64."""
 
     ece: float
     classwise_ece: np.ndarray
@@ -76,7 +80,7 @@ class Scores64:
 
 
 def scores_64(mean: Tensor, target: Tensor, n_bins: int) -> Scores64:
-    """Scores of the probabilities as they are, ``[1, C, *S]``, right-closed bins."""
+    """Compute the scores of probabilities ``[1, C, *S]`` as they are, with right-closed bins."""
     n_classes = mean.shape[1]
     p, t = mean.reshape(n_classes, -1), target.reshape(-1)
     edges = torch.from_numpy(np.linspace(0, 1, n_bins + 1)[1:-1]).to(p)

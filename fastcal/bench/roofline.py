@@ -1,10 +1,10 @@
-"""The roofline plot: operations a second against operations a byte, below the copy's bandwidth."""
+"""The roofline plot: operations per second against operations per byte, below the bandwidth."""
 
 from __future__ import annotations
 
 import math
 
-from fastcal.bench.kernels import Results, Row
+from fastcal.bench.kernels import PointResult, Results
 from fastcal.bench.points import OUTPUTS
 from fastcal.report.style import (
     BLUE,
@@ -26,10 +26,10 @@ _SHARES = (1.0, 0.75, 0.5)
 
 
 def draw(results: Results) -> bytes:
-    """PNG of a run: fastcal filled, PyTorch hollow, the roof and shares of it as lines.
+    """Draw a run as PNG: fastcal filled, PyTorch hollow, the roof and shares of it as lines.
 
-    The abscissa is `Point.operations` over `Point.bytes`, both counted from the formulas, so that
-    equal work stands at one place whoever does it.
+    The abscissa is `Point.operations` over `Point.bytes`. Both are counted from the formulas, so
+    equal work has the same abscissa whoever does it.
     """
     rows = [row for row in results.rows if row.timing is not None]
     with house_style():
@@ -56,19 +56,19 @@ def draw(results: Results) -> bytes:
                 annotation_clip=False,
             )
         axes.set(xscale="log", yscale="log", xlim=(low, high))
-        axes.set_xlabel("operations a byte")
-        axes.set_ylabel("operations a second, in 10$^9$")
+        axes.set_xlabel("operations per byte")
+        axes.set_ylabel("operations per second, in 10$^9$")
         axes.set_title(f"Roofline of the ensemble pass on {_device(results)}", loc="left")
         _ticks(axes, low, high)
         _legend(figure, rows)
         return png_bytes(figure)
 
 
-def _intensity(row: Row) -> float:
+def _intensity(row: PointResult) -> float:
     return row.point.operations / row.point.bytes
 
 
-def _point(axes, row: Row) -> None:  # type: ignore[no-untyped-def]
+def _point(axes, row: PointResult) -> None:  # type: ignore[no-untyped-def]
     colour, marker = _COLOURS[row.point.outputs], _MARKERS[row.point.dtype]
     assert row.timing is not None
     speed = row.point.operations / row.timing.median / 1e9
@@ -93,7 +93,7 @@ def _ticks(axes, low: float, high: float) -> None:  # type: ignore[no-untyped-de
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _legend(figure, rows: list[Row]) -> None:  # type: ignore[no-untyped-def]
+def _legend(figure, rows: list[PointResult]) -> None:  # type: ignore[no-untyped-def]
     from matplotlib.lines import Line2D
 
     handles = [

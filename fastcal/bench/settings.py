@@ -16,21 +16,21 @@ _BACKGROUNDS = (0.95, 0.0, 0.5)
 
 @dataclass(frozen=True)
 class Settings:
-    """What is measured and for how long; `default` and `quick` give sensible ones."""
+    """What is measured and for how long. `default` and `quick` give sensible settings."""
 
     axes: dict[str, tuple[Any, ...]]
-    """Axis of `points.Point` to its values; the first of each makes the base point."""
+    """Axis of `points.Point` to its values. The first value of each axis makes the base point."""
     sweep: Sweep = "star"
     peers: tuple[str, ...] | None = None
-    """Names of `PEERS`, measured at every point. None: all, the slow ones at the base alone."""
+    """Names of `PEERS`, measured at every point. None takes all, slow ones only at the base."""
     device: str | None = None
     threads: int | None = None
     seconds: float = 2.0
-    """Budget of the timed calls of a row."""
+    """Time for the timed calls of a row."""
     budget: float = 300.0
-    """Seconds after which no further volume is begun; what is left out is named."""
+    """Seconds after which no further volume is begun. What is left out is named."""
     host: bool = True
-    """Measure the host time of a call too."""
+    """Also measure the host time of a call."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -39,18 +39,19 @@ class Settings:
             raise ValueError(f"axes must be {AXES}, got {tuple(self.axes)}")
         for axis, values in self.axes.items():
             if not values:
-                raise ValueError(f"{axis} needs a value")
+                raise ValueError(f"{axis} must have at least one value, got none")
             if axis in known and (wrong := [v for v in values if v not in known[axis]]):
-                raise ValueError(f"{axis} must be of {tuple(known[axis])}, got {wrong[0]!r}")
+                raise ValueError(f"{axis} must be among {', '.join(known[axis])}, got {wrong[0]!r}")
         for axis in ("classes", "members"):
-            if min(self.axes[axis]) < (2 if axis == "classes" else 1):
-                raise ValueError(f"{axis} too small: {min(self.axes[axis])}")
+            least = 2 if axis == "classes" else 1
+            if min(self.axes[axis]) < least:
+                raise ValueError(f"{axis} must be at least {least}, got {min(self.axes[axis])}")
         if wrong := [share for share in self.axes["background"] if not 0 <= share <= 1]:
-            raise ValueError(f"background is a share in [0, 1], got {wrong[0]:g}")
+            raise ValueError(f"background must be between 0 and 1, got {wrong[0]:g}")
         if self.sweep not in SWEEPS:
-            raise ValueError(f"sweep must be of {SWEEPS}, got {self.sweep!r}")
+            raise ValueError(f"sweep must be 'star' or 'product', got {self.sweep!r}")
         if wrong := [name for name in self.peers or () if name not in PEERS]:
-            raise ValueError(f"peers must be of {tuple(PEERS)}, got {wrong[0]!r}")
+            raise ValueError(f"peers must be among {', '.join(PEERS)}, got {wrong[0]!r}")
         for name in ("seconds", "budget"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name):g}")
@@ -59,7 +60,7 @@ class Settings:
 
     @classmethod
     def default(cls, *, gpu: bool) -> Settings:
-        """The sweep of a few minutes: every axis varied from a base point."""
+        """Give a sweep of a few minutes that varies every axis from a base point."""
         return cls(
             {
                 "dtype": ("float32", "bfloat16", "float16"),
@@ -75,7 +76,7 @@ class Settings:
 
     @classmethod
     def quick(cls, *, gpu: bool) -> Settings:
-        """Within a minute: a small volume, two types, two backgrounds, all peers at the base."""
+        """Give settings for one minute: a small volume, two types, two backgrounds."""
         whole = cls.default(gpu=gpu)
         axes: dict[str, tuple[Any, ...]] = {name: values[:1] for name, values in whole.axes.items()}
         axes["dtype"], axes["background"] = ("float32", "bfloat16"), (0.95, 0.0)

@@ -1,8 +1,8 @@
 """Paired timing of checked candidates.
 
-A candidate is timed only after its result passed its check. Candidates are interleaved: one call
-of each a round, the order rotated, so that a slow phase of the machine hits all of them; a ratio is
-the median of the rounds' own ratios.
+A candidate is timed only after its result passed its check. Candidates are interleaved: every round
+calls each of them once, in rotated order, so that a slow phase of the machine hits all of them. A
+ratio is the median of the ratios of the rounds.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ FEWEST_ROUNDS, MOST_ROUNDS = 3, 50
 
 
 class WrongResult(AssertionError):
-    """A candidate's result is not within its tolerance; no time of it may be printed."""
+    """The result of a candidate is outside its tolerance. No time of it may be printed."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ class Candidate:
     """Error of the result against the float64 reference; None where there is nothing to judge."""
     tolerance: float = 0.0
     prepare: Callable[[], object] | None = None
-    """Called before the judged run alone: wipes outputs that an earlier candidate filled."""
+    """Called only before the judged run, to wipe outputs that an earlier candidate filled."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of every round, and the error the result had before."""
+    """Seconds of every round, and the error that the result had before."""
 
     name: str
     seconds: list[float]
@@ -43,18 +43,20 @@ class Timing:
 
     @property
     def median(self) -> float:
+        """Median of the rounds, in seconds."""
         return statistics.median(self.seconds)
 
     def percentile(self, percent: int) -> float:
+        """Give a percentile of the rounds, in seconds."""
         ordered = sorted(self.seconds)
         return ordered[round((len(ordered) - 1) * percent / 100)]
 
     def times_faster_than(self, other: Timing) -> float:
-        """Median over the rounds of ``other / self``."""
+        """Compute the median over the rounds of ``other / self``."""
         return statistics.median(b / a for a, b in zip(self.seconds, other.seconds, strict=True))
 
     def record(self) -> dict[str, Any]:
-        """For JSON."""
+        """Describe the timing for JSON."""
         return {
             "median_ms": self.median * 1e3,
             "p20_ms": self.percentile(20) * 1e3,
@@ -65,7 +67,11 @@ class Timing:
 
 
 def judge(candidate: Candidate) -> float | None:
-    """Run once and return the error; raises `WrongResult` above the tolerance (or on NaN)."""
+    """Run once and return the error of the result.
+
+    Raises:
+        WrongResult: The error is NaN or above the tolerance.
+    """
     if candidate.prepare is not None:
         candidate.prepare()
     result = candidate.run()
@@ -80,7 +86,7 @@ def judge(candidate: Candidate) -> float | None:
 
 
 def wall_clock(run: Callable[[], object]) -> float:
-    """Seconds of one call."""
+    """Time one call, in seconds."""
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
@@ -95,25 +101,28 @@ def measure(
     clock: Callable[[Callable[[], object]], float] = wall_clock,
     errors: dict[str, float | None] | None = None,
 ) -> dict[str, Timing]:
-    """Judge every candidate, then time one call of each a round.
+    """Judge every candidate, then time one call of each per round.
 
     Args:
-        candidates: All are timed in every round.
-        rounds: None takes as many as fit into ``seconds``, within `FEWEST_ROUNDS` and
-            `MOST_ROUNDS`.
-        seconds: Budget of the timed calls.
-        warmup: Calls of each before, at least one.
-        clock: Seconds of one call.
-        errors: What `judge` found earlier; candidates in it are not judged again.
+        candidates: What to time. Every round calls all of them.
+        rounds: Number of rounds. None takes as many as fit into ``seconds``, between
+            `FEWEST_ROUNDS` and `MOST_ROUNDS`.
+        seconds: Time for the timed calls.
+        warmup: Number of calls of each candidate before, at least one.
+        clock: Times one call, in seconds.
+        errors: What `judge` found earlier. Candidates in it are not judged again.
+
+    Raises:
+        WrongResult: A result is outside its tolerance.
     """
     errors = dict(errors or {})
     for candidate in candidates:
         if candidate.name not in errors:
             errors[candidate.name] = judge(candidate)
     for _ in range(max(warmup, 1)):
-        a_round = sum(clock(candidate.run) for candidate in candidates)
+        one_round = sum(clock(candidate.run) for candidate in candidates)
     if rounds is None:
-        rounds = max(FEWEST_ROUNDS, min(MOST_ROUNDS, int(seconds / max(a_round, 1e-6))))
+        rounds = max(FEWEST_ROUNDS, min(MOST_ROUNDS, int(seconds / max(one_round, 1e-6))))
     found: dict[str, list[float]] = {candidate.name: [] for candidate in candidates}
     for i in range(rounds):
         turn = i % len(candidates)

@@ -1,4 +1,4 @@
-"""Member logits as segmentation networks give them: a saturated background around an object."""
+"""Member logits like those of segmentation networks: a saturated background and an object."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Case:
+class SyntheticCase:
     """Logits ``[1, C, *S]`` of each member, and the true classes ``[1, *S]``."""
 
     members: list[Tensor]
@@ -26,13 +26,13 @@ def make_case(
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
     device: torch.device | str = "cpu",
-) -> Case:
-    """A volume of which a share ``background`` is background, the rest one round object.
+) -> SyntheticCase:
+    """Make a volume of which a share ``background`` is background and the rest one round object.
 
-    Background voxels have softmax(class 0) > 0.9999, as trained networks do, so nearly all of them
-    fall into the last bin. Confidences in the object are spread evenly over [1/C, 1], with the
-    members disagreeing a little; ``background=0`` is therefore the diffuse volume. The target is
-    drawn so that the shared confidences are calibrated.
+    Background voxels have softmax(class 0) > 0.9999, as those of trained networks do, so nearly all
+    of them fall into the last bin. Confidences in the object are spread evenly over [1/C, 1], and
+    members disagree a little. With ``background=0`` the volume is diffuse. The target is drawn so
+    that the shared confidences are calibrated.
     """
     generator = torch.Generator(device).manual_seed(seed)
     size = (1, *shape)
@@ -61,11 +61,11 @@ def make_case(
     right = uniform() < confidence
     other = (top + whole(1, max(n_classes, 2))) % n_classes
     target = torch.where(inside, torch.where(right, top, other), torch.zeros_like(top))
-    return Case(members, target)
+    return SyntheticCase(members, target)
 
 
 def _object(shape: Sequence[int], n_inside: int, device: torch.device | str) -> Tensor:
-    """Mask ``[1, *S]`` of the ``n_inside`` voxels nearest to the middle (ties come along)."""
+    """Make a mask ``[1, *S]`` of the ``n_inside`` voxels nearest to the middle, with ties."""
     axes = [torch.linspace(-1, 1, n, device=device).square() for n in shape]
     radius = (axes[0][:, None, None] + axes[1][:, None] + axes[2]).unsqueeze(0)
     if n_inside == 0:

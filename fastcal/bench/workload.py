@@ -1,4 +1,4 @@
-"""A volume of a point with its float64 reference, and fastcal's call on it."""
+"""The volume of a point with its float64 reference, and fastcal's call on it."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _PAD = 4
 EXACT = 1e-12
 """How far calibration errors may be from float64 sums over the mean that the call itself wrote."""
 NEAR_EDGES = 1e-5
-"""The same without a mean to judge by: a probability beside a bin's edge may fall either way."""
+"""The same without a mean to judge by. A probability beside an edge may fall on either side."""
 
 
-class Volume:
-    """Members, target, result buffers and float64 maps of a point, whatever its outputs.
+class Workload:
+    """Members, target, result buffers and float64 maps of a point, for several outputs.
 
     Args:
-        point: Its ``outputs`` do not matter here.
-        outputs: Names of the `OUTPUTS` that will be asked for.
-        device: Where it lies.
-        seed: Of the data.
+        point: The point. Its ``outputs`` are not used.
+        outputs: Names of the `OUTPUTS` that will be computed.
+        device: Where the tensors are.
+        seed: Seed of the data.
     """
 
     def __init__(self, point: Point, outputs: Sequence[str], device: Device, seed: int) -> None:
@@ -67,34 +67,34 @@ class Volume:
         self.tolerance = max(1e-6, 2 * map_error(_yardstick(members, names), self.want))
 
     def members(self) -> list[Tensor]:
-        """The next of the equal sets of members, so that no call finds its input in a cache."""
+        """Give the next of several equal sets of members, so that no input is in a cache."""
         self._turn = (self._turn + 1) % len(self._sets)
         return self._sets[self._turn]
 
     def wipe(self) -> None:
-        """Fill the result buffers with what no result is."""
+        """Fill the result buffers with a number that is never a result."""
         for values in self.out.values():
             values.fill_(-1)
 
     def given(self, outputs: str) -> dict[str, Tensor]:
-        """The result buffers of some outputs."""
+        """Give the result buffers of some outputs."""
         return {name: self.out[name] for name in OUTPUTS[outputs].maps}
 
     def scores(self, mean: Tensor | None) -> Scores64:
-        """What the scores of a mean are; of the float64 one for None."""
+        """Compute the scores of a mean, or of the float64 mean for None."""
         found = self.want["mean"].unsqueeze(0) if mean is None else mean
         return scores_64(found, self.target, plain.N_BINS)
 
 
 def n_sets(point: Point, device: Device) -> int:
-    """Sets of members that together are several times the cache, as far as memory allows."""
+    """Choose the number of sets of members that exceeds the cache, as far as memory allows."""
     wanted = -(-4 * device.cache_bytes // point.member_bytes)
     allowed = device.free_bytes() // 8 // point.member_bytes
     return max(1, min(wanted, allowed, MOST_SETS))
 
 
 def lay_out(tensor: Tensor, layout: str) -> Tensor:
-    """A copy of ``[1, C, D, H, W]`` in a memory layout of `points.LAYOUTS`."""
+    """Copy ``[1, C, D, H, W]`` into a memory layout of `points.LAYOUTS`."""
     if layout == "channels-last":
         return tensor.clone(memory_format=torch.channels_last_3d)
     if layout == "cropped":
@@ -105,8 +105,8 @@ def lay_out(tensor: Tensor, layout: str) -> Tensor:
     return tensor.clone(memory_format=torch.contiguous_format)
 
 
-def ours(volume: Volume, outputs: str, *, name: str = "fastcal", read: bool = False) -> Candidate:
-    """fastcal's call; with ``read`` the five scores are read too, as the plain pipeline's are."""
+def ours(volume: Workload, outputs: str, *, name: str = "fastcal", read: bool = False) -> Candidate:
+    """Make the call of fastcal. With ``read``, the call also reads five scores, as peers do."""
     asked, out = OUTPUTS[outputs], volume.given(outputs)
     target = volume.target if asked.calibration else None
 
@@ -135,7 +135,7 @@ def ours(volume: Volume, outputs: str, *, name: str = "fastcal", read: bool = Fa
 
 
 def forced(candidate: Candidate, backend: str) -> Candidate:
-    """The same call on a backend by name."""
+    """Make the same call on a backend, by name."""
 
     def run() -> object:
         with fastcal.backend(backend):
@@ -144,22 +144,22 @@ def forced(candidate: Candidate, backend: str) -> Candidate:
     return Candidate(backend, run, candidate.error, candidate.tolerance, candidate.prepare)
 
 
-def score_error(scores: plain.Scores, want: Scores64) -> float:
-    """Largest error of NLL, Brier score and Dice."""
+def score_error(scores: plain.PlainScores, want: Scores64) -> float:
+    """Find the largest error of NLL, Brier score and Dice."""
     dice = scores.dice.double().cpu() - torch.from_numpy(want.dice)
     off = [scores.nll.item() - want.nll, scores.brier.item() - want.brier]
     return max(*map(abs, off), dice.abs().max().item())
 
 
-def _scores(got: EnsembleStatistics) -> plain.Scores:
+def _scores(got: EnsembleStatistics) -> plain.PlainScores:
     c = got.calibration
     assert c is not None
     values = (c.ece(), c.classwise_ece(), c.nll(), c.brier(), c.dice())
-    return plain.Scores(*(torch.as_tensor(v, dtype=torch.float64) for v in values))
+    return plain.PlainScores(*(torch.as_tensor(v, dtype=torch.float64) for v in values))
 
 
 def _yardstick(members: list[Tensor], names: set[str]) -> dict[str, Tensor]:
-    """Plain PyTorch's maps, whose error sets the tolerance."""
+    """Compute the maps of plain PyTorch, whose error sets the tolerance."""
     if not names:
         return {}
     if names == {"entropy"}:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -11,31 +9,31 @@ from fastcal import ops
 from fastcal.calibration.settings import CalibrationSettings
 from fastcal.core.arrays import Array, real_dtype, to_tensor
 from fastcal.core.members import check_member
-from fastcal.core.targets import Targets
-
-NOTHING_COUNTED = (None, None, None, None, False, "both", 0.0, None)
-"""What an op takes in place of `count_arguments` where there is no target."""
+from fastcal.core.predictions import Predictions
+from fastcal.core.problem import Counting, Finish, Reading
+from fastcal.core.targets import GivenTarget, Targets, check_nan_policy
 
 
 def read_batch(
-    array: Array, target: Array, class_dim: int, name: str, settings: CalibrationSettings
-) -> tuple[Tensor, int]:
-    """Return a batch as a tensor with a class axis, and that axis.
+    array: Array, given: GivenTarget, class_dim: int, name: str, settings: CalibrationSettings
+) -> tuple[Tensor, Predictions]:
+    """Return a batch as a tensor with a class axis, and what targets have to fit.
 
     Raises:
         TypeError, ValueError: The batch has another type or another number of classes.
     """
+    check_nan_policy(given.nan_policy)
     values = to_tensor(array, name)
-    if settings.num_classes == 1 and _lacks_classes(values, target, class_dim):
+    if settings.num_classes == 1 and _lacks_classes(values, given.target, class_dim):
         values, class_dim = values.unsqueeze(-1), values.dim()
-    real_dtype(values, name)
+    real = real_dtype(values, name)
     axis = check_member(values, class_dim, name, stacklevel=4)
     if values.shape[axis] != settings.num_classes:
         raise ValueError(
             f"{name} must have {settings.num_classes} classes along axis {axis}, "
             f"got shape {tuple(values.shape)}"
         )
-    return values, axis
+    return values, Predictions(values.shape, values.device, real, axis, settings.multilabel)
 
 
 def clipped(values: Tensor) -> Tensor:
@@ -45,18 +43,18 @@ def clipped(values: Tensor) -> Tensor:
     return torch.where(inside, values.clamp(eps, 1 - eps), values)
 
 
-def count_arguments(
-    settings: CalibrationSettings, targets: Targets, rows: Tensor, real: torch.dtype
-) -> tuple[Any, ...]:
-    """Return the last arguments of an op, from the target on.
+def counting_into(
+    rows: Tensor, settings: CalibrationSettings, targets: Targets, real: torch.dtype
+) -> Counting:
+    """Return what an op counts, and into which integers.
 
     Args:
+        rows: Integers to add to.
         settings: What is counted.
         targets: Checked.
-        rows: Integers to add to.
         real: Accumulation type of the predictions.
     """
-    return (
+    return Counting(
         targets.target,
         targets.mask,
         targets.ignore_index,
@@ -67,48 +65,34 @@ def count_arguments(
         rows,
         None if targets.regions is None else targets.regions.bits,
         len(targets.region_names),
-        settings.moments,
-        settings.fine_bins,
-        settings.entropy_bins,
+        settings.layout.extras,
     )
 
 
 def count_batch(
     values: Tensor,
-    axis: int,
-    settings: CalibrationSettings,
-    arguments: tuple[Any, ...],
-    *,
-    from_logits: bool = False,
-    normalise: bool = False,
+    predictions: Predictions,
+    counting: Counting,
+    from_logits: bool,
+    normalise: bool,
 ) -> None:
     """Run the pass that counts one batch.
 
     Args:
         values: Probabilities or logits.
-        axis: Of the classes.
-        settings: What is counted.
-        arguments: See `count_arguments`.
+        predictions: Their shape and kind.
+        counting: See `counting_into`.
         from_logits: ``values`` are logits.
         normalise: Divide each voxel's probabilities by their sum first.
     """
-    ops.ensemble_statistics(
-        [values],
-        [1.0],
-        [1.0],
-        axis,
-        from_logits,
-        "sigmoid" if settings.multilabel else "softmax",
-        settings.multilabel,
-        "prob",
-        [],
-        [],
-        normalise,
-        *arguments,
-    )
+    multilabel = predictions.multilabel
+    activation = "sigmoid" if multilabel else "softmax"
+    reading = Reading(predictions.class_dim, from_logits, activation, multilabel, "prob")
+    finish = Finish({}, normalise, counting)
+    ops.ensemble_statistics([values], [1.0], [1.0], *reading.flatten(), *finish.flatten())
 
 
-def _lacks_classes(values: Tensor, target: Array, class_dim: int) -> bool:
+def _lacks_classes(values: Tensor, target: Array | None, class_dim: int) -> bool:
     if values.shape != getattr(target, "shape", None):
         return False
     return class_dim >= values.dim() or values.shape[class_dim] != 1

@@ -113,19 +113,17 @@ class CalibrationState:
         ids = sorted(self._positions)
         return ids, rows[[self._positions[name] for name in ids]]
 
-    def open_rows(
-        self, targets: Targets, device: torch.device, nan_policy: str, source: str
-    ) -> Tensor:
+    def open_rows(self, targets: Targets, device: torch.device, source: str) -> Tensor:
         """Return integers for an op to add to: new ones, or those of a call still on the device."""
         if targets.case_ids is None and device.type != "cpu" and self._pending:
             last = self._pending[-1]
-            same = last.case_ids is None and last.nan_policy == nan_policy
+            same = last.case_ids is None and last.nan_policy == targets.nan_policy
             if same and last.rows.device == device and last.source == source:
                 return last.rows
         rows, words = self.shape
         return torch.zeros(targets.n_groups * rows, words, dtype=torch.int64, device=device)
 
-    def take(self, rows: Tensor, targets: Targets, nan_policy: str, source: str) -> None:
+    def take(self, rows: Tensor, targets: Targets, source: str) -> None:
         """Check and merge counted rows, or keep them for later.
 
         They are kept where reading them would wait for a device or could not be traced.
@@ -135,7 +133,7 @@ class CalibrationState:
         """
         if self._pending and self._pending[-1].rows is rows:
             return
-        pending = Pending(rows, targets.case_ids, nan_policy, source)
+        pending = Pending(rows, targets.case_ids, targets.nan_policy, source)
         if rows.device.type != "cpu" or torch.compiler.is_compiling():
             self._pending.append(pending)
         else:

@@ -13,17 +13,19 @@ from torch import Tensor
 
 from fastcal.calibration import conventions, file
 from fastcal.calibration.conventions import CalibrationKind, ConventionName
-from fastcal.calibration.counting import clipped, count_arguments, count_batch, read_batch
+from fastcal.calibration.counting import clipped, count_batch, counting_into, read_batch
 from fastcal.calibration.reader import MetricReader
 from fastcal.calibration.settings import CalibrationSettings, first_difference
 from fastcal.calibration.state import CalibrationState
 from fastcal.calibration.values import Integers
 from fastcal.core import bins
 from fastcal.core.arguments import flag
-from fastcal.core.arrays import Array, real_dtype
+from fastcal.core.arrays import Array
 from fastcal.core.errors import DataError
+from fastcal.core.predictions import Predictions
+from fastcal.core.problem import Counting
 from fastcal.core.region_bits import Regions
-from fastcal.core.targets import CaseId, Targets, check_nan_policy, read_targets
+from fastcal.core.targets import CaseId, GivenTarget, Targets, read_targets
 
 if TYPE_CHECKING:
     from typing import Self
@@ -36,13 +38,11 @@ class OpenCount:
     """Statistics that a call is counting."""
 
     statistics: CalibrationStatistics
-    arguments: tuple[Any, ...]
-    """The last arguments of an op, from the target on."""
-    rows: Tensor
-    """Those among them to add to."""
+    counting: Counting
+    """What the op counts, into new integers."""
     targets: Targets
-    nan_policy: str
     source: str
+    """The argument to blame for invalid voxels."""
 
     def close(self) -> CalibrationStatistics:
         """Check what was counted, and merge it.
@@ -50,7 +50,8 @@ class OpenCount:
         Raises:
             ValueError: Bad data were counted (CPU tensors; otherwise at the first read).
         """
-        self.statistics.state.take(self.rows, self.targets, self.nan_policy, self.source)
+        rows, targets = self.counting.statistics, self.targets
+        self.statistics.state.take(rows, targets, self.source)
         return self.statistics
 
 
@@ -241,26 +242,11 @@ class CalibrationStatistics(MetricReader):
         """
         if flag(normalise, "normalise") and self.multilabel:
             raise ValueError("normalise must be False for binary or multilabel data, got True")
-        check_nan_policy(nan_policy)
-        values, axis = read_batch(probs, target, class_dim, "probs", self.settings)
+        given = GivenTarget(target, mask, ignore_index, case_id, regions, nan_policy)
+        values, predictions = read_batch(probs, given, class_dim, "probs", self.settings)
         if self.settings.rules.clipped:
             values = clipped(values)
-        targets = read_targets(
-            target,
-            mask,
-            ignore_index,
-            case_id,
-            values.shape,
-            values.device,
-            axis,
-            self.multilabel,
-            regions,
-            self.regions,
-        )
-        real = real_dtype(values, "probs")
-        count = self.open_count(targets, values.device, real, nan_policy, "probs")
-        count_batch(values, axis, self.settings, count.arguments, normalise=normalise)
-        count.close()
+        self._count(values, predictions, given, "probs", normalise=normalise)
 
     def update_from_logits(
         self,
@@ -288,37 +274,35 @@ class CalibrationStatistics(MetricReader):
                 "convention must be one that does not clip probabilities to count logits, "
                 f"got {self.convention!r}"
             )
-        check_nan_policy(nan_policy)
-        values, axis = read_batch(logits, target, class_dim, "logits", self.settings)
-        targets = read_targets(
-            target,
-            mask,
-            ignore_index,
-            case_id,
-            values.shape,
-            values.device,
-            axis,
-            self.multilabel,
-            regions,
-            self.regions,
-        )
-        real = real_dtype(values, "logits")
-        count = self.open_count(targets, values.device, real, nan_policy, "logits")
-        count_batch(values, axis, self.settings, count.arguments, from_logits=True)
+        given = GivenTarget(target, mask, ignore_index, case_id, regions, nan_policy)
+        values, predictions = read_batch(logits, given, class_dim, "logits", self.settings)
+        self._count(values, predictions, given, "logits", from_logits=True)
+
+    def _count(
+        self,
+        values: Tensor,
+        predictions: Predictions,
+        given: GivenTarget,
+        source: str,
+        *,
+        from_logits: bool = False,
+        normalise: bool = False,
+    ) -> None:
+        count = self.open_count(read_targets(given, predictions, self.regions), predictions, source)
+        count_batch(values, predictions, count.counting, from_logits, normalise)
         count.close()
 
-    def open_count(
-        self,
-        targets: Targets,
-        device: torch.device,
-        real: torch.dtype,
-        nan_policy: str,
-        source: str,
-    ) -> OpenCount:
-        """Return integers for an op to add to; ``source`` is the argument to blame."""
-        rows = self.state.open_rows(targets, device, nan_policy, source)
-        arguments = count_arguments(self.settings, targets, rows, real)
-        return OpenCount(self, arguments, rows, targets, nan_policy, source)
+    def open_count(self, targets: Targets, predictions: Predictions, source: str) -> OpenCount:
+        """Return integers for an op to add to (for the ensemble functions).
+
+        Args:
+            targets: Checked.
+            predictions: What the targets are compared with.
+            source: The argument to blame for invalid voxels.
+        """
+        rows = self.state.open_rows(targets, predictions.device, source)
+        counting = counting_into(rows, self.settings, targets, predictions.real)
+        return OpenCount(self, counting, targets, source)
 
     def merge(self, other: CalibrationStatistics) -> None:
         """Add everything ``other`` has counted, in place; rows of equal case ids add up.

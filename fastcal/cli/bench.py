@@ -29,8 +29,8 @@ class Layout(StrEnum):
     cropped = "cropped"
 
 
-class Outputs(StrEnum):
-    """What is asked of a pass."""
+class OutputsName(StrEnum):
+    """What a pass computes."""
 
     entropy = "entropy"
     six_maps = "six-maps"
@@ -39,7 +39,7 @@ class Outputs(StrEnum):
     six_maps_calibration = "six-maps+calibration"
 
 
-class Peer(StrEnum):
+class PeerName(StrEnum):
     """What fastcal is compared with."""
 
     eager = "eager"
@@ -73,7 +73,7 @@ def bench(
         typer.Option("--volumes", metavar="N|NxNxN", help="Sizes of the volume in voxels."),
     ] = None,
     outputs: Annotated[
-        list[Outputs] | None, typer.Option("--outputs", help="What is asked of a pass.")
+        list[OutputsName] | None, typer.Option("--outputs", help="What a pass computes.")
     ] = None,
     backgrounds: Annotated[
         list[float] | None,
@@ -86,24 +86,26 @@ def bench(
         Sweep,
         typer.Option(
             "--sweep",
-            help="star: one axis varied, the others at their first value; product: all combined.",
+            help="star: vary one axis, others at their first value; product: all combinations.",
         ),
     ] = Sweep.star,
     peers: Annotated[
-        list[Peer] | None,
+        list[PeerName] | None,
         typer.Option(
             "--peers",
-            help="Measured at every point; without it all there are, torch.compile once only.",
+            help="Measured at every point. By default all peers, torch.compile only once.",
         ),
     ] = None,
     no_peers: Annotated[bool, typer.Option("--no-peers", help="Measure fastcal alone.")] = False,
     quick: Annotated[
-        bool, typer.Option("--quick", help="A small volume, done in a minute.")
+        bool, typer.Option("--quick", help="A small volume, which takes a minute.")
     ] = False,
     device: Annotated[
         str | None,
         typer.Option(
-            "--device", metavar="DEVICE", help="cpu, cuda, cuda:1; a GPU if there is one."
+            "--device",
+            metavar="DEVICE",
+            help="cpu, cuda or cuda:1. By default a GPU where there is one.",
         ),
     ] = None,
     threads: Annotated[
@@ -111,22 +113,22 @@ def bench(
     ] = None,
     seconds: Annotated[
         float | None,
-        typer.Option("--seconds", metavar="S", help="Time of the timed calls of a row."),
+        typer.Option("--seconds", metavar="S", help="Time for the timed calls of a row."),
     ] = None,
     budget: Annotated[
         float | None,
         typer.Option("--budget", metavar="S", help="Begin no further volume after this time."),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of the data.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Seed of the data.")] = 0,
     out: Annotated[
         Path | None,
         typer.Option(
             "-o", "--out", metavar="FOLDER", help="Write kernels.json, kernels.md, roofline.png."
         ),
     ] = None,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Show no progress.")] = False,
 ) -> None:
-    """Time the fused pass beside its peers, on this CPU or GPU; results are checked first."""
+    """Time the fused pass beside its peers on this CPU or GPU. Results are checked first."""
     from rich.console import Console
 
     from fastcal.bench import Settings, record, run

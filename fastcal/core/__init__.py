@@ -1,1 +1,1 @@
-"""The words every floor shares, as csrc/core has them for the kernels."""
+"""The structs and checks that every floor shares, as csrc/core has them for the kernels."""

@@ -1,19 +1,25 @@
-"""Plain arguments of public functions, checked by type and named in the message.
+"""Checks of plain arguments of public functions, with messages that name the argument.
 
-Without these a wrong type would surface deep inside an op, in a message about C++ casts.
+Without them a wrong type would surface deep inside an op, in a message about C++ casts.
 """
 
 from __future__ import annotations
 
 import operator
+from collections.abc import Collection
 from numbers import Real
 
 
 def whole_number(value: object, name: str) -> int:
-    """``value`` as an int: any integer type (NumPy's too), but no bool.
+    """Read an integer of any type, NumPy's among them, but no bool.
 
     Raises:
-        TypeError: It is something else.
+        TypeError: ``value`` is something else.
+
+    Example:
+        >>> whole_number(3.0, "n_bins")
+        Traceback (most recent call last):
+        TypeError: n_bins must be an integer, got 3.0
     """
     if type(value) is int:
         return value
@@ -26,10 +32,12 @@ def whole_number(value: object, name: str) -> int:
 
 
 def real_number(value: object, name: str) -> float:
-    """``value`` as a float: any real number, NumPy's and tensors of one element too, but no bool.
+    """Read a real number of any type, but no bool.
+
+    NumPy's numbers and tensors without axes are numbers too.
 
     Raises:
-        TypeError: It is something else.
+        TypeError: ``value`` is something else.
     """
     if type(value) is float:
         return value
@@ -40,14 +48,32 @@ def real_number(value: object, name: str) -> float:
 
 
 def flag(value: object, name: str) -> bool:
-    """``value``, which must be True or False.
+    """Read True or False.
 
     Raises:
-        TypeError: It is something else (a string, say, which would count as True).
+        TypeError: ``value`` is something else, for example a string, which would count as True.
     """
     if isinstance(value, bool):
         return value
     raise TypeError(f"{name} must be True or False, got {_described(value)}")
+
+
+def choice(value: object, name: str, allowed: Collection[str]) -> str:
+    """Read one of a few words.
+
+    Raises:
+        ValueError: ``value`` is not among ``allowed``.
+
+    Example:
+        >>> choice("relu", "activation", ("softmax", "sigmoid"))
+        Traceback (most recent call last):
+        ValueError: activation must be 'softmax' or 'sigmoid', got 'relu'
+    """
+    if isinstance(value, str) and value in allowed:
+        return value
+    *others, last = map(repr, allowed)
+    words = f"{', '.join(others)} or {last}" if others else last
+    raise ValueError(f"{name} must be {words}, got {_described(value)}")
 
 
 def _described(value: object) -> str:

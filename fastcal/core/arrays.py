@@ -1,4 +1,4 @@
-"""What users hand over, as torch tensors that share its memory; and results handed back."""
+"""What users hand over, read as torch tensors that share its memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Integers: TypeAlias = NDArray[np.int64]
 Array: TypeAlias = Any
 """A torch tensor, a NumPy array, or anything else with ``__dlpack__``.
 
-Results are NumPy arrays where the predictions were, and torch tensors otherwise.
+Results are NumPy arrays where the predictions were NumPy arrays, and torch tensors otherwise.
 """
 
 _REAL = {
@@ -39,19 +39,19 @@ INTEGERS = frozenset(
 
 
 def to_tensor(array: Array, name: str) -> Tensor:
-    """``array`` as a detached, strided torch tensor over the same memory.
+    """Read an array as a detached, strided torch tensor over the same memory.
 
     NumPy arrays may be read-only and may have any strides. Three kinds are copied, because torch
-    cannot describe them: negative strides, strides that are no multiple of the item, and foreign
-    byte order. ``bfloat16`` arrays (ml_dtypes) are read as torch's bfloat16. Subclasses of
-    `torch.Tensor` (MONAI's MetaTensor) are seen as plain tensors.
+    cannot describe them: arrays with negative strides, with strides that are not a multiple of the
+    item size, and in foreign byte order. Arrays of ``bfloat16`` (ml_dtypes) are read as torch's
+    bfloat16. Subclasses of `torch.Tensor`, such as MONAI's MetaTensor, are read as plain tensors.
 
     Args:
         array: See `Array`.
-        name: The argument's name, for the message.
+        name: Name of the argument, for the message.
 
     Raises:
-        TypeError: ``array`` is none of these.
+        TypeError: ``array`` is none of these, or the tensor is not dense.
     """
     if isinstance(array, Tensor):
         tensor = array
@@ -65,7 +65,7 @@ def to_tensor(array: Array, name: str) -> Tensor:
         tensor = torch.utils.dlpack.from_dlpack(array)
     else:
         raise TypeError(
-            f"{name} must be a torch tensor, a NumPy array or have __dlpack__, "
+            f"{name} must be a torch tensor, a NumPy array or an object with __dlpack__, "
             f"got {type(array).__name__}"
         )
     if tensor.layout is not torch.strided:
@@ -74,7 +74,7 @@ def to_tensor(array: Array, name: str) -> Tensor:
 
 
 def real_dtype(tensor: Tensor, name: str) -> torch.dtype:
-    """The accumulation type of a floating-point tensor: float64 for float64, else float32.
+    """Give the accumulation type of a tensor: float64 for float64, else float32.
 
     Raises:
         TypeError: The tensor is not float16, bfloat16, float32 or float64.
@@ -87,12 +87,17 @@ def real_dtype(tensor: Tensor, name: str) -> torch.dtype:
     return real
 
 
+def accumulation_type(dtype: torch.dtype) -> torch.dtype:
+    """The type in which numbers of ``dtype`` are computed and summed."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
 def _short(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
 class _Borrowed:
-    """Hands an array's memory to NumPy once more, without its read-only mark."""
+    """Hands the memory of an array to NumPy once more, without its read-only mark."""
 
     def __init__(self, array: np.ndarray[Any, Any]) -> None:
         interface = dict(array.__array_interface__)
@@ -111,10 +116,10 @@ def _from_numpy(array: np.ndarray[Any, Any], name: str) -> Tensor:
     if any(stride < 0 or stride % item for stride in array.strides):
         array = array.copy()
     elif not array.flags.writeable:
-        # torch warns about read-only memory; inputs are only ever read.
+        # torch warns about read-only memory, but inputs are only ever read.
         array = np.asarray(_Borrowed(array))
     try:
         tensor = torch.from_numpy(array)
     except TypeError:
-        raise TypeError(f"{name} must hold numbers, got an array of {array.dtype}") from None
+        raise TypeError(f"{name} must hold numbers, got an array of type {array.dtype}") from None
     return tensor.view(torch.bfloat16) if brain else tensor

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all: written beside their place, then renamed into it."""
+"""Files that appear whole or not at all: written beside their place, then renamed into it."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ import numpy as np
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """A temporary path in the folder of ``path``, moved onto ``path`` when the block succeeds.
+    """Give a temporary path, and move it onto ``path`` when the block succeeds.
 
-    The temporary name keeps every suffix of ``path`` (``.nii.gz`` stays ``.nii.gz``), since
-    writers choose their format by it. When the block raises, the temporary file is removed and
-    an earlier file at ``path`` stays as it was.
+    The temporary path lies in the same folder and keeps every suffix of ``path``, because writers
+    choose their format by the suffix. When the block raises, the temporary file is removed and an
+    earlier file at ``path`` stays as it was.
 
     Args:
-        path: Where the file belongs; its folder exists.
+        path: Where the file belongs. Its folder must exist.
 
     Yields:
         The path to write to.
 
     Raises:
-        FileNotFoundError: There is no such folder.
+        FileNotFoundError: The folder does not exist.
         IsADirectoryError: ``path`` is a folder.
-        OSError: It could not be written or moved into place; the error names ``path``.
+        OSError: The file could not be written or moved into place. The error names ``path``.
     """
     path = Path(path)
     if not path.parent.is_dir():
@@ -50,22 +50,22 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def _lacks_the_users_file(error: OSError, temporary: Path) -> bool:
-    """Whether an error, as that of a full disk, names no file or one that the user never sees."""
+    """Whether an error names no file (a full disk), or one that the user never sees."""
     unnamed = error.filename is None or str(error.filename) == str(temporary)
     return unnamed and error.errno is not None
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write ``text`` as UTF-8, whole or not at all."""
+    """Write a text as UTF-8, whole or not at all."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: str | Path, value: object) -> None:
-    """Write ``value`` as indented JSON, whole or not at all.
+    """Write a value as indented JSON, whole or not at all.
 
-    NaN and infinities become null; NumPy scalars and arrays, paths, tuples and mappings become
-    what JSON has for them.
+    NaN and infinities become null. NumPy scalars and arrays, paths, tuples and mappings become
+    their closest JSON form.
 
     Raises:
         TypeError: Something in ``value`` has no JSON form.

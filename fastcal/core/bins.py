@@ -1,4 +1,4 @@
-"""Bin edges of the calibration histograms: computed once, on the CPU, for every backend."""
+"""Bin edges of the calibration histograms, computed once, on the CPU, for every backend."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fastcal.core.arguments import whole_number
+from fastcal.core.arguments import choice, whole_number
 from fastcal.core.problem import FINE_OCTAVES
 
 Closed = Literal["right", "left"]
@@ -18,7 +18,7 @@ CLOSED = ("right", "left")
 
 
 def edges(n_bins: int) -> NDArray[np.float64]:
-    """The ``n_bins + 1`` equally spaced edges of [0, 1], ``numpy.linspace`` in float64."""
+    """Give the ``n_bins + 1`` equally spaced edges of [0, 1], ``numpy.linspace`` in float64."""
     return np.linspace(0.0, 1.0, n_bins + 1)
 
 
@@ -28,33 +28,34 @@ def _thresholds(n_bins: int, dtype: torch.dtype) -> Tensor:
 
 
 def thresholds(n_bins: int, dtype: torch.dtype) -> Tensor:
-    """The ``n_bins - 1`` interior edges, rounded once to ``dtype``; do not write to them.
+    """Give the ``n_bins - 1`` interior edges, rounded once to ``dtype``.
 
     With ``closed="right"`` the bin of p is the number of thresholds below p, so 0 falls into the
-    first bin and 1 into the last; with ``closed="left"`` the number of thresholds not above p.
+    first bin and 1 into the last. With ``closed="left"`` it is the number of thresholds not above
+    p. The tensor is shared between calls: do not write to it.
 
     Example:
         >>> thresholds(4, torch.float32)
         tensor([0.2500, 0.5000, 0.7500])
     """
     if torch.compiler.is_compiling():
-        # linspace multiplies by the step: these are its bits, as constants of the graph.
+        # linspace multiplies by the step, so these constants of the graph have its bits.
         inner = [k * (1.0 / n_bins) for k in range(1, n_bins)]
         return torch.tensor(inner, dtype=torch.float64).to(dtype)
     return _thresholds(n_bins, dtype)
 
 
 def check_bins(n_bins: int, closed: str) -> int:
-    """``n_bins`` as an int.
+    """Check ``n_bins`` and ``closed``, and give ``n_bins`` as an int.
 
     Raises:
-        TypeError, ValueError: ``n_bins`` and ``closed`` do not describe bins.
+        TypeError: ``n_bins`` is not an integer.
+        ValueError: ``n_bins`` or ``closed`` is out of range.
     """
     n_bins = whole_number(n_bins, "n_bins")
     if not 1 <= n_bins <= 65536:
         raise ValueError(f"n_bins must be between 1 and 65536, got {n_bins}")
-    if closed not in CLOSED:
-        raise ValueError(f"closed must be one of {CLOSED}, got {closed!r}")
+    choice(closed, "closed", CLOSED)
     return n_bins
 
 
@@ -66,14 +67,15 @@ EdgeRule = Literal["linspace", "linspace64", "torch", "torch32", "torch32-eps", 
 def library_thresholds(
     rule: EdgeRule, n_bins: int, dtype: torch.dtype, closed: Closed
 ) -> tuple[float, ...]:
-    """The interior edges of another library for data of ``dtype``, numbers of that type.
+    """Give the interior edges that another library uses for data of ``dtype``.
 
     Args:
-        rule: ``"linspace"``: `numpy.linspace` rounded to the type. ``"linspace64"``: the same,
-            data compared with it in float64. ``"torch"``: `torch.linspace` in the type.
-            ``"torch32"``: `torch.linspace` in float32. ``"torch32-eps"``: that, up to 1 + 2^-23.
-            ``"floor"``: the bin is ``floor(p * n_bins)``, the product in float64.
-        n_bins: Bins over [0, 1].
+        rule: ``"linspace"``: `numpy.linspace` rounded to the type. ``"linspace64"``: the same
+            edges, with which the data are compared in float64. ``"torch"``: `torch.linspace` in
+            the type. ``"torch32"``: `torch.linspace` in float32. ``"torch32-eps"``: the same, from
+            0 to 1 + 2^-23. ``"floor"``: the bin is ``floor(p * n_bins)``, with the product in
+            float64.
+        n_bins: Number of bins over [0, 1].
         dtype: float32 or float64.
         closed: Which side of a bin belongs to it.
 
@@ -88,7 +90,7 @@ def library_thresholds(
     elif rule == "linspace64":
         exact = edges(n_bins)[1:-1]
         inner = exact.astype(real)
-        # p > edge in float64 is p > (the largest number of the type that is not above the edge).
+        # p > edge in float64 means p > the largest number of the type that is not above the edge.
         if closed == "right":
             inner = np.where(inner > exact, np.nextafter(inner, real(0)), inner)
         else:
@@ -103,7 +105,7 @@ def library_thresholds(
 
 
 def _floor_thresholds(n_bins: int, real: type[np.floating]) -> NDArray[np.floating]:
-    """The smallest p with ``floor(p * n_bins) >= k``, for k from 1 to ``n_bins - 1``."""
+    """Find the smallest p with ``floor(p * n_bins) >= k``, for k from 1 to ``n_bins - 1``."""
     k = np.arange(1, n_bins)
     found = (k / n_bins).astype(real)
     for _ in range(4):  # k / n_bins is at most a few numbers off
@@ -116,10 +118,11 @@ def _floor_thresholds(n_bins: int, real: type[np.floating]) -> NDArray[np.floati
 
 @lru_cache(maxsize=8)
 def fine_edges(fine_bins: int) -> NDArray[np.float64]:
-    """The ``fine_bins + 1`` edges of the fine cells; do not write to them.
+    """Give the ``fine_bins + 1`` edges of the fine cells.
 
-    Below 1/2 the octaves from 2^-33 on are cut evenly, each in ``fine_bins / 64`` cells [lo, hi);
-    above, (lo, hi] are their mirror, and 1/2 itself is in the first of these.
+    Below 1/2 every octave from 2^-33 on is divided evenly into ``fine_bins / 64`` cells [lo, hi).
+    The cells above 1/2 are their mirror images (lo, hi], and 1/2 itself is in the first of them.
+    The array is shared between calls: do not write to it.
 
     Example:
         >>> fine_edges(64)[[0, 31, 32, 33, 64]]
@@ -134,7 +137,10 @@ def fine_edges(fine_bins: int) -> NDArray[np.float64]:
 
 @lru_cache(maxsize=8)
 def fine_centres(fine_bins: int) -> NDArray[np.float64]:
-    """The middle of every fine cell, 0 and 1 for the outer ones; do not write to them."""
+    """Give the middle of every fine cell, with 0 and 1 for the outermost cells.
+
+    The array is shared between calls: do not write to it.
+    """
     cut = fine_edges(fine_bins)
     centres = (cut[:-1] + cut[1:]) / 2
     centres[0], centres[-1] = 0.0, 1.0

@@ -1,4 +1,4 @@
-"""Errors that fastcal raises beside ``TypeError`` and ``ValueError``."""
+"""Errors that fastcal raises besides ``TypeError`` and ``ValueError``."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 class DataError(ValueError):
     """A file or folder does not hold what was expected of it.
 
-    ``str(error)`` is one line that begins with the path, so that a command can print it as it is.
+    ``str(error)`` is one line that begins with the path, so a command can print it as it is.
 
     Args:
         path: The file or folder.
-        problem: What is wrong with it; line breaks become spaces.
+        problem: What is wrong with it, one sentence. Line breaks become spaces.
 
     Example:
         >>> str(DataError("labels/case_1.nii.gz", "truncated gzip stream"))

@@ -1,7 +1,7 @@
-"""Predictions as finite logits, and what temperatures and linear maps of them cost in likelihood.
+"""Predictions as finite logits, and the likelihood of temperatures and linear maps of them.
 
-Plain torch in float64 on blocks ``[C, n]``: what the reference backend sums, and what a fit does
-with a sample of voxels.
+This is plain torch in float64 on blocks ``[C, n]``. The reference backend sums these terms over a
+volume, and a fit evaluates them on a sample of voxels.
 """
 
 from __future__ import annotations
@@ -14,9 +14,13 @@ _SLACK = 1e-3
 
 
 def valid(values: Tensor, *, from_logits: bool, bernoulli: bool) -> Tensor:
-    """The voxels of ``values`` [C, n] that hold numbers, probabilities in [0, 1]; bool [n]."""
+    """Find the voxels of ``values`` [C, n] that hold logits or probabilities; bool [n].
+
+    Logits are invalid where one of them is NaN or +inf, or where all are -inf (softmax).
+    Probabilities are invalid where one of them lies further outside [0, 1] than rounding goes.
+    """
     if from_logits:
-        # A NaN stays NaN in the maximum; -inf for all classes is no distribution.
+        # A NaN stays NaN in the maximum, and -inf for all classes is not a distribution.
         top = values.amax(0)
         return top.isfinite() if not bernoulli else values.lt(torch.inf).all(0)
     return ((values >= -_SLACK) & (values <= 1 + _SLACK)).all(0)
@@ -25,15 +29,15 @@ def valid(values: Tensor, *, from_logits: bool, bernoulli: bool) -> Tensor:
 def finite_logits(
     values: Tensor, *, from_logits: bool, bernoulli: bool, tiny: float, rest: float
 ) -> Tensor:
-    """Logits of valid ``values`` [C, n], float64 and finite.
+    """Turn valid values [C, n] into finite float64 logits.
 
     Args:
         values: Logits or probabilities.
-        from_logits: Which of them.
-        bernoulli: Probabilities are read as ``ln p - ln (1 - p)``, else as ``ln p``.
-        tiny: What a probability of 0 is read as; a logit of -inf as the voxel's largest plus
-            ``ln tiny``.
-        rest: What 1 - p = 0 of a Bernoulli is read as.
+        from_logits: ``values`` are logits.
+        bernoulli: A probability becomes ``ln p - ln (1 - p)``. Otherwise it becomes ``ln p``.
+        tiny: The number that a probability of 0 is read as. A logit of -inf is read as the largest
+            logit of the voxel plus ``ln tiny``.
+        rest: The number that 1 - p = 0 is read as, for Bernoulli variables.
     """
     values = values.double()
     if from_logits:
@@ -45,15 +49,15 @@ def finite_logits(
 
 
 def temperature_terms(logits: Tensor, target: Tensor, inverse_temperature: float) -> Tensor:
-    """Loss, gradient and curvature of each voxel by b = 1 / T, ``[3, n]``.
+    """Compute loss, gradient and curvature of each voxel with respect to b = 1 / T, ``[3, n]``.
 
-    Softmax: ``-ln p_y``, ``E[z] - z_y`` and ``Var[z]`` under p = softmax(b z). Bernoulli, summed
-    over classes: ``ln(1 + e^(b z)) - y b z``, ``(s - y) z``, ``s (1 - s) z^2`` with
-    s = sigmoid(b z).
+    For a softmax these are ``-ln p_y``, ``E[z] - z_y`` and ``Var[z]`` under p = softmax(b z). For
+    Bernoulli variables they are ``ln(1 + e^(b z)) - y b z``, ``(s - y) z`` and ``s (1 - s) z^2``
+    with s = sigmoid(b z), summed over classes.
 
     Args:
         logits: float64 [C, n], finite.
-        target: Class indices [n], or float64 [C, n] of 0 and 1 for Bernoullis.
+        target: Class indices [n], or float64 [C, n] of 0 and 1 for Bernoulli variables.
         inverse_temperature: b.
     """
     b = inverse_temperature
@@ -61,7 +65,7 @@ def temperature_terms(logits: Tensor, target: Tensor, inverse_temperature: float
         loss, residual, s = likelihood(b * logits, target)
         curvature = s * (1 - s) * logits.square()
         return torch.stack([loss, (residual * logits).sum(0), curvature.sum(0)])
-    # Centred logits: the sums of softmax do not change, and nothing cancels.
+    # The softmax of centred logits is the same, and nothing cancels in its sums.
     z = logits - logits.amax(0)
     e = (b * z).exp()
     total = e.sum(0)
@@ -73,12 +77,12 @@ def temperature_terms(logits: Tensor, target: Tensor, inverse_temperature: float
 
 
 def likelihood(a: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Loss [n] in nats, its derivative by the logits ``a`` [C, n], and their probabilities.
+    """Compute the loss [n] in nats, its derivative [C, n] by the logits, and the probabilities.
 
     Args:
         a: Logits, float64 [C, n].
-        target: Class indices [n] (softmax), or float64 [C, n] of 0 and 1 (Bernoullis, whose
-            losses are summed over classes).
+        target: Class indices [n] for a softmax, or float64 [C, n] of 0 and 1 for Bernoulli
+            variables, whose losses are summed over classes.
     """
     if target.dim() == 2:
         p = a.sigmoid()

@@ -11,17 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastcal.core.arguments import flag, real_number, whole_number
+from fastcal.core.arguments import choice, flag, real_number, whole_number
 from fastcal.core.arrays import Array, real_dtype, to_tensor
+from fastcal.core.predictions import Predictions
 
 ACTIVATIONS = ("softmax", "sigmoid")
 SPACES = ("prob", "logit")
 
 MANY_CLASSES = 256
-"""More classes than this are more likely a spatial axis taken for the class axis."""
+"""An axis with more entries than this is more likely a spatial axis than the class axis."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Members:
     """Tensors of one shape, type and device, with their weights and temperatures."""
 
@@ -30,16 +31,15 @@ class Members:
     temperatures: list[float]
     class_dim: int
     """Not negative."""
-    num_classes: int
     real: torch.dtype
     """The accumulation type."""
     numpy: bool
     """The first member was a NumPy array."""
 
-    @property
-    def voxel_shape(self) -> tuple[int, ...]:
-        shape = self.tensors[0].shape
-        return (*shape[: self.class_dim], *shape[self.class_dim + 1 :])
+    def predictions(self, *, multilabel: bool) -> Predictions:
+        """The shape and kind of the members."""
+        first = self.tensors[0]
+        return Predictions(first.shape, first.device, self.real, self.class_dim, multilabel)
 
 
 def read_members(
@@ -48,10 +48,11 @@ def read_members(
     weights: Sequence[float] | Array | None,
     temperature: float | Sequence[float] | Array,
 ) -> Members:
-    """Check ``preds`` and what belongs to each member; a member of weight 0 is left out.
+    """Check ``preds`` and what belongs to each member. A member of weight 0 is left out.
 
     Raises:
-        TypeError, ValueError: An argument is not what the public functions document.
+        TypeError: An argument has a type that the public functions do not document.
+        ValueError: An argument has such a value.
     """
     if isinstance(preds, list | tuple):
         numpy = len(preds) > 0 and isinstance(preds[0], np.ndarray)
@@ -79,13 +80,13 @@ def read_members(
     for index, member in enumerate(tensors):
         if member.shape != first.shape:
             raise ValueError(
-                f"members must have one shape: preds[0] has {tuple(first.shape)}, "
-                f"preds[{index}] has {tuple(member.shape)}"
+                f"preds[{index}] must have shape {tuple(first.shape)}, as preds[0], "
+                f"got {tuple(member.shape)}"
             )
         if member.dtype != first.dtype or member.device != first.device:
             raise ValueError(
-                f"members must have one type and device: preds[0] is {first.dtype} on "
-                f"{first.device}, preds[{index}] is {member.dtype} on {member.device}"
+                f"preds[{index}] must be {first.dtype} on {first.device}, as preds[0], "
+                f"got {member.dtype} on {member.device}"
             )
     n_members = len(tensors)
     if isinstance(temperature, float | int) or getattr(temperature, "ndim", None) == 0:
@@ -104,20 +105,26 @@ def read_members(
         ]
         kept = [index for index, weight in enumerate(chosen) if weight > 0]
         if not kept:
-            raise ValueError(f"weights must not all be 0, got {chosen}")
+            raise ValueError(f"weights must hold a positive number, got {chosen}")
         if len(kept) < n_members:
             tensors = [tensors[index] for index in kept]
             temperatures = [temperatures[index] for index in kept]
             chosen = [chosen[index] for index in kept]
-    return Members(
-        tensors, chosen, temperatures, axis, first.shape[axis], real_dtype(first, "preds"), numpy
-    )
+    return Members(tensors, chosen, temperatures, axis, real_dtype(first, "preds"), numpy)
 
 
 def check_member(member: Tensor, class_dim: int, name: str, *, stacklevel: int = 3) -> int:
-    """The class axis of one member, counted from the front; its device and classes checked.
+    """Check device and classes of one member, and give its class axis, counted from the front.
 
-    ``stacklevel`` leads a warning to the user's line.
+    Args:
+        member: The tensor.
+        class_dim: Its class axis as the user gave it, from the front or from the back.
+        name: Name of the argument, for messages.
+        stacklevel: Frames from here to the user's line, for a warning.
+
+    Raises:
+        TypeError: ``class_dim`` is not an integer.
+        ValueError: The device, the axis or the number of classes does not fit.
     """
     if member.device.type not in ("cpu", "cuda"):
         raise ValueError(f"{name} must be on the CPU or a CUDA device, got {member.device}")
@@ -130,17 +137,21 @@ def check_member(member: Tensor, class_dim: int, name: str, *, stacklevel: int =
     axis = class_dim % dims
     num_classes = member.shape[axis]
     if num_classes == 0:
-        raise ValueError(f"{name} has no classes: shape {tuple(member.shape)}, class_dim {axis}")
+        raise ValueError(
+            f"{name} must have at least one class along class_dim {axis}, "
+            f"got shape {tuple(member.shape)}"
+        )
     if num_classes > MANY_CLASSES and not torch.compiler.is_compiling():
         warnings.warn(
             f"{name} of shape {tuple(member.shape)} has {num_classes} classes along axis {axis}; "
-            "if that axis is a spatial one, pass class_dim",
+            "if that is a spatial axis, pass class_dim",
             stacklevel=stacklevel,
         )
     return axis
 
 
 def check_weight(weight: object, name: str) -> float:
+    """Read the weight of a member: finite and not negative."""
     number = real_number(weight, name)
     if not 0 <= number < math.inf:
         raise ValueError(f"{name} must be finite and not negative, got {number:g}")
@@ -148,6 +159,7 @@ def check_weight(weight: object, name: str) -> float:
 
 
 def check_temperature(temperature: object, name: str) -> float:
+    """Read a temperature: finite and positive."""
     number = real_number(temperature, name)
     if not 0 < number < math.inf:
         raise ValueError(f"{name} must be finite and positive, got {number:g}")
@@ -155,20 +167,23 @@ def check_temperature(temperature: object, name: str) -> float:
 
 
 def check_reading(from_logits: bool, activation: str, multilabel: bool, space: str) -> str:
-    """The activation in use: ``multilabel`` always means the sigmoid."""
+    """Check how members are read, and give the activation in use.
+
+    ``multilabel`` always means the sigmoid.
+    """
     flag(from_logits, "from_logits")
     flag(multilabel, "multilabel")
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"activation must be one of {ACTIVATIONS}, got {activation!r}")
-    if space not in SPACES:
-        raise ValueError(f"space must be one of {SPACES}, got {space!r}")
+    choice(activation, "activation", ACTIVATIONS)
+    choice(space, "space", SPACES)
     return "sigmoid" if multilabel else activation
 
 
 def _listed(values: Sequence[float] | Array, name: str, n_members: int) -> Sequence[object]:
     listed = values.tolist() if hasattr(values, "tolist") else values
     if not isinstance(listed, list | tuple):
-        raise TypeError(f"{name} must be numbers, one a member, got {type(values).__name__}")
+        raise TypeError(
+            f"{name} must be a list of numbers, one per member, got {type(values).__name__}"
+        )
     if len(listed) != n_members:
-        raise ValueError(f"{name} must have one number a member: {n_members}, got {len(listed)}")
+        raise ValueError(f"{name} must hold one number per member: {n_members}, got {len(listed)}")
     return listed

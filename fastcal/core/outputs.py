@@ -1,4 +1,4 @@
-"""The maps a pass writes: which are asked for, and the tensors they go to."""
+"""The maps that a pass writes: which of them are wanted, and the tensors they go to."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ import torch
 from torch import Tensor
 
 from fastcal.core.arrays import INTEGERS, Array, to_tensor
-from fastcal.core.problem import MAPS
-
-_NEEDS_MEMBER_PROBABILITIES = ("expected_entropy", "mutual_information", "variance")
+from fastcal.core.predictions import Predictions
+from fastcal.core.problem import MAP_TABLE, MAPS
 
 
 def check_maps(maps: str | Sequence[str], space: str) -> tuple[str, ...]:
-    """``maps`` as a tuple of known names, each once.
+    """Give the wanted maps as a tuple of known names, each once.
 
     Raises:
-        TypeError: ``maps`` are no names.
+        TypeError: ``maps`` is neither a name nor a sequence of names.
         ValueError: A name is unknown, or the map is not defined for averaged logits.
     """
     if not isinstance(maps, Iterable):
@@ -26,41 +25,33 @@ def check_maps(maps: str | Sequence[str], space: str) -> tuple[str, ...]:
     names = (maps,) if isinstance(maps, str) else tuple(dict.fromkeys(maps))
     for name in names:
         if name not in MAPS:
-            raise ValueError(f"maps must be among {', '.join(MAPS)}; got {name!r}")
-        if space == "logit" and name in _NEEDS_MEMBER_PROBABILITIES:
-            raise ValueError(f"map {name!r} is not defined with space='logit': use space='prob'")
+            raise ValueError(f"maps must be among {', '.join(MAPS)}, got {name!r}")
+        if space == "logit" and MAP_TABLE[name].of_members:
+            raise ValueError(f"space must be 'prob' for the map {name!r}, got 'logit'")
     return names
 
 
 def map_tensors(
-    maps: tuple[str, ...],
-    out: Mapping[str, Array] | Array | None,
-    shape: torch.Size,
-    device: torch.device,
-    class_dim: int,
-    real: torch.dtype,
-    multilabel: bool,
+    maps: tuple[str, ...], out: Mapping[str, Array] | Array | None, predictions: Predictions
 ) -> list[Tensor]:
-    """One tensor a map, in the order of ``maps``: those of ``out``, checked, or fresh ones.
+    """Give one tensor per map, in the order of ``maps``: that of ``out``, checked, or a new one.
 
     Args:
         maps: Checked names.
-        out: Map name to tensor for some of the maps, or a tensor where there is one map.
-        shape: Of a member.
-        device: Of the members.
-        class_dim: The member's class axis, not negative.
-        real: The accumulation type.
-        multilabel: Label and confidence have a class axis.
+        out: Name of a map to its tensor, for some of the maps, or a tensor where there is one map.
+        predictions: What the maps are of.
 
     Raises:
-        TypeError, ValueError: ``out`` does not fit; the message names the map.
+        TypeError: ``out`` or a tensor in it has the wrong type. The message names the map.
+        ValueError: A tensor in ``out`` does not fit. The message names the map.
     """
-    reduced = (*shape[:class_dim], *shape[class_dim + 1 :])
+    shape, device, real = predictions.shape, predictions.device, predictions.real
+    voxels, multilabel = predictions.voxel_shape, predictions.multilabel
     if out is None:
         return [
             torch.empty(
-                shape if _has_classes(name, multilabel) else reduced,
-                dtype=torch.int64 if name == "label" else real,
+                shape if MAP_TABLE[name].has_class_axis(multilabel) else voxels,
+                dtype=torch.int64 if MAP_TABLE[name].integer else real,
                 device=device,
             )
             for name in maps
@@ -69,21 +60,24 @@ def map_tensors(
         given = out
         for name in given:
             if name not in maps:
-                raise ValueError(f"out holds {name!r}, which is not among maps {maps}")
+                raise ValueError(f"out must hold maps among {', '.join(maps)}, got {name!r}")
     elif len(maps) == 1:
         given = {maps[0]: out}
     else:
-        raise TypeError(f"out must be a dict of maps where {len(maps)} maps come out")
+        raise TypeError(
+            f"out must be a dict from name to tensor for {len(maps)} maps, got {type(out).__name__}"
+        )
     tensors = []
     for name in maps:
-        expected = shape if _has_classes(name, multilabel) else reduced
+        kind = MAP_TABLE[name]
+        expected = shape if kind.has_class_axis(multilabel) else voxels
         if name not in given:
-            dtype = torch.int64 if name == "label" else real
+            dtype = torch.int64 if kind.integer else real
             tensors.append(torch.empty(expected, dtype=dtype, device=device))
             continue
         tensor = _check(given[name], name, tuple(expected), device)
-        if name == "label":
-            _check_label_dtype(tensor.dtype, shape[class_dim])
+        if kind.integer:
+            _check_label_dtype(tensor.dtype, predictions.num_classes)
         elif tensor.dtype != real:
             raise TypeError(f"out for {name!r} must be {real}, got {tensor.dtype}")
         tensors.append(tensor)
@@ -93,18 +87,18 @@ def map_tensors(
 def check_apart(
     maps: tuple[str, ...], outputs: Sequence[Tensor], inputs: Mapping[str, Sequence[Tensor]]
 ) -> None:
-    """Outputs that were given must not lie in what is read, nor in one another.
+    """Check that outputs share no memory with what is read, nor with one another.
 
     Memory is compared from the first element of a tensor to its last. Under ``torch.compile`` there
     are no addresses to compare.
 
     Args:
         maps: Names of the outputs.
-        outputs: A tensor a map.
-        inputs: What to call the tensors that are read, and the tensors.
+        outputs: One tensor per map.
+        inputs: Name of an argument to its tensors that are read.
 
     Raises:
-        ValueError: Two of them share memory; the message names both.
+        ValueError: Two of them share memory. The message names both.
     """
     if torch.compiler.is_compiling():
         return
@@ -119,7 +113,7 @@ def check_apart(
 
 
 def _span(tensor: Tensor) -> tuple[int, int]:
-    """First address of a tensor, and the one behind its last element."""
+    """The first address of a tensor, and the one behind its last element."""
     start = tensor.data_ptr()
     if tensor.numel() == 0:
         return start, start
@@ -131,7 +125,7 @@ def _span(tensor: Tensor) -> tuple[int, int]:
 def given_back(
     name: str, tensor: Tensor, out: Mapping[str, Array] | Array | None, numpy: bool
 ) -> Array:
-    """What the caller gets for a map: their own ``out`` object, or the result in their kind."""
+    """Give what the caller gets for a map: their own ``out`` object, or a tensor or array."""
     if isinstance(out, Mapping):
         out = out.get(name)
     if out is not None:
@@ -139,27 +133,25 @@ def given_back(
     return tensor.numpy() if numpy else tensor
 
 
-def _has_classes(name: str, multilabel: bool) -> bool:
-    return name == "mean" or (multilabel and name in ("label", "confidence"))
-
-
 def _check(array: Array, name: str, shape: tuple[int, ...], device: torch.device) -> Tensor:
     if getattr(array, "requires_grad", False):
-        raise ValueError(f"out for {name!r} must not require grad")
+        raise ValueError(f"out for {name!r} must not require a gradient, got requires_grad=True")
     tensor = to_tensor(array, f"out for {name!r}")
     if isinstance(array, np.ndarray) and not (
         array.flags.writeable and tensor.data_ptr() == array.ctypes.data
     ):
         raise ValueError(
-            f"out for {name!r} must be a writeable array in native byte order without negative "
-            "strides"
+            f"out for {name!r} must be a writeable array in native byte order with strides that "
+            "torch can describe, got one that is not"
         )
     if tuple(tensor.shape) != shape:
         raise ValueError(f"out for {name!r} must have shape {shape}, got {tuple(tensor.shape)}")
     if tensor.device != device:
         raise ValueError(f"out for {name!r} must be on {device}, got {tensor.device}")
     if any(step == 0 and extent > 1 for step, extent in zip(tensor.stride(), shape, strict=True)):
-        raise ValueError(f"out for {name!r} must not be an expanded tensor")
+        raise ValueError(
+            f"out for {name!r} must have memory for every element, got an expanded tensor"
+        )
     return tensor
 
 
@@ -169,6 +161,6 @@ def _check_label_dtype(dtype: torch.dtype, num_classes: int) -> None:
     most = torch.iinfo(dtype).max - (0 if dtype.is_signed else 1)
     if num_classes - 1 > most:
         raise ValueError(
-            f"out for 'label' of type {dtype} cannot hold {num_classes} classes and the mark of "
-            "invalid voxels"
+            f"out for 'label' must have a type that holds {num_classes} classes and the mark of "
+            f"invalid voxels, got {dtype}"
         )

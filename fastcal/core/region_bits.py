@@ -1,4 +1,4 @@
-"""Named regions of a volume, a bit each of one byte a voxel."""
+"""Named regions of a volume, packed into one byte per voxel."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fastcal.core.arguments import choice
 from fastcal.core.arrays import Array, to_tensor
 from fastcal.core.problem import MAX_REGIONS
 
 
 @dataclass(frozen=True, slots=True)
 class Regions:
-    """Named regions, a bit each.
+    """Named regions of a volume, each one bit of a byte per voxel.
 
     Raises:
-        TypeError, ValueError: ``bits`` is no uint8 tensor, or ``names`` are not up to eight
-            different names.
+        TypeError: ``bits`` is not a uint8 tensor, or ``names`` are not strings.
+        ValueError: There are more than eight names, or two of them are equal.
 
     Example:
         >>> inside = torch.tensor([[True, True, False]])
@@ -28,13 +29,14 @@ class Regions:
     """
 
     bits: Tensor
-    """uint8 of the voxel shape ``[B, *S]`` (or ``[*S]`` for one item): bit r for region r."""
+    """uint8 of the voxel shape ``[B, *S]``, or ``[*S]`` for one batch item. Bit r is region r."""
     names: tuple[str, ...]
 
     def __post_init__(self) -> None:
         check_names(self.names)
         if not isinstance(self.bits, Tensor) or self.bits.dtype != torch.uint8:
-            raise TypeError("bits must be a uint8 tensor: Regions.of packs masks")
+            found = self.bits.dtype if isinstance(self.bits, Tensor) else type(self.bits).__name__
+            raise TypeError(f"bits must be a uint8 tensor (Regions.of packs masks), got {found}")
 
     @classmethod
     def of(cls, masks: Mapping[str, Array]) -> Regions:
@@ -46,7 +48,7 @@ class Regions:
         """
         names = check_names(tuple(masks))
         if not names:
-            raise ValueError("regions must name at least one mask")
+            raise ValueError("regions must name at least one mask, got none")
         bits: Tensor | None = None
         for r, name in enumerate(names):
             mask = to_tensor(masks[name], f"region {name!r}")
@@ -56,7 +58,7 @@ class Regions:
                 bits = torch.zeros(mask.shape, dtype=torch.uint8, device=mask.device)
             elif mask.shape != bits.shape:
                 raise ValueError(
-                    f"region {name!r} must have shape {tuple(bits.shape)} as the first, "
+                    f"region {name!r} must have shape {tuple(bits.shape)}, as {names[0]!r}, "
                     f"got {tuple(mask.shape)}"
                 )
             bits |= mask.view(torch.uint8) << r
@@ -64,28 +66,28 @@ class Regions:
         return cls(bits, names)
 
     def mask(self, name: str) -> Tensor:
-        """bool, which voxels lie in a region.
+        """Give the voxels of a region, bool.
 
         Raises:
             ValueError: There is no such region.
         """
-        if name not in self.names:
-            raise ValueError(f"region must be one of {self.names}, got {name!r}")
+        choice(name, "region", self.names)
         return (self.bits >> self.names.index(name)) & 1 != 0
 
 
 def check_names(names: Sequence[str]) -> tuple[str, ...]:
-    """``names`` as a tuple of up to eight different ones.
+    """Give ``names`` as a tuple of up to eight different names.
 
     Raises:
-        TypeError, ValueError: They are something else.
+        TypeError: They are not strings.
+        ValueError: There are too many, two are equal, or one is empty.
     """
     if isinstance(names, str) or not all(isinstance(name, str) for name in names):
-        raise TypeError(f"regions must be names, got {names!r}")
+        raise TypeError(f"regions must be a list of names, got {names!r}")
     if len(names) > MAX_REGIONS:
-        raise ValueError(f"regions must be at most {MAX_REGIONS}, got {len(names)}")
+        raise ValueError(f"regions must be at most {MAX_REGIONS} names, got {len(names)}")
     if len(set(names)) < len(names) or not all(names):
-        raise ValueError(f"regions must have different names, got {tuple(names)}")
+        raise ValueError(f"regions must be different, non-empty names, got {tuple(names)}")
     return tuple(names)
 
 
@@ -95,20 +97,21 @@ def read_regions(
     voxels: torch.Size,
     device: torch.device,
 ) -> Regions | None:
-    """What a call gave, checked against its voxels.
+    """Check the regions that a call gave against its voxels.
 
     Args:
         regions: Masks by name, packed or not.
-        names: Those expected, in their order; None for whatever comes.
-        voxels: Shape of the target's voxels; a batch axis of one item may be missing.
-        device: Of the predictions.
+        names: The names that are expected, in their order. None accepts any names.
+        voxels: The voxel shape. Regions of a single batch item may lack the batch axis.
+        device: Device of the predictions.
 
     Raises:
-        TypeError, ValueError: They do not fit.
+        TypeError: ``regions`` are not masks by name.
+        ValueError: Names, shape or device do not fit.
     """
     if regions is None:
         if names:
-            raise ValueError(f"regions must be given for {names}")
+            raise ValueError(f"regions must be masks of {names}, got None")
         return None
     if not isinstance(regions, Regions):
         if not isinstance(regions, Mapping):
@@ -118,7 +121,7 @@ def read_regions(
         regions = Regions.of(regions)
     if names is not None and regions.names != names:
         if set(regions.names) != set(names):
-            expected = names or "none"
+            expected = f"masks of {names}" if names else "None"
             raise ValueError(f"regions must be {expected}, got {regions.names}")
         regions = Regions.of({name: regions.mask(name) for name in names})
     bits = regions.bits

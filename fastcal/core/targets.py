@@ -1,4 +1,4 @@
-"""What the statistics are counted against: targets, mask, regions and case ids, checked once."""
+"""What statistics are counted against: target, mask, regions and case ids, checked once."""
 
 from __future__ import annotations
 
@@ -9,13 +9,33 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from fastcal.core.arguments import whole_number
+from fastcal.core.arguments import choice, whole_number
 from fastcal.core.arrays import INTEGERS, Array, to_tensor
+from fastcal.core.predictions import Predictions
 from fastcal.core.region_bits import Regions, read_regions
 
 CaseId: TypeAlias = str | int
 
 NAN_POLICIES = ("raise", "omit")
+
+
+@dataclass(frozen=True, slots=True)
+class GivenTarget:
+    """A target and what belongs to it, as a call gave them. `read_targets` checks them."""
+
+    target: Array | None
+    """Integers, ``[B, *S]``; ``[B, C, *S]`` when multilabel (or ``[B, *S]`` for one class). bool
+    counts as 0 and 1."""
+    mask: Array | None = None
+    """bool ``[B, *S]``; True keeps a voxel."""
+    ignore_index: int | None = None
+    """The target value that is left out."""
+    case_id: CaseId | Sequence[CaseId] | Array | None = None
+    """One id per batch item."""
+    regions: Regions | Mapping[str, Array] | None = None
+    """Masks by name, packed or not."""
+    nan_policy: str = "raise"
+    """One of `NAN_POLICIES`: what invalid voxels among those counted do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +47,12 @@ class Targets:
     ignore_index: int | None
     case_ids: tuple[str, ...] | None
     class_dim: int
-    """Where the voxel shape lacks the class axis."""
-    regions: Regions | None = None
+    """The class axis of the predictions, which the voxel shape lacks."""
+    regions: Regions | None
+    nan_policy: str
 
     def values_outside(self, top: int) -> list[int]:
-        """The distinct kept values outside [0, top)."""
+        """Find the distinct kept values outside [0, top)."""
         values = self.target.to(torch.int64)
         outside = (values < 0) | (values >= top)
         if self.ignore_index is not None:
@@ -43,45 +64,33 @@ class Targets:
 
     @property
     def n_groups(self) -> int:
+        """Number of groups of rows: one, or one per batch item."""
         return 1 if self.case_ids is None else len(self.case_ids)
 
     @property
     def region_names(self) -> tuple[str, ...]:
+        """Names of the regions, none where there are no regions."""
         return () if self.regions is None else self.regions.names
 
 
 def read_targets(
-    target: Array,
-    mask: Array | None,
-    ignore_index: int | None,
-    case_id: CaseId | Sequence[CaseId] | Array | None,
-    shape: torch.Size,
-    device: torch.device,
-    class_dim: int,
-    multilabel: bool,
-    regions: Regions | Mapping[str, Array] | None = None,
-    region_names: tuple[str, ...] | None = None,
+    given: GivenTarget, predictions: Predictions, region_names: tuple[str, ...] | None = None
 ) -> Targets:
-    """Check everything that goes with a target.
+    """Check a target, and everything that belongs to it, against the predictions.
 
     Args:
-        target: Integers, ``[B, *S]``; ``[B, C, *S]`` when multilabel (or ``[B, *S]`` for one
-            class). bool counts as 0 and 1.
-        mask: bool ``[B, *S]``, True keeps.
-        ignore_index: The target value that is left out.
-        case_id: One id a batch item.
-        shape: Of the predictions.
-        device: Of the predictions.
-        class_dim: Their class axis, not negative.
-        multilabel: Every class has a target of its own.
-        regions: Masks by name, packed or not.
-        region_names: Those expected; None for whatever comes.
+        given: What the call gave.
+        predictions: What the target is compared with.
+        region_names: The regions that are expected. None accepts any regions.
 
     Raises:
-        TypeError, ValueError: An argument does not fit the predictions.
+        TypeError: An argument has the wrong type.
+        ValueError: An argument does not fit the predictions.
     """
-    voxels = torch.Size((*shape[:class_dim], *shape[class_dim + 1 :]))
-    labels = to_tensor(target, "target")
+    check_nan_policy(given.nan_policy)
+    shape, class_dim, device = predictions.shape, predictions.class_dim, predictions.device
+    voxels, multilabel = predictions.voxel_shape, predictions.multilabel
+    labels = to_tensor(given.target, "target")
     if labels.dtype == torch.bool:
         labels = labels.view(torch.uint8)
     elif labels.dtype not in INTEGERS:
@@ -96,28 +105,29 @@ def read_targets(
         )
     if labels.device != device:
         raise ValueError(f"target must be on {device}, got {labels.device}")
-    kept = None if mask is None else to_tensor(mask, "mask")
+    kept = None if given.mask is None else to_tensor(given.mask, "mask")
     if kept is not None:
         if kept.dtype != torch.bool:
-            raise TypeError(f"mask must be bool (True keeps), got {kept.dtype}")
+            raise TypeError(f"mask must be bool (True keeps a voxel), got {kept.dtype}")
         if kept.shape != voxels:
             raise ValueError(f"mask must have shape {tuple(voxels)}, got {tuple(kept.shape)}")
         if kept.device != device:
             raise ValueError(f"mask must be on {device}, got {kept.device}")
-    ids = None if case_id is None else _case_ids(case_id, shape[0] if class_dim > 0 else 1)
+    ids, ignored = given.case_id, given.ignore_index
     return Targets(
         labels,
         kept,
-        None if ignore_index is None else whole_number(ignore_index, "ignore_index"),
-        ids,
+        None if ignored is None else whole_number(ignored, "ignore_index"),
+        None if ids is None else _case_ids(ids, shape[0] if class_dim > 0 else 1),
         class_dim,
-        read_regions(regions, region_names, voxels, device),
+        read_regions(given.regions, region_names, voxels, device),
+        given.nan_policy,
     )
 
 
 def check_nan_policy(nan_policy: str) -> None:
-    if nan_policy not in NAN_POLICIES:
-        raise ValueError(f"nan_policy must be one of {NAN_POLICIES}, got {nan_policy!r}")
+    """Check that a policy is one of `NAN_POLICIES`."""
+    choice(nan_policy, "nan_policy", NAN_POLICIES)
 
 
 def _case_ids(case_id: CaseId | Sequence[CaseId] | Array, n_items: int) -> tuple[str, ...]:
@@ -125,9 +135,11 @@ def _case_ids(case_id: CaseId | Sequence[CaseId] | Array, n_items: int) -> tuple
     if isinstance(listed, str | int):
         listed = (listed,)
     if not isinstance(listed, list | tuple):
-        raise TypeError(f"case_id must be ids, one a batch item, got {type(case_id).__name__}")
+        raise TypeError(
+            f"case_id must be a list of ids, one per batch item, got {type(case_id).__name__}"
+        )
     if len(listed) != n_items:
-        raise ValueError(f"case_id must have one id a batch item: {n_items}, got {len(listed)}")
+        raise ValueError(f"case_id must hold one id per batch item: {n_items}, got {len(listed)}")
     for item in listed:
         if not isinstance(item, str | int):
             raise TypeError(f"case_id must hold strings or integers, got {item!r}")

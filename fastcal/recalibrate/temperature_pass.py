@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from fastcal import ops
-from fastcal.core.problem import TemperatureLayout
+from fastcal.core.problem import TemperatureLayout, TemperatureProblem
 from fastcal.recalibrate.linear import LinearSums
 from fastcal.recalibrate.volumes import Check, FitVolume
 
@@ -40,7 +40,7 @@ def temperature_pass(
     layout, device, reading = TemperatureLayout(len(each)), volume.values.device, volume.reading
     counts = torch.zeros(layout.COUNTS, dtype=torch.int64, device=device)
     sums = torch.zeros(layout.words, dtype=torch.float64, device=device)
-    ops.temperature_sums(
+    problem = TemperatureProblem(
         volume.values,
         volume.target if reading.multilabel else volume.target[0],
         volume.mask,
@@ -49,11 +49,8 @@ def temperature_pass(
         reading.bernoulli,
         reading.multilabel,
         *reading.floor(volume.dtype),
-        each,
-        per_class,
-        counts,
-        sums,
     )
+    ops.temperature_sums(*problem.flatten(), each, per_class, counts, sums)
     found = counts.tolist()
     if found[layout.N_BAD_TARGET] or (found[layout.N_INVALID] and not volume.omit_invalid):
         _complain(volume)

@@ -12,8 +12,9 @@ from torch import Tensor
 from fastcal.core.arrays import Array, real_dtype, to_tensor
 from fastcal.core.likelihood import finite_logits, valid
 from fastcal.core.members import check_member
+from fastcal.core.predictions import Predictions
 from fastcal.core.problem import Activation
-from fastcal.core.targets import check_nan_policy, read_targets
+from fastcal.core.targets import GivenTarget, check_nan_policy, read_targets
 
 Volumes: TypeAlias = Iterable[tuple[Any, ...]]
 """``(preds, target)`` or ``(preds, target, mask)`` of each volume."""
@@ -259,7 +260,7 @@ def read_volume(
     """
     check_nan_policy(nan_policy)
     values = to_tensor(preds, "preds")
-    real_dtype(values, "preds")
+    real = real_dtype(values, "preds")
     axis = check_member(values, class_dim, "preds")
     if values.shape[axis] == 1 and not reading.multilabel:
         raise ValueError(
@@ -267,7 +268,8 @@ def read_volume(
             f"{tuple(values.shape)}: pass multilabel=True for binary data"
         )
     checked = read_targets(
-        target, mask, ignore_index, None, values.shape, values.device, axis, reading.multilabel
+        GivenTarget(target, mask, ignore_index),
+        Predictions(values.shape, values.device, real, axis, reading.multilabel),
     )
     first = values.movedim(axis, 0)
     labels = checked.target.movedim(axis, 0) if reading.multilabel else checked.target[None]

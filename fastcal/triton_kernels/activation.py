@@ -1,6 +1,6 @@
 # Kernels are typed by Triton when they are compiled.
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, assignment"
-"""A member's numbers as logits and probabilities, one class of a block of voxels at a time."""
+"""The numbers of a member as logits and probabilities, one class of a block at a time."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ COMPENSATED_CLASSES = tl.constexpr(16)
 
 @triton.jit
 def from_bits(bits, P: tl.constexpr):
-    """A double that was passed as its 64 bits, rounded once to the accumulation type."""
+    """Read a double that was passed as its 64 bits, rounded once to the accumulation type."""
     return tl.cast(bits, tl.int64).to(tl.float64, bitcast=True).to(P.real)
 
 
 @triton.jit
 def divide(a, b, WIDE: tl.constexpr):
-    """a / b, rounded correctly: a plain division of float32 is not."""
+    """Divide with correct rounding, which a plain division of float32 lacks."""
     if WIDE:
         return a / b
     else:
@@ -29,7 +29,7 @@ def divide(a, b, WIDE: tl.constexpr):
 
 @triton.jit
 def log_of_probability(p):
-    """ln p with ln 0 = -inf. A rounding error below 0 counts as 0; what is further off is NaN."""
+    """Compute ln p with ln 0 = -inf. A rounding error below 0 is 0; anything lower gives NaN."""
     rounded = tl.where(p >= -1e-3, float("-inf"), float("nan"))
     safe = tl.where(p > 0, p, 1.0)
     log = tl.log(safe) + (safe - safe)
@@ -38,9 +38,9 @@ def log_of_probability(p):
 
 @triton.jit
 def logit_of_probability(p, P: tl.constexpr):
-    """ln p, or ln p - ln (1 - p) where classes are independent.
+    """Compute ln p, or ln p - ln (1 - p) where classes are independent.
 
-    A certain p becomes a large finite logit: +inf would mean invalid input.
+    A probability of 1 becomes a large finite logit, because +inf would mean invalid input.
     """
     logit = log_of_probability(p)
     if not P.softmax:
@@ -51,13 +51,13 @@ def logit_of_probability(p, P: tl.constexpr):
 
 @triton.jit
 def load_class(view, o_view, k, m_voxels, P: tl.constexpr):
-    """Class ``k`` of the voxels as the accumulation type; lanes that do not exist hold 0."""
+    """Load class ``k`` of the voxels as the accumulation type. Lanes without a voxel hold 0."""
     return tl.load(class_pointers(view, o_view, k), mask=m_voxels, other=0.0).to(P.real)
 
 
 @triton.jit
 def load_member(view, o_view, k, m_voxels, P: tl.constexpr):
-    """Class ``k`` of a member: logits before the temperature, or probabilities."""
+    """Load class ``k`` of a member: logits before the temperature, or probabilities."""
     x = load_class(view, o_view, k, m_voxels, P)
     if P.to_logits:
         x = logit_of_probability(x, P)
@@ -66,7 +66,7 @@ def load_member(view, o_view, k, m_voxels, P: tl.constexpr):
 
 @triton.jit
 def sigmoid(z, WIDE: tl.constexpr):
-    """1 / (1 + e^-z); NaN for +inf, which is invalid input."""
+    """Compute 1 / (1 + e^-z), and NaN for +inf, which is invalid input."""
     e = tl.exp(-tl.abs(z))
     value = divide(tl.where(z < 0, e, 1.0 + (e - e)), 1 + e, WIDE)
     return tl.where(z == float("inf"), float("nan"), value)
@@ -74,7 +74,7 @@ def sigmoid(z, WIDE: tl.constexpr):
 
 @triton.jit
 def centred(x, top, inverse_t, P: tl.constexpr):
-    """(x - top) / T."""
+    """Compute (x - top) / T."""
     d = x - top
     if P.scaled:
         d = d * inverse_t
@@ -83,7 +83,7 @@ def centred(x, top, inverse_t, P: tl.constexpr):
 
 @triton.jit
 def probability(x, top, inverse_total, inverse_t, P: tl.constexpr):
-    """What `load_member` gave, activated: with its maximum and 1 / sum of e^d where softmax."""
+    """Activate what `load_member` gave, for a softmax with its maximum and 1 / sum of e^d."""
     if P.from_logits:
         if P.softmax:
             x = tl.exp(centred(x, top, inverse_t, P)) * inverse_total
@@ -96,30 +96,28 @@ def probability(x, top, inverse_total, inverse_t, P: tl.constexpr):
 
 @triton.jit
 def raise_top(x, k, top, best):
-    """Running maximum and its lowest class."""
+    """Update a running maximum and its lowest class."""
     higher = x > top
     return tl.where(higher, x, top), tl.where(higher, k, best)
 
 
 @triton.jit
-def add_exponential(
-    x, top, total, total_lost, moment, moment_lost, inverse_t, P: tl.constexpr, C: tl.constexpr
-):
-    """Sums of e^d and, where entropies are wanted, of e^d d; d = -inf adds 0."""
+def add_exponential(x, top, total, total_lost, moment, moment_lost, inverse_t, P: tl.constexpr):
+    """Add to the sums of e^d and, where entropies are wanted, of e^d d; d = -inf adds 0."""
     d = centred(x, top, inverse_t, P)
     e = tl.exp(d)
-    total, total_lost = add_compensated(total, total_lost, e, C)
+    total, total_lost = add_compensated(total, total_lost, e, P.classes)
     if P.entropy:
         term = tl.where(d == float("-inf"), 0.0, e * d)
-        moment, moment_lost = add_compensated(moment, moment_lost, term, C)
+        moment, moment_lost = add_compensated(moment, moment_lost, term, P.classes)
     return total, total_lost, moment, moment_lost
 
 
 @triton.jit
 def add_compensated(total, lost, term, C: tl.constexpr):
-    """Adds with the rounding error carried along (Kahan) where classes are many.
+    """Add a term, and carry the rounding error along (Kahan) where there are many classes.
 
-    A plain float32 sum of hundreds of classes loses 4e-6.
+    A plain float32 sum over hundreds of classes loses 4e-6.
     """
     if C > COMPENSATED_CLASSES:
         corrected = term - lost
@@ -131,14 +129,14 @@ def add_compensated(total, lost, term, C: tl.constexpr):
 
 @triton.jit
 def p_log_p(p):
-    """p ln p with 0 ln 0 = 0."""
+    """Compute p ln p with 0 ln 0 = 0."""
     positive = p > 0
     return tl.where(positive, p * tl.log(tl.where(positive, p, 1.0)), 0.0)
 
 
 @triton.jit
 def entropy_term(p, MULTILABEL: tl.constexpr):
-    """-p ln p, and -(1 - p) ln (1 - p) as well where the class is a Bernoulli of its own."""
+    """Compute -p ln p, plus -(1 - p) ln (1 - p) where the class is a Bernoulli variable."""
     q = tl.where(p < 0, 0.0, p)
     if MULTILABEL:
         q = tl.where(q > 1, 1.0, q)
@@ -149,7 +147,7 @@ def entropy_term(p, MULTILABEL: tl.constexpr):
 
 @triton.jit
 def add_weighted(total, x, weight, P: tl.constexpr):
-    """total + weight x, in one rounding."""
+    """Compute total + weight x with one rounding."""
     if P.weighted:
         return tl.fma(tl.zeros_like(x) + weight, x, total)
     else:
@@ -158,7 +156,7 @@ def add_weighted(total, x, weight, P: tl.constexpr):
 
 @triton.jit
 def summand(x, top, inverse_total, inverse_t, P: tl.constexpr):
-    """What a member adds to the sum of a class: its probability, or its logit over T."""
+    """Give what a member adds to the sum of a class: its probability, or its logit over T."""
     if P.logit_space:
         if P.scaled:
             x = x * inverse_t

@@ -1,6 +1,6 @@
 # Kernels are typed by Triton when they are compiled.
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, assignment"
-"""Gaps between probability and outcome by bins, and the gradient through them."""
+"""Gaps between probability and outcome per bin, and the gradient through them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from fastcal.core import bins as edges
+from fastcal.core.arrays import accumulation_type
 from fastcal.core.problem import GapBins, LossReading
 from fastcal.triton_kernels.loss_tile import (
     load_tile,
@@ -22,9 +23,9 @@ from fastcal.triton_kernels.loss_tile import (
 
 @triton.jit
 def place(p, thresholds, n_bins, SOFT: tl.constexpr):
-    """Left and right bin of each probability, what the right one gets, and how that grows with p.
+    """Find the left and right bin of each p, the share of the right one, and its growth with p.
 
-    Hard bins: the number of thresholds below p, guessed, then corrected by comparison.
+    Hard bins are the number of thresholds below p, which is guessed, then corrected by comparison.
     """
     last = n_bins - 1
     if SOFT:
@@ -62,12 +63,11 @@ def bin_gaps_kernel(
     P: tl.constexpr,
     SOFT: tl.constexpr,
 ):
-    """A program adds some blocks of an image to sums of its own, bin after bin.
+    """Add some blocks of an image to the sums of this program, bin after bin.
 
-    Args:
-        logits, target: `Images`.
-        partial: Float64 zeros ``[images, programs, classes, 2 n_bins + 1]``.
-        thresholds: The interior edges, of the accumulation type.
+    ``logits`` and ``target`` are `Images`. ``partial`` holds float64 zeros
+    ``[images, programs, classes, 2 n_bins + 1]``. ``thresholds`` are the interior edges, of the
+    accumulation type.
     """
     i_item = tl.cast(tl.program_id(1), tl.int64)
     i_part = i_item * tl.num_programs(0) + tl.program_id(0)
@@ -117,11 +117,10 @@ def bin_gradient_kernel(
     P: tl.constexpr,
     SOFT: tl.constexpr,
 ):
-    """The derivative by p is that of the bin's gap, and of the shares where they move.
+    """Write the gradient, through the gap of each bin and through shares that move with p.
 
-    Args:
-        logits, target, gradient: `Images`.
-        factors: ``[images, classes, 2 n_bins + 1]`` of the accumulation type.
+    ``logits``, ``target`` and ``gradient`` are `Images`. ``factors`` is
+    ``[images, classes, 2 n_bins + 1]`` of the accumulation type.
     """
     i_item = tl.cast(tl.program_id(1), tl.int64)
     words = (2 * n_bins + 1).to(tl.int64)
@@ -148,7 +147,7 @@ def bin_gradient_kernel(
 def bin_gaps(
     logits: Tensor, target: Tensor, reading: LossReading, bins: GapBins, sums: Tensor
 ) -> None:
-    """One launch; the programs' sums are added up in their order."""
+    """Compute the sums in one launch. Those of the programs are then added in order."""
     launch = loss_launch(logits, target, reading)
     programs, n_items = launch.grid
     if programs * n_items == 0:
@@ -178,6 +177,7 @@ def bin_gradient(
     factors: Tensor,
     gradient: Tensor,
 ) -> None:
+    """Write the gradient by the logits, given the derivative by each sum."""
     launch = loss_launch(logits, target, reading, [gradient])
     if launch.grid[0] * launch.grid[1] == 0:
         return
@@ -196,7 +196,7 @@ def bin_gradient(
 
 
 def _thresholds(logits: Tensor, bins: GapBins) -> Tensor:
-    """The interior edges on the device; one more where there are none, for an address."""
-    real = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    """Give the interior edges on the device. A single bin has none, but needs an address."""
+    real = accumulation_type(logits.dtype)
     inner = edges.thresholds(bins.count, real)
     return (inner if len(inner) > 0 else torch.ones(1, dtype=real)).to(logits.device)

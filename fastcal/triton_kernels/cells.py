@@ -1,6 +1,6 @@
 # Kernels are typed by Triton when they are compiled.
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, assignment"
-"""Histograms of many cells, each a count and its hits: fine cells of p, bins of the entropy."""
+"""Histograms with two words per cell (count and hits): fine cells of p, bins of the entropy."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ OCTAVES = tl.constexpr(FINE_OCTAVES)
 
 @triton.constexpr_function
 def fine_shift(fine_bins):
-    """Mantissa bits of a fine cell."""
+    """Compute the number of mantissa bits that select a fine cell."""
     return (fine_bins // (2 * FINE_OCTAVES)).bit_length() - 1
 
 
 @triton.jit
-def fine_cells(p, m_counted, RESOLUTION: tl.constexpr, WIDE: tl.constexpr):
-    """Fine cell of each p, by `Extras.fine_shift` of the problem; -1 where it is not counted."""
-    SHIFT: tl.constexpr = fine_shift(RESOLUTION)
+def fine_cells(p, m_counted, FINE_BINS: tl.constexpr, WIDE: tl.constexpr):
+    """Find the fine cell of each p, see `Extras.fine_shift`; -1 where p is not counted."""
+    SHIFT: tl.constexpr = fine_shift(FINE_BINS)
     low = p < 0.5
     d = tl.where(low, p, 1 - p)
     first: tl.constexpr = ((1021 if WIDE else 125) - (OCTAVES - 1)) << SHIFT
@@ -30,17 +30,17 @@ def fine_cells(p, m_counted, RESOLUTION: tl.constexpr, WIDE: tl.constexpr):
         index = (d.to(tl.int64, bitcast=True) >> (52 - SHIFT)) - first
     else:
         index = (d.to(tl.int32, bitcast=True) >> (23 - SHIFT)) - first
-    index = tl.minimum(tl.maximum(index, 0), RESOLUTION // 2 - 1).to(tl.int32)
-    cell = tl.where(low, index, RESOLUTION - 1 - index)
+    index = tl.minimum(tl.maximum(index, 0), FINE_BINS // 2 - 1).to(tl.int32)
+    cell = tl.where(low, index, FINE_BINS - 1 - index)
     return tl.where(m_counted, cell, -1)
 
 
 @triton.jit
 def add_cells(words, cell, hit):
-    """Adds a block to cells of two words, those with a cell below 0 left out.
+    """Add a block to cells of two words. Lanes whose cell is negative are left out.
 
-    A block of a saturated network lies in the outermost of its cells: their voxels are added up
-    first. The others are added one by one.
+    Most voxels of a saturated network lie in the block's first and last cells. The voxels of these
+    two are added up before one atomic addition. All others are added one by one.
     """
     top = tl.max(cell, axis=0)
     if top >= 0:
@@ -64,7 +64,7 @@ def add_cells(words, cell, hit):
 
 @triton.jit
 def less_p_ln_p(h, p, WIDE: tl.constexpr):
-    """``h - p ln p`` by the logarithm of the statistics, with 0 ln 0 = 0."""
+    """Compute ``h - p ln p`` with the logarithm of the statistics and 0 ln 0 = 0."""
     if WIDE:
         tiny = tl.full(p.shape, 2.2250738585072014e-308, tl.float64)
     else:
@@ -74,11 +74,7 @@ def less_p_ln_p(h, p, WIDE: tl.constexpr):
 
 @triton.jit
 def add_entropies(words, h, hit, m_counted, n_bins, scale):
-    """Adds a block of entropies to ``n_bins`` bins.
-
-    Args:
-        scale: Bins a nat, a double as its bits.
-    """
+    """Add a block of entropies ``h`` to ``n_bins`` bins; ``scale`` is the bits of bins per nat."""
     per_nat = tl.cast(scale, tl.int64).to(tl.float64, bitcast=True).to(h.dtype)
     bin = (tl.where(m_counted, h, 0.0) * per_nat).to(tl.int32)
     bin = tl.minimum(tl.maximum(bin, 0), n_bins - 1)

@@ -1,6 +1,6 @@
 # Kernels are typed by Triton when they are compiled.
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, assignment"
-"""Sums of probabilities and likelihoods of each image and class, and the gradient through them."""
+"""Sums of probabilities and likelihoods per image and class, and the gradient through them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ N_ROWS = tl.constexpr(len(SUM_ROWS))
 
 @triton.jit
 def total(values, where):
-    """Sums ``[rows]`` over the voxels of a tile, in double."""
+    """Sum over the voxels of a tile, ``[rows]`` in double."""
     return tl.sum(tl.where(where, values, 0.0), 1).to(tl.float64)
 
 
@@ -40,11 +40,10 @@ def class_sums_kernel(
     P: tl.constexpr,
     W: tl.constexpr,
 ):
-    """A program adds up some blocks of an image.
+    """Add up some blocks of an image.
 
-    Args:
-        logits, target: `Images`.
-        partial: Float64 ``[images, programs, 6, classes]``.
+    ``logits`` and ``target`` are `Images`. ``partial`` is float64
+    ``[images, programs, 6, classes]``. ``W`` are the `SumsWanted`.
     """
     overlap = tl.zeros([P.rows], tl.float64)
     predicted = overlap
@@ -74,7 +73,7 @@ def class_sums_kernel(
             nll += total(lost, hot)
         if W.rest:
             rest += total(others, elsewhere)
-    # Nothing waits for the device to find targets that are no class: the sums are NaN.
+    # The sums become NaN where a target is not a class, so that nothing waits for the device.
     spoilt = tl.where(wrong > 0, float("nan"), 0.0).to(tl.float64)
     i_item = tl.cast(tl.program_id(1), tl.int64)
     i_part = i_item * tl.num_programs(0) + tl.program_id(0)
@@ -92,7 +91,7 @@ def class_sums_kernel(
 
 @triton.jit
 def load_factor(factors, i_row, P: tl.constexpr):
-    """Factors ``[rows, 1]`` of a row of the sums of this program's image."""
+    """Load the factors ``[rows, 1]`` of one row of the sums, for the image of this program."""
     i_item = tl.cast(tl.program_id(1), tl.int64)
     o_classes = tl.arange(0, P.rows).to(tl.int64)
     start = (i_item * N_ROWS + i_row) * P.classes
@@ -115,11 +114,10 @@ def class_gradient_kernel(
     P: tl.constexpr,
     W: tl.constexpr,
 ):
-    """``p (g - sum_j p_j g_j) + E_y (p - y) + p sum_j R_j - R``, see the reference backend.
+    """Write ``p (g - sum_j p_j g_j) + E_y (p - y) + p sum_j R_j - R``.
 
-    Args:
-        logits, target, gradient: `Images`.
-        factors: Float64 ``[images, 6, classes]``, the derivative by each sum.
+    The reference backend explains the formula. ``logits``, ``target`` and ``gradient`` are
+    `Images`. ``factors`` is float64 ``[images, 6, classes]``, the derivative by each sum.
     """
     overlap = load_factor(factors, 0, P)
     predicted = load_factor(factors, 1, P)
@@ -152,7 +150,7 @@ def class_gradient_kernel(
 def class_sums(
     logits: Tensor, target: Tensor, reading: LossReading, wanted: SumsWanted, sums: Tensor
 ) -> None:
-    """One launch; the programs' sums are added up in their order."""
+    """Compute the sums in one launch. Those of the programs are then added in order."""
     launch = loss_launch(logits, target, reading)
     programs, n_items = launch.grid
     if programs * n_items == 0:
@@ -180,6 +178,7 @@ def class_gradient(
     factors: Tensor,
     gradient: Tensor,
 ) -> None:
+    """Write the gradient by the logits, given the derivative by each sum."""
     launch = loss_launch(logits, target, reading, [gradient])
     if launch.grid[0] * launch.grid[1] == 0:
         return

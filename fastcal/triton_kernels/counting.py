@@ -1,6 +1,6 @@
 # Kernels are typed by Triton when they are compiled.
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, assignment"
-"""The statistics stage on a block of voxels: integers only, added with relaxed atomics."""
+"""The statistics stage on a block of voxels: only integers, added with relaxed atomics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastcal.triton_kernels.fixed_point import add_fixed, add_integer, logarithm
 from fastcal.triton_kernels.histogram import add_bins, add_moments
 from fastcal.triton_kernels.walk import class_pointers, voxel_offsets
 
-# Words of a row, as `fastcal.core.problem.StatisticsLayout` lays them out.
+# Words of a row, in the order of `fastcal.core.problem.StatisticsLayout`.
 N_VOXELS = tl.constexpr(0)
 N_CORRECT = tl.constexpr(1)
 BRIER = tl.constexpr(2)
@@ -28,76 +28,70 @@ HEADER = tl.constexpr(12)
 
 @triton.jit
 def row_words(count, i_outer):
-    """The words this program adds to: its batch item's row in one of the copies."""
+    """Find the words that this program adds to: the row of its batch item in one of the copies."""
     i_replica = tl.program_id(0) % count.n_replicas
     o_replica = tl.cast(i_replica, tl.int64) * tl.cast(count.replica_words, tl.int64)
     return count.words + o_replica + i_outer * tl.cast(count.row_words, tl.int64)
 
 
 @triton.jit
-def load_regions(count, i_outer, o_voxels, extents, m_voxels):
-    """The regions of the voxels, a bit each."""
-    o_regions = voxel_offsets(i_outer, o_voxels, extents, count.regions.strides)
-    return tl.load(count.regions.pointer + o_regions, mask=m_voxels, other=0).to(tl.int32)
+def load_regions(count, lanes):
+    """Load the regions of the voxels, one bit per region."""
+    pointers = count.regions.pointer + voxel_offsets(lanes, count.regions.strides)
+    return tl.load(pointers, mask=lanes.m_voxels, other=0).to(tl.int32)
 
 
 @triton.jit
 def region_row(count, words, r):
-    """The row of region ``r``, behind ``words``, that of everything."""
+    """Find the row of region ``r``, which follows the row ``words`` of every voxel."""
     return words + tl.cast(r + 1, tl.int64) * tl.cast(count.region_words, tl.int64)
 
 
 @triton.jit
 def add_flags(word, flags):
-    """Adds how many lanes are set."""
+    """Add the number of lanes that are set."""
     add_integer(word, tl.sum(flags.to(tl.int32), axis=0))
 
 
 @triton.jit
-def load_target(count, k, i_outer, o_voxels, extents, m_voxels):
-    """Targets of the voxels (of class ``k`` where they have classes) as int64."""
-    o_target = voxel_offsets(i_outer, o_voxels, extents, count.target.strides)
+def load_target(count, k, lanes):
+    """Load the targets of the voxels, of class ``k`` where targets have classes, as int64."""
+    o_target = voxel_offsets(lanes, count.target.strides)
     pointers = class_pointers(count.target, o_target, k)
-    return tl.load(pointers, mask=m_voxels, other=0).to(tl.int64)
+    return tl.load(pointers, mask=lanes.m_voxels, other=0).to(tl.int64)
 
 
 @triton.jit
-def keep_voxels(
-    count,
-    words,
-    ignore_index,
-    i_outer,
-    o_voxels,
-    extents,
-    m_voxels,
-    F: tl.constexpr,
-    C: tl.constexpr,
-):
-    """Voxels left by mask and ignored targets; those whose target is no class are counted, and go.
+def keep_voxels(stage, words, lanes, F: tl.constexpr):
+    """Find the voxels that mask and ignored targets leave, without those of bad targets.
+
+    Voxels whose target is not a class are counted on the way.
 
     Returns:
         Which voxels stay, and their target: -1 where multilabel or bad.
     """
-    kept = m_voxels
+    C: tl.constexpr = F.classes
+    count = stage.count
+    kept = lanes.m_voxels
     if count.mask is not None:
-        o_mask = voxel_offsets(i_outer, o_voxels, extents, count.mask.strides)
-        kept = kept & (tl.load(count.mask.pointer + o_mask, mask=m_voxels, other=0) != 0)
+        o_mask = voxel_offsets(lanes, count.mask.strides)
+        kept = kept & (tl.load(count.mask.pointer + o_mask, mask=lanes.m_voxels, other=0) != 0)
     if F.multilabel:
-        any_bad = tl.zeros(o_voxels.shape, tl.int32)
-        bad_sum = tl.zeros(o_voxels.shape, tl.int64)
+        any_bad = tl.zeros(lanes.o_voxels.shape, tl.int32)
+        bad_sum = tl.zeros(lanes.o_voxels.shape, tl.int64)
         for k in range(C):
-            value = load_target(count, k, i_outer, o_voxels, extents, m_voxels)
+            value = load_target(count, k, lanes)
             if F.ignore:
-                kept = kept & (value != ignore_index)
+                kept = kept & (value != stage.ignore_index)
             bad = (value < 0) | (value >= 2)
             any_bad = any_bad | bad.to(tl.int32)
             bad_sum += tl.where(bad, value, 0)
-        target = tl.zeros(o_voxels.shape, tl.int32) - 1
+        target = tl.zeros(lanes.o_voxels.shape, tl.int32) - 1
     else:
-        value = load_target(count, 0, i_outer, o_voxels, extents, m_voxels)
+        value = load_target(count, 0, lanes)
         if F.ignore:
-            kept = kept & (value != ignore_index)
-        bad = (value < 0) | (value >= C)
+            kept = kept & (value != stage.ignore_index)
+        bad = (value < 0) | (value >= F.classes)
         any_bad = bad.to(tl.int32)
         bad_sum = tl.where(bad, value, 0)
         target = tl.where(bad, -1, value).to(tl.int32)
@@ -111,7 +105,7 @@ def keep_voxels(
 
 @triton.jit
 def count_voxels(words, kept, finite, valid, class_sum, F: tl.constexpr):
-    """Counts the voxels that enter the statistics and those that cannot; returns the former."""
+    """Count the voxels that enter the statistics and those that cannot, and return the former."""
     counted = kept & valid
     lost = kept & (valid == 0)
     n_lost = tl.sum(lost.to(tl.int32), axis=0)
@@ -127,14 +121,14 @@ def count_voxels(words, kept, finite, valid, class_sum, F: tl.constexpr):
 
 @triton.jit
 def add_squares(squares, p_target, p, is_target):
-    """Adds ``(p - y)^2`` of a class to the Brier score; keeps the probability of the target."""
+    """Add ``(p - y)^2`` of a class to the Brier score, and keep the probability of the target."""
     d = tl.where(is_target, p - 1, p)
     return squares + d * d, tl.where(is_target, p, p_target)
 
 
 @triton.jit
 def count_scores(words, squares, p_target, correct, counted, eps, WIDE: tl.constexpr):
-    """Brier score, negative log-likelihood, hits, of voxels or of (voxel, class) pairs."""
+    """Count Brier score, negative log-likelihood and hits, per voxel or (voxel, class) pair."""
     add_flags(words + N_CORRECT, correct & counted)
     below = p_target < eps
     add_flags(words + N_CLIPPED, below & counted)
@@ -145,7 +139,7 @@ def count_scores(words, squares, p_target, correct, counted, eps, WIDE: tl.const
 
 @triton.jit
 def count_class(words, k, label, target, counted, C: tl.constexpr):
-    """Voxels predicted to be, and being, of class ``k``: three counts in fields of 12 bits."""
+    """Count voxels with label ``k``, with target ``k``, and with both, in fields of 12 bits."""
     fields = (
         label.to(tl.int64) + (target.to(tl.int64) << 12) + ((label & target).to(tl.int64) << 24)
     )
@@ -158,120 +152,78 @@ def count_class(words, k, label, target, counted, C: tl.constexpr):
 
 @triton.jit
 def top_label_words(words, C: tl.constexpr):
-    """The top-label histogram of a row."""
+    """Find the top-label histogram of a row."""
     return words + HEADER + 3 * C
 
 
 @triton.jit
-def add_top_label(
-    count,
-    words,
-    confidence,
-    correct,
-    counted,
-    n_cells,
-    F: tl.constexpr,
-    WIDE: tl.constexpr,
-    C: tl.constexpr,
-    CELLS: tl.constexpr,
-):
-    """Adds confidences against correctness to the bins and the fine cells."""
+def add_top_label(stage, words, confidence, correct, counted, F: tl.constexpr):
+    """Add confidences, and whether they were correct, to the bins and the fine cells."""
     if F.top_label:
-        bins = top_label_words(words, C)
-        thresholds = count.thresholds
-        add_bins(bins, confidence, correct, counted, thresholds, n_cells, F.left_closed, CELLS)
+        count = stage.count
+        add_bins(
+            top_label_words(words, F.classes), confidence, correct, counted,
+            count.thresholds, stage.n_cells, F.left_closed, F.histogram_cells,
+        )  # fmt: skip
         if F.fine_bins > 0:
-            cell = fine_cells(confidence, counted, F.fine_bins, WIDE)
+            cell = fine_cells(confidence, counted, F.fine_bins, F.wide)
             add_cells(words + count.fine_top_label, cell, correct)
 
 
 @triton.jit
-def add_class(
-    count,
-    words,
-    p,
-    k,
-    positive,
-    counted,
-    n_cells,
-    F: tl.constexpr,
-    WIDE: tl.constexpr,
-    C: tl.constexpr,
-    CELLS: tl.constexpr,
-):
-    """Adds probabilities of class ``k`` against its presence to all that is kept of classes."""
+def add_class(stage, words, p, k, positive, counted, F: tl.constexpr):
+    """Add probabilities of class ``k``, and whether it is present, to all its histograms."""
     if F.classwise:
-        bins = classwise_words(words, k, n_cells, F, C)
-        thresholds = count.thresholds
-        add_bins(bins, p, positive, counted, thresholds, n_cells, F.left_closed, CELLS)
+        count = stage.count
+        add_bins(
+            classwise_words(words, k, stage.n_cells, F), p, positive, counted,
+            count.thresholds, stage.n_cells, F.left_closed, F.histogram_cells,
+        )  # fmt: skip
         i_class = tl.cast(k, tl.int64)
         if F.moments:
-            moments = words + count.moments + i_class * (4 * n_cells)
-            add_moments(moments, p, positive, counted, thresholds, n_cells, F.left_closed, CELLS)
+            add_moments(
+                words + count.moments + i_class * (4 * stage.n_cells), p, positive, counted,
+                count.thresholds, stage.n_cells, F.left_closed, F.histogram_cells,
+            )  # fmt: skip
         if F.fine_bins > 0:
-            cell = fine_cells(p, counted, F.fine_bins, WIDE)
+            cell = fine_cells(p, counted, F.fine_bins, F.wide)
             add_cells(words + count.fine_classwise + i_class * (2 * F.fine_bins), cell, positive)
 
 
 @triton.jit
-def classwise_words(words, k, n_cells, F: tl.constexpr, C: tl.constexpr):
-    """Class ``k``'s histogram of a row."""
+def classwise_words(words, k, n_cells, F: tl.constexpr):
+    """Find the histogram of class ``k`` in a row."""
     histogram = tl.cast(k, tl.int64)
     if F.top_label:
         histogram += 1
-    return words + HEADER + 3 * C + histogram * (4 * n_cells)
+    return words + HEADER + 3 * F.classes + histogram * (4 * n_cells)
 
 
 @triton.jit
-def count_exclusive_class(
-    count,
-    words,
-    p,
-    k,
-    label,
-    target,
-    counted,
-    n_cells,
-    F: tl.constexpr,
-    WIDE: tl.constexpr,
-    C: tl.constexpr,
-    CELLS: tl.constexpr,
-):
-    """Adds class ``k`` of exclusive classes: counts, one-vs-rest histograms."""
+def count_exclusive_class(stage, words, p, k, label, target, counted, F: tl.constexpr):
+    """Add class ``k`` of exclusive classes: counts and one-versus-rest histograms."""
     is_target = target == k
-    count_class(words, k, label == k, is_target, counted, C)
-    add_class(count, words, p, k, is_target, counted, n_cells, F, WIDE, C, CELLS)
+    count_class(words, k, label == k, is_target, counted, F.classes)
+    add_class(stage, words, p, k, is_target, counted, F)
 
 
 @triton.jit
-def count_multilabel_class(
-    count,
-    words,
-    p,
-    k,
-    positive,
-    counted,
-    eps,
-    n_cells,
-    F: tl.constexpr,
-    WIDE: tl.constexpr,
-    C: tl.constexpr,
-    CELLS: tl.constexpr,
-):
-    """Adds class ``k``, a Bernoulli of its own: scores, counts, all histograms."""
+def count_multilabel_class(stage, words, p, k, positive, counted, F: tl.constexpr):
+    """Add class ``k``, a Bernoulli variable of its own: scores, counts and all histograms."""
     label = p > 0.5
     correct = label == positive
     d = tl.where(positive, p - 1, p)
     p_target = tl.where(positive, p, 1 - p)
-    count_scores(words, d * d, p_target, correct, counted, eps, WIDE)
-    count_class(words, k, label, positive, counted, C)
+    count_scores(words, d * d, p_target, correct, counted, stage.eps, F.wide)
+    count_class(words, k, label, positive, counted, F.classes)
     confidence = tl.where(label, p, 1 - p)
-    add_top_label(count, words, confidence, correct, counted, n_cells, F, WIDE, C, CELLS)
-    add_class(count, words, p, k, positive, counted, n_cells, F, WIDE, C, CELLS)
+    add_top_label(stage, words, confidence, correct, counted, F)
+    add_class(stage, words, p, k, positive, counted, F)
     if F.entropies:
-        h = less_p_ln_p(tl.zeros_like(p), p, WIDE)
+        count = stage.count
+        h = less_p_ln_p(tl.zeros_like(p), p, F.wide)
         rest = 1 - p
-        h = less_p_ln_p(h, tl.where(rest < 0, 0.0, rest), WIDE)
+        h = less_p_ln_p(h, tl.where(rest < 0, 0.0, rest), F.wide)
         add_entropies(
             words + count.entropies, h, correct, counted, count.entropy_bins, count.entropy_scale
         )

@@ -1,7 +1,7 @@
 # Kernels are typed by Triton when they are compiled.
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, assignment"
 # ruff: noqa: RUF005, SIM108
-"""Members added to an accumulator's state, any number of classes."""
+"""Members are added to the state of an accumulator, for any number of classes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from fastcal.core.arrays import accumulation_type
 from fastcal.core.problem import Reading, StateLayout
 from fastcal.triton_kernels import policy
 from fastcal.triton_kernels.activation import (
@@ -22,7 +23,7 @@ from fastcal.triton_kernels.activation import (
 from fastcal.triton_kernels.moments import member_moments
 from fastcal.triton_kernels.plan import bits, member_plan
 from fastcal.triton_kernels.walk import (
-    View,
+    PointerView,
     block_lanes,
     class_pointers,
     class_view,
@@ -41,19 +42,17 @@ def accumulate_kernel(
     extents,
     n_inner,
     P: tl.constexpr,
-    C: tl.constexpr,
-    BLOCK: tl.constexpr,
 ):
-    """Adds members to a block of voxels; each plane of the state is read and written once.
+    """Add members to a block of voxels. Each plane of the state is read and written once.
 
-    Args:
-        members: Tuple of `View`, any strides and alignment.
-        weights, inverse_temperatures: Tuples of doubles as their bits.
-        state: `View` of ``[planes, voxels]``.
-        extents, n_inner: Of the inner axes, and their product.
+    ``members`` is a tuple of `PointerView` of any strides and alignment. ``weights`` and
+    ``inverse_temperatures`` are tuples of doubles as their bits. ``state`` is the `PointerView` of
+    ``[planes, voxels]``. ``n_inner`` is the product of the ``extents`` of the inner axes.
     """
-    i_outer, o_voxels, m_voxels = block_lanes(tl.program_id(0), n_inner, P.index_64, BLOCK)
-    o_state = voxel_offsets(i_outer, o_voxels, extents, state.strides)
+    C: tl.constexpr = P.classes
+    lanes = block_lanes(tl.program_id(0), extents, n_inner, P.index_64, P.block)
+    m_voxels = lanes.m_voxels
+    o_state = voxel_offsets(lanes, state.strides)
     tops = ()
     bests = ()
     inverse_totals = ()
@@ -61,11 +60,9 @@ def accumulate_kernel(
         p_entropy = class_pointers(state, o_state, C)
         entropy = tl.load(p_entropy, mask=m_voxels, other=0.0)
     for m in tl.static_range(len(members)):
-        o_member = voxel_offsets(i_outer, o_voxels, extents, members[m].strides)
+        o_member = voxel_offsets(lanes, members[m].strides)
         inverse_t = from_bits(inverse_temperatures[m], P)
-        top, best, inverse_total, h = member_moments(
-            members[m], o_member, m_voxels, inverse_t, P, C
-        )
+        top, best, inverse_total, h = member_moments(members[m], o_member, m_voxels, inverse_t, P)
         tops = tops + (top,)
         bests = bests + (best,)
         inverse_totals = inverse_totals + (inverse_total,)
@@ -84,7 +81,7 @@ def accumulate_kernel(
         if P.votes:
             votes = tl.load(p_votes, mask=m_voxels, other=0.0)
         for m in tl.static_range(len(members)):
-            o_member = voxel_offsets(i_outer, o_voxels, extents, members[m].strides)
+            o_member = voxel_offsets(lanes, members[m].strides)
             weight = from_bits(weights[m], P)
             inverse_t = from_bits(inverse_temperatures[m], P)
             x = load_member(members[m], o_member, k, m_voxels, P)
@@ -105,7 +102,7 @@ def accumulate_kernel(
 
 @triton.jit
 def vote(x, k, best, top, inverse_total, inverse_t, P: tl.constexpr):
-    """1 where a member votes for class ``k``."""
+    """Give 1 where a member votes for class ``k``, else 0."""
     if P.multilabel:
         if P.logit_space:
             chosen = x > 0
@@ -124,14 +121,14 @@ def ensemble_accumulate(
     layout: StateLayout,
     state: Tensor,
 ) -> None:
-    """Adds ``members`` in order to ``state [planes, *voxel shape]``."""
+    """Add ``members`` in order to ``state [planes, *voxel shape]``."""
     class_dim = reading.class_dim
     shape = voxel_shape(members[0], class_dim)
     if 0 in shape:
         return
     lane = policy.LOAD_BYTES // state.element_size()
     for first, last in launches(reading, temperatures, policy.ACCUMULATE_MEMBERS):
-        views: list[View | None] = [class_view(m, class_dim) for m in members[first:last]]
+        views: list[PointerView | None] = [class_view(m, class_dim) for m in members[first:last]]
         walk, laid = plan_walk(shape, [*views, class_view(state, 0)], pinned=False)
         *member_views, state_view = laid
         block = policy.block_voxels(lane, walk.n_inner)
@@ -141,7 +138,8 @@ def ensemble_accumulate(
             members[0].dtype,
             weights[first:last],
             temperatures[first:last],
-            walk.n_inner + block >= 2**31,
+            block=block,
+            index_64=walk.n_inner + block >= 2**31,
         )
         accumulate_kernel[(walk.n_outer * triton.cdiv(walk.n_inner, block),)](
             tuple(member_views),
@@ -151,15 +149,13 @@ def ensemble_accumulate(
             walk.extents,
             walk.n_inner,
             P=plan,
-            C=layout.num_classes,
-            BLOCK=block,
             num_warps=policy.NUM_WARPS,
             enable_fp_fusion=False,
         )
 
 
 def launches(reading: Reading, temperatures: list[float], most: int) -> list[tuple[int, int]]:
-    """Ranges of members that go into one launch: at most ``most``, all read the same way.
+    """Split members into ranges for one launch each: at most ``most``, all read the same way.
 
     Probabilities are used as they are at temperature 1, and become logits otherwise.
     """
@@ -179,8 +175,6 @@ def launches(reading: Reading, temperatures: list[float], most: int) -> list[tup
 
 
 def empty_state(member: Tensor, class_dim: int, layout: StateLayout) -> Tensor:
-    """A state of zeros for members like this one."""
-    real = torch.float64 if member.dtype == torch.float64 else torch.float32
-    return torch.zeros(
-        layout.planes, *voxel_shape(member, class_dim), dtype=real, device=member.device
-    )
+    """Make a state of zeros for members like this one."""
+    size = (layout.planes, *voxel_shape(member, class_dim))
+    return torch.zeros(size, dtype=accumulation_type(member.dtype), device=member.device)

@@ -1,7 +1,7 @@
 # Kernels are typed by Triton when they are compiled.
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, assignment"
 # ruff: noqa: SIM108
-"""Maps and statistics of an accumulator's state, any number of classes."""
+"""Maps and statistics of the state of an accumulator, for any number of classes."""
 
 from __future__ import annotations
 
@@ -21,10 +21,12 @@ from fastcal.triton_kernels.activation import (
 )
 from fastcal.triton_kernels.cells import less_p_ln_p
 from fastcal.triton_kernels.counting import add_squares, keep_voxels, row_words
-from fastcal.triton_kernels.finish import Launch, finish_launch
-from fastcal.triton_kernels.finish_block import finish_class, finish_voxels
-from fastcal.triton_kernels.plan import finish_plan, member_plan
+from fastcal.triton_kernels.finish import finish_launch
+from fastcal.triton_kernels.finish_block import Terms, finish_class, finish_voxels
+from fastcal.triton_kernels.plan import Stage, finish_plan, member_plan
 from fastcal.triton_kernels.summary import (
+    Summary,
+    add_entropy,
     add_to_total,
     add_variance,
     add_votes,
@@ -36,29 +38,29 @@ from fastcal.triton_kernels.walk import block_lanes, class_view, voxel_offsets, 
 
 
 @triton.jit
-def mean_logit_moments(state, o_state, m_voxels, scale, P: tl.constexpr, C: tl.constexpr):
-    """Maximum of the mean logits, and 1 / sum of e^(z - max); zeros where they are not needed."""
+def mean_logit_moments(state, o_state, m_voxels, scale, P: tl.constexpr):
+    """Compute the maximum of the mean logits and 1 / sum of e^(z - max); 0 where not needed."""
     zero = tl.zeros(o_state.shape, P.real)
     top = zero
     inverse_total = zero
     if P.logit_space and P.softmax:
         best = tl.zeros(o_state.shape, tl.int32)
         top = load_class(state, o_state, 0, m_voxels, P) * scale
-        for k in range(1, C):
+        for k in range(1, P.classes):
             z = load_class(state, o_state, k, m_voxels, P) * scale
             top, best = raise_top(z, k, top, best)
         total = zero
         lost = zero
-        for k in range(C):
+        for k in range(P.classes):
             e = tl.exp(load_class(state, o_state, k, m_voxels, P) * scale - top)
-            total, lost = add_compensated(total, lost, e, C)
+            total, lost = add_compensated(total, lost, e, P.classes)
         inverse_total = divide(zero + 1.0, total, P.wide)
     return top, inverse_total
 
 
 @triton.jit
 def activated(z, top, inverse_total, P: tl.constexpr):
-    """The probability of a class from its mean logit; a mean probability stays."""
+    """Compute the probability of a class from its mean logit. A mean probability stays."""
     if P.logit_space:
         if P.softmax:
             z = tl.exp(z - top) * inverse_total
@@ -69,7 +71,7 @@ def activated(z, top, inverse_total, P: tl.constexpr):
 
 @triton.jit
 def mean_class(state, o_state, k, m_voxels, scale, top, inverse_total, P: tl.constexpr):
-    """Mean probability of class ``k``, before it is normalised."""
+    """Compute the mean probability of class ``k``, before it is normalised."""
     z = load_class(state, o_state, k, m_voxels, P) * scale
     return activated(z, top, inverse_total, P)
 
@@ -88,37 +90,32 @@ def finalize_kernel(
     n_cells,
     P: tl.constexpr,
     F: tl.constexpr,
-    C: tl.constexpr,
-    BLOCK: tl.constexpr,
-    CELLS: tl.constexpr,
 ):
-    """Finishes a block of voxels, reading each plane of the state twice or more (from cache).
+    """Finish a block of voxels, reading each plane of the state twice or more, from the cache.
 
-    Args:
-        state: `View` of ``[planes, voxels]``.
-        maps, count: `MapViews`, and `Count` or None.
-        extents, n_inner: Of the inner axes, and their product.
-        scale, eps: 1 / total weight and lower clip of the likelihood, doubles as their bits.
+    ``state`` is the `PointerView` of ``[planes, voxels]``, ``maps`` are `MapViews`, and ``count``
+    is `CountViews` or None. ``n_inner`` is the product of the ``extents`` of the inner axes.
+    ``scale`` is 1 / total weight and ``eps`` the lower clip of the likelihood, doubles as bits.
     """
-    i_outer, o_voxels, m_voxels = block_lanes(tl.program_id(0), n_inner, P.index_64, BLOCK)
-    o_state = voxel_offsets(i_outer, o_voxels, extents, state.strides)
+    C: tl.constexpr = P.classes
+    lanes = block_lanes(tl.program_id(0), extents, n_inner, P.index_64, P.block)
+    m_voxels = lanes.m_voxels
+    o_state = voxel_offsets(lanes, state.strides)
     scale = from_bits(scale, P)
-    eps = from_bits(eps, P)
     members = tl.cast(n_members, P.real)
-    zero = tl.zeros([BLOCK], P.real)
+    stage = Stage(maps, count, ignore_index, from_bits(eps, P), n_cells, members)
+    zero = tl.zeros([P.block], P.real)
     words = zero
     kept = m_voxels
-    target = tl.zeros([BLOCK], tl.int32) - 1
+    target = tl.zeros([P.block], tl.int32) - 1
     if F.count:
-        words = row_words(count, i_outer)
-        kept, target = keep_voxels(
-            count, words, ignore_index, i_outer, o_voxels, extents, m_voxels, F, C
-        )
+        words = row_words(count, lanes.i_outer)
+        kept, target = keep_voxels(stage, words, lanes, F)
 
-    top, inverse_total = mean_logit_moments(state, o_state, m_voxels, scale, P, C)
+    top, inverse_total = mean_logit_moments(state, o_state, m_voxels, scale, P)
     total = zero
     spread = zero
-    off = tl.zeros([BLOCK], tl.int32)
+    off = tl.zeros([P.block], tl.int32)
     if F.normalise:
         for k in range(C):
             p = mean_class(state, o_state, k, m_voxels, scale, top, inverse_total, P)
@@ -126,7 +123,7 @@ def finalize_kernel(
 
     lowest = zero
     highest = zero
-    label = tl.zeros([BLOCK], tl.int32)
+    label = tl.zeros([P.block], tl.int32)
     class_sum = zero
     entropy = zero
     lost = zero
@@ -146,10 +143,9 @@ def finalize_kernel(
             votes = load_class(state, o_state, i_plane, m_voxels, P)
             most, minority = add_votes(most, minority, votes, members)
         if F.normalise:
-            p = normalised(p, total, spread, off, F, P.wide)
-        lowest, highest, label, class_sum, entropy, lost = summarise(
-            p, k, lowest, highest, label, class_sum, entropy, lost, F, C
-        )
+            p = normalised(p, total, spread, off, F)
+        lowest, highest, label, class_sum = summarise(p, k, lowest, highest, label, class_sum)
+        entropy, lost = add_entropy(p, entropy, lost, F)
         if F.count:
             q = not_negative(p)
             squares, p_target = add_squares(squares, p_target, q, target == k)
@@ -159,20 +155,17 @@ def finalize_kernel(
     expected_entropy = zero
     if P.entropy:
         expected_entropy = load_class(state, o_state, C, m_voxels, P) * scale
-    valid, counted = finish_voxels(
-        maps, count, words, kept, target, squares, p_target, count_entropy,
-        lowest, highest, label, class_sum, entropy, expected_entropy, variance, most, minority,
-        members, eps, n_cells, i_outer, o_voxels, extents, m_voxels, F, P.wide, C, CELLS,
-    )  # fmt: skip
+    summary = Summary(
+        lowest, highest, label, class_sum, entropy, expected_entropy, variance, most, minority
+    )
+    terms = Terms(kept, target, squares, p_target, count_entropy)
+    outcome = finish_voxels(stage, words, lanes, summary, terms, F)
     if F.by_class:
         for k in range(C):
             p = mean_class(state, o_state, k, m_voxels, scale, top, inverse_total, P)
             if F.normalise:
-                p = normalised(p, total, spread, off, F, P.wide)
-            finish_class(
-                maps, count, words, p, k, label, target, valid, counted,
-                eps, n_cells, i_outer, o_voxels, extents, m_voxels, F, P.wide, C, CELLS,
-            )  # fmt: skip
+                p = normalised(p, total, spread, off, F)
+            finish_class(stage, words, lanes, p, k, outcome, F)
 
 
 def ensemble_finalize(
@@ -183,30 +176,11 @@ def ensemble_finalize(
     layout: StateLayout,
     finish: Finish,
 ) -> None:
-    """Finishes ``state [planes, *voxel shape]``, which stays as it is."""
+    """Compute maps and statistics of ``state [planes, *voxel shape]``, which stays as it is."""
     shape = voxel_shape(state, 0)
     if 0 in shape:
         return
-
-    def run(launch: Launch) -> None:
-        plan = member_plan(reading, layout, state.dtype, [], [], launch.index_64)
-        finalize_kernel[(launch.n_blocks,)](
-            *launch.inputs,
-            launch.maps,
-            launch.count,
-            launch.walk.extents,
-            launch.walk.n_inner,
-            **launch.scalars,
-            P=plan,
-            F=finish_plan(reading, finish),
-            C=layout.num_classes,
-            BLOCK=launch.block,
-            CELLS=policy.HISTOGRAM_CELLS,
-            num_warps=policy.NUM_WARPS,
-            enable_fp_fusion=False,
-        )
-
-    finish_launch(
+    launch = finish_launch(
         [class_view(state, 0)],
         policy.LOAD_BYTES // state.element_size(),
         shape,
@@ -215,5 +189,20 @@ def ensemble_finalize(
         total_weight,
         reading,
         finish,
-        run,
     )
+    plan = member_plan(
+        reading, layout, state.dtype, [], [], block=launch.block, index_64=launch.index_64
+    )
+    finalize_kernel[(launch.n_blocks,)](
+        *launch.inputs,
+        launch.maps,
+        launch.count,
+        launch.walk.extents,
+        launch.walk.n_inner,
+        **launch.scalars,
+        P=plan,
+        F=finish_plan(reading, finish, plan),
+        num_warps=policy.NUM_WARPS,
+        enable_fp_fusion=False,
+    )
+    launch.fold()

@@ -1,6 +1,6 @@
 # Kernels are typed by Triton when they are compiled.
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, assignment"
-"""One shot: members in, maps and statistics out."""
+"""One shot: members go in, maps and statistics come out."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from fastcal.core.arrays import accumulation_type
 from fastcal.core.problem import Finish, Reading, StateLayout
 from fastcal.triton_kernels import policy
-from fastcal.triton_kernels.activation import (
-    from_bits,
-)
+from fastcal.triton_kernels.activation import from_bits
 from fastcal.triton_kernels.cells import less_p_ln_p
 from fastcal.triton_kernels.counting import add_squares, keep_voxels, row_words
 from fastcal.triton_kernels.ensemble_accumulate import (
@@ -22,11 +21,13 @@ from fastcal.triton_kernels.ensemble_accumulate import (
     launches,
 )
 from fastcal.triton_kernels.ensemble_finalize import ensemble_finalize
-from fastcal.triton_kernels.finish import Launch, finish_launch
-from fastcal.triton_kernels.finish_block import finish_class, finish_voxels
-from fastcal.triton_kernels.plan import bits, finish_plan, member_plan
+from fastcal.triton_kernels.finish import finish_launch
+from fastcal.triton_kernels.finish_block import Terms, finish_class, finish_voxels
+from fastcal.triton_kernels.plan import Stage, bits, finish_plan, member_plan
 from fastcal.triton_kernels.registers import add_members, mean_rows, normalised_rows
 from fastcal.triton_kernels.summary import (
+    Summary,
+    add_entropy,
     add_variance,
     add_votes,
     not_negative,
@@ -62,82 +63,37 @@ def statistics_kernel(
     n_cells,
     P: tl.constexpr,
     F: tl.constexpr,
-    C: tl.constexpr,
-    BLOCK: tl.constexpr,
-    CELLS: tl.constexpr,
 ):
-    """Goes over blocks of voxels: every member is read once, sums stay in registers.
+    """Go over blocks of voxels. Every member is read once, and sums stay in registers.
 
-    Args:
-        members: Tuple of `View`, any strides and alignment.
-        weights, inverse_temperatures: Tuples of doubles as their bits.
-        maps, count: `MapViews`, and `Count` or None.
-        scratch: Where a program keeps its block's mean probabilities, ``[programs, C, BLOCK]``.
-        extents, n_inner, n_blocks: Of the inner axes, their product, blocks of all outer items.
-        scale, eps: 1 / total weight and lower clip of the likelihood, doubles as their bits.
+    ``members`` is a tuple of `PointerView` of any strides and alignment. ``weights`` and
+    ``inverse_temperatures`` are tuples of doubles as their bits. ``maps`` are `MapViews`, and
+    ``count`` is `CountViews` or None. In ``scratch``, ``[programs, C, block]``, a program keeps the
+    mean probabilities of its block. ``n_inner`` is the product of the ``extents`` of the inner
+    axes, and ``n_blocks`` counts the blocks of all outer items. ``scale`` is 1 / total weight and
+    ``eps`` the lower clip of the likelihood, doubles as their bits.
     """
     scale = from_bits(scale, P)
-    eps = from_bits(eps, P)
+    members_real = tl.cast(n_members, P.real)
+    stage = Stage(maps, count, ignore_index, from_bits(eps, P), n_cells, members_real)
     for i_block in range(tl.program_id(0), n_blocks, tl.num_programs(0)):
-        i_outer, o_voxels, m_voxels = block_lanes(i_block, n_inner, P.index_64, BLOCK)
-        sums, expected_entropy, squares, votes = add_members(
-            members,
-            weights,
-            inverse_temperatures,
-            i_outer,
-            o_voxels,
-            extents,
-            m_voxels,
-            P,
-            C,
-            BLOCK,
-        )
-        means = mean_rows(sums, scale, P, C)
-        finish_rows(
-            means, squares, votes, expected_entropy * scale, maps, count, scratch,
-            tl.cast(n_members, P.real), scale, ignore_index, eps, n_cells,
-            i_outer, o_voxels, extents, m_voxels, P, F, C, BLOCK, CELLS,
-        )  # fmt: skip
+        lanes = block_lanes(i_block, extents, n_inner, P.index_64, P.block)
+        sums = add_members(members, weights, inverse_temperatures, lanes, P)
+        finish_sums(stage, sums, scratch, scale, lanes, P, F)
 
 
 @triton.jit
-def finish_rows(
-    means,
-    square_sums,
-    votes,
-    expected_entropy,
-    maps,
-    count,
-    scratch,
-    n_members,
-    scale,
-    ignore_index,
-    eps,
-    n_cells,
-    i_outer,
-    o_voxels,
-    extents,
-    m_voxels,
-    P: tl.constexpr,
-    F: tl.constexpr,
-    C: tl.constexpr,
-    BLOCK: tl.constexpr,
-    CELLS: tl.constexpr,
-):
-    """Finishes a block of voxels whose mean probabilities are in registers.
-
-    Args:
-        means, square_sums, votes: Tuples of a row a class.
-    """
+def finish_sums(stage, sums, scratch, scale, lanes, P: tl.constexpr, F: tl.constexpr):
+    """Finish a block of voxels whose `BlockSums` are in registers."""
+    C: tl.constexpr = P.classes
+    means = mean_rows(sums.rows, scale, P)
     zero = tl.zeros_like(means[0])
     words = zero
-    kept = m_voxels
+    kept = lanes.m_voxels
     target = tl.zeros(zero.shape, tl.int32) - 1
     if F.count:
-        words = row_words(count, i_outer)
-        kept, target = keep_voxels(
-            count, words, ignore_index, i_outer, o_voxels, extents, m_voxels, F, C
-        )
+        words = row_words(stage.count, lanes.i_outer)
+        kept, target = keep_voxels(stage, words, lanes, F)
     lowest = zero
     highest = zero
     label = tl.zeros(zero.shape, tl.int32)
@@ -150,41 +106,37 @@ def finish_rows(
     variance = zero
     most = zero
     minority = zero
-    rows = normalised_rows(means, F, P.wide, C)
+    rows = normalised_rows(means, F)
     p_scratch = scratch
     if F.by_class:
         i_program = tl.cast(tl.program_id(0), tl.int64)
-        p_scratch = scratch + i_program * (C * BLOCK) + tl.arange(0, BLOCK).to(tl.int64)
+        p_scratch = scratch + i_program * (C * P.block) + tl.arange(0, P.block).to(tl.int64)
     for k in tl.static_range(C):
         p = rows[k]
         if P.square:
-            variance = add_variance(variance, square_sums[k] * scale, means[k])
+            variance = add_variance(variance, sums.squares[k] * scale, means[k])
         if P.votes:
-            most, minority = add_votes(most, minority, votes[k], n_members)
-        lowest, highest, label, class_sum, entropy, lost = summarise(
-            p, k, lowest, highest, label, class_sum, entropy, lost, F, C
-        )
+            most, minority = add_votes(most, minority, sums.votes[k], stage.n_members)
+        lowest, highest, label, class_sum = summarise(p, k, lowest, highest, label, class_sum)
+        entropy, lost = add_entropy(p, entropy, lost, F)
         if F.count:
             q = not_negative(p)
             squares, p_target = add_squares(squares, p_target, q, target == k)
             if F.entropies:
                 count_entropy = less_p_ln_p(count_entropy, q, P.wide)
         if F.by_class:
-            tl.store(p_scratch + tl.cast(k * BLOCK, tl.int64), p)
-    valid, counted = finish_voxels(
-        maps, count, words, kept, target, squares, p_target, count_entropy,
-        lowest, highest, label, class_sum, entropy, expected_entropy, variance, most, minority,
-        n_members, eps, n_cells, i_outer, o_voxels, extents, m_voxels, F, P.wide, C, CELLS,
-    )  # fmt: skip
+            tl.store(p_scratch + tl.cast(k * P.block, tl.int64), p)
+    summary = Summary(
+        lowest, highest, label, class_sum, entropy, sums.entropy * scale, variance, most, minority
+    )
+    terms = Terms(kept, target, squares, p_target, count_entropy)
+    outcome = finish_voxels(stage, words, lanes, summary, terms, F)
     if F.by_class:
-        # A loop over rows in memory: unrolled over rows in registers it would not fit them.
+        # A loop over rows in memory, because unrolled over rows in registers it would not fit.
         tl.debug_barrier()
         for k in range(C):
-            p = tl.load(p_scratch + tl.cast(k * BLOCK, tl.int64))
-            finish_class(
-                maps, count, words, p, k, label, target, valid, counted,
-                eps, n_cells, i_outer, o_voxels, extents, m_voxels, F, P.wide, C, CELLS,
-            )  # fmt: skip
+            p = tl.load(p_scratch + tl.cast(k * P.block, tl.int64))
+            finish_class(stage, words, lanes, p, k, outcome, F)
         tl.debug_barrier()
 
 
@@ -195,7 +147,11 @@ def ensemble_statistics(
     reading: Reading,
     finish: Finish,
 ) -> None:
-    """One launch where the sums fit registers; else members are accumulated, then finished."""
+    """Compute maps and statistics of the members.
+
+    This is one launch where the sums fit registers. Otherwise members are accumulated into a state,
+    and the state is finished.
+    """
     class_dim = reading.class_dim
     first = members[0]
     shape = voxel_shape(first, class_dim)
@@ -213,37 +169,7 @@ def ensemble_statistics(
         ensemble_accumulate(members, weights, temperatures, reading, layout, state)
         ensemble_finalize(state, len(members), total_weight, reading, layout, finish)
         return
-
-    def run(launch: Launch) -> None:
-        plan = member_plan(reading, layout, first.dtype, weights, temperatures, launch.index_64)
-        stage = finish_plan(reading, finish)
-        programs = min(launch.n_blocks, policy.resident_programs(first.device))
-        scratch = None
-        if stage.by_class:
-            real = torch.float64 if plan.wide else torch.float32
-            size = programs * num_classes * launch.block
-            scratch = torch.empty(size, dtype=real, device=first.device)
-        statistics_kernel[(programs,)](
-            launch.inputs,
-            tuple(bits(w) for w in weights),
-            tuple(bits(1.0 / t) for t in temperatures),
-            launch.maps,
-            launch.count,
-            scratch,
-            launch.walk.extents,
-            launch.walk.n_inner,
-            launch.n_blocks,
-            **launch.scalars,
-            P=plan,
-            F=stage,
-            C=num_classes,
-            BLOCK=launch.block,
-            CELLS=policy.HISTOGRAM_CELLS,
-            num_warps=policy.NUM_WARPS,
-            enable_fp_fusion=False,
-        )
-
-    finish_launch(
+    launch = finish_launch(
         [class_view(member, class_dim) for member in members],
         lane,
         shape,
@@ -252,5 +178,32 @@ def ensemble_statistics(
         total_weight,
         reading,
         finish,
-        run,
     )
+    plan = member_plan(
+        *(reading, layout, first.dtype, weights, temperatures),
+        block=launch.block,
+        index_64=launch.index_64,
+    )
+    stage = finish_plan(reading, finish, plan)
+    programs = min(launch.n_blocks, policy.resident_programs(first.device))
+    scratch = None
+    if stage.by_class:
+        size, real = programs * num_classes * launch.block, accumulation_type(first.dtype)
+        scratch = torch.empty(size, dtype=real, device=first.device)
+    statistics_kernel[(programs,)](
+        launch.inputs,
+        tuple(bits(w) for w in weights),
+        tuple(bits(1.0 / t) for t in temperatures),
+        launch.maps,
+        launch.count,
+        scratch,
+        launch.walk.extents,
+        launch.walk.n_inner,
+        launch.n_blocks,
+        **launch.scalars,
+        P=plan,
+        F=stage,
+        num_warps=policy.NUM_WARPS,
+        enable_fp_fusion=False,
+    )
+    launch.fold()

@@ -1,46 +1,58 @@
-"""Arguments and launch of the second stage: maps written, statistics counted and folded."""
+"""Arguments of a launch of the second stage, and the fold that follows it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fastcal.core.problem import Counting, Finish, Reading, StatisticsLayout
+from fastcal.core.problem import MAP_TABLE, Counting, Finish, Reading, StatisticsLayout
 from fastcal.triton_kernels import policy
 from fastcal.triton_kernels.fold_statistics import fold_statistics
-from fastcal.triton_kernels.plan import Count, MapViews, bits
-from fastcal.triton_kernels.walk import View, Walk, class_view, plan_walk, voxel_view
+from fastcal.triton_kernels.plan import CountViews, MapViews, bits
+from fastcal.triton_kernels.walk import PointerView, Walk, class_view, plan_walk, voxel_view
 
 _thresholds: dict[tuple[bytes, torch.dtype, torch.device], Tensor] = {}
-"""Bin edges on the device. Copied once: a copy a call would wait, and break graph capture."""
+"""Bin edges on the device. A copy in every call would wait for it, and break graph capture."""
 
 
 @dataclass(frozen=True, slots=True)
-class Launch:
+class FinishLaunch:
     """Where the voxels of a finishing launch lie, and what its kernel is given."""
 
     walk: Walk
     block: int
-    inputs: tuple[View, ...]
+    """Voxels of a block."""
+    inputs: tuple[PointerView, ...]
+    """Members, or the state of an accumulator."""
     maps: MapViews
-    count: Count | None
+    count: CountViews | None
     scalars: dict[str, Any]
+    """The scalar arguments of the kernel, by name."""
+    folded_into: Tensor | None
+    """The statistics that the counts of the launch are added to."""
+    layout: StatisticsLayout | None
 
     @property
     def n_blocks(self) -> int:
+        """Number of blocks in the launch."""
         return self.walk.n_outer * -(-self.walk.n_inner // self.block)
 
     @property
     def index_64(self) -> bool:
+        """Indices of voxels do not fit 32 bits."""
         return self.walk.n_inner + self.block >= 2**31
+
+    def fold(self) -> None:
+        """Add what the kernel counted to the statistics."""
+        if self.count is not None and self.folded_into is not None and self.layout is not None:
+            fold_statistics(self.count.words, self.folded_into, self.layout)
 
 
 def finish_launch(
-    inputs: list[View],
+    inputs: list[PointerView],
     lane: int,
     shape: tuple[int, ...],
     num_classes: int,
@@ -48,23 +60,26 @@ def finish_launch(
     total_weight: float,
     reading: Reading,
     finish: Finish,
-    run: Callable[[Launch], None],
-) -> None:
-    """Plans a launch over ``inputs`` and everything ``finish`` names, runs it, folds the counts.
+) -> FinishLaunch:
+    """Plan a launch over ``inputs`` and everything that ``finish`` names.
 
     Args:
-        inputs: Members, or an accumulator's state.
+        inputs: Members, or the state of an accumulator.
         lane: Voxels of a lane.
-        shape: Voxel shape, not empty.
-        run: Launches the kernel.
+        shape: The voxel shape, not empty.
+        num_classes: C.
+        n_members: Number of members.
+        total_weight: Sum of their weights.
+        reading: How members are read.
+        finish: What comes out.
     """
     class_dim = reading.class_dim
-    with_classes = {"mean", "label", "confidence"} if reading.multilabel else {"mean"}
     names = list(finish.maps)
-    views: list[View | None] = [*inputs]
+    views: list[PointerView | None] = [*inputs]
     for name, tensor in finish.maps.items():
         signed = _signed(tensor)
-        views.append(class_view(signed, class_dim) if name in with_classes else voxel_view(signed))
+        with_classes = MAP_TABLE[name].has_class_axis(reading.multilabel)
+        views.append(class_view(signed, class_dim) if with_classes else voxel_view(signed))
     counting = finish.counting
     groups = 1
     if counting is not None:
@@ -86,13 +101,12 @@ def finish_launch(
     }
     member_views = tuple(view for view in laid[: len(inputs)] if view is not None)
     if counting is None:
-        run(Launch(walk, block, member_views, maps, None, scalars))
-        return
+        return FinishLaunch(walk, block, member_views, maps, None, scalars, None, None)
     n_cells = counting.thresholds.numel() + 1
     layout = counting.layout(num_classes)
     words = _empty_words(counting, layout)
     extras = counting.extras
-    count = Count(
+    count = CountViews(
         target=laid[-3],
         mask=laid[-2],
         thresholds=_on_device(counting.thresholds, words.device),
@@ -115,8 +129,8 @@ def finish_launch(
         "eps": bits(counting.eps),
         "n_cells": n_cells,
     }
-    run(Launch(walk, block, member_views, maps, count, scalars))
-    fold_statistics(words, counting.statistics, layout)
+    statistics = counting.statistics
+    return FinishLaunch(walk, block, member_views, maps, count, scalars, statistics, layout)
 
 
 def _empty_words(counting: Counting, layout: StatisticsLayout) -> Tensor:
@@ -129,14 +143,14 @@ def _on_device(thresholds: Tensor, device: torch.device) -> Tensor:
     key = (thresholds.numpy().tobytes(), thresholds.dtype, device)
     found = _thresholds.get(key)
     if found is None:
-        # One more element, so that no bin at all still has an address.
+        # One more element, so that a single bin, which has no threshold, still has an address.
         padded = torch.cat([thresholds, thresholds.new_zeros(1)])
         found = _thresholds[key] = padded.to(device)
     return found
 
 
 def _signed(tensor: Tensor) -> Tensor:
-    """Unsigned labels as signed ones of the same width: -1 has all bits set."""
+    """View unsigned labels as signed ones of the same width, where -1 has all bits set."""
     signed = {
         torch.uint8: torch.int8,
         torch.uint16: torch.int16,

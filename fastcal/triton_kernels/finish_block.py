@@ -1,8 +1,10 @@
 # Kernels are typed by Triton when they are compiled.
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, assignment"
-"""The second stage where registers and state meet: what follows once a voxel is summarised."""
+"""The second stage, once a voxel is summarised, whether from registers or from a state."""
 
 from __future__ import annotations
+
+from typing import Any, NamedTuple
 
 import triton
 import triton.language as tl
@@ -21,183 +23,91 @@ from fastcal.triton_kernels.counting import (
 from fastcal.triton_kernels.summary import not_negative, store_class, store_summary, validity
 
 
+class Terms(NamedTuple):
+    """What is counted once per voxel, in a kernel."""
+
+    kept: Any
+    """Which voxels mask and target leave, from `keep_voxels`."""
+    target: Any
+    """Their class, -1 where multilabel or bad."""
+    squares: Any
+    """Sum over classes of (p - y)^2."""
+    p_target: Any
+    """Probability of the target."""
+    entropy: Any
+    """Entropy of the mean, with the logarithm of the statistics."""
+
+
+class Outcome(NamedTuple):
+    """What is known of a voxel when its classes are written and counted, in a kernel."""
+
+    label: Any
+    target: Any
+    valid: Any
+    counted: Any
+
+
 @triton.jit
-def count_row(
-    count,
-    words,
-    kept,
-    finite,
-    valid,
-    class_sum,
-    correct,
-    squares,
-    p_target,
-    confidence,
-    entropy,
-    eps,
-    n_cells,
-    F: tl.constexpr,
-    WIDE: tl.constexpr,
-    C: tl.constexpr,
-    CELLS: tl.constexpr,
-):
-    """Counts in one row what a voxel counts once; returns which voxels were."""
-    counted = count_voxels(words, kept, finite, valid, class_sum, F)
+def count_row(stage, words, kept, finite, valid, summary, terms, F: tl.constexpr):
+    """Count in one row what a voxel counts once, and return which voxels were counted."""
+    counted = count_voxels(words, kept, finite, valid, summary.class_sum, F)
     if not F.multilabel:
-        count_scores(words, squares, p_target, correct, counted, eps, WIDE)
-        add_top_label(count, words, confidence, correct, counted, n_cells, F, WIDE, C, CELLS)
+        correct = summary.label == terms.target
+        count_scores(words, terms.squares, terms.p_target, correct, counted, stage.eps, F.wide)
+        add_top_label(stage, words, summary.highest, correct, counted, F)
         if F.entropies:
+            count = stage.count
             to = words + count.entropies
-            add_entropies(to, entropy, correct, counted, count.entropy_bins, count.entropy_scale)
+            bins = count.entropy_bins
+            add_entropies(to, terms.entropy, correct, counted, bins, count.entropy_scale)
     return counted
 
 
 @triton.jit
-def count_class_row(
-    count,
-    words,
-    p,
-    k,
-    label,
-    target,
-    positive,
-    counted,
-    eps,
-    n_cells,
-    F: tl.constexpr,
-    WIDE: tl.constexpr,
-    C: tl.constexpr,
-    CELLS: tl.constexpr,
-):
-    """Counts in one row what a voxel counts for class ``k``."""
+def count_class_row(stage, words, p, k, outcome, positive, counted, F: tl.constexpr):
+    """Count in one row what a voxel counts for class ``k``."""
     if F.multilabel:
-        count_multilabel_class(
-            count, words, p, k, positive, counted, eps, n_cells, F, WIDE, C, CELLS
-        )
+        count_multilabel_class(stage, words, p, k, positive, counted, F)
     else:
-        count_exclusive_class(
-            count, words, p, k, label, target, counted, n_cells, F, WIDE, C, CELLS
-        )
+        count_exclusive_class(stage, words, p, k, outcome.label, outcome.target, counted, F)
 
 
 @triton.jit
-def finish_voxels(
-    maps,
-    count,
-    words,
-    kept,
-    target,
-    squares,
-    p_target,
-    count_entropy,
-    lowest,
-    highest,
-    label,
-    class_sum,
-    entropy,
-    expected_entropy,
-    variance,
-    most,
-    minority,
-    n_members,
-    eps,
-    n_cells,
-    i_outer,
-    o_voxels,
-    extents,
-    m_voxels,
-    F: tl.constexpr,
-    WIDE: tl.constexpr,
-    C: tl.constexpr,
-    CELLS: tl.constexpr,
-):
-    """Writes the maps of the voxel shape and counts what a voxel counts once.
+def finish_voxels(stage, words, lanes, summary, terms, F: tl.constexpr):
+    """Write the maps of the voxel shape, and count what a voxel counts once.
 
-    Args:
-        words: The row of statistics to add to; ``kept`` and ``target`` from `keep_voxels`.
-        squares, p_target: From `add_squares`; the remaining blocks from `summary`.
-        count_entropy: The entropy that is counted, by the logarithm of the statistics.
-
-    Returns:
-        Which voxels are valid, and which of them are counted.
+    ``words`` is the row of statistics that counts every voxel; those of regions follow it.
     """
-    finite, valid = validity(lowest, highest, class_sum, F)
-    store_summary(
-        maps,
-        highest,
-        label,
-        entropy,
-        expected_entropy,
-        variance,
-        most,
-        minority,
-        n_members,
-        valid,
-        i_outer,
-        o_voxels,
-        extents,
-        m_voxels,
-        F,
-        WIDE,
-        C,
-    )
+    finite, valid = validity(summary.lowest, summary.highest, summary.class_sum, F)
+    store_summary(stage, summary, valid, lanes, F)
     counted = valid
     if F.count:
-        counted = count_row(
-            count, words, kept, finite, valid, class_sum, label == target, squares, p_target,
-            highest, count_entropy, eps, n_cells, F, WIDE, C, CELLS,
-        )  # fmt: skip
+        counted = count_row(stage, words, terms.kept, finite, valid, summary, terms, F)
         if F.regions:
-            inside = load_regions(count, i_outer, o_voxels, extents, m_voxels)
-            for r in range(count.n_regions):
-                count_row(
-                    count, region_row(count, words, r), kept & ((inside >> r) & 1 != 0), finite,
-                    valid, class_sum, label == target, squares, p_target, highest, count_entropy,
-                    eps, n_cells, F, WIDE, C, CELLS,
-                )  # fmt: skip
-    return valid, counted
+            inside = load_regions(stage.count, lanes)
+            for r in range(stage.count.n_regions):
+                row = region_row(stage.count, words, r)
+                kept = terms.kept & ((inside >> r) & 1 != 0)
+                count_row(stage, row, kept, finite, valid, summary, terms, F)
+    return Outcome(summary.label, terms.target, valid, counted)
 
 
 @triton.jit
-def finish_class(
-    maps,
-    count,
-    words,
-    raw,
-    k,
-    label,
-    target,
-    valid,
-    counted,
-    eps,
-    n_cells,
-    i_outer,
-    o_voxels,
-    extents,
-    m_voxels,
-    F: tl.constexpr,
-    WIDE: tl.constexpr,
-    C: tl.constexpr,
-    CELLS: tl.constexpr,
-):
-    """Writes the maps with a class axis, and counts what a voxel counts for every class.
+def finish_class(stage, words, lanes, raw, k, outcome, F: tl.constexpr):
+    """Write the maps with a class axis, and count what a voxel counts for each class.
 
-    Args:
-        raw: Mean probability of class ``k``.
+    ``raw`` is the mean probability of class ``k``.
     """
     p = not_negative(raw)
-    store_class(maps, p, k, valid, i_outer, o_voxels, extents, m_voxels, F)
+    store_class(stage.maps, p, k, outcome.valid, lanes, F)
     if F.count:
-        positive = counted
+        positive = outcome.counted
         if F.multilabel:
-            positive = load_target(count, k, i_outer, o_voxels, extents, m_voxels) == 1
-        count_class_row(
-            count, words, p, k, label, target, positive, counted, eps, n_cells, F, WIDE, C, CELLS
-        )
+            positive = load_target(stage.count, k, lanes) == 1
+        count_class_row(stage, words, p, k, outcome, positive, outcome.counted, F)
         if F.regions:
-            inside = load_regions(count, i_outer, o_voxels, extents, m_voxels)
-            for r in range(count.n_regions):
-                count_class_row(
-                    count, region_row(count, words, r), p, k, label, target, positive,
-                    counted & ((inside >> r) & 1 != 0), eps, n_cells, F, WIDE, C, CELLS,
-                )  # fmt: skip
+            inside = load_regions(stage.count, lanes)
+            for r in range(stage.count.n_regions):
+                row = region_row(stage.count, words, r)
+                counted = outcome.counted & ((inside >> r) & 1 != 0)
+                count_class_row(stage, row, p, k, outcome, positive, counted, F)

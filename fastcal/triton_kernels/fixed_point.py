@@ -1,6 +1,6 @@
 # Kernels are typed by Triton when they are compiled.
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, assignment"
-"""Reals of the statistics as integers: one IEEE operation a step, the same bits everywhere."""
+"""Real numbers of the statistics as integers. Each step is one IEEE operation, exact everywhere."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import triton.language as tl
 
 @triton.jit
 def to_fixed(value):
-    """``rint(v 2^40)``, half to even, as int64, for 0 <= v < 2^11.
+    """Compute ``rint(v 2^40)``, half to even, as int64, for 0 <= v < 2^11.
 
     Adding 1.5 * 2^52 leaves the rounded integer in the low bits of the double.
     """
@@ -20,10 +20,11 @@ def to_fixed(value):
 
 @triton.jit
 def logarithm(x, WIDE: tl.constexpr):
-    """Natural logarithm of positive normal numbers.
+    """Compute the natural logarithm of positive normal numbers, as all statistics define it.
 
-    ``x = 2^e m`` with m in [sqrt 1/2, sqrt 2); then the series of artanh in s = (m - 1) / (m + 1):
-    ``ln m = 2 (s + s^3/3 + s^5/5 + ...)``, cut after 4 terms (float32) or 10 (float64).
+    With ``x = 2^e m`` and m in [sqrt 1/2, sqrt 2), ln m is the series of artanh in
+    s = (m - 1) / (m + 1): ``ln m = 2 (s + s^3/3 + s^5/5 + ...)``. The series is cut after 4 terms
+    for float32 and after 10 terms for float64.
     """
     terms: tl.constexpr = 10 if WIDE else 4
     if WIDE:
@@ -48,12 +49,12 @@ def logarithm(x, WIDE: tl.constexpr):
 
 @triton.jit
 def add_integer(word, value):
-    """Adds a scalar to a word of the statistics."""
+    """Add a scalar to a word of the statistics."""
     tl.atomic_add(word, value.to(tl.int64), mask=value != 0, sem="relaxed")
 
 
 @triton.jit
 def add_fixed(words, value):
-    """Adds a scalar fixed-point sum to its two words; the low one may exceed 2^40 until folded."""
+    """Add a scalar fixed-point sum to its two words. Until the fold, the low may exceed 2^40."""
     add_integer(words, value >> 40)
     add_integer(words + 1, value & 0xFFFFFFFFFF)

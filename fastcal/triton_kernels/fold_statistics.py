@@ -1,6 +1,6 @@
 # Kernels are typed by Triton when they are compiled.
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, assignment"
-"""The copies of the statistics that programs added to, added up into the statistics themselves."""
+"""The fold: the copies of the statistics that programs added to are added to the statistics."""
 
 from __future__ import annotations
 
@@ -26,13 +26,11 @@ def fold_kernel(
     FRACTION_BITS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Adds the copies and carries what a low word holds beyond its bits into the word before.
+    """Add the copies, and carry what a low word holds beyond its 40 bits into the word before.
 
-    Args:
-        words: int64 ``[replicas, rows, words]``, contiguous.
-        statistics: int64 ``[rows, words]``, contiguous.
-        bins_start: First word of the histograms, four words a bin, the last one low.
-        moments_start: Behind the histograms; up to ``moments_end`` every second word is low.
+    ``words`` is int64 ``[replicas, rows, words]`` and ``statistics`` is int64 ``[rows, words]``,
+    both contiguous. From ``bins_start`` on there are four words per bin, the last of them low. From
+    ``moments_start`` to ``moments_end`` every second word is low.
     """
     blocks = tl.cdiv(row_words, BLOCK)
     i_row = tl.cast(tl.program_id(0) // blocks, tl.int64)
@@ -65,7 +63,7 @@ def fold_kernel(
 
 
 def fold_statistics(words: Tensor, statistics: Tensor, layout: StatisticsLayout) -> None:
-    """Adds ``words [replicas, rows, words]`` to ``statistics [rows, words]``, normalised."""
+    """Add ``words [replicas, rows, words]`` to ``statistics [rows, words]``, and normalise."""
     n_replicas, n_rows, row_words = words.shape
     fold_kernel[(n_rows * triton.cdiv(row_words, policy.FOLD_WORDS),)](
         words,

@@ -13,7 +13,7 @@ from fastcal.triton_kernels.fixed_point import add_fixed, add_integer, to_fixed
 
 @triton.jit
 def find_cells(p, m_counted, thresholds, n_cells, LEFT_CLOSED: tl.constexpr):
-    """Bin of each p: how many thresholds it exceeds (or reaches); -1 where it is not counted."""
+    """Find the bin of each p, the number of thresholds below it; -1 where p is not counted."""
     cell = tl.zeros(p.shape, tl.int32)
     for i in range(n_cells - 1):
         threshold = tl.load(thresholds + i)
@@ -27,7 +27,7 @@ def find_cells(p, m_counted, thresholds, n_cells, LEFT_CLOSED: tl.constexpr):
 
 @triton.jit
 def add_cell(words, cell, wanted, packed_hit, q):
-    """Adds the voxels of one bin: count, hits, two words of the sum of p."""
+    """Add the voxels of one bin: count, hits, and the two words of the sum of p."""
     inside = cell == wanted
     packed = tl.sum(tl.where(inside, packed_hit, 0), axis=0)
     bin_words = words + 4 * tl.cast(wanted, tl.int64)
@@ -38,7 +38,7 @@ def add_cell(words, cell, wanted, packed_hit, q):
 
 @triton.jit
 def add_all_cells(words, cell, packed_hit, q, n_cells, CELLS: tl.constexpr):
-    """Adds every bin, ``CELLS`` of them at a time, one atomic a word a bin."""
+    """Add every bin, ``CELLS`` bins at a time, with one atomic addition per word of a bin."""
     for first in range(0, n_cells, CELLS):
         o_cells = first + tl.arange(0, CELLS)
         inside = cell[None, :] == o_cells[:, None]
@@ -65,9 +65,9 @@ def add_moments(
     LEFT_CLOSED: tl.constexpr,
     CELLS: tl.constexpr,
 ):
-    """Adds a block to the second moments ``[n_cells, 4]``: sums of p^2 and of p of the hits.
+    """Add a block to the second moments ``[n_cells, 4]``: sums of p^2, and of p over the hits.
 
-    p^2 is a product of doubles, exact for float32.
+    p^2 is a product of doubles, which is exact for float32.
     """
     cell = find_cells(p, m_counted, thresholds, n_cells, LEFT_CLOSED)
     safe = tl.where(m_counted, p, 0.0)
@@ -100,10 +100,10 @@ def add_bins(
     LEFT_CLOSED: tl.constexpr,
     CELLS: tl.constexpr,
 ):
-    """Adds a block to a histogram ``[n_cells, 4]``.
+    """Add a block to a histogram ``[n_cells, 4]``.
 
-    Nearly all voxels of a real volume lie in the first or the last bin: a block without others
-    counts two bins instead of all.
+    Nearly all voxels of a real volume lie in the first or the last bin. Where no voxel of the block
+    lies between, only these two bins are counted.
     """
     cell = find_cells(p, m_counted, thresholds, n_cells, LEFT_CLOSED)
     packed_hit = 1 + (hit.to(tl.int32) << 16)

@@ -20,14 +20,14 @@ from fastcal.triton_kernels.activation import (
 
 @triton.constexpr_function
 def needs_top(P):
-    """A softmax is centred on its largest logit; a vote goes to the largest number."""
+    """Whether the largest class is needed: to centre a softmax, or for a vote."""
     softmax = P.softmax and P.from_logits and not P.logit_space
     return softmax or (P.votes and not P.multilabel)
 
 
 @triton.jit
 def ranked(x, inverse_t, P: tl.constexpr):
-    """The number by which a member's classes are ranked: far logits share a sigmoid."""
+    """Give the number by which classes are ranked. Distant logits can share one sigmoid."""
     if P.softmax or P.logit_space:
         return x
     else:
@@ -36,7 +36,7 @@ def ranked(x, inverse_t, P: tl.constexpr):
 
 @triton.jit
 def softmax_moments(total, moment, P: tl.constexpr):
-    """1 / total, and the member's entropy ``ln total - moment / total``."""
+    """Compute 1 / total, and the entropy of the member, ``ln total - moment / total``."""
     inverse_total = divide(tl.full(total.shape, 1.0, P.real), total, P.wide)
     entropy = total
     if P.entropy:
@@ -45,13 +45,12 @@ def softmax_moments(total, moment, P: tl.constexpr):
 
 
 @triton.jit
-def member_moments(view, o_view, m_voxels, inverse_t, P: tl.constexpr, C: tl.constexpr):
-    """Maximum, its class, 1 / sum of e^d and entropy of a member.
+def member_moments(view, o_view, m_voxels, inverse_t, P: tl.constexpr):
+    """Compute maximum, its class, 1 / sum of e^d and entropy of a member.
 
-    Args:
-        view: The member; ``o_view`` offsets of its voxels.
-        inverse_t: 1 / temperature.
+    ``o_view`` are the offsets of the voxels in ``view``, and ``inverse_t`` is 1 / temperature.
     """
+    C: tl.constexpr = P.classes
     top = ranked(load_member(view, o_view, 0, m_voxels, P), inverse_t, P)
     best = tl.zeros(top.shape, tl.int32)
     entropy = tl.zeros(top.shape, P.real)
@@ -69,7 +68,7 @@ def member_moments(view, o_view, m_voxels, inverse_t, P: tl.constexpr, C: tl.con
             for k in range(C):
                 x = load_member(view, o_view, k, m_voxels, P)
                 total, total_lost, moment, moment_lost = add_exponential(
-                    x, top, total, total_lost, moment, moment_lost, inverse_t, P, C
+                    x, top, total, total_lost, moment, moment_lost, inverse_t, P
                 )
             inverse_total, entropy = softmax_moments(total, moment, P)
         elif P.entropy:
@@ -78,17 +77,17 @@ def member_moments(view, o_view, m_voxels, inverse_t, P: tl.constexpr, C: tl.con
                 x = load_member(view, o_view, k, m_voxels, P)
                 p = probability(x, top, inverse_total, inverse_t, P)
                 term = entropy_term(p, P.multilabel)
-                entropy, lost = add_compensated(entropy, lost, term, C)
+                entropy, lost = add_compensated(entropy, lost, term, P.classes)
     return top, best, inverse_total, entropy
 
 
 @triton.jit
-def row_moments(rows, inverse_t, P: tl.constexpr, C: tl.constexpr):
-    """`member_moments` of a member whose classes are in registers.
+def row_moments(rows, inverse_t, P: tl.constexpr):
+    """Compute `member_moments` of a member whose classes are in registers.
 
-    Args:
-        rows: Tuple of what `load_member` gave for each class.
+    ``rows`` is a tuple of what `load_member` gave for each class.
     """
+    C: tl.constexpr = P.classes
     top = ranked(rows[0], inverse_t, P)
     best = tl.zeros(top.shape, tl.int32)
     entropy = tl.zeros(top.shape, P.real)
@@ -104,7 +103,7 @@ def row_moments(rows, inverse_t, P: tl.constexpr, C: tl.constexpr):
             moment_lost = total
             for k in tl.static_range(C):
                 total, total_lost, moment, moment_lost = add_exponential(
-                    rows[k], top, total, total_lost, moment, moment_lost, inverse_t, P, C
+                    rows[k], top, total, total_lost, moment, moment_lost, inverse_t, P
                 )
             inverse_total, entropy = softmax_moments(total, moment, P)
         elif P.entropy:
@@ -112,5 +111,5 @@ def row_moments(rows, inverse_t, P: tl.constexpr, C: tl.constexpr):
             for k in tl.static_range(C):
                 p = probability(rows[k], top, inverse_total, inverse_t, P)
                 term = entropy_term(p, P.multilabel)
-                entropy, lost = add_compensated(entropy, lost, term, C)
+                entropy, lost = add_compensated(entropy, lost, term, P.classes)
     return top, best, inverse_total, entropy

@@ -1,4 +1,4 @@
-"""What a kernel is compiled for: one frozen record of switches, and the arguments beside it."""
+"""What a kernel is compiled for (frozen records of switches), and its structured arguments."""
 
 from __future__ import annotations
 
@@ -9,22 +9,26 @@ from typing import Any, NamedTuple
 import torch
 import triton.language as tl
 
-from fastcal.core.problem import Extras, Finish, Reading, StateLayout
+from fastcal.core.problem import MAP_TABLE, Extras, Finish, Reading, StateLayout
+from fastcal.triton_kernels import policy
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """Compile-time switches; see `fastcal.core.problem` for what they mean."""
+class MemberPlan:
+    """Compile-time switches of the first stage; see `fastcal.core.problem` for their meaning."""
 
     real: Any
-    """Accumulation type."""
+    """The accumulation type."""
     wide: bool
     """The accumulation type is float64."""
+    classes: int
+    block: int
+    """Voxels of a block, one per lane."""
     softmax: bool
     """Classes share a denominator."""
     multilabel: bool
     from_logits: bool
-    """Members hold logits, or become logits when read (`to_logits`)."""
+    """Members hold logits, or become logits when they are read (`to_logits`)."""
     to_logits: bool
     logit_space: bool
     weighted: bool
@@ -35,12 +39,18 @@ class Plan:
     square: bool
     votes: bool
     index_64: bool
+    """Indices of voxels do not fit 32 bits."""
 
 
 @dataclass(frozen=True, slots=True)
 class FinishPlan:
     """Compile-time switches of the second stage."""
 
+    wide: bool
+    """The accumulation type is float64."""
+    classes: int
+    histogram_cells: int
+    """Bins that are counted together."""
     softmax: bool
     multilabel: bool
     logit_space: bool
@@ -51,6 +61,7 @@ class FinishPlan:
     """The entropy of the mean is wanted."""
     count: bool
     check_sum: bool
+    """Voxels whose probabilities do not sum to 1 are counted."""
     ignore: bool
     left_closed: bool
     top_label: bool
@@ -58,16 +69,16 @@ class FinishPlan:
     by_class: bool
     """Something is written or counted class by class."""
     regions: bool
-    """Rows of regions follow the row of everything."""
+    """Rows of regions follow the row that counts every voxel."""
     moments: bool
     fine_bins: int
-    """Cells of the fine histograms; 0 for none."""
+    """Number of cells in a fine histogram; 0 for none."""
     entropies: bool
     """Entropies are counted."""
 
 
 class MapViews(NamedTuple):
-    """Where the maps go; None where one is not wanted."""
+    """Where the maps are written; None where a map is not wanted."""
 
     mean: Any = None
     label: Any = None
@@ -79,7 +90,7 @@ class MapViews(NamedTuple):
     disagreement: Any = None
 
 
-class Count(NamedTuple):
+class CountViews(NamedTuple):
     """What the statistics stage reads and writes."""
 
     target: Any
@@ -91,22 +102,42 @@ class Count(NamedTuple):
     words: Any
     """Pointer to int64 ``[replicas, rows, words]``."""
     row_words: Any
-    """Words from one row to the next; 0 where there is one row."""
+    """Words from one group of rows to the next; 0 where there is one group."""
     replica_words: Any
+    """Words from one copy of the statistics to the next."""
     n_replicas: Any
     regions: Any
-    """View of bytes, a bit a region, or None."""
+    """View of bytes, one bit per region, or None."""
     n_regions: Any
     region_words: Any
-    """Words from the row of everything to that of the first region, and from one to the next."""
+    """Words from one row of a group to the next."""
     moments: Any
-    """First word of the second moments in a row, as for the next three."""
+    """First word of the second moments in a row."""
     fine_top_label: Any
+    """First word of the fine top-label histogram in a row."""
     fine_classwise: Any
+    """First word of the fine classwise histograms in a row."""
     entropies: Any
+    """First word of the histogram of entropies in a row."""
     entropy_bins: Any
     entropy_scale: Any
-    """Bins a nat, a double as its bits."""
+    """Entropy bins per nat, a double as its bits."""
+
+
+class Stage(NamedTuple):
+    """What the second stage writes and counts, the same for all blocks, in a kernel."""
+
+    maps: Any
+    """`MapViews`."""
+    count: Any
+    """`CountViews`, or None where nothing is counted."""
+    ignore_index: Any
+    eps: Any
+    """Lower clip of the likelihood, of the accumulation type."""
+    n_cells: Any
+    """Number of bins in a histogram."""
+    n_members: Any
+    """Number of members, of the accumulation type."""
 
 
 def member_plan(
@@ -115,15 +146,19 @@ def member_plan(
     dtype: torch.dtype,
     weights: list[float],
     temperatures: list[float],
+    *,
+    block: int,
     index_64: bool,
-) -> Plan:
-    """The switches of a launch whose members are all read the same way."""
+) -> MemberPlan:
+    """Choose the switches of a launch whose members are all read the same way."""
     scaled = any(t != 1.0 for t in temperatures)
     to_logits = not reading.from_logits and (scaled or reading.space == "logit")
     wide = dtype == torch.float64
-    return Plan(
+    return MemberPlan(
         real=tl.float64 if wide else tl.float32,
         wide=wide,
+        classes=layout.num_classes,
+        block=block,
         softmax=reading.activation == "softmax" and not reading.multilabel,
         multilabel=reading.multilabel,
         from_logits=reading.from_logits or to_logits,
@@ -138,13 +173,17 @@ def member_plan(
     )
 
 
-def finish_plan(reading: Reading, finish: Finish) -> FinishPlan:
+def finish_plan(reading: Reading, finish: Finish, members: MemberPlan) -> FinishPlan:
+    """Choose the switches of the second stage, given those of the first."""
     softmax = reading.activation == "softmax" and not reading.multilabel
     check_range = not reading.from_logits and reading.space == "prob"
     counting = finish.counting
     calibration = None if counting is None else counting.calibration
     extras = Extras() if counting is None else counting.extras
     return FinishPlan(
+        wide=members.wide,
+        classes=members.classes,
+        histogram_cells=policy.HISTOGRAM_CELLS,
         softmax=softmax,
         multilabel=reading.multilabel,
         logit_space=reading.space == "logit",
@@ -161,8 +200,7 @@ def finish_plan(reading: Reading, finish: Finish) -> FinishPlan:
         top_label=calibration in ("both", "top-label"),
         classwise=calibration in ("both", "classwise"),
         by_class=counting is not None
-        or "mean" in finish.maps
-        or (reading.multilabel and bool({"label", "confidence"} & finish.maps.keys())),
+        or any(MAP_TABLE[name].has_class_axis(reading.multilabel) for name in finish.maps),
         regions=counting is not None and counting.n_regions > 0,
         moments=extras.moments,
         fine_bins=extras.fine_bins,
@@ -171,6 +209,6 @@ def finish_plan(reading: Reading, finish: Finish) -> FinishPlan:
 
 
 def bits(value: float) -> int:
-    """The 64 bits of a double: kernels take Python floats as float32 only."""
+    """Give the 64 bits of a double. A Python float would reach a kernel as float32."""
     (word,) = struct.unpack("<q", struct.pack("<d", value))
     return int(word)

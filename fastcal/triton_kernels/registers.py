@@ -1,9 +1,11 @@
 # Kernels are typed by Triton when they are compiled.
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, assignment"
 # ruff: noqa: RUF005
-"""A block of voxels in registers: a tuple of rows, one a class, for every sum over members."""
+"""A block of voxels in registers: for every sum over members, a tuple of one row per class."""
 
 from __future__ import annotations
+
+from typing import Any, NamedTuple
 
 import triton
 import triton.language as tl
@@ -17,73 +19,70 @@ from fastcal.triton_kernels.activation import (
     raise_top,
     summand,
 )
-from fastcal.triton_kernels.ensemble_accumulate import (
-    vote,
-)
+from fastcal.triton_kernels.ensemble_accumulate import vote
 from fastcal.triton_kernels.ensemble_finalize import activated
 from fastcal.triton_kernels.moments import row_moments
-from fastcal.triton_kernels.summary import (
-    add_to_total,
-    normalised,
-)
-from fastcal.triton_kernels.walk import View, voxel_offsets
+from fastcal.triton_kernels.summary import add_to_total, normalised
+from fastcal.triton_kernels.walk import PointerView, voxel_offsets
+
+
+class BlockSums(NamedTuple):
+    """Sums over the members of a block, in a kernel."""
+
+    rows: Any
+    """Sums of w p (w z in logit space), a tuple of one row per class."""
+    entropy: Any
+    """Sum of w H."""
+    squares: Any
+    """Sums of w p^2, a tuple of one row per class; empty where they are not wanted."""
+    votes: Any
+    """Votes, a tuple of one row per class; empty where they are not wanted."""
 
 
 @triton.jit
-def zeros(C: tl.constexpr, BLOCK: tl.constexpr, P: tl.constexpr):
-    """A row of zeros for every class."""
+def zeros(N: tl.constexpr, P: tl.constexpr):
+    """Make a tuple of ``N`` rows of zeros."""
     rows = ()
-    for _ in tl.static_range(C):
-        rows = rows + (tl.zeros([BLOCK], P.real),)
+    for _ in tl.static_range(N):
+        rows = rows + (tl.zeros([P.block], P.real),)
     return rows
 
 
 @triton.jit
-def add_member(
-    view,
-    o_member,
-    m_voxels,
-    weight,
-    inverse_t,
-    sums,
-    entropy,
-    squares,
-    votes,
-    P: tl.constexpr,
-    C: tl.constexpr,
-):
-    """Adds a member to the sums of every class, which stay in registers.
+def add_member(sums, view, o_member, m_voxels, weight, inverse_t, P: tl.constexpr):
+    """Add a member to `BlockSums`, which stay in registers.
 
-    Args:
-        view: `View` of the member, any strides; read once.
-        sums, squares, votes: Tuples of a row a class; the latter two are empty where not wanted.
+    ``view`` may have any strides, and is read once. ``o_member`` are the offsets of the voxels.
     """
+    C: tl.constexpr = P.classes
     rows = ()
     for _ in tl.static_range(C):
-        # Step by step: multiples of the stride would be kept in registers.
+        # Step by step, because multiples of the stride would be kept in registers.
         rows = rows + (load_member(view, o_member, 0, m_voxels, P),)
         o_member += tl.cast(view.class_stride, tl.int64)
-    top, best, inverse_total, h = row_moments(rows, inverse_t, P, C)
+    top, best, inverse_total, h = row_moments(rows, inverse_t, P)
+    entropy = sums.entropy
     if P.entropy:
         entropy = add_weighted(entropy, h, weight, P)
-    new_sums = ()
+    new_rows = ()
     new_squares = ()
     new_votes = ()
     for k in tl.static_range(C):
         x = summand(rows[k], top, inverse_total, inverse_t, P)
-        new_sums = new_sums + (add_weighted(sums[k], x, weight, P),)
+        new_rows = new_rows + (add_weighted(sums.rows[k], x, weight, P),)
         if P.square:
             p = probability(rows[k], top, inverse_total, inverse_t, P)
-            new_squares = new_squares + (add_weighted(squares[k], p * p, weight, P),)
+            new_squares = new_squares + (add_weighted(sums.squares[k], p * p, weight, P),)
         if P.votes:
             v = vote(rows[k], k, best, top, inverse_total, inverse_t, P)
-            new_votes = new_votes + (votes[k] + v,)
-    return new_sums, entropy, new_squares, new_votes
+            new_votes = new_votes + (sums.votes[k] + v,)
+    return BlockSums(new_rows, entropy, new_squares, new_votes)
 
 
 @triton.jit
-def mean_rows(sums, scale, P: tl.constexpr, C: tl.constexpr):
-    """Mean probabilities of every class, before they are normalised."""
+def mean_rows(sums, scale, P: tl.constexpr):
+    """Compute the mean probabilities of every class, before they are normalised."""
+    C: tl.constexpr = P.classes
     top = sums[0] * scale
     inverse_total = top
     if P.logit_space and P.softmax:
@@ -101,8 +100,9 @@ def mean_rows(sums, scale, P: tl.constexpr, C: tl.constexpr):
 
 
 @triton.jit
-def normalised_rows(rows, F: tl.constexpr, WIDE: tl.constexpr, C: tl.constexpr):
-    """Every class over the sum of the classes, where that is asked for."""
+def normalised_rows(rows, F: tl.constexpr):
+    """Divide every class by the sum of the classes, where that is wanted."""
+    C: tl.constexpr = F.classes
     if F.normalise:
         total = tl.zeros_like(rows[0])
         spread = total
@@ -111,7 +111,7 @@ def normalised_rows(rows, F: tl.constexpr, WIDE: tl.constexpr, C: tl.constexpr):
             total, spread, off = add_to_total(rows[k], total, spread, off)
         shares = ()
         for k in tl.static_range(C):
-            shares = shares + (normalised(rows[k], total, spread, off, F, WIDE),)
+            shares = shares + (normalised(rows[k], total, spread, off, F),)
         return shares
     else:
         return rows
@@ -119,7 +119,7 @@ def normalised_rows(rows, F: tl.constexpr, WIDE: tl.constexpr, C: tl.constexpr):
 
 @triton.jit
 def pick(values, m):
-    """``values[m]`` of a tuple of scalars."""
+    """Choose ``values[m]`` from a tuple of scalars."""
     picked = values[0]
     for i in tl.static_range(1, len(values)):
         picked = tl.where(m == i, values[i], picked)
@@ -128,7 +128,7 @@ def pick(values, m):
 
 @triton.jit
 def pick_view(members, m):
-    """Pointer and strides of member ``m``, chosen by selects: a tuple has no run-time index."""
+    """Choose the view of member ``m`` with selects, because a tuple has no run-time index."""
     pointer = members[0].pointer
     class_stride = members[0].class_stride
     strides = members[0].strides
@@ -140,34 +140,24 @@ def pick_view(members, m):
         for axis in tl.static_range(len(strides)):
             picked = picked + (tl.where(chosen, members[i].strides[axis], strides[axis]),)
         strides = picked
-    return View(pointer, class_stride, strides)
+    return PointerView(pointer, class_stride, strides)
 
 
 @triton.jit
-def add_members(
-    members,
-    weights,
-    inverse_temperatures,
-    i_outer,
-    o_voxels,
-    extents,
-    m_voxels,
-    P: tl.constexpr,
-    C: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    """Sums over the members of a block: rows of w p, the sum of w H, rows of w p^2, votes."""
-    sums = zeros(C, BLOCK, P)
-    squares = zeros(C * P.square, BLOCK, P)
-    votes = zeros(C * P.votes, BLOCK, P)
-    entropy = tl.zeros([BLOCK], P.real)
-    # A real loop: unrolled, sums that are not urgent wait in registers until these overflow.
+def add_members(members, weights, inverse_temperatures, lanes, P: tl.constexpr):
+    """Compute the `BlockSums` of the members."""
+    sums = BlockSums(
+        zeros(P.classes, P),
+        tl.zeros([P.block], P.real),
+        zeros(P.classes * P.square, P),
+        zeros(P.classes * P.votes, P),
+    )
+    # A loop that is not unrolled: unrolled, sums that are not urgent would wait in registers until
+    # the registers overflow.
     for m in range(len(members)):
         view = pick_view(members, m)
-        o_member = voxel_offsets(i_outer, o_voxels, extents, view.strides)
+        o_member = voxel_offsets(lanes, view.strides)
         weight = from_bits(pick(weights, m), P)
         inverse_t = from_bits(pick(inverse_temperatures, m), P)
-        sums, entropy, squares, votes = add_member(
-            view, o_member, m_voxels, weight, inverse_t, sums, entropy, squares, votes, P, C
-        )
-    return sums, entropy, squares, votes
+        sums = add_member(sums, view, o_member, lanes.m_voxels, weight, inverse_t, P)
+    return sums

@@ -3,7 +3,7 @@
 """The pass of temperature scaling: loss, gradient and Hessian by inverse temperatures.
 
 A program goes over blocks ``[voxels, classes]`` and keeps sums of doubles, which it writes into a
-row of its own: the rows are added in order, without atomics.
+row of its own. The rows are then added in order, without atomics.
 """
 
 from __future__ import annotations
@@ -32,12 +32,17 @@ from fastcal.triton_kernels.walk import (
 
 @dataclass(frozen=True, slots=True)
 class TemperaturePlan:
-    """Compile-time switches; see `fastcal.core.problem.TemperatureProblem` for what they mean."""
+    """Compile-time switches; see `fastcal.core.problem.TemperatureProblem` for their meaning."""
 
     real: Any
-    """Accumulation type of a voxel."""
+    """The accumulation type of a voxel."""
     wide: bool
-    """It is float64."""
+    """The accumulation type is float64."""
+    classes: int
+    columns: int
+    """Columns of a tile, a power of two: the classes, and columns of padding."""
+    block: int
+    """Voxels of a tile."""
     from_logits: bool
     bernoulli: bool
     multilabel: bool
@@ -59,21 +64,16 @@ def temperature_kernel(
     n_inner,
     n_blocks,
     P: tl.constexpr,
-    C: tl.constexpr,
-    CLASSES: tl.constexpr,
-    BLOCK: tl.constexpr,
 ):
-    """Sums over a program's blocks, into its row of ``counts`` and ``sums``.
+    """Sum over the blocks of a program, into its row of ``counts`` and ``sums``.
 
-    Args:
-        values, target, mask: `View`s, any strides; mask may be None.
-        numbers: Doubles: tiny, rest, ln tiny, then inverse temperatures (one, or one a class).
-        counts: int64 ``[programs, 3]``.
-        sums: double ``[programs, words]`` of zeros.
-        extents, n_inner, n_blocks: Of the inner axes, their product, blocks in all.
-        CLASSES: C, padded to a power of two.
+    ``values``, ``target`` and ``mask`` are `PointerView` of any strides, and ``mask`` may be None.
+    ``numbers`` are doubles: tiny, rest, ln tiny, then the inverse temperatures. ``counts`` is int64
+    ``[programs, 3]``, and ``sums`` are double zeros ``[programs, words]``. ``n_inner`` is the
+    product of the ``extents`` of the inner axes, and ``n_blocks`` counts all blocks.
     """
-    c = tl.arange(0, CLASSES)
+    C: tl.constexpr = P.classes
+    c = tl.arange(0, P.columns)
     o_classes = c.to(tl.int64)
     m_classes = c < C
     words: tl.constexpr = 1 + C + C * C if P.per_class else 3
@@ -88,21 +88,19 @@ def temperature_kernel(
     n_bad = tl.zeros((), tl.int64)
     loss = tl.zeros((), tl.float64)
     if P.per_class:
-        gradient = tl.zeros((CLASSES,), tl.float64)
-        curvature = tl.zeros((CLASSES,), tl.float64)
+        gradient = tl.zeros((P.columns,), tl.float64)
+        curvature = tl.zeros((P.columns,), tl.float64)
     else:
         gradient = tl.zeros((), tl.float64)
         curvature = tl.zeros((), tl.float64)
 
     for i_block in range(tl.program_id(0), n_blocks, tl.num_programs(0)):
-        i_outer, o_voxels, m_voxels = block_lanes(i_block, n_inner, P.index_64, BLOCK)
-        m_tile = m_voxels[:, None] & m_classes[None, :]
-        o_values = voxel_offsets(i_outer, o_voxels, extents, values.strides)
+        lanes = block_lanes(i_block, extents, n_inner, P.index_64, P.block)
+        m_tile = lanes.m_voxels[:, None] & m_classes[None, :]
+        o_values = voxel_offsets(lanes, values.strides)
         x = tl.load(tile_pointers(values, o_values, c), mask=m_tile, other=0.0).to(P.real)
         z, top, valid = finite_logits(x, numbers, low, m_classes, P)
-        y, wanted, inside = read_target(
-            target, mask, ignore_index, i_outer, o_voxels, extents, m_voxels, c, P, C
-        )
+        y, wanted, inside = read_target(target, mask, ignore_index, lanes, c, P)
         kept = wanted & inside & valid
         n_voxels += tl.sum(kept.to(tl.int32), axis=0)
         n_invalid += tl.sum((wanted & inside & (valid == 0)).to(tl.int32), axis=0)
@@ -127,7 +125,8 @@ def temperature_kernel(
             total = tl.sum(e, axis=1)
             others = tl.sum(tl.where(y, 0.0, e), axis=1)
             a_target = tl.sum(tl.where(y, a, 0.0), axis=1)
-            # Where the target is the largest the loss may be far below one rounding of the total.
+            # Where the target is the largest class, the loss may be far below one rounding of the
+            # total.
             lost = tl.where(a_target < 0, 0.0, others - (total - 1))
             f = logarithm(tl.where(kept, total, 1.0), P.wide) + lost - a_target
             loss += tl.sum(tl.where(kept, f, 0.0).to(tl.float64), axis=0)
@@ -169,21 +168,21 @@ def temperature_kernel(
 
 @triton.jit
 def tile_pointers(view, o_voxels, c):
-    """Addresses ``[voxels, classes]``."""
+    """Compute the addresses ``[voxels, classes]`` of a tile."""
     o_classes = c.to(tl.int64) * tl.cast(view.class_stride, tl.int64)
     return view.pointer + (o_voxels[:, None] + o_classes[None, :])
 
 
 @triton.jit
 def total_of(tile, m_tile):
-    """The sum of a tile in double, classes first."""
+    """Sum a tile in double, over the classes first."""
     each = tl.sum(tl.where(m_tile, tile, 0.0).to(tl.float64), axis=1)
     return tl.sum(each, axis=0)
 
 
 @triton.jit
 def finite_logits(x, numbers, low, m_classes, P: tl.constexpr):
-    """Logits, 0 where a voxel is invalid; the largest of a voxel; which voxels are valid."""
+    """Compute logits (0 where a voxel is invalid), their maximum, and which voxels are valid."""
     inner = m_classes[None, :]
     if P.from_logits:
         top = tl.max(tl.where(inner & (x == x), x, float("-inf")), axis=1)
@@ -210,24 +209,15 @@ def finite_logits(x, numbers, low, m_classes, P: tl.constexpr):
 
 
 @triton.jit
-def read_target(
-    target,
-    mask,
-    ignore_index,
-    i_outer,
-    o_voxels,
-    extents,
-    m_voxels,
-    c,
-    P: tl.constexpr,
-    C: tl.constexpr,
-):
-    """Whether each class is there ``[voxels, classes]``; voxels wanted; voxels of good targets."""
+def read_target(target, mask, ignore_index, lanes, c, P: tl.constexpr):
+    """Find whether each class is present ``[voxels, classes]``, and wanted and good voxels."""
+    C: tl.constexpr = P.classes
+    m_voxels = lanes.m_voxels
     wanted = m_voxels
     if mask is not None:
-        o_mask = voxel_offsets(i_outer, o_voxels, extents, mask.strides)
+        o_mask = voxel_offsets(lanes, mask.strides)
         wanted = wanted & (tl.load(mask.pointer + o_mask, mask=m_voxels, other=0) != 0)
-    o_target = voxel_offsets(i_outer, o_voxels, extents, target.strides)
+    o_target = voxel_offsets(lanes, target.strides)
     if P.multilabel:
         m_tile = m_voxels[:, None] & (c < C)[None, :]
         labels = tl.load(tile_pointers(target, o_target, c), mask=m_tile, other=0).to(tl.int64)
@@ -247,7 +237,7 @@ def read_target(
 
 @triton.jit
 def bernoulli_terms(z, y, b, P: tl.constexpr):
-    """Loss, gradient and curvature of each class on its own."""
+    """Compute loss, gradient and curvature of each class on its own."""
     s = tl.where(y, -z, z)
     t = s * b
     e = tl.exp(-tl.abs(t))
@@ -266,7 +256,7 @@ def temperature_sums(
     counts: Tensor,
     sums: Tensor,
 ) -> None:
-    """Adds a volume to ``counts`` and ``sums``, see `fastcal.core.problem.TemperatureLayout`."""
+    """Add a volume to ``counts`` and ``sums``; see `fastcal.core.problem.TemperatureLayout`."""
     values = problem.values
     shape = voxel_shape(values, 0)
     if 0 in shape:
@@ -276,11 +266,14 @@ def temperature_sums(
     walk, laid = plan_walk(shape, [class_view(values, 0), target, mask], pinned=False)
     num_classes = values.shape[0]
     wide = values.dtype == torch.float64
-    classes = triton.next_power_of_2(num_classes)
-    block = max(16, policy.TEMPERATURE_TILE // classes // (2 if wide else 1))
+    columns = triton.next_power_of_2(num_classes)
+    block = max(16, policy.TEMPERATURE_TILE // columns // (2 if wide else 1))
     plan = TemperaturePlan(
         real=tl.float64 if wide else tl.float32,
         wide=wide,
+        classes=num_classes,
+        columns=columns,
+        block=block,
         from_logits=problem.from_logits,
         bernoulli=problem.bernoulli,
         multilabel=problem.multilabel,
@@ -309,9 +302,6 @@ def temperature_sums(
         walk.n_inner,
         n_blocks,
         P=plan,
-        C=num_classes,
-        CLASSES=classes,
-        BLOCK=block,
         num_warps=policy.NUM_WARPS,
         enable_fp_fusion=False,
     )

@@ -15,53 +15,69 @@ from torch import Tensor
 from fastcal.triton_kernels import policy
 
 
-class View(NamedTuple):
-    """A tensor as kernels see it; strides in elements."""
+class PointerView(NamedTuple):
+    """A tensor as kernels see it, with strides in elements."""
 
     pointer: Any
     class_stride: Any
-    """Between classes (planes of a state); 0 where there are none."""
+    """Between classes, or between planes of a state; 0 where there are none."""
     strides: Any
-    """Of the outer axis, then of the inner axes."""
+    """Stride of the outer axis, then those of the inner axes."""
+
+
+class Lanes(NamedTuple):
+    """The voxels of a block, one per lane, in a kernel."""
+
+    i_outer: Any
+    """Index along the outer axis, int64."""
+    o_voxels: Any
+    """Index of each lane among the voxels of the inner axes."""
+    m_voxels: Any
+    """Which lanes have a voxel."""
+    extents: Any
+    """Extents of the inner axes."""
 
 
 class Walk(NamedTuple):
     """How voxels are dealt to programs."""
 
     n_outer: int
-    """Extent of the outer axis: a program stays within one item of it."""
+    """Extent of the outer axis. A program stays within one item of it."""
     extents: tuple[int, ...]
-    """Of the inner axes."""
+    """Extents of the inner axes."""
 
     @property
     def n_inner(self) -> int:
+        """Number of voxels in an item of the outer axis."""
         return math.prod(self.extents)
 
 
-def class_view(tensor: Tensor, class_dim: int) -> View:
-    """A tensor with a class axis, not yet laid along a walk."""
+def class_view(tensor: Tensor, class_dim: int) -> PointerView:
+    """View a tensor with a class axis, not yet laid along a walk."""
     strides = tensor.stride()
-    return View(tensor, strides[class_dim], strides[:class_dim] + strides[class_dim + 1 :])
+    return PointerView(tensor, strides[class_dim], strides[:class_dim] + strides[class_dim + 1 :])
 
 
-def voxel_view(tensor: Tensor) -> View:
-    """A tensor of the voxel shape, not yet laid along a walk."""
-    return View(tensor, 0, tensor.stride())
+def voxel_view(tensor: Tensor) -> PointerView:
+    """View a tensor of the voxel shape, not yet laid along a walk."""
+    return PointerView(tensor, 0, tensor.stride())
 
 
 def voxel_shape(tensor: Tensor, class_dim: int) -> tuple[int, ...]:
+    """Give the shape of a tensor without its class axis."""
     return (*tensor.shape[:class_dim], *tensor.shape[class_dim + 1 :])
 
 
 def plan_walk(
-    shape: Sequence[int], views: Sequence[View | None], *, pinned: bool
-) -> tuple[Walk, list[View | None]]:
-    """Sorts the voxel axes by the first view's strides, merges those that every view walks as one.
+    shape: Sequence[int], views: Sequence[PointerView | None], *, pinned: bool
+) -> tuple[Walk, list[PointerView | None]]:
+    """Sort the voxel axes by the strides of the first view, and merge axes where all views allow.
 
     Args:
-        shape: Voxel shape.
-        views: Every tensor of the launch; None stays None.
-        pinned: The first axis becomes the outer one, whatever its extent (a row of statistics).
+        shape: The voxel shape.
+        views: Every tensor of the launch. None stays None.
+        pinned: The first axis becomes the outer axis, whatever its extent, because each of its
+            items has a row of statistics.
     """
     present = [view for view in views if view is not None]
     first = int(pinned)
@@ -96,7 +112,7 @@ def plan_walk(
         for walked in strides:
             walked.append(0)
     laid = iter(
-        View(view.pointer, view.class_stride, tuple(walked))
+        PointerView(view.pointer, view.class_stride, tuple(walked))
         for view, walked in zip(present, strides, strict=True)
     )
     walk = Walk(extents[0], tuple(extents[1:]))
@@ -104,13 +120,15 @@ def plan_walk(
 
 
 @triton.jit
-def block_lanes(i_block, n_inner, INDEX_64: tl.constexpr, BLOCK: tl.constexpr):
-    """Outer index of a block, inner indices of its lanes, and which of them exist.
+def block_lanes(i_block, extents, n_inner, INDEX_64: tl.constexpr, BLOCK: tl.constexpr):
+    """Find the voxels of a block.
 
     Args:
-        i_block: Among the blocks of all outer items.
-        n_inner: Voxels of an outer item.
+        i_block: Index among the blocks of all outer items.
+        extents: Extents of the inner axes.
+        n_inner: Number of voxels in an outer item.
         INDEX_64: The inner indices do not fit 32 bits.
+        BLOCK: Number of lanes.
     """
     blocks = tl.cdiv(n_inner, BLOCK)
     i_outer = i_block // blocks
@@ -118,19 +136,20 @@ def block_lanes(i_block, n_inner, INDEX_64: tl.constexpr, BLOCK: tl.constexpr):
     if INDEX_64:
         i_inner = tl.cast(i_inner, tl.int64)
     o_voxels = i_inner * BLOCK + tl.arange(0, BLOCK)
-    return tl.cast(i_outer, tl.int64), o_voxels, o_voxels < n_inner
+    return Lanes(tl.cast(i_outer, tl.int64), o_voxels, o_voxels < n_inner, extents)
 
 
 @triton.jit
-def voxel_offsets(i_outer, o_voxels, extents, strides):
-    """Element offsets of voxels in a view, 64 bits wide.
+def voxel_offsets(lanes, strides):
+    """Compute the element offsets of voxels in a view, 64 bits wide.
 
     Args:
-        extents: Of the inner axes.
-        strides: Of the outer axis, then of the inner ones.
+        lanes: The voxels.
+        strides: Stride of the outer axis, then those of the inner axes.
     """
-    offsets = i_outer * tl.cast(strides[0], tl.int64)
-    rest = o_voxels
+    offsets = lanes.i_outer * tl.cast(strides[0], tl.int64)
+    rest = lanes.o_voxels
+    extents = lanes.extents
     for axis in tl.static_range(len(extents) - 1, 0, -1):
         offsets += (rest % extents[axis]).to(tl.int64) * tl.cast(strides[axis + 1], tl.int64)
         rest = rest // extents[axis]
@@ -139,5 +158,5 @@ def voxel_offsets(i_outer, o_voxels, extents, strides):
 
 @triton.jit
 def class_pointers(view, o_view, k):
-    """Addresses of class (or plane) ``k`` of the voxels at ``o_view``."""
+    """Compute the addresses of class (or plane) ``k`` of the voxels at ``o_view``."""
     return view.pointer + o_view + tl.cast(k, tl.int64) * tl.cast(view.class_stride, tl.int64)

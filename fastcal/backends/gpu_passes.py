@@ -1,14 +1,14 @@
-"""The passes of a compiled GPU module: addresses, a stream and a workspace handed over.
+"""The passes of a compiled GPU module: addresses, a stream and a workspace are handed over.
 
-Apart from `fastcal.backends.cuda`, so that the same hand-over serves a module built to run on the
-CPU, which is how the kernels are tested without a GPU.
+This file is apart from `fastcal.backends.cuda` because the same hand-over serves a module that was
+built to run on the CPU. This is how the kernels are tested without a GPU.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -16,50 +16,45 @@ from torch import Tensor
 from fastcal.backends import native
 from fastcal.core.problem import Finish, Reading, StateLayout
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 Place = tuple[int, int, int, int]
-"""Device, stream, address and size of a workspace."""
+"""Device index, stream, and address and size of a workspace."""
 
 
-class Module(Protocol):
+class CompiledModule(Protocol):
     """What ``csrc/python/cuda_module.cpp`` exports."""
 
-    def ensemble_statistics(
-        self,
-        shape: tuple[int, ...],
-        classes: int,
-        view: native.View,
-        addresses: Sequence[int],
-        weights: Sequence[float],
-        temperatures: Sequence[float],
-        reading: tuple[bool, int, bool, bool],
-        finish: tuple[object, ...],
-        place: Place,
-    ) -> None: ...
+    ensemble_statistics: Callable[..., None]
+    """Voxel shape, classes, `native.AddressView` of the first member, addresses of all members,
+    weights, temperatures, `native.PlainReading`, `native.plain_finish`, `Place`."""
+
     def ensemble_accumulate(
         self,
         shape: tuple[int, ...],
-        member: native.View,
+        member: native.AddressView,
         weight: float,
         temperature: float,
-        reading: tuple[bool, int, bool, bool],
-        layout: tuple[int, bool, bool, bool],
-        state: native.View,
+        reading: native.PlainReading,
+        layout: native.PlainLayout,
+        state: native.AddressView,
         place: Place,
-    ) -> None: ...
+    ) -> None:
+        """Add a member to a state."""
+        ...
+
     def ensemble_finalize(
         self,
         shape: tuple[int, ...],
-        state: native.View,
-        layout: tuple[int, bool, bool, bool],
+        state: native.AddressView,
+        layout: native.PlainLayout,
         n_members: int,
         total_weight: float,
-        reading: tuple[bool, int, bool, bool],
+        reading: native.PlainReading,
         finish: tuple[object, ...],
         place: Place,
-    ) -> None: ...
+    ) -> None:
+        """Write maps and statistics of a state."""
+        ...
+
     def workspace_bytes(
         self,
         device: int,
@@ -69,18 +64,22 @@ class Module(Protocol):
         n_cells: int,
         rows: int,
         wide: bool,
-    ) -> int: ...
+    ) -> int:
+        """Size of the workspace that a pass needs, 0 for none."""
+        ...
 
 
-class Passes:
-    """The three functions of a backend, on a compiled module.
+class GpuPasses:
+    """The three ensemble functions of a backend, on a compiled module.
 
     Args:
-        module: What is called.
-        stream: The stream to launch on, asked at every call: ``device -> (index, handle)``.
+        module: The compiled module.
+        stream: Gives the stream to launch on, at every call: ``device -> (index, handle)``.
     """
 
-    def __init__(self, module: Module, stream: Callable[[torch.device], tuple[int, int]]) -> None:
+    def __init__(
+        self, module: CompiledModule, stream: Callable[[torch.device], tuple[int, int]]
+    ) -> None:
         self._module = module
         self._stream = stream
         self._workspace_bytes = lru_cache(maxsize=256)(module.workspace_bytes)
@@ -93,6 +92,7 @@ class Passes:
         reading: Reading,
         finish: Finish,
     ) -> None:
+        """Compute maps and statistics of the members in one launch."""
         members = _alike(members)
         first, class_dim = members[0], reading.class_dim
         num_classes = first.shape[class_dim]
@@ -105,8 +105,8 @@ class Passes:
             [member.data_ptr() for member in members],
             weights,
             temperatures,
-            native.reading_tuple(reading),
-            native.finish_tuple(finish, reading, num_classes),
+            native.plain_reading(reading),
+            native.plain_finish(finish, reading, num_classes),
             place,
         )
 
@@ -119,14 +119,15 @@ class Passes:
         layout: StateLayout,
         state: Tensor,
     ) -> None:
+        """Add one member to ``state``."""
         place, _workspace = self._place(member, layout, 1, None)
         self._module.ensemble_accumulate(
             native.voxel_shape(member, reading.class_dim),
             native.class_view(member, reading.class_dim),
             weight,
             temperature,
-            native.reading_tuple(reading),
-            native.layout_tuple(layout),
+            native.plain_reading(reading),
+            native.plain_layout(layout),
             native.class_view(state, 0),
             place,
         )
@@ -140,31 +141,33 @@ class Passes:
         layout: StateLayout,
         finish: Finish,
     ) -> None:
+        """Compute maps and statistics of ``state``."""
         place, _workspace = self._place(state, layout, 0, finish)
         self._module.ensemble_finalize(
             native.voxel_shape(state, 0),
             native.class_view(state, 0),
-            native.layout_tuple(layout),
+            native.plain_layout(layout),
             n_members,
             total_weight,
-            native.reading_tuple(reading),
-            native.finish_tuple(finish, reading, layout.num_classes),
+            native.plain_reading(reading),
+            native.plain_finish(finish, reading, layout.num_classes),
             place,
         )
 
     def _place(
         self, tensor: Tensor, layout: StateLayout, n_members: int, finish: Finish | None
     ) -> tuple[Place, Tensor | None]:
-        """Where to run, and the workspace, to be held until the launch.
+        """Choose where to run, and allocate the workspace, which must be held until the launch.
 
-        torch hands memory that is freed on a stream out again on that stream alone.
+        It may be freed right after the launch: torch gives memory that was freed on a stream only
+        to later work on the same stream.
         """
         index, stream = self._stream(tensor.device)
         counting = None if finish is None else finish.counting
         n_cells = 0 if counting is None else counting.thresholds.numel() + 1
         rows = 0 if counting is None else counting.rows
         wide = tensor.dtype == torch.float64
-        # On the chip the squares of all classes share a plane.
+        # On the chip the squares of all classes share one plane.
         planes = layout.num_classes * (1 + layout.votes) + layout.entropy + layout.square
         n_bytes = self._workspace_bytes(
             index, layout.num_classes, planes, n_members, n_cells, rows, wide
@@ -176,7 +179,7 @@ class Passes:
 
 
 def _alike(members: list[Tensor]) -> list[Tensor]:
-    """Members of one layout: a launch describes the strides once, so others are copied."""
+    """Give members of one layout. A launch describes the strides once, so others are copied."""
     strides = members[0].stride()
     if all(member.stride() == strides for member in members):
         return members
