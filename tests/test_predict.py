@@ -562,7 +562,7 @@ def test_run_without_members_and_folder_without_images_are_named(tmp_path: Path)
     with pytest.raises(DataError, match=r"config\.json"):
         predict_cases(tmp_path / "nowhere", tmp_path / "images", tmp_path / "out")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="empty: no images"):
+    with pytest.raises(DataError, match="empty: has no images"):
         predict_cases(tmp_path / "run", tmp_path / "empty", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
