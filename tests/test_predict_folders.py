@@ -223,12 +223,12 @@ def test_bad_case_is_one_line_that_names_the_file_and_spares_the_others(
 def test_run_without_members_and_folder_without_images_are_named(tmp_path: Path) -> None:
     write_run(tmp_path / "run", members=0)
     write_images(tmp_path / "images")
-    with pytest.raises(DataError, match="run: no member whose training has ended"):
+    with pytest.raises(DataError, match="run: has no member whose training is finished"):
         predict_cases(tmp_path / "run", tmp_path / "images", tmp_path / "out")
     with pytest.raises(DataError, match=r"config\.json"):
         predict_cases(tmp_path / "nowhere", tmp_path / "images", tmp_path / "out")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="empty: no images"):
+    with pytest.raises(DataError, match="empty: has no images"):
         predict_cases(tmp_path / "run", tmp_path / "empty", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

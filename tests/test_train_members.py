@@ -231,7 +231,7 @@ def test_auto_times_strategies_says_why_and_goes_on_as_before(
     assert chosen.channels_last == alone.channels_last
     assert chosen.seconds.keys() == {"sequential", "vectorised"}
     assert chosen.strategy == min(chosen.seconds, key=lambda name: chosen.seconds[name] or 0.0)
-    assert f"{chosen.strategy}; seconds of a step and member: sequential" in said
+    assert f"{chosen.strategy}; seconds per step and member: sequential" in said
     other = "vectorised" if chosen.strategy == "sequential" else "sequential"
     replace(chosen, strategy=other).write(folder)
     train(blobs, folder, config, members=4, strategy="auto", progress=True)
