@@ -1,5 +1,5 @@
-// The first half of the maps stage on one block of voxels: accumulate a member. Compiled once an
-// instruction set, with contraction.
+// The first half of the maps stage on one block of voxels: adds a member to the sums. Compiled once
+// per instruction set, with contraction.
 
 #include "cpu/activation.h"
 #include "cpu/element.h"
@@ -16,7 +16,7 @@ static void to_logits(Real *tile, std::int64_t pitch, std::int64_t voxels, std::
       const Vec<Real> p = load(at);
       Vec<Real> z = log_of_probability<Real>(p);
       if (activation == Activation::kSigmoid) {
-        // p = 1 becomes a large finite logit: +inf would mean invalid input.
+        // p = 1 becomes a large finite logit, because +inf would mean invalid input.
         const Vec<Real> odds = z - log_of_probability<Real>(Real{1} - p);
         z = (p >= Real{1}) & (p <= Real{1.001}) ? splat<Real>(Real{1e30}) : odds;
       }
@@ -40,7 +40,7 @@ static inline void add_votes(const Accumulate<Real> &a, std::int64_t i, IntVec<R
   }
 }
 
-// entropy += w ln total, four vectors of voxels side by side.
+// entropy += w ln total, for four vectors of voxels at a time.
 template <typename Real> static void add_logarithms(const Accumulate<Real> &a) {
   const Real factor = Constants<Real>::kLn2 * a.weight;
   in_fours(a.voxels / Lanes<Real>::kCount, [&](auto count, std::int64_t first) {
@@ -59,8 +59,8 @@ template <typename Real> static void add_logarithms(const Accumulate<Real> &a) {
   });
 }
 
-// Softmax of one member and its addition to the block. kClasses 0 takes the count at run time and
-// keeps the exponentials in the lane scratch instead of registers.
+// Adds the softmax of one member to the sums of the block. With kClasses 0 the number of classes is
+// known at run time only, and the exponentials are kept in the lane scratch instead of registers.
 template <typename Real, typename Element, int kClasses, bool kEntropy, bool kMoments>
 static void accumulate_softmax(const Accumulate<Real> &a) {
   constexpr int kLocal = kClasses > 0 ? kClasses : 1;
@@ -143,7 +143,8 @@ static void accumulate_softmax(const Accumulate<Real> &a) {
       }
     });
     if constexpr (kEntropy) {
-      // ln total - sum e d / total, the logarithm later: alone it would wait for its own steps.
+      // The entropy is ln total - sum e d / total. The logarithms follow for several vectors at
+      // once, since the steps of a single one would wait for each other.
       const Vec<Real> rest = weighted * inverse * (scale.inverse_temperature * weight);
       store(a.entropy + i, load(a.entropy + i) - rest);
       store(a.totals + i, total);
@@ -160,7 +161,7 @@ static void accumulate_softmax(const Accumulate<Real> &a) {
   }
 }
 
-// Classes that do not share a denominator: sigmoid outputs, or probabilities as they are.
+// Adds classes that do not share a denominator: outputs of a sigmoid, or probabilities as they are.
 template <typename Real, bool kSigmoid, bool kEntropy>
 static void accumulate_independent(const Accumulate<Real> &a) {
   const Real *member = static_cast<const Real *>(a.member);
@@ -202,7 +203,7 @@ static void accumulate_independent(const Accumulate<Real> &a) {
   }
 }
 
-// Logit space: the sum is of w z / T; only votes look at the member by itself.
+// Adds w z / T where logits are averaged. Only the votes look at the member by itself.
 template <typename Real> static void accumulate_logits(const Accumulate<Real> &a) {
   const Real *member = static_cast<const Real *>(a.member);
   const Real factor = a.weight * a.inverse_temperature;
@@ -228,7 +229,8 @@ template <typename Real> static void accumulate_logits(const Accumulate<Real> &a
 
 template <typename Real> using AccumulateFunction = void (*)(const Accumulate<Real> &);
 
-// Class counts in registers: 2 to 16 for float; double takes the run-time loop.
+// Floats of 2 to 16 classes stay in registers; doubles and other numbers of classes take the loop
+// with a count known at run time.
 template <typename Real, typename Element, bool kEntropy, bool kMoments>
 static AccumulateFunction<Real> softmax_for(std::int64_t classes) {
   if constexpr (sizeof(Real) == 4) {

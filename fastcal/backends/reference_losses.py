@@ -133,9 +133,9 @@ def _outcomes(target: Tensor, z: Tensor, reading: LossReading) -> tuple[Tensor, 
         found = labels[wrong]
         which = f"the value {int(found[0])}"
         if len(found) > 1:
-            which = f"{len(found)} voxels that are no class"
+            which = f"{len(found)} other values"
         raise ValueError(
-            f"target: got {which}, expected 0 to {max(classes, 2) - 1} or the ignore_index"
+            f"target must hold 0 to {max(classes, 2) - 1} or the ignore_index, got {which}"
         )
     own = torch.arange(classes, device=z.device).view(-1, 1) + (classes == 1)
     bad = torch.where(wrong.any(-1), math.nan, 0.0).double()
