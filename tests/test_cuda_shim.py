@@ -1,4 +1,4 @@
-"""The CUDA kernels executed without a GPU, by a fibre a lane (tests/cpp/cuda_shim).
+"""The CUDA kernels executed without a GPU, with one fibre per lane (tests/cpp/cuda_shim).
 
 The tests of the pass are those of the other backends, sent to these kernels instead.
 """
@@ -56,7 +56,7 @@ def using(kernels: Passes) -> Iterator[None]:
         ensemble_statistics=kernels.ensemble_statistics,
         ensemble_accumulate=kernels.ensemble_accumulate,
         ensemble_finalize=kernels.ensemble_finalize,
-        temperature_sums=reference.temperature_sums,  # no kernel of these
+        temperature_sums=reference.temperature_sums,  # there is no kernel of these
     )
     with pytest.MonkeyPatch.context() as patch, fastcal.backend("reference"):
         patch.setitem(backends._loaded, "reference", engine)
@@ -65,12 +65,12 @@ def using(kernels: Passes) -> Iterator[None]:
 
 @pytest.fixture
 def engine(kernels: Passes) -> Iterator[str]:
-    """In place of the engines of the other files."""
+    """Take the place of the engines of the other files."""
     with using(kernels):
         yield "cuda"
 
 
-# What only these kernels have
+# What only these kernels have.
 
 
 def launched(
@@ -239,7 +239,7 @@ def test_a_state_of_another_backend_is_finished(kernels):
 
 
 def test_a_barrier_that_not_every_lane_reaches_ends_the_program(tmp_path):
-    """The gate itself: an if around __syncwarp must not go unnoticed."""
+    """An `if` around __syncwarp must not go unnoticed."""
     source = tmp_path / "divergent.cpp"
     source.write_text(
         '#include "cuda_runtime.h"\n'
