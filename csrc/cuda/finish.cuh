@@ -196,8 +196,7 @@ __device__ __forceinline__ void write_class_maps(const PassArguments &a, const T
   const View &confidence = a.maps.views[static_cast<int>(Map::kConfidence)];
   if (mean.data != nullptr) {
     const std::int64_t at = offset_of(a.grid, mean.strides, voxel);
-    constexpr int kUnroll = kClassUnroll<Real>;
-#pragma unroll kUnroll
+#pragma unroll 1
     for (int c = 0; c < a.classes; ++c) {
       store_real(mean, at + c * mean.class_stride, out.valid ? tile.sum_at(c, slot) : nan);
     }
