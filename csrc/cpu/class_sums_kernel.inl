@@ -78,14 +78,41 @@ exponentials(const LogitBlock<Real> &b, std::int64_t i, const ExpScale<Real> &sc
       add_compensated<Real>(&total, &lost, part);
     }
   };
-  if constexpr (kClasses > 0) {
-    in_fours_of<kClasses>(group);
-  } else {
-    in_fours(classes, group);
-  }
+  over_classes<kClasses>(classes, group);
   *top_out = top;
   return total;
 }
+
+// The sums of a block in double, in the scratch.
+template <typename Real> class WideSums {
+public:
+  inline WideSums(const LogitBlock<Real> &block, std::int64_t classes)
+      : block_(block), classes_(classes) {
+    for (std::int64_t row = 0; row < sum::kRows; ++row) {
+      for (std::int64_t c = 0; c < classes_; ++c) {
+        (*this)(row)[c] = Doubles{};
+      }
+    }
+  }
+
+  inline Doubles *operator()(std::int64_t row) const {
+    return lane_row<Doubles>(block_, kFirstRow + row);
+  }
+
+  inline void add_to(double *sums) const {
+    for (std::int64_t row = 0; row < sum::kRows; ++row) {
+      for (std::int64_t c = 0; c < classes_; ++c) {
+        sums[row * classes_ + c] += sum_of((*this)(row)[c]);
+      }
+    }
+  }
+
+private:
+  static constexpr std::int64_t kFirstRow = 6; // rows before it hold vectors of Real
+
+  const LogitBlock<Real> &block_;
+  const std::int64_t classes_;
+};
 
 // With kClasses 0 the number of classes is known at run time only, and the sums are kept in the
 // scratch.
@@ -106,13 +133,7 @@ static void softmax_sums(const ClassSums<Real> &s) {
   Vec<Real> *const squared = kClasses > 0 ? squared_local : lane_row<Vec<Real>>(b, 3);
   Vec<Real> *const nll = kClasses > 0 ? nll_local : lane_row<Vec<Real>>(b, 4);
   Vec<Real> *const rest = lane_row<Vec<Real>>(b, 5);
-  constexpr std::int64_t kScratchRow = 6; // the first of the sums in double
-  const auto wide = [&](std::int64_t row) { return lane_row<Doubles>(b, kScratchRow + row); };
-  for (std::int64_t row = 0; row < sum::kRows; ++row) {
-    for (std::int64_t c = 0; c < classes; ++c) {
-      wide(row)[c] = Doubles{};
-    }
-  }
+  const WideSums<Real> wide(b, classes);
 
   constexpr std::int64_t kStep = kRun * Lanes<Real>::kCount;
   for (std::int64_t first = 0; first < b.voxels; first += kStep) {
@@ -169,11 +190,7 @@ static void softmax_sums(const ClassSums<Real> &s) {
     }
   }
 
-  for (std::int64_t row = 0; row < sum::kRows; ++row) {
-    for (std::int64_t c = 0; c < classes; ++c) {
-      s.sums[row * classes + c] += sum_of(wide(row)[c]);
-    }
-  }
+  wide.add_to(s.sums);
 }
 
 // d loss / d z_k = p_k (g_k - sum_j p_j g_j) + E_y (p_k - y_k) + S p_k - S_k, where g is the

@@ -308,7 +308,7 @@ static bool finish_exclusive_for(const FinishBlock<Real> &f, const Probabilities
   return true;
 }
 
-template <typename Real> static bool wants_entropy_alone(const FinishBlock<Real> &f) {
+template <typename Real> static bool wants_only_entropy(const FinishBlock<Real> &f) {
   return f.entropy != nullptr && f.mean == nullptr && f.confidence == nullptr &&
          f.label == nullptr && f.expected_entropy == nullptr && f.mutual_information == nullptr &&
          f.variance == nullptr && f.disagreement == nullptr && f.validity == nullptr &&
@@ -329,7 +329,7 @@ template <typename Real> static bool finish(const FinishBlock<Real> &f) {
     finish_multilabel<Real>(f, mean);
     return true;
   }
-  if (wants_entropy_alone(f)) {
+  if (wants_only_entropy(f)) {
     finish_entropy<Real>(f, mean);
     return true;
   }

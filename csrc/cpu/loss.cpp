@@ -236,8 +236,8 @@ private:
       return;
     }
     const std::int64_t classes = std::max<std::int64_t>(input_.classes, 2);
-    const std::string got = bad == 1 ? "the value " + std::to_string(bad_sum)
-                                     : std::to_string(bad) + " other values";
+    const std::string got =
+        bad == 1 ? "the value " + std::to_string(bad_sum) : std::to_string(bad) + " other values";
     throw std::invalid_argument("target must hold 0 to " + std::to_string(classes - 1) +
                                 " or the ignore_index, got " + got);
   }

@@ -281,6 +281,17 @@ static inline __attribute__((always_inline)) void in_fours_of(const Function &f)
   }
 }
 
+// The same for kClasses classes, or for `classes` where kClasses is 0.
+template <int kClasses, typename Function>
+static inline __attribute__((always_inline)) void over_classes(std::int64_t classes,
+                                                               const Function &f) {
+  if constexpr (kClasses > 0) {
+    in_fours_of<kClasses>(f);
+  } else {
+    in_fours(classes, f);
+  }
+}
+
 // Turns kCount vectors x into ln x in place, for the statistics stage. Each step is one IEEE
 // operation, in this order, which gives the same bits on every backend. (Files that use it are
 // compiled without contraction.)

@@ -1,6 +1,6 @@
-// Enough of CUDA to compile the kernels of csrc/cuda with a C++ compiler and to run them on the CPU,
-// with one fibre per lane and collectives that wait for every lane they name. The compiler finds
-// this file before the toolkit's header of the same name. It sees neither races nor a missing
+// Enough of CUDA to compile the kernels of csrc/cuda with a C++ compiler and to run them on the
+// CPU, with one fibre per lane and collectives that wait for every lane they name. The compiler
+// finds this file before the toolkit's header of the same name. It sees neither races nor a missing
 // __syncwarp; compute-sanitizer does.
 #pragma once
 
