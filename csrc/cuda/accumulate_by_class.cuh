@@ -47,7 +47,7 @@ __device__ __forceinline__ void sweep_softmax(const PassArguments &a, const Elem
   };
   R top = logit(0);
   int best = 0;
-  constexpr int kUnroll = kClassUnroll<R>;
+  [[maybe_unused]] constexpr int kUnroll = kClassUnroll<R>;
 #pragma unroll kUnroll
   for (int c = 1; c < a.classes; ++c) {
     const R z = logit(c);
@@ -146,7 +146,7 @@ __device__ __forceinline__ void add_independent(const PassArguments &a, const El
   using R = Real<Element>;
   const R weight = kind.logit_space ? kind.weight * kind.inverse_temperature : kind.weight;
   VoxelTotals<R> totals[kV];
-  constexpr int kUnroll = kClassUnroll<R>;
+  [[maybe_unused]] constexpr int kUnroll = kClassUnroll<R>;
 #pragma unroll kUnroll
   for (int c = 0; c < a.classes; ++c) {
     R value[kV];

@@ -104,7 +104,7 @@ __device__ __forceinline__ void count_voxel(const PassArguments &a, const Counts
                                             Tally &tally) {
   Real squares = 0;
   Real class_sum = 0;
-  constexpr int kUnroll = kClassUnroll<Real>;
+  [[maybe_unused]] constexpr int kUnroll = kClassUnroll<Real>;
 #pragma unroll kUnroll
   for (int c = 0; c < a.classes; ++c) {
     const Real p = tile.sum_at(c, slot);

@@ -104,7 +104,7 @@ __device__ __forceinline__ Outcome<Real> conclude_exclusive(const PassArguments 
   Real lowest = 0;
   Real lost = 0;
   const bool entropy = wants_entropy(a);
-  constexpr int kUnroll = kClassUnroll<Real>;
+  [[maybe_unused]] constexpr int kUnroll = kClassUnroll<Real>;
 #pragma unroll kUnroll
   for (int c = 0; c < a.classes; ++c) {
     const Real raw = multiply_exact(tile.sum_at(c, slot), scale);
