@@ -1,10 +1,10 @@
-# Decides whether the CUDA module is built, and for which architectures; turns the language on.
+# Decides whether the CUDA module is built and for which architectures, and enables the language.
 if(NOT FASTCAL_CUDA MATCHES "^(AUTO|ON|OFF)$")
-  message(FATAL_ERROR "FASTCAL_CUDA is '${FASTCAL_CUDA}', expected AUTO, ON or OFF")
+  message(FATAL_ERROR "FASTCAL_CUDA must be AUTO, ON or OFF, got '${FASTCAL_CUDA}'")
 endif()
 
 set(FASTCAL_HAS_CUDA OFF)
-set(FASTCAL_CUDA_OLDEST 12.0) # __grid_constant__, C++17 and the launch API that the kernels use
+set(FASTCAL_CUDA_OLDEST 12.0) # has __grid_constant__, C++17 and the launch API that the kernels use
 
 if(NOT FASTCAL_CUDA STREQUAL OFF)
   include(CheckLanguage)
@@ -15,7 +15,7 @@ if(NOT FASTCAL_CUDA STREQUAL OFF)
     set(nvcc_version "${CMAKE_MATCH_1}")
     if(nvcc_version VERSION_LESS FASTCAL_CUDA_OLDEST)
       set(FASTCAL_CUDA_LACKS
-          "${CMAKE_CUDA_COMPILER} is release ${nvcc_version}, ${FASTCAL_CUDA_OLDEST} is needed")
+          "${CMAKE_CUDA_COMPILER} must be release ${FASTCAL_CUDA_OLDEST} or newer, got ${nvcc_version}")
     else()
       set(FASTCAL_HAS_CUDA ON)
     endif()
@@ -29,7 +29,7 @@ if(NOT FASTCAL_CUDA STREQUAL OFF)
 endif()
 
 if(FASTCAL_HAS_CUDA)
-  # Machine code for each generation, and PTX of the newest for what comes after it.
+  # Machine code for each generation, and PTX of the newest for later ones.
   if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
     if(nvcc_version VERSION_LESS 12.8)
       set(CMAKE_CUDA_ARCHITECTURES 75-real 80-real 90)
@@ -42,7 +42,7 @@ if(FASTCAL_HAS_CUDA)
   set(CMAKE_CUDA_STANDARD_REQUIRED ON)
   set(CMAKE_CUDA_EXTENSIONS OFF)
   set(CMAKE_CUDA_VISIBILITY_PRESET hidden)
-  set(CMAKE_CUDA_RUNTIME_LIBRARY Static) # imports, and answers, where there is no driver
+  set(CMAKE_CUDA_RUNTIME_LIBRARY Static) # the module can be imported, and used, without a driver
   find_package(CUDAToolkit REQUIRED)
   if(nvcc_version VERSION_LESS 13.0)
     set(FASTCAL_CUDA_COMPRESSION -Xfatbin=-compress-all)

@@ -34,15 +34,14 @@ def ensemble_finalize(
     finish: tuple[object, ...],
     n_threads: int,
 ) -> None: ...
+
+_TemperatureProblem = tuple[
+    int, _View, _View, _View | None, int | None, bool, bool, bool, float, float
+]
+
 def temperature_sums(
     shape: tuple[int, ...],
-    classes: int,
-    values: _View,
-    target: _View,
-    mask: _View | None,
-    ignore_index: int | None,
-    reading: tuple[bool, bool, bool],
-    floor: tuple[float, float],
+    problem: _TemperatureProblem,
     inverse_temperatures: Sequence[float],
     per_class: bool,
     counts: int,

@@ -23,7 +23,7 @@ FLAGS = (
     *("-std=c++17", "-O1", "-g1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off"),
     *("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"),
 )
-# Warnings are the plain build's affair: instrumented code sets off false ones in other headers.
+# Warnings are left to the plain build: instrumented code causes false ones in foreign headers.
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-Wno-error")
 
 
@@ -45,7 +45,7 @@ def _digest(flags: tuple[str, ...]) -> str:
 
 
 def build(*, sanitized: bool = False) -> Path:
-    """The extension module, compiled unless the sources are those of the last time."""
+    """Compile the extension module, unless the sources are those of the last time."""
     flags = FLAGS + (SANITIZERS if sanitized else ())
     folder = ROOT / "build" / "cuda_shim" / ("sanitized" if sanitized else "plain")
     library = folder / f"_cuda_shim{sysconfig.get_config_var('EXT_SUFFIX')}"
@@ -86,5 +86,5 @@ def load(library: Path) -> ModuleType:
 
 
 def backend(library: Path) -> GpuPasses:
-    """The kernels as a backend for tensors on the CPU."""
+    """Return the kernels as a backend for tensors on the CPU."""
     return GpuPasses(load(library), lambda _: (0, 0))

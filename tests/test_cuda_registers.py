@@ -1,4 +1,4 @@
-"""What the compiler made of the CUDA kernels, read from the built module for each architecture."""
+"""The resources that the compiled CUDA kernels need, read from the module per architecture."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Kernel:
     tier: int
     """Classes held in registers; 0: class by class."""
     voxels: int
-    """Read by a thread at once."""
+    """Voxels that a thread reads at once."""
     split: bool
     registers: int
     stack: int
@@ -34,7 +34,7 @@ class Kernel:
 
 
 def cuobjdump() -> Path | None:
-    """The disassembler that Triton brings; the toolkits of compilers alone have none."""
+    """Find the disassembler that Triton brings; a toolkit of compilers alone has none."""
     spec = importlib.util.find_spec("triton")
     if spec is None or spec.origin is None:
         return None
@@ -88,7 +88,7 @@ def test_every_architecture_holds_every_kernel(kernels):
 
 
 def test_no_kernel_spills_or_keeps_a_stack(kernels):
-    """float64 apart: its logarithms are long, and no number of these is promised."""
+    """Kernels for float64 are left out: their logarithms are long, and nothing is promised."""
     offences = [k for k in kernels if k.dtype != "float64" and (k.stack > 0 or k.local > 0)]
     assert offences == []
 
@@ -115,5 +115,5 @@ def test_registers_leave_room_for_blocks_enough_to_hide_latency(
         for k in kernels
         if (k.architecture, k.dtype, k.tier, k.split) == (architecture, dtype, tier, False)
     )
-    a_warp = -(-registers // 8) * 8 * 32  # given out in eights
-    assert 65536 // (4 * a_warp) >= blocks
+    per_warp = -(-registers // 8) * 8 * 32  # registers are given out in eights
+    assert 65536 // (4 * per_warp) >= blocks

@@ -8,7 +8,7 @@ import sys
 
 import cuda_shim
 
-# In a process of its own, so that the sanitizer's allocator is the one that torch uses.
+# In its own process, so that torch uses the allocator of the sanitizer.
 PROGRAM = """
 import sys
 from pathlib import Path
@@ -24,7 +24,7 @@ print("clean", kernel_cases.run("cpu"))
 
 def test_the_kernels_touch_nothing_that_is_not_theirs():
     library = cuda_shim.build(sanitized=True)
-    # The interpreter is not instrumented: the runtime must be in the process before it.
+    # The interpreter is not instrumented, so that the runtime must be in the process first.
     compiler = os.environ.get("CXX", "g++")
     runtimes = [
         subprocess.run(

@@ -65,7 +65,7 @@ def using(kernels: GpuPasses) -> Iterator[None]:
         ensemble_statistics=kernels.ensemble_statistics,
         ensemble_accumulate=kernels.ensemble_accumulate,
         ensemble_finalize=kernels.ensemble_finalize,
-        temperature_sums=reference.temperature_sums,  # no kernel of these
+        temperature_sums=reference.temperature_sums,  # there is no kernel of these
     )
     with pytest.MonkeyPatch.context() as patch, fastcal.backend("reference"):
         patch.setitem(backends._loaded, "reference", engine)
@@ -74,12 +74,12 @@ def using(kernels: GpuPasses) -> Iterator[None]:
 
 @pytest.fixture
 def engine(kernels: GpuPasses) -> Iterator[str]:
-    """In place of the engines of the other files."""
+    """Take the place of the engines of the other files."""
     with using(kernels):
         yield "cuda"
 
 
-# What only these kernels have
+# What only these kernels have.
 
 
 def launched(
@@ -248,7 +248,7 @@ def test_a_state_of_another_backend_is_finished(kernels):
 
 
 def test_a_barrier_that_not_every_lane_reaches_ends_the_program(tmp_path):
-    """The gate itself: an if around __syncwarp must not go unnoticed."""
+    """An `if` around __syncwarp must not go unnoticed."""
     source = tmp_path / "divergent.cpp"
     source.write_text(
         '#include "cuda_runtime.h"\n'

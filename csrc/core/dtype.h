@@ -1,4 +1,4 @@
-// Element types by number, as the bindings hand them over.
+// Element types by the numbers that the bindings hand over.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,5 @@
-// Preconditions: thrown where found, turned into a ValueError at the binding.
+// Preconditions. A violation is thrown where it is found, and the binding turns it into a
+// ValueError.
 #pragma once
 
 #include <stdexcept>

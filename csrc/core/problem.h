@@ -1,5 +1,5 @@
-// What a pass reads, what it writes and what it counts: plain views with 64-bit strides.
-// Mirrors fastcal/core/problem.py.
+// What a pass reads, what it writes and what it counts: plain views with 64-bit strides. Mirrors
+// fastcal/core/problem.py.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,7 @@
 
 namespace fastcal {
 
-// Voxel axes that remain after neighbouring axes were merged; more is refused.
+// The most voxel axes of an operand.
 constexpr int kMaxAxes = 12;
 
 // One operand over the voxel axes of a Walk; strides count elements.
@@ -48,8 +48,8 @@ struct Maps {
   const View &operator[](Map map) const { return views[static_cast<int>(map)]; }
 };
 
-// A row of statistics: header, three words a class, bins of {count, hits, sum hi, sum lo}, extras.
-// A real sum is hi + lo * 2^-40.
+// A row of statistics: a header, three words per class, bins of {count, hits, sum hi, sum lo}, and
+// extras. A real sum is hi + lo * 2^-40.
 namespace word {
 constexpr int kVoxels = 0;
 constexpr int kCorrect = 1;
@@ -69,25 +69,25 @@ constexpr std::int64_t kFractionMask = (std::int64_t{1} << kFractionBits) - 1;
 constexpr double kFractionScale = 1099511627776.0; // 2^40
 
 constexpr int kBinWords = 4;
-constexpr int kFineWords = 2; // {count, hits} of a fine cell, and of an entropy bin
+constexpr int kFineWords = 2; // {count, hits} of a fine cell or an entropy bin
 
-// Powers of two that the fine cells below 1/2 cover; what is nearer to 0 shares the first cell.
+// The powers of two that the fine cells below 1/2 cover. What is nearer to 0 shares the first cell.
 constexpr int kFineOctaves = 32;
 
 constexpr int kMaxRegions = 8; // bits of the region mask
 
-// Sections follow each other in the order of the functions below. Fine cells and entropy bins
-// count what the bins before them count: the confidence against correctness, each class's
-// probability against its presence; the entropy of the prediction against correctness (of each
-// class, a Bernoulli, when multilabel).
+// The sections of a row are in the order of the functions below. Fine cells count what the bins
+// before them count: the confidence against correctness, and the probability of each class against
+// its presence. Entropy bins count the entropy of the prediction against correctness; when
+// multilabel, of each class as a Bernoulli variable.
 struct StatisticsLayout {
   std::int64_t num_classes = 0;
   std::int64_t n_cells = 0;
   bool top_label = false;
   bool classwise = false;
   bool moments = false;          // second moments of the classwise bins
-  std::int64_t fine_bins = 0;   // cells of a fine histogram, 2 * kFineOctaves << fine_shift()
-  std::int64_t entropy_bins = 0; // 0: none, as for fine_bins
+  std::int64_t fine_bins = 0;    // 0: none; else 2 * kFineOctaves << fine_shift()
+  std::int64_t entropy_bins = 0; // 0: none
 
   std::int64_t predicted() const { return word::kHeader; }
   std::int64_t reference() const { return predicted() + num_classes; }
@@ -115,10 +115,11 @@ struct StatisticsLayout {
   }
   std::int64_t words() const { return entropy_cells() + kFineWords * entropy_bins; }
 
-  // Mantissa bits m of a fine cell. With d = p below 1/2 and 1 - p from 1/2 on (exact), M the
-  // mantissa bits of its type and E the biased exponent of 1/4 (float 23, 125; double 52, 1021):
-  // index = clamp((bits(d) >> (M - m)) - ((E - 31) << m), 0, fine_bins / 2 - 1), where a negative
-  // d has negative bits; the cell is the index, or fine_bins - 1 less it from 1/2 on.
+  // The number m of mantissa bits of a fine cell. Let d be p below 1/2 and 1 - p (which is exact)
+  // from 1/2 on, M the mantissa bits of its type and E the biased exponent of 1/4 (float: 23 and
+  // 125, double: 52 and 1021). Then index = clamp((bits(d) >> (M - m)) - ((E - 31) << m), 0,
+  // fine_bins / 2 - 1), where bits(d) is negative for a negative d. The cell is the index below
+  // 1/2, and fine_bins - 1 - index from 1/2 on.
   int fine_shift() const {
     int shift = 0;
     while ((std::int64_t{2 * kFineOctaves} << shift) < fine_bins) {
@@ -134,19 +135,25 @@ struct Counting {
   View mask; // data is null without a mask
   bool has_ignore_index = false;
   std::int64_t ignore_index = 0;
-  const void *thresholds = nullptr; // n_cells - 1 interior edges of the accumulation type
+  const void *thresholds = nullptr; // n_cells - 1 inner edges, of the accumulation type
   bool left_closed = false;
   double eps = 0.0;
   StatisticsLayout layout;
-  std::int64_t *statistics = nullptr; // [groups][rows()][layout.words()], added to
+  std::int64_t *statistics = nullptr; // added to: [groups][rows()][layout.words()]
   std::int64_t groups = 1;            // 1, or the extent of the outermost voxel axis
-  View regions;      // bytes: bit r is set where a voxel lies in region r; null without regions
+  View regions;      // of bytes: bit r is set where a voxel lies in region r; data is null without
   int n_regions = 0; // at most kMaxRegions
-  double entropy_scale = 0.0; // bins a nat: the bin of H is floor(H * scale), within the histogram
+  double entropy_scale = 0.0; // bins per nat: H falls in bin floor(H * entropy_scale), or the last
 
-  // Rows of a group: the first counts every kept voxel (and the bad targets), row 1 + r those of
-  // region r.
+  // The number of rows of a group. The first one counts every kept voxel (and the bad targets), row
+  // 1 + r those of region r.
   std::int64_t rows() const { return 1 + n_regions; }
+};
+
+// How many members the running sums are sums of, and the sum of their weights.
+struct MemberTotals {
+  std::int64_t count = 0;
+  double weight = 1.0;
 };
 
 struct Finish {
@@ -167,5 +174,15 @@ struct StateLayout {
   std::int64_t votes_plane() const { return square_plane() + (square ? num_classes : 0); }
   std::int64_t planes() const { return votes_plane() + (votes ? num_classes : 0); }
 };
+
+// The sums that these maps are functions of.
+inline StateLayout state_layout_for(const Maps &maps, std::int64_t num_classes) {
+  StateLayout layout;
+  layout.num_classes = num_classes;
+  layout.entropy = maps.wants(Map::kExpectedEntropy) || maps.wants(Map::kMutualInformation);
+  layout.square = maps.wants(Map::kVariance);
+  layout.votes = maps.wants(Map::kDisagreement);
+  return layout;
+}
 
 } // namespace fastcal

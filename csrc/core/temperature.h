@@ -1,4 +1,4 @@
-// What a pass of temperature scaling reads and the sums it gives. Mirrors fastcal/core/problem.py.
+// What a pass of temperature scaling reads, and the sums it gives. Mirrors fastcal/core/problem.py.
 #pragma once
 
 #include <cstdint>
@@ -7,13 +7,13 @@
 
 namespace fastcal {
 
-// What probabilities of 0 and 1 are read as.
+// What probabilities near 0 and 1 are read as.
 struct ProbabilityFloor {
-  double tiny = 0.0; // p below it is read as it
-  double rest = 0.0; // so is 1 - p of a Bernoulli
+  double tiny = 0.0; // a smaller p is read as this
+  double rest = 0.0; // and so is a smaller 1 - p of a Bernoulli variable
 };
 
-// Sums of doubles: loss, then the gradient, then the Hessian, row by row.
+// Sums of doubles: first the loss, then the gradient, then the Hessian, row by row.
 struct TemperatureLayout {
   std::int64_t parameters = 1; // 1, or the number of classes
 
@@ -32,8 +32,8 @@ constexpr int kWords = 3;
 
 struct TemperatureProblem {
   View values; // [classes] of the voxel shape
-  View target; // of the voxel shape; with classes when multilabel
-  View mask;   // data is null without one
+  View target; // of the voxel shape, and [classes] of it when multilabel
+  View mask;   // data is null without a mask
   std::int64_t classes = 0;
   bool has_ignore_index = false;
   std::int64_t ignore_index = 0;
@@ -43,8 +43,8 @@ struct TemperatureProblem {
   ProbabilityFloor floor;
   bool per_class = false;
   const double *inverse_temperatures = nullptr; // [classes] when per class, else [1]
-  std::int64_t *counts = nullptr;               // temperature_count, added to
-  double *sums = nullptr;                       // TemperatureLayout, added to
+  std::int64_t *counts = nullptr;               // added to, see temperature_count
+  double *sums = nullptr;                       // added to, see TemperatureLayout
 };
 
 } // namespace fastcal

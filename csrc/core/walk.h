@@ -1,4 +1,4 @@
-// The order in which a pass visits voxels: axes sorted and merged so that rows are long.
+// The order in which a pass visits voxels: axes are sorted and merged, so that rows are long.
 #pragma once
 
 #include <cstdint>
@@ -40,18 +40,20 @@ inline std::int64_t offset_of(const Walk &walk, const View &view, const Coordina
   return offset;
 }
 
-// Sorts the voxel axes by the stride of the first operand (all results are order-free), so that a
-// transposed view is read the way it lies in memory, then merges neighbours that every operand
-// walks as one. The first `pinned` axes keep their place and are never merged.
+// Sorts the voxel axes by the stride of the first operand, so that a transposed view is read the
+// way it lies in memory; no result depends on the order of the voxels. Then merges neighbouring
+// axes that every operand walks as one. The first `pinned` axes keep their place and are never
+// merged.
 inline Walk plan_walk(const std::vector<std::int64_t> &shape, const std::vector<View *> &operands,
                       int pinned) {
-  expects(static_cast<int>(shape.size()) <= kMaxAxes, "too many voxel axes: at most 12");
+  expects(static_cast<int>(shape.size()) <= kMaxAxes, "tensors must have at most 12 voxel axes");
   const int axes = static_cast<int>(shape.size());
   int order[kMaxAxes];
   std::iota(order, order + axes, 0);
   if (!operands.empty()) {
     const std::int64_t *strides = operands.front()->strides;
-    for (int i = pinned + 1; i < axes; ++i) { // insertion sort: stable, and twelve axes at most
+    for (int i = pinned + 1; i < axes;
+         ++i) { // an insertion sort is stable, and there are at most 12 axes
       for (int j = i; j > pinned && strides[order[j]] > strides[order[j - 1]]; --j) {
         std::swap(order[j], order[j - 1]);
       }

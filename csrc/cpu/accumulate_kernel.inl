@@ -1,5 +1,5 @@
-// The first half of the maps stage on one block of voxels: accumulate a member. Compiled once an
-// instruction set, with contraction.
+// The first half of the maps stage on one block of voxels: adds a member to the sums. Compiled once
+// per instruction set, with contraction.
 
 #include "cpu/activation.h"
 #include "cpu/element.h"
@@ -16,7 +16,7 @@ static void to_logits(Real *tile, std::int64_t pitch, std::int64_t voxels, std::
       const Vec<Real> p = load(at);
       Vec<Real> z = log_of_probability<Real>(p);
       if (activation == Activation::kSigmoid) {
-        // p = 1 becomes a large finite logit: +inf would mean invalid input.
+        // p = 1 becomes a large finite logit, because +inf would mean invalid input.
         const Vec<Real> odds = z - log_of_probability<Real>(Real{1} - p);
         z = (p >= Real{1}) & (p <= Real{1.001}) ? splat<Real>(Real{1e30}) : odds;
       }
@@ -40,7 +40,7 @@ static inline void add_votes(const Accumulate<Real> &a, std::int64_t i, IntVec<R
   }
 }
 
-// entropy += w ln total, four vectors of voxels side by side.
+// entropy += w ln total, for four vectors of voxels at a time.
 template <typename Real> static void add_logarithms(const Accumulate<Real> &a) {
   const Real factor = Constants<Real>::kLn2 * a.weight;
   in_fours(a.voxels / Lanes<Real>::kCount, [&](auto count, std::int64_t first) {
@@ -59,94 +59,122 @@ template <typename Real> static void add_logarithms(const Accumulate<Real> &a) {
   });
 }
 
-// Softmax of one member and its addition to the block. kClasses 0 takes the count at run time and
-// keeps the exponentials in the lane scratch instead of registers.
+// The planes of a member in memory, and how far ahead to prefetch them.
+template <typename Element> struct MemberPlanes {
+  const Element *data;
+  std::int64_t pitch;
+  std::int64_t ahead;
+
+  inline const Element *at(std::int64_t c, std::int64_t i) const { return data + c * pitch + i; }
+};
+
+// The largest logit of the voxels at i, and the lowest class that has it. Classes in registers are
+// kept in e.
+template <typename Real, int kClasses, bool kMoments, typename Element>
+static inline __attribute__((always_inline)) Vec<Real> top_of(const MemberPlanes<Element> &member,
+                                                              std::int64_t classes, std::int64_t i,
+                                                              Vec<Real> *e, IntVec<Real> *best) {
+  Vec<Real> top = load_real<Real>(member.at(0, i));
+  const auto look = [&](auto count, std::int64_t first) __attribute__((always_inline)) {
+#pragma GCC unroll 4
+    for (int k = 0; k < decltype(count)::kValue; ++k) {
+      const std::int64_t c = first + k;
+      const Vec<Real> z = load_real<Real>(member.at(c, i));
+      __builtin_prefetch(member.at(c, i) + member.ahead, 0, 2);
+      if constexpr (kClasses > 0) {
+        e[c] = z;
+      }
+      if constexpr (kMoments) {
+        *best = z > top ? splat_int<Real>(c) : *best;
+      }
+      top = z > top ? z : top;
+    }
+  };
+  over_classes<kClasses>(classes, look);
+  return top;
+}
+
+// Sums over the classes of one vector of voxels.
+template <typename Real> struct Exponentials {
+  Vec<Real> total = {};
+  Vec<Real> weighted = {}; // of e^(d / T) d, where the entropy is wanted
+};
+
+// Sets e[c] to e^(d / T) of the voxels at i, where d is the logit minus the largest one.
+template <typename Real, int kClasses, bool kEntropy, typename Element>
+static inline __attribute__((always_inline)) Exponentials<Real>
+exponentiate(const MemberPlanes<Element> &member, const ExpScale<Real> &scale, std::int64_t classes,
+             std::int64_t i, Vec<Real> top, Vec<Real> *e) {
+  Exponentials<Real> sums;
+  Exponentials<Real> lost;
+  const auto add_group = [&](auto count, std::int64_t first) __attribute__((always_inline)) {
+    constexpr int kCount = decltype(count)::kValue;
+    Vec<Real> power[kCount];
+    Vec<Real> d[kCount];
+#pragma GCC unroll 4
+    for (int k = 0; k < kCount; ++k) {
+      const std::int64_t c = first + k;
+      power[k] = (kClasses > 0 ? e[c] : load_real<Real>(member.at(c, i))) - top;
+    }
+    exp_each<Real, kCount>(scale, power, d);
+    Exponentials<Real> part;
+#pragma GCC unroll 4
+    for (int k = 0; k < kCount; ++k) {
+      e[first + k] = power[k];
+      part.total += power[k];
+      if constexpr (kEntropy) {
+        part.weighted += power[k] * d[k];
+      }
+    }
+    if constexpr (kClasses > 0) {
+      sums.total += part.total;
+      sums.weighted += part.weighted;
+    } else {
+      add_compensated<Real>(&sums.total, &lost.total, part.total);
+      add_compensated<Real>(&sums.weighted, &lost.weighted, part.weighted);
+    }
+  };
+  over_classes<kClasses>(classes, add_group);
+  return sums;
+}
+
+// Adds the softmax of one member to the sums of the block. With kClasses 0 the number of classes is
+// known at run time only, and the exponentials are kept in the lane scratch instead of registers.
 template <typename Real, typename Element, int kClasses, bool kEntropy, bool kMoments>
 static void accumulate_softmax(const Accumulate<Real> &a) {
   constexpr int kLocal = kClasses > 0 ? kClasses : 1;
   const std::int64_t classes = kClasses > 0 ? kClasses : a.classes;
   const ExpScale<Real> scale(a.inverse_temperature);
   const Real weight = a.weight;
-  const std::int64_t ahead = a.prefetch ? a.voxels : 0;
   const std::int64_t pitch = a.pitch;
-  const std::int64_t member_pitch = a.member_pitch;
   const std::int64_t voxels = a.voxels;
-  const Element *__restrict member = static_cast<const Element *>(a.member);
+  const MemberPlanes<Element> member{static_cast<const Element *>(a.member), a.member_pitch,
+                                     a.prefetch ? a.voxels : 0};
   Real *__restrict sum = a.sum;
   Vec<Real> local[kLocal];
   Vec<Real> *const e = kClasses > 0 ? local : reinterpret_cast<Vec<Real> *>(a.lane_scratch);
-  const auto each_group = [&](const auto &function) __attribute__((always_inline)) {
-    if constexpr (kClasses > 0) {
-      in_fours_of<kClasses>(function);
-    } else {
-      in_fours(classes, function);
-    }
-  };
 
   for (std::int64_t i = 0; i < voxels; i += Lanes<Real>::kCount) {
-    Vec<Real> top = load_real<Real>(member + i);
     IntVec<Real> best = {};
-    each_group([&](auto count, std::int64_t first) __attribute__((always_inline)) {
-#pragma GCC unroll 4
-      for (int k = 0; k < decltype(count)::kValue; ++k) {
-        const std::int64_t c = first + k;
-        const Vec<Real> z = load_real<Real>(member + c * member_pitch + i);
-        __builtin_prefetch(member + c * member_pitch + i + ahead, 0, 2);
-        if constexpr (kClasses > 0) {
-          e[c] = z;
-        }
-        if constexpr (kMoments) {
-          best = z > top ? splat_int<Real>(c) : best;
-        }
-        top = z > top ? z : top;
-      }
-    });
-    Vec<Real> total = {};
-    Vec<Real> total_lost = {};
-    Vec<Real> weighted = {};
-    Vec<Real> weighted_lost = {};
-    each_group([&](auto count, std::int64_t first) __attribute__((always_inline)) {
-      constexpr int kCount = decltype(count)::kValue;
-      Vec<Real> power[kCount];
-      Vec<Real> d[kCount];
-#pragma GCC unroll 4
-      for (int k = 0; k < kCount; ++k) {
-        const std::int64_t c = first + k;
-        power[k] = (kClasses > 0 ? e[c] : load_real<Real>(member + c * member_pitch + i)) - top;
-      }
-      exp_each<Real, kCount>(scale, power, d);
-      Vec<Real> part = {};
-      Vec<Real> weighted_part = {};
-#pragma GCC unroll 4
-      for (int k = 0; k < kCount; ++k) {
-        e[first + k] = power[k];
-        part += power[k];
-        if constexpr (kEntropy) {
-          weighted_part += power[k] * d[k];
-        }
-      }
-      if constexpr (kClasses > 0) {
-        total += part;
-        weighted += weighted_part;
-      } else {
-        add_compensated<Real>(&total, &total_lost, part);
-        add_compensated<Real>(&weighted, &weighted_lost, weighted_part);
-      }
-    });
-    const Vec<Real> inverse = reciprocal<Real>(total);
+    const Vec<Real> top = top_of<Real, kClasses, kMoments>(member, classes, i, e, &best);
+    const Exponentials<Real> sums =
+        exponentiate<Real, kClasses, kEntropy>(member, scale, classes, i, top, e);
+    const Vec<Real> inverse = reciprocal<Real>(sums.total);
     const Vec<Real> scaled = inverse * weight;
-    each_group([&](auto count, std::int64_t first) __attribute__((always_inline)) {
+    const auto add_scaled = [&](auto count, std::int64_t first) __attribute__((always_inline)) {
 #pragma GCC unroll 4
       for (int k = 0; k < decltype(count)::kValue; ++k) {
         Real *at = sum + (first + k) * pitch + i;
         store(at, load(at) + e[first + k] * scaled);
       }
-    });
+    };
+    over_classes<kClasses>(classes, add_scaled);
     if constexpr (kEntropy) {
-      // ln total - sum e d / total, the logarithm later: alone it would wait for its own steps.
-      const Vec<Real> rest = weighted * inverse * (scale.inverse_temperature * weight);
+      // The entropy is ln total - sum e d / total. The logarithms follow for several vectors at
+      // once, since the steps of a single one would wait for each other.
+      const Vec<Real> rest = sums.weighted * inverse * (scale.inverse_temperature * weight);
       store(a.entropy + i, load(a.entropy + i) - rest);
-      store(a.totals + i, total);
+      store(a.totals + i, sums.total);
     }
     if constexpr (kMoments) {
       for (std::int64_t c = 0; c < classes; ++c) {
@@ -160,7 +188,7 @@ static void accumulate_softmax(const Accumulate<Real> &a) {
   }
 }
 
-// Classes that do not share a denominator: sigmoid outputs, or probabilities as they are.
+// Adds classes that do not share a denominator: outputs of a sigmoid, or probabilities as they are.
 template <typename Real, bool kSigmoid, bool kEntropy>
 static void accumulate_independent(const Accumulate<Real> &a) {
   const Real *member = static_cast<const Real *>(a.member);
@@ -202,7 +230,7 @@ static void accumulate_independent(const Accumulate<Real> &a) {
   }
 }
 
-// Logit space: the sum is of w z / T; only votes look at the member by itself.
+// Adds w z / T where logits are averaged. Only the votes look at the member by itself.
 template <typename Real> static void accumulate_logits(const Accumulate<Real> &a) {
   const Real *member = static_cast<const Real *>(a.member);
   const Real factor = a.weight * a.inverse_temperature;
@@ -228,7 +256,8 @@ template <typename Real> static void accumulate_logits(const Accumulate<Real> &a
 
 template <typename Real> using AccumulateFunction = void (*)(const Accumulate<Real> &);
 
-// Class counts in registers: 2 to 16 for float; double takes the run-time loop.
+// Floats of 2 to 16 classes stay in registers; doubles and other numbers of classes take the loop
+// with a count known at run time.
 template <typename Real, typename Element, bool kEntropy, bool kMoments>
 static AccumulateFunction<Real> softmax_for(std::int64_t classes) {
   if constexpr (sizeof(Real) == 4) {

@@ -1,4 +1,4 @@
-// From logits to probabilities and back, a vector at a time.
+// From logits to probabilities and back, one vector at a time.
 #pragma once
 
 #include "cpu/vec_math.h"
@@ -6,17 +6,19 @@
 namespace fastcal::cpu::FASTCAL_ISA {
 
 template <typename Real> static inline Vec<Real> not_negative(Vec<Real> x) {
-  return at_least<Real>(x, Real{0}); // NaN stays
+  return at_least<Real>(x, Real{0}); // NaN stays NaN
 }
 
 template <typename Real> static inline Vec<Real> nan_vector() {
   return splat<Real>(static_cast<Real>(__builtin_nan("")));
 }
 
-// ln p with ln 0 = -inf. A rounding error below 0 counts as 0; what is further off is NaN.
+// ln p with ln 0 = -inf. What is below 0 by no more than a rounding error counts as 0; anything
+// lower gives NaN.
 template <typename Real> static inline Vec<Real> log_of_probability(Vec<Real> p) {
   constexpr Real kInfinity = static_cast<Real>(__builtin_inf());
-  const Vec<Real> log = log2_vector<Real>(p) * Constants<Real>::kLn2 + (p - p); // inf, NaN: NaN
+  const Vec<Real> log =
+      log2_vector<Real>(p) * Constants<Real>::kLn2 + (p - p); // infinity and NaN give NaN
   const Vec<Real> not_positive =
       p < Real{-1e-3} || p != p ? nan_vector<Real>() : splat<Real>(-kInfinity);
   return p > Real{0} ? log : not_positive;
@@ -25,7 +27,7 @@ template <typename Real> static inline Vec<Real> log_of_probability(Vec<Real> p)
 template <typename Real> static inline Vec<Real> sigmoid(Vec<Real> z, const ExpScale<Real> &scale) {
   constexpr Real kLargest =
       static_cast<Real>(sizeof(Real) == 4 ? 3.40282347e38 : 1.7976931348623157e308);
-  // +inf is invalid input: NaN instead of 1.
+  // +inf is invalid input, and gives NaN instead of 1.
   z = z > kLargest ? nan_vector<Real>() : z;
   const Vec<Real> e = exp_vector<Real>(scale, z < Real{0} ? z : -z);
   const Vec<Real> numerator = z < Real{0} ? e : Real{1} + (e - e);

@@ -1,5 +1,6 @@
-// Gaps between probability and outcome by bins of the probability over one block of voxels, and the
-// gradient of a loss of them with respect to the logits. Compiled once an instruction set.
+// Gaps between probability and outcome over one block of voxels, by bins of the probability, and
+// the gradient by the logits of a loss that is a function of them. Compiled once per instruction
+// set.
 #pragma once
 
 #include "cpu/bins.h"
@@ -41,8 +42,8 @@ template <typename Real> static void activate(const BinBlock<Real> &s) {
   }
 }
 
-// The bins of a class's voxels; where they are soft, the left of two, with what the right one gets
-// and by how much that grows with p.
+// The bins of the voxels of one class. Soft bins share a voxel: this gives the left one of the two,
+// the share of the right one, and the derivative of that share by p.
 template <typename Real> static void place_voxels(const BinBlock<Real> &s, const Real *p) {
   const Thresholds<Real> thresholds{s.thresholds, s.bins.count - 1};
   const Real width = static_cast<Real>(s.bins.count);
@@ -55,7 +56,7 @@ template <typename Real> static void place_voxels(const BinBlock<Real> &s, const
       continue;
     }
     const Vec<Real> at = load(p + i) * width - Real{0.5}; // in bins, counted from the first centre
-    const Vec<Real> inside = at > Real{0} ? (at > last ? last : at) : Vec<Real>{}; // NaN: 0
+    const Vec<Real> inside = at > Real{0} ? (at > last ? last : at) : Vec<Real>{}; // 0 for NaN
     const IntVec<Real> left = __builtin_convertvector(inside, IntVec<Real>);
     const Vec<Real> along = at - __builtin_convertvector(left, Vec<Real>);
     const Vec<Real> positive = along < Real{0} ? Vec<Real>{} : along;
@@ -66,7 +67,7 @@ template <typename Real> static void place_voxels(const BinBlock<Real> &s, const
   }
 }
 
-// p - y of a class's voxels, and 0 where they do not count.
+// p - y of the voxels of one class, and 0 where they do not count.
 template <typename Real>
 static void outcomes(const BinBlock<Real> &s, std::int64_t c, const Real *p) {
   const IntVec<Real> label = splat_int<Real>(c + s.block.first_label);
@@ -79,7 +80,7 @@ static void outcomes(const BinBlock<Real> &s, std::int64_t c, const Real *p) {
   }
 }
 
-// Bins one after another, all voxels each: sums stay in registers.
+// Goes over all voxels once per bin, so that its sums stay in registers.
 template <typename Real, bool kSoft>
 static void add_bins(const BinBlock<Real> &s, double *__restrict gap, double *__restrict amount) {
   const std::int64_t count = s.bins.count;
@@ -117,7 +118,7 @@ static void add_bins(const BinBlock<Real> &s, double *__restrict gap, double *__
   }
 }
 
-// Voxels one after another, for bins by the hundred.
+// Goes over the voxels once, for hundreds of bins.
 template <typename Real>
 static void scatter(const BinBlock<Real> &s, double *__restrict gap, double *__restrict amount) {
   for (std::int64_t v = 0; v < s.block.voxels; ++v) {
@@ -162,7 +163,7 @@ template <typename Real> static void bin_gaps(const BinBlock<Real> &s, double *s
   }
 }
 
-// table[index] of every lane.
+// table[index] for each lane.
 template <typename Real> static inline Vec<Real> look_up(const Real *table, IntVec<Real> index) {
   if constexpr (sizeof(Real) == 4) {
 #if FASTCAL_VECTOR_BYTES == 64 && defined(__AVX512F__)
@@ -178,7 +179,7 @@ template <typename Real> static inline Vec<Real> look_up(const Real *table, IntV
   return found;
 }
 
-// d loss / d p of a class's voxels.
+// d loss / d p of the voxels of one class.
 template <typename Real>
 static void bin_slopes(const BinBlock<Real> &s, const Real *gap, Real *slope) {
   const Real *amount = gap + s.bins.count;

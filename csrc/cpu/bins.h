@@ -12,14 +12,15 @@ template <typename Real> struct Thresholds {
   std::int64_t count;
 };
 
-// The voxels of a block that lie neither in the first nor in the last bin, gathered so that their
-// bins are found by whole vectors.
+// The voxels of a block that lie neither in the first nor in the last bin. They are gathered, so
+// that their bins are found by whole vectors.
 template <typename Real> struct Leftovers {
   alignas(64) Real values[kMaxBlockVoxels + kLaneMultiple];
   alignas(64) std::int32_t hits[kMaxBlockVoxels + kLaneMultiple];
   std::int64_t count = 0;
 
-  // The lanes of `which` out of the values at `from`; `hit` has a bit for every hit.
+  // Gathers the lanes of `which` out of the values at `from`; `hit` has one bit per lane, set for a
+  // hit.
   inline void add(const Real *from, std::uint32_t which, std::uint32_t hit) {
     constexpr std::uint32_t kAll = (1U << Lanes<Real>::kCount) - 1;
     if (which == kAll) {
@@ -39,7 +40,8 @@ template <typename Real> struct Leftovers {
   }
 };
 
-// Up to so many bins, thresholds are compared one after another and counts kept on the stack.
+// With up to this many bins, thresholds are compared one after another, and the counts are kept on
+// the stack.
 constexpr std::int64_t kTableCells = 64;
 
 template <typename Real>
@@ -55,7 +57,7 @@ static inline std::int64_t search_cell(const Thresholds<Real> &bins, Real p) {
   return low;
 }
 
-// How many thresholds each value lies above.
+// The number of thresholds that each value lies above.
 template <typename Real>
 static inline IntVec<Real> cells_above(const Thresholds<Real> &bins, Vec<Real> p) {
   IntVec<Real> above = {};
@@ -66,8 +68,8 @@ static inline IntVec<Real> cells_above(const Thresholds<Real> &bins, Vec<Real> p
 }
 
 #if FASTCAL_VECTOR_BYTES == 64
-// The same for fewer thresholds than one or two vectors of floats hold: by halving, each lane
-// picking its next threshold from registers.
+// The same for fewer thresholds than one or two vectors of floats hold, by bisection: each lane
+// picks its next threshold from registers.
 template <int kVectors>
 static inline IntVec<float> cells_by_halving(const Thresholds<float> &bins, Vec<float> p) {
   const __m512 middle = _mm512_set1_ps(bins.values[8 * kVectors - 1]);
@@ -86,7 +88,7 @@ static inline IntVec<float> cells_by_halving(const Thresholds<float> &bins, Vec<
 static_assert(kThresholdPadding >= 2 * kLaneMultiple);
 #endif
 
-// Calls f with the function from a vector of values to their cells.
+// Calls f with the function that maps a vector of values to their cells.
 template <typename Real, typename Function>
 static inline __attribute__((always_inline)) void with_cells(const Thresholds<Real> &bins,
                                                              const Function &f) {
@@ -115,18 +117,20 @@ static inline void find_cells(const Thresholds<Real> &bins, Vec<Real> p, const R
   }
 }
 
-// A voxel is one word, its value as fixed point under a count of one: the values of a block, at
-// most 1.001 each, do not reach the counts, and the word is added in memory once.
+// A voxel is one word: its value in fixed point, below a count of one. The sum of the values of a
+// block, at most 1.001 each, does not reach the bits of the count. So one addition to memory does
+// both.
 constexpr int kCountShift = 52;
 static_assert(kMaxBlockVoxels * 2 <= std::int64_t{1} << (kCountShift - kFractionBits));
 static_assert(kMaxBlockVoxels < std::int64_t{1} << (63 - kCountShift));
 
-// Neighbouring voxels often fall in one bin: tables in turn keep an addition from waiting for the
-// one before it.
+// Neighbouring voxels often fall into the same bin. They are added to different tables in turn, so
+// that an addition does not wait for the one before it.
 constexpr int kTables = 8;
 
-// Few bins: an entry for each bin and state of a voxel, 0 to kStates - 1, and a last one for what
-// does not count. Calls add(k, words) with the states' words of every bin.
+// Counts few bins by tables. They have an entry for each bin and state of a voxel, 0 to kStates -
+// 1, and a last one for what does not count. Calls add(k, words) with the words of the states for
+// every bin.
 template <int kStates, typename Real, typename Kept, typename State, typename Add>
 static void count_in_tables(const Real *values, std::int64_t n, const Thresholds<Real> &bins,
                             const Kept &kept, const State &state, const Add &add) {
@@ -149,7 +153,8 @@ static void count_in_tables(const Real *values, std::int64_t n, const Thresholds
           static_cast<std::uint64_t>(words[i + lane]);
     }
   };
-  // The additions go some vectors behind the stores that they read, so as not to wait for them.
+  // The additions follow some vectors behind the stores whose results they read, so as not to wait
+  // for them.
   constexpr std::int64_t kBehind = 8 * kCount;
   with_cells<Real>(bins, [&](const auto &cells_of) __attribute__((always_inline)) {
     for (std::int64_t i = 0; i < n; i += kCount) {
@@ -186,7 +191,7 @@ static inline void add_word(std::int64_t *cell, std::uint64_t word, bool hits) {
   cell[3] += static_cast<std::int64_t>(word & ((std::uint64_t{1} << kCountShift) - 1));
 }
 
-// A plane of values into its histogram, all by tables.
+// Adds a plane of values to its histogram, entirely by tables.
 template <typename Real, typename Kept, typename Hit>
 static void count_spread(const Real *values, std::int64_t n, const Thresholds<Real> &bins,
                          const Kept &kept, const Hit &hit, std::int64_t *cells) {
@@ -200,7 +205,8 @@ static void count_spread(const Real *values, std::int64_t n, const Thresholds<Re
   count_in_tables<2, Real>(values, n, bins, kept, state, add);
 }
 
-// A class's plane into its histogram, and where it is the label, into the top-label one as well.
+// Adds the plane of a class to its histogram and, where the class is the label, to the top-label
+// one as well.
 template <typename Real>
 static void count_spread_class(const CountBlock<Real> &b, std::int64_t c,
                                const Thresholds<Real> &bins, std::int64_t *cells,
@@ -247,7 +253,8 @@ static void count_leftovers(Leftovers<Real> &left, const Thresholds<Real> &bins,
   }
 }
 
-// Whether few bins get many values of a plane between the outer two, by every eighth vector.
+// Whether many values of a plane fall between the outer two of a few bins, judged by every eighth
+// vector.
 template <typename Real>
 static inline bool is_spread(const Real *values, std::int64_t voxels,
                              const Thresholds<Real> &bins) {
@@ -269,7 +276,7 @@ static inline bool is_spread(const Real *values, std::int64_t voxels,
 }
 
 // Adds one plane of values to its histogram. Nearly all voxels of a real volume lie in the first or
-// the last bin: those are counted by whole vectors, the rest gathered.
+// the last bin. Those are counted by whole vectors, and the others are gathered.
 template <typename Real, typename Hit>
 static void count_bins(const Real *values, const std::int32_t *keep, std::int64_t voxels,
                        const Thresholds<Real> &bins, const Hit &hit, std::int64_t *cells) {
@@ -287,7 +294,8 @@ static void count_bins(const Real *values, const std::int32_t *keep, std::int64_
   FixedPointSum<Real> first_sum;
   FixedPointSum<Real> last_sum;
   Leftovers<Real> left;
-  // With more lanes than this between the outer bins, the whole vector is gathered: one path.
+  // With more lanes than this between the outer bins, the whole vector is gathered, which takes one
+  // branch instead of one per lane.
   constexpr int kMixedLanes = static_cast<int>(Lanes<Real>::kCount / 4);
   for (std::int64_t i = 0; i < voxels; i += Lanes<Real>::kCount) {
     const Vec<Real> p = load(values + i);

@@ -1,4 +1,4 @@
-// Moves one block of voxels between the operands' memory and tiles in the cache.
+// A block of voxels, and where it lies in the memory of the operands.
 #pragma once
 
 #include <algorithm>
@@ -15,7 +15,8 @@ constexpr std::int64_t round_up(std::int64_t n, std::int64_t multiple) {
   return (n + multiple - 1) / multiple * multiple;
 }
 
-// Voxels a block: about 16 KB a plane set, so that the running sums stay in the first-level cache.
+// The voxels of a block: all planes of a member take about 16 KB of floats, so that the running
+// sums stay in the first-level cache.
 inline std::int64_t block_voxels_for(std::int64_t classes) {
   constexpr std::int64_t kElements = 4096;
   return std::clamp(kElements / std::max<std::int64_t>(classes, 1) / 64 * 64, std::int64_t{64},

@@ -1,5 +1,6 @@
-// The statistics stage on one block of voxels: integers only, the same on every instruction set and
-// backend for equal probabilities. Compiled once an instruction set, without contraction.
+// The statistics stage on one block of voxels. Its results are integers, and equal probabilities
+// give equal integers on every instruction set and backend. Compiled once per instruction set,
+// without contraction.
 
 #include "cpu/bins.h"
 #include "cpu/entropy_bins.h"
@@ -15,9 +16,7 @@ static inline void add_real(std::int64_t *hi_lo, std::int64_t sum) {
   hi_lo[1] = lo & kFractionMask;
 }
 
-// -------------------------------------------------------------------------------------- targets
-
-// One plane of targets cut to 32-bit lanes; true when none lies outside [0, limit).
+// Cuts one plane of targets to 32-bit lanes. True when none lies outside [0, limit).
 template <typename Element>
 static inline bool narrow_targets(const Element *__restrict from, std::int64_t stride,
                                   std::int64_t voxels, std::uint32_t limit,
@@ -36,15 +35,15 @@ static inline bool narrow_targets(const Element *__restrict from, std::int64_t s
   return outside == 0 && (all >> 32) == 0;
 }
 
-// One plane of targets as 32-bit lanes; outside [0, C) becomes -1, which no label equals. True when
-// there are such.
+// Converts one plane of targets to 32-bit lanes. What lies outside [0, C) becomes -1, which no
+// label equals. True when there is such a target.
 template <typename Element>
 static inline bool load_target_plane(const TargetBlock &t, const Element *__restrict from,
                                      std::int64_t stride, std::int32_t *__restrict classes) {
   const std::int64_t voxels = t.target.voxels;
   constexpr std::int64_t kLine = 64 / static_cast<std::int64_t>(sizeof(Element));
   for (std::int64_t v = 0; t.prefetch && stride == 1 && v < voxels; v += kLine) {
-    __builtin_prefetch(from + voxels + v, 0, 2); // the next block's
+    __builtin_prefetch(from + voxels + v, 0, 2); // of the next block
   }
   const bool inside =
       narrow_targets(from, stride, voxels, static_cast<std::uint32_t>(t.num_classes), classes);
@@ -64,7 +63,7 @@ static inline bool load_target_plane(const TargetBlock &t, const Element *__rest
   return !inside;
 }
 
-// Counts the voxels whose target is no class, and drops them.
+// Counts the voxels whose target is not a class, and drops them.
 template <typename Element> static void drop_bad_targets(const TargetBlock &t) {
   const Element *from = static_cast<const Element *>(t.target.data);
   for (std::int64_t v = 0; v < t.target.voxels; ++v) {
@@ -137,9 +136,7 @@ static void load_target(const TargetBlock &t) {
   }
 }
 
-// --------------------------------------------------------------------------------- proper scores
-
-// Brier and negative log-likelihood of exclusive classes.
+// Adds the Brier score and the negative log-likelihood of exclusive classes.
 template <typename Real> static void count_scores(const CountBlock<Real> &b) {
   FixedPointSum<Real> brier;
   FixedPointSum<Real> nll;
@@ -147,7 +144,8 @@ template <typename Real> static void count_scores(const CountBlock<Real> &b) {
   LaneCounter<Real> unnormalised;
   const std::int64_t classes = b.layout.num_classes;
   const Vec<Real> eps = splat<Real>(b.eps);
-  // Four vectors of voxels side by side: one logarithm alone would wait for each of its steps.
+  // Four vectors of voxels at a time, since the steps of a single logarithm would wait for each
+  // other.
   in_fours(b.voxels / Lanes<Real>::kCount, [&](auto count, std::int64_t first) {
     constexpr int kCount = decltype(count)::kValue;
     Vec<Real> loss[kCount];
@@ -190,7 +188,7 @@ template <typename Real> static void count_scores(const CountBlock<Real> &b) {
   b.row[word::kUnnormalised] += unnormalised.total();
 }
 
-// The same for one class of a multilabel problem, a Bernoulli of its own.
+// The same for one class of a multilabel problem, which is a Bernoulli variable of its own.
 template <typename Real>
 static void count_binary_scores(const CountBlock<Real> &b, std::int64_t c) {
   FixedPointSum<Real> brier;
@@ -220,9 +218,8 @@ static void count_binary_scores(const CountBlock<Real> &b, std::int64_t c) {
   b.row[word::kClipped] += clipped.total();
 }
 
-// ---------------------------------------------------------------------------------- class counts
-
-// Four counters of eight bits a lane, one a class: a one where the lane's class is 4 * group + k.
+// Four counters of eight bits per lane, one per class: counter k is 1 where the lane's class is 4 *
+// group + k.
 static inline IntVec<float> class_ones(IntVec<float> classes, std::int64_t group) {
 #if FASTCAL_VECTOR_BYTES == 64
   const auto shift = reinterpret_cast<__m512i>((classes - splat_int<float>(4 * group)) << 3);
@@ -239,7 +236,7 @@ static inline IntVec<float> class_ones(IntVec<float> classes, std::int64_t group
 #endif
 }
 
-// Adds the counters to those of at most four classes.
+// Adds the counters to the counts of at most four classes.
 static inline void add_class_ones(IntVec<float> ones, std::int64_t classes, std::int64_t *counts) {
   for (std::int64_t k = 0; k < 4 && k < classes; ++k) {
     counts[k] += sum_lanes((ones >> 8 * k) & splat_int<float>(255));
@@ -251,7 +248,7 @@ static inline void count_four_classes(const std::int32_t *label, const std::int3
                                       std::int64_t group, std::int64_t classes,
                                       std::int64_t *predicted, std::int64_t *reference,
                                       std::int64_t *true_positive) {
-  constexpr std::int64_t kMost = 127 * Lanes<float>::kCount; // what the counters hold
+  constexpr std::int64_t kMost = 127 * Lanes<float>::kCount; // the most that the counters hold
   for (std::int64_t begin = 0; begin < voxels; begin += kMost) {
     const std::int64_t end = voxels - begin > kMost ? begin + kMost : voxels;
     IntVec<float> labels = {};
@@ -272,8 +269,8 @@ static inline void count_four_classes(const std::int32_t *label, const std::int3
   }
 }
 
-// Predicted, reference and true positive voxels of each class; with exclusive classes, each voxel
-// has one, so that their sums are the kept and the correct voxels.
+// Counts the predicted, reference and true positive voxels of each class. Each voxel has one of the
+// exclusive classes, so that the sums of these counts are the kept and the correct voxels.
 template <typename Real> static void count_classes(const CountBlock<Real> &b) {
   const StatisticsLayout &layout = b.layout;
   std::int64_t *predicted = b.row + layout.predicted();
@@ -281,7 +278,7 @@ template <typename Real> static void count_classes(const CountBlock<Real> &b) {
   std::int64_t *true_positive = b.row + layout.true_positive();
   if (b.multilabel) {
     for (std::int64_t c = 0; c < layout.num_classes; ++c) {
-      std::int64_t counts[3][2] = {}; // absent and present
+      std::int64_t counts[3][2] = {}; // of the absent and the present
       count_four_classes(b.label + c * b.pitch, b.target + c * b.pitch, b.keep, b.voxels, 0, 2,
                          counts[0], counts[1], counts[2]);
       predicted[c] += counts[0][1];
@@ -291,7 +288,8 @@ template <typename Real> static void count_classes(const CountBlock<Real> &b) {
     }
     return;
   }
-  constexpr std::int64_t kFewClasses = 16; // up to it a vector sweep for four classes is cheaper
+  constexpr std::int64_t kFewClasses =
+      16; // up to here one sweep by vectors per four classes is cheaper
   if (layout.num_classes <= kFewClasses) {
     for (std::int64_t c = 0; c < layout.num_classes; c += 4) {
       const std::int64_t classes = layout.num_classes - c < 4 ? layout.num_classes - c : 4;
@@ -320,7 +318,7 @@ template <typename Real> static void count_classes(const CountBlock<Real> &b) {
   }
 }
 
-// Invalid voxels leave the count and are counted as such.
+// Invalid voxels do not count, and are counted as invalid.
 template <typename Real> static void drop_invalid(const CountBlock<Real> &b) {
   for (std::int64_t v = 0; v < b.voxels; ++v) {
     b.row[word::kInvalid] += b.keep[v] & (b.validity[v] & 1);
@@ -338,8 +336,8 @@ static inline bool any_set(const std::int32_t *values, std::int64_t n) {
   return bits_of<float>(any != Ints{}) != 0;
 }
 
-// Exclusive classes with a top-label histogram beside each class's: whether all take tables, which
-// count both in one go.
+// Whether the tables, which count the top-label and the classwise histograms in one go, serve for
+// all of these exclusive classes.
 template <typename Real> static inline bool counts_together(const CountBlock<Real> &b) {
   const StatisticsLayout &layout = b.layout;
   bool together = layout.top_label && layout.classwise && !b.multilabel;
@@ -350,7 +348,7 @@ template <typename Real> static inline bool counts_together(const CountBlock<Rea
   return together;
 }
 
-// The confidence against correctness.
+// Counts the confidence against correctness.
 template <typename Real>
 static inline void add_top_label(const CountBlock<Real> &b, std::int64_t plane, bool together) {
   const StatisticsLayout &layout = b.layout;
@@ -368,7 +366,7 @@ static inline void add_top_label(const CountBlock<Real> &b, std::int64_t plane, 
   }
 }
 
-// The probabilities of a class against its presence.
+// Counts the probabilities of a class against its presence.
 template <typename Real>
 static inline void add_class(const CountBlock<Real> &b, std::int64_t c, std::int64_t plane,
                              bool together) {

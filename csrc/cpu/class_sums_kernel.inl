@@ -1,5 +1,5 @@
-// Sums of probabilities and likelihoods a class over one block of voxels, and the gradient of a
-// loss of them with respect to the logits. Compiled once an instruction set, with contraction.
+// Sums of probabilities and likelihoods per class over one block of voxels, and the gradient by the
+// logits of a loss that is a function of them. Compiled once per instruction set, with contraction.
 #pragma once
 
 #include "cpu/activation.h"
@@ -7,17 +7,17 @@
 
 namespace fastcal::cpu::FASTCAL_ISA {
 
-// A row of the scratch: a vector a class.
+// A row of the scratch: one vector per class.
 template <typename V, typename Real>
 static inline V *lane_row(const LogitBlock<Real> &b, std::int64_t row) {
   return reinterpret_cast<V *>(b.lanes + row * b.classes * kLaneMultiple);
 }
 
-// Voxels of a lane that are added up in Real before they go on in double: equal terms are rounded
-// the same way each time, and a thousand of them in a row would err by 1e-6.
+// This many voxels of a lane are added up in Real before the sum goes on in double. Equal terms are
+// rounded the same way each time, and a thousand of them in a row would be off by 1e-6.
 constexpr std::int64_t kRun = 16;
 
-// A sum over voxels, in double where Real is float; of eight lanes or fewer.
+// A sum over voxels, in double where Real is float, of at most eight lanes.
 static inline void widen(Doubles *to, Vec<float> sum) { *to += low_half(sum) + high_half(sum); }
 static inline void widen(Doubles *to, Vec<double> sum) { *to += sum; }
 
@@ -41,7 +41,7 @@ static void count_references(const LogitBlock<Real> &b, double *__restrict count
   }
 }
 
-// Softmax of the voxels at i: e[c] = e^(z - top), returns their sum.
+// The softmax of the voxels at i: sets e[c] to e^(z - top), and returns the sum of these.
 template <typename Real, int kClasses>
 static inline __attribute__((always_inline)) Vec<Real>
 exponentials(const LogitBlock<Real> &b, std::int64_t i, const ExpScale<Real> &scale, Vec<Real> *e,
@@ -78,16 +78,44 @@ exponentials(const LogitBlock<Real> &b, std::int64_t i, const ExpScale<Real> &sc
       add_compensated<Real>(&total, &lost, part);
     }
   };
-  if constexpr (kClasses > 0) {
-    in_fours_of<kClasses>(group);
-  } else {
-    in_fours(classes, group);
-  }
+  over_classes<kClasses>(classes, group);
   *top_out = top;
   return total;
 }
 
-// kClasses 0 takes the number at run time and keeps its sums in the scratch.
+// The sums of a block in double, in the scratch.
+template <typename Real> class WideSums {
+public:
+  inline WideSums(const LogitBlock<Real> &block, std::int64_t classes)
+      : block_(block), classes_(classes) {
+    for (std::int64_t row = 0; row < sum::kRows; ++row) {
+      for (std::int64_t c = 0; c < classes_; ++c) {
+        (*this)(row)[c] = Doubles{};
+      }
+    }
+  }
+
+  inline Doubles *operator()(std::int64_t row) const {
+    return lane_row<Doubles>(block_, kFirstRow + row);
+  }
+
+  inline void add_to(double *sums) const {
+    for (std::int64_t row = 0; row < sum::kRows; ++row) {
+      for (std::int64_t c = 0; c < classes_; ++c) {
+        sums[row * classes_ + c] += sum_of((*this)(row)[c]);
+      }
+    }
+  }
+
+private:
+  static constexpr std::int64_t kFirstRow = 6; // rows before it hold vectors of Real
+
+  const LogitBlock<Real> &block_;
+  const std::int64_t classes_;
+};
+
+// With kClasses 0 the number of classes is known at run time only, and the sums are kept in the
+// scratch.
 template <typename Real, int kClasses, bool kOverlaps, bool kLikelihood>
 static void softmax_sums(const ClassSums<Real> &s) {
   constexpr int kLocal = kClasses > 0 ? kClasses : 1;
@@ -105,13 +133,7 @@ static void softmax_sums(const ClassSums<Real> &s) {
   Vec<Real> *const squared = kClasses > 0 ? squared_local : lane_row<Vec<Real>>(b, 3);
   Vec<Real> *const nll = kClasses > 0 ? nll_local : lane_row<Vec<Real>>(b, 4);
   Vec<Real> *const rest = lane_row<Vec<Real>>(b, 5);
-  constexpr std::int64_t kScratchRow = 6; // of the sums in double
-  const auto wide = [&](std::int64_t row) { return lane_row<Doubles>(b, kScratchRow + row); };
-  for (std::int64_t row = 0; row < sum::kRows; ++row) {
-    for (std::int64_t c = 0; c < classes; ++c) {
-      wide(row)[c] = Doubles{};
-    }
-  }
+  const WideSums<Real> wide(b, classes);
 
   constexpr std::int64_t kStep = kRun * Lanes<Real>::kCount;
   for (std::int64_t first = 0; first < b.voxels; first += kStep) {
@@ -168,15 +190,12 @@ static void softmax_sums(const ClassSums<Real> &s) {
     }
   }
 
-  for (std::int64_t row = 0; row < sum::kRows; ++row) {
-    for (std::int64_t c = 0; c < classes; ++c) {
-      s.sums[row * classes + c] += sum_of(wide(row)[c]);
-    }
-  }
+  wide.add_to(s.sums);
 }
 
-// d loss / d z_k = p_k (g_k - sum_j p_j g_j) + E_y (p_k - y_k) + S p_k - S_k with g the derivative
-// by p, E by the likelihood, S_k by the rest and S its sum over classes.
+// d loss / d z_k = p_k (g_k - sum_j p_j g_j) + E_y (p_k - y_k) + S p_k - S_k, where g is the
+// derivative of the loss by p, E that by the likelihood, S_k that by the rest, and S the sum of S_k
+// over the classes.
 template <typename Real, int kClasses, bool kOverlaps, bool kLikelihood>
 static void softmax_gradient(const ClassGradient<Real> &s) {
   constexpr int kLocal = kClasses > 0 ? kClasses : 1;
@@ -231,8 +250,6 @@ static void softmax_gradient(const ClassGradient<Real> &s) {
     }
   }
 }
-
-// ------------------------------------------------------------------------------- sigmoid
 
 // p, and ln (1 + e^-|z|), from which both likelihoods follow.
 template <typename Real>
@@ -311,9 +328,7 @@ template <typename Real> static void sigmoid_gradient(const ClassGradient<Real> 
   }
 }
 
-// ------------------------------------------------------------------------------- dispatch
-
-// Class counts in registers: 2 to 8 for float.
+// Floats of 2 to 8 classes stay in registers.
 template <typename Real, template <typename, int> class Function, typename Arguments>
 static void for_classes(const Arguments &s) {
   if constexpr (sizeof(Real) == 4) {

@@ -1,4 +1,4 @@
-// Elements of half precision, one and a vector at a time. Included only by the files of one
+// Elements of half precision, read singly or by the vector. Included only by the files of one
 // instruction set.
 #pragma once
 
@@ -7,7 +7,8 @@
 namespace fastcal::cpu::FASTCAL_ISA {
 
 static inline float half_to_float(std::uint16_t half) {
-  // Shifted into place the exponent is 112 too small; the multiply repairs it, subnormals included.
+  // Once shifted into place, the exponent is 112 too small. The multiplication repairs that, for
+  // subnormal numbers too.
   std::uint32_t bits = static_cast<std::uint32_t>(half & 0x7fff) << 13;
   float magnitude;
   std::memcpy(&magnitude, &bits, sizeof bits);
@@ -38,7 +39,7 @@ static inline double to_real(double value) { return value; }
 static inline float to_real(Half value) { return half_to_float(value.bits); }
 static inline float to_real(BFloat value) { return bfloat_to_float(value.bits); }
 
-// A vector of Real from as many elements in a row.
+// A vector of Real, from as many consecutive elements.
 template <typename Real, typename Element> static inline Vec<Real> load_real(const Element *from) {
   constexpr std::int64_t kCount = Lanes<Real>::kCount;
   if constexpr (__is_same(Element, Real)) {

@@ -1,5 +1,5 @@
-// The fused pass on the CPU. Views are given over the voxel axes `shape` in logical order; the pass
-// chooses its own order and its own blocks.
+// The fused pass on the CPU. Views are given over the voxel axes `shape` in their logical order;
+// the pass chooses the order in which it visits them, and its blocks.
 #pragma once
 
 #include <cstdint>
@@ -15,19 +15,19 @@ struct Members {
   std::vector<double> temperatures;
 };
 
-// Members in, maps out, statistics added.
+// Reads the members, writes the maps and adds to the statistics.
 void ensemble_statistics(const std::vector<std::int64_t> &shape, std::int64_t classes,
                          const Members &members, const Reading &reading, const Finish &finish,
                          int n_threads);
 
-// One member into the state [layout.planes(), *shape].
+// Adds one member to the state [layout.planes(), *shape].
 void ensemble_accumulate(const std::vector<std::int64_t> &shape, const View &member, double weight,
                          double temperature, const Reading &reading, const StateLayout &layout,
                          const View &state, int n_threads);
 
-// Maps out and statistics added, from the state.
+// Writes the maps and adds to the statistics, from the state.
 void ensemble_finalize(const std::vector<std::int64_t> &shape, const View &state,
-                       const StateLayout &layout, std::int64_t n_members, double total_weight,
+                       const StateLayout &layout, const MemberTotals &totals,
                        const Reading &reading, const Finish &finish, int n_threads);
 
 } // namespace fastcal::cpu

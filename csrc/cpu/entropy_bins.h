@@ -1,5 +1,5 @@
-// The histogram of entropies of right and wrong predictions. Included only by the statistics stage
-// of one instruction set.
+// The histogram of the entropies of right and wrong predictions. Included only by the statistics
+// stage of one instruction set.
 #pragma once
 
 #include "cpu/kernels.h"
@@ -7,7 +7,7 @@
 
 namespace fastcal::cpu::FASTCAL_ISA {
 
-// h - p ln p by the logarithm of the statistics, with 0 ln 0 = 0.
+// h - p ln p, with the logarithm of the statistics and 0 ln 0 = 0.
 template <typename Real> static inline Vec<Real> less_p_ln_p(Vec<Real> h, Vec<Real> p) {
   constexpr Real kTiny = static_cast<Real>(sizeof(Real) == 4 ? __FLT_MIN__ : __DBL_MIN__);
   Vec<Real> log = at_least<Real>(p, kTiny);
@@ -33,7 +33,8 @@ static inline void add_entropies(const CountBlock<Real> &b, Vec<Real> h, std::ui
   }
 }
 
-// One entropy a voxel; one a class, a Bernoulli's, when multilabel.
+// Counts one entropy per voxel or, when multilabel, one per voxel and class: that of a Bernoulli
+// variable.
 template <typename Real> static void count_entropy(const CountBlock<Real> &b) {
   const std::int64_t classes = b.layout.num_classes;
   for (std::int64_t i = 0; i < b.voxels; i += Lanes<Real>::kCount) {

@@ -1,12 +1,12 @@
-// Adds a plane of values to its fine histogram, whose cells are the leading bits of p below 1/2 and
-// of 1 - p above. Included only by the statistics stage of one instruction set.
+// Adds a plane of values to its fine histogram. The cells are the leading bits of p below 1/2, and
+// those of 1 - p from 1/2 on. Included only by the statistics stage of one instruction set.
 #pragma once
 
 #include "cpu/vec.h"
 
 namespace fastcal::cpu::FASTCAL_ISA {
 
-// StatisticsLayout::fine_shift() has the formula.
+// The formula is that of StatisticsLayout::fine_shift().
 template <typename Real>
 static inline IntVec<Real> fine_cells(Vec<Real> p, std::int64_t fine_bins, int shift) {
   constexpr int kMantissa = sizeof(Real) == 4 ? 23 : 52;
@@ -37,7 +37,7 @@ static void count_fine(const Real *values, const std::int32_t *keep, std::int64_
     const IntVec<Real> cell = fine_cells<Real>(load(values + i), layout.fine_bins, shift);
     alignas(64) typename Lanes<Real>::Int cell_of[kCount];
     store(cell_of, cell);
-    // A saturated network puts neighbours into one cell.
+    // The neighbours of a saturated network share a cell.
     const std::int64_t first = cell_of[__builtin_ctz(kept)];
     const std::uint32_t same = kept & bits_of<Real>(cell == splat_int<Real>(first));
     cells[kFineWords * first] += __builtin_popcount(same);

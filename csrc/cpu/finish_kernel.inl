@@ -1,12 +1,12 @@
 // The second half of the maps stage on one block of voxels: the sums over the members become maps.
-// Compiled once an instruction set, with contraction.
+// Compiled once per instruction set, with contraction.
 
 #include "cpu/activation.h"
 #include "cpu/kernels.h"
 
 namespace fastcal::cpu::FASTCAL_ISA {
 
-// Logit space: activates the mean logits into the mean planes.
+// Where logits were averaged: activates their mean into the mean planes.
 template <typename Real> static void activate_mean(const FinishBlock<Real> &f) {
   const ExpScale<Real> scale(Real{1});
   Vec<Real> *const e = reinterpret_cast<Vec<Real> *>(f.lane_scratch);
@@ -35,7 +35,8 @@ template <typename Real> static void activate_mean(const FinishBlock<Real> &f) {
   }
 }
 
-// The planes finish reads as probabilities: the sums times 1 / W, or the mean planes as they are.
+// The planes that finish reads as probabilities: the sums times 1 / W, or the mean planes as they
+// are.
 template <typename Real> struct Probabilities {
   const Real *data;
   std::int64_t pitch;
@@ -46,7 +47,7 @@ template <typename Real> struct Probabilities {
   }
 };
 
-// Divides by the sum over the classes into the mean planes.
+// Divides by the sum over the classes, and writes to the mean planes.
 template <typename Real>
 static void normalise_mean(const FinishBlock<Real> &f, const Probabilities<Real> &from) {
   for (std::int64_t i = 0; i < f.voxels; i += Lanes<Real>::kCount) {
@@ -59,8 +60,8 @@ static void normalise_mean(const FinishBlock<Real> &f, const Probabilities<Real>
       total += not_negative<Real>(p);
       outside |= (p < Real{-1e-3}) | (p > Real{1.001});
     }
-    // Two is no probability: the range check that follows sees what was out of range before. What
-    // is not finite stays so, and is not out of range.
+    // 2 is not a probability: the range check that follows sees by it what was out of range before.
+    // What is not finite stays so, and does not count as out of range.
     const IntVec<Real> flagged =
         f.check_range ? outside & (spread - spread == Vec<Real>{}) : IntVec<Real>{};
     for (std::int64_t c = 0; c < f.classes; ++c) {
@@ -71,7 +72,7 @@ static void normalise_mean(const FinishBlock<Real> &f, const Probabilities<Real>
   }
 }
 
-// What the mean probabilities of one vector of voxels amount to.
+// What follows from the mean probabilities of one vector of voxels.
 template <typename Real> struct VoxelSummary {
   Vec<Real> class_sum;
   Vec<Real> confidence;
@@ -114,7 +115,8 @@ write_summary(const FinishBlock<Real> &f, std::int64_t i, const VoxelSummary<Rea
     store(f.expected_entropy + i, v.valid.choose(load(f.entropy_sum + i) * f.scale, nan));
   }
   if (f.mutual_information != nullptr) {
-    // One member tells itself nothing: 0, not the rounding of two equal entropies.
+    // Of a single member the mutual information is 0, not the rounding error of two equal
+    // entropies.
     const Vec<Real> difference = v.entropy - load(f.entropy_sum + i) * f.scale;
     const Vec<Real> information =
         f.inverse_members < Real{1} ? not_negative<Real>(difference) : Vec<Real>{};
@@ -138,7 +140,7 @@ write_summary(const FinishBlock<Real> &f, std::int64_t i, const VoxelSummary<Rea
   }
 }
 
-// -sum p log2 p alone: when nothing else is asked for, NaN and infinity show in the sum itself.
+// -sum p log2 p and nothing else. NaN and infinity show in the sum itself.
 template <typename Real>
 static void finish_entropy(const FinishBlock<Real> &f, const Probabilities<Real> &mean) {
   for (std::int64_t i = 0; i < f.voxels; i += Lanes<Real>::kCount) {
@@ -173,7 +175,7 @@ static void finish_entropy(const FinishBlock<Real> &f, const Probabilities<Real>
 template <typename Real, bool kEntropy, bool kStore, bool kRange>
 static bool finish_exclusive(const FinishBlock<Real> &block, const Probabilities<Real> &planes) {
   constexpr Real kInfinity = static_cast<Real>(__builtin_inf());
-  const FinishBlock<Real> f = block; // copies: what is stored below cannot change them
+  const FinishBlock<Real> f = block; // a copy, which the stores below cannot change
   const Probabilities<Real> mean = planes;
   Vec<Real> lowest_of_all = {};
   for (std::int64_t i = 0; i < f.voxels; i += Lanes<Real>::kCount) {
@@ -191,7 +193,7 @@ static bool finish_exclusive(const FinishBlock<Real> &block, const Probabilities
         const std::int64_t c = first + k;
         p[k] = mean.at(c, i);
         if (f.prefetch) {
-          __builtin_prefetch(f.sum + c * f.pitch + i + f.voxels, 0, 2); // the next block's
+          __builtin_prefetch(f.sum + c * f.pitch + i + f.voxels, 0, 2); // of the next block
         }
         if constexpr (kRange) {
           lowest = p[k] < lowest ? p[k] : lowest;
@@ -284,7 +286,7 @@ static void finish_multilabel(const FinishBlock<Real> &f, const Probabilities<Re
   }
 }
 
-// True when the mean is in its planes, false when the sums serve as well.
+// True when the mean was written to its planes, false when the sums hold the same numbers.
 template <typename Real, bool kRange>
 static bool finish_exclusive_for(const FinishBlock<Real> &f, const Probabilities<Real> &mean) {
   const bool entropy = f.entropy != nullptr || f.mutual_information != nullptr;
@@ -306,7 +308,7 @@ static bool finish_exclusive_for(const FinishBlock<Real> &f, const Probabilities
   return true;
 }
 
-template <typename Real> static bool wants_entropy_alone(const FinishBlock<Real> &f) {
+template <typename Real> static bool wants_only_entropy(const FinishBlock<Real> &f) {
   return f.entropy != nullptr && f.mean == nullptr && f.confidence == nullptr &&
          f.label == nullptr && f.expected_entropy == nullptr && f.mutual_information == nullptr &&
          f.variance == nullptr && f.disagreement == nullptr && f.validity == nullptr &&
@@ -327,7 +329,7 @@ template <typename Real> static bool finish(const FinishBlock<Real> &f) {
     finish_multilabel<Real>(f, mean);
     return true;
   }
-  if (wants_entropy_alone(f)) {
+  if (wants_only_entropy(f)) {
     finish_entropy<Real>(f, mean);
     return true;
   }

@@ -1,4 +1,4 @@
-// Floats to memory of half precision, rounded to nearest even. Included only by the files of one
+// Stores floats in half precision, rounded to nearest even. Included only by the files of one
 // instruction set.
 #pragma once
 
@@ -27,11 +27,11 @@ static inline std::uint16_t to_half(float value) {
   if (size > 0x7f800000U) {
     half = 0x7e00U; // NaN
   } else if (size >= 0x477ff000U) {
-    half = 0x7c00U; // rounds to more than the largest
+    half = 0x7c00U; // would round to more than the largest
   } else if (size >= 0x38800000U) {
     half = (size - 0x38000000U + 0xfffU + ((size >> 13) & 1U)) >> 13;
   } else {
-    // Adding 0.5 leaves a subnormal's bits, rounded, at the end of the mantissa.
+    // Adding 0.5 leaves the rounded bits of a subnormal number at the end of the mantissa.
     float magnitude;
     std::memcpy(&magnitude, &size, sizeof size);
     half = bits_of_float(magnitude + 0.5F) - 0x3f000000U;

@@ -32,8 +32,9 @@ const Isa &find(const std::string &name, const char *source) {
       here += isa.name;
     }
   }
-  throw std::invalid_argument(std::string(source) + " is '" + name +
-                              "', expected an instruction set this machine runs: " + here);
+  throw std::invalid_argument(std::string(source) +
+                              " must be an instruction set that this machine runs (" + here +
+                              "), got '" + name + "'");
 }
 
 const Isa &choose() {
@@ -46,7 +47,7 @@ const Isa &choose() {
       return isa;
     }
   }
-  throw std::logic_error("no instruction set");
+  throw std::logic_error("the table of instruction sets is empty");
 }
 
 } // namespace

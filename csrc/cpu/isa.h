@@ -1,4 +1,4 @@
-// The instruction sets the package was compiled for, best first, and the one in use.
+// The instruction sets that the package was compiled for, best first, and the one in use.
 #pragma once
 
 #include <string>
@@ -19,10 +19,10 @@ struct Isa {
   const LossStage *losses;
 };
 
-// Names of the levels this machine can run, best first.
+// Names of the instruction sets that this machine runs, best first.
 std::vector<std::string> isa_levels();
 
-// The level in use: the best one, unless FASTCAL_ISA or set_isa named another.
+// The instruction set in use: the best one, unless FASTCAL_ISA or set_isa named another.
 const Isa &current_isa();
 
 // Throws std::invalid_argument for a name that is unknown or does not run here.

@@ -1,5 +1,6 @@
-// What the instruction-set files offer the driver: work on one cache-resident block of voxels.
-// Plain data only: nothing here may emit code, since files of every instruction set include it.
+// What the instruction-set files offer the passes: work on one block of voxels that stays in the
+// cache. This is plain data. Nothing here may emit code, since the files of every instruction set
+// include it.
 #pragma once
 
 #include <cstdint>
@@ -13,10 +14,10 @@ constexpr std::int64_t kLaneMultiple = 16;
 
 constexpr std::int64_t kMaxBlockVoxels = 1024;
 
-// Infinities behind the thresholds of a CountBlock.
+// Number of infinities behind the thresholds of a CountBlock.
 constexpr std::int64_t kThresholdPadding = 2 * kLaneMultiple;
 
-// A run of voxels of one operand in memory.
+// Voxels of one operand at equal distances in memory.
 struct Run {
   const void *data;
   Dtype dtype;
@@ -63,15 +64,15 @@ template <typename Real> struct FinishBlock {
   bool check_range; // the members were probabilities
   Real scale;       // 1 / sum of weights
   Real inverse_members;
-  const Real *entropy_sum; // each null where absent, pitch as above
+  const Real *entropy_sum; // null where absent, as are the next two; the pitch is that of `sum`
   const Real *square_sum;
   const Real *votes;
-  Real *mean; // [classes][mean_pitch]; null when nobody reads it
+  Real *mean; // [classes][mean_pitch]; null where nobody reads it
   std::int64_t mean_pitch;
-  bool sum_serves;    // the mean may be left in `sum` where that holds the same numbers
+  bool sum_serves;    // the mean may stay in `sum` where that holds the same numbers
   bool prefetch;      // the next block follows directly in memory
   Real *lane_scratch; // [classes][kLaneMultiple]
-  // Each of the following is null where not wanted, [voxels] unless said otherwise.
+  // Each of the following is null where it is not wanted, and [voxels] unless said otherwise.
   Real *confidence; // multilabel: [classes][block_pitch]
   Real *entropy;
   Real *expected_entropy;
@@ -80,15 +81,15 @@ template <typename Real> struct FinishBlock {
   Real *disagreement;
   std::int32_t *label; // multilabel: [classes][block_pitch]
   std::int64_t block_pitch;
-  std::int32_t *validity; // 0 valid, 1 invalid, 3 invalid because a probability is out of range
+  std::int32_t *validity; // 0: valid, 1: invalid, 3: a probability is out of range
   Real *class_sum;        // sum of the probabilities, for the check of unnormalised input
 };
 
-// Targets of a block and which voxels count, as 32-bit lanes.
+// The targets of a block, and which of its voxels count, as 32-bit lanes.
 struct TargetBlock {
   Run target;
   bool prefetch; // the next block follows directly in memory
-  Run mask;      // data is null without one
+  Run mask;      // data is null without a mask
   bool multilabel;
   bool has_ignore_index;
   std::int64_t ignore_index;
@@ -111,22 +112,23 @@ template <typename Real> struct CountBlock {
   std::int32_t *keep; // validity is folded in
   const std::int32_t *validity;
   const Real *class_sum;  // null: do not count unnormalised voxels
-  const Real *thresholds; // cell of p = number of thresholds below p; padded
+  const Real *thresholds; // the cell of p is the number of thresholds below p; padded
   Real eps;
-  Real entropy_scale; // entropy bins a nat
+  Real entropy_scale; // entropy bins per nat
   StatisticsLayout layout;
-  std::int64_t *row; // private to the thread; bin sums are left unnormalised in lo
+  std::int64_t *row; // of this thread; sums of bins go to lo without a carry
 };
 
 template <typename Real> struct MapsKernels {
   void (*load)(const Run &run, Real *tile, std::int64_t pitch);
-  // past_caches: the memory written is not read again soon, and `fence` must follow.
+  // With past_caches the caches are bypassed, for memory that is not read again soon; `fence` must
+  // follow.
   void (*store)(const Run &run, const Real *tile, std::int64_t pitch, bool past_caches);
-  // In place: probabilities to logits (ln p; for sigmoid ln p - ln (1 - p)).
+  // Turns probabilities into logits in place: ln p, or ln p - ln (1 - p) for the sigmoid.
   void (*to_logits)(Real *tile, std::int64_t pitch, std::int64_t voxels, std::int64_t classes,
                     Activation activation);
   void (*accumulate)(const Accumulate<Real> &block);
-  // False when sum_serves and the mean planes were left as they are.
+  // False when the mean planes were left as they are, because sum_serves.
   bool (*finish)(const FinishBlock<Real> &block);
 };
 
@@ -145,7 +147,7 @@ struct CountStage {
   void (*count_f64)(const CountBlock<double> &block);
 };
 
-// One of each for every instruction set, each from its own file.
+// One of each per instruction set, from its own file.
 extern const MapsStage kMapsBaseline;
 extern const CountStage kCountBaseline;
 extern const MapsStage kMapsAvx2;

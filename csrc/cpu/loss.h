@@ -1,8 +1,8 @@
-// Sums from which losses follow, one set an item and a class, and the gradients of such losses.
+// The sums that losses are functions of, for each item and class, and the gradients of such losses.
 //
-// Logits [groups, items, classes, ...], targets [groups, items, ...]; `shape` are the voxel axes
-// of both with the two leading ones. The same bits for any number of threads: partial sums belong
-// to fixed pieces of an item and are added in their order.
+// Logits are [groups, items, classes, ...] and targets [groups, items, ...]; `shape` is that of the
+// targets. Results are bit-identical for any number of threads, because partial sums belong to
+// fixed pieces of an item and are added in a fixed order.
 #pragma once
 
 #include <cstdint>
@@ -27,16 +27,17 @@ struct LossInput {
   LossReading reading;
 };
 
-// sums: [groups * items][sum::kRows][classes]. Throws std::invalid_argument where a target is no
+// sums: [groups * items][sum::kRows][classes]. Throws std::invalid_argument where a target is not a
 // class.
 void class_sums(const LossInput &input, const SumsWanted &wanted, double *sums, int n_threads);
 
-// factors: as sums, the derivative by each; gradient has the shape of the logits.
+// factors: the derivative by each of the sums, in their order. The gradient has the shape of the
+// logits.
 void class_gradient(const LossInput &input, const SumsWanted &wanted, const double *factors,
                     const View &gradient, int n_threads);
 
-// sums: [groups * items][classes][bins.words()]; thresholds of the accumulation type. Throws as
-// class_sums.
+// sums: [groups * items][classes][bins.words()]. The thresholds are of the accumulation type.
+// Throws std::invalid_argument where a target is not a class.
 void bin_gaps(const LossInput &input, const Bins &bins, const void *thresholds, double *sums,
               int n_threads);
 

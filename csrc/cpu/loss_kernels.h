@@ -1,5 +1,6 @@
-// What the instruction-set files offer the losses: sums over one cache-resident block of voxels,
-// and the gradient of a loss of such sums. Plain data only, as in kernels.h.
+// What the instruction-set files offer the losses: sums over one block of voxels that stays in the
+// cache, and the gradient of a loss that is a function of such sums. This is plain data, see
+// kernels.h.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +9,7 @@
 
 namespace fastcal::cpu {
 
-// Rows of the sums, each one number a class. Mirrors fastcal/core/problem.py.
+// Rows of the sums, each with one number per class. Mirrors fastcal/core/problem.py.
 namespace sum {
 constexpr std::int64_t kOverlap = 0;   // p of the voxels of the class
 constexpr std::int64_t kPredicted = 1; // p
@@ -21,29 +22,29 @@ constexpr std::int64_t kRows = 6;
 } // namespace sum
 
 struct SumsWanted {
-  bool overlaps = false; // the first four rows; the reference row always
+  bool overlaps = false; // the first four rows; the reference row is always wanted
   bool likelihood = false;
   bool rest = false; // with the likelihood
 };
 
-// Targets of a block; labels become -1 where a voxel does not count.
+// The targets of a block. Labels become -1 where a voxel does not count.
 struct LabelBlock {
   Run target;
   bool has_ignore_index;
   std::int64_t ignore_index;
   std::int64_t num_classes;
   std::int32_t *labels;
-  std::int64_t *wrong; // how many targets are no class, and their sum: both added to
+  std::int64_t *wrong; // added to: how many targets are not a class, and their sum
 };
 
 template <typename Real> struct LogitBlock {
   const Real *logits; // [classes][pitch]: a tile, or where they lie in memory
   std::int64_t pitch;
-  std::int64_t tile_pitch; // of all that is in the cache
+  std::int64_t tile_pitch; // of the tiles
   std::int64_t voxels;     // padded to kLaneMultiple
   std::int64_t classes;
-  const std::int32_t *target; // -1 where a voxel does not count, the padding among them
-  std::int32_t first_label;   // label of class 0: 1 where it is the only one
+  const std::int32_t *target; // -1 where a voxel does not count, as in the padding
+  std::int32_t first_label;   // the label of class 0: 1 where it is the only class
   Activation head;
   Real *lanes; // scratch, [12][classes][kLaneMultiple]
 };
@@ -61,8 +62,8 @@ template <typename Real> struct ClassGradient {
   Real *gradient;      // [classes][tile_pitch]
 };
 
-// Gaps p - y and amounts of voxels by bins of p. A class has n_bins gaps, as many amounts, and the
-// number of its voxels.
+// Gaps p - y and amounts of voxels, by bins of p. A class has `count` gaps, as many amounts, and
+// the number of its voxels.
 struct Bins {
   std::int64_t count = 0;
   bool soft = false; // a voxel is shared between the two nearest bin centres
@@ -73,9 +74,9 @@ struct Bins {
 template <typename Real> struct BinBlock {
   LogitBlock<Real> block;
   Bins bins;
-  const Real *thresholds; // [bins.count - 1]: bin of p = number of thresholds below p
+  const Real *thresholds; // [bins.count - 1]; the bin of p is the number of thresholds below p
   Real *probabilities;    // scratch, [classes][tile_pitch]
-  Real *off;              // scratch, [voxels] as the following
+  Real *off;              // scratch, [voxels], and so are the following
   Real *share;
   Real *growth;
   std::int32_t *cell;
@@ -86,7 +87,7 @@ template <typename Real> struct LossKernels {
   void (*class_gradient)(const ClassGradient<Real> &block);
   // sums: [classes][bins.words()], added to
   void (*bin_gaps)(const BinBlock<Real> &block, double *sums);
-  // factors: as the sums, d loss / d sum; gradient: [classes][tile_pitch]
+  // factors: d loss / d sum, in the order of the sums; gradient: [classes][tile_pitch]
   void (*bin_gradient)(const BinBlock<Real> &block, const Real *factors, Real *gradient);
 };
 
@@ -94,7 +95,7 @@ struct LossStage {
   LossKernels<float> f32;
   LossKernels<double> f64;
   void (*load_labels)(const LabelBlock &block);
-  // A tile of floats to memory of half precision, rounded to nearest even.
+  // Stores a tile of floats in half precision, rounded to nearest even.
   void (*store_halves)(const Run &run, const float *tile, std::int64_t pitch);
 };
 

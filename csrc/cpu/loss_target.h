@@ -1,4 +1,4 @@
-// Targets of a block in one pass: labels as 32-bit lanes. Included only by the files of one
+// Reads the targets of a block once, as labels in 32-bit lanes. Included only by the files of one
 // instruction set.
 #pragma once
 

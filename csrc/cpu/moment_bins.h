@@ -6,7 +6,7 @@
 
 namespace fastcal::cpu::FASTCAL_ISA {
 
-// p^2 in fixed point: the product in double, exact for floats, then one rounding.
+// p^2 in fixed point: the product in double, which is exact for floats, is rounded once.
 template <typename Real> static inline void fixed_squares(Vec<Real> p, std::int64_t *fixed) {
   if constexpr (sizeof(Real) == 8) {
     FixedPointSum<double>::each(p * p, fixed);

@@ -1,4 +1,5 @@
-// The cache-resident working memory of one thread, cut from one allocation that the thread keeps.
+// The working memory of one thread, small enough for the caches: pieces of one allocation that the
+// thread keeps.
 #pragma once
 
 #include <cstddef>
@@ -11,11 +12,22 @@ namespace fastcal::cpu {
 
 class Arena {
 public:
-  // Hands out aligned pieces; called twice, first to measure and then to cut.
+  // Calls take_pieces(arena) twice: first to measure the pieces, then to hand them out.
+  template <typename TakePieces> static void cut(const TakePieces &take_pieces) {
+    Arena arena;
+    take_pieces(arena);
+    arena.allocate();
+    take_pieces(arena);
+  }
+
+  // An aligned piece.
   template <typename T> void take(T *&piece, std::int64_t count) {
     piece = base_ == nullptr ? nullptr : reinterpret_cast<T *>(base_ + used_);
     used_ += round_up(count * static_cast<std::int64_t>(sizeof(T)), 64);
   }
+
+private:
+  Arena() = default;
 
   void allocate() {
     thread_local std::unique_ptr<char[]> memory;
@@ -29,7 +41,6 @@ public:
     used_ = 0;
   }
 
-private:
   char *base_ = nullptr;
   std::int64_t used_ = 0;
 };
@@ -41,12 +52,12 @@ struct ScratchNeeds {
   std::int64_t state_planes = 0;
   std::int64_t label_planes = 1;     // classes when multilabel
   std::int64_t statistics_words = 0; // of one row
-  std::int64_t statistics_rows = 1;  // more than one with regions
+  std::int64_t statistics_rows = 1;  // more with regions
 };
 
 template <typename Real> struct Scratch {
-  // A cache line more than the block, so that equal voxels of neighbouring planes do not share a
-  // cache set.
+  // One cache line more than the block, so that the same voxel of neighbouring planes does not fall
+  // into the same cache set.
   std::int64_t pitch = 0;
 
   Real *member = nullptr;         // [classes][pitch]
@@ -54,7 +65,7 @@ template <typename Real> struct Scratch {
   Real *mean = nullptr;           // [classes][pitch]
   Real *lanes = nullptr;          // [classes][kLaneMultiple]
   Real *confidence = nullptr;     // [label planes][pitch]
-  Real *maps[kMapCount] = {};     // [pitch] each
+  Real *maps[kMapCount] = {};     // [pitch] for each map
   Real *class_sum = nullptr;      // [pitch]; also the totals of accumulate
   std::int32_t *label = nullptr;  // [label planes][pitch]
   std::int32_t *target = nullptr; // [label planes][pitch]
@@ -65,14 +76,11 @@ template <typename Real> struct Scratch {
   std::int64_t *rows = nullptr; // [statistics rows][statistics words]
 
   explicit Scratch(const ScratchNeeds &needs) : pitch(needs.block_voxels + kLaneMultiple) {
-    Arena arena;
-    cut(arena, needs);
-    arena.allocate();
-    cut(arena, needs);
+    Arena::cut([&](Arena &arena) { take_pieces(arena, needs); });
   }
 
 private:
-  void cut(Arena &arena, const ScratchNeeds &needs) {
+  void take_pieces(Arena &arena, const ScratchNeeds &needs) {
     arena.take(member, needs.classes * pitch);
     arena.take(state, needs.state_planes * pitch);
     arena.take(mean, needs.classes * pitch);

@@ -8,7 +8,8 @@
 
 namespace fastcal::cpu {
 
-// Sums are those of fixed chunks of voxels in a fixed order: the same bits for any n_threads.
+// Adds up the sums of fixed chunks of voxels in a fixed order, so that the results are
+// bit-identical for any n_threads.
 void temperature_sums(const std::vector<std::int64_t> &shape, const TemperatureProblem &problem,
                       int n_threads);
 

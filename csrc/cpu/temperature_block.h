@@ -1,5 +1,5 @@
-// What the instruction-set files offer the pass of temperature scaling. Plain data only: files of
-// every instruction set include it.
+// What the instruction-set files offer the pass of temperature scaling. This is plain data, since
+// the files of every instruction set include it.
 #pragma once
 
 #include <cstdint>
@@ -16,16 +16,16 @@ template <typename Real> struct TemperatureBlock {
   std::int64_t pitch;
   std::int64_t voxels; // padded to kLaneMultiple; the padding has keep == 0
   std::int64_t classes;
-  bool bernoulli;  // every class has a likelihood of its own
-  bool multilabel; // and a target of its own
+  bool bernoulli;  // every class is a Bernoulli variable
+  bool multilabel; // and has its own target
   bool per_class;
   bool prefetch; // the next block follows directly in memory
-  Real low;      // the logit of a probability of 0, counted from the voxel's largest
+  Real low;      // stands for the logit of p = 0, relative to the largest of the voxel
   const Real *inverse_temperatures; // [classes] when per class, else [1]
   const std::int32_t *target;       // [classes when multilabel, else 1][tile_pitch]
-  std::int32_t *keep;               // -1 counts; what is invalid is taken out
+  std::int32_t *keep;               // -1 counts, 0 does not; invalid voxels are taken out
   std::int64_t tile_pitch;
-  // Tiles of the caller's; the last four are for temperatures per class.
+  // Scratch tiles. The last four are for temperatures per class.
   Real *total;    // [voxels]
   Real *rest;     // [voxels]
   Real *others;   // [voxels]
@@ -38,7 +38,8 @@ template <typename Real> struct TemperatureBlock {
 };
 
 template <typename Real> struct TemperatureKernels {
-  // In place: probabilities [classes][pitch] to finite logits, NaN where they are none.
+  // Turns probabilities [classes][pitch] into finite logits in place; what is not a probability
+  // becomes NaN.
   void (*to_logits)(Real *tile, std::int64_t pitch, std::int64_t voxels, std::int64_t classes,
                     bool bernoulli, const ProbabilityFloor &floor);
   void (*add)(const TemperatureBlock<Real> &block);

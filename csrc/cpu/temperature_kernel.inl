@@ -1,4 +1,4 @@
-// Loss, gradient and Hessian of one block of voxels by inverse temperatures. Compiled once an
+// Loss, gradient and Hessian of one block of voxels by inverse temperatures. Compiled once per
 // instruction set, with contraction.
 
 #include "cpu/activation.h"
@@ -9,7 +9,7 @@
 
 namespace fastcal::cpu::FASTCAL_ISA {
 
-// sum over kept voxels of ln total + rest, four vectors side by side.
+// The sum over the kept voxels of ln total + rest, four vectors at a time.
 template <typename Real> static double sum_losses(const TemperatureBlock<Real> &b) {
   DoubleSum<Real> loss;
   LaneCounter<Real> voxels;
@@ -33,12 +33,9 @@ template <typename Real> static double sum_losses(const TemperatureBlock<Real> &
   return loss.total();
 }
 
-// ------------------------------------------------------------------------- one temperature,
-// softmax
-
-// With d = z - max z and e = exp(b d): loss = ln sum e - b d_y, gradient = E[d] - d_y, curvature =
-// Var[d] under p = e / sum e. Centred at the largest logit nothing cancels, since that class has
-// at least 1 / C of the probability.
+// Softmax with one temperature. With d = z - max z and e = exp(b d), the loss is ln sum e - b d_y,
+// its gradient E[d] - d_y and its curvature Var[d], both under p = e / sum e. Nothing cancels when
+// d is counted from the largest logit, since that class has at least 1 / C of the probability.
 template <typename Real> struct SoftmaxSums {
   explicit SoftmaxSums(const TemperatureBlock<Real> &block) : b(block) {}
 
@@ -49,8 +46,8 @@ template <typename Real> struct SoftmaxSums {
   LogOfTotals<Real> logs;
   LaneCounter<Real> voxels;
 
-  // One vector: `others` is the total without the target's wherever d_target is 0, the moments are
-  // sum e d and sum e d^2.
+  // Adds one vector. Wherever d_target is 0, `others` is the total without the target's term; the
+  // moments are sum e d and sum e d^2.
   inline __attribute__((always_inline)) void add(std::int64_t i, Mask<Real> valid, Vec<Real> total,
                                                  Vec<Real> others, Vec<Real> first_moment,
                                                  Vec<Real> second_moment, Vec<Real> d_target) {
@@ -61,7 +58,8 @@ template <typename Real> struct SoftmaxSums {
     const Mask<Real> kept = without_invalid<Real>(b, i, valid);
     const Vec<Real> inverse = reciprocal<Real>(total);
     const Vec<Real> mean = first_moment * inverse;
-    // Where the target is the largest logit the loss may be far below one rounding of the total.
+    // Where the target has the largest logit, the loss may be far below the rounding error of the
+    // total.
     const Vec<Real> lost = d_target < Real{0} ? Vec<Real>{} : lost_in<Real>(total, others);
     voxels.add(kept);
     gradient.add(kept, mean - d_target);
@@ -70,7 +68,7 @@ template <typename Real> struct SoftmaxSums {
     logs.add(kept, total);
   }
 
-  // Calls add_vector(i) for every vector of the block, and adds the sums to the block's.
+  // Calls add_vector(i) for every vector of the block, and adds the sums to those of the block.
   template <typename Function>
   inline __attribute__((always_inline)) void over_block(const Function &add_vector) {
     for (std::int64_t first = 0; first < b.voxels; first += GroupedSum<Real>::kVoxels) {
@@ -89,7 +87,7 @@ template <typename Real> struct SoftmaxSums {
   }
 };
 
-// Any number of classes. Without kAbsent a logit of -inf has no probability at all.
+// Takes any number of classes. Without kAbsent a logit of -inf has probability 0.
 template <typename Real, typename Element, bool kAbsent>
 static void add_softmax(const TemperatureBlock<Real> &b) {
   const Element *__restrict values = static_cast<const Element *>(b.values);
@@ -134,14 +132,15 @@ static void add_softmax(const TemperatureBlock<Real> &b) {
         second_moment += weighted * d[k];
       }
     });
-    // A logit that is no number leaves none in the total; where all are absent, the largest tells.
+    // A logit that is not a number makes the total one that is not. Where all classes are absent,
+    // the largest logit shows it.
     const Vec<Real> proof = kAbsent ? total - total + top : total;
     sums.add(i, is_number<Real>(proof), total, others, first_moment, second_moment, d_target);
   });
 }
 
-// Few classes, in registers. The largest logit's e is 1 and its d is 0: it is told from the others,
-// whose sums need not know which class they are.
+// Takes few classes, in registers. The largest logit has e = 1 and d = 0, so it is separated from
+// the others, whose sums do not depend on which class they belong to.
 template <typename Real, typename Element, int kClasses>
 static void add_softmax_of_few(const TemperatureBlock<Real> &b) {
   const Element *__restrict values = static_cast<const Element *>(b.values);
@@ -160,7 +159,7 @@ static void add_softmax_of_few(const TemperatureBlock<Real> &b) {
       const Vec<Real> z = load_real<Real>(values + c * pitch + i);
       __builtin_prefetch(values + c * pitch + i + ahead, 0, 2);
       z_target = Mask<Real>::equal(target, splat_int<Real>(c)).choose(z, z_target);
-      lower[c - 1] = smaller_of<Real>(z, top); // NaN where z is
+      lower[c - 1] = smaller_of<Real>(z, top); // NaN where z is NaN
       top = larger_of<Real>(z, top);
     }
     Vec<Real> others = {};
@@ -192,9 +191,8 @@ static void add_softmax_of_few(const TemperatureBlock<Real> &b) {
   });
 }
 
-// --------------------------------------------------------------------- one a class, softmax of b z
-
-// Fills `logits` with finite z, `scaled` with e^(b z - max b z), and total and rest.
+// Softmax with one temperature per class: fills `logits` with finite z, `scaled` with e^(b z - max
+// b z), and total and rest.
 template <typename Real> static void exponentials(const TemperatureBlock<Real> &b) {
   const Real *values = static_cast<const Real *>(b.values);
   const ExpScale<Real> scale(Real{1});
@@ -256,7 +254,7 @@ static double dot(const Real *one, const Real *other, std::int64_t voxels) {
   return sum.total();
 }
 
-// gradient_k = (p_k - y_k) z_k, Hessian_kl = p_k (1{k = l} - p_l) z_k z_l.
+// Adds gradient_k = (p_k - y_k) z_k and Hessian_kl = p_k (1{k = l} - p_l) z_k z_l.
 template <typename Real> static void add_softmax_per_class(const TemperatureBlock<Real> &b) {
   exponentials<Real>(b);
   double *gradient = b.sums + TemperatureLayout::kGradient;
@@ -272,7 +270,8 @@ template <typename Real> static void add_softmax_per_class(const TemperatureBloc
       const Vec<Real> z = load(b.logits + c * b.tile_pitch + i);
       const Vec<Real> inverse = reciprocal<Real>(load(b.total + i));
       const Vec<Real> p = load(b.scaled + c * b.tile_pitch + i) * inverse;
-      const Vec<Real> q = load(b.others + i) * inverse; // 1 - p of the target, without cancellation
+      const Vec<Real> q =
+          load(b.others + i) * inverse; // 1 - p of the target class, without cancellation
       const Vec<Real> pz = kept.choose(p * z, Vec<Real>{});
       first.add(kept.choose(is_target.choose(-q, p) * z, Vec<Real>{}));
       diagonal.add(kept.choose(is_target.choose(q, Real{1} - p) * z, Vec<Real>{}) * pz);
@@ -289,10 +288,8 @@ template <typename Real> static void add_softmax_per_class(const TemperatureBloc
   b.sums[TemperatureLayout::kLoss] += sum_losses<Real>(b);
 }
 
-// ------------------------------------------------------------------------------------- Bernoullis
-
-// Each class its own sigmoid: with t = (1 - 2 y) b z, loss = ln(1 + e^t), gradient = (1 - 2 y) z
-// s(t), curvature = s(t) s(-t) z^2.
+// Bernoulli variables, with a sigmoid for each class. With t = (1 - 2 y) b z and s the sigmoid, the
+// loss is ln(1 + e^t), its gradient (1 - 2 y) z s(t) and its curvature s(t) s(-t) z^2.
 template <typename Real> static void add_bernoullis(const TemperatureBlock<Real> &b) {
   const Real *values = static_cast<const Real *>(b.values);
   const std::int64_t ahead = b.prefetch ? b.voxels : 0;
@@ -341,9 +338,8 @@ template <typename Real> static void add_bernoullis(const TemperatureBlock<Real>
   }
 }
 
-// ---------------------------------------------------------------------------------- probabilities
-
-// ln p, or ln p - ln (1 - p) of Bernoullis, p and 1 - p not below their floor.
+// Turns probabilities into ln p, or ln p - ln (1 - p) of Bernoulli variables, where p and 1 - p are
+// at least their floor.
 template <typename Real>
 static void finite_logits(Real *tile, std::int64_t pitch, std::int64_t voxels, std::int64_t classes,
                           bool bernoulli, const ProbabilityFloor &floor) {
@@ -366,10 +362,11 @@ static void finite_logits(Real *tile, std::int64_t pitch, std::int64_t voxels, s
   }
 }
 
-// Class counts in registers: 2 to 8 for float; others take the run-time loop.
+// Floats of 2 to 8 classes stay in registers; all else takes the loop with a count known at run
+// time.
 template <typename Real, typename Element>
 static void add_softmax_of(const TemperatureBlock<Real> &b) {
-  constexpr Real kNone = Real{-60}; // e^-60 is nothing beside 1, squares of logits included
+  constexpr Real kNone = Real{-60}; // e^-60 vanishes beside 1, even times the square of a logit
   if (b.low * b.inverse_temperatures[0] > kNone) {
     return add_softmax<Real, Element, true>(b);
   }

@@ -1,4 +1,4 @@
-// The sums of a pass of temperature scaling over one block, and what counts as a number. Included
+// Sums over one block in a pass of temperature scaling, and tests of what is a number. Included
 // only by the temperature stage of one instruction set.
 #pragma once
 
@@ -9,7 +9,7 @@ namespace fastcal::cpu::FASTCAL_ISA {
 
 template <typename Real> constexpr Real infinity() { return static_cast<Real>(__builtin_inf()); }
 
-// Reals summed in double, lane by lane and the lanes in order.
+// A sum of reals in double: each lane by itself, then the lanes in their order.
 template <typename Real> struct DoubleSum {
   Doubles low = {};
   Doubles high = {};
@@ -32,9 +32,9 @@ template <typename Real> struct DoubleSum {
   }
 };
 
-// The same, with the vectors of a group summed as they are before: `settle` ends each group.
+// The same, except that the vectors of a group are first added up in Real. `settle` ends a group.
 template <typename Real> struct GroupedSum {
-  static constexpr std::int64_t kVoxels = 4 * Lanes<Real>::kCount; // of a group
+  static constexpr std::int64_t kVoxels = 4 * Lanes<Real>::kCount; // in a group
 
   Vec<Real> pending = {};
   DoubleSum<Real> sum;
@@ -48,9 +48,10 @@ template <typename Real> struct GroupedSum {
   }
 };
 
-// The logarithm of all totals of a block, each between 1 and the number of classes: floats are
-// multiplied in double, which keeps what they hold, and one logarithm serves a block. A lane's
-// product stays far below the largest double, since blocks of many classes have few voxels.
+// The sum of the logarithms of all totals of a block, each between 1 and the number of classes.
+// Floats are multiplied in double, which loses nothing of them, so that one logarithm per block is
+// enough. The product of a lane stays far below the largest double, since blocks of many classes
+// have few voxels.
 template <typename Real> struct LogOfTotals {
   DoubleSum<Real> logs;
   Doubles low = Doubles{} + 1.0;
@@ -74,12 +75,12 @@ template <typename Real> struct LogOfTotals {
   }
 };
 
-// ln(1 + x) of what was summed to `total` = 1 + x: the logarithm, and what rounding left out.
+// What rounding lost when `total` = 1 + x was summed: ln total plus this is ln(1 + x).
 template <typename Real> static inline Vec<Real> lost_in(Vec<Real> total, Vec<Real> x) {
   return x - (total - Real{1});
 }
 
-// Takes the voxels of one vector that hold no numbers out of `keep`, and counts them.
+// Takes those voxels of one vector that are not numbers out of `keep`, and counts them.
 template <typename Real>
 static inline Mask<Real> without_invalid(const TemperatureBlock<Real> &b, std::int64_t i,
                                          Mask<Real> valid) {
@@ -94,7 +95,7 @@ static inline Mask<Real> without_invalid(const TemperatureBlock<Real> &b, std::i
   return kept & valid;
 }
 
-// 0, but NaN for NaN and +inf.
+// 0, or NaN where z is NaN or +inf.
 template <typename Real> static inline Vec<Real> poison_of(Vec<Real> z) {
   const Vec<Real> capped = z < Real{0} ? Vec<Real>{} : z;
   return capped - capped;
@@ -105,7 +106,7 @@ template <typename Real> static inline Mask<Real> is_number(Vec<Real> x) {
          Mask<Real>::above(splat<Real>(infinity<Real>()), x);
 }
 
-// -inf, and not NaN.
+// True for -inf, false for NaN.
 template <typename Real> static inline Mask<Real> is_nothing(Vec<Real> z) {
   return Mask<Real>::equal(reinterpret_cast<IntVec<Real>>(z),
                            reinterpret_cast<IntVec<Real>>(splat<Real>(-infinity<Real>())));

@@ -24,7 +24,7 @@ struct Job {
   const std::function<void(std::int64_t)> *task;
   std::int64_t n_tasks;
   std::atomic<std::int64_t> next{0};
-  int helpers_wanted; // guarded by the pool's mutex, as is the next
+  int helpers_wanted; // guarded by the pool's mutex, as is helpers_active
   int helpers_active = 0;
   std::exception_ptr error;
   std::mutex error_mutex;
@@ -92,13 +92,13 @@ private:
   int n_workers_ = 0;
 };
 
-// Never destroyed: detached workers wait in it until the process ends, and a forked child replaces
-// it, since threads and locked mutexes do not survive a fork.
+// The pool is never destroyed, because detached workers wait in it until the process ends. A forked
+// child replaces it, because threads and locked mutexes do not survive a fork.
 std::atomic<Pool *> the_pool{nullptr};
 std::atomic<bool> is_forked{false};
 
 #if !defined(_WIN32)
-// As soon as the library is loaded: OpenMP may have been at work before our first call.
+// Registered when the library is loaded, since OpenMP may have been at work before the first call.
 [[maybe_unused]] const int watching_forks = pthread_atfork(nullptr, nullptr, [] {
   the_pool.store(nullptr);
   is_forked.store(true);
@@ -119,9 +119,9 @@ Pool &pool() {
 
 using OpenMp = void (*)(void (*work)(void *), void *data, unsigned n_threads, unsigned flags);
 
-// The OpenMP runtime that PyTorch brought into the process, if it did. Its workers wait actively
-// for some milliseconds after an operation: workers of our own would share the cores with them.
-// They do not survive a fork either, and it cannot replace them.
+// The OpenMP runtime that PyTorch brought into the process, if it did. Its workers keep spinning
+// for some milliseconds after an operation, and workers of our own would compete with them for the
+// cores. They do not survive a fork either, and OpenMP cannot replace them.
 OpenMp openmp() {
 #if defined(_WIN32)
   return nullptr;

@@ -1,19 +1,17 @@
-// Between memory and tiles in the cache: any strides, any element type. Compiled once an
-// instruction set.
+// Moves planes between memory, of any strides and element type, and tiles in the cache. Compiled
+// once per instruction set.
 
 #include "cpu/element.h"
 #include "cpu/kernels.h"
 
 namespace fastcal::cpu::FASTCAL_ISA {
 
-// ---------------------------------------------------------------------------------------- load
-
 template <typename Real, typename Element>
 static inline void load_row(const Element *__restrict from, Real *__restrict to, std::int64_t n) {
   std::int64_t i = 0;
   for (; i + Lanes<Real>::kCount <= n; i += Lanes<Real>::kCount) {
     store(to + i, load_real<Real>(from + i));
-    __builtin_prefetch(from + i + n, 0, 2); // the next block's row
+    __builtin_prefetch(from + i + n, 0, 2); // of the next block
   }
   for (; i < n; ++i) {
     to[i] = static_cast<Real>(to_real(from[i]));
@@ -48,8 +46,6 @@ template <typename Real> static void load_tile(const Run &run, Real *tile, std::
     load_elements<Real, float>(run, tile, pitch);
   }
 }
-
-// --------------------------------------------------------------------------------------- store
 
 template <typename Element> static inline bool is_vector_aligned(const Element *to) {
   return reinterpret_cast<std::uintptr_t>(to) % FASTCAL_VECTOR_BYTES == 0;
@@ -97,7 +93,7 @@ static void store_tile(const Run &run, const Real *tile, std::int64_t pitch, boo
   store_elements<Real>(run, tile, pitch, past_caches);
 }
 
-// Labels go to any integer type.
+// Stores labels as integers of any type.
 static void store_labels(const Run &run, const std::int32_t *tile, std::int64_t pitch,
                          bool past_caches) {
   switch (size_of(run.dtype)) {

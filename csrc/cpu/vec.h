@@ -1,6 +1,6 @@
-// Vectors of the instruction set being compiled, as GCC/Clang vector extensions. Included only by
-// the files of one instruction set, inside whose namespace everything here lives, so that the
-// linker cannot keep an AVX-512 copy of a function for everybody.
+// Vectors of the instruction set that is being compiled, by the vector extensions of GCC and Clang.
+// Included only by the files of one instruction set. Everything here is inside their namespace, so
+// that the linker cannot keep the AVX-512 copy of a function for all of them.
 #pragma once
 
 #include <cstdint>
@@ -53,8 +53,8 @@ template <typename Real> static inline IntVec<Real> splat_int(std::int64_t value
   return static_cast<typename Lanes<Real>::Int>(value) - IntVec<Real>{};
 }
 
-// The larger of x and low, NaN where x is NaN. (Written as a conditional it compiles to a compare
-// and a blend; the instruction itself returns its second operand when one is NaN.)
+// The larger of x and low, NaN where x is NaN. The instruction returns its second operand when one
+// of them is NaN. (A conditional would compile to a comparison and a blend.)
 template <typename Real> static inline Vec<Real> at_least(Vec<Real> x, Real low) {
 #if FASTCAL_VECTOR_BYTES == 64 && defined(__AVX512F__)
   if constexpr (sizeof(Real) == 4) {
@@ -80,8 +80,8 @@ template <typename Real> static inline Vec<Real> at_least(Vec<Real> x, Real low)
 #endif
 }
 
-// a > b ? a : b and b < a ? b : a: of two that are not ordered, b and a. (Where both are wanted,
-// gcc 12 makes a compare and two blends of them.)
+// a > b ? a : b, and b < a ? b : a. Where the two are not ordered, these are b and a. (From the
+// conditionals gcc 12 makes one comparison and two blends.)
 template <typename Real> static inline Vec<Real> larger_of(Vec<Real> a, Vec<Real> b) {
 #if FASTCAL_VECTOR_BYTES == 64 && defined(__AVX512F__)
   if constexpr (sizeof(Real) == 4) {
@@ -100,8 +100,8 @@ template <typename Real> static inline Vec<Real> smaller_of(Vec<Real> a, Vec<Rea
   return b < a ? b : a;
 }
 
-// Stores past the caches, to an address aligned to the vector: what is written once and not read
-// again soon costs no read of the line it replaces.
+// Stores past the caches, to an address aligned to the vector. This saves reading the cache line
+// first, where data is written once and not read again soon.
 template <typename V> static inline void stream(void *to, V v) {
 #if FASTCAL_VECTOR_BYTES == 64 && defined(__AVX512F__)
   _mm512_stream_si512(static_cast<__m512i *>(to), reinterpret_cast<__m512i>(v));
@@ -114,14 +114,14 @@ template <typename V> static inline void stream(void *to, V v) {
 #endif
 }
 
-// Orders streamed stores before what follows.
+// Orders such stores before what follows.
 static inline void stream_fence() {
 #if defined(__SSE2__)
   _mm_sfence();
 #endif
 }
 
-// 32-bit lanes widened to the lanes of Real.
+// Widens 32-bit lanes to the lanes of Real.
 template <typename Real> static inline IntVec<Real> load_lanes(const std::int32_t *from) {
   if constexpr (sizeof(Real) == 4) {
     return load_as<IntVec<Real>>(from);
@@ -140,7 +140,7 @@ template <typename Real> static inline void store_lanes(std::int32_t *to, IntVec
   }
 }
 
-// One bit a lane of a comparison's result.
+// One bit per lane of the result of a comparison.
 template <typename Real> static inline std::uint32_t bits_of(IntVec<Real> mask) {
 #if FASTCAL_VECTOR_BYTES == 64 && defined(__AVX512DQ__)
   if constexpr (sizeof(Real) == 4) {
@@ -169,9 +169,9 @@ template <typename Real> static inline std::uint32_t bits_of(IntVec<Real> mask) 
 #endif
 }
 
-// A comparison's result in the form the instruction set computes it: a mask register of AVX-512, a
-// vector of ones and zeros elsewhere. (Left as a vector, gcc 12 moves every AVX-512 mask out of its
-// register and back.)
+// The result of a comparison in the form in which the instruction set computes it: a mask register
+// of AVX-512, elsewhere a vector whose lanes are all ones or all zeros. (If it were a vector, gcc
+// 12 would move every mask of AVX-512 out of its register and back.)
 template <typename Real> struct Mask {
 #if FASTCAL_VECTOR_BYTES == 64 && defined(__AVX512DQ__)
   std::uint32_t value;
@@ -255,7 +255,7 @@ template <typename Real> struct Mask {
     }
     return below(lane, splat_int<Real>(n));
   }
-  // Lanes of 32-bit integers that are -1 or 0.
+  // From 32-bit integers that are -1 or 0.
   static inline Mask set(const std::int32_t *lanes) {
     return equal(load_lanes<Real>(lanes), splat_int<Real>(-1));
   }
@@ -290,7 +290,7 @@ template <typename IntV> static inline std::int64_t sum_lanes(IntV v) {
   return sum;
 }
 
-// The two halves of a vector of floats as doubles. (The generic conversion of gcc 12 goes through
+// The two halves of a vector of floats as doubles. (gcc 12 does the generic conversion through
 // vectors of half the width.)
 typedef double Doubles __attribute__((vector_size(FASTCAL_VECTOR_BYTES)));
 
@@ -309,12 +309,12 @@ static inline Doubles low_half(Vec<float> v) { return Doubles{v[0], v[1]}; }
 static inline Doubles high_half(Vec<float> v) { return Doubles{v[2], v[3]}; }
 #endif
 
-// Unsigned, since their sums wrap.
+// Unsigned, because sums of them wrap around.
 typedef std::uint64_t Longs __attribute__((vector_size(FASTCAL_VECTOR_BYTES)));
 
-// Doubles, or one half of a vector of floats, as 2^-40 fixed point plus kFixedOffset, rounded half
-// to even. Holds |value| < 2^11. The scaling is exact; where no instruction rounds to 64-bit
-// integers, adding 1.5 * 2^52 leaves the rounded integer in the low bits of a double.
+// Doubles, or one half of a vector of floats, in fixed point (multiples of 2^-40, rounded half to
+// even) plus kFixedOffset, for |value| < 2^11. The scaling is exact. Where no instruction rounds to
+// 64-bit integers, adding 1.5 * 2^52 leaves the rounded integer in the low bits of a double.
 #if FASTCAL_VECTOR_BYTES == 64 && defined(__AVX512DQ__)
 constexpr std::int64_t kFixedOffset = 0;
 static inline Longs fixed_point(Doubles values) {
@@ -337,7 +337,7 @@ static inline Longs fixed_low_half(Vec<float> values) { return fixed_point(low_h
 static inline Longs fixed_high_half(Vec<float> values) { return fixed_point(high_half(values)); }
 #endif
 
-// Reals as fixed point, summed exactly in 64-bit lanes.
+// A sum of reals in fixed point, exact, in 64-bit lanes.
 template <typename Real> struct FixedPointSum {
   Longs lanes = {};
   std::int64_t adds = 0;
@@ -353,7 +353,7 @@ template <typename Real> struct FixedPointSum {
     }
   }
 
-  // The fixed-point values themselves, each plus `more`.
+  // The values in fixed point, each plus `more`.
   static inline void each(Vec<Real> values, std::int64_t *fixed, std::int64_t more = 0) {
     constexpr std::int64_t kHalf = FASTCAL_VECTOR_BYTES / 8;
     const std::uint64_t offset = static_cast<std::uint64_t>(more - kFixedOffset);

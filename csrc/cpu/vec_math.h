@@ -1,5 +1,5 @@
-// exp and log over vectors. Ordinary multiplies and adds in C++, so that one text serves every
-// instruction set; whether they contract is decided by the flags of the including file.
+// exp and log of vectors. They are ordinary multiplications and additions in C++, so that one text
+// serves every instruction set. The flags of the including file decide whether they contract.
 #pragma once
 
 #include "cpu/vec.h"
@@ -18,12 +18,12 @@ template <> struct Constants<float> {
   static constexpr std::int32_t kMantissaMask = 0x007fffff;
   static constexpr std::int32_t kSqrtHalfBits = 0x3f3504f3;
   static constexpr int kAtanhTerms = 4;
-  // e^r on [-ln 2 / 2, ln 2 / 2], highest power first: minimax with the constant fixed at 1, error
-  // 1e-8.
+  // e^r on [-ln 2 / 2, ln 2 / 2], highest power first. Minimax with the constant term fixed at 1;
+  // the error is 1e-8.
   static constexpr int kExpTerms = 7;
   static constexpr float kExp[] = {
       1.39336416e-3F, 8.36914871e-3F, 4.16664667e-2F, 1.66665047e-1F, 0.5F, 1.0F, 1.0F};
-  // log2(1 + f) / f on [sqrt(1/2) - 1, sqrt 2 - 1]: minimax, error 5e-8.
+  // log2(1 + f) / f on [sqrt(1/2) - 1, sqrt 2 - 1]. Minimax; the error is 5e-8.
   static constexpr int kLog2Terms = 9;
   static constexpr float kLog2[] = {0.123109683F,  -0.205861881F, 0.216078222F,
                                     -0.239169881F, 0.287903249F,  -0.360693276F,
@@ -40,7 +40,7 @@ template <> struct Constants<double> {
   static constexpr std::int64_t kMantissaMask = 0x000fffffffffffff;
   static constexpr std::int64_t kSqrtHalfBits = 0x3fe6a09e667f3bcd;
   static constexpr int kAtanhTerms = 10;
-  // e^r as above: inverse factorials.
+  // e^r on the same interval, by inverse factorials.
   static constexpr int kExpTerms = 14;
   static constexpr double kExp[] = {1.0 / 6227020800.0,
                                     1.0 / 479001600.0,
@@ -58,21 +58,21 @@ template <> struct Constants<double> {
                                     1.0};
 };
 
-// Where a vector holds sixteen floats, 2^(j / 16) comes from a register by permutation and three
-// terms of e^r do; elsewhere the polynomial covers the whole interval.
+// Where a vector holds sixteen floats, a permutation takes 2^(j / 16) from a register, and three
+// terms of e^r are enough. Elsewhere the polynomial covers the whole interval.
 template <typename Real>
 constexpr bool kHasExpTable = FASTCAL_VECTOR_BYTES == 64 && sizeof(Real) == 4;
 
-// The numbers of e^(d / T) for one temperature: T is folded into the constants, so that it costs
-// nothing a voxel.
+// The constants of e^(d / T) for one temperature. T is folded into them, so that it costs nothing
+// per voxel.
 template <typename Real> struct ExpScale {
   static constexpr int kTableBits = kHasExpTable<Real> ? 4 : 0;
-  static constexpr Real kSteps = Real{1 << kTableBits}; // of the exponent between powers of two
+  static constexpr Real kSteps = Real{1 << kTableBits}; // between powers of two
   static constexpr int kTerms = kHasExpTable<Real> ? 3 : Constants<Real>::kExpTerms;
 
   Real to_exponent;   // kSteps log2(e) / T
   Real from_exponent; // -T ln 2 / kSteps
-  Real lowest;        // d below which e^(d / T) counts as 0
+  Real lowest;        // below this d, e^(d / T) is 0
   Real inverse_temperature;
   Real coefficients[kTerms]; // of the powers of r
 
@@ -96,13 +96,13 @@ template <typename Real> struct ExpScale {
 };
 
 #if FASTCAL_VECTOR_BYTES == 64
-// Mantissa bits of 2^(j / 16).
+// The mantissa bits of 2^(j / 16).
 alignas(64) constexpr std::int32_t kExpTable[16] = {
     0x000000, 0x05aac3, 0x0b95c2, 0x11c3d3, 0x1837f0, 0x1ef532, 0x25fed7, 0x2d583f,
     0x3504f3, 0x3d08a4, 0x45672a, 0x4e248c, 0x5744fd, 0x60ccdf, 0x6ac0c7, 0x75257d};
 
-// 2^n 2^(j / 16) where the low bits of `shifted` hold 16 (n + bias) + j. At the clamp all bits are
-// 0, and so is the result.
+// 2^n 2^(j / 16), where the low bits of `shifted` hold 16 (n + bias) + j. At the lower limit of d
+// all these bits are 0, and so is the result.
 static inline Vec<float> table_power(Vec<float> shifted) {
   const auto bits = reinterpret_cast<__m512i>(shifted);
   const __m512i mantissa =
@@ -114,14 +114,15 @@ static inline Vec<float> table_power(Vec<float> shifted) {
 }
 #endif
 
-// d becomes e^(d / T), for kCount vectors and d <= 0 (or a little above); 0 below the smallest
-// normal; NaN stays NaN. The vectors advance step by step together: one Horner chain alone would
-// wait for each multiply-add. `clamped` receives d, not below the lowest.
+// Turns d into e^(d / T), in kCount vectors, for d <= 0 (or a little above). Results below the
+// smallest normal number are 0, and NaN stays NaN. The vectors advance together, step by step,
+// since a single Horner chain would wait for each of its multiply-adds. `clamped` receives d, or
+// the lowest d where d is below it.
 template <typename Real, int kCount>
 static inline void exp_each(const ExpScale<Real> &scale, Vec<Real> *d, Vec<Real> *clamped) {
   using K = Constants<Real>;
   using Scale = ExpScale<Real>;
-  // Rounds to an integer in the low bits, the exponent's bias added.
+  // Leaves the rounded integer, plus the bias of the exponent, in the low bits.
   constexpr Real kMagic = K::kRoundMagic + K::kExponentBias * Scale::kSteps;
   Vec<Real> power[kCount];
   Vec<Real> p[kCount];
@@ -163,8 +164,8 @@ static inline Vec<Real> exp_vector(const ExpScale<Real> &scale, Vec<Real> d) {
   return d;
 }
 
-// x = m 2^e with m in [sqrt(1/2), sqrt 2), for positive normal x. Zero gives a finite m and e, so
-// that 0 * log 0 is 0 without a test.
+// Splits x into m 2^e with m in [sqrt(1/2), sqrt 2), for positive normal x. Zero gives a finite m
+// and e, so that 0 * log 0 is 0 without a test.
 template <typename Real> static inline Vec<Real> split(Vec<Real> x, Vec<Real> *exponent) {
   using K = Constants<Real>;
   const IntVec<Real> i = reinterpret_cast<IntVec<Real>>(x) - K::kSqrtHalfBits;
@@ -172,8 +173,8 @@ template <typename Real> static inline Vec<Real> split(Vec<Real> x, Vec<Real> *e
   return reinterpret_cast<Vec<Real>>((i & K::kMantissaMask) + K::kSqrtHalfBits);
 }
 
-// r with atanh(s) = s (1 + r), z = s^2: the series z/3 + z^2/5 + ..., cut where it falls below
-// rounding for s^2 <= 0.0295.
+// r of atanh(s) = s (1 + r), with z = s^2: the series z/3 + z^2/5 + ..., which ends where its terms
+// are below the rounding error for s^2 <= 0.0295.
 template <typename Real> static inline Vec<Real> atanh_tail(Vec<Real> z) {
   constexpr int kTerms = Constants<Real>::kAtanhTerms;
   Vec<Real> r = splat<Real>(Real{1} / Real{2 * kTerms + 1});
@@ -184,8 +185,8 @@ template <typename Real> static inline Vec<Real> atanh_tail(Vec<Real> z) {
   return r * z;
 }
 
-// log2 x of kCount vectors in place. float: e + f P(f), f = m - 1; double: e + 2 log2(e) atanh(s),
-// s = f / (f + 2).
+// Turns kCount vectors x into log2 x in place. For floats it is e + f P(f) with f = m - 1; for
+// doubles e + 2 log2(e) atanh(s) with s = f / (f + 2).
 template <typename Real, int kCount> static inline void log2_each(Vec<Real> *x) {
   using K = Constants<Real>;
   Vec<Real> exponent[kCount];
@@ -224,8 +225,8 @@ template <typename Real> static inline Vec<Real> log2_vector(Vec<Real> x) {
   return x;
 }
 
-// Adds with the rounding error carried along (Kahan): a plain float sum of hundreds of classes
-// loses 4e-6.
+// Adds and carries the rounding error along (Kahan). A plain sum of floats over hundreds of classes
+// is off by 4e-6.
 template <typename Real>
 static inline void add_compensated(Vec<Real> *sum, Vec<Real> *lost, Vec<Real> term) {
   const Vec<Real> corrected = term - *lost;
@@ -238,7 +239,7 @@ template <int kCount> struct Count {
   static constexpr int kValue = kCount;
 };
 
-// 1 / x to within an ulp or two, for x not near the ends of the range: an estimate and one Newton
+// 1 / x to within one or two ulps, for x not near the ends of the range. An estimate and one Newton
 // step take half the time of a division.
 template <typename Real> static inline Vec<Real> reciprocal(Vec<Real> x) {
 #if FASTCAL_VECTOR_BYTES == 64 && defined(__AVX512F__)
@@ -250,7 +251,8 @@ template <typename Real> static inline Vec<Real> reciprocal(Vec<Real> x) {
   return Real{1} / x;
 }
 
-// Calls f(Count<n>, first) for groups of four classes (or vectors) and a last one of what remains.
+// Calls f(Count<n>, first) for groups of four classes (or vectors), and for a last group of what
+// remains.
 template <typename Function>
 static inline __attribute__((always_inline)) void in_fours(std::int64_t classes,
                                                            const Function &f) {
@@ -268,8 +270,8 @@ static inline __attribute__((always_inline)) void in_fours(std::int64_t classes,
   }
 }
 
-// The same for a number of classes known when compiling: unrolled, so that arrays indexed by class
-// stay in registers.
+// The same for a number of classes known at compile time. It is unrolled, so that arrays indexed by
+// class stay in registers.
 template <int kClasses, int kFirst = 0, typename Function>
 static inline __attribute__((always_inline)) void in_fours_of(const Function &f) {
   constexpr int kCount = kClasses - kFirst < 4 ? kClasses - kFirst : 4;
@@ -279,8 +281,20 @@ static inline __attribute__((always_inline)) void in_fours_of(const Function &f)
   }
 }
 
-// ln x of the statistics stage, of kCount vectors in place: every step one IEEE operation in this
-// order, the same bits on every backend (files that use it are compiled without contraction).
+// The same for kClasses classes, or for `classes` where kClasses is 0.
+template <int kClasses, typename Function>
+static inline __attribute__((always_inline)) void over_classes(std::int64_t classes,
+                                                               const Function &f) {
+  if constexpr (kClasses > 0) {
+    in_fours_of<kClasses>(f);
+  } else {
+    in_fours(classes, f);
+  }
+}
+
+// Turns kCount vectors x into ln x in place, for the statistics stage. Each step is one IEEE
+// operation, in this order, which gives the same bits on every backend. (Files that use it are
+// compiled without contraction.)
 template <typename Real, int kCount> static inline void log_exact_steps(Vec<Real> *x) {
   using K = Constants<Real>;
   Vec<Real> e[kCount];

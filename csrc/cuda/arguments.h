@@ -1,5 +1,4 @@
-// What a launch hands to a kernel: plain data, passed by value in the parameter
-// space.
+// What a launch hands to a kernel: plain data, passed by value in the parameter space.
 #pragma once
 
 #include <cstdint>
@@ -20,8 +19,8 @@
 
 namespace fastcal::cuda {
 
-// n / divisor by a multiplication and a shift, for 0 <= n < 2^31 (Granlund and
-// Montgomery 1994).
+// Computes n / divisor by a multiplication and a shift, for 0 <= n < 2^31 (Granlund and Montgomery,
+// 1994).
 struct Divider {
   std::uint32_t multiplier = 0; // 0 divides by 1
   std::uint32_t shift = 0;
@@ -57,8 +56,8 @@ struct Grid {
   Divider dividers[kMaxAxes];
 };
 
-// Offset of a voxel, in elements, when there is more than one axis. Out of line
-// on the GPU: inlined everywhere it would be a fifth of every kernel.
+// Offset of a voxel, in elements, when there is more than one axis. It is kept out of line on the
+// GPU, because inlined copies would make up a fifth of every kernel.
 FASTCAL_HOST_DEVICE FASTCAL_NOINLINE inline std::int64_t
 offset_over_axes(const Grid &grid, const std::int64_t *strides, std::int64_t voxel) {
   std::int64_t offset = 0;
@@ -97,8 +96,8 @@ struct CountingArguments {
   View mask;
   std::int64_t *statistics = nullptr;
   View regions;           // data is null without regions
-  std::int32_t rows = 1;  // of a group: every voxel, then each region's
-  std::int64_t words = 0; // of a row; where its parts begin:
+  std::int32_t rows = 1;  // of a group: one for all voxels, then one per region
+  std::int64_t words = 0; // of a row; its parts begin at:
   std::int64_t predicted = 0;
   std::int64_t top_label_bins = 0;
   std::int64_t classwise_bins = 0;
@@ -113,31 +112,31 @@ struct CountingArguments {
   double entropy_scale = 0.0;
 };
 
-// 32-bit words of a block's scores, see count.cuh.
+// Number of 32-bit words of a block's scores, see counts.cuh.
 constexpr int kScoreWords = 17;
 
 // Byte offsets of what a block keeps in shared memory.
 struct SharedPlan {
   std::int32_t thresholds = 0; // [n_cells - 1] of the accumulation type
-  std::int32_t row_bytes = 0;  // of scores, classes and bins, once a row of a group
+  std::int32_t row_bytes = 0;  // of scores, classes and bins, for each row of a group
   std::int32_t scores = 0;     // [kScoreWords]
   std::int32_t classes = 0;    // [3][classes] 32-bit counts
   std::int32_t bins = 0;       // [histograms][n_cells][4] 32-bit words
-  std::int32_t tiles = 0;      // one a warp
+  std::int32_t tiles = 0;      // one per warp
   std::int32_t bytes = 0;
   std::int32_t cleared_words = 0; // 32-bit words from `scores` that start at zero
 };
 
 struct PassArguments {
   Grid grid;
-  std::int64_t group_voxels = 0; // voxels of a row of statistics
+  std::int64_t group_voxels = 0; // voxels of each group
   std::uint32_t groups = 1;
   std::uint32_t tiles = 0; // of a group
 
   std::int32_t classes = 0;
-  std::int32_t split_shift = 0; // log2 of the lanes a voxel's classes are dealt over
+  std::int32_t split_shift = 0; // log2 of the lanes that share the classes of a voxel
   Reading reading;
-  bool vector = false; // members are read 16 bytes (or a thread's voxels) at a time
+  bool vector = false; // a thread reads its voxels of a member in one access
   bool keeps_entropy = false;
   bool keeps_square = false;
   bool keeps_votes = false;
@@ -148,7 +147,7 @@ struct PassArguments {
   bool checks_range = false; // members are probabilities
   bool bins_in_shared = false;
   bool thresholds_in_shared = false;
-  bool accepts_squares = false; // the state's squares may lie in planes of their own class
+  bool accepts_squares = false; // each class may have its own plane of squares
 
   std::int32_t n_members = 0; // read by this launch
   double scale = 1.0;         // 1 / sum of weights
@@ -156,17 +155,17 @@ struct PassArguments {
 
   View member; // dtype and strides of every member; data is unused
   View state;
-  std::int64_t entropy_plane = 0; // of the state, as StateLayout has them
+  std::int64_t entropy_plane = 0; // in the state, as in StateLayout
   std::int64_t square_plane = 0;
   std::int64_t votes_plane = 0;
   Maps maps;
   CountingArguments counting;
   SharedPlan shared;
   std::int64_t tile_bytes = 0;
-  unsigned char *tile_workspace = nullptr; // [warps of the grid][tile_bytes], or in shared memory
+  unsigned char *tile_workspace = nullptr; // [warps of the grid][tile_bytes]; null: shared memory
 
-  const MemberEntry *member_table = nullptr; // null: inline
-  const void *threshold_table = nullptr;     // of the accumulation type; null: inline
+  const MemberEntry *member_table = nullptr; // null: in `members`
+  const void *threshold_table = nullptr;     // of the accumulation type; null: in `thresholds`
   MemberEntry members[kInlineMembers];
   double thresholds[kInlineThresholds];
 };

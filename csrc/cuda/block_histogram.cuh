@@ -1,5 +1,5 @@
-// Exact counts of a block: 32-bit words in shared memory, added up once at the
-// end.
+// Exact counts of a block: 32-bit words in shared memory, which are added to the result once, at
+// the end.
 #pragma once
 
 #include <cstdint>
@@ -9,10 +9,7 @@
 
 namespace fastcal::cuda {
 
-// ------------------------------------------------------------------- reals as
-// 2^-40 fixed point
-
-// rint(v 2^40), half to even, for the numbers of a proper score.
+// rint(v 2^40), half to even, of the terms of a proper score.
 __device__ __forceinline__ std::int64_t fixed_point(float v) {
   return __float2ll_rn(v * static_cast<float>(kFractionScale));
 }
@@ -20,9 +17,8 @@ __device__ __forceinline__ std::int64_t fixed_point(double v) {
   return __double2ll_rn(v * kFractionScale);
 }
 
-// The same for |v| < 4, in single precision arithmetic alone: adding 1.5 * 2^23
-// leaves the rounded integer in the low bits, first of v 2^20, then of what
-// that left over (both exact).
+// The same for |v| < 4, in single precision only. Adding 1.5 * 2^23 leaves the rounded integer in
+// the low bits: first that of v 2^20, then that of the remainder times 2^20. Both steps are exact.
 __device__ __forceinline__ std::int64_t fixed_probability(float v) {
   constexpr float kMagic = 12582912.0F;
   constexpr int kMagicBits = 0x4b400000;
@@ -36,9 +32,6 @@ __device__ __forceinline__ std::int64_t fixed_probability(float v) {
 }
 __device__ __forceinline__ std::int64_t fixed_probability(double v) { return fixed_point(v); }
 
-// ---------------------------------------------------------------------------
-// sums over a warp
-
 __device__ __forceinline__ unsigned warp_sum(unsigned value) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
   return __reduce_add_sync(0xffffffffU, value);
@@ -50,7 +43,7 @@ __device__ __forceinline__ unsigned warp_sum(unsigned value) {
 #endif
 }
 
-// Of numbers in [0, 2^58): in pieces of 27 bits, whose sums over a warp fit 32.
+// The sum of numbers in [0, 2^58), in pieces of 27 bits, whose sums over a warp fit 32 bits.
 __device__ __forceinline__ std::int64_t warp_sum(std::int64_t value) {
   constexpr int kPiece = 27;
   constexpr std::int64_t kMask = (std::int64_t{1} << kPiece) - 1;
@@ -60,12 +53,9 @@ __device__ __forceinline__ std::int64_t warp_sum(std::int64_t value) {
   return low + (middle << kPiece) + (high << (2 * kPiece));
 }
 
-// ------------------------------------------------------------------------------
-// 64-bit words
-
-// A 64-bit word in shared memory as two of 32: a shared 64-bit atomic is a loop
-// on recent chips. Of concurrent additions exactly one sees each wrap of the
-// low word.
+// A 64-bit word in shared memory is two of 32 bits, because a 64-bit atomic on shared memory is a
+// loop on recent chips. Whenever the low word wraps, exactly one of the concurrent additions sees
+// it.
 __device__ __forceinline__ void add_shared(unsigned *low_high, std::uint64_t value) {
   const unsigned low = static_cast<unsigned>(value);
   unsigned high = static_cast<unsigned>(value >> 32);
@@ -86,18 +76,14 @@ __device__ __forceinline__ void add_global(std::int64_t *word, std::int64_t valu
   }
 }
 
-// {hi, lo} of a sum of fixed-point numbers; the carry is left to the end of the
-// call.
+// Adds to {hi, lo} of a sum of fixed-point numbers. The carry is left to the end of the call.
 __device__ __forceinline__ void add_global_real(std::int64_t *hi_lo, std::int64_t sum) {
   add_global(hi_lo, sum >> kFractionBits);
   add_global(hi_lo + 1, sum & kFractionMask);
 }
 
-// -------------------------------------------------------------------------------------
-// bins
-
-// One histogram of the block: {count, hits, low, high} a bin in shared memory,
-// or straight in the statistics where all of them together would not fit.
+// One histogram of the block: {count, hits, low, high} per bin in shared memory, or the statistics
+// themselves where all histograms together would not fit there.
 struct Histogram {
   unsigned *shared;
   std::int64_t *global;
@@ -148,9 +134,9 @@ template <typename Real> struct Thresholds {
   }
 };
 
-// Nearly all voxels of a real volume lie in the first or the last bin: a thread
-// counts those in registers, a warp adds them up, and one atomic a warp reaches
-// shared memory. The others go there one by one.
+// Nearly all voxels of a real volume lie in the first or the last bin. A thread counts those in
+// registers, the warp adds them up, and one lane adds the result to shared memory. The others are
+// added one by one.
 template <typename Real> class OuterBins {
 public:
   __device__ __forceinline__ void add(const Thresholds<Real> &bins, const Histogram &histogram,
@@ -168,7 +154,7 @@ public:
     }
   }
 
-  // By all lanes of a warp together.
+  // To be called by all lanes of a warp together.
   __device__ __forceinline__ void flush(const Thresholds<Real> &bins, const Histogram &histogram,
                                         int lane) {
 #pragma unroll 1
@@ -183,7 +169,7 @@ public:
   }
 
 private:
-  // Count and hits of at most 2^16 - 1 values share a word.
+  // The count and the hits of at most 2^16 - 1 values share one word.
   static constexpr int kHitShift = 16;
 
   unsigned first_ = 0;

@@ -1,5 +1,5 @@
-// The second stage, statistics: integers only, the same for equal probabilities
-// on every backend.
+// The second stage, statistics: integers only, so that equal probabilities give equal statistics on
+// every backend.
 #pragma once
 
 #include <cstdint>
@@ -37,11 +37,8 @@ private:
   }
 };
 
-// ------------------------------------------------------------------------------------
-// targets
-
-// The class of a voxel that counts (0 when multilabel), or -1; what is wrong
-// with it is counted.
+// The class of a voxel that counts (0 when multilabel), or -1. Bad targets and invalid voxels are
+// counted as such.
 template <bool kPlain, typename Real>
 __device__ __forceinline__ int read_target(const PassArguments &a, const Counts<Real> &counts,
                                            std::int64_t voxel, const Outcome<Real> &out,
@@ -88,10 +85,7 @@ __device__ __forceinline__ int read_target(const PassArguments &a, const Counts<
   return is_multilabel<kPlain>(a) ? 0 : static_cast<int>(value);
 }
 
-// -------------------------------------------------------------------------------------
-// scores
-
-// q(-ln max(p, eps))
+// -ln max(p, eps) in fixed point
 template <typename Real>
 __device__ __forceinline__ std::int64_t surprise(const PassArguments &a, const Counts<Real> &counts,
                                                  Real p) {
@@ -103,14 +97,15 @@ __device__ __forceinline__ std::int64_t surprise(const PassArguments &a, const C
   return fixed_point(-log_exact_steps(p));
 }
 
-// A voxel of exclusive classes that counts.
+// Counts one voxel of exclusive classes.
 template <bool kPlain, typename Real>
 __device__ __forceinline__ void count_voxel(const PassArguments &a, const Counts<Real> &counts,
                                             const Tile<Real> &tile, int slot, int target, int label,
                                             Tally &tally) {
   Real squares = 0;
   Real class_sum = 0;
-#pragma unroll kClassUnroll < Real>
+  [[maybe_unused]] constexpr int kUnroll = kClassUnroll<Real>;
+#pragma unroll kUnroll
   for (int c = 0; c < a.classes; ++c) {
     const Real p = tile.sum_at(c, slot);
     const Real d = c == target ? add_exact(p, Real{-1}) : p;
@@ -135,7 +130,7 @@ __device__ __forceinline__ void count_voxel(const PassArguments &a, const Counts
   }
 }
 
-// One class of a multilabel voxel that counts, a Bernoulli of its own.
+// Counts one class of a multilabel voxel, which is a Bernoulli variable of its own.
 template <typename Real>
 __device__ __forceinline__ void count_binary(const PassArguments &a, const Counts<Real> &counts,
                                              int c, Real p, bool positive, Tally &tally,
@@ -161,10 +156,7 @@ __device__ __forceinline__ void count_binary(const PassArguments &a, const Count
   }
 }
 
-// ----------------------------------------------------------------------------------
-// one tile
-
-// Scores of exclusive classes.
+// Counts the scores of exclusive classes.
 template <bool kPlain, typename Real>
 __device__ __forceinline__ void count_scores(const PassArguments &a, const Counts<Real> &counts,
                                              const Tile<Real> &tile) {
@@ -181,7 +173,7 @@ __device__ __forceinline__ void count_scores(const PassArguments &a, const Count
   tally.flush(counts.scores(), tile.lane);
 }
 
-// A histogram after the other: top-label (-1), then each class's own.
+// Counts one histogram after the other: the top-label one (-1), then that of each class.
 template <typename Real>
 __device__ __forceinline__ void count_bins(const PassArguments &a, const Counts<Real> &counts,
                                            const Tile<Real> &tile) {
@@ -205,7 +197,7 @@ __device__ __forceinline__ void count_bins(const PassArguments &a, const Counts<
   }
 }
 
-// Multilabel: scores and histograms class by class.
+// Counts scores and histograms of multilabel classes, class by class.
 template <typename Real>
 __device__ __forceinline__ void count_multilabel(const PassArguments &a, const Counts<Real> &counts,
                                                  const Tile<Real> &tile) {
@@ -241,7 +233,7 @@ __device__ __forceinline__ void count_multilabel(const PassArguments &a, const C
   }
 }
 
-// Maps and statistics of a warp's tile.
+// Writes the maps and counts the statistics of a warp's tile.
 template <bool kPlain, typename Real>
 __device__ __forceinline__ void finish_tile(const PassArguments &a, const Counts<Real> &counts,
                                             const Tile<Real> &tile) {
@@ -279,84 +271,6 @@ __device__ __forceinline__ void finish_tile(const PassArguments &a, const Counts
     if (c.moments || c.fine_bins > 0 || c.entropy_bins > 0) {
       count_extras<kPlain>(a, of_row, tile);
     }
-  }
-}
-
-// ------------------------------------------------------------------------------
-// one block's row
-
-template <typename Real>
-__device__ __forceinline__ void load_thresholds(const PassArguments &a,
-                                                const Counts<Real> &counts) {
-  if (!a.thresholds_in_shared) {
-    return;
-  }
-  Real *to = reinterpret_cast<Real *>(counts.shared + a.shared.thresholds);
-  const Real *table = static_cast<const Real *>(a.threshold_table);
-#pragma unroll 1
-  for (int i = static_cast<int>(threadIdx.x); i < a.counting.n_cells - 1;
-       i += static_cast<int>(blockDim.x)) {
-    to[i] = table == nullptr ? static_cast<Real>(a.thresholds[i]) : table[i];
-  }
-}
-
-template <typename Real>
-__device__ __forceinline__ void clear_counts(const PassArguments &a, const Counts<Real> &counts) {
-#pragma unroll 1
-  for (int i = static_cast<int>(threadIdx.x); i < a.shared.cleared_words;
-       i += static_cast<int>(blockDim.x)) {
-    counts.scores()[i] = 0;
-  }
-}
-
-// One row of the group, by the whole block, between barriers.
-template <typename Real>
-__device__ __forceinline__ void add_row(const PassArguments &a, const Counts<Real> &counts) {
-  std::int64_t *row = counts.row();
-  const int thread = static_cast<int>(threadIdx.x);
-  const int threads = static_cast<int>(blockDim.x);
-  if (thread == 0) {
-    const unsigned *s = counts.scores();
-    add_global(row + word::kBrier, static_cast<std::int64_t>(read_shared(s + 2 * score::kBrierHi)));
-    add_global_real(row + word::kBrier,
-                    static_cast<std::int64_t>(read_shared(s + 2 * score::kBrierLo)));
-    add_global(row + word::kNll, static_cast<std::int64_t>(read_shared(s + 2 * score::kNllHi)));
-    add_global_real(row + word::kNll,
-                    static_cast<std::int64_t>(read_shared(s + 2 * score::kNllLo)));
-    add_global(row + word::kBadTargetSum,
-               static_cast<std::int64_t>(read_shared(s + 2 * score::kBadTargetSum)));
-    add_global(row + word::kVoxels, s[score::kVoxels]);
-    add_global(row + word::kCorrect, s[score::kCorrect]);
-    add_global(row + word::kClipped, s[score::kClipped]);
-    add_global(row + word::kInvalid, s[score::kInvalid]);
-    add_global(row + word::kBadTarget, s[score::kBadTarget]);
-    add_global(row + word::kUnnormalised, s[score::kUnnormalised]);
-    add_global(row + word::kOutOfRange, s[score::kOutOfRange]);
-  }
-#pragma unroll 1
-  for (int i = thread; i < 3 * a.classes; i += threads) {
-    add_global(row + a.counting.predicted + i, counts.predicted()[i]);
-  }
-  if (!a.bins_in_shared) {
-    return;
-  }
-  const int n_bins =
-      static_cast<int>((a.counting.moment_bins - a.counting.top_label_bins) / kBinWords);
-#pragma unroll 1
-  for (int i = thread; i < n_bins; i += threads) {
-    const unsigned *bin = counts.shared_bins() + kBinWords * i;
-    std::int64_t *to = row + a.counting.top_label_bins + std::int64_t{kBinWords} * i;
-    add_global(to, bin[0]);
-    add_global(to + 1, bin[1]);
-    add_global_real(to + 2, static_cast<std::int64_t>(read_shared(bin + 2)));
-  }
-}
-
-template <typename Real>
-__device__ __forceinline__ void add_counts(const PassArguments &a, const Counts<Real> &counts) {
-#pragma unroll 1
-  for (int row = 0; row < a.counting.rows; ++row) {
-    add_row(a, counts.of_row(row));
   }
 }
 

@@ -1,4 +1,5 @@
-// Where a block counts: one row of the statistics of its group.
+// Where a block counts: rows of statistics in shared memory, from clearing them to adding them to
+// the result.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +9,7 @@
 
 namespace fastcal::cuda {
 
-// 64-bit words of a block, each as two of 32; the rest of a row's header.
+// The header of a row in shared memory. First come words of 64 bits, each as two of 32.
 namespace score {
 constexpr int kBrierHi = 0;
 constexpr int kBrierLo = 1;
@@ -16,7 +17,7 @@ constexpr int kNllHi = 2;
 constexpr int kNllLo = 3;
 constexpr int kBadTargetSum = 4;
 constexpr int kWide = 5;
-// Then plain 32-bit counts.
+// Counts of 32 bits follow.
 constexpr int kVoxels = 2 * kWide;
 constexpr int kCorrect = kVoxels + 1;
 constexpr int kClipped = kVoxels + 2;
@@ -27,14 +28,14 @@ constexpr int kOutOfRange = kVoxels + 6;
 static_assert(kOutOfRange + 1 == kScoreWords, "the host reserves as many");
 } // namespace score
 
-// Where a block counts.
+// Addresses of one row of the block's group.
 template <typename Real> struct Counts {
   const PassArguments &a;
   unsigned char *shared;
   std::uint32_t group;
-  int row_of_group = 0; // 0, or 1 and a region
+  int row_of_group = 0; // 0, or 1 + the region
 
-  // The same for a region's row.
+  // The same group's row of everything (0) or of a region (1 and up).
   __device__ __forceinline__ Counts of_row(int which) const { return {a, shared, group, which}; }
 
   __device__ __forceinline__ std::int64_t *row() const {
@@ -71,8 +72,7 @@ template <typename Real> struct Counts {
     return histogram(a.counting.classwise_bins + std::int64_t{kBinWords} * c * a.counting.n_cells);
   }
 
-  // A voxel of the tile that this row counts: its class and label, or a
-  // negative number.
+  // Class and label of a voxel of the tile that this row counts; negative for others.
   __device__ __forceinline__ int kept(const Tile<Real> &tile, int slot) const {
     const bool here = row_of_group == 0 || (tile.regions[slot] >> (row_of_group - 1) & 1) != 0;
     return here ? tile.target[slot] : -1;
@@ -84,9 +84,83 @@ private:
   }
 };
 
-// What a counted voxel leaves in the tile for the histograms: its class and its
-// label.
+// How a counted voxel leaves its class and its label in the tile, for the histograms.
 constexpr int kLabelShift = 16;
 constexpr int kTargetMask = (1 << kLabelShift) - 1;
+
+template <typename Real>
+__device__ __forceinline__ void load_thresholds(const PassArguments &a,
+                                                const Counts<Real> &counts) {
+  if (!a.thresholds_in_shared) {
+    return;
+  }
+  Real *to = reinterpret_cast<Real *>(counts.shared + a.shared.thresholds);
+  const Real *table = static_cast<const Real *>(a.threshold_table);
+#pragma unroll 1
+  for (int i = static_cast<int>(threadIdx.x); i < a.counting.n_cells - 1;
+       i += static_cast<int>(blockDim.x)) {
+    to[i] = table == nullptr ? static_cast<Real>(a.thresholds[i]) : table[i];
+  }
+}
+
+template <typename Real>
+__device__ __forceinline__ void clear_counts(const PassArguments &a, const Counts<Real> &counts) {
+#pragma unroll 1
+  for (int i = static_cast<int>(threadIdx.x); i < a.shared.cleared_words;
+       i += static_cast<int>(blockDim.x)) {
+    counts.scores()[i] = 0;
+  }
+}
+
+// Adds one row of the group to the result. To be called by the whole block, between barriers.
+template <typename Real>
+__device__ __forceinline__ void add_row(const PassArguments &a, const Counts<Real> &counts) {
+  std::int64_t *row = counts.row();
+  const int thread = static_cast<int>(threadIdx.x);
+  const int threads = static_cast<int>(blockDim.x);
+  if (thread == 0) {
+    const unsigned *s = counts.scores();
+    add_global(row + word::kBrier, static_cast<std::int64_t>(read_shared(s + 2 * score::kBrierHi)));
+    add_global_real(row + word::kBrier,
+                    static_cast<std::int64_t>(read_shared(s + 2 * score::kBrierLo)));
+    add_global(row + word::kNll, static_cast<std::int64_t>(read_shared(s + 2 * score::kNllHi)));
+    add_global_real(row + word::kNll,
+                    static_cast<std::int64_t>(read_shared(s + 2 * score::kNllLo)));
+    add_global(row + word::kBadTargetSum,
+               static_cast<std::int64_t>(read_shared(s + 2 * score::kBadTargetSum)));
+    add_global(row + word::kVoxels, s[score::kVoxels]);
+    add_global(row + word::kCorrect, s[score::kCorrect]);
+    add_global(row + word::kClipped, s[score::kClipped]);
+    add_global(row + word::kInvalid, s[score::kInvalid]);
+    add_global(row + word::kBadTarget, s[score::kBadTarget]);
+    add_global(row + word::kUnnormalised, s[score::kUnnormalised]);
+    add_global(row + word::kOutOfRange, s[score::kOutOfRange]);
+  }
+#pragma unroll 1
+  for (int i = thread; i < 3 * a.classes; i += threads) {
+    add_global(row + a.counting.predicted + i, counts.predicted()[i]);
+  }
+  if (!a.bins_in_shared) {
+    return;
+  }
+  const int n_bins =
+      static_cast<int>((a.counting.moment_bins - a.counting.top_label_bins) / kBinWords);
+#pragma unroll 1
+  for (int i = thread; i < n_bins; i += threads) {
+    const unsigned *bin = counts.shared_bins() + kBinWords * i;
+    std::int64_t *to = row + a.counting.top_label_bins + std::int64_t{kBinWords} * i;
+    add_global(to, bin[0]);
+    add_global(to + 1, bin[1]);
+    add_global_real(to + 2, static_cast<std::int64_t>(read_shared(bin + 2)));
+  }
+}
+
+template <typename Real>
+__device__ __forceinline__ void add_counts(const PassArguments &a, const Counts<Real> &counts) {
+#pragma unroll 1
+  for (int row = 0; row < a.counting.rows; ++row) {
+    add_row(a, counts.of_row(row));
+  }
+}
 
 } // namespace fastcal::cuda

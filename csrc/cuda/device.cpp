@@ -5,8 +5,8 @@
 
 #include <cuda_runtime.h>
 
-#ifndef FASTCAL_CUDA_ARCHITECTURES // set by CMake: what the kernels were
-                                   // compiled for
+// What the kernels were compiled for, as CMake says.
+#ifndef FASTCAL_CUDA_ARCHITECTURES
 #define FASTCAL_CUDA_ARCHITECTURES "75-real 80-real 90-real 100-real 120"
 #endif
 
@@ -14,8 +14,7 @@ namespace fastcal::cuda {
 
 namespace {
 
-// Whether machine code (of the same major version, not newer) or PTX (not
-// newer) is there.
+// Whether the module holds machine code (for the same major version, not newer) or PTX (not newer).
 bool compiled_for(int capability) {
   std::istringstream architectures(FASTCAL_CUDA_ARCHITECTURES);
   std::string architecture;
@@ -37,7 +36,7 @@ std::string version_name(int version) { // 13020 is 13.2
   return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
 }
 
-// cudaErrorInsufficientDriver stands for two things.
+// CUDA answers cudaErrorInsufficientDriver both where there is no driver and where it is too old.
 std::string without_driver() {
   int driver = 0;
   int runtime = 0;

@@ -8,7 +8,7 @@
 
 namespace fastcal::cuda {
 
-// Makes the tensors' device current, and the caller's again at the end.
+// Makes the device of the tensors current, and restores the caller's at the end.
 class DeviceGuard {
 public:
   DeviceGuard() = default;
@@ -23,12 +23,12 @@ private:
   bool changed_ = false;
 };
 
-// Shared memory that a block may ask for, in bytes.
+// The most shared memory that a block may ask for, in bytes.
 Error shared_limit(int device, std::int64_t *bytes);
 
 Error processors(int device, std::int64_t *count);
 
-// Empty, or why no GPU of this machine can run the kernels. Touches the driver.
+// Empty, or the reason why no GPU of this machine can run the kernels. Touches the driver.
 std::string unavailable();
 
 } // namespace fastcal::cuda

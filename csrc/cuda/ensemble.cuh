@@ -1,5 +1,4 @@
-// The one kernel: a warp carries a tile of voxels through both stages, tile
-// after tile.
+// The one kernel: a warp carries a tile of voxels through both stages, tile after tile.
 //
 //   one shot     members -> sums -> maps, statistics
 //   accumulate   state, member -> sums -> state
@@ -8,7 +7,8 @@
 
 #include <cstdint>
 
-#include "cuda/accumulate.cuh"
+#include "cuda/accumulate_by_class.cuh"
+#include "cuda/accumulate_softmax.cuh"
 #include "cuda/count.cuh"
 
 namespace fastcal::cuda {
@@ -20,8 +20,8 @@ __device__ __forceinline__ unsigned char *shared_memory() {
 }
 #endif
 
-// kTier classes in registers (0: class by class), kV voxels a thread, kSplit:
-// classes dealt over lanes.
+// kTier is the number of classes in registers, or 0 for class by class; kV is the number of voxels
+// per thread; with kSplit the classes of a voxel are dealt out to several lanes.
 template <typename Element, int kTier, int kV, bool kSplit>
 __device__ __forceinline__ void pass_tile(const PassArguments &a,
                                           const Counts<Real<Element>> &counts,
@@ -48,7 +48,7 @@ __device__ __forceinline__ void pass_tile(const PassArguments &a,
 }
 
 template <typename Element, int kTier, int kV, bool kSplit>
-__global__ void __launch_bounds__(kMaxWarps *kWarpLanes, blocks_a_processor(kTier, kV))
+__global__ void __launch_bounds__(kMaxWarps *kWarpLanes, blocks_per_processor(kTier, kV))
     ensemble_pass(const __grid_constant__ PassArguments a) {
   using R = Real<Element>;
   unsigned char *const shared = shared_memory();
@@ -56,7 +56,7 @@ __global__ void __launch_bounds__(kMaxWarps *kWarpLanes, blocks_a_processor(kTie
   const unsigned warps = blockDim.x / kWarpLanes;
   const int width = kWarpLanes * kV;
   unsigned char *memory = shared + a.shared.tiles + warp * a.tile_bytes;
-  if (kTier == 0 && a.tile_workspace != nullptr) { // other tiles fit: they stay in shared memory
+  if (kTier == 0 && a.tile_workspace != nullptr) { // the tiles of the other kernels always fit
     const std::int64_t block = std::int64_t{blockIdx.y} * gridDim.x + blockIdx.x;
     memory = a.tile_workspace + (block * warps + warp) * a.tile_bytes;
   }
@@ -65,8 +65,8 @@ __global__ void __launch_bounds__(kMaxWarps *kWarpLanes, blocks_a_processor(kTie
   if (a.counting.wanted) {
     load_thresholds(a, counts);
   }
-  // In 32 bits, as what lives through all of a tile costs registers; the host
-  // sees to it.
+  // Indices have 32 bits, since what is alive during the whole of a tile costs registers. The host
+  // makes sure that they suffice.
   for (std::uint32_t group = blockIdx.y; group < a.groups; group += gridDim.y) {
     if (a.counting.wanted) {
       counts.group = group;

@@ -1,5 +1,5 @@
-// The fused pass on an NVIDIA GPU. Nothing here needs CUDA's headers. Every
-// call is asynchronous on the caller's stream and allocates nothing.
+// The fused pass on an NVIDIA GPU. This header does without those of CUDA. Every call is
+// asynchronous on the caller's stream and allocates nothing.
 #pragma once
 
 #include <cstdint>
@@ -14,11 +14,11 @@ namespace fastcal::cuda {
 struct Place {
   int device = 0;
   void *stream = nullptr;
-  void *workspace = nullptr; // workspace_bytes() of device memory, aligned to 16
+  void *workspace = nullptr; // workspace_bytes() of device memory, aligned to 16 bytes
   std::int64_t workspace_bytes = 0;
 };
 
-// Members of one shape, type and strides: `view` is the first.
+// Members of the same shape, type and strides. `view` is the first of them.
 struct Members {
   View view;
   std::vector<void *> addresses;
@@ -28,29 +28,29 @@ struct Members {
 
 struct Size {
   std::int64_t classes = 0;
-  std::int64_t planes = 0; // numbers kept of a voxel: its sums, entropy, square, votes
+  std::int64_t planes = 0; // real numbers per voxel: sums, entropy, square, votes
   std::int64_t n_members = 0;
   std::int64_t n_cells = 0; // 0 without statistics
-  std::int64_t rows = 0;    // of statistics a group, 0 without
+  std::int64_t rows = 0;    // of statistics per group, 0 without
   Dtype dtype = Dtype::kFloat32;
 };
 
-// Device memory that a pass of this size wants; 0 for all but large ones.
+// Bytes of device memory that a pass of this size wants; 0 for all but large passes.
 Error workspace_bytes(int device, const Size &size, std::int64_t *bytes);
 
-// Members in, maps out, statistics added.
+// Reads the members, writes the maps and adds to the statistics.
 Error ensemble_statistics(const std::vector<std::int64_t> &shape, std::int64_t classes,
                           const Members &members, const Reading &reading, const Finish &finish,
                           const double *thresholds, const Place &place);
 
-// One member into the state [layout.planes(), *shape].
+// Adds one member to the state [layout.planes(), *shape].
 Error ensemble_accumulate(const std::vector<std::int64_t> &shape, const Members &member,
                           const Reading &reading, const StateLayout &layout, const View &state,
                           const Place &place);
 
-// Maps out and statistics added, from the state.
+// Writes the maps and adds to the statistics, from the state.
 Error ensemble_finalize(const std::vector<std::int64_t> &shape, const View &state,
-                        const StateLayout &layout, std::int64_t n_members, double total_weight,
+                        const StateLayout &layout, const MemberTotals &totals,
                         const Reading &reading, const Finish &finish, const double *thresholds,
                         const Place &place);
 

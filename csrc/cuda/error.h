@@ -1,5 +1,4 @@
-// What a CUDA call answered; returned through the layers and thrown once, at
-// the binding.
+// The answer of a CUDA call. It is returned through the layers and thrown once, at the binding.
 #pragma once
 
 namespace fastcal::cuda {

@@ -5,7 +5,7 @@
 
 namespace fastcal::cuda {
 
-// ln x of the statistics: every step one IEEE operation in this order.
+// ln x = e ln 2 + ln m in the statistics: each step is one IEEE operation, in this order.
 __device__ __forceinline__ float log_of_split(float e, float m) {
   const float f = add_exact(m, -1.0F);
   const float s = divide_exact(f, add_exact(f, 2.0F));

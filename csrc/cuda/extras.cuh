@@ -1,6 +1,6 @@
-// What a row of statistics holds on request: second moments, fine cells,
-// entropies. Straight in device memory; what nearly all voxels share, the outer
-// cells, is added up in registers first.
+// What a row of statistics holds on request: second moments, fine cells, entropies. They are
+// counted in device memory. Only the outer cells, where nearly all voxels fall, are added up in
+// registers first.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,7 @@
 
 namespace fastcal::cuda {
 
-// Cells {count, hits} of one histogram.
+// The cells {count, hits} of one histogram.
 class OuterCells {
 public:
   __device__ __forceinline__ OuterCells(std::int64_t *cells, int count)
@@ -27,7 +27,7 @@ public:
     }
   }
 
-  // By all lanes of a warp together.
+  // To be called by all lanes of a warp together.
   __device__ __forceinline__ void flush(int lane) {
     const unsigned first = warp_sum(in_first_);
     const unsigned last = warp_sum(in_last_);
@@ -38,7 +38,7 @@ public:
   }
 
 private:
-  static constexpr int kHitShift = 16; // of counts below 2^16: of a tile
+  static constexpr int kHitShift = 16; // the counts of a tile are below 2^16
 
   __device__ __forceinline__ void add_to(int cell, unsigned counts) const {
     std::int64_t *to = cells_ + std::int64_t{kFineWords} * cell;
@@ -52,7 +52,7 @@ private:
   unsigned in_last_ = 0;
 };
 
-// Sums {p^2 hi, lo, p y hi, lo} of the bins of one class.
+// The sums {p^2 hi, lo, p y hi, lo} of the bins of one class.
 template <typename Real> class OuterMoments {
 public:
   __device__ __forceinline__ void add(const Thresholds<Real> &bins, std::int64_t *cells, Real p,
@@ -71,7 +71,7 @@ public:
     }
   }
 
-  // By all lanes of a warp together.
+  // To be called by all lanes of a warp together.
   __device__ __forceinline__ void flush(const Thresholds<Real> &bins, std::int64_t *cells,
                                         int lane) {
     const std::int64_t first_square = warp_sum(first_square_);
@@ -97,7 +97,7 @@ private:
   std::int64_t last_product_ = 0;
 };
 
-// StatisticsLayout::fine_shift() has the formula.
+// The formula is that of StatisticsLayout::fine_shift().
 __device__ __forceinline__ int fine_index(float d, int shift) {
   constexpr int kFirst = 125 - (kFineOctaves - 1);
   return (__float_as_int(d) >> (23 - shift)) - (kFirst << shift);
@@ -117,7 +117,7 @@ __device__ __forceinline__ int fine_cell(const CountingArguments &c, Real p) {
   return low ? index : c.fine_bins - 1 - index;
 }
 
-// h - p ln p by the logarithm of the statistics, with 0 ln 0 = 0.
+// h - p ln p, with the logarithm of the statistics and 0 ln 0 = 0.
 template <typename Real> __device__ __forceinline__ Real less_p_ln_p(Real h, Real p) {
   const Real log = log_exact_steps(larger(p, smallest_normal<Real>()));
   return add_exact(h, -multiply_exact(p, log));
@@ -129,7 +129,7 @@ __device__ __forceinline__ int entropy_bin(const CountingArguments &c, Real h) {
   return bin < 0 ? 0 : bin >= c.entropy_bins ? c.entropy_bins - 1 : bin;
 }
 
-// One entropy a voxel of exclusive classes.
+// Counts one entropy per voxel of exclusive classes.
 template <typename Real>
 __device__ __forceinline__ void count_entropies(const PassArguments &a, const Counts<Real> &counts,
                                                 const Tile<Real> &tile) {
@@ -152,7 +152,7 @@ __device__ __forceinline__ void count_entropies(const PassArguments &a, const Co
   cells.flush(tile.lane);
 }
 
-// One class of a tile, or the confidence of exclusive classes (-1).
+// Counts what is asked of one class of a tile, or of the confidence of exclusive classes (-1).
 template <bool kPlain, typename Real>
 __device__ __forceinline__ void count_class_extras(const PassArguments &a,
                                                    const Counts<Real> &counts,

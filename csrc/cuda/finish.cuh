@@ -1,4 +1,4 @@
-// The second stage, maps: what the sums of one voxel amount to.
+// The second stage, maps: what follows from the sums of one voxel.
 #pragma once
 
 #include <cstdint>
@@ -17,8 +17,8 @@ template <typename Real> struct Outcome {
   Real entropy = 0;
 };
 
-// A plain pass reads softmax logits and averages probabilities: kernels that do
-// nothing else leave the other branches out.
+// A plain pass reads logits of a softmax and averages probabilities. Kernels that do nothing else
+// leave the other branches out.
 template <bool kPlain> __device__ __forceinline__ bool is_multilabel(const PassArguments &a) {
   return !kPlain && a.reading.multilabel;
 }
@@ -38,10 +38,7 @@ template <typename Real> __device__ __forceinline__ bool out_of_range(Real p) {
   return p < Real(-1e-3) || p > Real(1.001);
 }
 
-// ------------------------------------------------- the sums of one voxel
-// become probabilities
-
-// Logit space: activates the mean logits in place.
+// Where logits were averaged: activates their mean in place.
 template <typename Real>
 __device__ __forceinline__ void activate_mean(const PassArguments &a, const Tile<Real> &tile,
                                               int slot) {
@@ -74,8 +71,8 @@ __device__ __forceinline__ void activate_mean(const PassArguments &a, const Tile
   }
 }
 
-// Divides by the sum over the classes; an out-of-range voxel is given one that
-// will be seen.
+// Divides by the sum over the classes. A voxel that was out of range is given values which the
+// check that follows will see.
 template <bool kPlain, typename Real>
 __device__ __forceinline__ void normalise_mean(const PassArguments &a, const Tile<Real> &tile,
                                                int slot, Real scale) {
@@ -89,8 +86,7 @@ __device__ __forceinline__ void normalise_mean(const PassArguments &a, const Til
     total = add_exact(total, not_negative(p));
     outside = outside || out_of_range(p);
   }
-  // Two is no probability. What is not finite stays so, and is not out of
-  // range.
+  // 2 is not a probability. What is not finite stays so, and does not count as out of range.
   const bool flagged = is_checked<kPlain>(a) && outside && is_finite(spread);
 #pragma unroll 1
   for (int c = 0; c < a.classes; ++c) {
@@ -100,9 +96,6 @@ __device__ __forceinline__ void normalise_mean(const PassArguments &a, const Til
   }
 }
 
-// -------------------------------------------------------------------------------
-// one outcome
-
 template <bool kPlain, typename Real>
 __device__ __forceinline__ Outcome<Real> conclude_exclusive(const PassArguments &a,
                                                             const Tile<Real> &tile, int slot,
@@ -111,7 +104,8 @@ __device__ __forceinline__ Outcome<Real> conclude_exclusive(const PassArguments 
   Real lowest = 0;
   Real lost = 0;
   const bool entropy = wants_entropy(a);
-#pragma unroll kClassUnroll < Real>
+  [[maybe_unused]] constexpr int kUnroll = kClassUnroll<Real>;
+#pragma unroll kUnroll
   for (int c = 0; c < a.classes; ++c) {
     const Real raw = multiply_exact(tile.sum_at(c, slot), scale);
     lowest = raw < lowest ? raw : lowest;
@@ -155,11 +149,7 @@ conclude_multilabel(const PassArguments &a, const Tile<Real> &tile, int slot, Re
   return out;
 }
 
-// ----------------------------------------------------------------------------
-// maps of a voxel
-
-// Variance and disagreement, read from the running sums before they are
-// overwritten.
+// Variance and disagreement, which are read from the running sums before those are overwritten.
 template <typename Real> struct Spread {
   Real variance = 0;
   Real disagreement = 0;
@@ -206,7 +196,6 @@ __device__ __forceinline__ void write_class_maps(const PassArguments &a, const T
   const View &confidence = a.maps.views[static_cast<int>(Map::kConfidence)];
   if (mean.data != nullptr) {
     const std::int64_t at = offset_of(a.grid, mean.strides, voxel);
-#pragma unroll kClassUnroll < Real>
 #pragma unroll 1
     for (int c = 0; c < a.classes; ++c) {
       store_real(mean, at + c * mean.class_stride, out.valid ? tile.sum_at(c, slot) : nan);
@@ -235,15 +224,14 @@ __device__ __forceinline__ void write_class_maps(const PassArguments &a, const T
   }
 }
 
-// The float maps of one value a voxel. A loop, because the offsets of a strided
-// map are long code.
+// Writes the maps of one real number per voxel. This is a loop because computing the offset in a
+// strided map takes much code.
 template <typename Real>
 __device__ __forceinline__ void
 write_voxel_maps(const PassArguments &a, const Tile<Real> &tile, int slot, std::int64_t voxel,
                  const Outcome<Real> &out, const Spread<Real> &spread) {
   const Real expected = a.keeps_entropy ? tile.entropy[slot] * static_cast<Real>(a.scale) : Real{0};
-  // One member tells itself nothing: 0, not the rounding of two equal
-  // entropies.
+  // Of a single member the mutual information is 0, not the rounding error of two equal entropies.
   const Real information = a.inverse_members < 1.0 ? not_negative(out.entropy - expected) : Real{0};
 #pragma unroll 1
   for (int map = static_cast<int>(Map::kEntropy); map < kMapCount; ++map) {
@@ -260,7 +248,7 @@ write_voxel_maps(const PassArguments &a, const Tile<Real> &tile, int slot, std::
   }
 }
 
-// Probabilities into the tile (where somebody reads them), maps out.
+// Leaves the probabilities in the tile, where they are read later, and writes the maps.
 template <bool kPlain, typename Real>
 __device__ __forceinline__ Outcome<Real> finish_voxel(const PassArguments &a,
                                                       const Tile<Real> &tile, int slot) {

@@ -1,5 +1,4 @@
-// Picks the kernel of an element type and a class count, sizes its grid and
-// starts it.
+// Picks the kernel for an element type and a class count, sizes its grid and starts it.
 #pragma once
 
 #include <cstdint>
@@ -15,13 +14,13 @@ namespace fastcal::cuda {
 template <typename Element> struct Chosen {
   using Kernel = void (*)(const PassArguments);
   Kernel kernel;
-  int voxels_a_thread;
+  int voxels_per_thread;
 };
 
-// The tiers from kIndex on: the first that holds the classes.
+// The first tier, from kIndex on, that holds the classes.
 template <typename Element, int kIndex = 0> Chosen<Element> choose_tier(std::int64_t classes) {
   constexpr int kTier = kTiers[kIndex];
-  constexpr int kV = voxels_a_thread(sizeof(Element), kTier);
+  constexpr int kV = voxels_per_thread(sizeof(Element), kTier);
   if constexpr (kIndex + 1 < kTierCount) {
     if (classes > kTier) {
       return choose_tier<Element, kIndex + 1>(classes);
@@ -48,8 +47,8 @@ template <typename Element> Chosen<Element> choose(const PassArguments &a) {
   return {ensemble_pass<Element, 0, 1, false>, 1};
 }
 
-// A member's voxels may be read kV at a time: neighbours in memory, aligned,
-// and no row that ends within them.
+// Whether a member's voxels may be read kV at a time: they must be neighbours in memory, aligned,
+// and in the same row.
 inline bool reads_vectors(const PassArguments &a, int element_bytes, int voxels,
                           const MemberPointers &members) {
   const Grid &grid = a.grid;
@@ -73,10 +72,10 @@ template <typename Element>
 Error launch_pass(PassArguments a, const MemberPointers &members, const Place &place) {
   using R = Real<Element>;
   const Chosen<Element> chosen = choose<Element>(a);
-  const int width = kWarpLanes * chosen.voxels_a_thread;
-  a.vector = reads_vectors(a, sizeof(Element), chosen.voxels_a_thread, members);
+  const int width = kWarpLanes * chosen.voxels_per_thread;
+  a.vector = reads_vectors(a, sizeof(Element), chosen.voxels_per_thread, members);
   const std::int64_t tiles = (a.group_voxels + width - 1) / width;
-  expects(tiles < kMaxIndex, "too many voxels: a kernel takes 2^31 tiles of 32 or more");
+  expects(tiles < kMaxIndex, "voxels must fit in fewer than 2^31 tiles of 32 or more");
   a.tiles = static_cast<std::uint32_t>(tiles);
   a.tile_bytes = tile_bytes<R>(a, width);
   int warps = kMaxWarps;

@@ -1,4 +1,4 @@
-// How a pass divides the shared memory of a block, the workspace, and the grid.
+// How a pass divides the shared memory of a block, the workspace and the grid.
 #include <algorithm>
 
 #include "core/expects.h"
@@ -56,9 +56,11 @@ Error plan_shared(PassArguments &a, std::int64_t real_bytes, const Place &place,
       return {};
     }
   }
-  expects(a.shared.tiles <= limit, "too many classes for the shared memory of this device");
+  expects(a.shared.tiles <= limit,
+          "classes must be few enough for the shared memory of this device");
   warps = kMaxWarps;
-  expects(place.workspace_bytes >= warps * a.tile_bytes, "the workspace is too small");
+  expects(place.workspace_bytes >= warps * a.tile_bytes,
+          "workspace must hold what workspace_bytes() gives");
   a.shared.bytes = a.shared.tiles;
   a.tile_workspace = static_cast<unsigned char *>(place.workspace);
   return {};
@@ -81,9 +83,9 @@ Error plan_grid(const PassArguments &a, const Place &place, int resident, int wa
     return {};
   }
   grid->rows = std::min(groups, kMaxGridRows);
-  const std::int64_t values_a_tile = width * (a.reading.multilabel ? std::int64_t{a.classes} : 1);
-  const std::int64_t tiles_a_block = std::max<std::int64_t>(kValuesABlock / values_a_tile, 1);
-  const std::int64_t least = (tiles + tiles_a_block - 1) / tiles_a_block;
+  const std::int64_t values_per_tile = width * (a.reading.multilabel ? std::int64_t{a.classes} : 1);
+  const std::int64_t tiles_per_block = std::max<std::int64_t>(kValuesPerBlock / values_per_tile, 1);
+  const std::int64_t least = (tiles + tiles_per_block - 1) / tiles_per_block;
   most = std::max((most + grid->rows - 1) / grid->rows, least);
   grid->blocks = std::min({a.counting.wanted ? most : blocks, blocks, kMaxGrid});
   return {};
@@ -106,7 +108,7 @@ Error workspace_bytes(int device, const Size &size, std::int64_t *bytes) {
     return error;
   }
   if (tile + counts > limit) {
-    *bytes += multiprocessors * kWorkspaceBlocksAProcessor * kMaxWarps * tile;
+    *bytes += multiprocessors * kWorkspaceBlocksPerProcessor * kMaxWarps * tile;
   }
   return {};
 }

@@ -8,76 +8,72 @@
 namespace fastcal::cuda {
 
 constexpr int kWarpLanes = 32;
-constexpr int kMaxWarps = 4; // of a block; fewer where their tiles would not fit shared memory
+constexpr int kMaxWarps = 4; // per block; fewer where their tiles do not fit shared memory
 
-// Members and thresholds that travel in the parameters of a launch; more go
-// through a table that launches fill. Together with everything else they stay
-// below the 4 KB every driver takes.
+// Members and thresholds up to these numbers travel in the parameters of a launch; more go through
+// a table in device memory. With everything else they stay below the 4 KB that every driver
+// accepts.
 constexpr int kInlineMembers = 48;
 constexpr int kInlineThresholds = 32;
 
-// Histograms up to this size live in shared memory, larger ones are counted in
-// device memory.
+// Histograms up to this size are in shared memory; larger ones are counted in device memory.
 constexpr std::int64_t kSharedBinBytes = 32 << 10;
 
-// Bin thresholds up to this size are copied to shared memory, more are read
-// where they are.
+// Bin thresholds up to this size are copied to shared memory; larger tables are read where they
+// are.
 constexpr std::int64_t kSharedThresholdBytes = 16 << 10;
 
-// Blocks for which there is device memory where a tile does not fit shared
-// memory.
-constexpr std::int64_t kWorkspaceBlocksAProcessor = 2;
+// Where a tile does not fit shared memory, this many blocks per multiprocessor get device memory
+// for their tiles.
+constexpr std::int64_t kWorkspaceBlocksPerProcessor = 2;
 
 // Shared memory a block may use without asking the driver for more.
 constexpr std::int64_t kDefaultSharedBytes = 48 << 10;
 
-// Values counted into one bin of one block: 2^22 values of at most 2^40 stay
+// The most values that are counted into one bin of one block: 2^22 values of at most 2^40 stay
 // below 2^63.
-constexpr std::int64_t kValuesABlock = std::int64_t{1} << 22;
+constexpr std::int64_t kValuesPerBlock = std::int64_t{1} << 22;
 
-// Of tiles and of groups: counted in 32 bits.
+// The limit of tiles and of groups, whose indices have 32 bits.
 constexpr std::int64_t kMaxIndex = std::int64_t{1} << 31;
 
 constexpr std::int64_t kMaxGrid = (std::int64_t{1} << 31) - 1;
 constexpr std::int64_t kMaxGridRows = 65535;
 
-// Class counts whose softmax is held in registers: a count takes the next tier,
-// the classes it lacks hold minus infinity. Small counts, where a lacking class
-// weighs most, have their own.
+// Class counts whose softmax is held in registers. Other counts take the next larger tier, and the
+// surplus classes hold minus infinity. Small counts, for which a surplus class costs most, have
+// tiers of their own.
 constexpr int kTiers[] = {2, 3, 4, 6, 8, 12, 16, 32, 52};
 constexpr int kTierCount = sizeof(kTiers) / sizeof(kTiers[0]);
 constexpr int kLastTier = 52;
-// Beyond the last tier the classes of a voxel are dealt over up to this many
-// lanes; with more, the lanes of a warp would share too few neighbours for
-// whole sectors of memory.
+// Beyond the last tier the classes of a voxel are dealt out to up to this many lanes. With more
+// lanes per voxel, a warp would read too few neighbouring voxels to use whole sectors of memory.
 constexpr int kMaxSplit = 4;
 
-// Tiers without registers of their own (0) read a member class by class; with
-// more classes than this the tile of a 16-byte load a lane would leave too few
-// warps a multiprocessor.
+// Tier 0 holds no classes in registers and reads a member class by class. With more classes than
+// this, the tile that 16-byte loads per lane need would leave too few warps per multiprocessor.
 constexpr int kMaxVectorClasses = 16;
 
-// Voxels a thread reads at once: 16 bytes while the sums and the member's
-// numbers of all its voxels leave room for several blocks a multiprocessor,
-// less beyond.
-constexpr int voxels_a_thread(int element_bytes, int tier) {
+// Voxels that a thread reads at once: 16 bytes of them as long as their sums and the member's
+// numbers leave registers for several blocks per multiprocessor, fewer beyond that.
+constexpr int voxels_per_thread(int element_bytes, int tier) {
   const int widest = 16 / element_bytes;
   const int limit = tier <= 4 ? 8 : tier <= 8 ? 4 : tier <= 16 ? 2 : 1;
   return widest < limit ? widest : limit;
 }
 
-// Blocks of kMaxWarps that a multiprocessor must hold, which caps the registers
-// of a thread: left to itself the compiler prefers a spill to a block less. A
-// sum and a number a voxel and class, and what the rest of the kernel takes at
-// most; recent architectures keep more of the arguments there.
+// Blocks of kMaxWarps that a multiprocessor must be able to hold, which caps the registers of a
+// thread. Without the cap the compiler would rather spill than give up a block. A thread needs two
+// registers per voxel and class (the sum and the member's number) and at most kOtherRegisters for
+// the rest of the kernel; recent architectures keep more of the arguments in registers.
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ < 1000
 constexpr int kOtherRegisters = 80;
 #elif __CUDA_ARCH__ < 1200
 constexpr int kOtherRegisters = 90;
 #else
-constexpr int kOtherRegisters = 108; // the memory of these needs fewer warps
+constexpr int kOtherRegisters = 108; // their memory needs fewer warps to be kept busy
 #endif
-constexpr int blocks_a_processor(int tier, int voxels) {
+constexpr int blocks_per_processor(int tier, int voxels) {
   const int wanted = 512 / (2 * tier * voxels + kOtherRegisters);
   return tier == 0 ? 4 : wanted < 2 ? 2 : wanted > 5 ? 5 : wanted;
 }

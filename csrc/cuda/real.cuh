@@ -1,6 +1,5 @@
-// Arithmetic of the accumulation types. The files are compiled without
-// contraction: where a fused multiply-add is meant it is written, so that every
-// kernel rounds alike.
+// Arithmetic of the accumulation types. The files are compiled without contraction, and a fused
+// multiply-add is written where it is meant, so that all kernels round alike.
 #pragma once
 
 #include <cstdint>
@@ -19,8 +18,8 @@ template <> struct RealOf<double> {
 };
 template <typename Element> using Real = typename RealOf<Element>::Type;
 
-// Loops over the classes advance this many at once; the logarithms of double
-// are long enough.
+// How often loops over the classes are unrolled. With double the code of one logarithm is long
+// enough.
 template <typename Real> constexpr int kClassUnroll = sizeof(Real) == 4 ? 4 : 1;
 
 __device__ __forceinline__ float to_real(float value) { return value; }
@@ -31,8 +30,8 @@ __device__ __forceinline__ float to_real(__nv_bfloat16 value) { return __bfloat1
 constexpr float kLn2 = 0.693147181F;
 constexpr float kLog2E = 1.44269504F;
 
-// 2^x and log2 x of the special function unit. Off by up to 2^-22.5 and
-// 2^-22.6: relative for 2^x; for log2 x relative too, absolute near 1.
+// 2^x and log2 x of the special function unit. The relative error of 2^x is at most 2^-22.5. That
+// of log2 x is at most 2^-22.6, or the absolute error where x is near 1.
 #ifdef FASTCAL_CUDA_SHIM
 using shim::exp2_approximate;
 using shim::log2_approximate;
@@ -58,7 +57,7 @@ __device__ __forceinline__ double exp_scaled(double d, double inverse_temperatur
   return exp(d * inverse_temperature);
 }
 
-// What exp_scaled takes for one temperature.
+// The factor that exp_scaled takes for one temperature.
 __device__ __forceinline__ float exp_factor(float inverse_temperature) {
   return inverse_temperature * kLog2E;
 }
@@ -78,8 +77,7 @@ __device__ __forceinline__ double fused(double a, double b, double c) { return f
 __device__ __forceinline__ float larger(float a, float b) { return fmaxf(a, b); }
 __device__ __forceinline__ double larger(double a, double b) { return fmax(a, b); }
 
-// One IEEE operation each: the steps of the statistics, the same bits on every
-// backend.
+// The steps of the statistics: one IEEE operation each, which gives the same bits on every backend.
 __device__ __forceinline__ float add_exact(float a, float b) { return __fadd_rn(a, b); }
 __device__ __forceinline__ double add_exact(double a, double b) { return __dadd_rn(a, b); }
 __device__ __forceinline__ float multiply_exact(float a, float b) { return __fmul_rn(a, b); }
@@ -118,8 +116,8 @@ template <typename Real> __device__ __forceinline__ Real bernoulli_entropy(Real 
   return -(p_log_p(p) + p_log_p(Real{1} - p));
 }
 
-// Adds with the rounding error carried along (Kahan): a plain float sum of
-// hundreds of classes loses 4e-6.
+// Adds and carries the rounding error along (Kahan). A plain sum of floats over hundreds of classes
+// is off by 4e-6.
 template <typename Real>
 __device__ __forceinline__ void add_compensated(Real &sum, Real &lost, Real term) {
   const Real corrected = term - lost;
@@ -128,19 +126,19 @@ __device__ __forceinline__ void add_compensated(Real &sum, Real &lost, Real term
   sum = next;
 }
 
-// 1 / (1 + e^-z); +inf is invalid input: NaN instead of 1.
+// 1 / (1 + e^-z). It gives NaN instead of 1 for +inf, which is invalid input.
 template <typename Real> __device__ __forceinline__ Real sigmoid(Real z, Real factor) {
   const Real e = exp_scaled(z < Real{0} ? z : -z, factor);
   const Real p = divide_approximate(z < Real{0} ? e : Real{1}, Real{1} + e);
   return z == infinity<Real>() ? quiet_nan<Real>() : p;
 }
 
-// ln p with ln 0 = -inf. A rounding error below 0 counts as 0; what is further
-// off is NaN.
+// ln p with ln 0 = -inf. What is below 0 by no more than a rounding error counts as 0; anything
+// lower gives NaN.
 template <typename Real> __device__ __forceinline__ Real log_of_probability(Real p) {
   if (p > Real{0}) {
     const Real log = log_natural(larger(p, smallest_normal<Real>()));
-    return log + (p - p); // NaN for infinity
+    return log + (p - p); // infinity gives NaN
   }
   return p >= Real(-1e-3) ? -infinity<Real>() : quiet_nan<Real>();
 }
@@ -151,7 +149,7 @@ template <typename Real> __device__ __forceinline__ Real logit_of(Real p, bool e
   if (exclusive) {
     return z;
   }
-  // p = 1 becomes a large finite logit: +inf would mean invalid input.
+  // p = 1 becomes a large finite logit, because +inf would mean invalid input.
   const bool certain = p >= Real{1} && p <= Real(1.001);
   return certain ? Real(1e30) : z - log_of_probability(Real{1} - p);
 }

@@ -1,5 +1,4 @@
-// A warp's voxels between the stages: planes in shared memory that only this
-// warp touches.
+// The voxels of a warp between the stages: planes in shared memory that no other warp touches.
 #pragma once
 
 #include <cstdint>
@@ -11,14 +10,13 @@ namespace fastcal::cuda {
 
 template <typename Real> struct Tile {
   Real *sum;             // [classes][width]
-  Real *entropy;         // [width], each of the following only where kept
+  Real *entropy;         // [width]; this and the next two only where kept
   Real *square;          // [width]
   Real *votes;           // [classes][width]
-  int *target;           // [width]: the class of a counted voxel, -1 where it is not
-                         // counted
-  std::uint8_t *regions; // [width]: a bit a region the voxel lies in
+  int *target;           // [width]: the class of a voxel that counts, otherwise -1
+  std::uint8_t *regions; // [width]: one bit per region that the voxel lies in
   int width;
-  int count;          // voxels of this tile, the last one has fewer
+  int count;          // voxels of this tile; the last one of a group has fewer
   std::int64_t first; // index of its first voxel in the grid
   int lane;
 
@@ -54,7 +52,7 @@ __device__ __forceinline__ Tile<Real> make_tile(const PassArguments &a, unsigned
   return tile;
 }
 
-// Zeros, for a pass that begins here.
+// Fills the tile with zeros, where no state is loaded.
 template <typename Real>
 __device__ __forceinline__ void clear_tile(const PassArguments &a, const Tile<Real> &tile,
                                            bool sums) {
@@ -77,9 +75,8 @@ __device__ __forceinline__ void clear_tile(const PassArguments &a, const Tile<Re
   }
 }
 
-// From a streamed state. Of the squares this backend keeps the sum over the
-// classes, in the first of their planes; a state of another backend may have
-// them apart.
+// Loads a streamed state. This backend keeps only the sum of the squares over the classes, in the
+// first of their planes; a state of another backend may have a plane for each class.
 template <typename Real>
 __device__ __forceinline__ void load_state(const PassArguments &a, const Tile<Real> &tile) {
   const Real *state = static_cast<const Real *>(a.state.data);

@@ -1,5 +1,4 @@
-// Reads of members and integers, and writes of maps: 16 bytes at a time where
-// that is allowed.
+// Reads members and integers and writes maps, 16 bytes at a time where that is possible.
 #pragma once
 
 #include <cstdint>
@@ -23,7 +22,11 @@ template <> struct Packet<16> {
   using Type = uint4;
 };
 
-// kCount neighbours in one access; the address is a multiple of their size.
+__device__ __forceinline__ const MemberEntry &member_of(const PassArguments &a, int m) {
+  return a.member_table == nullptr ? a.members[m] : a.member_table[m];
+}
+
+// Reads kCount neighbours in one access. The address must be a multiple of their size together.
 template <typename Element, int kCount>
 __device__ __forceinline__ void load_run(const Element *from, Real<Element> (&values)[kCount]) {
   using Bits = typename Packet<kCount *static_cast<int>(sizeof(Element))>::Type;
@@ -62,7 +65,7 @@ __device__ __forceinline__ std::int64_t load_integer(const View &view, std::int6
   }
 }
 
-// Labels go to any integer type; -1 sets every bit.
+// Writes a label to an integer of any type; -1 sets every bit.
 __device__ __forceinline__ void store_label(const View &view, std::int64_t offset, int label) {
   switch (view.dtype) {
   case Dtype::kInt64:
@@ -82,7 +85,7 @@ __device__ __forceinline__ void store_label(const View &view, std::int64_t offse
   }
 }
 
-// A thread's neighbours in a plane of a tile; aligned to their size.
+// Reads a thread's neighbours in a plane of a tile. The address must be a multiple of their size.
 template <int kCount, typename Real>
 __device__ __forceinline__ void read_plane(const Real *plane, Real (&values)[kCount]) {
   constexpr int kBytes = kCount * static_cast<int>(sizeof(Real));

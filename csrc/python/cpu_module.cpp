@@ -1,9 +1,8 @@
-// fastcal._cpu: addresses, extents and strides in; everything is allocated by the caller.
+// The module fastcal._cpu: it takes addresses, extents and strides, and the caller allocates.
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
-#include <optional>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "cpu/ensemble.h"
@@ -55,29 +54,34 @@ void ensemble_finalize(const py::tuple &shape, const py::tuple &state, const py:
   const Reading how = reading_from(reading);
   const Finish what = finish_from(finish, planes.num_classes);
   const py::gil_scoped_release release;
-  cpu::ensemble_finalize(extents, from, planes, n_members, total_weight, how, what, n_threads);
+  cpu::ensemble_finalize(extents, from, planes, {n_members, total_weight}, how, what, n_threads);
 }
 
-// reading: (from logits, Bernoullis, multilabel); floor: what probabilities of 0 and 1 are read as.
-void temperature_sums(const py::tuple &shape, std::int64_t classes, const py::tuple &values,
-                      const py::tuple &target, const py::object &mask,
-                      const std::optional<std::int64_t> &ignore_index, const py::tuple &reading,
-                      const std::pair<double, double> &floor,
+// (classes, values, target, mask or None, ignore index or None, from logits, Bernoullis,
+// multilabel, smallest p, smallest 1 - p)
+TemperatureProblem temperature_problem_from(const py::tuple &fields) {
+  TemperatureProblem problem;
+  problem.classes = fields[0].cast<std::int64_t>();
+  problem.values = view_from(fields[1]);
+  problem.target = view_from(fields[2]);
+  if (!fields[3].is_none()) {
+    problem.mask = view_from(fields[3]);
+  }
+  problem.has_ignore_index = !fields[4].is_none();
+  if (problem.has_ignore_index) {
+    problem.ignore_index = fields[4].cast<std::int64_t>();
+  }
+  problem.from_logits = fields[5].cast<bool>();
+  problem.bernoulli = fields[6].cast<bool>();
+  problem.multilabel = fields[7].cast<bool>();
+  problem.floor = {fields[8].cast<double>(), fields[9].cast<double>()};
+  return problem;
+}
+
+void temperature_sums(const py::tuple &shape, const py::tuple &fields,
                       const std::vector<double> &inverse_temperatures, bool per_class,
                       std::uintptr_t counts, std::uintptr_t sums, int n_threads) {
-  TemperatureProblem problem;
-  problem.values = view_from(values);
-  problem.target = view_from(target);
-  if (!mask.is_none()) {
-    problem.mask = view_from(mask);
-  }
-  problem.classes = classes;
-  problem.has_ignore_index = ignore_index.has_value();
-  problem.ignore_index = ignore_index.value_or(0);
-  problem.from_logits = reading[0].cast<bool>();
-  problem.bernoulli = reading[1].cast<bool>();
-  problem.multilabel = reading[2].cast<bool>();
-  problem.floor = {floor.first, floor.second};
+  TemperatureProblem problem = temperature_problem_from(fields);
   problem.per_class = per_class;
   problem.inverse_temperatures = inverse_temperatures.data();
   problem.counts = reinterpret_cast<std::int64_t *>(counts);
@@ -141,7 +145,7 @@ void bin_gradient(const py::tuple &input, std::int64_t n_bins, bool soft, std::u
                     reinterpret_cast<const double *>(factors), to, n_threads);
 }
 
-// Reads memory and nothing else: the floor the benchmarks measure the kernels against.
+// Reads memory and does nothing else: benchmarks compare the kernels with the time this takes.
 std::uint64_t read_bytes(std::uintptr_t data, std::int64_t n_bytes, int n_threads) {
   const py::gil_scoped_release release;
   const auto *words = reinterpret_cast<const std::uint64_t *>(data);

@@ -1,5 +1,5 @@
-// fastcal._cuda: addresses, extents, strides and a stream in; everything is allocated by the
-// caller.
+// The module fastcal._cuda: it takes addresses, extents, strides and a stream, and the caller
+// allocates.
 #include <cstdint>
 #include <stdexcept>
 #include <string>
@@ -33,7 +33,7 @@ void raise(const cuda::Error &error) {
   }
 }
 
-// The thresholds lie on the host, in the accumulation type.
+// The thresholds lie on the host, in the accumulation type; both types are handed on as double.
 std::vector<double> thresholds_from(const Finish &finish, Dtype real) {
   const Counting &counting = finish.counting;
   if (!counting.wanted) {
@@ -97,7 +97,7 @@ void ensemble_finalize(const py::tuple &shape, const py::tuple &state, const py:
   const auto thresholds = thresholds_from(what, from.dtype);
   const cuda::Place where = place_from(place);
   const py::gil_scoped_release release;
-  raise(cuda::ensemble_finalize(extents, from, planes, n_members, total_weight, how, what,
+  raise(cuda::ensemble_finalize(extents, from, planes, {n_members, total_weight}, how, what,
                                 thresholds.data(), where));
 }
 
@@ -125,7 +125,8 @@ PYBIND11_MODULE(FASTCAL_CUDA_MODULE, module, py::mod_gil_not_used()) {
   module.def("ensemble_finalize", &ensemble_finalize);
   module.def("workspace_bytes", &workspace_bytes, py::arg("device"), py::arg("classes"),
              py::arg("planes"), py::arg("n_members"), py::arg("n_cells"), py::arg("rows"),
-             py::arg("wide"), "Device memory a pass of this size wants; 0 for all but large ones.");
+             py::arg("wide"),
+             "Bytes of device memory that a pass of this size wants; 0 for all but large ones.");
   module.def("unavailable", &cuda::unavailable,
              "Empty, or why no GPU here can run the kernels. Touches the driver.");
 }

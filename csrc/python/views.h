@@ -26,7 +26,7 @@ inline View view_from(const py::handle &handle) {
   view.dtype = static_cast<Dtype>(fields[1].cast<std::int32_t>());
   view.class_stride = fields[2].cast<std::int64_t>();
   const auto strides = py::reinterpret_borrow<py::tuple>(fields[3]);
-  expects(strides.size() <= kMaxAxes, "too many voxel axes: at most 12");
+  expects(strides.size() <= kMaxAxes, "tensors must have at most 12 voxel axes");
   for (std::size_t axis = 0; axis < strides.size(); ++axis) {
     view.strides[axis] = strides[axis].cast<std::int64_t>();
   }
@@ -58,8 +58,8 @@ inline StateLayout state_layout_from(const py::tuple &fields) {
 }
 
 // (target, mask or None, ignore index or None, thresholds, cells, left closed, top-label,
-//  classwise, eps, statistics, groups, regions or None, number of regions, moments, fine_bins,
-//  entropy bins, entropy bins a nat)
+// classwise, eps, statistics, groups, regions or None, number of regions, moments, fine bins,
+// entropy bins, entropy bins per nat)
 inline Counting counting_from(const py::tuple &fields, std::int64_t classes) {
   Counting counting;
   counting.wanted = true;
@@ -95,7 +95,8 @@ inline Finish finish_from(const py::tuple &fields, std::int64_t classes) {
   for (const py::handle &item : py::reinterpret_borrow<py::tuple>(fields[0])) {
     const auto map = py::reinterpret_borrow<py::tuple>(item);
     const auto index = map[0].cast<std::int32_t>();
-    expects(index >= 0 && index < kMapCount, "no such map");
+    expects(index >= 0 && index < kMapCount,
+            "maps must be numbered as in fastcal.core.problem.MAPS");
     finish.maps.views[index] = view_from(map[1]);
   }
   finish.normalise = fields[1].cast<bool>();

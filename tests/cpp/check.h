@@ -1,4 +1,4 @@
-// The one assertion of the C++ tests: counts and names what failed, and goes on.
+// The one assertion of the C++ tests. It reports and counts a failure, and goes on.
 #pragma once
 
 #include <cstdio>

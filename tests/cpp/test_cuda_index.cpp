@@ -1,4 +1,4 @@
-// The index arithmetic of the CUDA kernels, on the host, beyond what fits 31 bits and without the
+// The index arithmetic of the CUDA kernels, run on the host: indices beyond 31 bits, without the
 // memory that such volumes take.
 #include <cstdint>
 #include <initializer_list>

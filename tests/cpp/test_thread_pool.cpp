@@ -1,4 +1,5 @@
-// The thread pool: every task once, callers side by side, exceptions home, children of a fork.
+// The thread pool: every task runs once, several threads call at once, exceptions reach the caller,
+// and a forked child may call.
 #include <sys/wait.h>
 #include <unistd.h>
 

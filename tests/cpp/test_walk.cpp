@@ -1,4 +1,4 @@
-// The walk over voxels, at extents and strides that no machine here could hold in memory.
+// The walk over voxels, with extents and strides of volumes that are larger than any memory.
 #include <cstdint>
 #include <vector>
 

@@ -9,7 +9,8 @@ struct __half {
 
 inline float __half2float(__half half) {
   const std::uint32_t magnitude = static_cast<std::uint32_t>(half.bits & 0x7fff) << 13;
-  // Shifted into place the exponent is 112 too small; the multiply repairs it, subnormals included.
+  // Once shifted into place, the exponent is 112 too small. The multiplication repairs that, for
+  // subnormal numbers too.
   const float value = shim_bits<float>(magnitude) * 5.192296858534828e33F;
   std::uint32_t bits = shim_bits<std::uint32_t>(value);
   bits |= (half.bits & 0x7c00) == 0x7c00 ? 0x7f800000U : 0U;

@@ -1,6 +1,7 @@
-// Enough of CUDA to compile the kernels of csrc/cuda with a C++ compiler and run them on the CPU: a
-// fibre a lane, collectives that wait for every lane they name. Found before the toolkit's header
-// of this name. It cannot see races, nor a dropped __syncwarp: those are compute-sanitizer's.
+// Enough of CUDA to compile the kernels of csrc/cuda with a C++ compiler and to run them on the
+// CPU, with one fibre per lane and collectives that wait for every lane they name. The compiler
+// finds this file before the toolkit's header of the same name. It sees neither races nor a missing
+// __syncwarp; compute-sanitizer does.
 #pragma once
 
 #include <cmath>
@@ -43,8 +44,8 @@ unsigned char *dynamic_shared();
 
 enum class Kind { kNone, kSyncThreads, kSyncWarp, kShuffle };
 
-// Waits until every lane of the mask (every thread of the block, for kSyncThreads) is here; gives
-// the values that the lanes of this warp brought.
+// Waits until every lane of the mask (for kSyncThreads, every thread of the block) is here, and
+// returns the values that the lanes of this warp brought.
 const std::uint64_t *collect(Kind kind, unsigned mask, std::uint64_t value);
 
 using Body = void (*)(void *);
@@ -71,8 +72,6 @@ namespace fastcal::cuda {
 inline unsigned char *shared_memory() { return shim::dynamic_shared(); }
 } // namespace fastcal::cuda
 
-// --- collectives and atomics
-
 inline void __syncthreads() { shim::collect(shim::Kind::kSyncThreads, shim::kAllLanes, 0); }
 inline void __syncwarp(unsigned mask = shim::kAllLanes) {
   shim::collect(shim::Kind::kSyncWarp, mask, 0);
@@ -94,8 +93,6 @@ template <typename T> T atomicAdd(T *at, T value) {
 }
 
 template <typename T> T __ldcs(const T *from) { return shim::aligned_read(from); }
-
-// --- arithmetic
 
 inline float __fadd_rn(float a, float b) { return a + b; }
 inline float __fmul_rn(float a, float b) { return a * b; }
@@ -120,12 +117,12 @@ inline double __longlong_as_double(long long x) { return shim_bits<double>(x); }
 
 namespace shim {
 
-// Between -1 and 1, the same for equal numbers: an error that has no pattern.
+// An error between -1 and 1 without a pattern, the same for equal numbers.
 inline float noise(float x) {
   const std::uint32_t hash = shim_bits<std::uint32_t>(x) * 2654435761U;
   return static_cast<float>(static_cast<std::int32_t>(hash)) * 4.656612873e-10F;
 }
-// The hardware's approximations, as far off as their documentation allows.
+// The approximations of the hardware, as far off as their documentation allows.
 inline float off_by(float x, float error) { return x + x * (noise(x) * error); }
 inline float exp2_approximate(float x) {
   return x < -126.0F ? 0.0F : off_by(std::exp2(x), 1.7e-7F); // 2^-22.5
@@ -139,8 +136,6 @@ inline float log2_approximate(float x) {
 } // namespace shim
 
 inline float __fdividef(float a, float b) { return shim::off_by(a / b, 1.2e-7F); } // 2 ulp
-
-// --- the host's side
 
 using cudaError_t = int;
 using cudaStream_t = void *;
@@ -167,7 +162,7 @@ inline cudaError_t cudaRuntimeGetVersion(int *version) {
   *version = 13000;
   return cudaSuccess;
 }
-inline cudaError_t cudaDriverGetVersion(int *version) { // 0 where there is none
+inline cudaError_t cudaDriverGetVersion(int *version) { // 0 where there is no driver
   *version = static_cast<int>(shim::setting("FASTCAL_SHIM_DRIVER", 13000));
   return cudaSuccess;
 }
@@ -212,7 +207,7 @@ struct cudaLaunchConfig_t {
   cudaStream_t stream;
 };
 
-// Called with the kernel's own parameters, copied as a launch copies them.
+// Calls the kernel with its parameters, copied as a launch copies them.
 template <typename... Parameters, typename... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t *config, void (*kernel)(Parameters...),
                                Arguments &&...arguments) {

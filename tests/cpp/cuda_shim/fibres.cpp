@@ -65,7 +65,7 @@ struct Lane {
   unsigned mask = 0;
   std::uint64_t brought = 0;
   std::uint64_t seen[kLanes] = {};
-  void *fake_stack = nullptr; // the address sanitizer's
+  void *fake_stack = nullptr; // of the address sanitizer
 };
 
 std::vector<Lane> lanes;
@@ -132,8 +132,8 @@ void prepare(Lane &lane, unsigned thread) {
 #if defined(__x86_64__)
   auto top = reinterpret_cast<std::uintptr_t>(lane.stack.get() + kStackBytes) / 16 * 16;
   auto *words = reinterpret_cast<void **>(top);
-  *--words = nullptr;                              // keeps the stack aligned as after a call
-  *--words = reinterpret_cast<void *>(&lane_main); // where the first switch returns to
+  *--words = nullptr;                              // aligns the stack as after a call
+  *--words = reinterpret_cast<void *>(&lane_main); // the first switch returns to it
   for (int saved = 0; saved < 6; ++saved) {
     *--words = nullptr;
   }
@@ -146,7 +146,7 @@ void prepare(Lane &lane, unsigned thread) {
 #endif
 }
 
-// The order in which lanes run: FASTCAL_SHIM_ORDER is 0 forward, 1 reverse, 2 shuffled.
+// The order in which lanes run. FASTCAL_SHIM_ORDER is 0 for forward, 1 for reverse, 2 for shuffled.
 class Order {
 public:
   explicit Order(std::size_t count) : order_(count), how_(setting("FASTCAL_SHIM_ORDER", 0)) {
@@ -256,7 +256,7 @@ void run_grid(dim3 grid, dim3 block, std::size_t shared_bytes, Body run, void *w
   for (unsigned y = 0; y < grid.y; ++y) {
     for (unsigned x = 0; x < grid.x; ++x) {
       blockIdx = dim3(x, y, 0);
-      // Allocated anew, so that the address sanitizer sees a step beyond its end.
+      // Allocated for each block, so that the address sanitizer sees a step beyond its end.
       shared = std::vector<unsigned char>(shared_bytes, kUnsetShared);
       run_block(order);
     }
