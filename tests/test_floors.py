@@ -137,6 +137,13 @@ def test_every_room_is_listed_and_every_room_listed_exists() -> None:
     assert listing_offences(ROOT / "fastcal") == []
 
 
+def test_the_page_on_architecture_shows_every_room() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    drawn = set(re.findall(r"\w+", page.partition("```")[2].partition("```")[0]))
+    python_only = {"_cpu", "_cuda", "fastcal", "__main__"}
+    assert POSITION.keys() - python_only <= drawn
+
+
 def test_every_python_import_points_down_or_left() -> None:
     assert arrow_offences(ROOT / "fastcal") == []
 
