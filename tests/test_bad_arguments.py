@@ -1,9 +1,9 @@
-"""Every public function refuses bad arguments in one grammar: it is walked, not listed.
+"""Public functions refuse bad arguments by name; the walk finds the functions by itself.
 
-A public function is found in the ``__all__`` of its package or in its module. Each argument whose
-name stands in `BAD` is given each of the bad values there; the others are left out, or taken from
-`GOOD` where they are required. The error must be a TypeError or ValueError that says what the
-argument "must" be and what it "got", before any file is opened.
+A public function is listed in the ``__all__`` of its package or defined in its module. Each
+argument whose name is a key of `BAD` receives each of the bad values there. The other arguments are
+left out, or taken from `GOOD` where they are required. The error must be a TypeError or ValueError
+that says what the argument "must" be and what it "got", before any file is opened.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PACKAGES = (
 # Dataclasses that a user makes; all others are results, which only fastcal makes.
 SETTINGS = frozenset({"Measure", "InferenceAugmentation"})
 
-# What stands for an argument that is required. Folders do not exist: none may be looked for first.
+# Values of required arguments. The folders do not exist, so that opening one first is an error.
 GOOD: dict[str, Callable[[], Any]] = {
     "preds": lambda: torch.full((1, 3, 4, 4), 1 / 3),
     "probs": lambda: torch.full((1, 3, 4, 4), 1 / 3),
@@ -136,7 +136,7 @@ BAD: dict[str, tuple[Any, ...]] = {
     "mask": (torch.zeros(1, 5, 4, dtype=torch.bool),),
     "segmentation": (torch.zeros(4, 4, 4),),
 }
-# Wrong types, which the tensor functions look at before an op complains about C++ casts.
+# Wrong types: the tensor functions check them, before an op complains about C++ casts.
 TENSOR_ROOMS = frozenset(
     {"ensemble", "accumulator", "functional", "regions", "calibration", "recalibrate"}
 )
@@ -148,18 +148,18 @@ WRONG_TYPE: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(("preds", "probs", "member", "target", "mask", "segmentation"), (NONSENSE, 7)),
     "maps": ((7,), 7),
 }
-# Bad values of one function's argument, where its name means something else there.
+# Bad values for the argument of one function, where its name means something else.
 BAD_THERE: dict[tuple[str, str], tuple[Any, ...]] = {
-    # Modules, which are no choice of a name.
+    # These take modules, not names.
     **dict.fromkeys((("AuxiliaryLoss", "loss"), ("DeepSupervisionLoss", "loss")), ()),
-    # pydantic's own messages.
+    # pydantic checks these, with messages of its own.
     ("TrainConfig", "loss"): (),
-    # Known to be wrong only when a member, or a network, is there.
+    # These can only be checked once there is a member or a network.
     **dict.fromkeys((("EnsembleAccumulator", "class_dim"), ("Ensemble", "patch")), ()),
     **dict.fromkeys((("EnsembleUncertainty", "weights"), ("EnsembleUncertaintyd", "weights")), ()),
     **dict.fromkeys((("UncertaintyInferer", "weights"), ("EnsembleCalibration", "weights")), ()),
     **dict.fromkeys((("InferenceAugmentation", "noise"), ("InferenceAugmentation", "draws")), ()),
-    # Of the measures by class alone.
+    # Only metrics that have one number per class take these.
     **dict.fromkeys((("Measure", "class_index"), ("Measure", "threshold")), ()),
 }
 
@@ -188,9 +188,9 @@ def fitted(calibrator: Any) -> Any:
     return calibrator.fit([preds] if several else preds, preds.flip(1).argmax(1))
 
 
-# Checked by MONAI, in its own words.
+# MONAI checks the arguments of these, with messages of its own.
 OF_MONAI = frozenset({"NACLLoss"})
-# Classes whose methods are walked too, each with a way to an object.
+# Classes whose methods are walked too, each with a function that makes an object.
 OBJECTS: dict[str, Callable[[], Any]] = {
     "CalibrationStatistics": statistics,
     "EnsembleAccumulator": accumulator,
@@ -200,7 +200,7 @@ OBJECTS: dict[str, Callable[[], Any]] = {
     "SoftL1ACELoss": lambda: public()["SoftL1ACELoss"](),
     "WeightedCrossEntropy": lambda: public()["WeightedCrossEntropy"](),
 }
-# Between the package's own rooms; users call what calls them.
+# Methods for other rooms of the package, which users do not call.
 INNER_METHODS = frozenset({"of_sums", "open_count", "measured", "words_of"})
 
 
@@ -286,7 +286,7 @@ def checks_types(name: str) -> bool:
 
 
 def complaint(call: Call) -> str | None:
-    """What is wrong with the way a bad value is refused, or None."""
+    """Say what is wrong with the way that a bad value is refused, or return None."""
     unknown = [name for name in call.required if name not in GOOD and name != call.argument]
     if unknown:
         return f"no example of {unknown}: add it to GOOD"

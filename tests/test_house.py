@@ -14,8 +14,8 @@ ROOT = Path(__file__).resolve().parent.parent
 MOST_PARAMETERS = 8
 MOST_LINES = 450
 
-# The public surface, whose signatures may be as flat as their callers like: names in the `__all__`
-# of a package, and every public function of these modules, which users import by themselves.
+# The public surface, whose signatures may be flat: the names in the `__all__` of a package, and the
+# public functions of these modules, which users import directly.
 PUBLIC_MODULES = frozenset({"fastcal.functional", "fastcal.regions"})
 # Schemas of torch.library are flat, and so are the functions that implement them.
 FLAT_MODULES = frozenset({"fastcal.ops"})
@@ -26,9 +26,9 @@ AUTOGRAD = "autograd.Function"
 COUNTED_FOLDERS = ("fastcal", "csrc", "tests", "benchmarks")
 COUNTED_SUFFIXES = frozenset({".py", ".pyi", ".h", ".cpp", ".inl", ".cu", ".cuh", ".sh"})
 
-# Modules whose names begin with an underscore and that are no secret of another one.
+# Compiled modules: the underscore says that users do not import them, but other rooms do.
 NATIVE_MODULES = frozenset({"_cpu", "_cuda"})
-# The underscore keeps these methods of a NamedTuple apart from its fields; they are documented.
+# Documented methods of a NamedTuple, whose underscore keeps them apart from its fields.
 NAMED_TUPLE = frozenset({"_asdict", "_field_defaults", "_fields", "_make", "_replace"})
 
 
@@ -77,7 +77,7 @@ def private_offences(package: Path, folder: Path | None = None) -> list[str]:
     return offences
 
 
-# Not of tests: they may look inside.
+# The tests are not checked, because they may look inside.
 @pytest.mark.parametrize("folder", ["fastcal", "benchmarks"])
 def test_no_private_name_is_used_by_another_module(folder: str) -> None:
     assert private_offences(ROOT / "fastcal", ROOT / folder) == []
@@ -120,7 +120,7 @@ def test_own_private_names_and_native_modules_are_allowed(tmp_path: Path, text: 
 
 
 def parameters(function: Function, is_method: bool) -> int:
-    """Their number, without self or cls."""
+    """Count the parameters, without self or cls."""
     names = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
     decorators = {ast.unparse(decorator) for decorator in function.decorator_list}
     bound = is_method and "staticmethod" not in decorators
@@ -145,7 +145,7 @@ def is_kernel(function: Function) -> bool:
 
 
 def is_command(function: Function, module: Module) -> bool:
-    """A function that typer reads: its options are its parameters."""
+    """Whether typer reads the function: its parameters are then the options of a command."""
     if module.room != COMMANDS.rpartition(".")[2]:
         return False
     decorators = (ast.unparse(decorator) for decorator in function.decorator_list)
@@ -154,7 +154,7 @@ def is_command(function: Function, module: Module) -> bool:
 
 
 def flat_functions(found: list[Module]) -> Iterator[tuple[str, str]]:
-    """Module and qualified name of what may have a flat signature."""
+    """Module and qualified name of every function that may have a flat signature."""
     public = exported(found)
     for module in found:
         known = classes(module)

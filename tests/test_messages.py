@@ -1,4 +1,4 @@
-"""One grammar of errors: "NAME must be ..., got VALUE". Read in the sources, without a call."""
+"""Messages of errors, read in the sources, follow one grammar: "NAME must be ..., got VALUE"."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from package_sources import Function, Module, modules
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# What a value that is only known at run time looks like in a message that is read here.
+# Stands for a part of a message that is known only at run time.
 UNKNOWN = "{}"
 DEEPEST_HELPER = 3
 
@@ -25,10 +25,10 @@ NAME_AND_COLON = re.compile(r"^[a-z_][\w.]*(\[\w*\])?: ")
 
 
 def faults(message: str, error: str) -> list[str]:
-    """What is wrong with the words of a message; placeholders stand as ``{}``.
+    """Say what is wrong with the words of a message.
 
     Args:
-        message: The text, for a `DataError` without its path.
+        message: The text, with ``{}`` for placeholders, and for a `DataError` without its path.
         error: The name of the class that is raised.
     """
     problems = []
@@ -105,12 +105,12 @@ class Reader:
         }
 
     def texts(self, node: ast.expr, scope: ast.AST | None = None, depth: int = 0) -> Iterator[str]:
-        """Every text, with ``{}`` for each part that only a run would tell.
+        """Give every text, with ``{}`` for each part that is known only at run time.
 
         Args:
             node: The expression.
-            scope: The function it stands in, whose assignments are looked up.
-            depth: Number of helpers that were entered on the way here.
+            scope: The function that contains it, whose assignments are looked up.
+            depth: Number of helper functions that were entered on the way to it.
         """
         if isinstance(node, ast.Constant):
             yield node.value if isinstance(node.value, str) else UNKNOWN
