@@ -159,6 +159,8 @@ BAD_THERE: dict[tuple[str, str], tuple[Any, ...]] = {
     **dict.fromkeys((("EnsembleUncertainty", "weights"), ("EnsembleUncertaintyd", "weights")), ()),
     **dict.fromkeys((("UncertaintyInferer", "weights"), ("EnsembleCalibration", "weights")), ()),
     **dict.fromkeys((("InferenceAugmentation", "noise"), ("InferenceAugmentation", "draws")), ()),
+    # The shape of the target says whether preds have an axis of classes, so preds are named.
+    ("binary_calibration_error", "target"): (),
     # Only metrics that have one number per class take these.
     **dict.fromkeys((("Measure", "class_index"), ("Measure", "threshold")), ()),
 }
@@ -188,8 +190,8 @@ def fitted(calibrator: Any) -> Any:
     return calibrator.fit([preds] if several else preds, preds.flip(1).argmax(1))
 
 
-# MONAI checks the arguments of these, with messages of its own.
-OF_MONAI = frozenset({"NACLLoss"})
+# MONAI checks the arguments of the first, with messages of its own; the second is a base class.
+SKIPPED = frozenset({"NACLLoss", "CalibrationMetric"})
 # Classes whose methods are walked too, each with a function that makes an object.
 OBJECTS: dict[str, Callable[[], Any]] = {
     "CalibrationStatistics": statistics,
@@ -261,7 +263,7 @@ def subjects() -> Iterator[tuple[str, inspect.Signature]]:
 
 def calls() -> Iterator[Call]:
     for name, signature in subjects():
-        if name in OF_MONAI:
+        if name in SKIPPED:
             continue
         required = (
             *(
@@ -274,9 +276,9 @@ def calls() -> Iterator[Call]:
             *ALWAYS.get(name, ()),
         )
         for argument in signature.parameters:
-            bad = BAD_THERE.get((name, argument), BAD.get(argument, ()))
-            wrong = WRONG_TYPE.get(argument, ()) if checks_types(name) else ()
-            for value in (*bad, *wrong):
+            types = WRONG_TYPE.get(argument, ()) if checks_types(name) else ()
+            usual = (*BAD.get(argument, ()), *types)
+            for value in BAD_THERE.get((name, argument), usual):
                 yield Call(name, argument, value, required)
 
 
