@@ -38,6 +38,7 @@ lint: $(VENV)/.test-ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run -Werror $(CXX_SOURCES)
+	$(BIN)/repo-review --show err .
 
 test-cpp:
 	$(BIN)/ctest --test-dir $(BUILD) --output-on-failure --no-tests=error

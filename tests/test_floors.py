@@ -5,14 +5,13 @@ An arrow may point down, or to the left on its own floor; docs/architecture.md d
 
 from __future__ import annotations
 
-import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from package_sources import Module, circles, imports_between, modules
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -20,7 +19,8 @@ ROOT = Path(__file__).resolve().parent.parent
 # "fastcal" is the package's own __init__, the public face of the heart.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("_cpu", "_cuda"),
-    ("core", "triton_kernels"),
+    ("core",),
+    ("triton_kernels",),
     ("backends",),
     ("ops",),
     ("calibration",),
@@ -29,11 +29,14 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("cases",),
     ("evaluate", "predict", "recalibrate", "train"),
     ("info", "study", "bench"),
-    ("cli", "__main__"),
+    ("cli",),
+    ("__main__",),
 )
 POSITION = {
     room: (floor, place) for floor, rooms in enumerate(FLOORS) for place, room in enumerate(rooms)
 }
+# What users do: none of these stands on another, not on the one to its left either.
+SIBLINGS = frozenset({"evaluate", "predict", "recalibrate", "train"})
 
 # Folder of csrc -> folders whose headers it may include, and a pattern for the <...> headers.
 STANDARD = r"[a-z_0-9]+"
@@ -66,56 +69,60 @@ FORBIDDEN_AT_IMPORT = (
 # --- Python ---------------------------------------------------------------------------------------
 
 
-def room_of(file: Path, package: Path) -> str:
-    parts = file.relative_to(package).with_suffix("").parts
-    return "fastcal" if parts == ("__init__",) else parts[0]
-
-
-def imported_modules(file: Path, package: Path) -> Iterator[str]:
-    """Full dotted names of everything of fastcal that a file imports, wherever in the file."""
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    here = ["fastcal", *file.relative_to(package).with_suffix("").parts]
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = ".".join(here[: -node.level]) if node.level else ""
-            source = ".".join(part for part in (base, node.module) if part)
-            yield from (f"{source}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
-            yield from (
-                argument.value
-                for argument in node.args[:1]
-                if isinstance(argument, ast.Constant) and isinstance(argument.value, str)
-            )
-
-
-def imported_rooms(file: Path, package: Path) -> Iterator[str]:
-    for name in imported_modules(file, package):
+def imported_rooms(module: Module) -> set[str]:
+    rooms = set()
+    for name in module.imported():
         top, _, rest = name.partition(".")
         if top == "fastcal":
             room = rest.partition(".")[0]
             # "from fastcal import ensemble_entropy" asks the package's own __init__.
-            yield room if room in POSITION else "fastcal"
+            rooms.add(room if room in POSITION else "fastcal")
+    return rooms - {module.room}
 
 
-def python_offences(package: Path) -> list[str]:
+def arrow_offences(package: Path) -> list[str]:
     offences = []
-    for file in sorted(package.rglob("*.py")):
-        importer = room_of(file, package)
-        where = file.relative_to(package.parent)
+    for module in modules(package):
+        importer, where = module.room, module.where
         if importer not in POSITION:
             offences.append(f"{where}: the room {importer!r} stands on no floor")
             continue
-        floor, place = POSITION[importer]
-        for room in sorted(set(imported_rooms(file, package))):
-            target_floor, target_place = POSITION[room]
+        floor = POSITION[importer][0]
+        for room in sorted(imported_rooms(module)):
             if (importer, room) in DOORS:
                 continue
-            if room != importer and (target_floor, target_place) >= (floor, place):
-                direction = "up" if target_floor > floor else "to the right"
-                offences.append(f"{where}: {importer} imports {room}, which points {direction}")
+            if POSITION[room][0] > floor:
+                offences.append(f"{where}: {importer} imports {room}, which points up")
+            elif POSITION[room] > POSITION[importer]:
+                offences.append(f"{where}: {importer} imports {room}, which points to the right")
+            elif POSITION[room][0] == floor and room in SIBLINGS:
+                offences.append(f"{where}: {importer} imports {room}, which is its sibling")
     return offences
+
+
+def listing_offences(package: Path) -> list[str]:
+    """Rooms that are listed and do not exist, and those that exist and are not listed."""
+    there = {
+        entry.stem
+        for entry in package.iterdir()
+        if entry.suffix in {".py", ".pyi"} or (entry.is_dir() and any(entry.glob("*.py")))
+    } - {"__init__"}
+    listed = POSITION.keys() - {"fastcal"}
+    return [
+        *(f"{room} is listed and does not exist" for room in sorted(listed - there)),
+        *(f"{room} exists and is not listed" for room in sorted(there - listed)),
+    ]
+
+
+def circle_offences(package: Path) -> list[str]:
+    """Files that import one another, on whatever way round, with imports for type checkers."""
+    found = modules(package)
+    rooms = {module.name: module.room for module in found}
+    arrows = {
+        name: {target for target in targets if (rooms[name], rooms[target]) not in DOORS}
+        for name, targets in imports_between(found).items()
+    }
+    return [" <-> ".join(group) for group in circles(arrows)]
 
 
 def write(folder: Path, files: dict[str, str]) -> Path:
@@ -126,8 +133,23 @@ def write(folder: Path, files: dict[str, str]) -> Path:
     return folder
 
 
+def test_every_room_is_listed_and_every_room_listed_exists() -> None:
+    assert listing_offences(ROOT / "fastcal") == []
+
+
+def test_the_page_on_architecture_shows_every_room() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    drawn = set(re.findall(r"\w+", page.partition("```")[2].partition("```")[0]))
+    python_only = {"_cpu", "_cuda", "fastcal", "__main__"}
+    assert POSITION.keys() - python_only <= drawn
+
+
 def test_every_python_import_points_down_or_left() -> None:
-    assert python_offences(ROOT / "fastcal") == []
+    assert arrow_offences(ROOT / "fastcal") == []
+
+
+def test_no_files_import_one_another() -> None:
+    assert circle_offences(ROOT / "fastcal") == []
 
 
 @pytest.mark.parametrize(
@@ -140,6 +162,7 @@ def test_every_python_import_points_down_or_left() -> None:
         ("data/nifti.py", "def f():\n    from fastcal import predict", "up"),
         ("core/problem.py", "from fastcal import ensemble_entropy", "up"),
         ("predict/run.py", "import importlib\nimportlib.import_module('fastcal.train')", "right"),
+        ("train/loop.py", "from fastcal.predict import predict_cases", "sibling"),
         ("garage.py", "import torch", "no floor"),
     ],
 )
@@ -147,7 +170,7 @@ def test_planted_upward_import_is_caught(
     tmp_path: Path, file: str, line: str, direction: str
 ) -> None:
     package = write(tmp_path, {f"fastcal/{file}": line}) / "fastcal"
-    (offence,) = python_offences(package)
+    (offence,) = arrow_offences(package)
     assert file in offence
     assert direction in offence
 
@@ -156,7 +179,8 @@ def test_planted_upward_import_is_caught(
     ("file", "line"),
     [
         ("ensemble.py", "from fastcal.calibration import CalibrationStatistics"),
-        ("train/loop.py", "from fastcal.predict import predict_cases"),
+        ("train/loop.py", "from fastcal.models import build_network"),
+        ("monai/inferer.py", "from fastcal.models.window import sliding_window"),
         ("predict/run.py", "from fastcal import EnsembleAccumulator"),
         (
             "data/nifti.py",
@@ -165,7 +189,49 @@ def test_planted_upward_import_is_caught(
     ],
 )
 def test_downward_and_leftward_imports_are_allowed(tmp_path: Path, file: str, line: str) -> None:
-    assert python_offences(write(tmp_path, {f"fastcal/{file}": line}) / "fastcal") == []
+    assert arrow_offences(write(tmp_path, {f"fastcal/{file}": line}) / "fastcal") == []
+
+
+def test_planted_rooms_of_the_list_and_of_the_package_are_compared(tmp_path: Path) -> None:
+    rooms = {f"fastcal/{room}.py": "" for room in POSITION if room not in ("fastcal", "ops")}
+    extra = {"fastcal/garage/car.py": "", "fastcal/templates/page.html": ""}
+    package = write(tmp_path, rooms | extra) / "fastcal"
+    assert listing_offences(package) == [
+        "ops is listed and does not exist",
+        "garage exists and is not listed",
+    ]
+
+
+CHECKED = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    "
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        ("from fastcal.train.two import b", "from fastcal.train.one import a"),
+        ("from fastcal.train.two import b", f"{CHECKED}from fastcal.train.one import a"),
+        ("from .two import b", "def f():\n    from fastcal.train import one"),
+        ("from fastcal.train.three import c", "from fastcal.train import one"),
+        ("from fastcal.train import b", ""),
+    ],
+)
+def test_planted_circle_between_files_is_caught(tmp_path: Path, one: str, two: str) -> None:
+    files = {
+        "fastcal/train/__init__.py": "from fastcal.train.one import a",
+        "fastcal/train/one.py": one,
+        "fastcal/train/two.py": two,
+        "fastcal/train/three.py": "from fastcal.train import two",
+    }
+    (circle,) = circle_offences(write(tmp_path, files) / "fastcal")
+    assert "fastcal.train.one" in circle
+
+
+def test_the_door_of_load_ensemble_is_no_circle(tmp_path: Path) -> None:
+    files = {
+        "fastcal/__init__.py": f"{CHECKED}from fastcal.models.ensemble import load_ensemble",
+        "fastcal/models/ensemble.py": "from fastcal import EnsembleAccumulator",
+    }
+    assert circle_offences(write(tmp_path, files) / "fastcal") == []
 
 
 # --- C++ ------------------------------------------------------------------------------------------
@@ -230,9 +296,31 @@ def isa_offences(csrc: Path) -> list[str]:
     return offences
 
 
+def include_circles(csrc: Path) -> list[str]:
+    arrows = {
+        str(file.relative_to(csrc)): {
+            str(header.resolve().relative_to(csrc.resolve())) for header in includes(file, csrc)[0]
+        }
+        for file in sources(csrc)
+    }
+    return [" <-> ".join(group) for group in circles(arrows)]
+
+
 def test_every_cpp_include_points_down() -> None:
     assert len(sources(ROOT / "csrc")) > 0
     assert include_offences(ROOT / "csrc") == []
+
+
+def test_no_headers_include_one_another() -> None:
+    assert include_circles(ROOT / "csrc") == []
+
+
+def test_planted_circle_between_headers_is_caught(tmp_path: Path) -> None:
+    csrc = write(
+        tmp_path,
+        {"core/bins.h": '#include "core/math.h"\n', "core/math.h": '#include "bins.h"\n'},
+    )
+    assert include_circles(csrc) == ["core/bins.h <-> core/math.h"]
 
 
 def test_files_compiled_per_instruction_set_reach_no_standard_inline_code() -> None:
