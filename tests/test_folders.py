@@ -260,7 +260,7 @@ def test_folder_made_with_other_settings_is_refused_unless_overwritten(tmp_path:
 
 def break_missing(tmp_path: Path) -> str:
     (tmp_path / "fold_1/case_b.npz").unlink()
-    return r"fold_1: has no probabilities of case case_b"
+    return r"fold_1: no probabilities of case case_b"
 
 
 def break_shape(tmp_path: Path) -> str:
