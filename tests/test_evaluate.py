@@ -202,7 +202,7 @@ def test_overlap_leaves_ignored_voxels_out_of_every_count() -> None:
 
 def test_ignore_label_is_left_out_of_everything(predicted: Path) -> None:
     write_dataset_json(predicted / "out", labels={"background": 0, "a": 1, "b": 2, "ignore": 3})
-    reference = np.array(nib.load(predicted / "labels/case_a.nii.gz").dataobj)
+    reference = np.asarray(nib.load(predicted / "labels/case_a.nii.gz").dataobj).copy()
     reference[2:] = 3
     write_nifti(predicted / "labels/case_a.nii.gz", reference)
     first = evaluate(predicted)["metric_per_case"][0]
