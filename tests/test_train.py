@@ -163,7 +163,8 @@ def test_snapshots_are_members_from_one_training(blobs: Path, tmp_path: Path) ->
     assert not same(first, second)
     assert same(second, torch.load(run.path / "member_00/last.pt", weights_only=True)["model"])
     rates = [
-        json.loads(line)["learning_rate"] for line in (run.path / "member_00/log.jsonl").open()
+        json.loads(line)["learning_rate"]
+        for line in (run.path / "member_00/log.jsonl").read_text().splitlines()
     ]
     assert rates[0] == rates[2] > rates[1] == rates[3]
     with pytest.raises(ValueError, match="members must be a multiple of 2, the schedule's cycles"):

@@ -122,7 +122,9 @@ def test_a_run_killed_ends_with_the_bits_of_one_left_alone(
             # Members at different steps resume in groups of their own: equal to rounding.
             for name, value in found["model"].items():
                 torch.testing.assert_close(value, wanted["model"][name], rtol=1e-3, atol=1e-4)
-        epochs = [json.loads(line)["epoch"] for line in (member / "log.jsonl").open()]
+        epochs = [
+            json.loads(line)["epoch"] for line in (member / "log.jsonl").read_text().splitlines()
+        ]
         assert epochs == [1, 2, 3]
     assert not list(folder.rglob(".tmp-*"))
 
