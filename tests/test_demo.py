@@ -93,7 +93,7 @@ def test_table_is_that_of_the_saved_probabilities(
     models = [*zip(members, compared.members, strict=True), (together, compared.ensemble)]
     for means, model in models:
         for measure, value in oracle(out, means).items():
-            assert getattr(model.scores, measure) == pytest.approx(value, abs=2e-6)
+            assert model.scores[measure] == pytest.approx(value, abs=2e-6)
 
 
 def test_only_held_out_cases_are_scored(finished: tuple[Path, Comparison]) -> None:
@@ -190,12 +190,12 @@ def test_a_folder_keeps_one_experiment(
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"split": (3, 2, 0)}, "split: got"),
+        ({"split": (3, 2, 0)}, "split must hold"),
         ({"split": (30, 2, 1)}, "sum to at most 7"),
-        ({"members": 0}, "members: got 0"),
-        ({"losses": ("ce", "ce")}, "losses: got"),
-        ({"losses": ("focal",)}, "losses: got"),
-        ({"panel_cases": -1}, "panel_cases: got -1"),
+        ({"members": 0}, "members must be at least 1, got 0"),
+        ({"losses": ("ce", "ce")}, "losses must be some of"),
+        ({"losses": ("focal",)}, "losses must be some of"),
+        ({"panel_cases": -1}, "panel_cases must be at least 0, got -1"),
         ({"regions": ["ball"]}, "region must be .*, got 'ball'"),
         ({"regions": ["prediction"]}, "regions must be made from the labels, got 'prediction'"),
         ({"fine_bins": 100}, "fine_bins must be 0 or a power of two from 64"),
