@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -48,8 +49,7 @@ class EnsembleStatistics:
     """Calibration of the mean against the target."""
 
 
-@dataclass(frozen=True, slots=True)
-class CountSettings:
+class CountSettings(NamedTuple):
     """What is counted where there is a target; see `CalibrationStatistics`."""
 
     calibration: CalibrationKind

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,8 +22,7 @@ MANY_CLASSES = 256
 """An axis with more entries than this is more likely a spatial axis than the class axis."""
 
 
-@dataclass(frozen=True, slots=True)
-class Members:
+class Members(NamedTuple):
     """Tensors of one shape, type and device, with their weights and temperatures."""
 
     tensors: list[Tensor]
