@@ -285,8 +285,8 @@ def open_count(
         TypeError: An argument has the wrong type.
         ValueError: The target or what belongs to it does not fit.
     """
-    check_nan_policy(given.nan_policy)
     if given.target is None:
+        check_nan_policy(given.nan_policy)
         of_target = {
             "mask": given.mask,
             "ignore_index": given.ignore_index,

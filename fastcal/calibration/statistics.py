@@ -29,7 +29,7 @@ from fastcal.core.problem import (
     StatisticsLayout,
 )
 from fastcal.core.region_bits import Regions, check_names
-from fastcal.core.targets import CaseId, GivenTarget, Targets, check_nan_policy, read_targets
+from fastcal.core.targets import CaseId, GivenTarget, Targets, read_targets
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +265,6 @@ class CalibrationStatistics(MergeableStatistics):
                 with ``nan_policy="raise"``, voxels without valid probabilities.
         """
         values = to_tensor(probs, "probs")
-        check_nan_policy(nan_policy)
         if self.num_classes == 1 and _lacks_classes(values, target, class_dim):
             values, class_dim = values.unsqueeze(-1), values.dim()
         real = real_dtype(values, "probs")
