@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -119,7 +118,7 @@ class EnsembleAccumulator:
             size = (layout.planes, *predictions.voxel_shape)
             state = torch.zeros(size, dtype=real, device=tensor.device)
             self._state, self._layout, self._predictions = state, layout, predictions
-            self._reading = replace(self._reading, class_dim=axis)
+            self._reading = self._reading._replace(class_dim=axis)
             self._dtype = tensor.dtype
             self._numpy = isinstance(member, np.ndarray)
         ops.ensemble_accumulate(

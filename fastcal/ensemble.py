@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -48,8 +49,7 @@ class EnsembleStatistics:
     """Calibration of the mean against the target."""
 
 
-@dataclass(frozen=True, slots=True)
-class CountSettings:
+class CountSettings(NamedTuple):
     """What is counted where there is a target; see `CalibrationStatistics`."""
 
     calibration: CalibrationKind
@@ -285,8 +285,8 @@ def open_count(
         TypeError: An argument has the wrong type.
         ValueError: The target or what belongs to it does not fit.
     """
-    check_nan_policy(given.nan_policy)
     if given.target is None:
+        check_nan_policy(given.nan_policy)
         of_target = {
             "mask": given.mask,
             "ignore_index": given.ignore_index,

@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 
 from fastcal import backends
+from fastcal.core.op_arguments import schema_of
 from fastcal.core.problem import (
+    FINISH_SCHEMA,
     Finish,
     GapBins,
     LossReading,
@@ -28,11 +30,11 @@ from fastcal.core.problem import (
 
 SCHEMAS = (
     f"ensemble_statistics(Tensor[] members, float[] weights, float[] temperatures, "
-    f"{Reading.schema()}, {Finish.SCHEMA}) -> ()",
-    f"ensemble_accumulate(Tensor member, float weight, float temperature, {Reading.schema()}, "
+    f"{schema_of(Reading)}, {FINISH_SCHEMA}) -> ()",
+    f"ensemble_accumulate(Tensor member, float weight, float temperature, {schema_of(Reading)}, "
     f"{StateLayout.schema()}, Tensor(a!) state) -> ()",
-    f"ensemble_finalize(Tensor state, int n_members, float total_weight, {Reading.schema()}, "
-    f"{StateLayout.schema()}, {Finish.SCHEMA}) -> ()",
+    f"ensemble_finalize(Tensor state, int n_members, float total_weight, {schema_of(Reading)}, "
+    f"{StateLayout.schema()}, {FINISH_SCHEMA}) -> ()",
     f"temperature_sums({TemperatureProblem.schema()}, float[] inverse_temperatures, "
     "bool per_class, Tensor(a!) counts, Tensor(b!) sums) -> ()",
     f"class_sums(Tensor logits, Tensor target, {LossReading.schema()}, {SumsWanted.schema()}, "
@@ -47,10 +49,9 @@ SCHEMAS = (
 
 _library = torch.library.Library("fastcal", "DEF")  # type: ignore[no-untyped-call]
 
-_READING, _LAYOUT, _LOSS = Reading.width(), StateLayout.width(), LossReading.width()
+_READING, _LAYOUT, _LOSS = len(Reading._fields), StateLayout.width(), LossReading.width()
 
-# Few of them occur in a process, and to build one takes longer than to look it up.
-_reading = lru_cache(maxsize=64)(Reading.unflatten)
+# Few layouts occur in a process, and building one takes longer than looking it up.
 _layout = lru_cache(maxsize=64)(StateLayout.unflatten)
 
 
@@ -61,7 +62,7 @@ def _ensemble_statistics(
         members,
         weights,
         temperatures,
-        _reading(flat[:_READING]),
+        Reading(*flat[:_READING]),
         Finish.unflatten(flat[_READING:]),
     )
 
@@ -72,7 +73,7 @@ def _ensemble_accumulate(member: Tensor, weight: float, temperature: float, *fla
         member,
         weight,
         temperature,
-        _reading(flat[:_READING]),
+        Reading(*flat[:_READING]),
         _layout(flat[_READING:-1]),
         state,
     )
@@ -84,7 +85,7 @@ def _ensemble_finalize(state: Tensor, n_members: int, total_weight: float, *flat
         state,
         n_members,
         total_weight,
-        _reading(flat[:_READING]),
+        Reading(*flat[:_READING]),
         _layout(flat[_READING:finish]),
         Finish.unflatten(flat[finish:]),
     )

@@ -38,7 +38,7 @@ def test_a_compiled_graph_bins_with_the_same_thresholds():
         (-3, "right", ValueError, "n_bins must be between"),
         (15.0, "right", TypeError, "n_bins must be an integer, got 15.0"),
         (True, "right", TypeError, "n_bins must be an integer, got True"),
-        (15, "both", ValueError, "closed must be one of"),
+        (15, "both", ValueError, "closed must be 'right' or 'left', got"),
     ],
 )
 def test_what_describes_no_bins_is_refused(n_bins, closed, error, message):

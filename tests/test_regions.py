@@ -104,7 +104,7 @@ def test_masks_are_taken_by_name_and_for_one_item_without_a_batch_axis():
 @pytest.mark.parametrize(
     ("given_regions", "error", "message"),
     [
-        (None, ValueError, "regions must be given for"),
+        (None, ValueError, "regions must be masks of"),
         ({"other": torch.ones(1, *SHAPE, dtype=torch.bool)}, ValueError, "regions must be"),
         ({"box": torch.ones(1, 3, dtype=torch.bool)}, ValueError, r"must have shape \(1, 6, 7"),
         ({"box": torch.ones(1, *SHAPE)}, TypeError, "region 'box' must be bool"),
@@ -188,8 +188,8 @@ def test_simple_masks():
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({}, ValueError, "either affine or spacing"),
-        ({"spacing": (1, 1)}, ValueError, "spacing must have 3 numbers"),
+        ({}, ValueError, "affine or spacing must be given"),
+        ({"spacing": (1, 1)}, ValueError, "spacing must hold one number per axis: 3"),
         ({"spacing": (1, 1, 0)}, ValueError, "spacing must be positive"),
         ({"spacing": (1, 1, 1), "margin_mm": -1}, ValueError, "margin_mm must be a distance"),
         ({"spacing": (1, 1, 1), "margin_slices": 1.5}, TypeError, "margin_slices must be an int"),

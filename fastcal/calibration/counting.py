@@ -11,7 +11,7 @@ from fastcal.core.arrays import Array, real_dtype, to_tensor
 from fastcal.core.members import check_member
 from fastcal.core.predictions import Predictions
 from fastcal.core.problem import Counting, Finish, Reading
-from fastcal.core.targets import GivenTarget, Targets, check_nan_policy
+from fastcal.core.targets import GivenTarget, Targets
 
 
 def read_batch(
@@ -22,7 +22,6 @@ def read_batch(
     Raises:
         TypeError, ValueError: The batch has another type or another number of classes.
     """
-    check_nan_policy(given.nan_policy)
     values = to_tensor(array, name)
     if settings.num_classes == 1 and _lacks_classes(values, given.target, class_dim):
         values, class_dim = values.unsqueeze(-1), values.dim()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,8 +22,7 @@ MANY_CLASSES = 256
 """An axis with more entries than this is more likely a spatial axis than the class axis."""
 
 
-@dataclass(frozen=True, slots=True)
-class Members:
+class Members(NamedTuple):
     """Tensors of one shape, type and device, with their weights and temperatures."""
 
     tensors: list[Tensor]
@@ -77,15 +76,16 @@ def read_members(
         raise ValueError("preds must hold at least one member, got none")
     first = tensors[0]
     axis = check_member(first, class_dim, "preds[0]", stacklevel=4)
+    shape, dtype, device = first.shape, first.dtype, first.device
     for index, member in enumerate(tensors):
-        if member.shape != first.shape:
+        if member.shape != shape:
             raise ValueError(
-                f"preds[{index}] must have shape {tuple(first.shape)}, as preds[0], "
+                f"preds[{index}] must have shape {tuple(shape)}, as preds[0], "
                 f"got {tuple(member.shape)}"
             )
-        if member.dtype != first.dtype or member.device != first.device:
+        if member.dtype != dtype or member.device != device:
             raise ValueError(
-                f"preds[{index}] must be {first.dtype} on {first.device}, as preds[0], "
+                f"preds[{index}] must be {dtype} on {device}, as preds[0], "
                 f"got {member.dtype} on {member.device}"
             )
     n_members = len(tensors)

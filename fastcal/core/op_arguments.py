@@ -6,7 +6,6 @@ a struct's definition is the one place that knows it.
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any, ClassVar, Self
 
 _SCHEMA_TYPES = {
@@ -19,6 +18,13 @@ _SCHEMA_TYPES = {
     "Tensor | None": "Tensor?",
 }
 """Annotation of a field to its type in a schema."""
+
+
+def schema_of(struct: type) -> str:
+    """Write the fields of a dataclass or NamedTuple as ``torch.library`` reads them."""
+    found = struct.__annotations__
+    types = {name: getattr(it, "__forward_arg__", it) for name, it in found.items()}
+    return ", ".join(f"{_SCHEMA_TYPES[str(types[name])]} {name}" for name in types)
 
 
 class OpArguments:
@@ -35,14 +41,13 @@ class OpArguments:
     """
 
     __slots__ = ()
-    # What @dataclass adds to a subclass: its fields, and their names in order.
-    __dataclass_fields__: ClassVar[dict[str, Any]]
+    # Names of the fields in order, which @dataclass adds to a subclass.
     __match_args__: ClassVar[tuple[str, ...]]
 
     @classmethod
     def schema(cls) -> str:
         """The arguments as ``torch.library`` reads them."""
-        return ", ".join(f"{_SCHEMA_TYPES[str(it.type)]} {it.name}" for it in fields(cls))
+        return schema_of(cls)
 
     @classmethod
     def width(cls) -> int:

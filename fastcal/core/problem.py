@@ -1,13 +1,14 @@
 """The structs that every floor shares: what a pass reads, what it writes and what it counts.
 
 This is the Python mirror of ``csrc/core/problem.h``, in the same order. Nothing here computes.
+Structs that every call makes are NamedTuples, since a frozen dataclass takes three times as long.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from torch import Tensor
 
@@ -17,8 +18,7 @@ Activation = Literal["softmax", "sigmoid"]
 Space = Literal["prob", "logit"]
 
 
-@dataclass(frozen=True, slots=True)
-class Reading(OpArguments):
+class Reading(NamedTuple):
     """How the numbers of a member become probabilities."""
 
     class_dim: int
@@ -30,6 +30,15 @@ class Reading(OpArguments):
     """Every class is a Bernoulli variable of its own."""
     space: str
     """``"prob"`` averages probabilities, ``"logit"`` averages logits and activates afterwards."""
+
+    def flatten(self) -> tuple[Any, ...]:
+        """The arguments of an op, in the order of the fields."""
+        return tuple(self)
+
+    @classmethod
+    def unflatten(cls, flat: tuple[Any, ...]) -> Reading:
+        """The struct of these arguments."""
+        return cls(*flat)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +118,10 @@ class Extras:
         return self.entropy_bins / math.log(2 if multilabel else max(num_classes, 2))
 
 
-@dataclass(frozen=True, slots=True)
-class Counting:
+NO_EXTRAS = Extras()
+
+
+class Counting(NamedTuple):
     """What the statistics stage counts, and the integers it adds to."""
 
     target: Tensor
@@ -133,43 +144,21 @@ class Counting:
     regions: Tensor | None = None
     """uint8, of the voxel shape; bit r is set where a voxel belongs to region r."""
     n_regions: int = 0
-    extras: Extras = Extras()
-
-    SCHEMA: ClassVar[str] = (
-        "Tensor? target=None, Tensor? mask=None, int? ignore_index=None, Tensor? thresholds=None, "
-        "bool left_closed=False, str calibration='both', float eps=0., "
-        "Tensor(b!)? statistics=None, Tensor? regions=None, int n_regions=0, bool moments=False, "
-        "int fine_bins=0, int entropy_bins=0"
-    )
-    """The last arguments of an op. An op gets none of them where nothing is counted, and PyTorch
-    leaves out trailing ones that equal their default."""
+    extras: Extras = NO_EXTRAS
 
     def flatten(self) -> tuple[Any, ...]:
-        """The arguments, in the order of the schema."""
-        extras = self.extras
-        return (
-            self.target,
-            self.mask,
-            self.ignore_index,
-            self.thresholds,
-            self.left_closed,
-            self.calibration,
-            self.eps,
-            self.statistics,
-            self.regions,
-            self.n_regions,
-            extras.moments,
-            extras.fine_bins,
-            extras.entropy_bins,
-        )
+        """The last arguments of an op, in the order of `COUNTING_SCHEMA`."""
+        *plain, extras = self
+        return (*plain, extras.moments, extras.fine_bins, extras.entropy_bins)
 
     @classmethod
-    def unflatten(cls, flat: tuple[Any, ...]) -> Self | None:
+    def unflatten(cls, flat: tuple[Any, ...]) -> Counting | None:
         """The struct of these arguments; None where there is no target."""
         if not flat or flat[0] is None:
             return None
-        # Fewer than ten where trailing ones equal their default.
-        return cls(*flat[:10], extras=Extras(*flat[10:]))  # type: ignore[misc]
+        if len(flat) <= 10:  # the trailing ones equal their default
+            return cls(*flat)
+        return cls(*flat[:10], Extras(*flat[10:]))
 
     def layout(self, num_classes: int) -> StatisticsLayout:
         """Where each integer of a row lies."""
@@ -182,8 +171,17 @@ class Counting:
         return 1 + self.n_regions
 
 
-@dataclass(frozen=True, slots=True)
-class Finish:
+COUNTING_SCHEMA = (
+    "Tensor? target=None, Tensor? mask=None, int? ignore_index=None, Tensor? thresholds=None, "
+    "bool left_closed=False, str calibration='both', float eps=0., "
+    "Tensor(b!)? statistics=None, Tensor? regions=None, int n_regions=0, bool moments=False, "
+    "int fine_bins=0, int entropy_bins=0"
+)
+"""The arguments that `Counting` flattens to. An op gets none of them where nothing is counted, and
+PyTorch leaves out trailing ones that equal their default."""
+
+
+class Finish(NamedTuple):
     """What comes out of a pass: maps written in place, and statistics counted."""
 
     maps: dict[str, Tensor]
@@ -192,20 +190,22 @@ class Finish:
     """Divide the mean probabilities of a voxel by their sum first."""
     counting: Counting | None
 
-    SCHEMA: ClassVar[str] = f"str[] map_names, Tensor(a!)[] maps, bool normalise, {Counting.SCHEMA}"
-
     def flatten(self) -> tuple[Any, ...]:
-        """The arguments, in the order of the schema."""
-        maps, counting = self.maps, self.counting
-        counted = () if counting is None else counting.flatten()
-        return ([*maps], [*maps.values()], self.normalise, *counted)
+        """The last arguments of an op, in the order of `FINISH_SCHEMA`."""
+        maps, normalise, counting = self
+        if counting is None:
+            return ([*maps], [*maps.values()], normalise)
+        return ([*maps], [*maps.values()], normalise, *counting.flatten())
 
     @classmethod
-    def unflatten(cls, flat: tuple[Any, ...]) -> Self:
+    def unflatten(cls, flat: tuple[Any, ...]) -> Finish:
         """The struct of these arguments."""
-        names, tensors, normalise, *counted = flat
-        maps = dict(zip(names, tensors, strict=True))
-        return cls(maps, normalise, Counting.unflatten(tuple(counted)))
+        maps = dict(zip(flat[0], flat[1], strict=True))
+        return cls(maps, flat[2], Counting.unflatten(flat[3:]))
+
+
+FINISH_SCHEMA = f"str[] map_names, Tensor(a!)[] maps, bool normalise, {COUNTING_SCHEMA}"
+"""The arguments that `Finish` flattens to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +221,7 @@ class StatisticsLayout:
     n_cells: int
     """Number of bins in a histogram, one more than there are thresholds."""
     calibration: str
-    extras: Extras = Extras()
+    extras: Extras = NO_EXTRAS
 
     N_VOXELS = 0
     N_CORRECT = 1

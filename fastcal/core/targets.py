@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -19,8 +19,7 @@ CaseId: TypeAlias = str | int
 NAN_POLICIES = ("raise", "omit")
 
 
-@dataclass(frozen=True, slots=True)
-class GivenTarget:
+class GivenTarget(NamedTuple):
     """A target and what belongs to it, as a call gave them. `read_targets` checks them."""
 
     target: Array | None

@@ -14,7 +14,7 @@ from fastcal.core.likelihood import finite_logits, valid
 from fastcal.core.members import check_member
 from fastcal.core.predictions import Predictions
 from fastcal.core.problem import Activation
-from fastcal.core.targets import GivenTarget, check_nan_policy, read_targets
+from fastcal.core.targets import GivenTarget, read_targets
 
 Volumes: TypeAlias = Iterable[tuple[Any, ...]]
 """``(preds, target)`` or ``(preds, target, mask)`` of each volume."""
@@ -258,7 +258,6 @@ def read_volume(
     Raises:
         TypeError, ValueError: An argument does not fit; the message names it.
     """
-    check_nan_policy(nan_policy)
     values = to_tensor(preds, "preds")
     real = real_dtype(values, "preds")
     axis = check_member(values, class_dim, "preds")
@@ -268,7 +267,7 @@ def read_volume(
             f"{tuple(values.shape)}: pass multilabel=True for binary data"
         )
     checked = read_targets(
-        GivenTarget(target, mask, ignore_index),
+        GivenTarget(target, mask, ignore_index, nan_policy=nan_policy),
         Predictions(values.shape, values.device, real, axis, reading.multilabel),
     )
     first = values.movedim(axis, 0)
