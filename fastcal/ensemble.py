@@ -272,7 +272,7 @@ def ensemble_statistics(
 
 def open_count(
     given: GivenTarget, settings: CountSettings, predictions: Predictions, maps: tuple[str, ...]
-) -> OpenCount | None:
+) -> OpenCount[CalibrationStatistics] | None:
     """Open statistics for a pass to count into; None where there is no target.
 
     Args:
@@ -325,7 +325,7 @@ def open_count(
     return statistics.open_count(targets, predictions, "preds")
 
 
-def read_by(count: OpenCount | None) -> dict[str, list[Tensor]]:
+def read_by(count: OpenCount[CalibrationStatistics] | None) -> dict[str, list[Tensor]]:
     """Give the tensors that counting reads, by argument."""
     if count is None:
         return {}

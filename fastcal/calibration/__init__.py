@@ -10,10 +10,11 @@ from fastcal.calibration.bootstrap import (
 from fastcal.calibration.brier import BrierParts
 from fastcal.calibration.case_curves import case_curves, reliability_band
 from fastcal.calibration.conventions import CalibrationKind, ConventionName
+from fastcal.calibration.counting import OpenCount
 from fastcal.calibration.curves import OutcomeHistogram, Reliability, RiskCoverage
 from fastcal.calibration.metrics import METRICS, Measure, Metric, Norm, Reduction
 from fastcal.calibration.rows import Kind, Rows
-from fastcal.calibration.statistics import CalibrationStatistics, OpenCount
+from fastcal.calibration.statistics import CalibrationStatistics
 from fastcal.calibration.summary import calibration_summary, region_summaries
 
 __all__ = [

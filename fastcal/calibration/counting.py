@@ -2,16 +2,45 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
 import torch
 from torch import Tensor
 
 from fastcal import ops
 from fastcal.calibration.settings import CalibrationSettings
+from fastcal.calibration.state import CalibrationState
 from fastcal.core.arrays import Array, real_dtype, to_tensor
 from fastcal.core.members import check_member
 from fastcal.core.predictions import Predictions
 from fastcal.core.problem import Counting, Finish, Reading
 from fastcal.core.targets import GivenTarget, Targets
+
+Owner = TypeVar("Owner")
+
+
+@dataclass(frozen=True, slots=True)
+class OpenCount(Generic[Owner]):
+    """Statistics that a call is counting."""
+
+    statistics: Owner
+    state: CalibrationState
+    """Their integers."""
+    counting: Counting
+    """What the op counts, into new integers."""
+    targets: Targets
+    source: str
+    """The argument to blame for invalid voxels."""
+
+    def close(self) -> Owner:
+        """Check what was counted, merge it, and return the statistics.
+
+        Raises:
+            ValueError: Bad data were counted (CPU tensors; otherwise at the first read).
+        """
+        self.state.take(self.counting.statistics, self.targets, self.source)
+        return self.statistics
 
 
 def read_batch(

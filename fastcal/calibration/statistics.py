@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,13 @@ from torch import Tensor
 
 from fastcal.calibration import conventions, file
 from fastcal.calibration.conventions import CalibrationKind, ConventionName
-from fastcal.calibration.counting import clipped, count_batch, counting_into, read_batch
+from fastcal.calibration.counting import (
+    OpenCount,
+    clipped,
+    count_batch,
+    counting_into,
+    read_batch,
+)
 from fastcal.calibration.reader import MetricReader
 from fastcal.calibration.settings import CalibrationSettings, first_difference
 from fastcal.calibration.state import CalibrationState
@@ -23,7 +28,6 @@ from fastcal.core.arguments import flag
 from fastcal.core.arrays import Array
 from fastcal.core.errors import DataError
 from fastcal.core.predictions import Predictions
-from fastcal.core.problem import Counting
 from fastcal.core.region_bits import Regions
 from fastcal.core.targets import CaseId, GivenTarget, Targets, read_targets
 
@@ -31,28 +35,6 @@ if TYPE_CHECKING:
     from typing import Self
 
     from torch.distributed import ProcessGroup
-
-
-@dataclass(frozen=True, slots=True)
-class OpenCount:
-    """Statistics that a call is counting."""
-
-    statistics: CalibrationStatistics
-    counting: Counting
-    """What the op counts, into new integers."""
-    targets: Targets
-    source: str
-    """The argument to blame for invalid voxels."""
-
-    def close(self) -> CalibrationStatistics:
-        """Check what was counted, and merge it.
-
-        Raises:
-            ValueError: Bad data were counted (CPU tensors; otherwise at the first read).
-        """
-        rows, targets = self.counting.statistics, self.targets
-        self.statistics.state.take(rows, targets, self.source)
-        return self.statistics
 
 
 class CalibrationStatistics(MetricReader):
@@ -292,17 +274,13 @@ class CalibrationStatistics(MetricReader):
         count_batch(values, predictions, count.counting, from_logits, normalise)
         count.close()
 
-    def open_count(self, targets: Targets, predictions: Predictions, source: str) -> OpenCount:
-        """Return integers for an op to add to (for the ensemble functions).
-
-        Args:
-            targets: Checked.
-            predictions: What the targets are compared with.
-            source: The argument to blame for invalid voxels.
-        """
+    def open_count(
+        self, targets: Targets, predictions: Predictions, source: str
+    ) -> OpenCount[Self]:
+        """Return integers for an op to add to; ``source`` is the argument to blame."""
         rows = self.state.open_rows(targets, predictions.device, source)
         counting = counting_into(rows, self.settings, targets, predictions.real)
-        return OpenCount(self, counting, targets, source)
+        return OpenCount(self, self.state, counting, targets, source)
 
     def merge(self, other: CalibrationStatistics) -> None:
         """Add everything ``other`` has counted, in place; rows of equal case ids add up.

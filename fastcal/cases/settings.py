@@ -83,7 +83,7 @@ class Counted:
         """
         if any(rule.kind == "prediction" for rule in self.rules):
             raise ValueError(
-                "regions must be made from the labels, got 'prediction': only `fastcal evaluate` "
+                "regions must be made from the labels, got 'prediction': only fastcal evaluate "
                 "knows the predicted label map"
             )
 

@@ -261,7 +261,7 @@ class RunMembers:
         if mc_dropout and not set_mc_dropout(network, True):
             raise ValueError(
                 f"mc_dropout must be 0 for networks without dropout such as {source.parent}, got "
-                f"{mc_dropout}; `fastcal train --dropout RATE` trains members with dropout"
+                f"{mc_dropout}; fastcal train --dropout RATE trains members with dropout"
             )
 
     def _check_channels(self, case: Case, channels: int) -> None:

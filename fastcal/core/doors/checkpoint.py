@@ -78,7 +78,7 @@ def _vet(archive: Archive) -> None:
         raise ValueError("no data.pkl, or a program beside it")
     for member in members.values():
         if not member.stored:
-            raise ValueError(f"{shown(member.name)} must be stored uncompressed")
+            raise ValueError(f"{shown(member.name)} must be stored uncompressed, got it deflated")
         member.check()
     sizes = {
         name.removeprefix("data/"): member.size

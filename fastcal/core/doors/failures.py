@@ -87,7 +87,7 @@ def clean(text: str) -> str:
     """Text as one line of at most 200 printable characters."""
     line = " ".join(text[: 4 * _LONGEST].split())
     line = "".join(c if c.isprintable() else "?" for c in line)
-    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 3]}..."
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 6]} [cut]"
 
 
 def shown(value: object) -> str:

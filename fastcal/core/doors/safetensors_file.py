@@ -61,7 +61,7 @@ def read_safetensors(path: str | Path, *, most_bytes: int | None = None) -> Safe
         check_claim(file.size - 8 - length, most=most_bytes, what="the tensors")
         header = parse_json(file.stream.read(length).decode())
         if not isinstance(header, dict):
-            raise ValueError("the header must be a JSON object")
+            raise ValueError(f"the header must be a JSON object, got {type(header).__name__}")
         metadata = validated(path, header.pop("__metadata__", {}), dict[str, str])
         _check_tensors(path, header, file.size - 8 - length)
 
@@ -102,7 +102,10 @@ def _check_tensors(path: Path, header: dict[str, Any], n_bytes: int) -> None:
             raise DataError(path, f"the type of {name} must be a plain number, got {entry.dtype}")
         expected = array_bytes(entry.shape, _BITS[entry.dtype] // 8)
         if begin != filled or end - begin != expected:
-            raise ValueError(f"the bytes of {name} must be from {filled} to {filled + expected}")
+            raise ValueError(
+                f"the bytes of {name} must be from {filled} to {filled + expected}, "
+                f"got {begin} to {end}"
+            )
         filled = end
     if filled != n_bytes:
         raise ValueError(f"its tensors must take {size(filled)} by its header, got {size(n_bytes)}")
