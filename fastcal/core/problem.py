@@ -158,7 +158,7 @@ class Counting(NamedTuple):
             return None
         if len(flat) <= 10:  # the trailing ones equal their default
             return cls(*flat)
-        return cls(*flat[:10], Extras(*flat[10:]))
+        return cls(*flat[:10], Extras(*flat[10:]))  # type: ignore[call-arg]
 
     def layout(self, num_classes: int) -> StatisticsLayout:
         """Where each integer of a row lies."""
