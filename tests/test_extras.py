@@ -154,7 +154,7 @@ def test_streaming_counts_the_extras_of_one_shot():
         ({"fine_bins": 32}, "fine_bins must be 0 or a power of two"),
         ({"moments": True, "calibration": "top-label"}, "moments=True"),
         ({"entropy_bins": -1}, "entropy_bins must be between"),
-        ({"regions": ["a", "a"]}, "different names"),
+        ({"regions": ["a", "a"]}, "regions must be different"),
         ({"regions": list("abcdefghi")}, "at most 8"),
     ],
 )
