@@ -165,5 +165,5 @@ def test_wrong_options_are_named(options, message):
 
 def test_extras_need_a_target():
     members: list[Tensor] = probabilities(2, 3, (9,))
-    with pytest.raises(ValueError, match="fine_bins needs a target"):
+    with pytest.raises(ValueError, match="target must be given with fine_bins"):
         fastcal.ensemble_statistics(members, from_logits=False, fine_bins=64)
