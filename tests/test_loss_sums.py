@@ -209,7 +209,7 @@ def test_targets_that_are_no_class_are_refused(dtype: torch.dtype, engine: Engin
         assert sums.nll[0].isfinite().all()
         assert bin_gaps(z, target, head="softmax", n_bins=3, soft=True).gap[1].isnan().any()
         return
-    with pytest.raises(ValueError, match="target must hold 0 to 2 .*, got the value 7"):
+    with pytest.raises(ValueError, match=r"target must hold 0 to 2 .*, got the value 7"):
         class_sums(z, target.to(dtype), head="softmax", overlaps=True)
     target[0, 0, 0] = -1
     with pytest.raises(ValueError, match=r"target must hold 0 to \d .*, got 2 other values"):
