@@ -93,7 +93,8 @@ def _judged(
     if kind.script is not None:
         if outcome.wrong is None:
             return Verdict.PASS, ""
-        return (Verdict.STALE if kind.stale else Verdict.SILENTLY_WRONG), _short(outcome.wrong)
+        refused = outcome.wrong.startswith("refused")
+        return (Verdict.WRONG if refused else Verdict.SILENTLY_WRONG), _short(outcome.wrong)
     left = _left_behind(folder, before, after)
     if left:
         return Verdict.HALF, f"{left}; {last}"

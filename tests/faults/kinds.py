@@ -60,7 +60,9 @@ Prepare: TypeAlias = Callable[[Path], None]
 Check: TypeAlias = "Callable[[Path], str | None]"
 """Says of a working folder what is wrong with the results in it; None: nothing."""
 Script: TypeAlias = "Callable[[Path], str | None]"
-"""Does the whole of a kind in its working folder; says what was wrong, None: nothing."""
+"""Does the whole of a kind in its working folder; says what was wrong, None: nothing.
+
+What begins with "refused" is legal input that was refused."""
 
 
 @dataclass(frozen=True, slots=True)

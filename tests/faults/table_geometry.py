@@ -31,18 +31,23 @@ ORIENTATIONS = [
 LETTERS = (("L", "R"), ("P", "A"), ("I", "S"))
 
 
-def fastcal(*words: object) -> str | None:
-    """Run a command; its last line if it is refused, None if it is done.
-
-    Raises:
-        RuntimeError: it is refused otherwise than by exit code 2 and a line.
-    """
+def said_by(*words: object) -> tuple[int, list[str]]:
+    """Run a command; its exit code, and its lines on stderr."""
     from fastcal.cli import main
 
     said = io.StringIO()
     with redirect_stdout(io.StringIO()), redirect_stderr(said):
         code = main([str(word) for word in words])
-    lines = said.getvalue().strip().splitlines()
+    return code, said.getvalue().strip().splitlines()
+
+
+def fastcal(*words: object) -> str | None:
+    """Run a command; its line if it is refused, None if it is done.
+
+    Raises:
+        RuntimeError: it is refused otherwise than by exit code 2 and a line.
+    """
+    code, lines = said_by(*words)
     if code == 0:
         return None
     if code != 2 or len(lines) != 1:
@@ -321,7 +326,9 @@ def _ensemble_of(
         for name, words in commands.items():
             refused = fastcal(*words, "-q")
             if refused is not None:
-                wrong.append(f"{name}: {refused}")
+                wrong.append(f"refused, {name}: {refused}")
+        if wrong and stored_axes == 3 and all("c.npz" in one for one in wrong):
+            return None  # no version of nnU-Net writes these: a refusal by name will do
         if not wrong:
             for out in ("out", "out2"):
                 found = np.asarray(nib.load(folder / out / "c.nii.gz").dataobj).reshape(shape)
@@ -333,17 +340,18 @@ def _ensemble_of(
 
 
 def _thin() -> Iterator[Kind]:
+    # So long that the shift hides below the 95th percentile where a whole area counts as surface.
     for extents, trailing in (
-        *(((12, 10), 0), ((12, 10), 2), ((12, 10, 6), 0), ((12, 10, 6), 1)),
-        *(((12, 10, 6), 2), ((1, 10, 8), 0), ((12, 1, 8), 0), ((12, 10, 1), 0), ((1, 1, 9), 0)),
-        *(((1, 10, 8), 1), ((12, 1, 8), 1), ((1, 10), 0), ((12, 1), 0)),
+        *(((50, 12), 0), ((50, 12), 2), ((12, 50), 0), ((50, 12, 1), 0), ((1, 50, 12), 0)),
+        *(((50, 1, 12), 0), ((1, 12, 50), 1), ((12, 10, 6), 0), ((12, 10, 6), 1)),
+        *(((12, 10, 6), 2), ((1, 1, 9), 0), ((1, 50), 0), ((50, 1), 0)),
     ):
         shape = "x".join(map(str, (*extents, *(1,) * trailing)))
         for dtype in (np.uint8, np.float32, np.int16):
             run = _scores_of(extents, trailing, dtype)
             yield script(f"label maps of {shape} in {np.dtype(dtype)}: evaluate", "shapes", run)
     for extents in ((12, 10), (1, 10), (12, 1), (9, 9)):
-        for stored, labels in ((4, 2), (4, 3), (3, 2), (3, 3)):
+        for stored, labels in ((4, 2), (4, 3), (3, 2)):
             run = _ensemble_of(extents, stored, labels)
             shape = "x".join(map(str, extents))
             name = f"npz of {stored} axes, label maps of {labels} axes, {shape}"
@@ -360,13 +368,14 @@ _SHIFTED = np.roll(_TRUTH, 5, 0)
 def _measured(
     folder: Path, make: Callable[[Array], nib.Nifti1Image], other: Any = None
 ) -> dict[str, float] | str:
+    """Scores of a structure five voxels off; or what was said of the files instead."""
     for name, array, writer in (("gt", _TRUTH, make), ("pr", _SHIFTED, other or make)):
         (folder / name).mkdir(parents=True, exist_ok=True)
         nib.save(writer(array), folder / name / "c.nii.gz")
     words = ("evaluate", "-g", "gt", "-p", "pr", "-o", "s.json", "--num-classes", "2", "-q")
-    refused = fastcal(*words)
-    if refused is not None:
-        return refused
+    code, lines = said_by(*words)
+    if code or any("sform" in line for line in lines):
+        return " ".join(lines)
     found: dict[str, float] = json.loads((folder / "s.json").read_text())["mean"]["1"]
     return found
 

@@ -66,6 +66,7 @@ _DATASET = {"channel_names": {}, "labels": {}, "numTraining": 4, "file_ending": 
 _SETTINGS = {"from_logits": False, "activation": "", "multilabel": False, "eps": None}
 
 
+_TWO = ("missing", "a word", "1e400")
 _FEW = ("missing", "a word", "a list")
 _MOST = ("missing", "null", "a word", "a list", "1e400")
 
@@ -84,7 +85,7 @@ class Document:
     def kinds(self) -> Iterator[Kind]:
         """A kind for each key and each wrong value."""
         for place, value in _walk(self.keys, ()):
-            chosen = _FEW if self.few else _MOST
+            chosen = _TWO if len(place) > 1 else _FEW if self.few else _MOST
             names = [name for name in of_other_type(value) if name in chosen]
             for name in names:
                 key = ".".join(place)
