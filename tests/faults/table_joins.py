@@ -99,11 +99,6 @@ def _reference_rewritten(folder: Path) -> None:
     save_nifti(path, np.ascontiguousarray(np.asarray(nib.load(path).dataobj)[::-1]))
 
 
-def _description_changed(folder: Path) -> None:
-    for path in folder.glob("folds/*/dataset.json"):
-        write_json(path, DATASET_JSON | {"labels": {"background": 0, "a": 1, "ignore": 2, "b": 2}})
-
-
 def _groups_now(folder: Path) -> None:
     labels = {"background": 0, "x": [1, 2], "y": [2], "z": [1]}
     for path in folder.glob("folds/*/dataset.json"):
@@ -179,7 +174,6 @@ def _resumed() -> Iterator[Kind]:
         (
             ("npz rewritten", _npz_rewritten, ("case_a",)),
             ("reference rewritten", _reference_rewritten, ("case_a",)),
-            ("dataset.json with an ignore label", _description_changed, ("dataset.json",)),
             ("dataset.json with groups", _groups_now, ("dataset.json",)),
             ("a case more", _case_added, ("case_c",)),
             ("a case fewer", _case_removed, ("case_b",)),
@@ -207,7 +201,7 @@ def _resumed() -> Iterator[Kind]:
             ("preprocessing changed", _other_preprocessing, ("config.json", "preprocessing")),
         ),
     )
-    yield from _settings("joins", c.APPLY, (*counting[:2], *writing))
+    yield from _settings("joins", c.APPLY, (*counting[:2], writing[0], writing[2]))
     other = "calibrators/histogram.json"
     words = tuple(other if word.endswith("temperature.json") else word for word in c.APPLY.argv)
     yield join(
