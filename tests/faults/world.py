@@ -159,7 +159,9 @@ def _runs() -> None:
     run("train", "-d", "data", "-o", "run", "--members", "2", "--epochs", "1", *TRAINING)
     # Half trained: one epoch of two is done, no member has ended.
     shutil.copytree("run", "begun")
+    shutil.rmtree("begun/member_01")
     config = json.loads(Path("begun/config.json").read_text())
+    config["members"] = 1
     config["training"]["loop"]["max_epochs"] = 2
     write_json(Path("begun/config.json"), config)
     for ended in Path("begun").glob("member_*/member.json"):

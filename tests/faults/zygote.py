@@ -7,6 +7,7 @@ one per line on stdin, each by one line of JSON on stdout.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import resource
@@ -45,12 +46,15 @@ def warm() -> None:
     import monai.transforms  # noqa: F401
     import nibabel  # noqa: F401
     import pydantic  # noqa: F401
+    import PIL.JpegImagePlugin  # noqa: F401
     import safetensors.torch  # noqa: F401
     import scipy.ndimage  # noqa: F401
     import torch
+    import torch._dynamo  # noqa: F401
     import torchmetrics  # noqa: F401
     import yaml  # noqa: F401
 
+    import fastcal.backends.cpu
     import fastcal.evaluate
     import fastcal.monai
     import fastcal.predict
@@ -64,8 +68,20 @@ def warm() -> None:
 
     matplotlib.use("agg")
     torch.set_num_threads(1)
+    _draw()
     gc.collect()
     gc.freeze()  # children then copy fewer pages
+
+
+def _draw() -> None:
+    """Draw once: fonts are then in memory."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots()
+    axes.plot([0.0, 1.0], [1.0, 0.0], label="line")
+    axes.legend()
+    figure.savefig(io.BytesIO(), format="png")
+    plt.close(figure)
 
 
 class Zygote:
