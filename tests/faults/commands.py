@@ -76,6 +76,14 @@ def finished_state_json(folder: Path) -> None:
         CalibrationStatistics.load(path).save(folder / f"state_{path.name[17]}.json")
 
 
+def study_of_this_folder(folder: Path) -> None:
+    """The study notes where its dataset is: here, not in the world it was copied from."""
+    path = folder / "study/experiment.json"
+    content = read_json(path)
+    content["dataset"] = str((folder / "data").resolve())
+    path.write_text(json.dumps(content))
+
+
 def calibrator_of(method: str) -> Command:
     """Apply one method's calibrator."""
     return Command(
@@ -215,7 +223,9 @@ TRAIN_AGAIN = Command(
     resumes=True,
 )
 DEMO_DATASET = Command("demo", DEMO, ("data", "demo.yaml"), "study")
-DEMO_AGAIN = Command("demo again", DEMO, ("data", "demo.yaml", "study"), "study", resumes=True)
+DEMO_AGAIN = Command(
+    "demo again", DEMO, ("data", "demo.yaml", "study"), "study", study_of_this_folder, resumes=True
+)
 
 
 def label_groups(folder: Path) -> None:

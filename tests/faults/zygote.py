@@ -45,12 +45,12 @@ def warm() -> None:
     import monai.metrics
     import monai.transforms  # noqa: F401
     import nibabel  # noqa: F401
-    import pydantic  # noqa: F401
     import PIL.JpegImagePlugin  # noqa: F401
+    import pydantic  # noqa: F401
     import safetensors.torch  # noqa: F401
     import scipy.ndimage  # noqa: F401
     import torch
-    import torch._dynamo  # noqa: F401
+    import torch._dynamo
     import torchmetrics  # noqa: F401
     import yaml  # noqa: F401
 
