@@ -231,10 +231,11 @@ _DATASET_ROWS: list[Row] = [
 
 def _descriptions() -> Iterator[Kind]:
     fold = "folds/fold_0/dataset.json"
-    yield from table("ensemble", c.ENSEMBLE, "dataset.json", fold, _DATASET_ROWS)
+    case = ("case_a",)
+    yield from table("ensemble", c.ENSEMBLE, "dataset.json", fold, _DATASET_ROWS, case)
     few = _some(_DATASET_ROWS, "1.7", "Infinity", "70000", "class more", "ignore", "nested")
-    yield from table("evaluate", c.EVALUATE, "dataset.json", fold, few)
-    yield from table("recalibrate", c.FIT, "dataset.json", fold, few)
+    yield from table("evaluate", c.EVALUATE, "dataset.json", fold, few, case)
+    yield from table("recalibrate", c.FIT, "dataset.json", fold, few, case)
     rows: list[Row] = [
         *(row for row in few if "class more" not in row[0]),
         ("with training entries without label", _dataset(training=[{"image": "./imagesTr/x"}])),
@@ -500,7 +501,6 @@ _BEST_ROWS: list[Row] = [
     ("whose model is empty", _checkpoint(lambda s: s | {"model": {}})),
     ("whose model is of NaN", _checkpoint(lambda s: s | {"model": _nan(s["model"])})),
     ("with code", _evil_checkpoint),
-    ("nested 5000 deep", _checkpoint(lambda s: s | {"network": _nested(5000)})),
 ]
 
 
@@ -508,13 +508,6 @@ def _nan(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {
         n: torch.full_like(t, torch.nan) if t.is_floating_point() else t for n, t in state.items()
     }
-
-
-def _nested(levels: int) -> Any:
-    value: Any = []
-    for _ in range(levels):
-        value = [value]
-    return value
 
 
 _CONFIG_ROWS: list[Row] = [
@@ -562,7 +555,13 @@ def _run_folders() -> Iterator[Kind]:
         weights, config = _SPEC_ROWS, _CONFIG_ROWS
         if command is c.EXPORT:
             weights = _some(weights, "module", "10^", "nested", "list", "bit", "shape")
-            config = _some(config, "alone", "patch", "sigmoid", "10^6", "classes")
+            # Some of these it does not need: the weights say what the network is.
+            config = [
+                (name, damage, SAME)
+                for name, damage, *_ in _some(
+                    config, "alone", "patch", "sigmoid", "10^6", "classes"
+                )
+            ]
         for kind in table(group, command, "safetensors", best, weights, ("member_00",)):
             yield _not_executed(kind)
         yield from table(group, command, "config.json", "run/config.json", config)
@@ -580,8 +579,9 @@ def _run_folders() -> Iterator[Kind]:
         else (n, d)
         for n, d, *_ in _SPLIT_ROWS
     ]
-    yield from table("predict", c.PREDICT_TEST, "splits.json", "run/splits.json", rows)
-    yield from table("train", c.TRAIN_SPLIT, "split", "split.json", _SPLIT_ROWS)
+    names = ("run", "nobody")
+    yield from table("predict", c.PREDICT_TEST, "splits.json", "run/splits.json", rows, names)
+    yield from table("train", c.TRAIN_SPLIT, "split", "split.json", _SPLIT_ROWS, ("split",))
     yield from table(
         "train",
         c.TRAIN_FOLD,
@@ -931,7 +931,9 @@ _YAML_ROWS: list[Row] = [
 
 
 def _yaml() -> Iterator[Kind]:
-    yield from table("train", c.TRAIN_CONFIG, "config", "train.yaml", _YAML_ROWS)
+    settings = ("widths", "patch", "percentiles", "spacing", "size", "loss", "class_weights")
+    settings = (*settings, "ce", "batch_size", "learning_rate", "elastic_spacing", "scaling_range")
+    yield from table("train", c.TRAIN_CONFIG, "config", "train.yaml", _YAML_ROWS, settings)
     few = [
         row for row in _YAML_ROWS if any(w in row[0] for w in ("laughs", "5000", "alias", "os:"))
     ]
@@ -1062,7 +1064,8 @@ def kinds() -> Iterator[Kind]:
     yield from table("merge", c.MERGE, "part", part, _STATE_ROWS)
     for method, rows in _CALIBRATORS.items():
         path = f"calibrators/{method}.json"
-        yield from table("recalibrate", c.calibrator_of(method), "calibrator", path, rows)
+        command = c.calibrator_of(method)
+        yield from table("recalibrate", command, "calibrator", path, rows, case)
     yield from _yaml()
     yield from _images()
     yield from _contradictions()

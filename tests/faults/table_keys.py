@@ -81,12 +81,17 @@ class Document:
     keys: dict[str, Any]
     group: str
     few: bool = False
+    defaults: bool = False
+    """A key that is missing has a default of its own."""
+    names: tuple[str, ...] = ()
 
     def kinds(self) -> Iterator[Kind]:
         """A kind for each key and each wrong value."""
         for place, value in _walk(self.keys, ()):
             chosen = _TWO if len(place) > 1 else _FEW if self.few else _MOST
             names = [name for name in of_other_type(value) if name in chosen]
+            if self.defaults:
+                names = [name for name in names if name != "missing"]
             for name in names:
                 key = ".".join(place)
                 yield Kind(
@@ -95,10 +100,7 @@ class Document:
                     command=self.command,
                     damage=_at(self.path, key_damage(place, WRONG_VALUES[name])),
                     expected=Expected.SAME,
-                    names=(
-                        Path(self.path).name,
-                        *(("member_00",) if "member_00" in self.path else ()),
-                    ),
+                    names=(Path(self.path).name, *self.names),
                 )
 
 
@@ -172,12 +174,13 @@ def _documents() -> Iterator[Document]:
         "loop": {"max_epochs": 1, "iterations_per_epoch": 1, "tensorboard": False},
         "sampling": {"batch_size": 2},
     }
-    yield Document(c.TRAIN_JSON, "config", "train.json", config, "train")
+    yield Document(c.TRAIN_JSON, "config", "train.json", config, "train", defaults=True)
     yield Document(
         c.TRAIN_SPLIT, "split", "split.json", {"train": [], "val": [], "test": []}, "train"
     )
     again = {"training": {"loop": {}, "optimiser": {}}, "members": 2, "seed": 0, "data": {}}
-    yield Document(c.TRAIN_AGAIN, "config.json", "begun/config.json", again, "train_again", True)
+    path = "begun/config.json"
+    yield Document(c.TRAIN_AGAIN, "config.json", path, again, "train_again", True, names=("begun",))
     yield Document(
         c.TRAIN_AGAIN,
         "prepared json",
