@@ -19,6 +19,8 @@ import numpy as np
 from .kinds import Expected, Kind, Result, Verdict
 
 BAD_INPUT, SOME_FAILED = 2, 1
+MARK = "pwned"
+"""A file that planted code leaves behind."""
 MEMORY_WORTH = 700 << 20
 """Bytes that a tiny input may take beyond what the warm process has."""
 
@@ -81,6 +83,8 @@ def _judged(
 ) -> tuple[Verdict, str]:
     lines = [line for line in outcome.stderr.splitlines() if line.strip()]
     last = _short(lines[-1]) if lines else ""
+    if MARK in after:
+        return Verdict.EXECUTED, last
     if outcome.code is None:
         return Verdict.HANG, "no answer"
     if outcome.code < 0:

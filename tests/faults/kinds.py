@@ -30,6 +30,8 @@ class Verdict(StrEnum):
     """What came of a kind."""
 
     PASS = "PASS"
+    EXECUTED = "EXECUTED"
+    """Code that came with the input was run."""
     TRACEBACK = "TRACEBACK"
     """An exception reached the user."""
     CRASH = "CRASH"

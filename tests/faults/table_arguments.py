@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from . import commands as c
@@ -136,7 +136,9 @@ def _evaluate() -> Iterator[Option]:
     command = c.EVALUATE
     yield Option(command, "--bins {}", {}, INTEGERS, ("n_bins",))
     yield Option(command, "--fine-bins {}", _ZERO, (*INTEGERS, "1073741824"))
-    yield Option(command, "--num-classes {}", values=(*INTEGERS, "1", "2", "65537"))
+    yield Option(command, "--num-classes {}", values=INTEGERS)
+    other = ("1", "2", "65537")
+    yield Option(command, "--num-classes {}", values=other, names=("case_a",))
     yield Option(command, "--tolerance {}", _ZERO | _HUGE | {"inf": OK})
     yield Option(command, "--region {}", _REGION_LEGAL, _REGIONS[::3])
     yield Option(command, "--closed {}", values=("both",))
@@ -162,7 +164,7 @@ def _recalibrate() -> Iterator[Option]:
 
 def _export() -> Iterator[Option]:
     command = c.EXPORT
-    yield Option(command, "--member {}", _ZERO, INTEGERS)
+    yield Option(command, "--member {}", _ZERO, INTEGERS, ("members",))
     yield Option(command, "--members {}", _ZERO, INTEGERS)
     yield Option(command, "--size {} {}", values=(*INTEGERS, "1000000"))
     yield Option(command, "--size {}", values=("12", "12 10 3", "12 -10"))
@@ -190,7 +192,9 @@ def _train() -> Iterator[Option]:
     yield Option(command, "--dataset {}", values=("nowhere", "data/dataset.json", "data/imagesTr"))
     yield Option(c.TRAIN_FOLD, "--fold {}", _ZERO, INTEGERS)
     for name, value in _SETTINGS:
-        yield Option(command, "--set {}", values=(f"{name}={value}",), names=(name,))
+        short = () if name == "network.name" else (name.rpartition(".")[2],)
+        short = ("loss",) if name == "loss.name" else short
+        yield Option(command, "--set {}", values=(f"{name}={value}",), names=(name, *short))
 
 
 _SETTINGS = (
@@ -273,29 +277,14 @@ def kinds() -> Iterator[Kind]:
         for option in options:
             for kind in option.kinds(group):
                 if "pipe" in kind.name:
-                    kind = Kind(
-                        name=kind.name,
-                        group=kind.group,
-                        command=kind.command,
-                        damage=_pipe,
-                        names=(*kind.names, "pipe"),
-                        check=accepted,
-                    )
-                yield _with_values(kind)
+                    kind = replace(kind, damage=_pipe)
+                yield _named_by_value(kind)
 
 
-def _with_values(kind: Kind) -> Kind:
-    """A path that is given is named by itself too."""
+def _named_by_value(kind: Kind) -> Kind:
+    """A word or a path that is given is named by itself too."""
     words = () if kind.command is None else kind.command.argv
     last = words[-1] if words else ""
-    if "/" not in last and "." not in last and not last.startswith("nowhere"):
+    if last in NUMBERS or not any(letter.isalpha() for letter in last):
         return kind
-    return Kind(
-        name=kind.name,
-        group=kind.group,
-        command=kind.command,
-        damage=kind.damage,
-        expected=kind.expected,
-        names=(*kind.names, last),
-        check=kind.check,
-    )
+    return replace(kind, names=(*kind.names, last))

@@ -288,7 +288,7 @@ def _merged(name: str, inputs: str, steps: tuple[tuple[Words, Prepare | None], .
         group="merge",
         command=command,
         steps=steps,
-        names=("parts", "part", "out", "other", "calibration", "case_a", "case_b"),
+        names=("parts", "part", "out", "calibration", "case_a", "case_b", "labels", "nowhere"),
         check=_wrong_sum,
     )
 

@@ -78,6 +78,10 @@ def test_a_changed_file_is_destroyed_unless_it_is_the_resumed_output(tmp_path: P
     assert judged(tmp_path, changed=changed, command=resumed) is Verdict.PASS
 
 
+def test_planted_code_that_ran_is_told_before_all_else(tmp_path: Path) -> None:
+    assert judged(tmp_path, changed={"pwned": b""}) is Verdict.EXECUTED
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [

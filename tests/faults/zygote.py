@@ -292,6 +292,7 @@ def _command(place: Path, words: tuple[str, ...]) -> int:
     from fastcal.cli import main
 
     os.chdir(place / "w")
+    sys.path.insert(0, "")  # as `python -m fastcal` has it: modules of the folder can be imported
     return main(list(words))
 
 
