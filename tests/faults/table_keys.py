@@ -137,7 +137,12 @@ def _documents() -> Iterator[Document]:
     )
     yield Document(c.PREDICT, "config.json", "run/config.json", _RUN, "predict_keys", True)
     yield Document(
-        c.PREDICT_TEST, "splits.json", "run/splits.json", {"train": [], "val": []}, "predict_keys"
+        c.PREDICT_TEST,
+        "splits.json",
+        "run/splits.json",
+        {"train": [], "val": []},
+        "predict_keys",
+        names=("run",),
     )
     yield Document(
         c.EVALUATE, "dataset.json", "folds/fold_0/dataset.json", _DATASET, "evaluate", True
