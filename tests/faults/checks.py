@@ -1,0 +1,33 @@
+"""What the files of tests have in common: the kinds of a group, and the assertion on one."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+import pytest
+
+from .kinds import Verdict
+from .registry import group
+from .session import Session, known_failures
+
+SAMPLE = 6
+"""`make test` does every sixth kind, chosen by its name; `make test-all` does all."""
+_TAKES_LONG = (Verdict.HANG, Verdict.GREEDY)
+
+
+def kinds_of(*groups: str) -> list[Any]:
+    """Parameters of a test: the names of kinds, most of them marked slow."""
+    known = known_failures()
+    found = []
+    for name in (name for one in groups for name in group(one)):
+        quick = zlib.crc32(name.encode()) % SAMPLE == 0 and known.get(name) not in _TAKES_LONG
+        found.append(pytest.param(name, marks=[] if quick else [pytest.mark.slow]))
+    return found
+
+
+def check(session: Session, name: str) -> None:
+    """A kind passes, or fails as ``known.txt`` says: a mend removes its line there."""
+    result = session.judge(name)
+    wanted = known_failures().get(name, Verdict.PASS)
+    assert result.verdict is wanted, f"{result.verdict}, known as {wanted}: {result.message}"
