@@ -17,7 +17,7 @@ MAKEFLAGS += --no-print-directory
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test build lint test-cpp test-python format clean distclean
+.PHONY: demo test test-all build lint test-cpp test-python format clean distclean
 
 demo: $(VENV)/.demo-ready
 	$(PIP_INSTALL) $(EDITABLE) --no-deps -e .
@@ -29,6 +29,10 @@ test:
 	$(MAKE) lint
 	$(MAKE) test-cpp
 	$(MAKE) test-python
+
+# And what is slow and rarely fails: every kind of bad input, and fuzzing of each reader.
+test-all:
+	$(MAKE) test PYTEST_ARGS="--slow $(PYTEST_ARGS)"
 
 build: $(VENV)/.test-ready
 	$(PIP_INSTALL) $(EDITABLE) $(WITH_CPP_TESTS) --no-deps -e .

@@ -5,12 +5,10 @@ Each kind makes its files, runs commands on them, and compares with NumPy in flo
 
 from __future__ import annotations
 
-import io
 import itertools
 import json
 import pickle
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +16,11 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
+from .contents_millimetres import _millimetres
 from .kinds import Kind
+from .scripts import Array, dice, fastcal, hd95, script
 from .world import DATASET_JSON, save_nifti, write_json
 
-Array = npt.NDArray[Any]
 ORIENTATIONS = [
     (axes, flips)
     for axes in itertools.permutations(range(3))
@@ -29,35 +28,6 @@ ORIENTATIONS = [
 ]
 """All 48: which world axis each voxel axis runs along, and which way."""
 LETTERS = (("L", "R"), ("P", "A"), ("I", "S"))
-
-
-def said_by(*words: object) -> tuple[int, list[str]]:
-    """Run a command; its exit code, and its lines on stderr."""
-    from fastcal.cli import main
-
-    said = io.StringIO()
-    with redirect_stdout(io.StringIO()), redirect_stderr(said):
-        code = main([str(word) for word in words])
-    return code, said.getvalue().strip().splitlines()
-
-
-def fastcal(*words: object) -> str | None:
-    """Run a command; its line if it is refused, None if it is done.
-
-    Raises:
-        RuntimeError: it is refused otherwise than by exit code 2 and a line.
-    """
-    code, lines = said_by(*words)
-    if code == 0:
-        return None
-    if code != 2 or len(lines) != 1:
-        raise RuntimeError(f"exit code {code}, {lines}")
-    return lines[0]
-
-
-def script(name: str, group: str, run: Callable[[Path], str | None]) -> Kind:
-    """A kind that does it all itself."""
-    return Kind(name=name, group=group, script=run)
 
 
 def letters(axes: tuple[int, ...], flips: tuple[float, ...]) -> str:
@@ -236,35 +206,6 @@ def _planes(extents: tuple[int, ...], trailing: int) -> tuple[Array, Array]:
     return truth.reshape(shape), predicted.reshape(shape)
 
 
-def hd95(a: Array, b: Array, spacing: tuple[float, ...]) -> float:
-    """The 95th percentile of distances between the surfaces of two masks, in float64.
-
-    The larger of both directions, as MONAI has it. A voxel is of the surface where a neighbour
-    along an axis of more than one voxel is outside.
-    """
-
-    def surface(mask: Array) -> Array:
-        kept = mask.copy()
-        for axis in range(mask.ndim):
-            if mask.shape[axis] == 1:
-                continue
-            padded = np.pad(mask, [(int(k == axis),) * 2 for k in range(mask.ndim)])
-            for offset in (0, 2):
-                part = [slice(None)] * mask.ndim
-                part[axis] = slice(offset, offset + mask.shape[axis])
-                kept &= padded[tuple(part)]
-        return np.argwhere(mask & ~kept) * np.array(spacing)
-
-    x, y = surface(a), surface(b)
-    d = np.linalg.norm(x[:, None] - y[None], axis=-1)
-    return float(max(np.percentile(d.min(0), 95), np.percentile(d.min(1), 95)))
-
-
-def dice(a: Array, b: Array) -> float:
-    """Twice the common part over the sum."""
-    return 2 * float((a & b).sum()) / float(a.sum() + b.sum())
-
-
 def _scores_of(extents: tuple[int, ...], trailing: int, dtype: Any) -> Callable[[Path], str | None]:
     def run(folder: Path) -> str | None:
         truth, predicted = _planes(extents, trailing)
@@ -356,130 +297,6 @@ def _thin() -> Iterator[Kind]:
             shape = "x".join(map(str, extents))
             name = f"npz of {stored} axes, label maps of {labels} axes, {shape}"
             yield script(f"two dimensions: {name}", "shapes", run)
-
-
-# Millimetres
-
-_TRUTH = np.zeros((20, 20, 8), np.uint8)
-_TRUTH[4:10, 4:10, 2:6] = 1
-_SHIFTED = np.roll(_TRUTH, 5, 0)
-
-
-def _measured(
-    folder: Path, make: Callable[[Array], nib.Nifti1Image], other: Any = None
-) -> dict[str, float] | str:
-    """Scores of a structure five voxels off; or what was said of the files instead."""
-    for name, array, writer in (("gt", _TRUTH, make), ("pr", _SHIFTED, other or make)):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        nib.save(writer(array), folder / name / "c.nii.gz")
-    words = ("evaluate", "-g", "gt", "-p", "pr", "-o", "s.json", "--num-classes", "2", "-q")
-    code, lines = said_by(*words)
-    if code or any("sform" in line for line in lines):
-        return " ".join(lines)
-    found: dict[str, float] = json.loads((folder / "s.json").read_text())["mean"]["1"]
-    return found
-
-
-def _in_mm(zooms: tuple[float, float, float], found: dict[str, float] | str) -> str | None:
-    """Compare with the shift of five voxels, or take a refusal that names the file."""
-    if isinstance(found, str):
-        return None if "c.nii.gz" in found else f"refused: {found}"
-    want = {"HD95": 5 * zooms[0], "volume_ref_ml": float(_TRUTH.sum()) * np.prod(zooms) / 1000}
-    wrong = {k: (found[k], want[k]) for k in want if not abs(found[k] - want[k]) < 1e-4 * want[k]}
-    return f"found, expected: {wrong}" if wrong else None
-
-
-def _with_units(unit: str | int, step: float) -> Callable[[Path], str | None]:
-    def make(array: Array) -> nib.Nifti1Image:
-        image = nib.Nifti1Image(array, np.diag([step, step, step, 1.0]))
-        if isinstance(unit, int):
-            image.header["xyzt_units"] = unit
-        else:
-            image.header.set_xyzt_units(unit)
-        return image
-
-    factor = {"micron": 1e-3, "meter": 1e3}.get(str(unit), 1.0)
-    zooms = (step * factor,) * 3
-    return lambda folder: _in_mm(zooms, _measured(folder, make))
-
-
-_ZOOMS = (1.0, 1.25, 3.0)
-
-
-def _forms(
-    sform: npt.NDArray[np.float64] | None,
-    qform: npt.NDArray[np.float64] | None,
-    codes: tuple[int, int],
-    pixdim: tuple[float, float, float] = _ZOOMS,
-) -> Callable[[Array], nib.Nifti1Image]:
-    """An image whose two forms and pixdim are written as they are given; codes (sform, qform)."""
-
-    def make(array: Array) -> nib.Nifti1Image:
-        image = nib.Nifti1Image(array, np.diag([*_ZOOMS, 1.0]))
-        if qform is not None:
-            image.set_qform(qform, code=max(1, codes[1]))
-        header = image.header.copy()
-        header["pixdim"][1:4] = pixdim
-        header["qform_code"], header["sform_code"] = codes[1], codes[0]
-        for row, letter in enumerate("xyz"):
-            header[f"srow_{letter}"] = 0 if sform is None else sform[row]
-        return nib.Nifti1Image(array, None, header)
-
-    return make
-
-
-def _millimetres() -> Iterator[Kind]:
-    for unit, step in (
-        *(("mm", 0.05), ("mm", 1.5), ("micron", 50.0), ("micron", 1250.0), ("meter", 5e-5)),
-        *(("meter", 1.5e-3), ("unknown", 1.5), (5, 1.5), (42, 1.5)),
-    ):
-        run = _with_units(unit, step)
-        yield script(f"millimetres: unit {unit}, step {step}", "units", run)
-    right = np.diag([*_ZOOMS, 1.0])
-    zero = np.zeros((4, 4))
-    singular = right.copy()
-    singular[:, 1] = 0
-    nan = np.full((4, 4), np.nan)
-    ones = np.diag([-1.0, -1.0, 1.0, 1.0])
-    scaled = np.diag([10.0, 12.5, 30.0, 1.0])
-    turned = np.array([[0, 1.25, 0, 0], [1.0, 0, 0, 0], [0, 0, 3.0, 0], [0, 0, 0, 1.0]])
-    for name, form, codes in (
-        ("sform zero, qform right", zero, (1, 1)),
-        ("sform zero, no qform", zero, (1, 0)),
-        ("sform singular, qform right", singular, (2, 1)),
-        ("sform NaN, qform right", nan, (1, 1)),
-        ("sform of ones, qform and pixdim right", ones, (2, 1)),
-        ("sform of ones, no qform", ones, (2, 0)),
-        ("sform ten times qform", scaled, (1, 1)),
-        ("no sform, qform right", right, (0, 1)),
-        ("no form, pixdim alone", right, (0, 0)),
-        ("both right", right, (1, 1)),
-        ("sform turned, of qform's spacing along other axes", turned, (1, 1)),
-    ):
-        make = _forms(form, right, codes)
-
-        def run(folder: Path, make: Any = make, form: Any = form) -> str | None:
-            found = _measured(folder, make)
-            if form is turned:  # the sform counts: 1 mm along y
-                return None if isinstance(found, str) else _in_mm(_ZOOMS, found)
-            return _in_mm(_ZOOMS, found)
-
-        yield script(f"millimetres: {name}", "units", run)
-    for name, form, codes in (
-        ("sform of ones", ones, (2, 1)),
-        ("sform zero", zero, (1, 1)),
-        ("no sform", right, (0, 1)),
-    ):
-        # SimpleITK writes both forms, with the spacing: its predictions must go with these.
-        reference, prediction = _forms(form, right, codes), _forms(right, right, (1, 1))
-
-        def pair(folder: Path, a: Any = reference, b: Any = prediction) -> str | None:
-            found = _measured(folder, a, b)
-            if isinstance(found, str) and "sform" not in found:
-                return f"refused without a way out: {found}"
-            return _in_mm(_ZOOMS, found)
-
-        yield script(f"millimetres: reference with {name}, prediction by SimpleITK", "units", pair)
 
 
 def kinds() -> Iterator[Kind]:
