@@ -40,7 +40,7 @@ def test_every_row_is_exact_and_written_beside_its_peers(bench: ModuleType, tmp_
 
 def test_a_wrong_error_is_refused(bench: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = bench.Settings(shape=(6, 6, 6), rounds=1)
-    volume = bench.Volume(settings, 0.0, Cpu())
+    volume = bench.ProbabilityVolume(settings, 0.0, Cpu())
     true = fastcal.CalibrationStatistics.ece
     monkeypatch.setattr(fastcal.CalibrationStatistics, "ece", lambda *args: true(*args) + 1e-9)
     with pytest.raises(bench.harness.WrongResult, match="fastcal: error 1e-09 above 1e-12"):

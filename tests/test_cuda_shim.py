@@ -35,6 +35,12 @@ from fastcal import backends
 from fastcal.backends import reference
 from fastcal.backends.gpu_passes import GpuPasses
 
+# The marks of the files whose tests are run here.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*do not sum to 1"),
+    pytest.mark.filterwarnings("ignore:.*classes along axis"),
+]
+
 for _module in (
     test_ensemble,
     test_ensemble_extremes,

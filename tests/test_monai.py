@@ -134,7 +134,7 @@ def test_bad_targets_and_probabilities_are_named() -> None:
         metric(probs, 2 * hot.long())
     with pytest.raises(ValueError, match="outside"):
         metric(9 * probs, hot)
-    with pytest.raises(ValueError, match="n_bins"):
+    with pytest.raises(ValueError, match="num_bins"):
         CalibrationErrorMetric(0)
 
 
@@ -221,7 +221,7 @@ def test_missing_members_are_an_error_unless_allowed() -> None:
 def test_bad_arguments_of_the_transforms_are_named() -> None:
     with pytest.raises(ValueError, match="weights must be one number per member"):
         EnsembleUncertainty(weights=np.ones((3, 2)))
-    with pytest.raises(ValueError, match="not defined with space='logit'"):
+    with pytest.raises(ValueError, match="space must be 'prob' for the map"):
         EnsembleUncertainty(space="logit")
     with pytest.raises(ValueError, match="got 'sharpness'"):
         EnsembleUncertaintyd("a", maps="sharpness")
@@ -231,7 +231,7 @@ def test_bad_arguments_of_the_transforms_are_named() -> None:
         EnsembleUncertainty("entropy")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="output_key must be given with 2 keys"):
         EnsembleUncertaintyd(["a", "b"])
-    with pytest.raises(ValueError, match=r"preds\[1\] has"):
+    with pytest.raises(ValueError, match=r"preds\[1\] must have"):
         EnsembleUncertainty()([torch.zeros(3, 4), torch.zeros(3, 5)])
 
 
@@ -362,7 +362,7 @@ def test_bad_networks_and_arguments_are_named() -> None:
             UncertaintyInferer(weights=[1.0] * number)(image(), [Net(0), Net(1)])
     with pytest.raises(ValueError, match="mc_dropout must be at least 0"):
         UncertaintyInferer(mc_dropout=-1)
-    with pytest.raises(ValueError, match="not defined with space='logit'"):
+    with pytest.raises(ValueError, match="space must be 'prob' for the map"):
         UncertaintyInferer(space="logit")
 
 

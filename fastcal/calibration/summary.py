@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 from fastcal.calibration import values
 from fastcal.calibration.metrics import METRICS, Measure, Reduction
 from fastcal.calibration.reader import MetricReader
 from fastcal.calibration.statistics import CalibrationStatistics
+from fastcal.core.arguments import choice
 
 
 def calibration_summary(
@@ -53,7 +54,12 @@ def calibration_summary(
 def region_summaries(
     statistics: CalibrationStatistics, *, reduction: Reduction = "pooled"
 ) -> dict[str, dict[str, Any]]:
-    """Return the `calibration_summary` of every region, by name."""
+    """Return the `calibration_summary` of every region, by name.
+
+    Raises:
+        ValueError: ``reduction`` is neither ``"pooled"`` nor ``"case"``.
+    """
+    choice(reduction, "reduction", get_args(Reduction))
     return {
         name: calibration_summary(statistics.region(name), reduction=reduction)
         for name in statistics.regions

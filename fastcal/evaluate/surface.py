@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any
 
@@ -33,6 +34,7 @@ def surface_scores(
 
     Raises:
         ImportError: MONAI is not installed; the message names the extra that brings it.
+        ValueError: ``spacing`` is not one positive number per axis, or the tolerance is negative.
 
     Example:
         >>> mask = np.zeros((8, 8, 8), dtype=bool)
@@ -40,6 +42,12 @@ def surface_scores(
         >>> surface_scores(mask, np.roll(mask, 1, axis=0), spacing=(2.0, 1.0, 1.0))["HD95"]
         2.0
     """
+    if len(spacing) != reference.ndim or not all(0 < step < math.inf for step in spacing):
+        raise ValueError(
+            f"spacing must hold {reference.ndim} positive numbers, one per axis, got {spacing}"
+        )
+    if not 0 <= tolerance_mm < math.inf:
+        raise ValueError(f"tolerance_mm must be at least 0, got {tolerance_mm}")
     metrics = _monai_metrics()
     box = _bounding_box(reference | prediction)
     if box is None:

@@ -9,7 +9,7 @@ import torch
 
 from fastcal.calibration import CalibrationKind, CalibrationStatistics
 from fastcal.core.arguments import flag
-from fastcal.core.arrays import Array
+from fastcal.core.arrays import Array, to_tensor
 
 FINE_BINS = 65536
 """Fine cells of the measures of order."""
@@ -33,6 +33,8 @@ class Batch:
         Raises:
             TypeError, ValueError: An argument does not fit.
         """
+        # Named as the caller named it, before the statistics look at it.
+        to_tensor(self.preds, "preds")
         from_logits = flag(self.from_logits, "from_logits")
         count = statistics.update_from_logits if from_logits else statistics.update
         count(

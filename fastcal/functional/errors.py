@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from fastcal.calibration import CalibrationKind, CalibrationStatistics, ConventionName, Norm, values
+from fastcal.core.arguments import whole_number
 from fastcal.core.arrays import Array
 from fastcal.functional.batch import Batch
 
@@ -134,6 +135,8 @@ def multilabel_calibration_error(
         >>> multilabel_calibration_error(preds, target, num_labels=2, average="none")
         tensor([0.2500, 0.5000], dtype=torch.float64)
     """
+    if whole_number(num_labels, "num_labels") < 1:
+        raise ValueError(f"num_labels must be at least 1, got {num_labels}")
     batch = Batch(preds, target, ignore_index, mask, from_logits, validate_args)
     counted = batch.counted(
         CalibrationStatistics.preset(

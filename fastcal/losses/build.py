@@ -93,6 +93,8 @@ def build_loss(
         0.001
     """
     check_head(head)
+    if num_classes < 1:
+        raise ValueError(f"num_classes must be at least 1, got {num_classes}")
     if class_weights is not None and len(class_weights) != num_classes:
         raise ValueError(
             f"class_weights must hold one number per class: {num_classes}, got {len(class_weights)}"

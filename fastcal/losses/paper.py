@@ -115,6 +115,8 @@ class PaperDiceLoss(nn.Module):
         super().__init__()
         self.head = check_head(head)
         self.register_buffer("weight", class_weights(weight), persistent=False)
+        if not eps >= 0:
+            raise ValueError(f"eps must be at least 0, got {eps}")
         self.eps = eps
         self.ignore_index = ignore_index
 

@@ -42,6 +42,8 @@ class LabelSmoothingLoss(WeightedCrossEntropy):
         weight: Sequence[float] | Tensor | None = None,
         ignore_index: int | None = None,
     ) -> None:
+        if not 0 <= smoothing < 1:
+            raise ValueError(f"smoothing must lie in [0, 1), got {smoothing}")
         super().__init__(weight=weight, ignore_index=ignore_index, label_smoothing=smoothing)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from fastcal.calibration import CalibrationStatistics, ConventionName
 from fastcal.calibration.values import Floats
 from fastcal.core import bins
-from fastcal.core.arguments import flag
+from fastcal.core.arguments import flag, whole_number
 
 
 class CalibrationErrorMetric(CumulativeIterationMetric):
@@ -62,7 +62,10 @@ class CalibrationErrorMetric(CumulativeIterationMetric):
         super().__init__()
         self.closed: bins.Closed = "left" if flag(right, "right") else "right"
         self.convention: ConventionName = "default" if right else "monai"
-        self.num_bins = bins.check_bins(num_bins, self.closed)
+        self.num_bins = whole_number(num_bins, "num_bins")
+        if self.num_bins < 1:
+            raise ValueError(f"num_bins must be at least 1, got {num_bins}")
+        bins.check_bins(self.num_bins, self.closed)
         self.include_background = flag(include_background, "include_background")
         self.calibration_reduction = CalibrationReduction(calibration_reduction)
         self.metric_reduction = MetricReduction(metric_reduction)

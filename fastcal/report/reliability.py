@@ -72,6 +72,8 @@ def reliability_diagram(
         raise ValueError(f"min_count must be at least 0, got {min_count}")
     if interval is not None and not 0 < interval < 1:
         raise ValueError(f"interval must lie between 0 and 1, got {interval:g}")
+    if n_resamples < 1:
+        raise ValueError(f"n_resamples must be at least 1, got {n_resamples}")
     curve = stats.reliability(class_index)
     error = stats.ece() if class_index is None else float(stats.classwise_ece()[class_index])
     band = None

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from fastcal.core.arguments import flag, whole_number
+from fastcal.core.arguments import choice, flag, whole_number
 from fastcal.core.problem import FRACTION_BITS
 from fastcal.ensemble import ensemble_statistics
 from fastcal.torchmetrics.base import IntegerMetric
@@ -54,6 +54,7 @@ class PredictiveEntropy(IntegerMetric):
     ) -> None:
         super().__init__(**kwargs)
         self.from_logits = flag(from_logits, "from_logits")
+        choice(activation, "activation", ("softmax", "sigmoid"))
         self.activation = activation
         self.multilabel = flag(multilabel, "multilabel")
         self.ignore_index = (
