@@ -152,6 +152,24 @@ def training_config(
     return config.with_values({**parse_values(values or ()), **given})
 
 
+def check_network(config: TrainConfig, trust: Sequence[str], *, source: Path) -> None:
+    """Refuse a network that a file names and that is not built in, unless it is trusted.
+
+    What is typed on the command line, by ``--set network.name=...``, needs no check.
+
+    Args:
+        config: The settings.
+        trust: Packages that the network may be imported from.
+        source: The file that named the network.
+
+    Raises:
+        UntrustedNetworkError: The network needs trust.
+    """
+    from fastcal.models.trust import Trust
+
+    Trust(trust).check(config.network.get("name", "UNet"), source=str(source))
+
+
 def _dims_of(found: Mapping[str, Any]) -> int | None:
     section = found.get("preprocessing")
     return section.get("dims") if isinstance(section, Mapping) else None

@@ -270,6 +270,12 @@ def _train(plan: _Plan, loss: str) -> None:
     )
 
 
+def _named_package(config: TrainConfig) -> list[str]:
+    """Where the network comes from that the caller chose, and trusts thereby."""
+    module, colon, _ = str(config.network.get("name", "UNet")).partition(":")
+    return [module] if colon else []
+
+
 def _predict_and_score(plan: _Plan, loss: str, *, recount: bool) -> ComparedLoss:
     from fastcal.predict import ensemble_folders, predict_cases
 
@@ -289,6 +295,7 @@ def _predict_and_score(plan: _Plan, loss: str, *, recount: bool) -> ComparedLoss
             save_probabilities=True,
             overwrite=recount,
             device=plan.device,
+            trust=_named_package(plan.config),
         )
         members.append(_scored(f"member {number}", predicted))
     together = ensemble_folders(
