@@ -13,7 +13,6 @@ Older runs have best.pt in place of best.safetensors; they can be read, too.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import Any
 
 import torch
 
-from fastcal.core.doors import read_checkpoint
+from fastcal.core.doors import read_checkpoint, read_json
 from fastcal.core.errors import DataError
 from fastcal.data.preprocess import Preprocessing
 from fastcal.models.network import SegmentationNetwork
@@ -149,7 +148,7 @@ class Run:
     @property
     def split(self) -> dict[str, list[str]]:
         """Case names of ``train``, ``val`` and ``test``."""
-        names: dict[str, list[str]] = read_json(self.path / SPLITS)
+        names: dict[str, list[str]] = read_json(self.path / SPLITS, dict[str, list[str]])
         return names
 
 
@@ -201,17 +200,3 @@ def weights_file(folder: Path) -> Path:
     """Return the file of a member's best weights."""
     old = folder / BEST
     return old if old.exists() and not (folder / WEIGHTS).exists() else folder / WEIGHTS
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        DataError: The file is missing or not JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(path, "no such file") from error
-    except ValueError as error:
-        raise DataError(path, f"is not JSON ({error})") from error

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastcal.core import atomic
+from fastcal.core.doors import MissingFileError, read_json
 from fastcal.core.errors import DataError
 from fastcal.report.scores import (
     ComparedLoss,
@@ -230,12 +231,10 @@ def _claim(folder: Path, settings: dict[str, Any]) -> bool:
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / SETTINGS
     try:
-        present = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        present = read_json(file, dict[str, Any])
+    except MissingFileError:
         atomic.write_json(file, settings)
         return False
-    except ValueError as error:
-        raise DataError(file, f"is not JSON ({error})") from error
     for name, value in settings.items():
         if name not in COUNTED and present.get(name) != value:
             held, asked = _SHORT.repr(present.get(name)), _SHORT.repr(value)
