@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import pickle
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fastcal.calibration import CalibrationStatistics
 from fastcal.cases import record
 from fastcal.cli.settings import training_config
 from fastcal.core.errors import DataError
@@ -33,6 +35,8 @@ READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "execution": ("execution.json", lambda file: Execution.read(file.parent)),
     "log": ("log.jsonl", lambda file: read_log(file.parent)),
     "calibrator": ("calibrator.json", lambda file: build(file, dict)),
+    "statistics": ("calibration.json", CalibrationStatistics.load),
+    "state": ("calibration.npz", CalibrationStatistics.load),
     "results": ("results.json", Comparison.load),
     "settings": ("settings.yaml", lambda file: training_config(None, file=file)),
     "properties": ("case.pkl", properties.read),
@@ -75,3 +79,15 @@ def test_a_pipe_is_refused_and_not_waited_for(reader: str, tmp_path: Path):
 def test_a_setting_may_not_be_nested_without_end():
     with pytest.raises(ValueError, match="--set must be NAME=VALUE"):
         training_config(None, values=["loop.ema=" + "[" * 1000])
+
+
+def test_a_header_that_claims_terabytes_is_refused_before_memory_is_taken(tmp_path: Path):
+    file = tmp_path / "calibration.npz"
+    header = b"{'descr': '<i8', 'fortran_order': False, 'shape': (1000000000000,), }"
+    array = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+    names = ("header", "total", "case_rows", "case_ids")
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as opened:
+        for name in names:
+            opened.writestr(f"{name}.npy", array)
+    with pytest.raises(DataError, match=r"calibration\.npz: "):
+        CalibrationStatistics.load(file)
