@@ -2,6 +2,9 @@
 
 import errno
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -96,3 +99,48 @@ def test_json_of_what_has_no_form_writes_nothing(tmp_path):
     with pytest.raises(TypeError):
         write_json(tmp_path / "a.json", {"x": object()})
     assert list(tmp_path.iterdir()) == []
+
+
+KILLED = """
+import os, sys
+from fastcal.core.atomic import atomic_path
+
+with atomic_path(sys.argv[1]) as temporary:
+    temporary.write_text("half")
+    os.kill(os.getpid(), 9)
+"""
+WRITES = "import sys; from fastcal.core.atomic import write_text; write_text(sys.argv[1], 'whole')"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot tell whether a process lives")
+def test_what_a_killed_process_left_is_removed_by_the_next_one(tmp_path):
+    path = tmp_path / "a.txt"
+    assert subprocess.run([sys.executable, "-c", KILLED, path], check=False).returncode == -9
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(".tmp-")
+    subprocess.run([sys.executable, "-c", WRITES, path], check=True)
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_text() == "whole"
+
+
+def test_the_file_of_a_process_that_lives_stays(tmp_path):
+    with atomic_path(tmp_path / "a.txt") as temporary:
+        temporary.write_text("slow")
+        subprocess.run([sys.executable, "-c", WRITES, tmp_path / "b.txt"], check=True)
+        assert temporary.exists()
+    assert (tmp_path / "a.txt").read_text() == "slow"
+
+
+def test_bytes_are_on_the_disk_before_the_name_is(tmp_path, monkeypatch):
+    done = []
+    fsync, replace = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda number: (done.append("fsync"), fsync(number))[1])
+    monkeypatch.setattr(Path, "replace", lambda a, b: (done.append("replace"), replace(a, b))[1])
+    write_text(tmp_path / "a.txt", "x")
+    assert done[:2] == ["fsync", "replace"]
+
+
+def test_a_name_of_250_bytes_is_written(tmp_path):
+    path = tmp_path / ("a" * 240 + ".nii.gz")
+    write_text(path, "x")
+    assert list(tmp_path.iterdir()) == [path]

@@ -134,10 +134,45 @@ def test_debug_shows_where_an_error_comes_from(monkeypatch: pytest.MonkeyPatch) 
         main(EVALUATE)
 
 
-def test_an_error_that_is_no_bad_input_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_that_is_no_bad_input_is_one_line_and_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("FASTCAL_DEBUG", raising=False)
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("fastcal.evaluate.evaluate_folder", raising(AssertionError("a bug")))
-    with pytest.raises(AssertionError, match="a bug"):
-        main(EVALUATE)
+    assert main(EVALUATE) == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    (file,) = tmp_path.iterdir()
+    assert line == (
+        "fastcal: this is a bug; please report it (AssertionError: a bug); "
+        f"the traceback is in {file.name}"
+    )
+    assert "Traceback (most recent call last)" in file.read_text()
+
+
+def test_a_broken_pipe_is_not_blamed_on_the_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("FASTCAL_DEBUG", raising=False)
+    monkeypatch.chdir(tmp_path)
+    error = BrokenPipeError(errno.EPIPE, "Broken pipe")
+    monkeypatch.setattr("fastcal.evaluate.evaluate_folder", raising(error))
+    assert main(EVALUATE) == 3
+    assert "this is a bug" in capfd.readouterr().err
+
+
+def test_an_output_that_nobody_reads_to_its_end_is_no_error(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fastcal", "train", "--help"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    _, error = process.communicate(timeout=120)
+    assert (process.returncode, error) == (141, b"")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_interrupt_is_one_line_and_exit_code_130(

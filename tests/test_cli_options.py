@@ -122,7 +122,7 @@ def test_predict_passes_every_option_on(recorded: Recorder) -> None:
         "predict -m run -i images -o out --cases a b --members 0 2 --mc-dropout 5 --seed 3 "
         "--mirror 0 1 --rotate --noise 0.1 --draws 2 --views-as-members --resample logits "
         "--overlap 0.25 --precision bf16 --temperature 1.5 --device cpu --batch-size 4 "
-        f"{SHARED}"
+        f"--trust mylab other.networks {SHARED}"
     )
     assert main(arguments.split()) == 0
     assert call == SHARED_OPTIONS | {
@@ -138,12 +138,13 @@ def test_predict_passes_every_option_on(recorded: Recorder) -> None:
         "temperature": 1.5,
         "device": "cpu",
         "batch_size": 4,
+        "trust": ["mylab", "other.networks"],
     }
 
 
 def test_export_passes_every_option_on(recorded: Recorder) -> None:
     call = recorded("fastcal.models.export_run", Exported(Path("x"), "onnx", ("mean",), None, None))
-    arguments = "export -m run -o x --members 0 2 --format onnx --size 32 48"
+    arguments = "export -m run -o x --members 0 2 --format onnx --size 32 48 --trust mylab"
     assert main(arguments.split()) == 0
     assert call == {
         "args": (Path("run"), Path("x")),
@@ -151,6 +152,7 @@ def test_export_passes_every_option_on(recorded: Recorder) -> None:
         "members": [0, 2],
         "format": "onnx",
         "size": [32, 48],
+        "trust": ["mylab"],
     }
     assert main(["export", "-m", "run", "-o", "x.pt", "--member", "3"]) == 0
     assert (call["member"], call["members"], call["format"], call["size"]) == (3, None, None, None)

@@ -18,6 +18,7 @@ from fastcal.cli.app import main
 from fastcal.core.errors import DataError
 from fastcal.models import Ensemble, UNet, export_run, sliding_window
 from fastcal.models.export import PlainEnsemble
+from fastcal.models.trust import UntrustedNetworkError
 
 OUTPUTS = ("mean", "entropy", "mutual_information")
 
@@ -154,11 +155,14 @@ def test_network_that_a_trace_does_not_follow_is_not_exported(tmp_path: Path) ->
     )
     fastcal.models.save_weights(tmp_path / "run/member_00/best.safetensors", network)
     (tmp_path / "run/config.json").write_text(json.dumps(config))
+    with pytest.raises(UntrustedNetworkError, match="would import test_export and call its Bran"):
+        export_run(tmp_path / "run", tmp_path / "x.pt")
+    trust = ["test_export"]
     with pytest.raises(
         ValueError, match=r"x\.pt: the exported network differs by .* from the run's"
     ):
-        export_run(tmp_path / "run", tmp_path / "x.pt")
-    fixed = export_run(tmp_path / "run", tmp_path / "x.pt", size=(40, 21))
+        export_run(tmp_path / "run", tmp_path / "x.pt", trust=trust)
+    fixed = export_run(tmp_path / "run", tmp_path / "x.pt", size=(40, 21), trust=trust)
     assert (fixed.size, fixed.difference) == ((40, 21), 0)
 
 

@@ -96,7 +96,7 @@ def test_a_pkl_without_a_usable_geometry_names_its_file(tmp_path: Path, content:
 @pytest.mark.parametrize("raw", [b"", b"\x80\x04", b"no pickle", b"\x80\x04K\x01", b"(((((."])
 def test_a_broken_pkl_names_its_file(tmp_path: Path, raw: bytes) -> None:
     (tmp_path / "a.pkl").write_bytes(raw)
-    with pytest.raises(DataError, match=r"a\.pkl: is truncated or corrupt"):
+    with pytest.raises(DataError, match=r"a\.pkl: damaged, or not a pickle"):
         properties.read(tmp_path / "a.pkl")
 
 

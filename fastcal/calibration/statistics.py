@@ -391,8 +391,7 @@ class CalibrationStatistics(MetricReader):
         """Return the statistics that `save` wrote.
 
         Raises:
-            DataError: The file is damaged or is something else.
-            FileNotFoundError: There is no such file.
+            DataError: The file is missing or damaged, or is something else.
         """
         settings, state = file.read(Path(path))
         try:

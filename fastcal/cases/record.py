@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fastcal.core import atomic
+from fastcal.core.doors import MissingFileError, read_json
 from fastcal.core.errors import DataError
 
 FILE = "prediction.json"
@@ -48,15 +49,10 @@ def settle(folder: Path, settings: Mapping[str, Any], *, overwrite: bool) -> Non
 
 def _read(folder: Path) -> dict[str, Any]:
     """Return the settings that a prediction folder was made with; empty if it has none."""
-    path = folder / FILE
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        content: dict[str, Any] = read_json(folder / FILE, dict[str, Any])
+    except MissingFileError:
         return {}
-    except ValueError as error:
-        raise DataError(path, f"not JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise DataError(path, "the top value must be a JSON object")
     return content
 
 

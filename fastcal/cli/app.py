@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -15,6 +16,7 @@ from fastcal.cli.ensemble import ensemble
 from fastcal.cli.evaluate import evaluate
 from fastcal.cli.export import export
 from fastcal.cli.info import info
+from fastcal.cli.last_door import INTERRUPTED, PIPE_CLOSED, UNEXPECTED, guarded
 from fastcal.cli.merge import merge
 from fastcal.cli.outcome import SOME_CASES_FAILED
 from fastcal.cli.predict import predict
@@ -23,7 +25,6 @@ from fastcal.cli.train import train
 from fastcal.cli.values import SpreadCommand
 
 BAD_INPUT = 2
-INTERRUPTED = 130
 
 _INPUT_ERRORS = (ValueError, TypeError, OSError, ImportError)
 
@@ -32,7 +33,8 @@ app = typer.Typer(
     help="Calibrated uncertainty for segmentation ensembles: train, predict, ensemble, evaluate.",
     epilog=(
         f"Exit codes: 0 everything is done, {SOME_CASES_FAILED} some cases failed (--keep-going), "
-        f"{BAD_INPUT} bad input, {INTERRUPTED} interrupted. "
+        f"{BAD_INPUT} bad input, {UNEXPECTED} a bug of fastcal or no memory, "
+        f"{INTERRUPTED} interrupted. "
         "FASTCAL_DEBUG=1 shows where an error comes from."
     ),
     add_completion=False,
@@ -67,6 +69,7 @@ def _options(
         typer.echo(context.get_help())
 
 
+@guarded
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
@@ -74,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The words after ``fastcal``; None for those of the process.
 
     Returns:
-        The exit code: 0, `SOME_CASES_FAILED`, `BAD_INPUT` or `INTERRUPTED`.
+        The exit code: 0, `SOME_CASES_FAILED`, `BAD_INPUT`, or one of `fastcal.cli.last_door`.
 
     Example:
         >>> main(["predict", "--no-such-option"])
@@ -85,6 +88,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = app(args=arguments, prog_name="fastcal", standalone_mode=False)
     except KeyboardInterrupt:
         code = INTERRUPTED
+    except BrokenPipeError:
+        raise  # an OSError, but no input is at fault
+    except SystemExit as error:
+        broken = error.__context__
+        if not isinstance(broken, BrokenPipeError):
+            raise
+        if _was_printing(broken):
+            return PIPE_CLOSED  # rich has sent the rest of the help to nowhere
+        raise broken from None  # typer exits with 1 whichever pipe it is
     except _INPUT_ERRORS as error:
         if debug:
             raise
@@ -102,6 +114,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if code == INTERRUPTED:
         _complain("interrupted; the same command resumes from here")
     return int(code or 0)
+
+
+def _was_printing(error: BrokenPipeError) -> bool:
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_globals.get("__name__") == "rich.console" for frame, _ in frames)
 
 
 def _command_path(error: Exception) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fastcal.cli.mapping import FineBins, RegionOption
+from fastcal.cli.mapping import FineBins, RegionOption, TrustOption
 from fastcal.cli.outcome import print_table
 from fastcal.cli.settings import (
     BatchSize,
@@ -17,6 +17,7 @@ from fastcal.cli.settings import (
     Epochs,
     Iterations,
     LearningRate,
+    check_network,
     parse_split,
     training_config,
 )
@@ -83,6 +84,7 @@ def demo(
     ] = 1,
     fine_bins: FineBins = 0,
     region: RegionOption = None,
+    trust: TrustOption = None,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print only the table.")] = False,
 ) -> None:
     """Compare losses, and single models with ensembles: the whole job, with a report.
@@ -102,6 +104,8 @@ def demo(
         batch_size=batch_size,
         learning_rate=learning_rate,
     )
+    if config is not None:
+        check_network(settings, trust or (), source=config)
     names = [loss.value for loss in losses]
     if dataset is None:
         comparison = run_demo(

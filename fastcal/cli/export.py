@@ -41,6 +41,7 @@ def export(
             "--size", metavar="EXTENT", help="Spatial extents to fix; without it they are free."
         ),
     ] = None,
+    trust: mapping.TrustOption = None,
 ) -> None:
     """Export an ensemble with its uncertainty, or one member, to TorchScript or ONNX."""
     from fastcal.models import export_run
@@ -52,6 +53,7 @@ def export(
         members=members or None,
         format=None if format is None else format.value,
         size=size or None,
+        trust=trust or (),
     )
     names = ", ".join(made.outputs)
     if made.difference is None:

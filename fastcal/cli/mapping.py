@@ -78,6 +78,14 @@ Members = Annotated[
     list[int] | None,
     typer.Option("--members", metavar="N", help="Numbers of the members to use; all without it."),
 ]
+TrustOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--trust",
+        metavar="PACKAGE",
+        help="Packages that the networks of a run may be imported from; several may follow.",
+    ),
+]
 Labels = Annotated[
     Path | None,
     typer.Option(

@@ -131,6 +131,7 @@ def predict(
             help="Slices or windows per forward pass; without it 16 slices or 2 windows.",
         ),
     ] = None,
+    trust: mapping.TrustOption = None,
     quiet: mapping.Quiet = False,
 ) -> None:
     """Predict cases with a trained ensemble: labels, uncertainty maps, calibration."""
@@ -171,6 +172,7 @@ def predict(
         keep_going=keep_going,
         device=device,
         batch_size=batch_size,
+        trust=trust or (),
         progress=not quiet,
     )
     finish_predictions(summary)

@@ -152,6 +152,24 @@ def training_config(
     return config.with_values({**parse_values(values or ()), **given})
 
 
+def check_network(config: TrainConfig, trust: Sequence[str], *, source: Path) -> None:
+    """Refuse a network that a file names and that is not built in, unless it is trusted.
+
+    What is typed on the command line, by ``--set network.name=...``, needs no check.
+
+    Args:
+        config: The settings.
+        trust: Packages that the network may be imported from.
+        source: The file that named the network.
+
+    Raises:
+        UntrustedNetworkError: The network needs trust.
+    """
+    from fastcal.models.trust import Trust
+
+    Trust(trust).check(config.network.get("name", "UNet"), source=str(source))
+
+
 def _dims_of(found: Mapping[str, Any]) -> int | None:
     section = found.get("preprocessing")
     return section.get("dims") if isinstance(section, Mapping) else None
@@ -169,7 +187,7 @@ def parse_values(values: Sequence[str]) -> dict[str, Any]:
         >>> parse_values(["network.widths=8,16,32"])
         {'network.widths': [8, 16, 32]}
     """
-    import yaml
+    from fastcal.core.doors import parse_yaml
 
     found: dict[str, Any] = {}
     for word in values:
@@ -177,8 +195,8 @@ def parse_values(values: Sequence[str]) -> dict[str, Any]:
         if not equals or not name:
             raise ValueError(f"--set must be NAME=VALUE, got {word!r}")
         try:
-            value = yaml.safe_load(f"[{text}]" if _NUMBERS.fullmatch(text) else text)
-        except yaml.YAMLError as error:
+            value = parse_yaml(f"[{text}]" if _NUMBERS.fullmatch(text) else text)
+        except ValueError as error:
             raise ValueError(f"--set must be NAME=VALUE with a YAML value, got {word!r}") from error
         found[name] = _number(value) if isinstance(value, str) else value
     return found
@@ -197,12 +215,9 @@ def _number(text: str) -> str | float:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    import yaml
+    from fastcal.core.doors import read_yaml
 
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(file, f"not YAML ({error})") from error
+    content = read_yaml(file)
     if not isinstance(content, dict):
         raise DataError(file, "the file must hold settings, one NAME: VALUE per line")
     return content

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fastcal.cli.mapping import TrustOption
 from fastcal.cli.outcome import counted
 from fastcal.cli.settings import (
     BatchSize,
@@ -21,6 +22,7 @@ from fastcal.cli.settings import (
     PresetOption,
     Settings,
     StrategyName,
+    check_network,
     parse_split,
     training_config,
 )
@@ -128,12 +130,14 @@ def train(
             help="Cache of preprocessed cases, for several runs.  [default: OUT/prepared]",
         ),
     ] = None,
+    trust: TrustOption = None,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Do not print progress.")] = False,
 ) -> None:
     """Train the members of an ensemble, each from its own initialisation and data order.
 
     In the folder of a run the training resumes: settings that are not given are the run's.
     """
+    from fastcal.models.run import CONFIG
     from fastcal.train import train_ensemble
     from fastcal.train.folder import MEMBERS, Begun
 
@@ -151,6 +155,8 @@ def train(
         learning_rate=learning_rate,
         dropout=dropout,
     )
+    if not any(word.startswith("network.name=") for word in values or ()):
+        check_network(settings, trust or (), source=config or out / CONFIG)
     source: SplitSource | None = None
     if split is not None:
         source = parse_split(split) if "," in split else Path(split)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import errno
 import json
 import math
-import secrets
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from fastcal.core.doors.writing import remove_leftovers, settle, temporary_beside
 
 
 @contextmanager
@@ -20,7 +22,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
     The temporary path lies in the same folder and keeps every suffix of ``path``, because writers
     choose their format by the suffix. When the block raises, the temporary file is removed and an
-    earlier file at ``path`` stays as it was.
+    earlier file at ``path`` stays as it was. A power failure leaves the earlier file or the new
+    one, whole. What killed processes left in the folder is removed before the first file that this
+    process writes there.
 
     Args:
         path: Where the file belongs. Its folder must exist.
@@ -38,15 +42,23 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         raise FileNotFoundError(errno.ENOENT, "No such folder", str(path.parent))
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "Is a folder", str(path))
-    temporary = path.with_name(f".tmp-{secrets.token_hex(6)}-{path.name}")
+    temporary = temporary_beside(path)
+    _sweep(path.parent.absolute())
     try:
         yield temporary
-        temporary.replace(path)
+        settle(temporary, path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and _lacks_the_users_file(error, temporary):
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+
+
+@cache
+def _sweep(folder: Path) -> None:
+    """Remove what killed processes left in a folder, before the first file goes there."""
+    with suppress(OSError):
+        remove_leftovers(folder)
 
 
 def _lacks_the_users_file(error: OSError, temporary: Path) -> bool:

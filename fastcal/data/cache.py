@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from fastcal.core import atomic
+from fastcal.core.doors import read_json
 from fastcal.core.errors import DataError
 from fastcal.data import checks
 
@@ -154,7 +155,7 @@ class CaseCache:
 
     def _described(self, case: Case) -> dict[str, Any] | None:
         try:
-            described: dict[str, Any] = json.loads(self._path(case, "json").read_text("utf-8"))
+            described: dict[str, Any] = read_json(self._path(case, "json"), dict[str, Any])
             sizes = {name: self._path(case, f"{name}.npy").stat().st_size for name in ARRAYS}
             return described if described["bytes"] == sizes else None
         except (OSError, ValueError, KeyError, TypeError):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fastcal.core.doors import read_json
 from fastcal.core.errors import DataError
 
 LabelGroup = tuple[int, ...]
@@ -70,14 +70,7 @@ def read(path: Path) -> Description:
     Raises:
         DataError: The file is missing, is not JSON, or its labels or channels are inconsistent.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(path, "no such file") from None
-    except OSError as error:
-        raise DataError(path, f"{error.strerror}") from error
-    except ValueError as error:
-        raise DataError(path, f"is not JSON ({error})") from error
+    content = read_json(path)
     if not isinstance(content, dict):
         raise DataError(path, f"must hold a JSON object, got {type(content).__name__}")
     try:

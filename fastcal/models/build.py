@@ -11,12 +11,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from fastcal.models.network import Head, SegmentationNetwork, crop_to, pad_to_multiple
+from fastcal.models.trust import BUILT_IN, Trust, check_arguments
 from fastcal.models.unet import PRESETS, UNet
 
-_MONAI = {
-    "DynUNet": "monai.networks.nets:DynUNet",
-    "BasicUNet": "monai.networks.nets:BasicUNet",
-}
 _SYNONYMS: Mapping[str, Sequence[str]] = {
     "in_channels": ("in_channels", "in_chans", "input_channels", "n_channels"),
     "num_classes": ("num_classes", "out_channels", "n_classes", "classes"),
@@ -41,6 +38,9 @@ def build_network(
     The arguments go to the class. Its channels, classes and spatial axes are filled in under the
     names that it has for them. For a network that takes only multiples of some size, ``"divisor"``
     gives that size as a number, or as one number per axis, and images are padded with zeros.
+
+    The class is imported, so the specification is the caller's own word; that of a file goes
+    through `build_from_file`.
 
     Args:
         spec: The specification.
@@ -78,6 +78,32 @@ def build_network(
     arguments = {**PRESETS[preset], **arguments}
     _check_arguments(name, UNet, arguments)
     return UNet(**arguments)
+
+
+def build_from_file(spec: Mapping[str, Any], trust: Trust, *, source: str) -> SegmentationNetwork:
+    """Build a network from a specification that a file holds, and that may be anybody's.
+
+    Nothing is imported before ``trust`` allows it. The arguments of built-in networks are checked
+    by type and size before a constructor sees them.
+
+    Args:
+        spec: The specification, complete.
+        trust: The packages that networks may be imported from.
+        source: The file, for messages.
+
+    Raises:
+        UntrustedNetworkError: The network needs trust.
+        ValueError: There is no such network, or its class refuses the arguments.
+        ImportError: The package of the class is not installed.
+    """
+    name = trust.check(spec.get("name", "UNet"), source=source)
+    arguments = {key: value for key, value in spec.items() if key != "name"}
+    preset = arguments.get("preset")
+    if name == "UNet" and isinstance(preset, str) and preset in PRESETS:
+        del arguments["preset"]
+        arguments = {**PRESETS[preset], **arguments}
+    check_arguments(name, arguments)
+    return build_network(spec)
 
 
 def network_spec(module: nn.Module) -> dict[str, Any]:
@@ -207,10 +233,10 @@ def _cropped_part(logits: Tensor, finest: Tensor, multiples: Sequence[int]) -> T
 
 
 def _import_class(name: str) -> type[nn.Module]:
-    path = _MONAI.get(name, name)
+    path = BUILT_IN.get(name, name)
     package, colon, attribute = path.partition(":")
     if not colon or not package or not attribute:
-        known = ", ".join(("UNet", *_MONAI))
+        known = ", ".join(BUILT_IN)
         raise ValueError(f"network.name must be {known} or 'package.module:Class', got {name!r}")
     try:
         module = importlib.import_module(package)

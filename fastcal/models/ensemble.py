@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -120,6 +120,7 @@ def load_ensemble(
     *,
     members: Sequence[int] | None = None,
     device: torch.device | str | None = None,
+    trust: Collection[str] = (),
 ) -> Ensemble:
     """Load the trained members of a run as one module.
 
@@ -129,9 +130,12 @@ def load_ensemble(
         run: The folder that `fastcal.train.train_ensemble` wrote, or the `Run` opened from it.
         members: Numbers of the members (``member_03`` is 3); None for all finished ones.
         device: Where the networks go; None selects the GPU if there is one.
+        trust: Packages that networks may be imported from, such as ``["mylab"]``. Without it a
+            run can only name the built-in networks: a folder is data, not code.
 
     Raises:
         DataError: There is no run, no finished member, or weights cannot be read.
+        UntrustedNetworkError: A network is not built in, nor of a trusted package.
         ValueError: A number has no member.
 
     Example:
@@ -141,5 +145,5 @@ def load_ensemble(
     """
     opened = run if isinstance(run, Run) else Run.open(run)
     place = choose_device(device)
-    networks = [load_member(folder, place) for folder in opened.chosen(members)]
+    networks = [load_member(folder, place, trust=trust) for folder in opened.chosen(members)]
     return Ensemble(networks, patch=opened.patch, preprocessing=opened.preprocessing)

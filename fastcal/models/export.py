@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +57,7 @@ def export_run(
     members: Sequence[int] | None = None,
     format: ExportFormat | None = None,
     size: Sequence[int] | None = None,
+    trust: Collection[str] = (),
 ) -> Exported:
     """Write the ensemble of a run, or one member, as TorchScript or ONNX.
 
@@ -77,12 +78,14 @@ def export_run(
         members: Numbers of the ensemble's members; None for all finished ones.
         format: The format, where the name of the file does not tell.
         size: Spatial extents, for networks that cannot be exported for every size.
+        trust: Packages that networks may be imported from, see `fastcal.load_ensemble`.
 
     Returns:
         A description of the file.
 
     Raises:
         DataError: There is no run, no finished member, or weights cannot be read.
+        UntrustedNetworkError: A network is not built in, nor of a trusted package.
         ValueError: An argument does not fit; the network cannot be exported, or computes something
             else once exported; or an ONNX file would exceed 2 GB.
         ImportError: onnx or onnxscript is missing.
@@ -101,7 +104,7 @@ def export_run(
     if extents is not None and (len(extents) != opened.dims or min(extents) < 1):
         raise ValueError(f"size must be {opened.dims} positive extents, got {extents}")
     chosen = members if member is None else [member]
-    ensemble = load_ensemble(opened, members=chosen, device="cpu")
+    ensemble = load_ensemble(opened, members=chosen, device="cpu", trust=trust)
     module = PlainEnsemble(ensemble) if member is None else ensemble.network(0)
     outputs = EnsembleOutput._fields if member is None else ("logits",)
     description = _description(opened, chosen, ensemble, outputs)

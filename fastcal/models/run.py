@@ -13,15 +13,14 @@ Older runs have best.pt in place of best.safetensors; they can be read, too.
 
 from __future__ import annotations
 
-import json
-import pickle
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from fastcal.core.doors import read_checkpoint, read_json
 from fastcal.core.errors import DataError
 from fastcal.data.preprocess import Preprocessing
 from fastcal.models.network import SegmentationNetwork
@@ -149,19 +148,26 @@ class Run:
     @property
     def split(self) -> dict[str, list[str]]:
         """Case names of ``train``, ``val`` and ``test``."""
-        names: dict[str, list[str]] = read_json(self.path / SPLITS)
+        names: dict[str, list[str]] = read_json(self.path / SPLITS, dict[str, list[str]])
         return names
 
 
-def load_member(path: str | Path, device: torch.device | str = "cpu") -> SegmentationNetwork:
+def load_member(
+    path: str | Path,
+    device: torch.device | str = "cpu",
+    *,
+    trust: Collection[str] = (),
+) -> SegmentationNetwork:
     """Load a trained member in evaluation mode, with the weights of its best validation score.
 
     Args:
         path: The folder of a member (one of `Run.members`), or a file of weights.
         device: Where the network goes.
+        trust: Packages that a network may be imported from, beside the built-in ones.
 
     Raises:
         DataError: There is no checkpoint, or it cannot be read.
+        UntrustedNetworkError: The network is not built in, nor of a trusted package.
         ImportError: The package of its class is not installed.
 
     Example:
@@ -169,7 +175,7 @@ def load_member(path: str | Path, device: torch.device | str = "cpu") -> Segment
         >>> network(slices).shape  # logits [B, C, Y, X] of slices [B, Ch, Y, X]  # doctest: +SKIP
         torch.Size([8, 4, 112, 112])
     """
-    return member_weights(path).build().to(device)
+    return member_weights(path).build(trust).to(device)
 
 
 def member_weights(path: str | Path) -> Weights:
@@ -183,43 +189,14 @@ def member_weights(path: str | Path) -> Weights:
         file = weights_file(file)
     if file.suffix == ".safetensors":
         return read_weights(file)
-    checkpoint = read_checkpoint(file)
-    try:
-        return Weights(file, checkpoint["network"], checkpoint["model"])
-    except KeyError as error:
-        raise DataError(file, f"is not the checkpoint of a member (no {error})") from error
+    checkpoint = read_checkpoint(file, dict[str, Any])
+    for name in ("network", "model"):
+        if not isinstance(checkpoint.get(name), Mapping):
+            raise DataError(file, f"is not the checkpoint of a member (no {name!r})")
+    return Weights(file, dict(checkpoint["network"]), dict(checkpoint["model"]))
 
 
 def weights_file(folder: Path) -> Path:
     """Return the file of a member's best weights."""
     old = folder / BEST
     return old if old.exists() and not (folder / WEIGHTS).exists() else folder / WEIGHTS
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint to the CPU, without executing what it may hold.
-
-    Raises:
-        DataError: The file is missing, truncated, or not a checkpoint.
-    """
-    try:
-        contents: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise DataError(path, "no such checkpoint") from error
-    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        raise DataError(path, "is damaged, or not a checkpoint") from error
-    return contents
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        DataError: The file is missing or not JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(path, "no such file") from error
-    except ValueError as error:
-        raise DataError(path, f"is not JSON ({error})") from error

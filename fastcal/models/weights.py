@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from fastcal.core import atomic
+from fastcal.core.doors import parse_json, read_safetensors, state_digest
 from fastcal.core.errors import DataError
-from fastcal.models.build import build_network, unwrapped
+from fastcal.models.build import build_from_file, unwrapped
 from fastcal.models.network import SegmentationNetwork
+from fastcal.models.trust import Trust, UntrustedNetworkError
 
 _KEY = "fastcal"
 """Key of the metadata. There is only one, because safetensors does not keep the order of keys."""
@@ -29,16 +31,23 @@ class Weights:
     state: dict[str, Tensor]
     details: dict[str, Any] = field(default_factory=dict)
 
-    def build(self) -> SegmentationNetwork:
+    def build(self, trust: Collection[str] = ()) -> SegmentationNetwork:
         """Build the network with these weights, in evaluation mode.
+
+        Args:
+            trust: Packages that the network may be imported from; see `fastcal.models.trust`.
 
         Raises:
             DataError: Specification and state do not fit together.
+            UntrustedNetworkError: The network is not built in, nor of a trusted package.
         """
+        packages = Trust(trust)
         try:
             # The initial weights are replaced, so drawing them must not change the global state.
             with torch.random.fork_rng([]):
-                network = build_network(self.network)
+                network = build_from_file(self.network, packages, source=str(self.path))
+        except UntrustedNetworkError:
+            raise
         except (TypeError, ValueError) as error:
             raise DataError(self.path, f"is not the checkpoint of a member ({error})") from error
         self.load_into(network)
@@ -87,10 +96,16 @@ def save_weights(
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in network.state_dict().items()
     }
-    text = json.dumps({"format": 1, "network": network.spec, "details": dict(details or {})})
-    content = save(state, metadata={_KEY: text})
+    content = {
+        "format": 1,
+        "network": network.spec,
+        "details": dict(details or {}),
+        "state_sha256": state_digest(state),
+    }
+    text = json.dumps(content)
+    written = save(state, metadata={_KEY: text})
     with atomic.atomic_path(path) as temporary:
-        temporary.write_bytes(content)
+        temporary.write_bytes(written)
 
 
 def read_weights(path: str | Path) -> Weights:
@@ -99,19 +114,17 @@ def read_weights(path: str | Path) -> Weights:
     Raises:
         DataError: The file is missing, damaged, or from another program.
     """
-    from safetensors import SafetensorError, safe_open
-
     file = Path(path)
-    if not file.is_file():
-        raise DataError(file, "no such checkpoint")
+    found = read_safetensors(file)
     try:
-        with safe_open(file, framework="pt", device="cpu") as opened:
-            metadata = opened.metadata() or {}
-            state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise DataError(file, "is damaged, or not a checkpoint") from error
-    try:
-        described = json.loads(metadata[_KEY])
-        return Weights(file, described["network"], state, described["details"])
+        # A validation score may be NaN.
+        described = parse_json(found.metadata[_KEY], finite=False)
+        network, details = described["network"], described["details"]
+        if not (isinstance(network, dict) and isinstance(details, dict)):
+            raise TypeError("no description of a network")
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(file, "does not hold fastcal's description of a network") from error
+    kept = described.get("state_sha256")  # files of earlier versions have none
+    if kept is not None and kept != state_digest(found.tensors):
+        raise DataError(file, "damaged: the weights differ from those that were written")
+    return Weights(file, network, found.tensors, details)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -88,8 +88,10 @@ class RunMembers:
         numbers: Which of them; None for all that are finished.
         inference: How they are applied.
         device: Where the networks run; None for a GPU if there is one.
+        trust: Packages that networks may be imported from, see `fastcal.load_ensemble`.
 
     Raises:
+        UntrustedNetworkError: A network is not built in, nor of a trusted package.
         DataError: There is no finished member, or the weights of one cannot be read or do not fit
             the run.
         ValueError: A number has no member, a view is not defined for networks of these axes, or
@@ -102,6 +104,7 @@ class RunMembers:
         numbers: Sequence[int] | None,
         inference: Inference,
         device: torch.device | str | None,
+        trust: Collection[str] = (),
     ) -> None:
         inference.augmentation.check(run.dims)
         self.inference = inference
@@ -109,6 +112,7 @@ class RunMembers:
         self.sources = tuple(weights_file(folder) for folder in run.chosen(numbers))
         self.batch_size = inference.batch_size or _BATCH_SIZES[run.dims]
         self._run = run
+        self._trust = trust
         self._preprocessing = run.preprocessing
         self._channels = len(run.channel_names)
         self._loaded: tuple[Path, SegmentationNetwork] | None = None
@@ -245,7 +249,7 @@ class RunMembers:
             weights.load_into(network)
         else:
             self._loaded = None
-            network = weights.build().to(self.device)
+            network = weights.build(self._trust).to(self.device)
             set_mc_dropout(network, self.inference.mc_dropout > 0)
         self._loaded = (source, network)
         return network

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -50,6 +50,7 @@ def predict_cases(
     keep_going: bool = False,
     device: torch.device | str | None = None,
     batch_size: int | None = None,
+    trust: Collection[str] = (),
     progress: ProgressOption = False,
 ) -> PredictionSummary:
     """Predict cases with the members of a run, on the grid of their images.
@@ -98,6 +99,7 @@ def predict_cases(
         keep_going: Go on after a case that fails; the summary lists the failures.
         device: Where the networks run; None for a GPU if there is one.
         batch_size: Slices or windows per forward pass; None for 16 slices or 2 windows.
+        trust: Packages that networks may be imported from, see `fastcal.load_ensemble`.
         progress: True prints one line per case to stderr, and how far a long case is; a function
             is called with a `Progress`.
 
@@ -109,6 +111,7 @@ def predict_cases(
             differs, labels are missing, on another grid or out of range, or ``out`` was made with
             other settings. The message names the file.
         TypeError: An option has the wrong type.
+        UntrustedNetworkError: A network is not built in, nor of a trusted package.
         ValueError: An option is out of range, or networks without dropout got ``mc_dropout``.
         OutOfMemoryError: A ValueError that says what to lower.
         OSError: The error of the disk.
@@ -133,6 +136,6 @@ def predict_cases(
     opened = run if isinstance(run, Run) else Run.open(run)
     written = Written(out, maps, dtype, save_probabilities, overwrite, opened.file_ending)
     chosen = choose_images(opened, images, cases)
-    networks = RunMembers(opened, members, inference, device)
+    networks = RunMembers(opened, members, inference, device, trust)
     source = NetworkPredictions(opened, networks, chosen, space=space, tell=progress is True)
     return driver.run(source, counted, written, part)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from fastcal.core.arrays import Array, real_dtype, to_tensor
 from fastcal.core.atomic import write_json
+from fastcal.core.doors import read_json
 from fastcal.core.errors import DataError
 from fastcal.core.members import check_member
 from fastcal.core.problem import Activation
@@ -234,8 +234,7 @@ class Calibrator(ABC):
         """Read a calibrator that `save` wrote; `fastcal.recalibrate.load` reads any kind.
 
         Raises:
-            DataError: The file is damaged, or holds something else.
-            FileNotFoundError: There is no such file.
+            DataError: The file is missing or damaged, or holds something else.
         """
         return build(Path(path), cls.from_dict)
 
@@ -281,11 +280,10 @@ def build(path: Path, make: Callable[[dict[str, Any]], Made]) -> Made:
     """Read a file that `Calibrator.save` wrote, and pass its content to ``make``.
 
     Raises:
-        DataError: The file is damaged, or holds something else.
-        FileNotFoundError: There is no such file.
+        DataError: The file is missing or damaged, or holds something else.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise DataError(path, f"is not a file of {FORMAT}")
         if content.get("version") != VERSION:

@@ -28,8 +28,7 @@ def load(path: str | Path) -> Calibrator | EnsembleCalibration:
     """Read the calibrator or the ensemble that a ``save`` wrote.
 
     Raises:
-        DataError: The file is damaged, or holds something else.
-        FileNotFoundError: There is no such file.
+        DataError: The file is missing or damaged, or holds something else.
 
     Example:
         >>> load("calibrator.json").transform(logits)  # doctest: +SKIP

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fastcal.calibration.metrics import METRICS
 from fastcal.calibration.summary import shown_metrics, shown_value
 from fastcal.calibration.values import mean_of_defined
+from fastcal.core.doors import read_json
 from fastcal.core.errors import DataError
 from fastcal.report.style import LOSS_NAMES
 
@@ -129,8 +129,8 @@ class Comparison:
         Raises:
             DataError: The file is not one.
         """
+        raw = read_json(path)
         try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
             split = raw["split"]
             losses = tuple(
                 ComparedLoss(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastcal.core import atomic
+from fastcal.core.doors import MissingFileError, read_json
 from fastcal.core.errors import DataError
 from fastcal.report.scores import (
     ComparedLoss,
@@ -230,12 +231,10 @@ def _claim(folder: Path, settings: dict[str, Any]) -> bool:
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / SETTINGS
     try:
-        present = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        present = read_json(file, dict[str, Any])
+    except MissingFileError:
         atomic.write_json(file, settings)
         return False
-    except ValueError as error:
-        raise DataError(file, f"is not JSON ({error})") from error
     for name, value in settings.items():
         if name not in COUNTED and present.get(name) != value:
             held, asked = _SHORT.repr(present.get(name)), _SHORT.repr(value)
@@ -270,6 +269,12 @@ def _train(plan: _Plan, loss: str) -> None:
     )
 
 
+def _named_package(config: TrainConfig) -> list[str]:
+    """Where the network comes from that the caller chose, and trusts thereby."""
+    module, colon, _ = str(config.network.get("name", "UNet")).partition(":")
+    return [module] if colon else []
+
+
 def _predict_and_score(plan: _Plan, loss: str, *, recount: bool) -> ComparedLoss:
     from fastcal.predict import ensemble_folders, predict_cases
 
@@ -289,6 +294,7 @@ def _predict_and_score(plan: _Plan, loss: str, *, recount: bool) -> ComparedLoss
             save_probabilities=True,
             overwrite=recount,
             device=plan.device,
+            trust=_named_package(plan.config),
         )
         members.append(_scored(f"member {number}", predicted))
     together = ensemble_folders(

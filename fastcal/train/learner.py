@@ -12,9 +12,10 @@ import torch
 from torch import nn
 
 from fastcal.core import atomic
+from fastcal.core.doors import read_checkpoint
 from fastcal.core.errors import DataError
 from fastcal.models import SegmentationNetwork, save_weights
-from fastcal.models.run import FINISHED, LAST, WEIGHTS, read_checkpoint
+from fastcal.models.run import FINISHED, LAST, WEIGHTS
 from fastcal.train.curves import draw_curves
 from fastcal.train.optimiser import MovingAverage, build_optimiser
 from fastcal.train.recipe import Recipe
@@ -147,7 +148,7 @@ class Learner:
         save_weights(folder / WEIGHTS, self.kept, details=details)
 
     def _load(self) -> None:
-        saved = read_checkpoint(self.folder / LAST)
+        saved = read_checkpoint(self.folder / LAST, dict[str, Any])
         try:
             self.network.load_state_dict(saved["model"])
             self.optimiser.load_state_dict(saved["optimiser"])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fastcal.core import atomic
+from fastcal.core.doors import one_error, read_json_lines, read_text
 from fastcal.models.run import LOG
 
 EVENTS = "tensorboard"
@@ -46,7 +47,7 @@ class MemberLog:
     def __init__(self, folder: Path, epochs: int, *, tensorboard: bool) -> None:
         self._file = folder / LOG
         if self._file.exists():
-            lines = self._file.read_text(encoding="utf-8").splitlines()[:epochs]
+            lines = read_text(self._file).splitlines()[:epochs]
             atomic.write_text(self._file, "".join(f"{line}\n" for line in lines))
         self._events: Any = _event_writer(folder / EVENTS, epochs + 1) if tensorboard else None
 
@@ -74,12 +75,9 @@ class MemberLog:
 
 def read_log(folder: Path) -> list[EpochRow]:
     """Read the rows of a member's log, except for a last line that is still being written."""
-    rows: list[EpochRow] = []
-    for line in (folder / LOG).read_text(encoding="utf-8").splitlines(keepends=True):
-        if line.endswith("\n"):
-            fields = json.loads(line)
-            rows.append(EpochRow(**{name: _nan_if_null(fields[name]) for name in fields}))
-    return rows
+    rows = read_json_lines(folder / LOG, dict[str, Any])
+    with one_error(folder / LOG, "the log of a member"):
+        return [EpochRow(**{name: _nan_if_null(row[name]) for name in row}) for row in rows]
 
 
 def _event_writer(folder: Path, next_epoch: int) -> Any:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastcal.core.doors import read_json
 from fastcal.core.errors import DataError
-from fastcal.models.run import SPLITS, read_json
+from fastcal.models.run import SPLITS
 
 if TYPE_CHECKING:
     from fastcal.data.dataset import Case, Dataset

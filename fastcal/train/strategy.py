@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from fastcal.core import atomic
+from fastcal.core.doors import read_json
 from fastcal.models.memory import is_out_of_memory
-from fastcal.models.run import read_json
 from fastcal.train.cases import CaseFolder, RunCases
 from fastcal.train.engines import Alone, Together
 from fastcal.train.processes import Workers, default_jobs
@@ -75,7 +75,8 @@ class Execution:
         """Read the earlier choice from a run folder; None where there is none."""
         if not (run / EXECUTION).exists():
             return None
-        return cls(**read_json(run / EXECUTION))
+        found: Execution = read_json(run / EXECUTION, cls)
+        return found
 
 
 def vectorisable(recipe: Recipe) -> str | None:
