@@ -221,7 +221,9 @@ def test_missing_members_are_an_error_unless_allowed() -> None:
 def test_bad_arguments_of_the_transforms_are_named() -> None:
     with pytest.raises(ValueError, match="weights must be one number per member"):
         EnsembleUncertainty(weights=np.ones((3, 2)))
-    with pytest.raises(ValueError, match="not defined with space='logit'"):
+    with pytest.raises(
+        ValueError, match="space must be 'prob' for the map 'mutual_information', got 'logit'"
+    ):
         EnsembleUncertainty(space="logit")
     with pytest.raises(ValueError, match="got 'sharpness'"):
         EnsembleUncertaintyd("a", maps="sharpness")
@@ -231,8 +233,22 @@ def test_bad_arguments_of_the_transforms_are_named() -> None:
         EnsembleUncertainty("entropy")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="output_key must be given with 2 keys"):
         EnsembleUncertaintyd(["a", "b"])
-    with pytest.raises(ValueError, match=r"preds\[1\] has"):
+    with pytest.raises(ValueError, match=r"preds\[1\] must have shape"):
         EnsembleUncertainty()([torch.zeros(3, 4), torch.zeros(3, 5)])
+
+
+def test_one_class_is_refused_unless_it_is_multilabel() -> None:
+    outputs = [torch.randn(1, 4, 5) for _ in range(2)]
+    with pytest.raises(ValueError, match="multilabel must be True"):
+        EnsembleUncertainty()(outputs)
+    with pytest.raises(ValueError, match="multilabel must be True"):
+        EnsembleUncertaintyd("a")({"a": outputs})
+    with pytest.raises(ValueError, match="multilabel must be True"):
+        UncertaintyInferer()(torch.zeros(1, 1, 4, 5), nn.Conv2d(1, 1, 3))
+    entropy = EnsembleUncertainty(maps="entropy", multilabel=True)(outputs)
+    mean = torch.stack(outputs).sigmoid().mean(0)
+    expected = torch.distributions.Bernoulli(mean).entropy()
+    torch.testing.assert_close(entropy, expected)
 
 
 # --- inferer --------------------------------------------------------------------------------------
@@ -362,7 +378,9 @@ def test_bad_networks_and_arguments_are_named() -> None:
             UncertaintyInferer(weights=[1.0] * number)(image(), [Net(0), Net(1)])
     with pytest.raises(ValueError, match="mc_dropout must be at least 0"):
         UncertaintyInferer(mc_dropout=-1)
-    with pytest.raises(ValueError, match="not defined with space='logit'"):
+    with pytest.raises(
+        ValueError, match="space must be 'prob' for the map 'mutual_information', got 'logit'"
+    ):
         UncertaintyInferer(space="logit")
 
 
