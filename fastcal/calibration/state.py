@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fastcal.calibration import values
+from fastcal.calibration.limits import check_counted, check_room
 from fastcal.calibration.settings import CalibrationSettings
 from fastcal.calibration.values import Integers
 from fastcal.core.problem import StatisticsLayout
@@ -140,16 +141,22 @@ class CalibrationState:
             self._settle(pending, targets)
 
     def add(self, rows: Integers, case_ids: Sequence[str] | None) -> None:
-        """Add groups of rows ``[G, 1 + R, W]`` to the pooled one, and to those of their cases."""
-        total = rows.sum(0) if self._total is None else self._total + rows.sum(0)
-        self._total = values.carried(total, self.layout)
+        """Add groups of rows ``[G, 1 + R, W]`` to the pooled one, and to those of their cases.
+
+        Raises:
+            ValueError: The sum is more than the state can hold; nothing was added.
+        """
+        self._total = self._plus(self._total, rows.sum(0))
         if case_ids is not None:
             self._add_cases(rows, case_ids)
 
     def merge(self, other: CalibrationState) -> None:
-        """Add everything that ``other`` holds; rows of equal case ids add up."""
-        mine, total = self.totals, other.totals
-        self._total = values.carried(mine + total, self.layout)
+        """Add everything that ``other`` holds; rows of equal case ids add up.
+
+        Raises:
+            ValueError: The sum is more than the state can hold; nothing was added.
+        """
+        self._total = self._plus(self.totals, other.totals)
         if other.case_ids:
             self._add_cases(other.case_groups, other.case_ids)
 
@@ -176,7 +183,8 @@ class CalibrationState:
         """Hold what `plain` gave instead of everything counted.
 
         Raises:
-            ValueError: The rows do not fit the settings, or a case id is there twice.
+            ValueError: The rows do not fit the settings or cannot have been counted, or a case id
+                is there twice.
         """
         total, case_rows = np.asarray(plain["total"]), np.asarray(plain["case_rows"])
         case_ids = [str(name) for name in plain["case_ids"]]
@@ -189,11 +197,18 @@ class CalibrationState:
             )
         if len(set(case_ids)) < len(case_ids):
             raise ValueError(f"state must hold each case id once, got {case_ids}")
+        groups = case_rows.reshape(-1, *self.shape)
+        check_counted(total.reshape(self.shape), groups, self.settings)
         self.replace(total, case_rows, case_ids)
 
     @property
     def _plain_shape(self) -> tuple[int, ...]:
         return self.shape if self.settings.regions else self.shape[1:]
+
+    def _plus(self, total: Integers | None, rows: Integers) -> Integers:
+        summed = values.carried(rows if total is None else total + rows, self.layout)
+        check_room(summed, self.settings)
+        return summed
 
     def _add_cases(self, rows: Integers, case_ids: Sequence[str]) -> None:
         positions = self._positions

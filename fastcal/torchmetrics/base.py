@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fastcal.calibration import CalibrationStatistics, Measure
+from fastcal.calibration.values import carried
 from fastcal.core.arguments import flag, whole_number
 
 try:
@@ -122,10 +123,11 @@ class CalibrationMetric(IntegerMetric):
             return self._statistics()
 
     def _statistics(self) -> CalibrationStatistics:
-        summed, carried = self._fresh(), self._fresh()
-        summed.load_state_dict({**summed.state_dict(), "total": self.counts.cpu()})
-        carried.merge(summed)  # merging brings the sums' fractions back below 1
-        return carried
+        # Sums over batches and processes have fractions beyond 1.
+        total = carried(self.counts.cpu().numpy(), self._empty.settings.layout)
+        summed = self._fresh()
+        summed.load_state_dict({**summed.state_dict(), "total": torch.from_numpy(total)})
+        return summed
 
     def _fresh(self) -> CalibrationStatistics:
         return CalibrationStatistics(**self._empty.settings.arguments())
