@@ -13,7 +13,13 @@ from fastcal.calibration import CalibrationKind
 from fastcal.core import bins, outputs
 from fastcal.core.arguments import flag, whole_number
 from fastcal.core.arrays import Array, real_dtype, to_tensor
-from fastcal.core.members import check_member, check_reading, check_temperature, check_weight
+from fastcal.core.members import (
+    check_member,
+    check_reading,
+    check_several_classes,
+    check_temperature,
+    check_weight,
+)
 from fastcal.core.predictions import Predictions
 from fastcal.core.problem import Activation, Finish, Reading, Space, StateLayout
 from fastcal.core.region_bits import Regions
@@ -99,6 +105,10 @@ class EnsembleAccumulator:
         if predictions is None:
             real = real_dtype(tensor, "member")
             axis = check_member(tensor, self._reading.class_dim, "member")
+            predictions = Predictions(
+                tensor.shape, tensor.device, real, axis, self._reading.multilabel
+            )
+            check_several_classes(predictions)
         elif tensor.shape != predictions.shape:
             raise ValueError(
                 f"member must have shape {tuple(predictions.shape)}, as the first member, "
@@ -112,8 +122,6 @@ class EnsembleAccumulator:
         if weight == 0:
             return
         if state is None:
-            multilabel = self._reading.multilabel
-            predictions = Predictions(tensor.shape, tensor.device, real, axis, multilabel)
             layout = StateLayout.for_maps(predictions.num_classes, self._maps)
             size = (layout.planes, *predictions.voxel_shape)
             state = torch.zeros(size, dtype=real, device=tensor.device)

@@ -87,7 +87,7 @@ def ensemble_entropy(
         activation: ``"softmax"``, or ``"sigmoid"`` for exclusive classes whose probabilities do
             not sum to 1. Those are used as they are.
         multilabel: Every class is a Bernoulli variable of its own. The activation is then the
-            sigmoid, and entropies are summed over classes.
+            sigmoid, and entropies are summed over classes. A single class needs it.
         space: ``"prob"`` averages probabilities, ``"logit"`` averages logits and activates
             afterwards.
         temperature: Divides the logits, or the logarithms of probabilities. One number for all
@@ -303,11 +303,6 @@ def open_count(
             raise ValueError("maps must hold at least one map without a target, got none")
         return None
     num_classes, multilabel = predictions.num_classes, predictions.multilabel
-    if num_classes == 1 and not multilabel:
-        raise ValueError(
-            f"multilabel must be True for one class (class_dim {predictions.class_dim} of shape "
-            f"{tuple(predictions.shape)}), got False"
-        )
     choice(settings.calibration, "calibration", CALIBRATIONS)
     targets = read_targets(given, predictions)
     statistics = CalibrationStatistics(

@@ -34,7 +34,7 @@ def assert_same_bits(a: fastcal.EnsembleStatistics, b: fastcal.EnsembleStatistic
 @on_every_engine
 @pytest.mark.parametrize(
     ("dtype", "n_classes", "n_members", "layout"),
-    pairwise(DTYPES, (1, 2, 4, 16, 23, 90), (1, 2, 5), ("contiguous", "channels_last", "strided")),
+    pairwise(DTYPES, (2, 4, 16, 23, 90), (1, 2, 5), ("contiguous", "channels_last", "strided")),
     ids=str,
 )
 def test_streaming_gives_the_bits_of_one_shot(dtype, n_classes, n_members, layout):

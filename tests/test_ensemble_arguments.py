@@ -145,3 +145,31 @@ def test_invalid_voxels_raise_unless_omitted(policy):
         got = fastcal.ensemble_statistics(members, target, maps=("entropy",), nan_policy=policy)
         assert got.calibration.n_invalid == 2
         assert got.calibration.n_voxels == 48
+
+
+@pytest.mark.parametrize("from_logits", [True, False])
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_one_class_is_refused_unless_it_is_multilabel(activation, from_logits):
+    members = [torch.rand(2, 1, 5) for _ in range(3)]
+    reading = {"activation": activation, "from_logits": from_logits}
+    message = (
+        r"multilabel must be True .* one class, got False for class_dim 1 of shape \(2, 1, 5\)"
+    )
+    stream = fastcal.EnsembleAccumulator(**reading)
+    calls = [
+        lambda: fastcal.ensemble_entropy(members, **reading),
+        lambda: fastcal.ensemble_mean(members, **reading),
+        lambda: fastcal.ensemble_statistics(members, maps=("label", "variance"), **reading),
+        lambda: fastcal.ensemble_statistics(members, torch.zeros(2, 5).long(), maps=(), **reading),
+        lambda: stream.update(members[0]),
+        lambda: stream.update(members[0], weight=0),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match=message):
+            call()
+    assert stream.n_members == 0
+    label = fastcal.ensemble_statistics(
+        members, maps=("label",), multilabel=True, from_logits=from_logits
+    ).label
+    mean = fastcal.ensemble_mean(members, multilabel=True, from_logits=from_logits)
+    assert torch.equal(label, (mean > 0.5).long())

@@ -221,7 +221,9 @@ def test_missing_members_are_an_error_unless_allowed() -> None:
 def test_bad_arguments_of_the_transforms_are_named() -> None:
     with pytest.raises(ValueError, match="weights must be one number per member"):
         EnsembleUncertainty(weights=np.ones((3, 2)))
-    with pytest.raises(ValueError, match="space must be 'prob' for the map"):
+    with pytest.raises(
+        ValueError, match="space must be 'prob' for the map 'mutual_information', got 'logit'"
+    ):
         EnsembleUncertainty(space="logit")
     with pytest.raises(ValueError, match="got 'sharpness'"):
         EnsembleUncertaintyd("a", maps="sharpness")
@@ -231,8 +233,22 @@ def test_bad_arguments_of_the_transforms_are_named() -> None:
         EnsembleUncertainty("entropy")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="output_key must be given with 2 keys"):
         EnsembleUncertaintyd(["a", "b"])
-    with pytest.raises(ValueError, match=r"preds\[1\] must have"):
+    with pytest.raises(ValueError, match=r"preds\[1\] must have shape"):
         EnsembleUncertainty()([torch.zeros(3, 4), torch.zeros(3, 5)])
+
+
+def test_one_class_is_refused_unless_it_is_multilabel() -> None:
+    outputs = [torch.randn(1, 4, 5) for _ in range(2)]
+    with pytest.raises(ValueError, match="multilabel must be True"):
+        EnsembleUncertainty()(outputs)
+    with pytest.raises(ValueError, match="multilabel must be True"):
+        EnsembleUncertaintyd("a")({"a": outputs})
+    with pytest.raises(ValueError, match="multilabel must be True"):
+        UncertaintyInferer()(torch.zeros(1, 1, 4, 5), nn.Conv2d(1, 1, 3))
+    entropy = EnsembleUncertainty(maps="entropy", multilabel=True)(outputs)
+    mean = torch.stack(outputs).sigmoid().mean(0)
+    expected = torch.distributions.Bernoulli(mean).entropy()
+    torch.testing.assert_close(entropy, expected)
 
 
 # --- inferer --------------------------------------------------------------------------------------
@@ -262,25 +278,36 @@ def test_inferer_is_the_ensemble_of_the_stitched_members(weights: list[float] | 
     found = UncertaintyInferer(WINDOWS, weights=weights)(image(), networks)
     with torch.no_grad():
         outputs = [WINDOWS(image(), network) for network in networks]
-    expected = ensemble_statistics(outputs, maps=tuple(found), weights=weights)
-    assert found["mean"].shape == (2, CLASSES, 20, 17)
-    assert torch.equal(found["mean"], expected.mean)
+    expected = ensemble_statistics(
+        outputs, maps=("mean", "entropy", "mutual_information"), weights=weights
+    )
+    assert found["pred"].shape == (2, CLASSES, 20, 17)
+    assert torch.equal(found["pred"], expected.mean)
     for name in ("entropy", "mutual_information"):
-        assert torch.equal(found[name], getattr(expected, name)[:, None])
-    assert found["mutual_information"].max() > 1e-3
+        assert torch.equal(found[f"pred_{name}"], getattr(expected, name)[:, None])
+    assert found["pred_mutual_information"].max() > 1e-3
+
+
+def test_maps_leave_the_reference_of_a_batch() -> None:
+    batch = {"image": image(), "label": torch.ones(2, 1, 20, 17)}
+    maps = UncertaintyInferer(WINDOWS, maps=("mean", "label"))(batch["image"], Net(0))
+    batch.update(maps)
+    assert set(batch) == {"image", "label", "pred", "pred_label"}
+    assert torch.equal(batch["label"], torch.ones(2, 1, 20, 17))
+    assert torch.equal(batch["pred_label"], batch["pred"].argmax(1, keepdim=True))
 
 
 def test_one_network_lists_modules_and_generators_are_members() -> None:
     networks = [Net(seed) for seed in range(2)]
     inferer = UncertaintyInferer(WINDOWS)
-    expected = inferer(image(), networks)["mean"]
-    assert torch.equal(inferer(image(), nn.ModuleList(networks))["mean"], expected)
-    assert torch.equal(inferer(image(), (Net(seed) for seed in range(2)))["mean"], expected)
+    expected = inferer(image(), networks)["pred"]
+    assert torch.equal(inferer(image(), nn.ModuleList(networks))["pred"], expected)
+    assert torch.equal(inferer(image(), (Net(seed) for seed in range(2)))["pred"], expected)
     one = inferer(image(), networks[0])
-    assert torch.equal(one["mean"], inferer(image(), [networks[0]])["mean"])
-    assert one["mutual_information"].max() <= 1e-6
+    assert torch.equal(one["pred"], inferer(image(), [networks[0]])["pred"])
+    assert one["pred_mutual_information"].max() <= 1e-6
     whole = UncertaintyInferer()(image(), lambda x, scale: networks[0](x) * scale, 1.0)
-    assert whole["entropy"].shape == (2, 1, 20, 17)
+    assert whole["pred_entropy"].shape == (2, 1, 20, 17)
 
 
 def test_outputs_of_earlier_members_are_not_kept() -> None:
@@ -319,18 +346,18 @@ def test_dropout_is_on_for_the_passes_and_off_again_afterwards() -> None:
     network = Net(0, dropout=0.5)
     running = network[1].running_mean.clone()
     found = UncertaintyInferer(WINDOWS, mc_dropout=4, seed=11)(image(), network)
-    assert found["mutual_information"].mean() > 1e-3
+    assert found["pred_mutual_information"].mean() > 1e-3
     assert not any(module.training for module in network.modules())
     assert torch.equal(network[1].running_mean, running)
     plain = UncertaintyInferer(WINDOWS)(image(), network)
-    assert plain["mutual_information"].max() <= 1e-6
+    assert plain["pred_mutual_information"].max() <= 1e-6
 
 
 def test_seeds_make_passes_with_dropout_repeatable() -> None:
     network = Net(0, dropout=0.5)
     before = torch.random.get_rng_state()
     first, second, other = (
-        UncertaintyInferer(WINDOWS, mc_dropout=3, seed=seed)(image(), network)["mean"]
+        UncertaintyInferer(WINDOWS, mc_dropout=3, seed=seed)(image(), network)["pred"]
         for seed in (11, 11, 12)
     )
     assert torch.equal(first, second)
@@ -362,7 +389,9 @@ def test_bad_networks_and_arguments_are_named() -> None:
             UncertaintyInferer(weights=[1.0] * number)(image(), [Net(0), Net(1)])
     with pytest.raises(ValueError, match="mc_dropout must be at least 0"):
         UncertaintyInferer(mc_dropout=-1)
-    with pytest.raises(ValueError, match="space must be 'prob' for the map"):
+    with pytest.raises(
+        ValueError, match="space must be 'prob' for the map 'mutual_information', got 'logit'"
+    ):
         UncertaintyInferer(space="logit")
 
 

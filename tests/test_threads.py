@@ -154,3 +154,36 @@ def test_threads_choose_their_backends_independently():
     release.set()
     thread.join()
     assert torch.equal(seen[0], reference)
+
+
+def test_updates_and_merges_of_several_threads_are_all_counted():
+    n_threads, n_updates = 8, 160
+    p = torch.rand(1, 3, 4, generator=torch.Generator().manual_seed(0)).softmax(1)
+    target = torch.tensor([[0, 1, 2, 0]])
+    one = fastcal.CalibrationStatistics(3)
+    one.update(p, target, case_id="one")
+    together = fastcal.CalibrationStatistics(3)
+
+    def work(number: int) -> None:
+        for index in range(n_updates):
+            if index % 4 == 0:
+                together.merge(one)
+            else:
+                together.update(p, target, case_id=f"{number} {index % 5}")
+            if index % 40 == 0:
+                together.state_dict()
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(n_threads) as pool:
+            list(pool.map(work, range(n_threads)))
+    finally:
+        sys.setswitchinterval(before)
+    assert together.n_voxels == 4 * n_threads * n_updates
+    cases = together.state.case_rows
+    assert cases[:, 0].sum() == together.n_voxels
+    expected = fastcal.CalibrationStatistics(3)
+    for _ in range(n_threads * n_updates):
+        expected.merge(one)
+    assert (together.state.total == expected.state.total).all()

@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -209,3 +210,40 @@ def test_two_gloo_processes_give_the_bits_of_one(tmp_path: Path) -> None:
         assert [value.item() for value in found["values"]] == [v.item() for v in expected]
         assert torch.equal(found["total"], metrics[0].statistics().state_dict()["total"])
         assert found["back"]
+
+
+def test_metrics_of_different_settings_do_not_share_a_state() -> None:
+    settings: list[dict[str, Any]] = [
+        {},
+        {"ignore_index": 0},
+        {"closed": "left"},
+        {"norm": "max"},  # counts the same as the first one
+    ]
+    together = torchmetrics.MetricCollection(
+        {str(s): ours.MulticlassCalibrationError(2, n_bins=4, **s) for s in settings}
+    )
+    first = (torch.tensor([[0.1, 0.9], [0.2, 0.8]]), torch.tensor([1, 1]))
+    second = (torch.tensor([[0.75, 0.25], [0.4, 0.6]]), torch.tensor([0, 1]))
+    for batch in (first, second):
+        together.update(*batch)
+    values = together.compute()
+    for s in settings:
+        alone = ours.MulticlassCalibrationError(2, n_bins=4, **s)
+        for batch in (first, second):
+            alone.update(*batch)
+        assert torch.equal(values[str(s)], alone.compute()), s
+    assert sorted(map(len, together.compute_groups.values())) == [1, 1, 2]
+
+
+def test_a_metric_that_was_reset_under_inference_mode_is_updated_outside() -> None:
+    metric = ours.MulticlassCalibrationError(2)
+    entropy = ours.PredictiveEntropy()
+    batch = (torch.tensor([[0.1, 0.9], [0.2, 0.8]]), torch.tensor([1, 1]))
+    with torch.inference_mode():
+        for each in (metric, entropy):
+            each.update(*batch)
+            each.reset()
+    for each in (metric, entropy):
+        each.update(*batch)
+    assert metric.compute() == pytest.approx(0.15)
+    assert entropy.compute() > 0

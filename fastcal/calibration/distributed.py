@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 
 from fastcal.calibration import values
+from fastcal.calibration.limits import MOST_SUM, check_room, largest_word
 from fastcal.calibration.settings import CalibrationSettings, first_difference
 from fastcal.calibration.state import CalibrationState
 
@@ -23,6 +24,8 @@ class _Offer:
 
     settings: CalibrationSettings
     case_ids: tuple[str, ...]
+    largest: int
+    """Largest absolute value among its integers."""
     problem: str | None
     """Why its statistics cannot be read."""
 
@@ -34,7 +37,7 @@ def sum_over_group(state: CalibrationState, group: ProcessGroup | None) -> None:
 
     Raises:
         ValueError: There is no process group, this process is not in it, settings differ, or a
-            process counted bad data.
+            process counted bad data, or the sum is more than a state can hold.
     """
     if not (dist.is_available() and dist.is_initialized()):
         raise ValueError(
@@ -53,6 +56,8 @@ def sum_over_group(state: CalibrationState, group: ProcessGroup | None) -> None:
             raise ValueError(
                 f"settings must be the same on all processes, got {difference} (rank {rank})"
             )
+    if sum(offer.largest for offer in offers) >= MOST_SUM:
+        raise ValueError("sums over the group must be below 2^62, got more")
     names = tuple(dict.fromkeys(name for offer in offers for name in offer.case_ids))
     rows = np.zeros((1 + len(names), *state.shape), np.int64)
     rows[0] = state.totals
@@ -63,11 +68,12 @@ def sum_over_group(state: CalibrationState, group: ProcessGroup | None) -> None:
     shared = torch.from_numpy(rows).to(device)
     dist.all_reduce(shared, group=group)
     rows = values.carried(shared.cpu().numpy(), state.layout)
+    check_room(rows[0], state.settings)
     state.replace(rows[0], rows[1:], names)
 
 
 def _offer(state: CalibrationState) -> _Offer:
     try:
-        return _Offer(state.settings, state.case_ids, None)
+        return _Offer(state.settings, state.case_ids, largest_word(state.totals), None)
     except ValueError as error:
-        return _Offer(state.settings, (), str(error))
+        return _Offer(state.settings, (), 0, str(error))

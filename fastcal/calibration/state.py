@@ -5,6 +5,8 @@ A group of rows is one row of everything counted, then one row for each region.
 
 from __future__ import annotations
 
+import os
+import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,10 +17,24 @@ import torch
 from torch import Tensor
 
 from fastcal.calibration import values
+from fastcal.calibration.limits import check_counted, check_room
 from fastcal.calibration.settings import CalibrationSettings
 from fastcal.calibration.values import Integers
 from fastcal.core.problem import StatisticsLayout
 from fastcal.core.targets import Targets
+
+_lock = threading.RLock()
+"""Held while integers change. One lock for all states: a change takes microseconds, `merge` needs
+two states, and states stay plain objects that can be copied, pickled and traced."""
+
+
+def _new_lock() -> None:
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):  # a thread that the child lacks may hold the lock
+    os.register_at_fork(after_in_child=_new_lock)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +45,14 @@ class Pending:
     case_ids: tuple[str, ...] | None
     nan_policy: str
     source: str
+    thread: int = 0
+    """The thread that counts into the rows; 0 in a traced graph."""
 
 
 class CalibrationState:
     """Rows of one layout that calls and merges add to; their order never shows in the integers.
+
+    Several threads may add to one state. It is read once they have.
 
     Args:
         settings: What is counted.
@@ -57,12 +77,13 @@ class CalibrationState:
     @property
     def totals(self) -> Integers:
         """``[1 + R, W]``, once everything that is still on a device has been checked and merged."""
-        while self._pending:
-            self._settle(self._pending[0], None)
-            del self._pending[0]
-        if self._total is None:
-            self._total = np.zeros(self.shape, np.int64)
-        return self._total
+        with _lock:
+            while self._pending:
+                self._settle(self._pending[0], None)
+                del self._pending[0]
+            if self._total is None:
+                self._total = np.zeros(self.shape, np.int64)
+            return self._total
 
     @property
     def case_rows(self) -> Integers:
@@ -109,15 +130,17 @@ class CalibrationState:
 
     def sorted_cases(self) -> tuple[list[str], Integers]:
         """Return the ids in ascending order, and their groups of rows."""
-        rows = self.case_groups
-        ids = sorted(self._positions)
-        return ids, rows[[self._positions[name] for name in ids]]
+        with _lock:
+            rows = self.case_groups
+            ids = sorted(self._positions)
+            return ids, rows[[self._positions[name] for name in ids]]
 
     def open_rows(self, targets: Targets, device: torch.device, source: str) -> Tensor:
         """Return integers for an op to add to: new ones, or those of a call still on the device."""
         if targets.case_ids is None and device.type != "cpu" and self._pending:
             last = self._pending[-1]
             same = last.case_ids is None and last.nan_policy == targets.nan_policy
+            same = same and last.thread == _thread()
             if same and last.rows.device == device and last.source == source:
                 return last.rows
         rows, words = self.shape
@@ -131,52 +154,63 @@ class CalibrationState:
         Raises:
             ValueError: The rows count bad data; nothing was merged.
         """
-        if self._pending and self._pending[-1].rows is rows:
+        if any(kept.rows is rows for kept in self._pending):
             return
-        pending = Pending(rows, targets.case_ids, targets.nan_policy, source)
+        pending = Pending(rows, targets.case_ids, targets.nan_policy, source, _thread())
         if rows.device.type != "cpu" or torch.compiler.is_compiling():
             self._pending.append(pending)
         else:
             self._settle(pending, targets)
 
     def add(self, rows: Integers, case_ids: Sequence[str] | None) -> None:
-        """Add groups of rows ``[G, 1 + R, W]`` to the pooled one, and to those of their cases."""
-        total = rows.sum(0) if self._total is None else self._total + rows.sum(0)
-        self._total = values.carried(total, self.layout)
-        if case_ids is not None:
-            self._add_cases(rows, case_ids)
+        """Add groups of rows ``[G, 1 + R, W]`` to the pooled one, and to those of their cases.
+
+        Raises:
+            ValueError: The sum is more than the state can hold; nothing was added.
+        """
+        with _lock:
+            self._total = self._plus(self._total, rows.sum(0))
+            if case_ids is not None:
+                self._add_cases(rows, case_ids)
 
     def merge(self, other: CalibrationState) -> None:
-        """Add everything that ``other`` holds; rows of equal case ids add up."""
-        mine, total = self.totals, other.totals
-        self._total = values.carried(mine + total, self.layout)
-        if other.case_ids:
-            self._add_cases(other.case_groups, other.case_ids)
+        """Add everything that ``other`` holds; rows of equal case ids add up.
+
+        Raises:
+            ValueError: The sum is more than the state can hold; nothing was added.
+        """
+        with _lock:
+            self._total = self._plus(self.totals, other.totals)
+            if other.case_ids:
+                self._add_cases(other.case_groups, other.case_ids)
 
     def replace(self, total: Integers, case_rows: Integers, case_ids: Sequence[str]) -> None:
         """Hold these groups of rows instead of everything counted, pending calls included."""
-        self._pending.clear()
-        self._total = total.reshape(self.shape).copy()
-        self._positions = {name: position for position, name in enumerate(case_ids)}
-        self._case_rows = case_rows.reshape(-1, *self.shape).copy()
+        with _lock:
+            self._pending.clear()
+            self._total = total.reshape(self.shape).copy()
+            self._positions = {name: position for position, name in enumerate(case_ids)}
+            self._case_rows = case_rows.reshape(-1, *self.shape).copy()
 
     def plain(self) -> dict[str, Any]:
         """Return copies of ``total`` and ``case_rows``, and the ``case_ids`` in ascending order.
 
         Rows are ``[W]``, and ``[1 + R, W]`` where there are regions.
         """
-        case_ids, groups = self.sorted_cases()
-        return {
-            "total": self.totals.reshape(self._plain_shape).copy(),
-            "case_ids": case_ids,
-            "case_rows": groups.reshape(-1, *self._plain_shape),
-        }
+        with _lock:
+            case_ids, groups = self.sorted_cases()
+            return {
+                "total": self.totals.reshape(self._plain_shape).copy(),
+                "case_ids": case_ids,
+                "case_rows": groups.reshape(-1, *self._plain_shape),
+            }
 
     def load(self, plain: Mapping[str, Any]) -> None:
         """Hold what `plain` gave instead of everything counted.
 
         Raises:
-            ValueError: The rows do not fit the settings, or a case id is there twice.
+            ValueError: The rows do not fit the settings or cannot have been counted, or a case id
+                is there twice.
         """
         total, case_rows = np.asarray(plain["total"]), np.asarray(plain["case_rows"])
         case_ids = [str(name) for name in plain["case_ids"]]
@@ -189,11 +223,18 @@ class CalibrationState:
             )
         if len(set(case_ids)) < len(case_ids):
             raise ValueError(f"state must hold each case id once, got {case_ids}")
+        groups = case_rows.reshape(-1, *self.shape)
+        check_counted(total.reshape(self.shape), groups, self.settings)
         self.replace(total, case_rows, case_ids)
 
     @property
     def _plain_shape(self) -> tuple[int, ...]:
         return self.shape if self.settings.regions else self.shape[1:]
+
+    def _plus(self, total: Integers | None, rows: Integers) -> Integers:
+        summed = values.carried(rows if total is None else total + rows, self.layout)
+        check_room(summed, self.settings)
+        return summed
 
     def _add_cases(self, rows: Integers, case_ids: Sequence[str]) -> None:
         positions = self._positions
@@ -242,6 +283,10 @@ class CalibrationState:
             mean = int(total[StatisticsLayout.BAD_TARGET_SUM]) / n_bad
             found = f"{mean:g}" if n_bad == 1 else f"{mean:g} on average"
         return f"target must lie in [0, {top}) or be ignore_index, got {found} at {_voxels(n_bad)}"
+
+
+def _thread() -> int:
+    return 0 if torch.compiler.is_compiling() else threading.get_ident()
 
 
 def _invalid_message(n_invalid: int, n_outside: int, source: str) -> str:

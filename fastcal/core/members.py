@@ -36,9 +36,15 @@ class Members(NamedTuple):
     """The first member was a NumPy array."""
 
     def predictions(self, *, multilabel: bool) -> Predictions:
-        """The shape and kind of the members."""
+        """The shape and kind of the members.
+
+        Raises:
+            ValueError: See `check_several_classes`.
+        """
         first = self.tensors[0]
-        return Predictions(first.shape, first.device, self.real, self.class_dim, multilabel)
+        found = Predictions(first.shape, first.device, self.real, self.class_dim, multilabel)
+        check_several_classes(found)
+        return found
 
 
 def read_members(
@@ -148,6 +154,22 @@ def check_member(member: Tensor, class_dim: int, name: str, *, stacklevel: int =
             stacklevel=stacklevel,
         )
     return axis
+
+
+def check_several_classes(predictions: Predictions) -> None:
+    """Check that classes which exclude each other are more than one.
+
+    A single class always wins: its softmax is 1, its entropy 0 and every label 0. What is meant is
+    the sigmoid of a yes-or-no question, which is ``multilabel=True``.
+
+    Raises:
+        ValueError: There is one class, and it is not read as multilabel.
+    """
+    if predictions.num_classes == 1 and not predictions.multilabel:
+        raise ValueError(
+            "multilabel must be True (a sigmoid per class) for one class, got False for class_dim "
+            f"{predictions.class_dim} of shape {tuple(predictions.shape)}"
+        )
 
 
 def check_weight(weight: object, name: str) -> float:

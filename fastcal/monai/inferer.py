@@ -44,8 +44,10 @@ class UncertaintyInferer(Inferer):
 
     ``inferer(inputs [B, Ch, *S], network, *args, **kwargs)``: ``network`` is one network, or any
     iterable of them: a list, a `ModuleList`, or a generator that loads one checkpoint at a time.
-    Gives the maps by name, ``[B, 1, *S]`` (``[B, C, *S]`` for the mean), with the metadata of
-    ``inputs`` where it is a `MetaTensor`. Further arguments go to ``inferer`` with every network.
+    Gives the mean as ``"pred"``, ``[B, C, *S]``, and every other map as ``"pred_entropy"`` and the
+    like, ``[B, 1, *S]``, as `EnsembleUncertaintyd` does, so that ``batch.update(maps)`` keeps the
+    reference in ``batch["label"]``. They have the metadata of ``inputs`` where it is a
+    `MetaTensor`. Further arguments go to ``inferer`` with every network.
     Gradients are never recorded.
 
     Raises:
@@ -59,7 +61,7 @@ class UncertaintyInferer(Inferer):
         >>> networks = [torch.nn.Conv2d(1, 3, 3, padding=1) for _ in range(4)]
         >>> inferer = UncertaintyInferer(SlidingWindowInferer((16, 16), overlap=0.5))
         >>> found = inferer(torch.zeros(1, 1, 40, 40), networks)
-        >>> found["mean"].shape, found["entropy"].shape
+        >>> found["pred"].shape, found["pred_entropy"].shape
         (torch.Size([1, 3, 40, 40]), torch.Size([1, 1, 40, 40]))
     """
 
@@ -93,7 +95,7 @@ class UncertaintyInferer(Inferer):
     def __call__(
         self, inputs: Tensor, network: Network | Iterable[Network], *args: Any, **kwargs: Any
     ) -> dict[str, Tensor]:
-        """Return the maps of ``network``, one network or several, by name."""
+        """Return the maps of ``network``, one network or several, by key."""
         ensemble = self._accumulator()
         dims = n_networks = n_passes = 0
         with torch.no_grad():
@@ -118,7 +120,8 @@ class UncertaintyInferer(Inferer):
             raise ValueError(
                 f"weights must hold one number per member: {n_networks}, got {self.weights}"
             )
-        return channel_first(ensemble.finalize(), self.maps, inputs, 1, dims)
+        found = channel_first(ensemble.finalize(), self.maps, inputs, 1, dims)
+        return {_key(name): array for name, array in found.items()}
 
     def _accumulator(self) -> EnsembleAccumulator:
         return EnsembleAccumulator(
@@ -146,6 +149,11 @@ class UncertaintyInferer(Inferer):
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed(self.seed + number)
             yield
+
+
+def _key(name: str) -> str:
+    # "label" is where a batch of MONAI has the reference.
+    return "pred" if name == "mean" else f"pred_{name}"
 
 
 def _members(network: Network | Iterable[Network]) -> Iterator[Network]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fastcal.calibration import CalibrationStatistics, Measure
+from fastcal.calibration.values import carried
 from fastcal.core.arguments import flag, whole_number
 
 try:
@@ -22,16 +24,25 @@ Task = Literal["binary", "multiclass", "multilabel"]
 
 
 class IntegerMetric(Metric):
-    """A metric whose state is the int64 vector ``counts``, which is summed over processes."""
+    """A metric whose state is the int64 vector ``counts``, which is summed over processes.
+
+    A second state, ``configuration``, is a digest of the settings that decide what is counted. A
+    `MetricCollection` lets metrics share a state where their states are equal after the first
+    batch, which two metrics of different settings can be by chance.
+    """
 
     is_differentiable = False
     full_state_update = False
     plot_lower_bound = 0.0
 
     counts: Tensor
+    configuration: Tensor
 
-    def _add_counts(self, words: int) -> None:
+    def _add_counts(self, words: int, *settings: object) -> None:
         self.add_state("counts", torch.zeros(words, dtype=torch.int64), dist_reduce_fx="sum")
+        digest = list(hashlib.sha256(repr(settings).encode()).digest())
+        # One byte per word: states are compared with a relative tolerance.
+        self.add_state("configuration", torch.tensor(digest), dist_reduce_fx="max")
 
     def plot(self, val: Tensor | Sequence[Tensor] | None = None, ax: Any | None = None) -> Any:
         """Plot one value (``compute()`` when None) or several; returns the figure and its axes."""
@@ -44,10 +55,12 @@ class IntegerMetric(Metric):
         self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = ""
     ) -> nn.Module:
         # Counts move with the metric, but stay integers: ``set_dtype`` is for the results.
-        module = super()._apply(fn, exclude_state=("counts", *exclude_state))
+        integers = ("counts", "configuration")
+        module = super()._apply(fn, exclude_state=(*integers, *exclude_state))
         device = fn(torch.zeros(1, device=self.counts.device)).device
-        self.counts = self.counts.to(device)
-        self._defaults["counts"] = torch.zeros_like(self.counts)
+        for name in integers:
+            setattr(self, name, getattr(self, name).to(device))
+            self._defaults[name] = self._defaults[name].to(device)  # type: ignore[union-attr]
         return module
 
 
@@ -80,7 +93,13 @@ class CalibrationMetric(IntegerMetric):
         )
         self.validate_args = flag(validate_args, "validate_args")
         self.from_logits = flag(from_logits, "from_logits")
-        self._add_counts(len(empty.state_dict()["total"]))
+        self._add_counts(
+            len(empty.state_dict()["total"]),
+            empty.settings.arguments(),
+            self.ignore_index,
+            self.validate_args,
+            self.from_logits,
+        )
 
     def update(self, preds: Tensor, target: Tensor) -> None:
         """Count one batch.
@@ -107,7 +126,8 @@ class CalibrationMetric(IntegerMetric):
             ignore_index=self.ignore_index,
             nan_policy="raise" if self.validate_args else "omit",
         )
-        self.counts += counted.state_dict()["total"].to(self.counts.device)
+        # Not in place: a state that was reset under inference_mode cannot be written to.
+        self.counts = self.counts + counted.state_dict()["total"].to(self.counts.device)
 
     def compute(self) -> Tensor:
         """Return the metric of everything counted; NaN where nothing was counted."""
@@ -122,10 +142,11 @@ class CalibrationMetric(IntegerMetric):
             return self._statistics()
 
     def _statistics(self) -> CalibrationStatistics:
-        summed, carried = self._fresh(), self._fresh()
-        summed.load_state_dict({**summed.state_dict(), "total": self.counts.cpu()})
-        carried.merge(summed)  # merging brings the sums' fractions back below 1
-        return carried
+        # Sums over batches and processes have fractions beyond 1.
+        total = carried(self.counts.cpu().numpy(), self._empty.settings.layout)
+        summed = self._fresh()
+        summed.load_state_dict({**summed.state_dict(), "total": torch.from_numpy(total)})
+        return summed
 
     def _fresh(self) -> CalibrationStatistics:
         return CalibrationStatistics(**self._empty.settings.arguments())

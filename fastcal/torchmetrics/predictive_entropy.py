@@ -61,7 +61,9 @@ class PredictiveEntropy(IntegerMetric):
             None if ignore_index is None else whole_number(ignore_index, "ignore_index")
         )
         self.validate_args = flag(validate_args, "validate_args")
-        self._add_counts(3)  # voxels, then the sum as a whole part and a fraction of 2^-40
+        reading = (self.from_logits, self.activation, self.multilabel)
+        # Voxels, then the sum as a whole part and a fraction of 2^-40.
+        self._add_counts(3, reading, self.ignore_index, self.validate_args)
 
     def update(self, preds: Tensor | Sequence[Tensor], target: Tensor | None = None) -> None:
         """Count one batch.
