@@ -280,7 +280,7 @@ def test_bad_arguments_are_named() -> None:
         HardL1ACELoss(include_background=False, head="sigmoid")(logits[:, :1], target)
     with pytest.raises(ValueError, match="kernel_size must be an odd number of at least 3, got 4"):
         SVLSLoss(kernel_size=4)
-    with pytest.raises(ValueError, match=r"label_smoothing must lie in \[0, 1\), got 1\.0"):
+    with pytest.raises(ValueError, match=r"smoothing must lie in \[0, 1\), got 1\.0"):
         LabelSmoothingLoss(smoothing=1.0)
     with pytest.raises(ValueError, match=r"gamma must be at least 0, got -1\.0"):
         FocalLoss(gamma=-1.0)

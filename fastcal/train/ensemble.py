@@ -105,6 +105,9 @@ def train_ensemble(
     torchrun = Torchrun.from_environment()
     request = ExecutionRequest(strategy, jobs, ddp, torchrun)
     _check(config, members, request)
+    # JSON of a run folder holds 64 bits.
+    if isinstance(seed, int) and not 0 <= seed < 2**63:
+        raise ValueError(f"seed must be from 0 to 2^63 - 1, got {seed}")
     place = torchrun.device(choose_device(device))
     opened = dataset if isinstance(dataset, Dataset) else Dataset.open(dataset)
     if opened.label_groups is not None:
