@@ -17,7 +17,7 @@ from fastcal.core.members import Members, check_reading, read_members
 from fastcal.core.predictions import Predictions
 from fastcal.core.problem import CALIBRATIONS, Activation, Finish, Reading, Space
 from fastcal.core.region_bits import Regions
-from fastcal.core.targets import CaseId, GivenTarget, check_nan_policy, read_targets
+from fastcal.core.targets import CaseId, GivenTarget, Wording, check_nan_policy, read_targets
 
 
 @dataclass(slots=True)
@@ -317,7 +317,8 @@ def open_count(
         entropy_bins=settings.entropy_bins,
         regions=targets.region_names,
     )
-    return statistics.open_count(targets, predictions, "preds")
+    wording = Wording("preds", logits="pass from_logits=True")
+    return statistics.open_count(targets, predictions, wording)
 
 
 def read_by(count: OpenCount[CalibrationStatistics] | None) -> dict[str, list[Tensor]]:

@@ -15,7 +15,7 @@ from fastcal.core.arrays import Array, real_dtype, to_tensor
 from fastcal.core.members import check_member
 from fastcal.core.predictions import Predictions
 from fastcal.core.problem import Counting, Finish, Reading
-from fastcal.core.targets import GivenTarget, Targets
+from fastcal.core.targets import GivenTarget, Targets, Wording
 
 Owner = TypeVar("Owner")
 
@@ -30,8 +30,7 @@ class OpenCount(Generic[Owner]):
     counting: Counting
     """What the op counts, into new integers."""
     targets: Targets
-    source: str
-    """The argument to blame for invalid voxels."""
+    wording: Wording
 
     def close(self) -> Owner:
         """Check what was counted, merge it, and return the statistics.
@@ -39,7 +38,7 @@ class OpenCount(Generic[Owner]):
         Raises:
             ValueError: Bad data were counted (CPU tensors; otherwise at the first read).
         """
-        self.state.take(self.counting.statistics, self.targets, self.source)
+        self.state.take(self.counting.statistics, self.targets, self.wording)
         return self.statistics
 
 

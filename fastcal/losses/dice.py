@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from fastcal.losses.base import Loss
 from fastcal.losses.checks import (
     check_head,
     check_logits,
@@ -17,7 +18,7 @@ from fastcal.losses.cross_entropy import binary_cross_entropy, cross_entropy
 from fastcal.losses.sums import ClassSums, class_sums
 
 
-class DiceLoss(nn.Module):
+class DiceLoss(Loss):
     """Soft Dice loss of logits and label maps, computed in one pass.
 
     ``1 - (2 sum_i y p + nr) / (sum_i y + sum_i p + dr)``, mean over images and classes
@@ -109,7 +110,7 @@ class DiceLoss(nn.Module):
         return losses.mean() if self.reduction == "mean" else losses.sum()
 
 
-class DiceCELoss(nn.Module):
+class DiceCELoss(Loss):
     """The sum of `DiceLoss` and cross entropy, with which nnU-Net trains.
 
     Values and gradients are those of `monai.losses.DiceCELoss`, from logits and label maps in one

@@ -93,7 +93,8 @@ class CalibrationErrorMetric(CumulativeIterationMetric):
             convention=self.convention,
         )
         images = list(range(n_images))
-        statistics.update(y_pred, _zeros_and_ones(y), case_id=images)
+        given = GivenTarget(_zeros_and_ones(y), case_id=images)
+        statistics.count(y_pred, given, Wording("y_pred", "", "apply the activation first"))
         errors = [self._errors(statistics.case(image)) for image in images]
         found = torch.from_numpy(np.array(errors).reshape(n_images, num_classes))
         return found.to(torch.float32).to(y_pred.device)
