@@ -71,7 +71,7 @@ def clipped(values: Tensor) -> Tensor:
 
 
 def counting_into(
-    rows: Tensor, settings: CalibrationSettings, targets: Targets, real: torch.dtype
+    rows: Tensor, settings: CalibrationSettings, targets: Targets, predictions: Predictions
 ) -> Counting:
     """Return what an op counts, and into which integers.
 
@@ -79,8 +79,9 @@ def counting_into(
         rows: Integers to add to.
         settings: What is counted.
         targets: Checked.
-        real: Accumulation type of the predictions.
+        predictions: Whose types decide edges and the clip of the likelihood.
     """
+    real = predictions.real
     return Counting(
         targets.target,
         targets.mask,
@@ -88,7 +89,7 @@ def counting_into(
         settings.thresholds(real),
         settings.closed == "left",
         settings.calibration,
-        settings.smallest(real),
+        settings.smallest(real, predictions.stored or real),
         rows,
         None if targets.regions is None else targets.regions.bits,
         len(targets.region_names),

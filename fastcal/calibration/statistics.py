@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from fastcal.calibration import conventions, file
 from fastcal.calibration.conventions import CalibrationKind, ConventionName
@@ -274,6 +273,8 @@ class CalibrationStatistics(MetricReader):
             )
         name = wording.predictions
         values, predictions = read_batch(array, given, class_dim, name, self.settings)
+        if not from_logits:
+            predictions = predictions._replace(stored=values.dtype)
         targets = read_targets(given, predictions, self.regions)
         count = self.open_count(targets, predictions, wording)
         values = clipped(values) if clips else values
@@ -285,7 +286,7 @@ class CalibrationStatistics(MetricReader):
     ) -> OpenCount[Self]:
         """Return integers for an op to add to."""
         rows = self.state.open_rows(targets, predictions.device, wording)
-        counting = counting_into(rows, self.settings, targets, predictions.real)
+        counting = counting_into(rows, self.settings, targets, predictions)
         return OpenCount(self, self.state, counting, targets, wording)
 
     def merge(self, other: CalibrationStatistics) -> None:

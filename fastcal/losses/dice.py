@@ -32,7 +32,8 @@ class DiceLoss(Loss):
     Args:
         head: ``"softmax"`` or ``"sigmoid"``.
         include_background: Whether class 0 counts.
-        weight: One factor per class, class 0 included.
+        weight: One factor per class, class 0 included. As in MONAI, it has no effect where the
+            loss is that of one class alone (one class, or two without the background).
         batch: Whether the sums run over the batch too.
         smooth_nr: Number nr that is added to the numerator.
         smooth_dr: Number dr that is added to the denominator.
@@ -103,7 +104,8 @@ class DiceLoss(Loss):
         if self.jaccard:
             size = 2 * (size - overlap)
         losses = 1 - (2 * overlap + self.smooth_nr) / (size + self.smooth_dr)
-        if self.weight is not None:
+        # With one class left there is nothing to balance, and MONAI leaves the weight out, too.
+        if self.weight is not None and losses.shape[-1] > 1:
             losses = losses * self.weight.to(losses)[first:]
         if self.reduction == "none":
             return losses
@@ -125,9 +127,9 @@ class DiceCELoss(Loss):
         ce_head: The head of the cross entropy where it differs. MONAI's `DiceCELoss` with
             ``sigmoid=True`` uses a softmax there as soon as there are two classes.
         include_background: Whether class 0 counts in the Dice loss.
-        weight: One factor per class in both terms. In the cross entropy it is torch's ``weight``
-            of a softmax (divided by the sum of the voxels' weights), or the ``pos_weight`` of a
-            sigmoid.
+        weight: One factor per class in both terms. In the Dice loss see `DiceLoss`. In the cross
+            entropy it is torch's ``weight`` of a softmax (divided by the sum of the voxels'
+            weights), or the ``pos_weight`` of a sigmoid.
         batch: Whether the sums of the Dice loss run over the batch too.
         smooth_nr: See `DiceLoss`.
         smooth_dr: See `DiceLoss`.

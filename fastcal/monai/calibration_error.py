@@ -14,6 +14,7 @@ from fastcal.calibration import CalibrationStatistics, ConventionName
 from fastcal.calibration.values import Floats
 from fastcal.core import bins
 from fastcal.core.arguments import flag, whole_number
+from fastcal.core.targets import GivenTarget, Wording
 
 
 class CalibrationErrorMetric(CumulativeIterationMetric):
