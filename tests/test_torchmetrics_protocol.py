@@ -111,6 +111,7 @@ def test_counts_stay_integers_whatever_the_type(case: tuple[Make, Tensor, Tensor
     assert metric.counts.device.type == "meta"
 
 
+@pytest.mark.filterwarnings("ignore:This property will be removed:DeprecationWarning")  # theirs
 def test_metrics_are_scriptable_as_torchmetrics_own_tests_ask(
     case: tuple[Make, Tensor, Tensor],
 ) -> None:

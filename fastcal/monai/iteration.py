@@ -10,7 +10,7 @@ from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys
 
 
-def uncertainty_iteration(engine: Any, batchdata: Any) -> dict[str, Any]:
+def uncertainty_iteration(engine: Any, batchdata: Any) -> Any:
     """Run an `UncertaintyInferer` in an iteration of `monai.engines.SupervisedEvaluator`.
 
     MONAI's own iteration puts what the inferer returns under ``"pred"``, a dictionary inside the
@@ -23,7 +23,8 @@ def uncertainty_iteration(engine: Any, batchdata: Any) -> dict[str, Any]:
         batchdata: A batch of its loader.
 
     Returns:
-        ``"image"``, ``"label"``, the mean as ``"pred"``, and ``"pred_entropy"`` and the like.
+        ``"image"``, ``"label"``, the mean as ``"pred"``, and ``"pred_entropy"`` and the like: a
+        dictionary, or one per image where the evaluator decollates.
 
     Raises:
         TypeError: The inferer does not return maps by name.
@@ -61,4 +62,5 @@ def uncertainty_iteration(engine: Any, batchdata: Any) -> dict[str, Any]:
     output.update(maps)
     engine.fire_event(IterationEvents.FORWARD_COMPLETED)
     engine.fire_event(IterationEvents.MODEL_COMPLETED)
-    return output
+    # The handlers of these events have replaced it: decollated, and transformed.
+    return engine.state.output
