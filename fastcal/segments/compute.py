@@ -148,9 +148,9 @@ def _comparable(label: Tensor, classes: int) -> Tensor:
         return label.to(torch.uint8)
     if label.dtype not in (torch.uint16, torch.uint32, torch.uint64):
         return label
-    belongs_to_nothing = nothing(label.dtype, classes)
+    mark = nothing(label.dtype, classes)
     label = label.to(torch.int64)
-    return torch.where(label == belongs_to_nothing, -1, label)
+    return label if mark is None else torch.where(label == mark, -1, label)
 
 
 def _fitted(tensor: Tensor, name: str, predictions: Predictions, *, with_classes: bool) -> Tensor:
