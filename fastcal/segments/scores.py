@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 
@@ -18,6 +19,9 @@ NEEDS = {
     "components": "component_voxels, which was None",
 }
 """What a score is made of that need not be there."""
+
+VOLUMES = ("volume", "soft_volume", "volume_spread", "soft_volume_spread")
+"""Scores in mm^3, or in voxels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +94,24 @@ members: segments=SegmentSettings(pairs=True), got None
                 f"{name} must be asked of a pass that was given {NEEDS[name]}, got None"
             )
         return value
+
+    def in_mm(self, spacing: Sequence[float]) -> SegmentScores:
+        """Give scores whose volumes are in mm^3, for scores of voxels.
+
+        Args:
+            spacing: Distance between voxels in mm, one number per axis.
+
+        Example:
+            >>> import torch
+            >>> from fastcal import segment_scores
+            >>> scores = segment_scores(torch.tensor([[[0.9, 0.2], [0.1, 0.8]]]))
+            >>> scores.in_mm([2.5]).volume.tolist()
+            [[2.5, 2.5]]
+        """
+        volume = math.prod(spacing)
+        sizes = {name: getattr(self, name) for name in VOLUMES}
+        scaled = {name: it if it is None else it * volume for name, it in sizes.items()}
+        return replace(self, **scaled)
 
     def rows(
         self, structures: Sequence[str] | None = None
