@@ -24,7 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("backends",),
     ("ops",),
     ("calibration",),
-    ("regions", "ensemble", "accumulator", "functional", "fastcal"),
+    ("regions", "segments", "ensemble", "accumulator", "functional", "fastcal"),
     ("data", "models", "losses", "report", "torchmetrics", "monai"),
     ("cases",),
     ("evaluate", "predict", "recalibrate", "train"),
