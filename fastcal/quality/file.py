@@ -101,6 +101,11 @@ def load(path: str | Path) -> QualityPredictor:
     return predictor
 
 
+def opened(predictor: QualityPredictor | str | Path) -> QualityPredictor:
+    """Return a predictor, read from its file where a path is given."""
+    return load(predictor) if isinstance(predictor, str | Path) else predictor
+
+
 def _predicted(predictor: QualityPredictor, rows: Observed) -> Floats:
     return predictor.predict(rows.scores, rows.structures)
 

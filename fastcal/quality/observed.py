@@ -60,7 +60,7 @@ class Observed:
                 scores,
                 _names(structures, n, "structures") or ("",) * n,
                 _names(cases, n, "cases") or tuple(map(str, range(n))),
-                np.isnan(scores).all(1),
+                np.asarray(np.isnan(scores).all(1), bool),
             )
         return found if dice is None else found._with_dice(dice)
 
@@ -76,6 +76,29 @@ class Observed:
         if wrong.size:
             raise ValueError(f"dice must lie between 0 and 1 or be NaN, got {wrong[0]:g}")
         return Observed(self.scores, self.structures, self.cases, self.absent, values)
+
+    @property
+    def truth(self) -> Floats:
+        """The Dice ``[n]``.
+
+        Raises:
+            ValueError: They are not known.
+        """
+        if self.dice is None:
+            raise ValueError("dice must be given where the table has none, got None")
+        return self.dice
+
+    def with_rows_of(self, other: Observed | None) -> Observed:
+        """Return these rows and then those of another, all with their Dice."""
+        if other is None:
+            return self
+        return Observed(
+            np.concatenate([self.scores, other.scores]),
+            self.structures + other.structures,
+            self.cases + other.cases,
+            np.concatenate([self.absent, other.absent]),
+            np.concatenate([self.truth, other.truth]),
+        )
 
     def rows(self, kept: NDArray[np.bool_]) -> Observed:
         """Return the rows where ``kept [n]`` is True."""

@@ -143,9 +143,7 @@ class QualityPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         """
         self._check()
         rows = Observed.of(X, self.scores, structures, dice, cases)
-        if rows.dice is None:
-            raise ValueError("dice must be given where the table has none, got None")
-        rows = rows.rows(~rows.absent & ~np.isnan(rows.dice))
+        rows = rows.rows(~rows.absent & ~np.isnan(rows.truth))
         chosen = self._calibration_rows(rows)
         return self.refit(rows.rows(~chosen), rows.rows(chosen) if chosen.any() else None)
 
@@ -153,7 +151,7 @@ class QualityPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         """Fit to rows that were chosen before; `fit` and `load` end here."""
         self.training_ = training
         self.calibration_ = calibration
-        self.structures_ = tuple(sorted(set(training.structures)))
+        self.structures_ = tuple(sorted(set(training.with_rows_of(calibration).structures)))
         self.n_features_in_ = len(self.scores)
         self.fits_: dict[str, Fitted] = {}
         for group in self.structures_ if self.per_structure else ("",):
@@ -223,10 +221,8 @@ class QualityPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         Structures without a Dice are left out.
         """
         rows = self._rows(X, structures, dice)
-        if rows.dice is None:
-            raise ValueError("dice must be given where the table has none, got None")
-        known = ~np.isnan(rows.dice)
-        truth = rows.dice[known]
+        known = ~np.isnan(rows.truth)
+        truth = rows.truth[known]
         errors = truth - self.predict(X, structures)[known]
         return 1.0 - float((errors**2).sum() / ((truth - truth.mean()) ** 2).sum())
 
@@ -322,8 +318,7 @@ class QualityPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return np.array([case in chosen for case in rows.cases], bool)
 
     def _fitted(self, rows: Observed, group: str) -> Fitted:
-        assert rows.dice is not None
-        rows = rows.rows(~np.isnan(rows.scores).all(1))
+        rows = rows.rows(np.asarray(~np.isnan(rows.scores).all(1), bool))
         n, needed = len(rows.cases), MODELS[self.model].fewest(len(self.scores))
         of = f" of {group}" if group else ""
         if n < needed:
@@ -344,12 +339,10 @@ class QualityPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
                 )
         medians = np.nanmedian(rows.scores, axis=0)
         filled = np.where(np.isnan(rows.scores), medians, rows.scores)
-        target = logit(rows.dice, self.clip)
+        target = logit(rows.truth, self.clip)
         return Fitted(MODELS[self.model].fit(filled, target, self.n_trees, self.seed), medians)
 
     def _conformal(self, training: Observed, calibration: Observed) -> Conformal:
-        assert calibration.dice is not None
-        assert training.dice is not None
         if self.mondrian:
             calibrated = set(calibration.structures)
             for name in self.structures_:
@@ -359,10 +352,10 @@ class QualityPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
                         f"{' of ' + name if name else ''} for calibration at level "
                         f"{self.level:g}, got 0"
                     )
-        residuals = logit(calibration.dice, self.clip) - self._logits(calibration)
+        residuals = logit(calibration.truth, self.clip) - self._logits(calibration)
         pair = None
         if self._kind == "normalised":
-            errors = np.abs(logit(training.dice, self.clip) - self._logits(training))
+            errors = np.abs(logit(training.truth, self.clip) - self._logits(training))
             pair = self._filled(training), errors
         groups = calibration.structures if self.mondrian else None
         found = Conformal.fit(residuals, self._filled(calibration), groups, pair)

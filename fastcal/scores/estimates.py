@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -146,7 +147,7 @@ def score_measures(
     kept = [name for name, there in zip(named, known, strict=True) if there]
     return {
         name: draws.estimate(
-            lambda weights, read=MEASURES[name].read: read(rows, weights),
+            partial(MEASURES[name].read, rows),
             kept,
             MEASURES[name].missing(rows),
         )

@@ -126,7 +126,8 @@ def _fpr95(rows: Rows, weights: Floats) -> Floats:
 
 
 def _failure_rate(rows: Rows, weights: Floats) -> Floats:
-    return (weights @ rows.failed) / weights.sum(1)
+    found: Floats = (weights @ rows.failed) / weights.sum(1)
+    return found
 
 
 MEASURES: Mapping[str, Measure] = {

@@ -67,10 +67,10 @@ class ScoreTable:
         """``[n]``, whether the structure was not predicted: volume 0, or no score at all."""
         if "volume" in self.scores:
             volume = self.scores["volume"]
-            return np.asarray((volume == 0) | np.isnan(volume))
+            return np.logical_or(volume == 0, np.isnan(volume))
         if not self.scores:
             return np.zeros(len(self), bool)
-        return np.isnan(np.stack(list(self.scores.values()))).all(0)
+        return np.asarray(np.isnan(np.stack(list(self.scores.values()))).all(0), bool)
 
     def matrix(self, names: Sequence[str]) -> Floats:
         """Return scores ``[n, len(names)]``; rows of structures that were not predicted are NaN.
