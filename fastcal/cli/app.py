@@ -38,7 +38,6 @@ app = typer.Typer(
         f"{INTERRUPTED} interrupted. "
         "FASTCAL_DEBUG=1 shows where an error comes from."
     ),
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
