@@ -34,10 +34,6 @@ __device__ __forceinline__ bool wants_entropy(const PassArguments &a) {
   return wants(a, Map::kEntropy) || wants(a, Map::kMutualInformation);
 }
 
-template <typename Real> __device__ __forceinline__ bool out_of_range(Real p) {
-  return p < Real(-1e-3) || p > Real(1.001);
-}
-
 // Where logits were averaged: activates their mean in place.
 template <typename Real>
 __device__ __forceinline__ void activate_mean(const PassArguments &a, const Tile<Real> &tile,
@@ -230,16 +226,19 @@ template <typename Real>
 __device__ __forceinline__ void
 write_voxel_maps(const PassArguments &a, const Tile<Real> &tile, int slot, std::int64_t voxel,
                  const Outcome<Real> &out, const Spread<Real> &spread) {
-  const Real expected = a.keeps_entropy ? tile.entropy[slot] * static_cast<Real>(a.scale) : Real{0};
+  // Of a probability of 1 + x the entropy is -x.
+  const Real entropy = not_negative(out.entropy);
+  const Real expected =
+      a.keeps_entropy ? not_negative(tile.entropy[slot] * static_cast<Real>(a.scale)) : Real{0};
   // Of a single member the mutual information is 0, not the rounding error of two equal entropies.
-  const Real information = a.inverse_members < 1.0 ? not_negative(out.entropy - expected) : Real{0};
+  const Real information = a.inverse_members < 1.0 ? not_negative(entropy - expected) : Real{0};
 #pragma unroll 1
   for (int map = static_cast<int>(Map::kEntropy); map < kMapCount; ++map) {
     const View &view = a.maps.views[map];
     if (view.data == nullptr) {
       continue;
     }
-    Real value = out.entropy;
+    Real value = entropy;
     value = map == static_cast<int>(Map::kExpectedEntropy) ? expected : value;
     value = map == static_cast<int>(Map::kMutualInformation) ? information : value;
     value = map == static_cast<int>(Map::kVariance) ? spread.variance : value;

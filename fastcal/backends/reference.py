@@ -43,6 +43,9 @@ BLOCK_ELEMENTS = 1 << 20
 OUT_OF_RANGE = 1e-3
 """How far outside [0, 1] a probability may lie (interpolation does this) before it is invalid."""
 
+OUTSIDE = 2.0**100
+"""What a member's probability becomes that is out of range: so large that the mean is too."""
+
 CERTAIN_LOGIT = 1e30
 """The logit of a probability of 1 under the sigmoid."""
 
@@ -144,14 +147,14 @@ def _read(values: Tensor, temperature: float, reading: Reading) -> tuple[Tensor 
     softmax = reading.activation == "softmax" and not reading.multilabel
     if not reading.from_logits:
         if temperature == 1.0 and reading.space == "prob":
-            return None, values
-        probabilities = values.clamp_min(0).masked_fill(values < -OUT_OF_RANGE, math.nan)
+            # A member that is out of range takes the mean with it.
+            return None, torch.where(_outside(values), OUTSIDE + (values - values), values)
+        probabilities = values.clamp_min(0).masked_fill(_outside(values), math.nan)
         logits = probabilities.log()
         if not softmax:
             rest = (1 - probabilities).clamp_min(0)
-            odds = logits - rest.masked_fill(probabilities > 1 + OUT_OF_RANGE, math.nan).log()
             # +inf would mean invalid input, and cannot be averaged with -inf.
-            logits = odds.masked_fill(rest == 0, CERTAIN_LOGIT)
+            logits = (logits - rest.log()).masked_fill(rest == 0, CERTAIN_LOGIT)
         if temperature == 1.0:
             return logits, values
         logits = logits / temperature
@@ -250,7 +253,8 @@ def _spread(
     """Compute the maps that need more of the state than the mean."""
     maps: dict[str, Tensor] = {}
     if layout.entropy:
-        maps["expected_entropy"] = block[layout.entropy_plane] * inverse
+        # Of a probability of 1 + x the entropy is -x.
+        maps["expected_entropy"] = (block[layout.entropy_plane] * inverse).clamp_min(0)
     if layout.square:
         square = block[layout.square_plane :][: layout.num_classes] * inverse
         maps["variance"] = _sum((square - raw * raw).clamp_min(0)) / layout.num_classes
@@ -275,7 +279,7 @@ def _write_maps(
     wanted = finish.maps
     values = dict(spread)
     if {"entropy", "mutual_information"} & wanted.keys():
-        values["entropy"] = _entropy(p, reading.multilabel)
+        values["entropy"] = _entropy(p, reading.multilabel).clamp_min(0)
     if "mutual_information" in wanted:
         information = values["entropy"] - values["expected_entropy"]
         values["mutual_information"] = information.clamp_min(0)
