@@ -25,9 +25,9 @@ from fastcal.core.members import (
 from fastcal.core.predictions import Predictions
 from fastcal.core.problem import Activation, Finish, Reading, Space, StateLayout
 from fastcal.core.region_bits import Regions
+from fastcal.core.sums_to_one import warn_of_sums
 from fastcal.core.targets import CaseId, GivenTarget
 from fastcal.core.whole import Whole
-from fastcal.core.sums_to_one import warn_of_sums
 from fastcal.ensemble import (
     CountSettings,
     EnsembleStatistics,

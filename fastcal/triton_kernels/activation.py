@@ -29,7 +29,7 @@ def divide(a, b, WIDE: tl.constexpr):
 
 @triton.jit
 def log_of_probability(p):
-    """Compute ln p with ln 0 = -inf. What is further out of range than interpolation goes is NaN."""
+    """Compute ln p with ln 0 = -inf, and NaN beyond the range that interpolation reaches."""
     rounded = tl.where(p >= -1e-3, float("-inf"), float("nan"))
     log = tl.where(p > 1.001, float("nan"), tl.log(tl.where(p > 0, p, 1.0)))
     return tl.where(p > 0, log, rounded)
