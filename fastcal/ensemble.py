@@ -260,7 +260,7 @@ def ensemble_statistics(
     if out is not None:
         outputs.check_apart(names, tensors, {"preds": members.tensors, **read_by(count)})
     if count is None and not normalise:
-        _warn_of_sums(members, reading)
+        _warn_of_sums(members, reading, stacklevel=4)
     written = dict(zip(names, tensors, strict=True))
     finish = Finish(written, normalise, None if count is None else count.counting)
     ops.ensemble_statistics(
@@ -370,9 +370,9 @@ def gather(
     return result
 
 
-def _warn_of_sums(members: Members, reading: Reading) -> None:
+def _warn_of_sums(members: Members, reading: Reading, stacklevel: int) -> None:
     if means_are_members(reading) and all(value == 1.0 for value in members.temperatures):
-        warn_of_sums(members.tensors, members.weights, members.class_dim)
+        warn_of_sums(members.tensors, members.weights, members.class_dim, stacklevel=stacklevel)
 
 
 def _one_map(name: str, members: Members, reading: Reading, out: Array | None) -> Array:
@@ -382,7 +382,7 @@ def _one_map(name: str, members: Members, reading: Reading, out: Array | None) -
     (tensor,) = tensors = outputs.map_tensors((name,), out, predictions)
     if out is not None:
         outputs.check_apart((name,), tensors, {"preds": members.tensors})
-    _warn_of_sums(members, reading)
+    _warn_of_sums(members, reading, stacklevel=5)
     ops.ensemble_statistics(
         members.tensors,
         members.weights,

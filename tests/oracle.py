@@ -120,14 +120,16 @@ def maps(
 
     in_range = np.ones(mean.shape, bool)
     if not from_logits:
-        in_range = (mean >= -1e-3) & (mean <= 1 + 1e-3)
+        for p in (*members, *(() if space == "logit" else (mean,))):
+            in_range &= (p >= -1e-3) & (p <= 1 + 1e-3)
         mean = np.where(mean < 0, 0.0, mean)
     valid = (np.isfinite(mean) & in_range).all(axis=1)
     if normalise and not multilabel:
         mean = mean / mean.sum(axis=1, keepdims=True)
 
-    h = entropy(mean, multilabel)
-    expected = (w[:, 0] * np.stack([entropy(p, multilabel) for p in p_m])).sum(axis=0)
+    # Interpolation may leave a probability a little beyond 1, where -p ln p is negative.
+    h = np.maximum(entropy(mean, multilabel), 0)
+    expected = np.maximum((w[:, 0] * np.stack([entropy(p, multilabel) for p in p_m])).sum(0), 0)
     variance = (w * (p_m - plain_mean) ** 2).sum(axis=0).mean(axis=1)
     if multilabel:
         label = (mean > 0.5).astype(np.int64)

@@ -101,19 +101,19 @@ _TITLES = {"Dice": "Dice", "HD95": "HD95, mm", "SurfaceDice": "surface Dice"}
 
 def _print_undefined(name: str, values: dict[str, Any], n_cases: int) -> None:
     """Say which means are of fewer cases than were scored, and why."""
-    held = {
-        title: values[f"n_{measure}"] for measure, title in _TITLES.items() if measure in values
-    }
-    fewer = [f"{title} of {n}" for title, n in held.items() if n < n_cases]
-    reasons = {
+    titles = {measure: title.removesuffix(", mm") for measure, title in _TITLES.items()}
+    held = {title: values.get(f"n_{measure}", n_cases) for measure, title in titles.items()}
+    found = [
+        f"mean {title} over {n} of {n_cases} cases" for title, n in held.items() if n < n_cases
+    ]
+    counts = {
         "missed": values["n_missed"],
         "invented": values["n_invented"],
         "absent from both": values["n_absent"],
     }
-    why = ", ".join(f"{reason} in {n}" for reason, n in reasons.items() if n)
-    if why:
-        means = f"means of {n_cases} cases" + (f", {', '.join(fewer)}" if fewer else "")
-        typer.echo(f"{name}: {means} ({why})")
+    found += [f"{reason} in {n} of {n_cases} cases" for reason, n in counts.items() if n]
+    if found:
+        typer.echo(f"{name}: {', '.join(found)}")
 
 
 def _print_summary(summary: dict[str, Any]) -> None:

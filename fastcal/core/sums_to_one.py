@@ -20,7 +20,12 @@ SAMPLED_VOXELS = 4096
 
 
 def warn_of_sums(
-    members: Sequence[Tensor], weights: Sequence[float], class_dim: int, *, scale: float = 1.0
+    members: Sequence[Tensor],
+    weights: Sequence[float],
+    class_dim: int,
+    *,
+    scale: float = 1.0,
+    stacklevel: int = 4,
 ) -> None:
     """Warn where the probabilities of maps without a target do not sum to 1.
 
@@ -33,6 +38,7 @@ def warn_of_sums(
         weights: The weighted mean of the tensors is what has to sum to 1.
         class_dim: Their class axis.
         scale: Multiplies the mean.
+        stacklevel: Frames from here to the user's line.
     """
     if torch.compiler.is_compiling() or members[0].device.type != "cpu":
         return
@@ -45,7 +51,7 @@ def warn_of_sums(
             f"the probabilities of {n_off} of {total.numel()} voxels looked at do not sum to 1 "
             f"within {SLACK:g}; they are used as they are (normalise=True of ensemble_statistics "
             "divides by the sum)",
-            stacklevel=4,
+            stacklevel=stacklevel,
         )
 
 
