@@ -127,9 +127,8 @@ def maps(
     if normalise and not multilabel:
         mean = mean / mean.sum(axis=1, keepdims=True)
 
-    # Interpolation may leave a probability a little beyond 1, where -p ln p is negative.
-    h = np.maximum(entropy(mean, multilabel), 0)
-    expected = np.maximum((w[:, 0] * np.stack([entropy(p, multilabel) for p in p_m])).sum(0), 0)
+    h = entropy(mean, multilabel)
+    expected = (w[:, 0] * np.stack([entropy(p, multilabel) for p in p_m])).sum(axis=0)
     variance = (w * (p_m - plain_mean) ** 2).sum(axis=0).mean(axis=1)
     if multilabel:
         label = (mean > 0.5).astype(np.int64)
@@ -157,8 +156,9 @@ def maps(
         mean=np.where(valid[:, None], mean, np.nan),
         label=np.where(off, -1, label),
         confidence=np.where(off, np.nan, confidence),
-        entropy=masked(h),
-        expected_entropy=masked(expected),
+        # Interpolation may leave a probability a little beyond 1, where -p ln p is negative.
+        entropy=masked(np.maximum(h, 0)),
+        expected_entropy=masked(np.maximum(expected, 0)),
         mutual_information=masked(np.maximum(h - expected, 0)),
         variance=masked(variance),
         disagreement=masked(disagreement),

@@ -41,17 +41,15 @@ def target_with(bad: int, dtype: torch.dtype, shape: tuple[int, ...]) -> torch.T
 
 @on_every_engine
 @pytest.mark.parametrize("multilabel", [False, True])
-@pytest.mark.parametrize("ignored", [None, 1, 0, -1, 255])
 @pytest.mark.parametrize(("bad", "dtype"), BAD_TARGETS, ids=str)
-def test_a_target_is_compared_before_it_is_narrowed(bad, dtype, ignored, multilabel):
+def test_a_target_is_compared_before_it_is_narrowed(bad, dtype, multilabel):
     members = logits(1, 3, (40,), batch=1)
     target = target_with(bad, dtype, (1, 3, 40) if multilabel else (1, 40))
-    if multilabel and ignored == 0:
-        ignored = 7  # else every voxel is ignored for one of its classes
-    with pytest.raises(ValueError, match=rf"target must lie in .*, got {bad} at 1 voxel"):
-        fastcal.ensemble_statistics(
-            members, target, maps=(), multilabel=multilabel, ignore_index=ignored
-        )
+    for ignored in (None, 1, 7 if multilabel else 0, -1, 255):
+        with pytest.raises(ValueError, match=rf"target must lie in .*, got {bad} at 1 voxel"):
+            fastcal.ensemble_statistics(
+                members, target, maps=(), multilabel=multilabel, ignore_index=ignored
+            )
 
 
 @on_every_engine
@@ -85,7 +83,7 @@ def test_losses_refuse_targets_of_any_size(bad):
 # Weights and temperatures
 
 
-SCALES = [2.0**power for power in (-1074, -1060, -1000, -150, -64, 64, 130, 1000, 1021)]
+SCALES = [2.0**power for power in (-1074, -1000, -150, 130, 1021)]
 
 
 @on_every_engine

@@ -108,21 +108,18 @@ template <typename Real>
 static inline __attribute__((always_inline)) void
 write_summary(const FinishBlock<Real> &f, std::int64_t i, const VoxelSummary<Real> &v) {
   const Vec<Real> nan = nan_vector<Real>();
-  // Of a probability of 1 + x the entropy is -x.
-  const Vec<Real> entropy = not_negative<Real>(v.entropy);
-  const Vec<Real> expected = f.entropy_sum == nullptr
-                                 ? Vec<Real>{}
-                                 : not_negative<Real>(load(f.entropy_sum + i) * f.scale);
+  // Entropies below 0 are those of probabilities a little beyond 1.
   if (f.entropy != nullptr) {
-    store(f.entropy + i, v.valid.choose(entropy, nan));
+    store(f.entropy + i, v.valid.choose(not_negative<Real>(v.entropy), nan));
   }
   if (f.expected_entropy != nullptr) {
+    const Vec<Real> expected = not_negative<Real>(load(f.entropy_sum + i) * f.scale);
     store(f.expected_entropy + i, v.valid.choose(expected, nan));
   }
   if (f.mutual_information != nullptr) {
     // Of a single member the mutual information is 0, not the rounding error of two equal
     // entropies.
-    const Vec<Real> difference = entropy - expected;
+    const Vec<Real> difference = v.entropy - load(f.entropy_sum + i) * f.scale;
     const Vec<Real> information =
         f.inverse_members < Real{1} ? not_negative<Real>(difference) : Vec<Real>{};
     store(f.mutual_information + i, v.valid.choose(information, nan));

@@ -226,20 +226,18 @@ template <typename Real>
 __device__ __forceinline__ void
 write_voxel_maps(const PassArguments &a, const Tile<Real> &tile, int slot, std::int64_t voxel,
                  const Outcome<Real> &out, const Spread<Real> &spread) {
-  // Of a probability of 1 + x the entropy is -x.
-  const Real entropy = not_negative(out.entropy);
-  const Real expected =
-      a.keeps_entropy ? not_negative(tile.entropy[slot] * static_cast<Real>(a.scale)) : Real{0};
+  const Real expected = a.keeps_entropy ? tile.entropy[slot] * static_cast<Real>(a.scale) : Real{0};
   // Of a single member the mutual information is 0, not the rounding error of two equal entropies.
-  const Real information = a.inverse_members < 1.0 ? not_negative(entropy - expected) : Real{0};
+  const Real information = a.inverse_members < 1.0 ? not_negative(out.entropy - expected) : Real{0};
 #pragma unroll 1
   for (int map = static_cast<int>(Map::kEntropy); map < kMapCount; ++map) {
     const View &view = a.maps.views[map];
     if (view.data == nullptr) {
       continue;
     }
-    Real value = entropy;
+    Real value = out.entropy;
     value = map == static_cast<int>(Map::kExpectedEntropy) ? expected : value;
+    value = not_negative(value); // entropies below 0 are those of probabilities a little beyond 1
     value = map == static_cast<int>(Map::kMutualInformation) ? information : value;
     value = map == static_cast<int>(Map::kVariance) ? spread.variance : value;
     value = map == static_cast<int>(Map::kDisagreement) ? spread.disagreement : value;

@@ -253,8 +253,7 @@ def _spread(
     """Compute the maps that need more of the state than the mean."""
     maps: dict[str, Tensor] = {}
     if layout.entropy:
-        # Of a probability of 1 + x the entropy is -x.
-        maps["expected_entropy"] = (block[layout.entropy_plane] * inverse).clamp_min(0)
+        maps["expected_entropy"] = block[layout.entropy_plane] * inverse
     if layout.square:
         square = block[layout.square_plane :][: layout.num_classes] * inverse
         maps["variance"] = _sum((square - raw * raw).clamp_min(0)) / layout.num_classes
@@ -279,10 +278,13 @@ def _write_maps(
     wanted = finish.maps
     values = dict(spread)
     if {"entropy", "mutual_information"} & wanted.keys():
-        values["entropy"] = _entropy(p, reading.multilabel).clamp_min(0)
+        values["entropy"] = _entropy(p, reading.multilabel)
     if "mutual_information" in wanted:
         information = values["entropy"] - values["expected_entropy"]
         values["mutual_information"] = information.clamp_min(0)
+    for name in {"entropy", "expected_entropy"} & values.keys():
+        # Entropies below 0 are those of probabilities a little beyond 1.
+        values[name] = values[name].clamp_min(0)
     if "mean" in wanted:
         values["mean"] = p
     if "confidence" in wanted:

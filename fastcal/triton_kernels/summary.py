@@ -133,16 +133,14 @@ def store_label(pointers, label, valid, m_voxels):
 def store_summary(stage, summary, valid, lanes, F: tl.constexpr):
     """Write every map of the voxel shape that is wanted, from a `Summary`."""
     maps = stage.maps
-    # Of a probability of 1 + x the entropy is -x.
-    entropy = not_negative(summary.entropy)
-    expected_entropy = not_negative(summary.expected_entropy)
+    # Entropies below 0 are those of probabilities a little beyond 1.
     if maps.entropy is not None:
-        store_map(maps.entropy, entropy, valid, lanes)
+        store_map(maps.entropy, not_negative(summary.entropy), valid, lanes)
     if maps.expected_entropy is not None:
-        store_map(maps.expected_entropy, expected_entropy, valid, lanes)
+        store_map(maps.expected_entropy, not_negative(summary.expected_entropy), valid, lanes)
     if maps.mutual_information is not None:
         # A single member has no information on itself: 0, not the rounding of two entropies.
-        information = not_negative(entropy - expected_entropy)
+        information = not_negative(summary.entropy - summary.expected_entropy)
         value = tl.where(stage.n_members > 1, information, 0.0)
         store_map(maps.mutual_information, value, valid, lanes)
     if maps.variance is not None:
