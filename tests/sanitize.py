@@ -45,12 +45,15 @@ def main() -> None:
     """Build, then run the C++ tests and those of Python."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("sanitizers", choices=RUNTIMES)
+    parser.add_argument(
+        "--isas", nargs="+", help="instruction sets to build; by default those this machine runs"
+    )
     parser.add_argument("--module", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.module is not None:
         sys.exit(run_tests(options.module, TESTS[options.sanitizers]))
     folder = ROOT / "build" / options.sanitizers.replace(",", "-")
-    module = build(folder, options.sanitizers)
+    module = build(folder, options.sanitizers, options.isas or isas_here())
     environment = settings(folder)
     ctest = ["ctest", "--test-dir", str(folder), "--output-on-failure", "--no-tests=error"]
     subprocess.run([*fixed_addresses(), *ctest], check=True, env=environment)
@@ -60,7 +63,14 @@ def main() -> None:
     print(f"{options.sanitizers}: clean")
 
 
-def build(folder: Path, sanitizers: str) -> Path:
+def isas_here() -> list[str]:
+    """Give the instruction sets that this machine runs."""
+    from fastcal import _cpu
+
+    return _cpu.isa_levels()
+
+
+def build(folder: Path, sanitizers: str, isas: list[str]) -> Path:
     """Build the module and the C++ tests, and give the path of the module."""
     import pybind11
 
@@ -71,6 +81,7 @@ def build(folder: Path, sanitizers: str) -> Path:
         "FASTCAL_CUDA": "OFF",
         "FASTCAL_BUILD_TESTS": "ON",
         "FASTCAL_SANITIZE": sanitizers,
+        "FASTCAL_ISAS": ";".join(isas),
         "Python_EXECUTABLE": sys.executable,
         "pybind11_DIR": pybind11.get_cmake_dir(),
     }
