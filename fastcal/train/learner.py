@@ -84,17 +84,18 @@ class Learner:
         if self.average is not None:
             self.average.update(self.network, self.course.step)
 
-    def end_epoch(self, dice: float) -> bool:
+    def end_epoch(self, dice: float, nll: float) -> bool:
         """Record an epoch, and keep the network if it is the best or the last of a cycle.
 
         Args:
             dice: The validation Dice of the epoch.
+            nll: Its negative log-likelihood on the validation cases.
 
         Returns:
-            Whether the Dice is the best so far.
+            Whether the epoch is the best so far.
         """
         config = self.recipe.config
-        best = self.course.end_epoch(dice, config)
+        best = self.course.end_epoch(dice, config, nll)
         if config.loop.snapshots:
             self._keep_snapshot()
         elif best:

@@ -20,19 +20,32 @@ class Course:
     """Sum over the steps of the current epoch."""
     best_epoch: int = 0
     best_dice: float = -math.inf
+    """-inf where the best epoch has none."""
+    best_nll: float = math.inf
+    """Of the best epoch."""
     last_dice: float = math.nan
     since_drop: int = 0
     """Epochs without a better Dice since the plateau rule last lowered the learning rate."""
     drop: float = 1.0
     """Factor by which the plateau rule has lowered the learning rate so far."""
 
-    def end_epoch(self, dice: float, config: TrainConfig) -> bool:
-        """Record an epoch, and return whether its validation Dice is the best so far."""
+    def end_epoch(self, dice: float, config: TrainConfig, nll: float = math.nan) -> bool:
+        """Record an epoch, and return whether it is the best so far.
+
+        The best epoch has the largest Dice. The Dice is NaN where no validation case has foreground
+        and none was predicted, which is better than 0, the Dice of invented foreground. Among such
+        epochs the one with the lowest negative log-likelihood is the best.
+
+        Args:
+            dice: The validation Dice of the epoch.
+            config: The settings.
+            nll: Its negative log-likelihood on the validation cases.
+        """
         self.epoch += 1
         self.loss_sum, self.last_dice = 0.0, dice
-        # The first epoch counts even if its Dice is NaN: there must be a checkpoint.
-        if dice > self.best_dice or self.best_epoch == 0:
+        if self._improves(dice, nll):
             self.best_epoch, self.best_dice = self.epoch, -math.inf if math.isnan(dice) else dice
+            self.best_nll = nll
             self.since_drop = 0
             return True
         self.since_drop += 1
@@ -40,6 +53,14 @@ class Course:
             self.drop *= config.schedule.factor
             self.since_drop = 0
         return False
+
+    def _improves(self, dice: float, nll: float) -> bool:
+        if self.best_epoch == 0:  # there must be a checkpoint
+            return True
+        best_is_empty = math.isinf(self.best_dice)
+        if math.isnan(dice):
+            return nll < self.best_nll if best_is_empty else self.best_dice == 0
+        return dice > (0 if best_is_empty else self.best_dice)
 
     def finished(self, config: TrainConfig) -> bool:
         """Whether the training has had all its epochs, or stops early."""
