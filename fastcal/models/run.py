@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from fastcal.core.doors import read_checkpoint, read_json
+from fastcal.core.doors import read_checkpoint, read_json, validated
 from fastcal.core.errors import DataError
 from fastcal.data.preprocess import Preprocessing
 from fastcal.models.network import SegmentationNetwork
@@ -30,6 +30,7 @@ FORMAT = 2
 _READABLE = (1, 2)
 CONFIG, SPLITS, DATASET = "config.json", "splits.json", "dataset.json"
 WEIGHTS, LAST, LOG, CURVES = "best.safetensors", "last.pt", "log.jsonl", "curves.png"
+MOST_MEMBERS = 10_000
 BEST, FINISHED = "best.pt", "member.json"
 
 
@@ -51,12 +52,16 @@ class Run:
         """Read RUN/config.json.
 
         Raises:
-            DataError: There is no run folder, or this version cannot read it.
+            DataError: There is no run folder, this version cannot read it, or its entries are of
+                another type, out of range or contradict each other.
         """
+        from fastcal.models.run_schema import RunConfig
+
         folder = Path(path)
         config = read_json(folder / CONFIG)
         if not isinstance(config, dict) or config.get("format") not in _READABLE:
             raise DataError(folder / CONFIG, "is not the configuration of a fastcal run")
+        validated(folder / CONFIG, config, RunConfig)
         return cls(folder, config)
 
     @property
@@ -147,8 +152,15 @@ class Run:
 
     @property
     def split(self) -> dict[str, list[str]]:
-        """Case names of ``train``, ``val`` and ``test``."""
-        names: dict[str, list[str]] = read_json(self.path / SPLITS, dict[str, list[str]])
+        """Case names of ``train``, ``val`` and ``test``.
+
+        Raises:
+            DataError: splits.json is missing or damaged, or a part of the split is missing.
+        """
+        file = self.path / SPLITS
+        names: dict[str, list[str]] = read_json(file, dict[str, list[str]])
+        if not {"train", "val"} <= set(names):
+            raise DataError(file, "must hold lists of case names: train, val and optionally test")
         return names
 
 

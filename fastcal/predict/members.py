@@ -15,13 +15,14 @@ from torch import Tensor
 
 from fastcal.cases.source import Member
 from fastcal.core.arguments import real_number, whole_number
+from fastcal.core.doors import bounded
 from fastcal.core.errors import DataError
 from fastcal.data.dataset import Case
 from fastcal.models.device import choose_device
 from fastcal.models.network import SegmentationNetwork
 from fastcal.models.run import Run, member_weights, weights_file
 from fastcal.models.unet import set_mc_dropout
-from fastcal.models.views import InferenceAugmentation, Predictor, View, averaged
+from fastcal.models.views import MOST_PASSES, InferenceAugmentation, Predictor, View, averaged
 from fastcal.models.window import sliding_window
 
 if TYPE_CHECKING:
@@ -56,8 +57,7 @@ class Inference:
     batch_size: int | None = None
 
     def __post_init__(self) -> None:
-        if whole_number(self.mc_dropout, "mc_dropout") < 0:
-            raise ValueError(f"mc_dropout must be at least 0, got {self.mc_dropout}")
+        bounded(self.mc_dropout, "mc_dropout", MOST_PASSES, least=0)
         whole_number(self.seed, "seed")
         if not 0 < real_number(self.temperature, "temperature") < math.inf:
             raise ValueError(f"temperature must be above 0, got {self.temperature}")
