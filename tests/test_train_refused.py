@@ -115,7 +115,7 @@ def test_every_bad_case_is_listed_before_anything_is_written(tmp_path: Path) -> 
         ),
         (
             {"config": {"network.colour": 1}},
-            "must be among in_channels.*, got colour",
+            "arguments that UNet knows .*widths.*, got 'colour'",
         ),
         (
             {"config": {"loop.checkpointing": True}, "strategy": "vectorised"},
