@@ -41,6 +41,7 @@ from fastcal.train import TrainConfig
         ({"loss.class_weights": [-1, 1]}, "loss.class_weights.0 must be .* equal to 0, got -1"),
         ({"schedule.cycles": 10**9}, "schedule.cycles must be .* 10000, got 1000000000"),
         ({"augmentation.elastic_spacing": 10**9}, "augmentation.elastic_spacing must be"),
+        ({"loop": 1, "loop.max_epochs": 3}, "loop must hold settings of its own, got 1"),
         ({"loop": 1}, "loop must be a valid dictionary or instance of LoopConfig, got 1"),
     ],
 )

@@ -13,6 +13,7 @@ Older runs have best.pt in place of best.safetensors; they can be read, too.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import Any
 import torch
 
 from fastcal.core.doors import read_checkpoint, read_json, validated
-from fastcal.core.errors import DataError
+from fastcal.core.errors import DataError, DataWarning
 from fastcal.data.preprocess import Preprocessing
 from fastcal.models.network import SegmentationNetwork
 from fastcal.models.weights import Weights, read_weights
@@ -97,6 +98,18 @@ class Run:
         """Folders of the members whose training has begun but is not finished."""
         begun = sorted(path.parent for path in self.path.glob(f"member_*/{LAST}"))
         return [folder for folder in begun if not (folder / FINISHED).exists()]
+
+    def tell_unfinished(self) -> None:
+        """Warn where there are fewer finished members than the run was to have.
+
+        An ensemble of fewer members is another one, whose calibration is worse.
+        """
+        wanted, have = self.config.get("members"), len(self.members)
+        if wanted is not None and have < wanted:
+            warnings.warn(
+                DataWarning(self.path, f"only {have} of {wanted} members are finished and used"),
+                stacklevel=3,
+            )
 
     @property
     def loss(self) -> str:

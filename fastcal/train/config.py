@@ -177,6 +177,8 @@ class TrainConfig(Section):
             place = changes
             for section in sections:
                 place = place.setdefault(section, {})
+                if not isinstance(place, dict):
+                    raise ValueError(f"{section} must hold settings of its own, got {place!r}")
             place[last] = value
         for section, choice in _CHOICES.items():
             if isinstance(changes.get(section), Mapping) and choice in changes[section]:
