@@ -31,7 +31,6 @@ FORMAT = 2
 _READABLE = (1, 2)
 CONFIG, SPLITS, DATASET = "config.json", "splits.json", "dataset.json"
 WEIGHTS, LAST, LOG, CURVES = "best.safetensors", "last.pt", "log.jsonl", "curves.png"
-MOST_MEMBERS = 10_000
 BEST, FINISHED = "best.pt", "member.json"
 
 

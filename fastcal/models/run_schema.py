@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fastcal.data.preprocess import MOST_VOXELS, Preprocessing
-from fastcal.models.run import MOST_MEMBERS
+
+MOST_MEMBERS = 10_000
 
 Count = Annotated[int, Field(strict=True, ge=1, le=65_536)]
 Extent = Annotated[int, Field(strict=True, ge=1, le=65_536)]

@@ -194,7 +194,7 @@ class _Plan:
 
 def _check(plan: _Plan, losses: Sequence[str], panel_cases: int) -> None:
     from fastcal.cases.settings import Counted
-    from fastcal.models.run import MOST_MEMBERS
+    from fastcal.models.run_schema import MOST_MEMBERS
 
     if min(plan.split) < 1:
         raise ValueError(f"split must hold at least one case of each part, got {plan.split}")

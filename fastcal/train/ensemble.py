@@ -14,7 +14,8 @@ from fastcal.core.doors import bounded
 from fastcal.core.errors import DataError
 from fastcal.data.dataset import Dataset
 from fastcal.models import choose_device
-from fastcal.models.run import CONFIG, DATASET, FINISHED, LOG, MOST_MEMBERS, Run
+from fastcal.models.run import CONFIG, DATASET, FINISHED, LOG, Run
+from fastcal.models.run_schema import MOST_MEMBERS
 from fastcal.train import folder as run_folder
 from fastcal.train.cases import CaseFolder, RunCases
 from fastcal.train.config import TrainConfig
