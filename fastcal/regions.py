@@ -96,8 +96,8 @@ def dilated_box(
     steps = _spacing(labels.ndim, affine, spacing)
     margin = _not_negative(margin_mm, "margin_mm")
     slices = whole_number(margin_slices, "margin_slices")
-    if slices < 0:
-        raise ValueError(f"margin_slices must not be negative, got {slices}")
+    if not 0 <= slices <= _FARTHEST:
+        raise ValueError(f"margin_slices must be from 0 to {_FARTHEST:.0f}, got {slices}")
     across = _slice_axis(labels.ndim, steps, affine, slice_axis)
     inside = labels != 0
     box = np.zeros(labels.shape, np.bool_)
@@ -218,8 +218,15 @@ def _slice_axis(
     return int(np.abs(np.asarray(affine, np.float64)[2, :3]).argmax())
 
 
+_FARTHEST = 1e6
+"""Of a margin: a kilometre, or as many slices."""
+
+
 def _not_negative(value: float, name: str) -> float:
     number = real_number(value, name)
-    if not 0 <= number < math.inf:
-        raise ValueError(f"{name} must be a distance in mm, not negative, got {number:g}")
+    if not 0 <= number <= _FARTHEST:
+        raise ValueError(
+            f"{name} must be a distance in mm, not negative and at most {_FARTHEST:.0f}, got "
+            f"{number:g}"
+        )
     return number

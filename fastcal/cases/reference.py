@@ -15,7 +15,7 @@ from torch import Tensor
 from fastcal.cases.region_rules import RegionRule, case_regions
 from fastcal.core.errors import DataError
 from fastcal.core.region_bits import Regions
-from fastcal.data import nifti
+from fastcal.data import checks, nifti
 
 if TYPE_CHECKING:
     from fastcal.cases.labels import LabelScheme
@@ -147,6 +147,11 @@ def read_labels(path: Path) -> tuple[NDArray[Any], Volume]:
         rounded = np.rint(labels)
         if not np.array_equal(rounded, labels):
             raise DataError(path, f"labels must be integers, got fractions ({labels.dtype})")
+        if rounded.size and not np.abs(rounded).max() <= checks.MOST_LABEL:
+            raise DataError(
+                path,
+                f"labels must be at most {checks.MOST_LABEL}, got {np.abs(rounded).max():g}",
+            )
         labels = rounded.astype(np.int32)
     return labels, volume
 

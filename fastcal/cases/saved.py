@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from fastcal.cases.labels import LabelScheme
+from fastcal.cases.plausible import check_activation, check_probabilities
 from fastcal.cases.settings import MemberReading
 from fastcal.cases.source import Member
 from fastcal.core.errors import DataError
@@ -231,7 +232,12 @@ class SavedProbabilities:
             yield self._member(case, number)
 
     def _member(self, case: str, number: int) -> Member:
-        member = Member.of(self.saved.folders[number].probabilities(case))
+        found = self.saved.folders[number].probabilities(case)
+        check_activation(found, self.reading.activation)
+        if not self.reading.from_logits:
+            check_probabilities(found, self.reading.scheme)
+        member = Member.of(found)
+        del found  # the array must be gone before the next one is read
         return replace(
             member,
             values=member.values.to(self.device),

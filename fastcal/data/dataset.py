@@ -141,8 +141,9 @@ class Dataset:
         """
         counts = (train, val, test)
         if min(counts) < 0 or sum(counts) > len(self.cases):
+            checks.complain(self.folder, self.left_over())  # it may be why cases are missing
             raise ValueError(
-                "train, val and test must be counts of at least 0 that sum to at most "
+                "split must hold counts (train, val and test) of at least 0 that sum to at most "
                 f"{len(self.cases)}, the number of cases, got {train}, {val} and {test}"
             )
         first, second = train, train + val

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -17,12 +18,13 @@ from fastcal.cases.count import count_case
 from fastcal.cases.labels import LabelScheme
 from fastcal.cases.loop import ProgressOption, run_cases
 from fastcal.cases.overlap import overlap
+from fastcal.cases.plausible import contradicted
 from fastcal.cases.reference import LabelMap, LabelMaps
 from fastcal.cases.settings import Counted
 from fastcal.core import atomic
 from fastcal.core.arguments import choice, real_number
 from fastcal.core.bins import Closed
-from fastcal.core.errors import DataError
+from fastcal.core.errors import DataError, DataWarning
 from fastcal.data import description
 from fastcal.data.predictions import PredictionFolder
 from fastcal.evaluate.surface import surface_scores
@@ -143,6 +145,8 @@ def evaluate_folder(
     if not records:
         reasons = "; ".join(dict.fromkeys(one.reason for one in run.failed))
         raise DataError(predictions, f"no case could be scored: {reasons}")
+    if scoring.contradictions:
+        warnings.warn(_contradiction(scoring.contradictions), stacklevel=2)
     summary = _summary(records, pooled, scoring)
     summary["failed"] = [{"case": one.case, "reason": one.reason} for one in run.failed]
     # nnU-Net's readers do arithmetic on these numbers: NaN stays NaN.
@@ -162,6 +166,16 @@ def _scheme(
             f"no dataset.json in or above it, nor {labels}; pass dataset_json or num_classes",
         )
     return LabelScheme.read(found)
+
+
+def _contradiction(found: Sequence[tuple[Path, int]]) -> DataWarning:
+    (path, voxels), more = found[0], len(found) - 1
+    others = f"; so it does in {more} other cases" if more else ""
+    return DataWarning(
+        path,
+        f"the most probable class differs from the label map beside it in {voxels} voxels, so that "
+        f"overlap and calibration are of different predictions{others}",
+    )
 
 
 def _writable(out_file: Path) -> Path:
@@ -185,6 +199,8 @@ class _Scoring:
     tolerance_mm: float | None
     """Of the surface Dice; None for no surface scores."""
     missed_hd95: MissedHd95
+    contradictions: list[tuple[Path, int]] = field(default_factory=list)
+    """Probabilities beside a label map that is not their most probable class, and the voxels."""
 
     def check_pairs(self, *, complete: bool) -> None:
         """Raise a `DataError` for a prediction without reference; if ``complete``, the reverse."""
@@ -213,13 +229,17 @@ class _Scoring:
         }
         statistics = None
         if self.probabilities is not None and case in self.saved:
+            found = self.probabilities.probabilities(case)
             statistics = count_case(
-                self.probabilities.probabilities(case),
+                found,
                 reference,
                 case=case,
                 counted=self.counted,
                 prediction=prediction.labels,
             )
+            if not reference.scheme.multilabel:
+                differing = contradicted(found, prediction.labels, reference.kept)
+                self.contradictions.extend([(found.source, differing)] if differing else [])
         record = {
             "case": case,
             "metrics": metrics,

@@ -145,5 +145,7 @@ def load_ensemble(
     """
     opened = run if isinstance(run, Run) else Run.open(run)
     place = choose_device(device)
+    if members is None:
+        opened.tell_unfinished()
     networks = [load_member(folder, place, trust=trust) for folder in opened.chosen(members)]
     return Ensemble(networks, patch=opened.patch, preprocessing=opened.preprocessing)

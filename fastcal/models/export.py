@@ -18,7 +18,9 @@ from torch import Tensor, nn
 
 from fastcal import __version__
 from fastcal.core import atomic
+from fastcal.core.doors import check_claim
 from fastcal.models.ensemble import Ensemble, EnsembleOutput, load_ensemble
+from fastcal.models.memory import OutOfMemoryError, is_out_of_memory
 from fastcal.models.run import Run
 
 ExportFormat: TypeAlias = Literal["torchscript", "onnx"]
@@ -101,8 +103,8 @@ def export_run(
     if member is not None and members is not None:
         raise ValueError(f"member must be None where members are given, got {member}")
     extents = None if size is None else tuple(size)
-    if extents is not None and (len(extents) != opened.dims or min(extents) < 1):
-        raise ValueError(f"size must be {opened.dims} positive extents, got {extents}")
+    if extents is not None:
+        _check_size(extents, opened)
     chosen = members if member is None else [member]
     ensemble = load_ensemble(opened, members=chosen, device="cpu", trust=trust)
     module = PlainEnsemble(ensemble) if member is None else ensemble.network(0)
@@ -111,8 +113,13 @@ def export_run(
     traced, tried = _sizes(ensemble) if extents is None else (extents, extents)
     example = _image(ensemble, traced, batch=2)
     trial = _image(ensemble, tried, batch=1)
-    with torch.no_grad():
-        expected = module(trial)
+    try:
+        with torch.no_grad():
+            expected = module(trial)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemoryError(f"size must be smaller for this memory, got {tried}") from error
     with atomic.atomic_path(path) as temporary, _quiet():
         write = _write_torchscript if kind == "torchscript" else _write_onnx
         write(module, example, temporary, outputs, description, free=extents is None)
@@ -193,6 +200,17 @@ def _sizes(ensemble: Ensemble) -> tuple[tuple[int, ...], tuple[int, ...]]:
     multiples = [max(by, 8) for by in ensemble.network(0).multiples]
     traced = tuple(2 * by + 2 * axis + 1 for axis, by in enumerate(multiples))
     return traced, tuple(by + 7 - 2 * axis for axis, by in enumerate(multiples))
+
+
+def _check_size(extents: tuple[int, ...], run: Run) -> None:
+    """Refuse extents of another number, or ones whose images and results no memory holds."""
+    if len(extents) != run.dims or min(extents) < 1:
+        raise ValueError(f"size must be {run.dims} positive extents, got {extents}")
+    channels = len(run.channel_names) + 2 * run.num_classes
+    try:
+        check_claim(2 * 4 * channels * math.prod(extents), what="images and logits of this size")
+    except ValueError as error:
+        raise ValueError(f"size must be smaller, got {extents}: {error}") from None
 
 
 def _image(ensemble: Ensemble, extents: Sequence[int], *, batch: int) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from fastcal.cases.plausible import check_activation, check_probabilities
 from fastcal.cases.saved import SavedFolders
 from fastcal.cases.settings import MemberReading
 from fastcal.cases.source import Member
@@ -107,16 +108,24 @@ class CalibratedProbabilities:
         """Give the calibrated probabilities of a case, one member after another."""
         whole, folders = self.calibrator, self.places[case]
         if isinstance(whole, Calibrator):
-            yield _calibrated(folders[0].probabilities(case), whole)
+            yield self._calibrated(folders[0].probabilities(case), whole)
         elif _of_members(whole) is None:
             assert whole.calibrators_ is not None
             self.saved.require(case)
-            yield _calibrated(Pool(folders, whole).mean(case), whole.calibrators_[0])
+            yield self._calibrated(Pool(folders, whole).mean(case), whole.calibrators_[0])
         else:
             self.saved.require(case)
             weights = whole.weights or [1.0] * len(folders)
             for folder, own, weight in zip(folders, whole.calibrators_ or (), weights, strict=True):
-                yield _calibrated(folder.probabilities(case), own, weight)
+                yield self._calibrated(folder.probabilities(case), own, weight)
+
+    def _calibrated(
+        self, found: Probabilities, calibrator: Calibrator, weight: float = 1.0
+    ) -> Member:
+        check_activation(found, self.reading.activation)
+        self.reading.scheme.check_channels(found.data.shape[0], found.source)
+        check_probabilities(found, self.reading.scheme)
+        return _calibrated(found, calibrator, weight)
 
 
 def _of_members(calibrator: Calibrator | EnsembleCalibration) -> EnsembleCalibration | None:
@@ -147,7 +156,7 @@ def _check_fitted(
         raise DataError(folder, f"holds {here}, but the calibrator was fitted to {fitted}")
 
 
-def _calibrated(found: Probabilities, calibrator: Calibrator, weight: float = 1.0) -> Member:
+def _calibrated(found: Probabilities, calibrator: Calibrator, weight: float) -> Member:
     member = Member.of(found)
     try:
         values = calibrator.transform(member.values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,10 +10,12 @@ from pathlib import Path
 
 import torch
 
+from fastcal.core.doors import bounded
 from fastcal.core.errors import DataError
 from fastcal.data.dataset import Dataset
 from fastcal.models import choose_device
 from fastcal.models.run import CONFIG, DATASET, FINISHED, LOG, Run
+from fastcal.models.run_schema import MOST_MEMBERS
 from fastcal.train import folder as run_folder
 from fastcal.train.cases import CaseFolder, RunCases
 from fastcal.train.config import TrainConfig
@@ -106,8 +109,7 @@ def train_ensemble(
     request = ExecutionRequest(strategy, jobs, ddp, torchrun)
     _check(config, members, request)
     # JSON of a run folder holds 64 bits.
-    if isinstance(seed, int) and not 0 <= seed < 2**63:
-        raise ValueError(f"seed must be from 0 to 2^63 - 1, got {seed}")
+    bounded(seed, "seed", 2**63 - 1, least=0)
     place = torchrun.device(choose_device(device))
     opened = dataset if isinstance(dataset, Dataset) else Dataset.open(dataset)
     if opened.label_groups is not None:
@@ -208,8 +210,7 @@ def _skip_unneeded(recipe: Recipe, numbers: Sequence[int], report: TrainingProgr
 
 
 def _check(config: TrainConfig, members: int, request: ExecutionRequest) -> None:
-    if members < 1:
-        raise ValueError(f"members must be at least 1, got {members!r}")
+    bounded(members, "members", MOST_MEMBERS)
     if members % config.members_per_training:
         raise ValueError(
             f"members must be a multiple of {config.members_per_training}, the schedule's cycles, "
@@ -230,7 +231,7 @@ def _is_finished(recipe: Recipe, number: int) -> bool:
 
 def _epochs_done(folder: Path, numbers: Sequence[int]) -> int:
     logs = [folder / f"member_{number:02d}" / LOG for number in numbers]
-    return sum(len(read_log(log.parent)) for log in logs if log.exists())
+    return sum(len(read_log(log.parent)) for log in logs if os.path.lexists(log))
 
 
 def _wait_for(file: Path) -> None:

@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from fastcal.core.errors import DataError
 from fastcal.data import nifti
@@ -18,6 +17,7 @@ from fastcal.data.nifti import Geometry
 from fastcal.data.prepared import threads
 from fastcal.data.preprocess import Preprocessing
 from fastcal.data.resample import Interpolation, LabelInterpolation
+from fastcal.train.section import Extents, Millimetres, Section
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -32,7 +32,7 @@ WINDOW_VOXELS = 100_000
 PATCH_VOXELS = {2: 512**2, 3: 128**3}
 
 
-class PreprocessingConfig(BaseModel):
+class PreprocessingConfig(Section):
     """Settings of preprocessing. The defaults are the paper's slices.
 
     Example:
@@ -40,18 +40,16 @@ class PreprocessingConfig(BaseModel):
         'median'
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     dims: Literal[2, 3] = 2
     slice_axis: Literal[0, 1, 2, "auto"] = "auto"
     """Axis along which slices are stacked. ``"auto"`` is the axis of the largest median spacing,
     and the last one of equals."""
     reorient: bool | None = None
     """Turn the axes to RAS; None does so only in three dimensions."""
-    spacing: tuple[float, ...] | Literal["median"] | None = None
+    spacing: tuple[Millimetres, ...] | Literal["median"] | None = None
     """Spacing in mm, one number per axis of an item. ``"median"`` is the median over the cases,
     axis by axis."""
-    size: tuple[int, ...] | None = None
+    size: Extents | None = None
     """Extents to crop and pad to. None keeps each case's own extents where patches are drawn, and
     otherwise takes the largest of the cases, rounded up to what the poolings divide."""
     normalisation: Normalisation | tuple[Normalisation, ...] | Literal["auto"] = "percentile"

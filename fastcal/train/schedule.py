@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from fastcal.train.config import TrainConfig
 
@@ -11,6 +12,8 @@ from fastcal.train.config import TrainConfig
 @dataclass(slots=True)
 class Course:
     """What a training knows of its past, which goes into every checkpoint."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid"}
 
     step: int = 0
     """Steps done."""
@@ -28,6 +31,32 @@ class Course:
     """Epochs without a better Dice since the plateau rule last lowered the learning rate."""
     drop: float = 1.0
     """Factor by which the plateau rule has lowered the learning rate so far."""
+
+    def check(self, iterations: int) -> None:
+        """Refuse a past that no training has.
+
+        Args:
+            iterations: Steps per epoch.
+
+        Raises:
+            ValueError: The numbers contradict each other.
+        """
+        first = self.epoch * iterations
+        if not (self.epoch >= 0 and first <= self.step < first + iterations):
+            raise ValueError(
+                f"step must be one of epoch {self.epoch + 1}, of {iterations} steps each, got "
+                f"{self.step}"
+            )
+        if not 0 <= self.best_epoch <= self.epoch or self.best_dice > 1:
+            raise ValueError(
+                f"the best epoch must be one of {self.epoch} with a Dice of at most 1, got "
+                f"{self.best_epoch} with {self.best_dice}"
+            )
+        if not (math.isfinite(self.loss_sum) and 0 <= self.drop <= 1 and self.since_drop >= 0):
+            raise ValueError(
+                "loss_sum, drop and since_drop must be finite, in [0, 1] and at least 0, got "
+                f"{self.loss_sum}, {self.drop} and {self.since_drop}"
+            )
 
     def end_epoch(self, dice: float, config: TrainConfig, nll: float = math.nan) -> bool:
         """Record an epoch, and return whether it is the best so far.
