@@ -6,13 +6,12 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from fastcal.cases.labels import LabelScheme
 from fastcal.cases.settings import MemberReading
-from fastcal.cases.source import Member
+from fastcal.cases.source import Member, Origin
 from fastcal.core.errors import DataError
 from fastcal.data import description
 from fastcal.data.predictions import PredictionFolder, Probabilities
@@ -51,14 +50,14 @@ class SavedFolders:
         return cls(opened, contents)
 
     @property
-    def paths(self) -> list[str]:
+    def paths(self) -> list[Path]:
         """The folders, for the record of a run."""
-        return [str(folder.path) for folder in self.folders]
+        return [folder.path for folder in self.folders]
 
-    def check_out(self, out: str | Path) -> None:
-        """Raise a ValueError if the folder to write is one of the folders to read."""
-        if Path(out).resolve() in {folder.path.resolve() for folder in self.folders}:
-            raise ValueError(f"out must not be one of the folders to read, got {out}")
+    def shared_files(self, dataset_json: Path | None) -> list[Path]:
+        """Return the ``dataset.json`` in use, and those that the folders themselves have."""
+        found = [dataset_json, *(description.find(path) for path in self.paths)]
+        return list(dict.fromkeys(path for path in found if path is not None))
 
     def shared(self, cases: Sequence[str] | None, *, complete: bool = True) -> list[str]:
         """Return the cases of folders that have the same ones, sorted.
@@ -206,9 +205,9 @@ class SavedProbabilities:
             raise ValueError(f"temperature must be above 0, got {self.temperatures}")
 
     @property
-    def record(self) -> dict[str, Any]:
-        """What changes the numbers."""
-        return {
+    def origin(self) -> Origin:
+        """What the predictions depend on."""
+        settings = {
             "folders": self.saved.paths,
             "weights": list(self.weights),
             "temperature": list(self.temperatures),
@@ -216,6 +215,16 @@ class SavedProbabilities:
             "activation": self.reading.activation,
             "space": self.reading.space,
         }
+        return Origin(
+            command="ensemble",
+            settings=settings,
+            folders=self.saved.paths,
+            shared=self.saved.shared_files(self.dataset_json),
+        )
+
+    def inputs(self, case: str) -> list[Path]:
+        """The files of a case in every folder."""
+        return [path for folder in self.saved.folders for path in folder.files(case)]
 
     @property
     def advice(self) -> str:

@@ -59,9 +59,11 @@ class Counted:
         if self.labels is None:
             return {}
         return {
-            **{"labels": str(self.labels), "n_bins": self.n_bins, "closed": self.closed},
-            **({"fine_bins": self.fine_bins} if self.fine_bins else {}),
-            **({"regions": list(self.regions)} if self.regions else {}),
+            "labels": Path(self.labels),
+            "n_bins": self.n_bins,
+            "closed": self.closed,
+            "fine_bins": self.fine_bins,
+            "regions": list(self.regions),
         }
 
     def statistics(self, scheme: LabelScheme) -> CalibrationStatistics:

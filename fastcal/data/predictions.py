@@ -118,6 +118,11 @@ class PredictionFolder:
             )
         return found
 
+    def files(self, case: str) -> list[Path]:
+        """Return every file that `probabilities` may read for a case, whether it exists or not."""
+        endings = (".npz", ".npy", ".pkl", *nifti.ENDINGS)
+        return [self.path / f"{case}{ending}" for ending in endings]
+
     def _files(self, ending: str) -> list[Path]:
         return [path for path in self.path.glob(f"[!.]*{ending}") if path.is_file()]
 

@@ -103,7 +103,6 @@ def ensemble_folders(
     written = Written(out, maps, dtype, save_probabilities, overwrite)
     part = Part(num_parts, part_id, keep_going, progress)
     saved = SavedFolders.open(folders)
-    saved.check_out(out)
     chosen = saved.shared(cases, complete=not keep_going)
     found = saved.dataset_json(dataset_json)
     reading = saved.reading(chosen, found, keep_going=keep_going)

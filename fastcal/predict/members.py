@@ -125,7 +125,7 @@ class RunMembers:
         inference, patch = self.inference, self._run.patch
         views = inference.augmentation
         return {
-            "members": [str(source) for source in self.sources],
+            "members": list(self.sources),
             "weights_sha256": [_digest(source) for source in self.sources],
             "mc_dropout": inference.mc_dropout,
             "seed": inference.seed if inference.random else None,
@@ -139,6 +139,7 @@ class RunMembers:
             "views_as_members": views.as_members and views.n_views > 1,
             "resample": None if self._preprocessing.spacing is None else inference.resample,
             "precision": inference.precision,
+            "preprocessing": self._preprocessing.to_json(),
         }
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from fastcal.cases.driver import run
@@ -90,9 +91,10 @@ def apply_folders(
     part = Part(num_parts, part_id, keep_going, progress)
     made = load(calibrator) if isinstance(calibrator, str | Path) else calibrator
     saved = SavedFolders.open(folders, folds=True)
-    saved.check_out(out)
     source = CalibratedProbabilities.of(
         made, saved, cases, saved.dataset_json(dataset_json), keep_going=keep_going
     )
     source.check_maps(maps)
+    if isinstance(calibrator, str | Path):
+        source = replace(source, file=Path(calibrator))
     return run(source, counted, written, part)
