@@ -9,7 +9,8 @@ from pathlib import Path
 
 from fastcal.cases.record import digests, first_change, located
 from fastcal.core import atomic
-from fastcal.core.doors import Digest, open_regular, read_json
+from fastcal.core.doors import Digest, one_error, open_regular, read_json
+from fastcal.core.doors.bounds import MIB
 from fastcal.core.errors import DataError
 
 FOLDER = "record"
@@ -119,11 +120,12 @@ def content(path: Path) -> Content:
     Raises:
         DataError: It is no regular file, or it cannot be read.
     """
-    with open_regular(path) as file:
-        try:
-            return Content(file.size, hashlib.file_digest(file.stream, "sha256").hexdigest())
-        except OSError as error:
-            raise DataError(path, error.strerror or str(error)) from error
+    found, size = hashlib.sha256(), 0
+    with open_regular(path) as file, one_error(path, "a file"):
+        while block := file.stream.read(MIB):
+            found.update(block)
+            size += len(block)
+    return Content(size, found.hexdigest())
 
 
 def _is_of_case(path: Path) -> bool:

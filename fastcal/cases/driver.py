@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fastcal.cases.combine import combine
-from fastcal.cases.files import CaseFiles, copy_description
+from fastcal.cases.files import CaseFiles
 from fastcal.cases.ledger import Ledger
 from fastcal.cases.loop import run_cases
+from fastcal.cases.record import copy_description
 from fastcal.cases.reference import LabelMaps
 from fastcal.cases.shards import add_statistics, write_statistics
 from fastcal.cases.summary import PredictionSummary
@@ -54,7 +55,7 @@ def run(source: Source, counted: Counted, written: Written, part: Part) -> Predi
     ledger = Ledger(source, counted, files, references)
     ledger.open(cases, part)
     if source.dataset_json is not None:
-        copy_description(source.dataset_json, files.folder)
+        copy_description(source.dataset_json, files.folder, written.file_ending)
 
     def work(case: str) -> None:
         ledger.begin(case)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcal.cases.case_record import CaseRecord
-from fastcal.core import atomic
-from fastcal.core.doors import MissingFileError, read_json
 from fastcal.data import nifti, predictions
 
 if TYPE_CHECKING:
@@ -127,20 +124,6 @@ class CaseFiles:
             results.calibration.save(self.statistics_of(case))
         labels = reading.scheme.segmentation(_array(results.label))
         nifti.write(self.labels_of(case), labels, like, dtype="int")
-
-
-def copy_description(dataset_json: Path, folder: Path) -> None:
-    """Copy a ``dataset.json``, if it exists, into a prediction folder, as nnU-Net does.
-
-    Raises:
-        DataError: It is not JSON.
-    """
-    try:
-        read_json(dataset_json)
-    except MissingFileError:
-        return
-    with atomic.atomic_path(folder / dataset_json.name) as temporary:
-        shutil.copyfile(dataset_json, temporary)
 
 
 def _array(values: Any) -> NDArray[Any]:

@@ -130,7 +130,7 @@ class Ledger:
         names = (FILE, f"{STATISTICS}.npz", f"{STATISTICS}.json")
         yield from (folder / name for name in names)
         if described is not None:
-            yield folder / described.name
+            yield folder / "dataset.json"
 
     def _continued(self) -> FolderRecord:
         """The record of a folder to go on with, new or one that agrees."""

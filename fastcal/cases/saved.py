@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from fastcal.cases.labels import LabelScheme
+from fastcal.cases.record import digests
 from fastcal.cases.settings import MemberReading
 from fastcal.cases.source import Member, Origin
 from fastcal.core.errors import DataError
@@ -26,15 +27,23 @@ class SavedFolders:
     """Cases of each folder."""
 
     @classmethod
-    def open(cls, folders: Sequence[str | Path], *, folds: bool = False) -> SavedFolders:
+    def open(
+        cls,
+        folders: Sequence[str | Path],
+        *,
+        folds: bool = False,
+        allow_duplicates: bool = False,
+    ) -> SavedFolders:
         """Open folders.
 
         Args:
             folders: At least one.
             folds: A folder that holds ``fold_*/validation`` stands for these.
+            allow_duplicates: Take a folder that is there twice.
 
         Raises:
-            DataError: A folder is missing, or has no probabilities.
+            DataError: A folder is missing, has no probabilities, or is there twice, by another
+                path or as a copy.
             ValueError: There is no folder.
         """
         if isinstance(folders, str | Path) or not folders:
@@ -47,7 +56,10 @@ class SavedFolders:
         for folder, names in zip(opened, contents, strict=True):
             if not names:
                 raise DataError(folder.path, "no saved probabilities in this folder")
-        return cls(opened, contents)
+        found = cls(opened, contents)
+        if not allow_duplicates:
+            found._check_different()
+        return found
 
     @property
     def paths(self) -> list[Path]:
@@ -151,6 +163,25 @@ class SavedFolders:
         sigmoid = first.activation == "sigmoid" or scheme.multilabel
         return MemberReading(scheme, "sigmoid" if sigmoid else "softmax")
 
+    def _check_different(self) -> None:
+        """Refuse a folder that is there twice: by another path, or as a copy."""
+        firsts = [_stored(folder, min(names)) for folder, names in self._each()]
+        for number, (folder, names) in enumerate(self._each()):
+            for earlier in range(number):
+                other = self.folders[earlier]
+                alike = names == self.contents[earlier] and firsts[number] == firsts[earlier]
+                if folder.path.samefile(other.path) or (
+                    alike and all(_stored(folder, one) == _stored(other, one) for one in names)
+                ):
+                    raise DataError(
+                        folder.path,
+                        f"must be another member than {other.path}, got the same files; duplicates "
+                        "must be allowed (--allow-duplicates)",
+                    )
+
+    def _each(self) -> Iterator[tuple[PredictionFolder, frozenset[str]]]:
+        return zip(self.folders, self.contents, strict=True)
+
     def _wanted(self, cases: Sequence[str] | None) -> list[str]:
         every = frozenset().union(*self.contents)
         for case in cases or ():
@@ -247,6 +278,15 @@ class SavedProbabilities:
             weight=self.weights[number],
             temperature=self.temperatures[number],
         )
+
+
+def _stored(folder: PredictionFolder, case: str) -> list[tuple[int, str]]:
+    """What tells whether two folders hold the same files of a case."""
+    try:
+        found = digests(folder.files(case), folder.path)
+    except DataError:
+        return [(0, str(folder.path))]  # what cannot be read is like nothing else
+    return [(one.size, one.sha256) for one in found.values()]
 
 
 def _validation(folder: Path) -> list[Path]:

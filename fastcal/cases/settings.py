@@ -111,7 +111,8 @@ class Written:
     save_probabilities: bool = False
     """Write the mean as nnU-Net's ``CASE.npz``."""
     overwrite: bool = False
-    """Do finished cases again, also where ``out`` was made with other settings."""
+    """Do finished cases again. Where ``out`` was made from other settings or inputs, it starts
+    anew, which is refused for a part of its cases."""
     file_ending: str = ".nii.gz"
 
     def __post_init__(self) -> None:

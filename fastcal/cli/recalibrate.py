@@ -79,6 +79,7 @@ def fit(
             "--odir", metavar="WEIGHT", help="Off-diagonal penalty of the dirichlet method."
         ),
     ] = 1e-5,
+    allow_duplicates: mapping.AllowDuplicates = False,
     quiet: mapping.Quiet = False,
 ) -> None:
     """Fit a calibrator to saved probabilities, such as nnU-Net's cross validation."""
@@ -99,6 +100,7 @@ def fit(
             dataset_json=dataset_json,
             n_bins=bins,
             odir=odir,
+            allow_duplicates=allow_duplicates,
             progress=not quiet,
         )
     for warning in caught:
@@ -136,6 +138,7 @@ def apply(
     part_id: mapping.PartId = 0,
     overwrite: mapping.Overwrite = False,
     keep_going: mapping.KeepGoing = False,
+    allow_duplicates: mapping.AllowDuplicates = False,
     quiet: mapping.Quiet = False,
 ) -> None:
     """Calibrate saved probabilities; write labels, maps and npz as ensemble does."""
@@ -159,6 +162,7 @@ def apply(
         part_id=part_id,
         overwrite=overwrite,
         keep_going=keep_going,
+        allow_duplicates=allow_duplicates,
         progress=not quiet,
     )
     finish_predictions(summary)

@@ -12,7 +12,7 @@ from fastcal.core.errors import DataError
 
 _DATA = re.compile(
     r".*\.(nii|nii\.gz|nrrd|mha|mhd|npz|npy|pkl|pt|pth|safetensors|h5|dcm)"
-    r"|(dataset|config|plans|prediction)\.json|member_\d+|images(Tr|Ts|Val)|labels(Tr|Ts|Val)"
+    r"|(dataset|config|plans|prediction|splits|splits_final)\.json|member_\d+|images(Tr|Ts|Val)|labels(Tr|Ts|Val)"
 )
 """Names of images, labels, probabilities and weights, and what marks the folders of these."""
 
@@ -49,6 +49,23 @@ def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
         if found is not None and not stat.S_ISREG(found.st_mode):
             kind = "a folder" if stat.S_ISDIR(found.st_mode) else "no regular file"
             raise DataError(path, f"must be a file to write, got {kind}")
+
+
+def check_out_file(path: Path, inputs: Iterable[Path]) -> None:
+    """Refuse a file of results in the place of an input, or of any data.
+
+    Args:
+        path: The file to write.
+        inputs: Files that are read.
+
+    Raises:
+        DataError: It is an input, or holds what only other programs and commands write.
+    """
+    check_outputs([path], inputs)
+    if path.exists() and _DATA.fullmatch(path.name):
+        raise DataError(
+            path, "holds data, which this command did not write; out must be a new file"
+        )
 
 
 def check_out_folder(folder: Path, read: Iterable[Path]) -> None:

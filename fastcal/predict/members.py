@@ -89,6 +89,7 @@ class RunMembers:
         inference: How they are applied.
         device: Where the networks run; None for a GPU if there is one.
         trust: Packages that networks may be imported from, see `fastcal.load_ensemble`.
+        allow_duplicates: A number may be there twice, and counts twice.
 
     Raises:
         UntrustedNetworkError: A network is not built in, nor of a trusted package.
@@ -105,11 +106,14 @@ class RunMembers:
         inference: Inference,
         device: torch.device | str | None,
         trust: Collection[str] = (),
+        *,
+        allow_duplicates: bool = False,
     ) -> None:
         inference.augmentation.check(run.dims)
         self.inference = inference
         self.device = choose_device(device)
-        self.sources = tuple(weights_file(folder) for folder in run.chosen(numbers))
+        chosen = run.chosen(numbers, allow_duplicates=allow_duplicates)
+        self.sources = tuple(map(weights_file, chosen))
         self.batch_size = inference.batch_size or _BATCH_SIZES[run.dims]
         self._run = run
         self._trust = trust

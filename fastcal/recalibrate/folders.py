@@ -10,6 +10,7 @@ from pathlib import Path
 from fastcal.cases.reference import LabelMaps
 from fastcal.cases.saved import SavedFolders
 from fastcal.core.errors import DataError
+from fastcal.core.places import check_out_file
 from fastcal.core.problem import Space
 from fastcal.recalibrate import methods
 from fastcal.recalibrate.calibrator import Calibrator
@@ -50,6 +51,7 @@ def fit_folders(
     dataset_json: str | Path | None = None,
     n_bins: int = 15,
     odir: float = 1e-5,
+    allow_duplicates: bool = False,
     progress: bool | Report = False,
 ) -> FolderFit:
     """Fit a calibrator to saved probabilities and write it as JSON.
@@ -76,6 +78,7 @@ def fit_folders(
             are exclusive classes.
         n_bins: Number of bins of ``"histogram"``.
         odir: Weight of the off-diagonal penalty of ``"dirichlet"``.
+        allow_duplicates: Take a folder that is given twice, or two that hold the same files.
         progress: True prints one line per case and pass to stderr; a function is called with the
             number of the pass (of one calibrator, from 1) and the case.
 
@@ -102,13 +105,16 @@ def fit_folders(
     out = Path(out)
     if not out.absolute().parent.is_dir():
         raise DataError(out.parent, "no such folder")
-    saved = SavedFolders.open(folders, folds=True)
+    saved = SavedFolders.open(folders, folds=True, allow_duplicates=allow_duplicates)
     count = len(saved.folders)
     if weights is not None and len(weights) != count:
         raise ValueError(f"weights must hold one number per folder: {count}, got {len(weights)}")
     chosen = saved.shared(cases, complete=False)
-    reading = saved.reading(chosen, saved.dataset_json(dataset_json))
+    described = saved.dataset_json(dataset_json)
+    reading = saved.reading(chosen, described)
     references = LabelMaps.find(labels, reading.scheme)
+    files = [path for case in chosen for folder in saved.folders for path in folder.files(case)]
+    check_out_file(out, [*files, *references.paths.values(), *saved.shared_files(described)])
     calibrator: Calibrator | EnsembleCalibration = methods.make(
         method,
         from_logits=from_logits,

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -241,6 +242,11 @@ def _of_others() -> Iterator[Kind]:
 
 
 def _overwritten() -> Iterator[Kind]:
+    for kind in _mixed():
+        yield replace(kind, stops=True)
+
+
+def _mixed() -> Iterator[Kind]:
     hot = ("--temperature", "3")
     for command in (c.ENSEMBLE, c.PREDICT):
         one = (*command.argv, "--overwrite", "--cases", "case_a", *hot)
@@ -317,7 +323,8 @@ def _merging() -> Iterator[Kind]:
         steps: tuple[tuple[Words, Prepare | None], ...] = ((_part(1, *words), None),)
         yield _merged(f"parts of runs of other {name}", f"{p0} {o1}", steps)
     again = ((_part(0), None), (_part(1), None), (_part(0, "--overwrite", *hot), None))
-    yield _merged("a part overwritten with another temperature", "out", again)
+    overwritten = _merged("a part overwritten with another temperature", "out", again)
+    yield replace(overwritten, stops=True)
     steps = ((_part(0), _npz_rewritten), (_part(1), None))
     yield _merged("parts with inputs rewritten in between", "out", steps)
     steps = ((_part(0), _reference_rewritten), (_part(1), None))
