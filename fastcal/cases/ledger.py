@@ -117,13 +117,17 @@ class Ledger:
         for place in dict.fromkeys([folder, *(path.parent for path in files.of("any"))]):
             check_out_folder(place, read)
         check_outputs([*outputs, *self._summaries()], inputs)
-        if not (folder / FILE).exists():
+        if (folder / FILE).exists():
+            return
+        if not CaseRecord.cases(folder):
             try:
                 check_own(folder, outputs)
             except DataError:
                 # Another part may have begun the folder at this moment.
                 if not (folder / FILE).exists():
                     raise
+        elif not files.written.overwrite:
+            raise _lost(folder)
 
     def _summaries(self) -> Iterable[Path]:
         folder, described = self._files.folder, self._source.dataset_json
@@ -170,6 +174,8 @@ class Ledger:
         different: DataError | None = None
         try:
             known = FolderRecord.read(folder)
+            if known is None and CaseRecord.cases(folder):
+                raise _lost(folder)
             if known is not None:
                 known.check_same(self._wanted)
         except DataError as error:
@@ -193,3 +199,10 @@ class Ledger:
             for path in folder.glob(pattern):
                 path.unlink()
         return self._wanted
+
+
+def _lost(folder: Path) -> DataError:
+    return DataError(
+        folder / FILE,
+        "is missing, though there are cases that it is of; choose another folder, or overwrite",
+    )
