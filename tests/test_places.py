@@ -281,6 +281,7 @@ def test_a_case_that_is_there_twice_is_named_with_both_files(project: Path) -> N
     np.save(fold / "case_a.npy", np.load(fold / "case_a.npz")["probabilities"])
     read = PredictionFolder(fold).probabilities
     named_twice(lambda: read("case_a"), "case_a.npz", "case_a.npy")
+    (fold / "case_a.npy").unlink()
     labels = project / "labels"
     shutil.copy(labels / "case_b.nii.gz", labels / "case_b.nii")
     for use in (evaluate, ensemble, fit):

@@ -14,8 +14,14 @@ import pytest
 from cohort import CASES, files_in, random_labels, write_cohort, write_dataset_json, write_nifti
 
 from fastcal.cases import record
+from fastcal.cli import main
 from fastcal.core.errors import DataError
-from fastcal.predict import PredictionSummary, ensemble_folders, merge_statistics
+from fastcal.predict import (
+    PredictionSummary,
+    ensemble_folders,
+    folder_status,
+    merge_statistics,
+)
 from fastcal.recalibrate import apply_folders, fit_folders
 
 
@@ -300,3 +306,27 @@ def test_a_sum_does_not_replace_that_of_other_predictions(project: Path) -> None
     whole = (project / "out/calibration.npz").read_bytes()
     merge_statistics(project / "parts", project / "out")
     assert (project / "out/calibration.npz").read_bytes() == whole
+
+
+# Status
+
+
+def test_status_names_what_a_folder_was_made_with_and_what_does_not_fit(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["status", "-p", str(project / "out")]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "command: ensemble\n" in said
+    assert "temperature: [1.0, 1.0]\n" in said
+    assert f"{len(CASES)} cases finished" in said
+    rewrite_member(project)
+    truncate(project / "out/entropy/case_a.nii.gz")
+    found = folder_status(project / "out")
+    assert found.finished == ("case_c",)
+    reasons = {one.case: one.reason for one in found.unfit}
+    assert reasons["case_a"].endswith("out/entropy/case_a.nii.gz: is not what was written")
+    assert "fold_1/case_b.npz: has changed since" in reasons["case_b"]
+    assert main(words) == 1
+    with pytest.raises(DataError, match=r"labels: has no prediction\.json"):
+        folder_status(project / "labels")

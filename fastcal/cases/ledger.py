@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fastcal.cases.settings import Counted, Part
     from fastcal.cases.source import Source
 
-_SUMMARIES = (f"{STATISTICS}*.npz", f"{STATISTICS}*.json")
+_SUMMARIES = (f"{STATISTICS}*.npz", f"{STATISTICS}*.json", "segments*.json", "segments*.csv")
 """Files at the top of the folder that are sums over its cases."""
 
 

@@ -56,7 +56,7 @@ def _check_cases(file: Path, folder: Path, record: FolderRecord) -> None:
         known = CaseRecord.read(folder, case)
         if known is None or known.key != record.key:
             raise DataError(file, f"holds case {case}, which {folder} has no finished record of")
-        _check_inputs(known, case, folder)
+        check_inputs(known, case, folder)
         own = folder / STATISTICS / f"{case}.npz"
         if not known.holds(folder, [own]):
             raise DataError(own, f"is not what was counted when case {case} was done")
@@ -69,7 +69,7 @@ def _check_cases(file: Path, folder: Path, record: FolderRecord) -> None:
         raise DataError(file, f"is older than its cases in {folder}; run this part again")
 
 
-def _check_inputs(known: CaseRecord, case: str, folder: Path) -> None:
+def check_inputs(known: CaseRecord, case: str, folder: Path) -> None:
     """Refuse inputs that have changed since; those that are gone cannot have."""
     for inputs in (known.members, known.reference):
         now = digests([located(name, folder) for name in inputs], folder)

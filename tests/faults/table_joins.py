@@ -151,7 +151,8 @@ def _case_removed(folder: Path) -> None:
 def _resumed() -> Iterator[Kind]:
     counting = ("--bins 10", "--closed left", "--fine-bins 64", "--region foreground")
     writing = ("--dtype uint8", "--maps variance", "--save-probabilities")
-    ways = ("--temperature 2", "--weights 1 3", "--space logit", "--inputs folds/fold_0")
+    ways = ("--temperature 2", "--weights 1 3", "--space logit")
+    ways = (*ways, "--inputs folds/fold_0 --allow-duplicates")
     yield from _settings("joins", c.ENSEMBLE, (*ways, *counting, *writing, "--cases case_a"))
     fewer = Command(
         "ensemble", (*c.ENSEMBLE.argv[:2], *c.ENSEMBLE.argv[3:]), c.ENSEMBLE.needs, "out"
