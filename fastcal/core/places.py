@@ -6,6 +6,7 @@ import os
 import re
 import stat
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from fastcal.core.errors import DataError
@@ -35,19 +36,19 @@ def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
     contents: dict[tuple[int, int], Path] = {}
     for path in inputs:
         paths[os.path.realpath(path)] = path
-        found = _status(path)
-        if found is not None:
+        with suppress(OSError):  # one that cannot be read is told when it is read
+            found = path.stat()
             contents[found.st_dev, found.st_ino] = path
     for path in outputs:
-        found = _status(path)
+        there = _status(path)
         same = paths.get(os.path.realpath(path))
-        if same is None and found is not None:
-            same = contents.get((found.st_dev, found.st_ino))
+        if same is None and there is not None:
+            same = contents.get((there.st_dev, there.st_ino))
         if same is not None:
             other = "" if path == same else f" ({same})"
             raise DataError(path, f"is an input{other}; the output must go elsewhere")
-        if found is not None and not stat.S_ISREG(found.st_mode):
-            kind = "a folder" if stat.S_ISDIR(found.st_mode) else "no regular file"
+        if there is not None and not stat.S_ISREG(there.st_mode):
+            kind = "a folder" if stat.S_ISDIR(there.st_mode) else "no regular file"
             raise DataError(path, f"must be a file to write, got {kind}")
 
 
