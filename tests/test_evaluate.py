@@ -269,7 +269,7 @@ def test_the_file_is_written_into_a_folder_that_is_made_for_it(predicted: Path) 
     target = predicted / "scores/all/summary.json"
     evaluate_folder(predicted / "labels", predicted / "out", target, surface=False)
     assert target.is_file()
-    with pytest.raises(DataError, match=r"all: out_file must be the name of .*, got a folder"):
+    with pytest.raises(DataError, match=r"all: must be a file to write, got a folder"):
         evaluate_folder(predicted / "labels", predicted / "out", target.parent, surface=False)
 
 

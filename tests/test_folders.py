@@ -399,6 +399,7 @@ def test_full_disk_leaves_nothing_half_written_and_ends_the_run(
         "case_a.nii.gz",
         "entropy/case_a.nii.gz",
         "entropy/case_b.nii.gz",
+        "record/case_a.json",
     }
 
 

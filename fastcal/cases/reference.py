@@ -15,7 +15,7 @@ from torch import Tensor
 from fastcal.cases.region_rules import RegionRule, case_regions
 from fastcal.core.errors import DataError
 from fastcal.core.region_bits import Regions
-from fastcal.data import checks, nifti
+from fastcal.data import checks, listing, nifti
 
 if TYPE_CHECKING:
     from fastcal.cases.labels import LabelScheme
@@ -117,18 +117,22 @@ def find_label_maps(folder: Path) -> dict[str, Path]:
     """Return the label map of every case at the top of a folder, by case name, sorted.
 
     Raises:
-        DataError: The folder is missing, or has neither a ``.nii.gz`` nor a ``.nii`` file.
+        DataError: The folder is missing, has neither a ``.nii.gz`` nor a ``.nii`` file, or two of
+            one case.
     """
     if not folder.is_dir():
         raise DataError(folder, "no such folder")
-    found = {}
-    for path in sorted(folder.iterdir()):
-        ending = next((end for end in nifti.ENDINGS if path.name.endswith(end)), None)
-        if ending is not None and not path.name.startswith("."):
-            found[path.name.removesuffix(ending)] = path
+    found = listing.by_case(
+        (
+            (path.name.removesuffix(ending), path)
+            for ending in nifti.ENDINGS
+            for path in listing.entries(folder, ending)
+        ),
+        "label map",
+    )
     if not found:
         raise DataError(folder, "no label maps (*.nii.gz, *.nii) in this folder")
-    return dict(sorted(found.items()))
+    return found
 
 
 def read_labels(path: Path) -> tuple[NDArray[Any], Volume]:

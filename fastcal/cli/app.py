@@ -24,6 +24,7 @@ from fastcal.cli.outcome import SOME_CASES_FAILED
 from fastcal.cli.predict import predict
 from fastcal.cli.quality import quality
 from fastcal.cli.recalibrate import recalibrate
+from fastcal.cli.status import status
 from fastcal.cli.train import train
 from fastcal.cli.values import SpreadCommand
 from fastcal.core.errors import DataWarning
@@ -44,7 +45,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (train, predict, ensemble, merge, evaluate, export, demo, bench, info):
+for _command in (*(train, predict, ensemble, merge, status, evaluate, export, demo, bench, info),):
     app.command(_command.__name__, cls=SpreadCommand)(_command)
 for _group in (recalibrate, quality):
     app.add_typer(_group)

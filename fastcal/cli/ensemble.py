@@ -46,6 +46,7 @@ def ensemble(
     part_id: mapping.PartId = 0,
     overwrite: mapping.Overwrite = False,
     keep_going: mapping.KeepGoing = False,
+    allow_duplicates: mapping.AllowDuplicates = False,
     device: Annotated[
         str,
         typer.Option(
@@ -79,6 +80,7 @@ def ensemble(
         part_id=part_id,
         overwrite=overwrite,
         keep_going=keep_going,
+        allow_duplicates=allow_duplicates,
         device=device,
         progress=not quiet,
     )

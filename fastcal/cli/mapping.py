@@ -163,11 +163,22 @@ PartId = Annotated[
 ]
 Overwrite = Annotated[
     bool,
-    typer.Option("--overwrite", help="Do finished cases again, also with other settings."),
+    typer.Option(
+        "--overwrite",
+        help="Do finished cases again. With other settings or inputs the folder starts anew, which "
+        "is refused for a part of its cases.",
+    ),
 ]
 KeepGoing = Annotated[
     bool,
     typer.Option("--keep-going", help="Go on after a case that fails; list failures at the end."),
+]
+AllowDuplicates = Annotated[
+    bool,
+    typer.Option(
+        "--allow-duplicates",
+        help="Take a member that is given twice; it counts twice.",
+    ),
 ]
 AllowMissing = Annotated[
     bool,

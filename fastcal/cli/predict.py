@@ -123,6 +123,7 @@ def predict(
     part_id: mapping.PartId = 0,
     overwrite: mapping.Overwrite = False,
     keep_going: mapping.KeepGoing = False,
+    allow_duplicates: mapping.AllowDuplicates = False,
     device: Device = None,
     batch_size: Annotated[
         int | None,
@@ -172,6 +173,7 @@ def predict(
         part_id=part_id,
         overwrite=overwrite,
         keep_going=keep_going,
+        allow_duplicates=allow_duplicates,
         device=device,
         batch_size=batch_size,
         trust=trust or (),

@@ -87,6 +87,7 @@ def fit(
             help="Score the method on N held-out folds of the cases; 0 spares the time.",
         ),
     ] = 5,
+    allow_duplicates: mapping.AllowDuplicates = False,
     quiet: mapping.Quiet = False,
 ) -> None:
     """Fit a calibrator to saved probabilities, such as nnU-Net's cross validation."""
@@ -108,6 +109,7 @@ def fit(
             n_bins=bins,
             odir=odir,
             folds=folds,
+            allow_duplicates=allow_duplicates,
             progress=not quiet,
         )
     for warning in caught:
@@ -146,6 +148,7 @@ def apply(
     part_id: mapping.PartId = 0,
     overwrite: mapping.Overwrite = False,
     keep_going: mapping.KeepGoing = False,
+    allow_duplicates: mapping.AllowDuplicates = False,
     quiet: mapping.Quiet = False,
 ) -> None:
     """Calibrate saved probabilities; write labels, maps and npz as ensemble does."""
@@ -170,6 +173,7 @@ def apply(
         part_id=part_id,
         overwrite=overwrite,
         keep_going=keep_going,
+        allow_duplicates=allow_duplicates,
         progress=not quiet,
     )
     finish_predictions(summary)

@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from fastcal.core.errors import DataError
-from fastcal.data import checks, nifti
+from fastcal.data import checks, listing, nifti
 from fastcal.data import description as dataset_json
 from fastcal.data.description import Description
 
-_CHANNEL_FILE = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
+_CHANNEL_FILE = re.compile(r"(?P<case>.+)_(?P<channel>[0-9]{4})", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -212,9 +212,13 @@ class Dataset:
             for channel, path in sorted(files.items()):
                 if channel >= channels:
                     yield DataError(path, f"is a channel beyond the {channels} of dataset.json")
-        for path in sorted((self.folder / "labelsTr").glob(f"[!.]*{self.file_ending}")):
+        for path in sorted(listing.entries(self.folder / "labelsTr", self.file_ending)):
             if path.name.removesuffix(self.file_ending) not in known:
                 yield DataError(path, "is a label map without an image")
+            try:
+                listing.check_once(path, self.file_ending, nifti.ENDINGS, "label map of a case")
+            except DataError as error:
+                yield error
 
 
 def image_cases(folder: str | Path, file_ending: str = ".nii.gz") -> list[Case]:
@@ -253,12 +257,13 @@ def _channel_files(folder: Path, ending: str) -> dict[str, dict[int, Path]]:
         DataError: A file is named otherwise; skipping it would silently lose a case.
     """
     cases: dict[str, dict[int, Path]] = defaultdict(dict)
-    for path in folder.glob(f"[!.]*{ending}"):
+    for path in listing.entries(folder, ending):
         match = _CHANNEL_FILE.fullmatch(path.name.removesuffix(ending))
         if match is None:
             raise DataError(
                 path, f"must be named like CASE_0000{ending}, got a name without a channel number"
             )
+        listing.check_once(path, ending, nifti.ENDINGS, f"image of case {match['case']}")
         cases[match["case"]][int(match["channel"])] = path
     return cases
 

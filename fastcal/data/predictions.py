@@ -22,7 +22,7 @@ from fastcal.core.arrays import Floats
 from fastcal.core.atomic import atomic_path
 from fastcal.core.errors import DataError
 from fastcal.data import description as dataset_json
-from fastcal.data import nifti, properties
+from fastcal.data import listing, nifti, properties
 from fastcal.data.description import Description
 
 KEYS = ("probabilities", "softmax")
@@ -101,6 +101,7 @@ class PredictionFolder:
             DataError: The case has no file, or its file is truncated, corrupt, does not hold real
                 numbers, or does not fit its image.
         """
+        self._check_once(case)
         for ending in (".npz", ".npy", *nifti.ENDINGS):
             path = self.path / f"{case}{ending}"
             if path.is_file():
@@ -118,8 +119,25 @@ class PredictionFolder:
             )
         return found
 
+    def files(self, case: str) -> list[Path]:
+        """Return every file that `probabilities` may read for a case, whether it exists or not."""
+        own = () if self.description is None else (self.description.file_ending,)
+        endings = dict.fromkeys((".npz", ".npy", ".pkl", *nifti.ENDINGS, *own))
+        return [self.path / f"{case}{ending}" for ending in endings]
+
     def _files(self, ending: str) -> list[Path]:
-        return [path for path in self.path.glob(f"[!.]*{ending}") if path.is_file()]
+        return [path for path in listing.entries(self.path, ending) if path.is_file()]
+
+    def _check_once(self, case: str) -> None:
+        """Refuse a case that has two files of probabilities."""
+        stored = [self.path / f"{case}{ending}" for ending in (".npz", ".npy")]
+        found = [path for path in stored if path.is_file()]
+        images = [self.path / f"{case}{ending}" for ending in nifti.ENDINGS]
+        found += [path for path in images if path.is_file() and _is_readable_stack(path)]
+        if len(found) > 1:
+            found = [path for path in found if path.suffix != ".npz" or _may_hold(path)]
+        if len(found) > 1:
+            raise listing.twice(found[1], found[0], f"file of probabilities of case {case}")
 
     def _from_nifti(self, path: Path) -> Probabilities:
         volume = nifti.read(path)
@@ -237,6 +255,14 @@ def _may_hold(path: Path) -> bool:
     except (OSError, zipfile.BadZipFile):
         return True
     return any(f"{key}.npy" in names for key in KEYS)
+
+
+def _is_readable_stack(path: Path) -> bool:
+    """Whether a NIfTI file has a class axis."""
+    try:
+        return len(nifti.geometry(path).shape) > 3 and _is_stack(path)
+    except DataError:
+        return False
 
 
 def _is_stack(path: Path) -> bool:

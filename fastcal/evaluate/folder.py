@@ -25,6 +25,7 @@ from fastcal.core import atomic
 from fastcal.core.arguments import choice, real_number
 from fastcal.core.bins import Closed
 from fastcal.core.errors import DataError, DataWarning
+from fastcal.core.places import check_out_file
 from fastcal.data import description
 from fastcal.data.predictions import PredictionFolder
 from fastcal.evaluate.surface import surface_scores
@@ -118,6 +119,7 @@ def evaluate_folder(
         raise ValueError(f"tolerance_mm must be at least 0, got {tolerance_mm}")
     choice(missed_hd95, "missed_hd95", ("omit", "diagonal"))
     counted = Counted(labels, n_bins, closed, fine_bins, regions)
+    described = _descriptions(Path(labels), Path(predictions), dataset_json)
     scheme = _scheme(Path(labels), Path(predictions), dataset_json, num_classes)
     folder = PredictionFolder(predictions) if probabilities else None
     scoring = _Scoring(
@@ -130,7 +132,10 @@ def evaluate_folder(
         missed_hd95=missed_hd95,
     )
     scoring.check_pairs(complete=not (allow_missing or keep_going))
-    out_file = _writable(Path(out_file))
+    out_file = Path(out_file)
+    check_out_file(out_file, [*scoring.inputs, *described])
+    # Made now, rather than to fail when everything is scored.
+    out_file.parent.mkdir(parents=True, exist_ok=True)
     pooled = counted.statistics(scheme)
     records: list[dict[str, Any]] = []
 
@@ -178,12 +183,11 @@ def _contradiction(found: Sequence[tuple[Path, int]]) -> DataWarning:
     )
 
 
-def _writable(out_file: Path) -> Path:
-    """Make the folder of the file now, rather than fail when everything is scored."""
-    if out_file.is_dir():
-        raise DataError(out_file, "out_file must be the name of a JSON file, got a folder")
-    out_file.parent.mkdir(parents=True, exist_ok=True)
-    return out_file
+def _descriptions(labels: Path, predictions: Path, dataset_json: str | Path | None) -> list[Path]:
+    """Every ``dataset.json`` that may be read."""
+    found = [description.find(predictions), description.find(labels)]
+    given = [] if dataset_json is None else [Path(dataset_json)]
+    return [*given, *(path for path in found if path is not None)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +205,14 @@ class _Scoring:
     missed_hd95: MissedHd95
     contradictions: list[tuple[Path, int]] = field(default_factory=list)
     """Probabilities beside a label map that is not their most probable class, and the voxels."""
+
+    @property
+    def inputs(self) -> list[Path]:
+        """Every file that is read."""
+        files = [*self.predictions.paths.values(), *self.references.paths.values()]
+        if self.probabilities is not None:
+            files += [path for case in self.saved for path in self.probabilities.files(case)]
+        return files
 
     def check_pairs(self, *, complete: bool) -> None:
         """Raise a `DataError` for a prediction without reference; if ``complete``, the reverse."""

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from fastcal import __version__
 from fastcal.core import atomic
 from fastcal.core.doors import check_claim
+from fastcal.core.places import check_outputs
 from fastcal.models.ensemble import Ensemble, EnsembleOutput, load_ensemble
 from fastcal.models.memory import OutOfMemoryError, is_out_of_memory
 from fastcal.models.run import Run
@@ -60,6 +61,7 @@ def export_run(
     format: ExportFormat | None = None,
     size: Sequence[int] | None = None,
     trust: Collection[str] = (),
+    allow_duplicates: bool = False,
 ) -> Exported:
     """Write the ensemble of a run, or one member, as TorchScript or ONNX.
 
@@ -81,12 +83,14 @@ def export_run(
         format: The format, where the name of the file does not tell.
         size: Spatial extents, for networks that cannot be exported for every size.
         trust: Packages that networks may be imported from, see `fastcal.load_ensemble`.
+        allow_duplicates: A number among ``members`` may be there twice, and counts twice.
 
     Returns:
         A description of the file.
 
     Raises:
-        DataError: There is no run, no finished member, or weights cannot be read.
+        DataError: There is no run, no finished member, weights cannot be read, or ``out`` is a file
+            of the run.
         UntrustedNetworkError: A network is not built in, nor of a trusted package.
         ValueError: An argument does not fit; the network cannot be exported, or computes something
             else once exported; or an ONNX file would exceed 2 GB.
@@ -105,8 +109,11 @@ def export_run(
     extents = None if size is None else tuple(size)
     if extents is not None:
         _check_size(extents, opened)
+    check_outputs([path], opened.files)
     chosen = members if member is None else [member]
-    ensemble = load_ensemble(opened, members=chosen, device="cpu", trust=trust)
+    ensemble = load_ensemble(
+        opened, members=chosen, device="cpu", trust=trust, allow_duplicates=allow_duplicates
+    )
     module = PlainEnsemble(ensemble) if member is None else ensemble.network(0)
     outputs = EnsembleOutput._fields if member is None else ("logits",)
     description = _description(opened, chosen, ensemble, outputs)
@@ -181,7 +188,7 @@ def _description(
 ) -> str:
     content = {
         "fastcal": __version__,
-        "members": [folder.name for folder in run.chosen(chosen)],
+        "members": [folder.name for folder in run.chosen(chosen, allow_duplicates=True)],
         "outputs": list(outputs),
         "head": ensemble.head,
         "labels": run.labels,

@@ -69,15 +69,18 @@ class Run:
         """Folders of the members whose training is finished, by number."""
         return sorted(path.parent for path in self.path.glob(f"member_*/{FINISHED}"))
 
-    def chosen(self, numbers: Sequence[int] | None) -> list[Path]:
+    def chosen(
+        self, numbers: Sequence[int] | None, *, allow_duplicates: bool = False
+    ) -> list[Path]:
         """Return the folders of finished members, by number.
 
         Args:
             numbers: Numbers of the members; None for all finished ones.
+            allow_duplicates: A number may be there twice, and counts twice.
 
         Raises:
             DataError: No member is finished.
-            ValueError: There is no number, or one without a finished member.
+            ValueError: There is no number, one without a finished member, or one twice.
         """
         folders = self.members
         if not folders:
@@ -90,6 +93,11 @@ class Run:
         for number in numbers:
             if number not in by_number:
                 raise ValueError(f"members must be among {sorted(by_number)}, got {number}")
+        if len(set(numbers)) < len(numbers) and not allow_duplicates:
+            raise ValueError(
+                "members must be different numbers unless duplicates are allowed, got "
+                f"{list(numbers)}"
+            )
         return [by_number[number] for number in numbers]
 
     @property
@@ -109,6 +117,16 @@ class Run:
                 DataWarning(self.path, f"only {have} of {wanted} members are finished and used"),
                 stacklevel=3,
             )
+
+    @property
+    def files(self) -> list[Path]:
+        """Files of the run and its members, which no other output may take the place of."""
+        own = (WEIGHTS, LAST, LOG, CURVES, BEST, FINISHED)
+        members = sorted(self.path.glob("member_*"))
+        return [
+            *(self.path / name for name in (CONFIG, SPLITS, DATASET)),
+            *(member / name for member in members for name in own),
+        ]
 
     @property
     def loss(self) -> str:

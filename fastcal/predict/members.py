@@ -89,6 +89,7 @@ class RunMembers:
         inference: How they are applied.
         device: Where the networks run; None for a GPU if there is one.
         trust: Packages that networks may be imported from, see `fastcal.load_ensemble`.
+        allow_duplicates: A number may be there twice, and counts twice.
 
     Raises:
         UntrustedNetworkError: A network is not built in, nor of a trusted package.
@@ -105,13 +106,16 @@ class RunMembers:
         inference: Inference,
         device: torch.device | str | None,
         trust: Collection[str] = (),
+        *,
+        allow_duplicates: bool = False,
     ) -> None:
         inference.augmentation.check(run.dims)
         self.inference = inference
         self.device = choose_device(device)
         if numbers is None:
             run.tell_unfinished()
-        self.sources = tuple(weights_file(folder) for folder in run.chosen(numbers))
+        chosen = run.chosen(numbers, allow_duplicates=allow_duplicates)
+        self.sources = tuple(map(weights_file, chosen))
         self.batch_size = inference.batch_size or _BATCH_SIZES[run.dims]
         self._run = run
         self._trust = trust
@@ -127,7 +131,7 @@ class RunMembers:
         inference, patch = self.inference, self._run.patch
         views = inference.augmentation
         return {
-            "members": [str(source) for source in self.sources],
+            "members": list(self.sources),
             "weights_sha256": [_digest(source) for source in self.sources],
             "mc_dropout": inference.mc_dropout,
             "seed": inference.seed if inference.random else None,
@@ -141,6 +145,7 @@ class RunMembers:
             "views_as_members": views.as_members and views.n_views > 1,
             "resample": None if self._preprocessing.spacing is None else inference.resample,
             "precision": inference.precision,
+            "preprocessing": self._preprocessing.to_json(),
         }
 
     @property

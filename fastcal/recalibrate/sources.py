@@ -7,14 +7,13 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from fastcal.cases.plausible import check_activation, check_probabilities
 from fastcal.cases.saved import SavedFolders
 from fastcal.cases.settings import MemberReading
-from fastcal.cases.source import Member
+from fastcal.cases.source import Member, Origin
 from fastcal.core.errors import DataError
 from fastcal.data.predictions import PredictionFolder, Probabilities
 from fastcal.recalibrate.calibrator import Calibrator
@@ -34,6 +33,8 @@ class CalibratedProbabilities:
     """The folders of each case: one, or one per member."""
     reading: MemberReading
     dataset_json: Path | None
+    file: Path | None = None
+    """The file of the calibrator, if it was read from one."""
 
     @classmethod
     def of(
@@ -77,14 +78,24 @@ class CalibratedProbabilities:
         return sorted(self.places)
 
     @property
-    def record(self) -> dict[str, Any]:
-        """What changes the numbers."""
+    def origin(self) -> Origin:
+        """What the predictions depend on."""
         content = json.dumps(self.calibrator.to_dict(), sort_keys=True)
-        return {
+        settings = {
             "folders": self.saved.paths,
             "calibrator": hashlib.sha256(content.encode()).hexdigest(),
             "activation": self.reading.activation,
         }
+        folders, shared = self.saved.paths, self.saved.shared_files(self.dataset_json)
+        if self.file is not None:
+            folders.append(self.file.parent)
+        return Origin(
+            command="recalibrate apply", settings=settings, folders=folders, shared=shared
+        )
+
+    def inputs(self, case: str) -> list[Path]:
+        """The files of a case in the folders that have it."""
+        return [path for folder in self.places[case] for path in folder.files(case)]
 
     @property
     def advice(self) -> str:

@@ -102,6 +102,7 @@ def compare_losses(
     """
     from fastcal.data.dataset import Dataset
     from fastcal.train import TrainConfig
+    from fastcal.train.folder import check_place
 
     folder = Path(out)
     opened = dataset if isinstance(dataset, Dataset) else Dataset.open(dataset)
@@ -119,6 +120,7 @@ def compare_losses(
         regions=tuple(regions),
     )
     _check(plan, losses, panel_cases)
+    check_place(folder, opened)
     recount = _claim(folder, plan.settings(losses))
     clock = Clock(len(losses), enabled=progress)
     compared = []
