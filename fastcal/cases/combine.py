@@ -105,7 +105,7 @@ class _First:
             check_same_grid(
                 member.source,
                 member.like.shape,
-                member.like.affine,
+                member.like,
                 self.like,
                 expected=self.source,
             )
