@@ -17,7 +17,7 @@ class Turn:
     """How the axes of a volume are reordered and flipped."""
 
     orientation: Floats
-    """``[3, 2]``, as nibabel has it: for each axis, which one it becomes, and 1 or -1 for a flip."""
+    """``[3, 2]``, as nibabel has it: for each axis, which one it becomes, and -1 for a flip."""
 
     @classmethod
     def between(cls, start: str, end: str) -> Turn:

@@ -287,7 +287,7 @@ def _onto(
     if affine is not None and like.stated:
         raise DataError(
             path.with_suffix(".pkl"),
-            f"puts the array of {path.name} elsewhere than {image.name} lies; without this pkl, the "
-            f"array is taken to lie as {image.name} does",
+            f"puts the array of {path.name} elsewhere than {image.name} lies; without this pkl, "
+            f"the array is taken to lie as {image.name} does",
         )
     return data
