@@ -243,6 +243,7 @@ def test_properties_without_geometry_leave_it_open(tmp_path: Path) -> None:
     found = PredictionFolder(tmp_path).probabilities("a")
     assert found.affine is None
     assert found.like is None
+    assert properties.read(tmp_path / "a.pkl").spacing == (1.0, 1.0, 1.0)
 
 
 def test_an_npz_of_more_than_4_gib_is_found_by_its_local_header(tmp_path: Path) -> None:

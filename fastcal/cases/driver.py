@@ -11,6 +11,7 @@ from fastcal.cases.record import copy_description, settle
 from fastcal.cases.reference import LabelMaps
 from fastcal.cases.shards import add_statistics, write_statistics
 from fastcal.cases.summary import PredictionSummary
+from fastcal.data.affines import affine_rule
 from fastcal.models.memory import OutOfMemoryError, is_out_of_memory
 
 if TYPE_CHECKING:
@@ -78,7 +79,12 @@ def _open_folder(source: Source, counted: Counted, files: CaseFiles, cases: Sequ
     """Make the prediction folder, or see that it was made with the same settings."""
     written = files.written
     files.folder.mkdir(parents=True, exist_ok=True)
-    settings = {**source.record, "dtype": written.dtype, **counted.record}
+    settings = {
+        **source.record,
+        "affine": affine_rule(),
+        "dtype": written.dtype,
+        **counted.record,
+    }
     settle(files.folder, settings, overwrite=written.overwrite)
     if source.dataset_json is not None:
         copy_description(source.dataset_json, files.folder)

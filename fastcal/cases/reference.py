@@ -137,7 +137,7 @@ def read_labels(path: Path) -> tuple[NDArray[Any], Volume]:
         DataError: The file cannot be read, or holds numbers that are not integers.
     """
     volume = nifti.read(path)
-    if volume.channels > 1:
+    if volume.data.ndim > 3:
         raise DataError(
             path, f"a label map must have three axes, got shape {_times(volume.data.shape)}"
         )

@@ -79,9 +79,11 @@ def fit(
             "--odir", metavar="WEIGHT", help="Off-diagonal penalty of the dirichlet method."
         ),
     ] = 1e-5,
+    affine: mapping.Affine = mapping.AffineForm.auto,
     quiet: mapping.Quiet = False,
 ) -> None:
     """Fit a calibrator to saved probabilities, such as nnU-Net's cross validation."""
+    del affine  # its callback has chosen the form
     from fastcal.recalibrate import fit_folders
 
     with warnings.catch_warnings(record=True) as caught:
@@ -136,9 +138,11 @@ def apply(
     part_id: mapping.PartId = 0,
     overwrite: mapping.Overwrite = False,
     keep_going: mapping.KeepGoing = False,
+    affine: mapping.Affine = mapping.AffineForm.auto,
     quiet: mapping.Quiet = False,
 ) -> None:
     """Calibrate saved probabilities; write labels, maps and npz as ensemble does."""
+    del affine  # its callback has chosen the form
     from fastcal.recalibrate import apply_folders
 
     summary = apply_folders(

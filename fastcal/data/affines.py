@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -64,7 +64,7 @@ def affine_from(rule: str) -> Iterator[None]:
     """
     if rule not in RULES:
         raise ValueError(f"affine must be one of {', '.join(RULES)}, got {rule!r}")
-    before, _rule[0] = _rule[0], cast("Rule", rule)
+    before, _rule[0] = _rule[0], rule
     try:
         yield
     finally:
@@ -125,7 +125,7 @@ def place(header: Any, shape: tuple[int, ...], path: Path) -> Place:
             resized = sform.copy()
             resized[:3, :3] *= sizes / steps
 
-    chosen, why = _chosen(sform, qform, resized, has_sform)
+    chosen, why = _chosen(sform, qform, resized)
     if chosen is None:
         if np.isnan(sizes).any():
             raise DataError(
@@ -137,7 +137,7 @@ def place(header: Any, shape: tuple[int, ...], path: Path) -> Place:
     if contradiction and _rule[0] == "auto":
         _tell(
             path,
-            f"the voxels are {contradiction} mm by pixdim; {why}, and --affine sform takes the sform",
+            f"voxels of {contradiction} mm by pixdim; {why} (--affine sform takes the sform)",
         )
     elif unusable and sform is None:
         form = "sform" if has_sform else "qform"
@@ -239,7 +239,7 @@ def _smallest_edge(affine: Floats, extents: tuple[int, ...]) -> float:
 
 
 def _chosen(
-    sform: Floats | None, qform: Floats | None, resized: Floats | None, has_sform: bool
+    sform: Floats | None, qform: Floats | None, resized: Floats | None
 ) -> tuple[Floats | None, str]:
     """The affine that counts, None for pixdim alone, and the words for it where it is odd."""
     if _rule[0] == "sform" and sform is not None:
@@ -308,7 +308,7 @@ def _qform(header: Any, factor: float, sizes: Floats) -> Floats | None:
 
 
 def _tell(path: Path, problem: str) -> None:
-    """Warn once for each folder and problem: the files of a data set have their faults in common."""
+    """Warn once for each folder and problem, since the files of a folder share their faults."""
     key = (path.parent, problem)
     if key not in _told:
         _told.add(key)

@@ -274,16 +274,16 @@ def _channels(images: tuple[Path, ...]) -> list[nifti.Volume]:
     if len(images) > 1:
         return [_one_channel(path) for path in images]
     volume = nifti.read(images[0])
-    if volume.channels == 1:
+    if volume.data.ndim < 4:
         return [volume]
     return [
         replace(volume, data=volume.data[..., channel], channels=1)
-        for channel in range(volume.channels)
+        for channel in range(volume.data.shape[3])
     ]
 
 
 def _one_channel(path: Path) -> nifti.Volume:
     volume = nifti.read(path)
-    if volume.channels > 1:
+    if volume.data.ndim > 3:
         raise DataError(path, f"must hold one 3-D volume, got shape {volume.data.shape}")
     return volume

@@ -55,7 +55,7 @@ class Geometry:
         other; files agree if one of the places is the same. A file that does not state its place
         agrees with any other that has voxels of its size.
         """
-        if self.shape != other.shape:
+        if self.shape[:3] != other.shape[:3]:
             return False
         if not (self.stated and other.stated):
             return same_sizes(self.affine, other.affine, self.shape)
@@ -102,10 +102,10 @@ class Volume(Geometry):
 def read(path: str | Path) -> Volume:
     """Read a ``.nii`` or ``.nii.gz`` image.
 
-    The voxels have three axes, or four if there are several channels: (X, Y) becomes (X, Y, 1), and
-    axes of extent 1 behind the third, as in (X, Y, Z, 1), go. So does the fourth of (X, Y, Z, 1, C),
-    which is how ITK stores vectors. The whole gzip stream is read, so that its checksum covers
-    every voxel returned.
+    The voxels have three axes, or four if there are several channels: (X, Y) becomes (X, Y, 1),
+    and axes of extent 1 behind the third, as in (X, Y, Z, 1), go. So does the fourth of
+    (X, Y, Z, 1, C), which is how ITK stores vectors. The whole gzip stream is read, so that its
+    checksum covers every voxel returned.
 
     Raises:
         DataError: The file is missing, truncated, corrupt, or not a NIfTI image of real numbers, or

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,8 +41,8 @@ class Properties:
     """Shape (z, y, x) of the image from which version 1 cut the box."""
     extents: tuple[int, ...] | None
     """Extents of the image in version 2, in any order: nnU-Net transposes before it notes them."""
-    spacing: tuple[float, float, float] | None = None
-    """Voxel size of the array along (x, y, z), in mm if the reader knew what a millimetre is."""
+    spacing: tuple[float, float, float] | None
+    """Voxel size of the array along (x, y, z): all there is where no reader knows an affine."""
 
     def image(self, path: Path, data: NDArray[Any]) -> tuple[NDArray[Any], Floats | None]:
         """Bring an array to the axes of the image file.
@@ -124,8 +125,10 @@ def _interpret(content: dict[Any, Any]) -> Properties:
     if content.get("shape_before_cropping") is not None:
         extents = tuple(int(extent) for extent in content["shape_before_cropping"])
     if content.get("spacing") is not None:
-        z_size, y_size, x_size = (float(step) for step in content["spacing"])
+        z_size, y_size, x_size = (abs(float(step)) for step in content["spacing"])
         spacing = (x_size, y_size, z_size)
+        if not all(0 < step < math.inf for step in spacing):
+            raise ValueError(f"spacing {content['spacing']}")
     return Properties(affine, turn, original, crop, full_shape, extents, spacing)
 
 

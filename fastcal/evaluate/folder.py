@@ -23,6 +23,7 @@ from fastcal.core.arguments import real_number
 from fastcal.core.bins import Closed
 from fastcal.core.errors import DataError
 from fastcal.data import description
+from fastcal.data.affines import affine_rule
 from fastcal.data.predictions import PredictionFolder
 from fastcal.evaluate.overlap import overlap
 from fastcal.evaluate.surface import surface_scores
@@ -265,6 +266,7 @@ def _summary(
         "calibration": calibration,
         "labels": scheme.names,
         "settings": {
+            "affine": affine_rule(),
             "tolerance_mm": scoring.tolerance_mm,
             "n_bins": settings.n_bins,
             "closed": settings.closed,

@@ -89,10 +89,10 @@ def _of_a_line(
     }
 
 
-def _to_nearest(points: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
+def _to_nearest(points: NDArray[Any], others: NDArray[Any]) -> NDArray[Any]:
     """The distance of each point on a line to the nearest of others, both sorted."""
     after = np.searchsorted(others, points).clip(0, len(others) - 1)
-    nearest: NDArray[np.float64] = np.minimum(
+    nearest: NDArray[Any] = np.minimum(
         abs(others[after] - points), abs(others[(after - 1).clip(0)] - points)
     )
     return nearest
