@@ -8,7 +8,8 @@ the voxels alone. The rule:
 3. Where its sizes differ from pixdim's by more than 1 %, or where it is singular or not finite, the
    qform counts, which has pixdim's sizes by definition. A `DataWarning` says so. SimpleITK, and so
    nnU-Net, takes the sizes of pixdim too.
-4. Without a qform, the sform's directions and origin count with pixdim's sizes.
+4. Without a qform, the sform's directions and origin count with pixdim's sizes. If it is singular,
+   pixdim alone counts; if it is not finite, the file is refused.
 5. Without either form, the axes run to the left, to the back and up from the origin, as SimpleITK
    has it. Such a file says nothing about its place, and is compared with others by size alone.
 
@@ -40,6 +41,7 @@ shear of a tilted gantry."""
 _MILLIMETRES = {1: 1000.0, 2: 1.0, 3: 1e-3}
 """By the code of the unit (nifti1.h): metre, millimetre, micron."""
 _UNIT_BITS = 7
+_QFORM = ("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z")
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 
 _rule: list[Rule] = ["auto"]
@@ -127,7 +129,7 @@ def place(header: Any, shape: tuple[int, ...], path: Path) -> Place:
 
     chosen, why = _chosen(sform, qform, resized)
     if chosen is None:
-        if np.isnan(sizes).any():
+        if np.isnan(sizes).any() or not _is_finite(header, has_sform, has_qform):
             raise DataError(
                 path, "its header gives no usable affine: neither sform, qform nor pixdim"
             )
@@ -260,6 +262,15 @@ def _sform(header: Any, factor: float, n_axes: int, sizes: Floats) -> Floats | N
     affine[:3] = [np.array(header[f"srow_{row}"], dtype=np.float64) for row in "xyz"]
     affine[:3] *= factor
     return _completed(affine, n_axes, sizes)
+
+
+def _is_finite(header: Any, has_sform: bool, has_qform: bool) -> bool:
+    """Whether the forms that are set hold numbers: some writers leave zeros, none leaves NaN."""
+    sform = np.concatenate([header[f"srow_{row}"] for row in "xyz"])
+    qform = [float(header[field]) for field in _QFORM]
+    return not (
+        (has_sform and not np.isfinite(sform).all()) or (has_qform and not np.isfinite(qform).all())
+    )
 
 
 def _completed(affine: Floats, n_axes: int, sizes: Floats) -> Floats | None:

@@ -257,7 +257,8 @@ def _voxels(path: Path, file: NiftiFile, header: Any) -> NDArray[Any]:
     if dtype.kind not in "iuf":
         raise DataError(path, f"must hold real numbers, got voxels of type {dtype}")
     slope, intercept = header.get_slope_inter()
-    layout = (file.header.shape, dtype, file.header.offset, slope, intercept)
+    scaling = (1.0, 0.0) if slope is None else (slope, intercept)
+    layout = (file.header.shape, dtype, file.header.offset, *scaling)
     proxy: Any = ArrayProxy(file.stream, layout)  # type: ignore[no-untyped-call]
     if (proxy.slope, proxy.inter) != (1.0, 0.0):
         return np.asarray(proxy, dtype=np.float32)
