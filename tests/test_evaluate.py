@@ -309,7 +309,7 @@ def break_gz(folder: Path) -> str:
 def break_npz(folder: Path) -> str:
     path = folder / "out/case_b.npz"
     path.write_bytes(path.read_bytes()[:-30])
-    return r"out/case_b\.npz: is truncated or corrupt"
+    return r"out/case_b\.npz: damaged, or not an npz file"
 
 
 def break_classes(folder: Path) -> str:

@@ -192,7 +192,7 @@ def break_fourth_axis(tmp_path: Path) -> str:
 def break_gz(tmp_path: Path) -> str:
     path = tmp_path / "images/case_b_0000.nii.gz"
     path.write_bytes(path.read_bytes()[:-30])
-    return r"case_b_0000\.nii\.gz: is truncated or corrupt"
+    return r"case_b_0000\.nii\.gz: damaged, or not a NIfTI file"
 
 
 def break_label(tmp_path: Path) -> str:

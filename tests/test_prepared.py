@@ -282,7 +282,7 @@ def test_everything_that_is_wrong_is_listed_at_once(folder: Path, tmp_path: Path
     assert message.startswith(f"{folder}: has 7 problems: ")
     for expected in (
         "block_0_0000.nii.gz: must hold finite voxels, got NaN or infinities",
-        "block_0_0001.nii.gz: is truncated or corrupt",
+        "block_0_0001.nii.gz: damaged, or not a NIfTI file",
         "block_1_0001.nii.gz: no such file",
         "block_1.nii.gz: must hold labels of dataset.json, [0, 1, 2], got [7]",
         "block_2.nii.gz: must have the shape of block_2_0000.nii.gz, (10, 9, 6), got (9, 9, 6)",

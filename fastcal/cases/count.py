@@ -41,7 +41,7 @@ def count_case(
             probabilities; the message names the file of the probabilities.
     """
     check_same_grid(
-        found.source, found.data.shape[1:], found.affine, reference.grid, expected=reference.path
+        found.source, found.data.shape[1:], found.like, reference.grid, expected=reference.path
     )
     reference.scheme.check_channels(found.data.shape[0], found.source)
     check_activation(found, found.activation)

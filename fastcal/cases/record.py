@@ -17,6 +17,7 @@ from fastcal import __version__
 from fastcal.core import atomic
 from fastcal.core.doors import Digest, MissingFileError, digest, read_json, validated
 from fastcal.core.errors import DataError
+from fastcal.data.affines import affine_rule
 
 if TYPE_CHECKING:
     from fastcal.cases.settings import Counted, Written
@@ -53,7 +54,12 @@ class FolderRecord:
             DataError: A file that every case depends on cannot be read.
         """
         folder = Path(written.out)
-        settings = {"command": origin.command, **origin.settings, "dtype": written.dtype}
+        settings = {
+            "command": origin.command,
+            **origin.settings,
+            "affine": affine_rule(),
+            "dtype": written.dtype,
+        }
         return cls(
             folder,
             _plain(settings, folder),

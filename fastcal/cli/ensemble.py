@@ -53,9 +53,11 @@ def ensemble(
             "--device", metavar="DEVICE", help="Where the members are combined: cpu, cuda, cuda:1."
         ),
     ] = "cpu",
+    affine: mapping.Affine = mapping.AffineForm.auto,
     quiet: mapping.Quiet = False,
 ) -> None:
     """Combine folders of saved probabilities, such as nnU-Net's: labels, maps, calibration."""
+    del affine  # its callback has chosen the form
     from fastcal.predict import ensemble_folders
 
     summary = ensemble_folders(

@@ -68,9 +68,11 @@ def evaluate(
     region: mapping.AnyRegion = None,
     allow_missing: mapping.AllowMissing = False,
     keep_going: mapping.KeepGoing = False,
+    affine: mapping.Affine = mapping.AffineForm.auto,
     quiet: mapping.Quiet = False,
 ) -> None:
     """Score predictions: Dice, HD95, surface Dice, volumes, calibration."""
+    del affine  # its callback has chosen the form
     from fastcal.evaluate import evaluate_folder
 
     summary = evaluate_folder(

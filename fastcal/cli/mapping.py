@@ -44,6 +44,32 @@ class Closed(StrEnum):
     left = "left"
 
 
+class AffineForm(StrEnum):
+    """What says where voxels lie; the names are those of `fastcal.data.affines.RULES`."""
+
+    auto = "auto"
+    sform = "sform"
+    qform = "qform"
+
+
+def _read_with(context: typer.Context, form: AffineForm) -> AffineForm:
+    from fastcal.data.affines import affine_from
+
+    context.with_resource(affine_from(form.value))
+    return form
+
+
+Affine = Annotated[
+    AffineForm,
+    typer.Option(
+        "--affine",
+        metavar="FORM",
+        callback=_read_with,
+        help="What says where the voxels of a NIfTI file lie: its sform, its qform, or auto, which "
+        "is the sform unless its voxel sizes contradict pixdim.",
+    ),
+]
+"""It takes effect while the command runs, so that a function has nothing to do with its value."""
 Model = Annotated[
     Path, typer.Option("-m", "--model", metavar="FOLDER", help="Run folder that train wrote.")
 ]

@@ -134,9 +134,11 @@ def predict(
         ),
     ] = None,
     trust: mapping.TrustOption = None,
+    affine: mapping.Affine = mapping.AffineForm.auto,
     quiet: mapping.Quiet = False,
 ) -> None:
     """Predict cases with a trained ensemble: labels, uncertainty maps, calibration."""
+    del affine  # its callback has chosen the form
     from fastcal.predict import InferenceAugmentation, predict_cases
 
     part = next((name for name in SPLITS if cases == [name]), None)

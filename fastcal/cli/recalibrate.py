@@ -88,9 +88,11 @@ def fit(
         ),
     ] = 5,
     allow_duplicates: mapping.AllowDuplicates = False,
+    affine: mapping.Affine = mapping.AffineForm.auto,
     quiet: mapping.Quiet = False,
 ) -> None:
     """Fit a calibrator to saved probabilities, such as nnU-Net's cross validation."""
+    del affine  # its callback has chosen the form
     from fastcal.recalibrate import fit_folders
 
     with warnings.catch_warnings(record=True) as caught:
@@ -149,9 +151,11 @@ def apply(
     overwrite: mapping.Overwrite = False,
     keep_going: mapping.KeepGoing = False,
     allow_duplicates: mapping.AllowDuplicates = False,
+    affine: mapping.Affine = mapping.AffineForm.auto,
     quiet: mapping.Quiet = False,
 ) -> None:
     """Calibrate saved probabilities; write labels, maps and npz as ensemble does."""
+    del affine  # its callback has chosen the form
     from fastcal.recalibrate import apply_folders
 
     summary = apply_folders(

@@ -29,6 +29,7 @@ from fastcal.core import atomic
 from fastcal.core.doors import open_regular, read_json, read_npy
 from fastcal.core.errors import DataError
 from fastcal.data import checks
+from fastcal.data.affines import affine_rule
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -95,6 +96,8 @@ class CaseCache:
             "ignore_label": dataset.ignore_label,
             "preprocessing": preprocessing.to_json(),
         }
+        if affine_rule() != "auto":
+            settings["affine"] = affine_rule()
         self.settings_digest = _digest(json.dumps(settings, sort_keys=True).encode())
         self.folder = folder / self.settings_digest
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -38,7 +38,7 @@ def check_place(
             path,
             f"must have the shape of {first_path.name}, {first.shape}, got {volume.shape}",
         )
-    if not nifti.same_place(first.affine, volume.affine, first.shape):
+    if not first.agrees(volume):
         raise DataError(path, f"must have the affine of {first_path.name}, got another one")
 
 

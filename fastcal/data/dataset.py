@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ class Case:
             checks.check_place(path, volume, self.images[0], like)
         labels = None
         if self.label is not None:
-            volume = _spatial(self.label)
+            volume = _one_channel(self.label)
             checks.check_place(self.label, volume, self.images[0], like)
             labels = checks.integers(self.label, volume.data)
         image = np.stack([volume.data for volume in (like, *others)], dtype=np.float32)
@@ -190,7 +190,7 @@ class Dataset:
                     volumes = _channels(case.images)
                     checks.check_count(path, len(volumes), len(self.channel_names))
                 else:
-                    volumes = [_spatial(path)]
+                    volumes = [_one_channel(path)]
                 if first is None:
                     first = path, volumes[0]
                 else:
@@ -278,25 +278,18 @@ def _expected(folder: Path, name: str, channels: int, ending: str) -> tuple[Path
 def _channels(images: tuple[Path, ...]) -> list[nifti.Volume]:
     """Read one volume per channel, from one file each or all from a single file."""
     if len(images) > 1:
-        return [_spatial(path) for path in images]
+        return [_one_channel(path) for path in images]
     volume = nifti.read(images[0])
-    if volume.data.ndim != 4:
-        return [_three_axes(images[0], volume)]
+    if volume.data.ndim < 4:
+        return [volume]
     return [
-        nifti.Volume(volume.shape[:3], volume.affine, volume.header, volume.data[..., channel])
-        for channel in range(volume.shape[3])
+        replace(volume, data=volume.data[..., channel], channels=1)
+        for channel in range(volume.data.shape[3])
     ]
 
 
-def _spatial(path: Path) -> nifti.Volume:
-    return _three_axes(path, nifti.read(path))
-
-
-def _three_axes(path: Path, volume: nifti.Volume) -> nifti.Volume:
-    """Drop trailing axes of one element, or give a slice its third axis."""
-    shape = volume.shape
-    spatial = (*shape, 1, 1)[: max(3, len(shape))]
-    if len(spatial) < 3 or any(extent != 1 for extent in spatial[3:]):
-        raise DataError(path, f"must hold one 3-D volume, got shape {shape}")
-    data = volume.data.reshape(spatial[:3])
-    return nifti.Volume(data.shape, volume.affine, volume.header, data)
+def _one_channel(path: Path) -> nifti.Volume:
+    volume = nifti.read(path)
+    if volume.data.ndim > 3:
+        raise DataError(path, f"must hold one 3-D volume, got shape {volume.data.shape}")
+    return volume

@@ -27,6 +27,7 @@ from fastcal.core.bins import Closed
 from fastcal.core.errors import DataError, DataWarning
 from fastcal.core.places import check_out_file
 from fastcal.data import description
+from fastcal.data.affines import affine_rule
 from fastcal.data.predictions import PredictionFolder
 from fastcal.evaluate.surface import surface_scores
 
@@ -316,6 +317,7 @@ def _summary(
         "calibration": calibration,
         "labels": scheme.names,
         "settings": {
+            "affine": affine_rule(),
             "tolerance_mm": scoring.tolerance_mm,
             "missed_hd95": scoring.missed_hd95,
             "n_bins": settings.n_bins,
