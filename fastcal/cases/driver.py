@@ -81,7 +81,7 @@ def _open_folder(source: Source, counted: Counted, files: CaseFiles, cases: Sequ
     settings = {**source.record, "dtype": written.dtype, **counted.record}
     settle(files.folder, settings, overwrite=written.overwrite)
     if source.dataset_json is not None:
-        copy_description(source.dataset_json, files.folder)
+        copy_description(source.dataset_json, files.folder, written.file_ending)
     files.make_folders()
     if written.overwrite:
         files.forget(cases)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcal.data import nifti, predictions
+from fastcal.data import images, predictions
 
 if TYPE_CHECKING:
     from fastcal import EnsembleStatistics
@@ -44,7 +44,7 @@ class CaseFiles:
 
     def map_of(self, case: str, name: str) -> Path:
         """Return the file of a map."""
-        return self.folder / name / f"{case}{self.written.file_ending}"
+        return self.folder / name / f"{case}{self.written.map_ending}"
 
     def probabilities_of(self, case: str) -> Path:
         """Return the file of a case's mean probabilities."""
@@ -110,11 +110,11 @@ class CaseFiles:
             values = _array(getattr(results, name))
             if values.ndim == 4:
                 values = np.moveaxis(values, 0, -1)
-            nifti.write(self.map_of(case, name), values, like, dtype=self.written.dtype)
+            images.write(self.map_of(case, name), values, like, dtype=self.written.dtype)
         if results.calibration is not None:
             results.calibration.save(self.statistics_of(case))
         labels = reading.scheme.segmentation(_array(results.label))
-        nifti.write(self.labels_of(case), labels, like, dtype="int")
+        images.write(self.labels_of(case), labels, like, dtype="int")
 
 
 def _array(values: Any) -> NDArray[Any]:

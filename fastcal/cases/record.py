@@ -56,9 +56,24 @@ def _read(folder: Path) -> dict[str, Any]:
     return content
 
 
-def copy_description(dataset_json: Path, folder: Path) -> None:
-    """Copy a ``dataset.json``, if it exists, into a prediction folder, as nnU-Net does."""
+def copy_description(dataset_json: Path, folder: Path, file_ending: str) -> None:
+    """Copy a ``dataset.json``, if it exists, into a prediction folder, as nnU-Net does.
+
+    Where the files of the folder end otherwise than it says, ``file_ending`` is rewritten, and the
+    choice of a reader (``overwrite_image_reader_writer``) is left out: nnU-Net's evaluator finds
+    files and reader by them.
+
+    Args:
+        dataset_json: The file to copy.
+        folder: The prediction folder.
+        file_ending: Ending of the label maps in it.
+    """
     if not dataset_json.is_file():
         return
-    with atomic.atomic_path(folder / dataset_json.name) as temporary:
+    content = read_json(dataset_json)
+    if isinstance(content, dict) and content.get("file_ending") != file_ending:
+        content.pop("overwrite_image_reader_writer", None)
+        atomic.write_json(folder / "dataset.json", {**content, "file_ending": file_ending})
+        return
+    with atomic.atomic_path(folder / "dataset.json") as temporary:
         shutil.copyfile(dataset_json, temporary)

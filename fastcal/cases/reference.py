@@ -15,7 +15,7 @@ from torch import Tensor
 from fastcal.cases.region_rules import RegionRule, case_regions
 from fastcal.core.errors import DataError
 from fastcal.core.region_bits import Regions
-from fastcal.data import nifti
+from fastcal.data import images, nifti
 
 if TYPE_CHECKING:
     from fastcal.cases.labels import LabelScheme
@@ -88,7 +88,7 @@ class LabelMaps:
             DataError: There are no labels of this case, or their shape differs.
         """
         self.require([case])
-        like = nifti.geometry(self.paths[case])
+        like = images.geometry(self.paths[case])
         check_same_grid(source, shape, None, like, expected=self.paths[case])
         return like
 
@@ -116,18 +116,23 @@ class LabelMaps:
 def find_label_maps(folder: Path) -> dict[str, Path]:
     """Return the label map of every case at the top of a folder, by case name, sorted.
 
+    They are the files of formats that say where they lie (NIfTI, NRRD, MetaImage). Only in a
+    folder without any of these are pictures and TIFF stacks label maps; elsewhere they are figures.
+
     Raises:
-        DataError: The folder is missing, or has neither a ``.nii.gz`` nor a ``.nii`` file.
+        DataError: The folder is missing, or has no image of a known format.
     """
     if not folder.is_dir():
         raise DataError(folder, "no such folder")
-    found = {}
-    for path in sorted(folder.iterdir()):
-        ending = next((end for end in nifti.ENDINGS if path.name.endswith(end)), None)
-        if ending is not None and not path.name.startswith("."):
-            found[path.name.removesuffix(ending)] = path
+    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    endings = {name: ending for name in names if (ending := images.ending_of(name)) is not None}
+    located = {name: end for name, end in endings.items() if end in images.LOCATED}
+    found = {
+        name.removesuffix(ending): folder / name for name, ending in (located or endings).items()
+    }
     if not found:
-        raise DataError(folder, "no label maps (*.nii.gz, *.nii) in this folder")
+        listed = ", ".join(f"*{ending}" for ending in images.ENDINGS)
+        raise DataError(folder, f"no label maps ({listed}) in this folder")
     return dict(sorted(found.items()))
 
 
@@ -137,7 +142,7 @@ def read_labels(path: Path) -> tuple[NDArray[Any], Volume]:
     Raises:
         DataError: The file cannot be read, or holds numbers that are not integers.
     """
-    volume = nifti.read(path)
+    volume = images.read(path)
     shape = (*volume.shape, 1, 1)[: max(3, len(volume.shape))]
     if any(extent != 1 for extent in shape[3:]):
         raise DataError(path, f"a label map must have three axes, got shape {_times(shape)}")

@@ -22,7 +22,7 @@ from fastcal.core.arrays import Floats
 from fastcal.core.atomic import atomic_path
 from fastcal.core.errors import DataError
 from fastcal.data import description as dataset_json
-from fastcal.data import nifti, properties
+from fastcal.data import images, nifti, properties
 from fastcal.data.description import Description
 
 KEYS = ("probabilities", "softmax")
@@ -148,10 +148,10 @@ class PredictionFolder:
 
         shape = data.shape[1:]
         like: nifti.Geometry | None = None
-        for ending in nifti.ENDINGS:
+        for ending in images.ENDINGS:
             image = self.path / f"{case}{ending}"
             if image.is_file():
-                like = nifti.geometry(image)
+                like = images.geometry(image)
                 if like.shape[:3] != shape:
                     raise DataError(
                         path,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from fastcal.cases.driver import run
@@ -91,8 +92,8 @@ def apply_folders(
     made = load(calibrator) if isinstance(calibrator, str | Path) else calibrator
     saved = SavedFolders.open(folders, folds=True)
     saved.check_out(out)
-    source = CalibratedProbabilities.of(
-        made, saved, cases, saved.dataset_json(dataset_json), keep_going=keep_going
-    )
+    found = saved.dataset_json(dataset_json)
+    source = CalibratedProbabilities.of(made, saved, cases, found, keep_going=keep_going)
     source.check_maps(maps)
+    written = replace(written, file_ending=saved.file_ending(found))
     return run(source, counted, written, part)

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from fastcal.core.errors import DataError
-from fastcal.data import nifti
+from fastcal.data import images
 from fastcal.data.intensities import Normalisation, Window, foreground_windows
 from fastcal.data.nifti import Geometry
 from fastcal.data.prepared import threads
@@ -160,7 +160,7 @@ def _geometries(cases: Sequence[Case]) -> list[Geometry]:
     problems: list[DataError] = []
     for case in cases:
         try:
-            like = nifti.geometry(case.images[0])
+            like = images.geometry(case.images[0])
             if np.linalg.det(like.affine[:3, :3]) == 0:
                 raise DataError(case.images[0], "has an affine in which an axis has no direction")
             shape = (*like.shape, 1, 1)[:3]
