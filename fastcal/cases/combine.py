@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from fastcal import EnsembleStatistics
@@ -113,11 +115,20 @@ class _First:
 
 
 def _geometry_of_labels(first: _First, references: LabelMaps | None, case: str) -> Geometry:
-    if references is None:
+    shape = tuple(first.shape[2:])
+    if references is not None:
+        return references.geometry(case, shape, first.source)
+    if not first.source.with_suffix(".pkl").is_file():
         raise DataError(
             first.source, "no geometry: there must be CASE.nii.gz or CASE.pkl beside it, or labels"
         )
-    return references.geometry(case, tuple(first.shape[2:]), first.source)
+    # Pictures have no place in the world, and nnU-Net writes none for them.
+    warnings.warn(
+        f"{first.source.with_suffix('.pkl')}: says no geometry; files get voxels of 1 mm along the "
+        "axes of the world",
+        stacklevel=2,
+    )
+    return Geometry.from_affine(np.eye(4), shape)
 
 
 def _culprit(source: Source, case: str, first: Path) -> DataError:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from fastcal.cases.combine import combine
 from fastcal.cases.files import CaseFiles
 from fastcal.cases.loop import run_cases
-from fastcal.cases.record import copy_description, settle
+from fastcal.cases.record import copy_description, settle, write_description
 from fastcal.cases.reference import LabelMaps
 from fastcal.cases.shards import add_statistics, write_statistics
 from fastcal.cases.summary import PredictionSummary
@@ -82,6 +82,8 @@ def _open_folder(source: Source, counted: Counted, files: CaseFiles, cases: Sequ
     settle(files.folder, settings, overwrite=written.overwrite)
     if source.dataset_json is not None:
         copy_description(source.dataset_json, files.folder, written.file_ending)
+    elif written.save_probabilities and source.reading.scheme.num_classes > 1:
+        write_description(source.reading.scheme, files.folder, written.file_ending)
     files.make_folders()
     if written.overwrite:
         files.forget(cases)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcal.data import images, predictions
+from fastcal.data import images, nnunet, predictions
 
 if TYPE_CHECKING:
     from fastcal import EnsembleStatistics
@@ -26,7 +26,8 @@ class CaseFiles:
     """Where the files of a case go, and whether they all exist.
 
     ``OUT/CASE.nii.gz`` holds the labels, ``OUT/<map>/CASE.nii.gz`` each map, ``OUT/CASE.npz``
-    nnU-Net's probabilities, ``OUT/calibration/CASE.npz`` the statistics of the case.
+    nnU-Net's probabilities with ``OUT/CASE.pkl``, ``OUT/calibration/CASE.npz`` the statistics of
+    the case.
     """
 
     written: Written
@@ -50,13 +51,19 @@ class CaseFiles:
         """Return the file of a case's mean probabilities."""
         return self.folder / f"{case}.npz"
 
+    def properties_of(self, case: str) -> Path:
+        """Return the file that tells nnU-Net where the probabilities of a case lie."""
+        return self.folder / f"{case}.pkl"
+
     def statistics_of(self, case: str) -> Path:
         """Return the file of a case's statistics."""
         return self.folder / STATISTICS / f"{case}.npz"
 
     def of(self, case: str) -> list[Path]:
         """Return every file of a case in the order of writing."""
-        files = [self.probabilities_of(case)] if self.written.save_probabilities else []
+        files = []
+        if self.written.save_probabilities:
+            files = [self.probabilities_of(case), self.properties_of(case)]
         files += [self.map_of(case, name) for name in self.written.map_folders]
         files += [self.statistics_of(case)] if self.statistics else []
         return [*files, self.labels_of(case)]
@@ -106,6 +113,9 @@ class CaseFiles:
         if self.written.save_probabilities:
             path = self.probabilities_of(case)
             predictions.write_npz(path, _array(results.mean), activation=reading.activation)
+            ending = self.written.file_ending
+            nnunet.write_properties(self.properties_of(case), like, ending)
+            nnunet.write_plans(self.folder, like, ending)
         for name in self.written.map_folders:
             values = _array(getattr(results, name))
             if values.ndim == 4:
