@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fastcal.cases.combine import combine
+from fastcal.cases.descriptions import copy_description, write_description
 from fastcal.cases.files import CaseFiles
 from fastcal.cases.loop import run_cases
-from fastcal.cases.record import copy_description, settle, write_description
+from fastcal.cases.record import settle
 from fastcal.cases.reference import LabelMaps
 from fastcal.cases.shards import add_statistics, write_statistics
 from fastcal.cases.summary import PredictionSummary
