@@ -243,10 +243,14 @@ def _cases(folder: Path, description: Description) -> list[Case]:
     if not names:
         raise DataError(files, f"has no images that end in {ending}")
     channels = len(description.channel_names)
-    return [
+    cases = [
         Case(name, _expected(files, name, channels, ending), labels / f"{name}{ending}")
         for name in names
     ]
+    for case in cases:
+        if not any(path.exists() for path in case.images):
+            raise DataError(folder / "dataset.json", f"lists {case.name}, which has no image")
+    return cases
 
 
 def _channel_files(folder: Path, ending: str) -> dict[str, dict[int, Path]]:

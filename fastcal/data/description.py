@@ -212,10 +212,13 @@ def _listed_cases(content: Mapping[str, Any]) -> tuple[str, ...] | None:
     if "channel_names" in content or not isinstance(training, list) or not training:
         return None
     ending = _file_ending(content)
-    paths = [entry.get("label") if isinstance(entry, Mapping) else entry for entry in training]
-    if not all(isinstance(path, str) for path in paths):
-        raise ValueError("'training' must list the image and the label of each case")
-    return tuple(sorted(Path(path).name.removesuffix(ending) for path in paths))
+    names = []
+    for entry in training:
+        path = entry.get("label") if isinstance(entry, Mapping) else entry
+        if not isinstance(path, str):
+            raise ValueError("'training' must list the image and the label of each case")
+        names.append(Path(path).name.removesuffix(ending))
+    return tuple(sorted(names))
 
 
 def _dataset(content: Mapping[str, Any], path: Path) -> dict[str, ListedCase] | None:

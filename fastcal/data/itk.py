@@ -192,5 +192,6 @@ def _sitk(path: Path) -> Any:
     except ImportError as error:
         raise ImportError(f"{path}: needs SimpleITK: pip install 'fastcal[itk]'") from error
     # Readers are silent; what is wrong with a file is in the error.
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    return sitk
+    module: Any = sitk
+    module.ProcessObject.SetGlobalWarningDisplay(False)
+    return module
