@@ -325,6 +325,7 @@ def test_a_pkl_without_geometry_says_so_and_gets_voxels_of_1_mm(tmp_path: Path) 
     )
 
 
+@pytest.mark.filterwarnings("default")  # theirs
 @pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".nrrd", ".tif"])
 def test_nnunet_averages_our_folders_and_scores_them(tmp_path: Path, ending: str) -> None:
     """The steps of ``nnUNetv2_ensemble`` and ``nnUNetv2_evaluate_folder``, without their pools."""
