@@ -52,7 +52,7 @@ def write_description(scheme: LabelScheme, folder: Path, file_ending: str) -> No
     structures = scheme.structures or tuple(f"label {key}" for key in scheme.foreground)
     values = scheme.regions_class_order or range(1, scheme.num_classes)
     described = Description(
-        name=folder.name,
+        name="predictions",
         channel_names=("unknown",),
         labels={"background": 0, **dict(zip(structures, values, strict=True))},
         ignore_label=scheme.ignore_label,

@@ -68,7 +68,7 @@ def write_plans(folder: Path, like: Geometry, file_ending: str) -> None:
     """
     path = folder / PLANS
     if not path.exists():
-        plans = {"dataset_name": folder.name, "plans_name": "fastcal", "configurations": {}}
+        plans = {"dataset_name": "unknown", "plans_name": "fastcal", "configurations": {}}
         reader = {"image_reader_writer": _reader(like, file_ending)}
         write_json(path, plans | reader | {"label_manager": "LabelManager"})
 
