@@ -53,7 +53,10 @@ def row(option: Any, values: list[str]) -> str:
     """One option: its flags, its default, and its help with the values it may take."""
     help_text, *stated = DEFAULT_IN_HELP.split(option.help or "")
     default = "required" if option.required else stated[0] if stated else shown(option.default)
-    flags = ", ".join(f"`{flag}`" for flag in (*option.opts, *option.secondary_opts))
+    names = (*option.opts, *option.secondary_opts)
+    if option.param_type_name == "argument":
+        names = (option.metavar,)
+    flags = ", ".join(f"`{flag}`" for flag in names)
     if any(value not in help_text for value in values):
         names = [f"`{value}`" for value in values]
         number = "Any" if option.multiple else "One"

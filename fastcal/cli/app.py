@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from fastcal.cli.bench import bench
+from fastcal.cli.convert import convert
 from fastcal.cli.demo import demo
 from fastcal.cli.ensemble import ensemble
 from fastcal.cli.evaluate import evaluate
@@ -45,7 +46,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (*(train, predict, ensemble, merge, status, evaluate, export, demo, bench, info),):
+for _command in (
+    *(convert, train, predict, ensemble, merge, status, evaluate, export, demo, bench, info),
+):
     app.command(_command.__name__, cls=SpreadCommand)(_command)
 for _group in (recalibrate, quality):
     app.add_typer(_group)
