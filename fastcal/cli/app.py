@@ -18,6 +18,7 @@ from fastcal.cli.export import export
 from fastcal.cli.info import info
 from fastcal.cli.last_door import INTERRUPTED, PIPE_CLOSED, UNEXPECTED, guarded
 from fastcal.cli.merge import merge
+from fastcal.cli.ood import ood
 from fastcal.cli.outcome import SOME_CASES_FAILED
 from fastcal.cli.predict import predict
 from fastcal.cli.quality import quality
@@ -44,7 +45,7 @@ app = typer.Typer(
 )
 for _command in (train, predict, ensemble, merge, evaluate, export, demo, bench, info):
     app.command(_command.__name__, cls=SpreadCommand)(_command)
-for _group in (recalibrate, quality):
+for _group in (recalibrate, quality, ood):
     app.add_typer(_group)
 
 
