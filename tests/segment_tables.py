@@ -31,22 +31,23 @@ def write_folder(folder: Path, made: ScoreTable) -> Path:
     """A prediction folder's ``segments.json``, and the ``summary.json`` of its evaluation."""
     folder.mkdir(parents=True, exist_ok=True)
     structures = made.structures_present
+    keys = {name: str(number) for number, name in enumerate(structures, start=1)}
     cases: dict[str, dict[str, dict[str, float | None]]] = {}
     for row, (case, structure) in enumerate(zip(made.cases, made.structures, strict=True)):
         found = {name: float(column[row]) for name, column in made.scores.items()}
-        cases.setdefault(case, {})[structure] = {
+        cases.setdefault(case, {})[keys[structure]] = {
             name: None if np.isnan(value) else value for name, value in found.items()
         }
-    content = {"version": 1, "structures": ["background", *structures], "cases": cases}
+    names = {key: name for name, key in keys.items()}
+    content = {"version": 1, "structures": ["0", *names], "names": names, "cases": cases}
     (folder / "segments.json").write_text(json.dumps(content))
     if made.dice is not None:
-        keys = {name: str(number) for number, name in enumerate(structures, start=1)}
         metrics: dict[str, dict[str, dict[str, float]]] = {}
         for case, structure, dice in zip(made.cases, made.structures, made.dice, strict=True):
             metrics.setdefault(case, {})[keys[structure]] = {"Dice": float(dice)}
         summary = {
             "metric_per_case": [{"case": case, "metrics": one} for case, one in metrics.items()],
-            "labels": {key: name for name, key in keys.items()},
+            "labels": names,
         }
         (folder / "summary.json").write_text(json.dumps(summary))
     return folder
