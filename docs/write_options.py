@@ -27,7 +27,8 @@ def commands() -> Iterator[tuple[str, Any]]:
     """The heading of each command's section, and the command."""
     for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
         if hasattr(command, "commands"):
-            yield from ((f"### {inner}", each) for inner, each in command.commands.items())
+            for inner, each in command.commands.items():
+                yield f"### fastcal {name} {inner}", each
         else:
             yield f"## fastcal {name}", command
 

@@ -21,6 +21,7 @@ from fastcal.cli.export import export
 from fastcal.cli.info import info
 from fastcal.cli.last_door import INTERRUPTED, PIPE_CLOSED, UNEXPECTED, guarded
 from fastcal.cli.merge import merge
+from fastcal.cli.ood import ood
 from fastcal.cli.outcome import SOME_CASES_FAILED
 from fastcal.cli.predict import predict
 from fastcal.cli.quality import quality
@@ -50,7 +51,7 @@ for _command in (
     *(convert, train, predict, ensemble, merge, status, evaluate, export, demo, bench, info),
 ):
     app.command(_command.__name__, cls=SpreadCommand)(_command)
-for _group in (recalibrate, quality):
+for _group in (recalibrate, quality, ood):
     app.add_typer(_group)
 
 
