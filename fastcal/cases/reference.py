@@ -15,7 +15,7 @@ from torch import Tensor
 from fastcal.cases.region_rules import RegionRule, case_regions
 from fastcal.core.errors import DataError
 from fastcal.core.region_bits import Regions
-from fastcal.data import nifti
+from fastcal.data import checks, nifti
 
 if TYPE_CHECKING:
     from fastcal.cases.labels import LabelScheme
@@ -141,13 +141,7 @@ def read_labels(path: Path) -> tuple[NDArray[Any], Volume]:
         raise DataError(
             path, f"a label map must have three axes, got shape {_times(volume.data.shape)}"
         )
-    labels = volume.data
-    if not np.issubdtype(labels.dtype, np.integer):
-        rounded = np.rint(labels)
-        if not np.array_equal(rounded, labels):
-            raise DataError(path, f"labels must be integers, got fractions ({labels.dtype})")
-        labels = rounded.astype(np.int32)
-    return labels, volume
+    return checks.integers(path, volume.data), volume
 
 
 def check_same_grid(

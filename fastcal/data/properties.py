@@ -92,6 +92,8 @@ def read(path: Path) -> Properties:
     content = read_pickle(path)
     if not isinstance(content, dict):
         raise DataError(path, f"must hold a dictionary of properties, got {type(content).__name__}")
+    if not content:
+        raise DataError(path, "must hold properties, got an empty dictionary")
     try:
         return _interpret(content)
     except (ArithmeticError, KeyError, TypeError, ValueError, IndexError) as error:
@@ -120,8 +122,8 @@ def _interpret(content: dict[Any, Any]) -> Properties:
         crop = (z, y, x)
         depth, height, width = (int(n) for n in content["original_size_of_raw_data"])
         full_shape = (depth, height, width)
-        if any(not 0 <= s.start < s.stop for s in crop):
-            raise ValueError(f"crop_bbox {content['crop_bbox']}")
+        if any(not 0 <= s.start < s.stop <= n for s, n in zip(crop, full_shape, strict=True)):
+            raise ValueError(f"crop_bbox {content['crop_bbox']} in an image of {full_shape}")
     if content.get("shape_before_cropping") is not None:
         extents = tuple(int(extent) for extent in content["shape_before_cropping"])
     if content.get("spacing") is not None:
