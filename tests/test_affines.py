@@ -160,6 +160,12 @@ def test_an_sform_alone_keeps_its_directions_and_takes_the_sizes_of_pixdim(tmp_p
     np.testing.assert_allclose(found.affine, OBLIQUE, atol=1e-5)
 
 
+def test_a_form_that_is_asked_for_and_missing_is_no_reason_to_be_silent(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.nii", sform=ONES)
+    with affines.affine_from("qform"), pytest.warns(DataWarning, match="the sform's directions"):
+        assert nifti.geometry(path).spacing == pytest.approx(ZOOMS)
+
+
 @pytest.mark.parametrize("ratio", [1.0, 1.005])
 def test_rounding_is_no_contradiction(tmp_path: Path, ratio: float) -> None:
     sform = OBLIQUE @ np.diag([ratio, 1, 1, 1])
