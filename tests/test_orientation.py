@@ -160,7 +160,7 @@ AXES, FLIPS = (1, 2, 0), (-1, 1, -1)
     ("change", "words"),
     [
         (lambda p: p["nibabel_stuff"]["original_affine"].__setitem__((0, 3), 99.0), "elsewhere"),
-        (lambda p: p.update(shape_before_cropping=(4, 5, 7)), "shape_before_cropping is"),
+        (lambda p: p.update(shape_before_cropping=(4, 5, 7)), "shape_before_cropping must hold"),
         (lambda p: p.update(spacing=(1.0, 0.0, 1.0)), "no usable geometry"),
         (lambda p: p.update(spacing=(1.0, 1.0)), "no usable geometry"),
         (

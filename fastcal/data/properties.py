@@ -60,7 +60,9 @@ class Properties:
         shape = data.shape[1:]
         if self.extents is not None and sorted(shape) != sorted(self.extents):
             raise DataError(
-                path, f"its shape_before_cropping is {self.extents}, got an array of {shape[::-1]}"
+                path,
+                f"shape_before_cropping must hold the extents of the array, {shape[::-1]}, got "
+                f"{self.extents}",
             )
         affine = self.stored_affine
         if self.turn is None:
