@@ -12,7 +12,6 @@ import numpy.typing as npt
 from fastcal.core.errors import DataError
 from fastcal.data import nifti
 
-MOST_LABEL = 2**31 - 1
 """What real labels are narrowed to; a number beyond would become another one."""
 
 
