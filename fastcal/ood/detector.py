@@ -119,11 +119,11 @@ class OODDetector:
                 f"{self.false_positive_rate:g}, got {len(found)}"
             )
         self.training_ = found
+        self.distances_: Mahalanobis | None = None
         if self.score in FEATURES:
             self.distances_ = Mahalanobis.fit(found, self.covariance)
             held_out = held_out_distances(found, self.covariance)
         else:
-            self.distances_ = None
             held_out = self._turned(found)
         self.unlikeness_ = np.sort(held_out)
         rank = math.ceil((1 - self.false_positive_rate) * (len(found) + 1) - 1e-9)

@@ -67,11 +67,10 @@ class ScoreTable:
         """``[n]``, whether the structure was not predicted: volume 0, or no score at all."""
         if "volume" in self.scores:
             volume = self.scores["volume"]
-            return np.logical_or(volume == 0, np.isnan(volume))
+            return np.asarray((volume == 0) | np.isnan(volume), bool)
         if not self.scores:
             return np.zeros(len(self), bool)
-        none: NDArray[np.bool_] = np.isnan(np.stack(list(self.scores.values()))).all(0)
-        return none
+        return np.asarray(np.isnan(np.stack(list(self.scores.values()))).all(0), bool)
 
     def matrix(self, names: Sequence[str]) -> Floats:
         """Return scores ``[n, len(names)]``; rows of structures that were not predicted are NaN.
