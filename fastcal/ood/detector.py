@@ -118,6 +118,8 @@ class OODDetector:
                 f"values must be of at least {needed} cases for a false-positive rate of "
                 f"{self.false_positive_rate:g}, got {len(found)}"
             )
+        if np.isnan(found).all():
+            raise ValueError(f"values must hold scores, got NaN for all {len(found)} cases")
         self.training_ = found
         self.distances_: Mahalanobis | None = None
         if self.score in FEATURES:

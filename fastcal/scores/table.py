@@ -76,7 +76,7 @@ class ScoreTable:
         """Return scores ``[n, len(names)]``; rows of structures that were not predicted are NaN.
 
         Raises:
-            ValueError: There is no such score, or it has no value in any row.
+            ValueError: There is no such score, as where it needs members that were not kept.
         """
         columns = []
         for name in names:
@@ -86,11 +86,6 @@ class ScoreTable:
                     f"got {name!r}"
                 )
             columns.append(np.where(self.absent, np.nan, self.scores[name]))
-            if len(self) and not self.absent.all() and np.isnan(columns[-1]).all():
-                raise ValueError(
-                    f"scores must have values, got {name!r} without any: it may need members "
-                    "that were not kept"
-                )
         return np.stack(columns, axis=1) if columns else np.empty((len(self), 0))
 
     def rows(self, kept: NDArray[np.bool_]) -> ScoreTable:
