@@ -27,7 +27,7 @@ from torch import Tensor
 from fastcal.core import atomic
 from fastcal.core.doors import read_json
 from fastcal.core.errors import DataError
-from fastcal.data import checks
+from fastcal.data import checks, images
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -175,7 +175,8 @@ def _save(path: Path, array: npt.NDArray[Any]) -> None:
 
 
 def _sources(case: Case) -> list[Path]:
-    return [*case.images, *([] if case.label is None else [case.label])]
+    named = [*case.images, *([] if case.label is None else [case.label])]
+    return [part for path in named for part in images.parts(path)]
 
 
 def _stat(path: Path) -> list[Any]:
