@@ -48,8 +48,9 @@ class CasePaths:
         if not all(path.is_file() for path in self.all):
             return False
         sources = {source.path for source in (*case.images, case.label) if source is not None}
+        files = {part for path in sources for part in images.parts(path)}
         oldest = min(path.stat().st_mtime_ns for path in self.all)
-        return all(path.stat().st_mtime_ns <= oldest for path in sources)
+        return all(path.stat().st_mtime_ns <= oldest for path in files)
 
 
 def convert_case(

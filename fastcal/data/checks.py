@@ -12,8 +12,6 @@ import numpy.typing as npt
 from fastcal.core.errors import DataError
 from fastcal.data import nifti
 
-"""What real labels are narrowed to; a number beyond would become another one."""
-
 
 def complain(folder: Path, problems: Sequence[DataError]) -> None:
     """Raise all problems of the files in a folder as one error, if there are any.

@@ -128,6 +128,12 @@ def tiff_geometry(path: str | Path) -> Geometry:
         return _tiff_geometry(path, tiff)[0]
 
 
+def parts(path: Path) -> tuple[Path, ...]:
+    """Return a TIFF and, where there is one, the file of its spacing."""
+    file = _spacing_file(path)
+    return (path,) if file is None else (path, file)
+
+
 def write_tiff(
     path: str | Path, array: NDArray[Any], like: Geometry, *, dtype: str = "int"
 ) -> None:
@@ -223,12 +229,17 @@ def _tiff_geometry(path: Path, tiff: Any) -> tuple[Geometry, bool]:
 
 def _spacing(path: Path) -> tuple[float, float, float]:
     """Spacing (x, y, z) of a stack, by the JSON file that nnU-Net keeps beside it."""
-    for stem in dict.fromkeys((_CHANNEL.sub("", path.stem), path.stem)):
-        file = path.with_name(f"{stem}.json")
-        if file.is_file():
-            z, y, x = read_json(file, _Spacing).spacing
-            return x, y, z
-    return 1.0, 1.0, 1.0
+    file = _spacing_file(path)
+    if file is None:
+        return 1.0, 1.0, 1.0
+    z, y, x = read_json(file, _Spacing).spacing
+    return x, y, z
+
+
+def _spacing_file(path: Path) -> Path | None:
+    stems = dict.fromkeys((_CHANNEL.sub("", path.stem), path.stem))
+    files = (path.with_name(f"{stem}.json") for stem in stems)
+    return next((file for file in files if file.is_file()), None)
 
 
 def _pillow(path: Path) -> Any:
