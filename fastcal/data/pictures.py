@@ -173,7 +173,7 @@ def _spatial(path: Path, array: NDArray[Any], like: Geometry) -> NDArray[Any]:
 
 
 def _volume(like: Geometry, data: NDArray[Any]) -> Volume:
-    return Volume(like.shape, like.affine, like.header, data, channels=like.channels)
+    return Volume(like.shape, like.affine, like.header, data, channels=like.channels, stated=False)
 
 
 @contextmanager
@@ -192,7 +192,7 @@ def _picture(path: Path) -> Iterator[tuple[Any, Geometry]]:
         check_claim(array_bytes((rows, columns), _MODES[mode]), what="the pixels")
         check_expansion(rows * columns // 8, file.size, what="the pixels")
         channels = (len(mode),) if mode in ("RGB", "RGBA") else ()
-        like = Geometry.from_affine(np.eye(4), (columns, rows, 1, *channels))
+        like = _unplaced((1.0, 1.0, 1.0), (columns, rows, 1, *channels))
         # Colours of a palette, as nnU-Net reads them: their numbers have no meaning.
         yield (image.convert("RGB") if image.mode == "P" else image), like
 
@@ -219,12 +219,17 @@ def _tiff_geometry(path: Path, tiff: Any) -> tuple[Geometry, bool]:
     page = tiff.pages[0]
     if len(shape) == 3 and page.samplesperpixel in (3, 4) and shape[2] == page.samplesperpixel:
         rows, columns, channels = shape
-        return Geometry.from_affine(np.eye(4), (columns, rows, 1, channels)), True
+        return _unplaced((1.0, 1.0, 1.0), (columns, rows, 1, channels)), True
     if len(shape) not in (2, 3):
         raise DataError(path, f"must be one picture or a stack of grey slices, got {shape}")
     extents = (*shape[::-1], 1)[:3]
     spacing = _spacing(path) if len(shape) == 3 else (1.0, 1.0, 1.0)
-    return Geometry.from_affine(np.diag([*spacing, 1.0]), extents), False
+    return _unplaced(spacing, extents), False
+
+
+def _unplaced(spacing: tuple[float, float, float], shape: tuple[int, ...]) -> Geometry:
+    """The geometry of a file that knows the size of its voxels, and no place in the world."""
+    return Geometry.from_affine(np.diag([*spacing, 1.0]), shape, stated=False)
 
 
 def _spacing(path: Path) -> tuple[float, float, float]:
