@@ -14,6 +14,7 @@ from fastcal.cases.reference import LabelMap, LabelMaps, find_label_maps
 from fastcal.core.arrays import Floats
 from fastcal.core.errors import DataError
 from fastcal.data import description, nifti
+from fastcal.data.affines import same_place
 from fastcal.quality.filtered import FilteredDice, filtered_dice
 from fastcal.scores import Draws
 from fastcal.scores.estimates import mean_of_rows
@@ -115,7 +116,7 @@ def _uncertainty(path: Path, maps: str, scheme: LabelScheme, reference: LabelMap
     """Read a map ``[X, Y, Z, C or 1]``, scaled to [0, 1]."""
     volume = nifti.read(path)
     grid = reference.grid
-    if tuple(volume.shape[:3]) != tuple(grid.shape[:3]) or not nifti.same_place(
+    if tuple(volume.shape[:3]) != tuple(grid.shape[:3]) or not same_place(
         grid.affine, volume.affine, tuple(grid.shape)
     ):
         raise DataError(path, f"does not lie on the grid of {reference.path}")
