@@ -3,11 +3,11 @@
     python -m benchmarks.bench_segments --quick
     python -m benchmarks.bench_segments --threads 2
 
-The sums are the fused pass over mean, labels, maps and votes; the peer takes them class by class,
-computing logarithms only where a class is. The scores are all of `fastcal.segment_scores`, with the
-shape of the segments; the peer uses SciPy's distance transform, filter and components, in the box
-of each structure. Both are compared with the peer in float64 before they are timed. The floor is
-one reading of everything that is read.
+The sums are the fused pass over mean, labels, maps and votes. NumPy takes them class by class, once
+as the formulas are written, and once with logarithms only where a class is. The scores are all of
+`fastcal.segment_scores`, with the shape of the segments; the peer uses SciPy's distance transform,
+filter and components, in the box of each structure. All are compared with float64 before they are
+timed. The floor is one reading of everything that is read.
 """
 
 from __future__ import annotations
@@ -119,6 +119,28 @@ def numpy_sums(volume: Volume, dtype: Any = np.float32) -> Table:
     return np.asarray(columns, np.float64).T
 
 
+def numpy_sums_of_maps(volume: Volume) -> Table:
+    """The same sums the way the formulas are written: maps of the whole volume, then a mask."""
+    mean, label = volume.mean[0].numpy(), volume.label[0].numpy()
+    entropy, information, votes, interior = (
+        it[0].numpy() for it in (volume.entropy, volume.information, volume.votes, volume.interior)
+    )
+    columns = []
+    for k, p in enumerate(mean):
+        member, v = label == k, votes[k]
+        binary = -(xlogy(p, p) + xlogy(1 - p, 1 - p))
+        maps = (p, binary, entropy, information)
+        columns.append(
+            [
+                p.sum(),
+                *(values[member].sum() for values in maps),
+                *(entropy[member & interior].sum(), member.sum(), v.sum(dtype=np.float64)),
+                (v * (v - 1)).sum(dtype=np.float64),
+            ]
+        )
+    return np.asarray(columns, np.float64).T
+
+
 def our_scores(volume: Volume) -> Table:
     scores = fastcal.segment_scores(
         volume.mean, volume.label, entropy=volume.entropy, mutual_information=volume.information
@@ -191,22 +213,31 @@ def run(settings: Settings) -> tuple[list[Row], list[str]]:
         torch.set_num_threads(settings.threads)
     volume = Volume(settings)
     rows = []
-    for workload, ours, theirs in (
-        ("sums over segments", our_sums, numpy_sums),
-        ("all scores of a mean", our_scores, scipy_scores),
-    ):
-        expected = theirs(volume, np.float64)  # type: ignore[operator]
-        peer = "numpy" if theirs is numpy_sums else "scipy"
+    workloads: list[tuple[str, Callable[[Volume], Table], Table, dict[str, Any]]] = [
+        (
+            "sums over segments",
+            our_sums,
+            numpy_sums(volume, np.float64),
+            {"numpy": numpy_sums_of_maps, "numpy in the segment": numpy_sums},
+        ),
+        (
+            "all scores of a mean",
+            our_scores,
+            scipy_scores(volume, np.float64),
+            {"scipy": scipy_scores},
+        ),
+    ]
+    for workload, ours, expected, peers in workloads:
         timings = harness.measure(
             [
                 candidate("fastcal", ours, volume, expected),
-                candidate(peer, theirs, volume, expected),
+                *(candidate(name, peer, volume, expected) for name, peer in peers.items()),
                 *harness.readers(volume.tensors()),
             ],
             rounds=settings.rounds,
         )
-        floor = harness.floor(timings)
-        rows.append(Row(workload, timings["fastcal"], floor, {peer: timings[peer]}))
+        others = {name: timings[name] for name in peers}
+        rows.append(Row(workload, timings["fastcal"], harness.floor(timings), others))
     background = float((volume.label == 0).double().mean())
     return rows, [f"{background:.0%} of the voxels are background"]
 
