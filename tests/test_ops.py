@@ -23,6 +23,7 @@ from fastcal.core.problem import (
     SumsWanted,
     TemperatureProblem,
 )
+from fastcal.core.segment_problem import SegmentProblem, SegmentWords
 
 READING = Reading(1, True, "softmax", False, "prob").flatten()
 LAYOUT = StateLayout(4, entropy=True, square=True, votes=True)
@@ -61,6 +62,13 @@ def temperature_arguments() -> tuple[object, ...]:
     reading = (None, None, True, False, False, 1e-30, 1e-8)
     out = torch.zeros(3, dtype=torch.int64), torch.zeros(3, dtype=torch.float64)
     return (values, labels(4, (2, 5, 9)), *reading, [0.7], False, *out)
+
+
+def segment_arguments() -> tuple[object, ...]:
+    (mean,) = probabilities(1, 4, (5, 9))
+    maps = (torch.zeros(2, 5, 9), None, mean.round(), torch.ones(2, 5, 9, dtype=torch.bool))
+    problem = SegmentProblem(mean, labels(4, (2, 5, 9)), *maps, -1, False, True, False)
+    return (*problem.flatten(), torch.zeros(2, 4, SegmentWords.COUNT, dtype=torch.int64))
 
 
 @pytest.mark.parametrize(
@@ -107,6 +115,7 @@ def test_nothing_is_counted_without_a_target():
         (ops.ensemble_accumulate, accumulate_arguments),
         (ops.ensemble_finalize, finalize_arguments),
         (ops.temperature_sums, temperature_arguments),
+        (ops.segment_sums, segment_arguments),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

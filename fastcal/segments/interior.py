@@ -47,7 +47,7 @@ def _interior_of_box(labels: Tensor, depth: float, steps: Sequence[float]) -> Te
     # Whole steps have whole squares, which bytes hold and which are compared exactly.
     small = all(step == 1 for step in steps) and limit <= 100
     dtype = torch.uint8 if small else torch.float64
-    beyond = math.floor(limit) + 1 if small else math.inf
+    beyond = math.floor(limit) + 1 if small else 2 * limit + 1
     squared = torch.full(labels.shape, beyond, dtype=dtype, device=labels.device)
     for axis, step in enumerate(steps):
         size = labels.shape[axis]
@@ -59,7 +59,8 @@ def _interior_of_box(labels: Tensor, depth: float, steps: Sequence[float]) -> Te
             first, second = _along(axis, front), _along(axis, back)
             same = labels[first] == labels[second]
             for here, there in ((first, second), (second, first)):
-                candidate = torch.where(same, squared[there] + across, across)
+                # A product, since `where` is several times slower on bytes.
+                candidate = squared[there] * same + across
                 torch.minimum(nearest[here], candidate, out=nearest[here])
         squared = nearest
     # Distances are sums of products of floats, whose last bits must not decide.

@@ -57,6 +57,11 @@ def _patch_means(volume: Tensor, size: int) -> Tensor:
         running = means.cumsum(axis)
         ends = running.narrow(axis, width - 1, extent - width + 1).clone()
         ends.narrow(axis, 1, extent - width).sub_(running.narrow(axis, 0, extent - width))
-        first = torch.arange(extent, device=volume.device) - size // 2
-        means = ends.index_select(axis, first.clamp_(0, extent - width)) / width
+        before = min(size // 2, width - 1)
+        edges = ((0, before), (extent - width, width - 1 - before))
+        start, end = (
+            ends.narrow(axis, at, 1).expand([n if a == axis else -1 for a in range(ends.dim())])
+            for at, n in edges
+        )
+        means = torch.cat((start, ends, end), axis).div_(width)
     return means
