@@ -21,6 +21,7 @@ from fastcal.cli.merge import merge
 from fastcal.cli.outcome import SOME_CASES_FAILED
 from fastcal.cli.predict import predict
 from fastcal.cli.recalibrate import recalibrate
+from fastcal.cli.study import study
 from fastcal.cli.train import train
 from fastcal.cli.values import SpreadCommand
 
@@ -41,7 +42,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (train, predict, ensemble, merge, evaluate, export, demo, bench, info):
+for _command in (train, predict, ensemble, merge, evaluate, export, demo, study, bench, info):
     app.command(_command.__name__, cls=SpreadCommand)(_command)
 app.add_typer(recalibrate)
 
