@@ -23,7 +23,7 @@ from fastcal.study.quality import logit
 from fastcal.study.records import CaseRecord, is_current
 from fastcal.study.scores import Measured, difference, mean_of_cases
 from fastcal.study.segment_scores import MemberOverlaps, segment_scores
-from fastcal.study.signs import CONTRADICTED, SUPPORTED, UNDECIDED, Sign, Test
+from fastcal.study.signs import CONTRADICTED, SUPPORTED, UNDECIDED, Evidence, Sign
 from fastcal.study.slabs import slabs
 from fastcal.study.stages import Stages
 from fastcal.study.subsets import Subset, SubsetSums, draw_subsets, most_open
@@ -306,8 +306,8 @@ def test_logit_of_a_perfect_dice_is_finite() -> None:
 # --- claims ---------------------------------------------------------------------------------------
 
 
-def claimed(low: float, high: float, limit: float = 0.0) -> Test:
-    return Test("a", "", (low + high) / 2, low, high, float("nan"), limit)
+def claimed(low: float, high: float, limit: float = 0.0) -> Evidence:
+    return Evidence("a", "", (low + high) / 2, low, high, float("nan"), limit)
 
 
 def test_a_claim_is_decided_by_the_interval_of_every_comparison() -> None:

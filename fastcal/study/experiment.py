@@ -22,6 +22,7 @@ from fastcal.report.style import LOSS_NAMES
 from fastcal.study.claim import claim
 from fastcal.study.clock import Clock
 from fastcal.study.origin import command_line, software
+from fastcal.study.training import named_package
 
 if TYPE_CHECKING:
     from fastcal.data.dataset import Case, Dataset
@@ -249,12 +250,6 @@ def _train(plan: _Plan, loss: str) -> None:
     )
 
 
-def _named_package(config: TrainConfig) -> list[str]:
-    """Where the network comes from that the caller chose, and trusts thereby."""
-    module, colon, _ = str(config.network.get("name", "UNet")).partition(":")
-    return [module] if colon else []
-
-
 def _predict_and_score(plan: _Plan, loss: str, *, recount: bool) -> ComparedLoss:
     from fastcal.predict import ensemble_folders, predict_cases
 
@@ -274,7 +269,7 @@ def _predict_and_score(plan: _Plan, loss: str, *, recount: bool) -> ComparedLoss
             save_probabilities=True,
             overwrite=recount,
             device=plan.device,
-            trust=_named_package(plan.config),
+            trust=named_package(plan.config),
         )
         members.append(_scored(f"member {number}", predicted))
     together = ensemble_folders(

@@ -18,7 +18,7 @@ from fastcal.study.stages import Stages
 from fastcal.study.streaming import Stream, pool_subsets, stream_set
 from fastcal.study.study import SETTINGS, Study
 from fastcal.study.subsets import Subset, draw_subsets
-from fastcal.study.training import Training, train, trainings
+from fastcal.study.training import Training, named_package, train, trainings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -295,6 +295,7 @@ def _stream(
         range(training.members),
         Inference(mc_dropout=passes, seed=study.seed),
         study.device,
+        named_package(study.design.config(training.loss)),
         epoch=epoch,
         resident=True,
     )

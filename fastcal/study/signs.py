@@ -33,7 +33,7 @@ EARLY = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Test:
+class Evidence:
     """One comparison behind a claim: what must be below 0, with its 95 % interval over cases."""
 
     name: str
@@ -58,7 +58,7 @@ class Sign:
     """A claim with its comparisons."""
 
     claim: str
-    tests: tuple[Test, ...]
+    tests: tuple[Evidence, ...]
 
     @property
     def verdict(self) -> str:
@@ -97,7 +97,7 @@ def signs(
         Sign(
             "Segment entropy is strongly and negatively correlated with logit Dice",
             tuple(
-                Test(
+                Evidence(
                     f"r, {_of(fit.loss)}, {fit.model}",
                     f"{fit.r.value:.2f}, n = {len(fit.entropy)}",
                     fit.r.value,
@@ -112,7 +112,7 @@ def signs(
         Sign(
             "Segment entropy is higher out of distribution",
             tuple(
-                Test(
+                Evidence(
                     f"0.5 - AUROC, {_of(one.loss)}, {one.name}",
                     f"AUROC {one.auroc.value:.2f}; mean {one.beyond:.3f} against {one.within:.3f}",
                     0.5 - one.auroc.value,
@@ -131,14 +131,14 @@ def _of(loss: str) -> str:
     return LOSS_NAMES[loss].lower().replace("dice", "Dice")
 
 
-def _losses(comparison: Comparison) -> Iterator[Test]:
+def _losses(comparison: Comparison) -> Iterator[Evidence]:
     dice, ce = (comparison.of(loss, SINGLE) for loss in ("dice", "ce"))
     yield _test(comparison, Quantity("dice"), better=dice, worse=ce)
     for measure in ("nll", "ece"):
         yield _test(comparison, Quantity(measure, IN_BOX), better=ce, worse=dice)
 
 
-def _against(comparison: Comparison, kind: str) -> Iterator[Test]:
+def _against(comparison: Comparison, kind: str) -> Iterator[Evidence]:
     for loss in LOSSES:
         ensemble, other = comparison.of(loss, ENSEMBLE), comparison.of(loss, kind)
         yield _test(comparison, Quantity("dice"), better=ensemble, worse=other)
@@ -146,7 +146,7 @@ def _against(comparison: Comparison, kind: str) -> Iterator[Test]:
             yield _test(comparison, Quantity(measure, IN_BOX), better=ensemble, worse=other)
 
 
-def _test(comparison: Comparison, quantity: Quantity, *, better: Model, worse: Model) -> Test:
+def _test(comparison: Comparison, quantity: Quantity, *, better: Model, worse: Model) -> Evidence:
     """Compare two models so that a value below 0 speaks for the claim."""
     first, second = (better, worse) if quantity.better == "lower" else (worse, better)
     found = comparison.difference(quantity, first, second)
@@ -154,7 +154,7 @@ def _test(comparison: Comparison, quantity: Quantity, *, better: Model, worse: M
     numbers = " against ".join(
         quantity.text(model.measured[quantity].estimate) for model in (better, worse)
     )
-    return Test(
+    return Evidence(
         f"{quantity.title}: {sides}", numbers, found.estimate, found.low, found.high, found.p_value
     )
 
@@ -163,7 +163,7 @@ def _label(model: Model) -> str:
     return f"{model.kind} of {_of(model.loss)}"
 
 
-def _growth(comparison: Comparison) -> Iterator[Test]:
+def _growth(comparison: Comparison) -> Iterator[Evidence]:
     """Compare what the NLL gains up to five members, and from there on, relative to one member."""
     quantity = Quantity("nll", IN_BOX)
     curves = {loss: comparison.by_size(loss) for loss in LOSSES}
@@ -185,4 +185,6 @@ def _growth(comparison: Comparison) -> Iterator[Test]:
         low, high = interval_of(np.asarray(gains["ce"][1] - gains["dice"][1]))
         numbers = " against ".join(f"{100 * float(gains[loss][0]):.0f} %" for loss in LOSSES)
         value = float(gains["ce"][0] - gains["dice"][0])
-        yield Test(f"{name}, cross entropy less Dice loss", numbers, value, low, high, float("nan"))
+        yield Evidence(
+            f"{name}, cross entropy less Dice loss", numbers, value, low, high, float("nan")
+        )

@@ -12,6 +12,7 @@ from fastcal.study.design import LOSSES
 if TYPE_CHECKING:
     from fastcal.study.design import Design
     from fastcal.study.study import Study
+    from fastcal.train import TrainConfig
 
 PARTS = ("pool", "dropout", "length")
 
@@ -37,6 +38,12 @@ def trainings(design: Design, members: int) -> Iterator[Training]:
     for part in PARTS:
         for loss in LOSSES:
             yield Training(loss, part, counts[part])
+
+
+def named_package(config: TrainConfig) -> list[str]:
+    """Return where the network comes from that the caller chose, and trusts thereby."""
+    module, colon, _ = str(config.network.get("name", "UNet")).partition(":")
+    return [module] if colon else []
 
 
 def train(study: Study, training: Training) -> Path:
