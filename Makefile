@@ -67,7 +67,7 @@ $(VENV)/.demo-ready: $(VENV)/.tools-ready
 	touch $@
 
 $(VENV)/.test-ready: $(VENV)/.tools-ready
-	$(PIP_INSTALL) $(EDITABLE) $(WITH_CPP_TESTS) -e '.[train,report,export,test,dev]'
+	$(PIP_INSTALL) $(EDITABLE) $(WITH_CPP_TESTS) -e '.[train,report,quality,export,test,dev]'
 	touch $@
 
 clean:

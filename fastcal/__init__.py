@@ -15,6 +15,7 @@ from fastcal.ensemble import (
     ensemble_mean,
     ensemble_statistics,
 )
+from fastcal.segments import SegmentScores, SegmentSettings, segment_scores
 
 if _TYPE_CHECKING:
     from fastcal.models.ensemble import load_ensemble as load_ensemble
@@ -28,12 +29,15 @@ __all__ = [
     "CalibrationStatistics",
     "EnsembleAccumulator",
     "EnsembleStatistics",
+    "SegmentScores",
+    "SegmentSettings",
     "__version__",
     "backend",
     "ensemble_entropy",
     "ensemble_mean",
     "ensemble_statistics",
     "load_ensemble",
+    "segment_scores",
 ]
 
 

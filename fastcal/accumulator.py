@@ -25,6 +25,7 @@ from fastcal.core.problem import Activation, Finish, Reading, Space, StateLayout
 from fastcal.core.region_bits import Regions
 from fastcal.core.targets import CaseId, GivenTarget
 from fastcal.ensemble import CountSettings, EnsembleStatistics, gather, open_count, read_by
+from fastcal.segments import SegmentSettings, SegmentStream, read_settings
 
 
 class EnsembleAccumulator:
@@ -41,6 +42,8 @@ class EnsembleAccumulator:
         multilabel: Every class is a Bernoulli variable of its own.
         space: ``"prob"`` averages probabilities, ``"logit"`` averages logits and activates
             afterwards.
+        segments: Also score the segment of every class, or `SegmentSettings` to say how. `finalize`
+            then gives ``.segments``.
 
     Raises:
         TypeError: An argument has the wrong type.
@@ -65,9 +68,12 @@ class EnsembleAccumulator:
         activation: Activation = "softmax",
         multilabel: bool = False,
         space: Space = "prob",
+        segments: bool | SegmentSettings = False,
     ) -> None:
         used = check_reading(from_logits, activation, multilabel, space)
         self._maps = outputs.check_maps(maps, space)
+        self._scored = read_settings(segments)
+        self._stream: SegmentStream | None = None
         axis = whole_number(class_dim, "class_dim")
         # A class axis that is counted from the back is known once a member is.
         self._reading = Reading(axis, from_logits, used, multilabel, space)
@@ -109,6 +115,8 @@ class EnsembleAccumulator:
                 tensor.shape, tensor.device, real, axis, self._reading.multilabel
             )
             check_several_classes(predictions)
+            if self._scored is not None:
+                self._stream = SegmentStream(self._scored, predictions)
         elif tensor.shape != predictions.shape:
             raise ValueError(
                 f"member must have shape {tuple(predictions.shape)}, as the first member, "
@@ -123,6 +131,8 @@ class EnsembleAccumulator:
             return
         if state is None:
             layout = StateLayout.for_maps(predictions.num_classes, self._maps)
+            if self._stream is not None:
+                layout = self._stream.layout(self._maps, self._reading.space)
             size = (layout.planes, *predictions.voxel_shape)
             state = torch.zeros(size, dtype=real, device=tensor.device)
             self._state, self._layout, self._predictions = state, layout, predictions
@@ -137,6 +147,8 @@ class EnsembleAccumulator:
             *self._layout.flatten(),
             state,
         )
+        if self._stream is not None:
+            self._stream.add(tensor, temperature, self._reading)
         self._n_members += 1
         self._total_weight += weight
 
@@ -182,9 +194,11 @@ class EnsembleAccumulator:
             out: Name of a map to the tensor it is written to.
 
         Returns:
-            The maps as attributes, and ``.calibration`` when a target is given.
+            The maps as attributes, ``.calibration`` when a target is given, and ``.segments`` where
+            they are wanted.
 
         Raises:
+            ImportError: Components of segments are counted, and SciPy is not installed.
             RuntimeError: No member was added.
             TypeError: An argument has the wrong type. The message names it.
             ValueError: An argument does not fit, or the data are bad. The message names it.
@@ -197,10 +211,14 @@ class EnsembleAccumulator:
         tensors = outputs.map_tensors(self._maps, out, predictions)
         given = GivenTarget(target, mask, ignore_index, case_id, regions, nan_policy)
         settings = CountSettings(calibration, n_bins, closed, eps, fine_bins, moments, entropy_bins)
-        count = open_count(given, settings, predictions, self._maps)
+        stream = self._stream
+        of_scores = () if stream is None else stream.maps(reading.space)
+        count = open_count(given, settings, predictions, self._maps or of_scores)
         if out is not None:
             outputs.check_apart(self._maps, tensors, read_by(count))
         maps = dict(zip(self._maps, tensors, strict=True))
+        if stream is not None:
+            maps = stream.with_maps(maps, reading.space)
         finish = Finish(maps, normalise, None if count is None else count.counting)
         ops.ensemble_finalize(
             state,
@@ -211,4 +229,7 @@ class EnsembleAccumulator:
             *finish.flatten(),
         )
         statistics = None if count is None else count.close()
-        return gather(self._maps, tensors, out, self._numpy, statistics)
+        scores = None
+        if stream is not None:
+            scores = stream.close(maps, state, self._layout, numpy=self._numpy)
+        return gather(self._maps, tensors, out, self._numpy, statistics, scores)

@@ -17,7 +17,8 @@ from fastcal.core.members import Members, check_reading, read_members
 from fastcal.core.predictions import Predictions
 from fastcal.core.problem import CALIBRATIONS, Activation, Finish, Reading, Space
 from fastcal.core.region_bits import Regions
-from fastcal.core.targets import CaseId, GivenTarget, check_nan_policy, read_targets
+from fastcal.core.targets import CaseId, GivenTarget, Wording, check_nan_policy, read_targets
+from fastcal.segments import SegmentScores, SegmentSettings, SegmentStream, read_settings
 
 
 @dataclass(slots=True)
@@ -47,6 +48,8 @@ class EnsembleStatistics:
     """Fraction of members whose label is not the most frequent one, ``[B, *S]``."""
     calibration: CalibrationStatistics | None = None
     """Calibration of the mean against the target."""
+    segments: SegmentScores | None = None
+    """Scores of the segment of each class, ``[B, C]`` each."""
 
 
 class CountSettings(NamedTuple):
@@ -189,6 +192,7 @@ def ensemble_statistics(
     moments: bool = False,
     entropy_bins: int = 0,
     regions: Regions | Mapping[str, Array] | None = None,
+    segments: bool | SegmentSettings = False,
     out: Mapping[str, Array] | Array | None = None,
 ) -> EnsembleStatistics:
     """Compute maps and exact calibration statistics in one pass over the members.
@@ -225,13 +229,17 @@ def ensemble_statistics(
             for none.
         regions: bool masks ``[B, *S]`` by name, or `fastcal.regions.Regions`. Their statistics are
             counted in the same pass, and ``calibration.region(name)`` gives them.
+        segments: Also score the segment of every class, or `SegmentSettings` to say how. Each
+            member is then read a second time, for its own segments. ``maps`` may be empty.
         out: Name of a map to the tensor it is written to, for some or all maps, or a tensor where
             there is one map. Labels may have any integer type.
 
     Returns:
-        The maps as attributes, and ``.calibration`` when a target is given.
+        The maps as attributes, ``.calibration`` when a target is given, and ``.segments`` where
+        they are wanted.
 
     Raises:
+        ImportError: Components of segments are counted, and SciPy is not installed.
         TypeError: An argument has the wrong type. The message names it.
         ValueError: An argument does not fit, or the data are bad (targets outside [0, C), invalid
             voxels). Bad data raise on return for CPU tensors. For CUDA tensors and under
@@ -253,21 +261,28 @@ def ensemble_statistics(
         raise ValueError("normalise must be False with multilabel=True, got True")
     given = GivenTarget(target, mask, ignore_index, case_id, regions, nan_policy)
     settings = CountSettings(calibration, n_bins, closed, eps, fine_bins, moments, entropy_bins)
-    count = open_count(given, settings, predictions, names)
+    scored = read_settings(segments)
+    stream = None if scored is None else SegmentStream(scored, predictions)
+    of_scores = () if stream is None else stream.maps(space)
+    count = open_count(given, settings, predictions, names or of_scores)
     if out is not None:
         outputs.check_apart(names, tensors, {"preds": members.tensors, **read_by(count)})
     reading = Reading(members.class_dim, from_logits, used, multilabel, space)
     written = dict(zip(names, tensors, strict=True))
     finish = Finish(written, normalise, None if count is None else count.counting)
-    ops.ensemble_statistics(
-        members.tensors,
-        members.weights,
-        members.temperatures,
-        *reading.flatten(),
-        *finish.flatten(),
-    )
+    if stream is not None:
+        scores = stream.run(members, reading, finish)
+    else:
+        scores = None
+        ops.ensemble_statistics(
+            members.tensors,
+            members.weights,
+            members.temperatures,
+            *reading.flatten(),
+            *finish.flatten(),
+        )
     statistics = None if count is None else count.close()
-    return gather(names, tensors, out, members.numpy, statistics)
+    return gather(names, tensors, out, members.numpy, statistics, scores)
 
 
 def open_count(
@@ -317,7 +332,8 @@ def open_count(
         entropy_bins=settings.entropy_bins,
         regions=targets.region_names,
     )
-    return statistics.open_count(targets, predictions, "preds")
+    wording = Wording("preds", logits="pass from_logits=True")
+    return statistics.open_count(targets, predictions, wording)
 
 
 def read_by(count: OpenCount[CalibrationStatistics] | None) -> dict[str, list[Tensor]]:
@@ -334,9 +350,10 @@ def gather(
     out: Mapping[str, Array] | Array | None,
     numpy: bool,
     calibration: CalibrationStatistics | None,
+    segments: SegmentScores | None,
 ) -> EnsembleStatistics:
     """Gather the results of a pass as the caller wants them."""
-    result = EnsembleStatistics(calibration=calibration)
+    result = EnsembleStatistics(calibration=calibration, segments=segments)
     for name, tensor in zip(names, tensors, strict=True):
         setattr(result, name, outputs.given_back(name, tensor, out, numpy))
     return result

@@ -27,6 +27,7 @@ from fastcal.core.problem import (
     SumsWanted,
     TemperatureProblem,
 )
+from fastcal.core.segment_problem import SegmentProblem
 
 SCHEMAS = (
     f"ensemble_statistics(Tensor[] members, float[] weights, float[] temperatures, "
@@ -45,6 +46,7 @@ SCHEMAS = (
     "Tensor(a!) sums) -> ()",
     f"bin_gradient(Tensor logits, Tensor target, {LossReading.schema()}, {GapBins.schema()}, "
     "Tensor factors, Tensor(a!) gradient) -> ()",
+    f"segment_sums({SegmentProblem.schema()}, Tensor(a!) sums) -> ()",
 )
 
 _library = torch.library.Library("fastcal", "DEF")  # type: ignore[no-untyped-call]
@@ -129,6 +131,12 @@ def _bin_gradient(logits: Tensor, target: Tensor, *flat: Any) -> None:
     )
 
 
+def _segment_sums(*flat: Any) -> None:
+    *arguments, sums = flat
+    problem = SegmentProblem.unflatten(tuple(arguments))
+    backends.select(problem.mean.device, op="segment_sums").segment_sums(problem, sums)
+
+
 _IMPLEMENTATIONS = (
     _ensemble_statistics,
     _ensemble_accumulate,
@@ -138,6 +146,7 @@ _IMPLEMENTATIONS = (
     _class_gradient,
     _bin_gaps,
     _bin_gradient,
+    _segment_sums,
 )
 for _schema, _implementation in zip(SCHEMAS, _IMPLEMENTATIONS, strict=True):
     _name = _schema.partition("(")[0]
@@ -154,3 +163,4 @@ class_sums = torch.ops.fastcal.class_sums.default
 class_gradient = torch.ops.fastcal.class_gradient.default
 bin_gaps = torch.ops.fastcal.bin_gaps.default
 bin_gradient = torch.ops.fastcal.bin_gradient.default
+segment_sums = torch.ops.fastcal.segment_sums.default

@@ -148,6 +148,19 @@ def test_netcal_binary_data(n_classes, n_bins, dtype, seed):
     assert preset("netcal", p, y, n_bins=n_bins).ece() == near(theirs, dtype)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_sklearns_log_loss_is_clipped_by_the_eps_of_the_probabilities_type(dtype):
+    sure = torch.tensor([[0.0, 1.0], [0.5, 0.5]], dtype=dtype)
+    statistics = CalibrationStatistics.preset("sklearn", 2)
+    statistics.update(sure, torch.tensor([0, 1]))
+    expected = (-np.log(torch.finfo(dtype).eps) + np.log(2)) / 2
+    assert statistics.nll() == pytest.approx(expected, abs=1e-6)
+    if dtype == torch.float16:
+        from sklearn.metrics import log_loss
+
+        assert statistics.nll() == pytest.approx(log_loss([0, 1], sure.numpy()), abs=2e-3)
+
+
 @samples
 def test_sklearn_curves_brier_and_log_loss(n_classes, n_bins, dtype, seed):
     from sklearn.calibration import calibration_curve

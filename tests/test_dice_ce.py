@@ -76,12 +76,28 @@ def test_one_class_equals_monais_with_its_binary_cross_entropy() -> None:
     z, target = problem(classes=1)
     for weight in (None, [3.0]):
         ours = DiceCELoss(head="sigmoid", weight=weight)
-        ours.dice.weight = None  # there it weighs the Dice loss only from two classes on
         theirs = Theirs(sigmoid=True, weight=None if weight is None else torch.tensor(weight))
         value, expected = ours(z, target), theirs(z, target[:, None].double())
         assert value.item() == pytest.approx(expected.item(), rel=1e-12)
         (gradient,) = torch.autograd.grad(value, z)
         torch.testing.assert_close(gradient, torch.autograd.grad(expected, z)[0])
+
+
+@pytest.mark.parametrize("include_background", [True, False])
+def test_a_weight_counts_as_in_monai_where_one_dice_channel_is_left(
+    include_background: bool,
+) -> None:
+    from monai.losses import DiceCELoss as Theirs
+    from monai.losses import DiceLoss as TheirDice
+
+    z, target = problem(classes=2)
+    weight = torch.tensor([0.5, 3.0], dtype=torch.float64)
+    for ours, theirs in ((DiceLoss, TheirDice), (DiceCELoss, Theirs)):
+        expected = theirs(
+            to_onehot_y=True, softmax=True, include_background=include_background, weight=weight
+        )(z, target[:, None])
+        value = ours(include_background=include_background, weight=weight)(z, target)
+        assert value.item() == pytest.approx(expected.item(), rel=1e-12)
 
 
 def test_a_sigmoids_cross_entropy_is_that_of_every_class() -> None:

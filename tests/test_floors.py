@@ -24,10 +24,10 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("backends",),
     ("ops",),
     ("calibration",),
-    ("regions", "ensemble", "accumulator", "functional", "fastcal"),
+    ("regions", "segments", "ensemble", "accumulator", "functional", "fastcal"),
     ("data", "models", "losses", "report", "torchmetrics", "monai"),
-    ("cases",),
-    ("evaluate", "predict", "recalibrate", "train"),
+    ("cases", "scores"),
+    ("evaluate", "predict", "recalibrate", "quality", "ood", "train"),
     ("info", "study", "bench"),
     ("cli",),
     ("__main__",),
@@ -36,7 +36,7 @@ POSITION = {
     room: (floor, place) for floor, rooms in enumerate(FLOORS) for place, room in enumerate(rooms)
 }
 # What users do: none of these stands on another, not on the one to its left either.
-SIBLINGS = frozenset({"evaluate", "predict", "recalibrate", "train"})
+SIBLINGS = frozenset({"evaluate", "predict", "recalibrate", "quality", "ood", "train"})
 
 # Folder of csrc -> folders whose headers it may include, and a pattern for the <...> headers.
 STANDARD = r"[a-z_0-9]+"
@@ -62,7 +62,7 @@ DOORS = {("fastcal", "models")}
 
 FORBIDDEN_AT_IMPORT = (
     *("triton", "matplotlib", "scipy", "nibabel", "monai"),
-    *("typer", "rich", "pydantic", "yaml", "jinja2"),
+    *("typer", "rich", "pydantic", "yaml", "jinja2", "sklearn", "crepes", "pandas"),
 )
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fastcal import losses
 from fastcal.losses import PaperDiceLoss, WeightedCrossEntropy
 
 WEIGHT = [0.5, 2.0, 3.0]
@@ -116,3 +117,26 @@ def test_bad_shapes_types_and_weights_are_named() -> None:
         PaperDiceLoss(weight=[1.0, 1.0])(logits, target)
     with pytest.raises(ValueError, match="head must be 'softmax' or 'sigmoid', got 'none'"):
         PaperDiceLoss(head="none")
+
+
+@pytest.mark.parametrize("name", [name for name in losses.__all__ if name.endswith("Loss")])
+def test_losses_run_in_a_script_alone_and_inside_a_module(name: str) -> None:
+    class Scaled(torch.nn.Module):
+        def __init__(self, loss: torch.nn.Module) -> None:
+            super().__init__()
+            self.loss = loss
+
+        def forward(self, logits, target):  # type: ignore[no-untyped-def]
+            return 2 * self.loss(logits, target)
+
+    dice = losses.DiceLoss()
+    given = {"AuxiliaryLoss": (dice, dice), "DeepSupervisionLoss": (dice,), "NACLLoss": (3,)}
+    loss = getattr(losses, name)(*given.get(name, ()))
+    generator = torch.Generator().manual_seed(5)
+    logits = torch.randn(2, 3, 8, 8, generator=generator, requires_grad=True)
+    target = torch.randint(0, 3, (2, 8, 8), generator=generator)
+    (expected,) = torch.autograd.grad(loss(logits, target), logits)
+    (alone,) = torch.autograd.grad(torch.jit.script(loss)(logits, target), logits)
+    (inside,) = torch.autograd.grad(torch.jit.script(Scaled(loss))(logits, target), logits)
+    torch.testing.assert_close(alone, expected)
+    torch.testing.assert_close(inside, 2 * expected)

@@ -24,6 +24,7 @@ from fastcal.monai import (
     EnsembleUncertainty,
     EnsembleUncertaintyd,
     UncertaintyInferer,
+    uncertainty_iteration,
 )
 
 CLASSES = 3
@@ -373,6 +374,51 @@ def test_inferer_keeps_the_metadata_of_its_input() -> None:
         assert isinstance(array, MetaTensor)
         np.testing.assert_array_equal(array.affine, AFFINE)
         assert not array.requires_grad
+
+
+def test_the_evaluator_gives_every_map_to_transforms_and_metrics() -> None:
+    from monai.engines.evaluator import SupervisedEvaluator
+    from monai.handlers.mean_dice import MeanDice
+    from monai.handlers.utils import from_engine
+    from monai.transforms import AsDiscreted
+
+    torch.manual_seed(3)
+    networks = nn.ModuleList([nn.Conv2d(1, CLASSES, 3, padding=1) for _ in range(3)])
+    images = torch.rand(2, 1, 1, 8, 9)
+    labels = torch.randint(0, CLASSES, (2, 1, 1, 8, 9))
+    one_hot = AsDiscreted(keys=["pred", "label"], argmax=[True, False], to_onehot=CLASSES)
+    dice = MeanDice(output_transform=from_engine(["pred", "label"]))
+    evaluator = SupervisedEvaluator(
+        device="cpu",
+        val_data_loader=[{"image": x, "label": y} for x, y in zip(images, labels, strict=True)],
+        network=networks,
+        inferer=UncertaintyInferer(),
+        iteration_update=uncertainty_iteration,
+        postprocessing=one_hot,
+        key_val_metric={"dice": dice},
+    )
+    evaluator.run()
+    expected = UncertaintyInferer()(images[1], networks)
+    (last,) = evaluator.state.output
+    assert torch.equal(last["pred_entropy"], expected["pred_entropy"][0])
+    found = torch.stack([UncertaintyInferer()(x, networks)["pred"].argmax(1) for x in images])
+    hits = [[((found[i] == k) & (labels[i, :, 0] == k)).sum() for k in (0, 1, 2)] for i in (0, 1)]
+    sizes = [[(found[i] == k).sum() + (labels[i] == k).sum() for k in (0, 1, 2)] for i in (0, 1)]
+    score = (2 * torch.tensor(hits) / torch.tensor(sizes)).mean()
+    assert evaluator.state.metrics["dice"] == pytest.approx(float(score), abs=1e-6)
+
+
+def test_an_iteration_with_another_inferer_says_which_is_meant() -> None:
+    from monai.engines.evaluator import SupervisedEvaluator
+
+    evaluator = SupervisedEvaluator(
+        device="cpu",
+        val_data_loader=[{"image": torch.zeros(1, 1, 4, 4), "label": torch.zeros(1, 1, 4, 4)}],
+        network=nn.Conv2d(1, CLASSES, 1),
+        iteration_update=uncertainty_iteration,
+    )
+    with pytest.raises(TypeError, match=r"inferer must be an UncertaintyInferer.*SimpleInferer"):
+        evaluator.run()
 
 
 def test_bad_networks_and_arguments_are_named() -> None:

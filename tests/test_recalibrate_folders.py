@@ -95,6 +95,7 @@ def test_cross_validation_folders_are_fitted_and_applied(
     assert isinstance(fitted, TemperatureScaling)
     assert f"T {fitted.temperature_:.4f}" in printed
     assert "fitted to 4 cases" in printed
+    assert "4 folds of the cases" in printed  # five are the default, one per case the most
 
     folders = [PredictionFolder(cohort / f"trainer/fold_{k}/validation") for k in (0, 1)]
     stacked = {case: f.probabilities(case).data for f in folders for case in f.cases()}
@@ -243,6 +244,55 @@ def test_every_pass_over_the_cases_is_reported(
     assert 1 <= passes <= most
     assert main([*fit, "-q"]) == 0
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_held_out_scores_are_those_of_fits_without_the_fold(
+    method: str, cohort: Path, tmp_path: Path
+) -> None:
+    fit = fit_folders(
+        [cohort / "trainer"],
+        cohort / "data/labelsTr",
+        tmp_path / "out.json",
+        method=method,
+        folds=2,
+    )
+    (scores,) = fit.held_out
+    before, after = fastcal.CalibrationStatistics(4), fastcal.CalibrationStatistics(4)
+    for fold in (0, 1):
+        train = [case for number, case in enumerate(fit.cases) if number % 2 != fold]
+        other = fit_folders(
+            [cohort / "trainer"],
+            cohort / "data/labelsTr",
+            tmp_path / "other.json",
+            method=method,
+            cases=train,
+            folds=0,
+        )
+        assert other.held_out == ()
+        calibrator = load(other.out)
+        for place in (cohort / f"trainer/fold_{k}/validation" for k in (0, 1)):
+            predictions = PredictionFolder(place)
+            for case in set(predictions.cases()) - set(train):
+                values = torch.as_tensor(np.array(predictions.probabilities(case).data))[None]
+                target = read_labels(cohort / f"data/labelsTr/{case}.nii.gz")[0][None]
+                before.update(values, target)
+                after.update(calibrator.transform(values), target)
+    for ours, expected in ((scores.before, before), (scores.after, after)):
+        assert ours.n_voxels == expected.n_voxels
+        assert ours.nll() == pytest.approx(expected.nll(), rel=1e-6)
+        assert ours.brier() == pytest.approx(expected.brier(), rel=1e-6)
+    assert scores.after.nll() < scores.before.nll()
+
+
+def test_one_case_has_no_held_out_scores(
+    cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = cohort / "data/labelsTr"
+    case = sorted(path.name.removesuffix(".nii.gz") for path in labels.iterdir())[0]
+    fit = ["recalibrate", "fit", "-i", str(cohort / "trainer"), "-g", str(labels), "-q"]
+    assert main([*fit, "-o", str(tmp_path / "one.json"), "--cases", case]) == 0
+    assert "not scored on held-out folds" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 import torchmetrics
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics_cases import (
     CLASSES,
     Data,
@@ -109,6 +109,47 @@ def test_counts_stay_integers_whatever_the_type(case: tuple[Make, Tensor, Tensor
     assert metric.compute().dtype == torch.float64
     metric.to("meta")
     assert metric.counts.device.type == "meta"
+
+
+@pytest.mark.filterwarnings("ignore:This property will be removed:DeprecationWarning")  # theirs
+def test_metrics_are_scriptable_as_torchmetrics_own_tests_ask(
+    case: tuple[Make, Tensor, Tensor],
+) -> None:
+    make, preds, target = case
+    metric = make()
+    assert isinstance(torch.jit.script(metric), torch.jit.ScriptModule)
+    metric.update(preds, target)
+
+
+def test_results_are_float32_inside_a_module_in_half_precision(
+    case: tuple[Make, Tensor, Tensor],
+) -> None:
+    make, preds, target = case
+    expected = make()
+    expected.update(preds, target)
+    inside = nn.ModuleDict({"metric": make()}).to(torch.bfloat16)["metric"]
+    inside.update(preds, target)
+    assert inside.compute().dtype == torch.float32
+    assert torch.equal(inside.compute(), expected.compute())
+
+
+def test_messages_name_the_arguments_that_the_metrics_have() -> None:
+    preds, target = problem()
+    for metric in (
+        ours.MulticlassCalibrationError(CLASSES),
+        ours.MulticlassCalibrationError(CLASSES, from_logits=True),
+        ours.MulticlassBrierScore(CLASSES),
+    ):
+        with pytest.raises(ValueError, match=r"^preds must .*validate_args=False") as error:
+            metric.update(preds * float("nan"), target)
+        assert "nan_policy" not in str(error.value)
+        assert "update_from_logits" not in str(error.value)
+        with pytest.raises(TypeError, match=r"^preds must be a torch tensor"):
+            metric.update("preds", target)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"^preds must .*\(for logits pass from_logits=True\)"):
+        ours.MulticlassCalibrationError(CLASSES).update(5 * preds, target)
+    with pytest.raises(ValueError, match=r"^preds must have the shape of target, \(2, 60\)"):
+        ours.BinaryCalibrationError().update(preds, target)
 
 
 def test_metrics_stand_in_a_collection() -> None:

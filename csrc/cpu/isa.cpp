@@ -11,12 +11,12 @@ namespace {
 const Isa kIsas[] = {
 #if defined(__x86_64__)
     {"avx512", [] { return __builtin_cpu_supports("x86-64-v4") != 0; }, &kMapsAvx512, &kCountAvx512,
-     &kTemperatureAvx512, &kLossAvx512},
+     &kTemperatureAvx512, &kLossAvx512, &kSegmentsAvx512},
     {"avx2", [] { return __builtin_cpu_supports("x86-64-v3") != 0; }, &kMapsAvx2, &kCountAvx2,
-     &kTemperatureAvx2, &kLossAvx2},
+     &kTemperatureAvx2, &kLossAvx2, &kSegmentsAvx2},
 #endif
     {"baseline", [] { return true; }, &kMapsBaseline, &kCountBaseline, &kTemperatureBaseline,
-     &kLossBaseline},
+     &kLossBaseline, &kSegmentsBaseline},
 };
 
 std::atomic<const Isa *> in_use{nullptr};

@@ -6,6 +6,7 @@
 
 #include "cpu/kernels.h"
 #include "cpu/loss_kernels.h"
+#include "cpu/segment_block.h"
 #include "cpu/temperature_block.h"
 
 namespace fastcal::cpu {
@@ -17,6 +18,7 @@ struct Isa {
   const CountStage *counts;
   const TemperatureStage *temperature;
   const LossStage *losses;
+  const SegmentStage *segments;
 };
 
 // Names of the instruction sets that this machine runs, best first.

@@ -8,6 +8,7 @@
 #include "cpu/ensemble.h"
 #include "cpu/isa.h"
 #include "cpu/loss.h"
+#include "cpu/segments.h"
 #include "cpu/temperature.h"
 #include "cpu/thread_pool.h"
 #include "python/views.h"
@@ -145,6 +146,39 @@ void bin_gradient(const py::tuple &input, std::int64_t n_bins, bool soft, std::u
                     reinterpret_cast<const double *>(factors), to, n_threads);
 }
 
+// (classes, mean, label, entropy or None, mutual information or None, votes or None, interior or
+// None, ignore index or None, multilabel, binary, clip)
+SegmentProblem segment_problem_from(const py::tuple &fields) {
+  SegmentProblem problem;
+  problem.classes = fields[0].cast<std::int64_t>();
+  problem.mean = view_from(fields[1]);
+  problem.label = view_from(fields[2]);
+  View *const optional[] = {&problem.entropy, &problem.information, &problem.votes,
+                            &problem.interior};
+  for (int k = 0; k < 4; ++k) {
+    if (!fields[3 + k].is_none()) {
+      *optional[k] = view_from(fields[3 + k]);
+    }
+  }
+  problem.has_ignore_index = !fields[7].is_none();
+  if (problem.has_ignore_index) {
+    problem.ignore_index = fields[7].cast<std::int64_t>();
+  }
+  problem.multilabel = fields[8].cast<bool>();
+  problem.binary = fields[9].cast<bool>();
+  problem.clip = fields[10].cast<bool>();
+  return problem;
+}
+
+void segment_sums(const py::tuple &shape, const py::tuple &fields, std::uintptr_t sums,
+                  int n_threads) {
+  SegmentProblem problem = segment_problem_from(fields);
+  problem.sums = reinterpret_cast<std::int64_t *>(sums);
+  const auto extents = shape_from(shape);
+  const py::gil_scoped_release release;
+  cpu::segment_sums(extents, problem, n_threads);
+}
+
 // Reads memory and does nothing else: benchmarks compare the kernels with the time this takes.
 std::uint64_t read_bytes(std::uintptr_t data, std::int64_t n_bytes, int n_threads) {
   const py::gil_scoped_release release;
@@ -172,6 +206,7 @@ PYBIND11_MODULE(_cpu, module, py::mod_gil_not_used()) {
   module.def("class_gradient", &class_gradient);
   module.def("bin_gaps", &bin_gaps);
   module.def("bin_gradient", &bin_gradient);
+  module.def("segment_sums", &segment_sums);
   module.def("read_bytes", &read_bytes, py::arg("address"), py::arg("n_bytes"),
              py::arg("n_threads"), "XOR of the 64-bit words at an address, by vector reads.");
   module.def(

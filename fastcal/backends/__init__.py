@@ -25,6 +25,7 @@ from fastcal.core.problem import (
     SumsWanted,
     TemperatureProblem,
 )
+from fastcal.core.segment_problem import SegmentProblem
 
 _DEVICES = {
     "reference": ("cpu", "cuda"),
@@ -126,6 +127,10 @@ class Backend(Protocol):
         gradient: Tensor,
     ) -> None:
         """Write the gradient by the logits, given the derivative by each sum."""
+        ...
+
+    def segment_sums(self, problem: SegmentProblem, sums: Tensor) -> None:
+        """Add the sums of every batch item and class to ``sums``; see `SegmentWords`."""
         ...
 
 

@@ -21,6 +21,7 @@ from fastcal.core.problem import (
     SumsWanted,
     TemperatureProblem,
 )
+from fastcal.core.segment_problem import SegmentProblem
 
 
 def ensemble_statistics(
@@ -180,5 +181,15 @@ def bin_gradient(
         edges.data_ptr(),
         factors.data_ptr(),
         native.class_view(gradient, native.LOSS_CLASS_DIM),
+        torch.get_num_threads(),
+    )
+
+
+def segment_sums(problem: SegmentProblem, sums: Tensor) -> None:
+    """Add the sums of every batch item and class."""
+    _cpu.segment_sums(
+        native.voxel_shape(problem.mean, native.SEGMENT_CLASS_DIM),
+        native.plain_segments(problem),
+        sums.data_ptr(),
         torch.get_num_threads(),
     )

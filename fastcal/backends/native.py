@@ -18,6 +18,7 @@ from fastcal.core.problem import (
     StateLayout,
     SumsWanted,
 )
+from fastcal.core.segment_problem import SegmentProblem
 
 DTYPES = {
     torch.float32: 0,
@@ -147,3 +148,33 @@ def loss_input(logits: Tensor, target: Tensor, reading: LossReading) -> LossInpu
 def plain_wanted(wanted: SumsWanted) -> tuple[bool, bool, bool]:
     """Give the fields of a choice of sums."""
     return (wanted.overlaps, wanted.likelihood, wanted.rest)
+
+
+SEGMENT_CLASS_DIM = 1
+"""The class axis of what a pass over segments reads, ``[B, C, *S]``."""
+
+
+def plain_segments(problem: SegmentProblem) -> tuple[object, ...]:
+    """Give the classes and the fields of a problem, with None for what is absent."""
+    of_labels = _class_view_or_none if problem.multilabel else _voxel_view_or_none
+    return (
+        problem.mean.shape[SEGMENT_CLASS_DIM],
+        class_view(problem.mean, SEGMENT_CLASS_DIM),
+        of_labels(problem.label),
+        _voxel_view_or_none(problem.entropy),
+        _voxel_view_or_none(problem.mutual_information),
+        _class_view_or_none(problem.votes),
+        of_labels(problem.interior),
+        problem.ignore_index,
+        problem.multilabel,
+        problem.binary,
+        problem.clip,
+    )
+
+
+def _class_view_or_none(tensor: Tensor | None) -> AddressView | None:
+    return None if tensor is None else class_view(tensor, SEGMENT_CLASS_DIM)
+
+
+def _voxel_view_or_none(tensor: Tensor | None) -> AddressView | None:
+    return None if tensor is None else voxel_view(tensor)

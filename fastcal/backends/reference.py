@@ -22,6 +22,7 @@ from fastcal.backends.reference_losses import (
     class_gradient,
     class_sums,
 )
+from fastcal.backends.reference_segments import segment_sums
 from fastcal.backends.reference_temperature import temperature_sums
 from fastcal.core.arrays import accumulation_type
 from fastcal.core.problem import MAP_TABLE, Finish, Reading, StateLayout
@@ -34,6 +35,7 @@ __all__ = [
     "ensemble_accumulate",
     "ensemble_finalize",
     "ensemble_statistics",
+    "segment_sums",
     "temperature_sums",
 ]
 

@@ -38,7 +38,8 @@ class Convention:
     clipped: bool = False
     """Probabilities are clipped to [eps, 1 - eps] first, with the eps of their type."""
     eps: float | None = None
-    """Lower clip inside the NLL. None is the smallest normal number of the type, 0 its eps."""
+    """Lower clip inside the NLL. None is the smallest normal number of the accumulation type, 0 the
+    eps of the type that the probabilities have."""
     calibration: CalibrationKind = "both"
     """Default of `CalibrationStatistics.preset`."""
     positive: tuple[int, ...] = (1,)
@@ -67,11 +68,11 @@ class Convention:
         """Edges to draw; the bin of the ones, where there is one, is [1, 1]."""
         return np.concatenate([bins.edges(n_bins), [1.0] * self.ones_apart])
 
-    def smallest(self, real: torch.dtype) -> float:
-        """Lower clip inside the NLL for the accumulation type ``real``."""
-        limits = torch.finfo(real)
-        eps = limits.tiny if self.eps is None else self.eps or limits.eps
-        return max(eps, limits.tiny)
+    def smallest(self, real: torch.dtype, stored: torch.dtype) -> float:
+        """Lower clip inside the NLL for accumulation in ``real`` of numbers of type ``stored``."""
+        tiny = torch.finfo(real).tiny
+        eps = tiny if self.eps is None else self.eps or torch.finfo(stored).eps
+        return max(eps, tiny)
 
 
 CONVENTIONS: dict[str, Convention] = {

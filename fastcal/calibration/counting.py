@@ -15,7 +15,7 @@ from fastcal.core.arrays import Array, real_dtype, to_tensor
 from fastcal.core.members import check_member
 from fastcal.core.predictions import Predictions
 from fastcal.core.problem import Counting, Finish, Reading
-from fastcal.core.targets import GivenTarget, Targets
+from fastcal.core.targets import GivenTarget, Targets, Wording
 
 Owner = TypeVar("Owner")
 
@@ -30,8 +30,7 @@ class OpenCount(Generic[Owner]):
     counting: Counting
     """What the op counts, into new integers."""
     targets: Targets
-    source: str
-    """The argument to blame for invalid voxels."""
+    wording: Wording
 
     def close(self) -> Owner:
         """Check what was counted, merge it, and return the statistics.
@@ -39,7 +38,7 @@ class OpenCount(Generic[Owner]):
         Raises:
             ValueError: Bad data were counted (CPU tensors; otherwise at the first read).
         """
-        self.state.take(self.counting.statistics, self.targets, self.source)
+        self.state.take(self.counting.statistics, self.targets, self.wording)
         return self.statistics
 
 
@@ -72,7 +71,7 @@ def clipped(values: Tensor) -> Tensor:
 
 
 def counting_into(
-    rows: Tensor, settings: CalibrationSettings, targets: Targets, real: torch.dtype
+    rows: Tensor, settings: CalibrationSettings, targets: Targets, predictions: Predictions
 ) -> Counting:
     """Return what an op counts, and into which integers.
 
@@ -80,8 +79,9 @@ def counting_into(
         rows: Integers to add to.
         settings: What is counted.
         targets: Checked.
-        real: Accumulation type of the predictions.
+        predictions: Whose types decide edges and the clip of the likelihood.
     """
+    real = predictions.real
     return Counting(
         targets.target,
         targets.mask,
@@ -89,7 +89,7 @@ def counting_into(
         settings.thresholds(real),
         settings.closed == "left",
         settings.calibration,
-        settings.smallest(real),
+        settings.smallest(real, predictions.stored or real),
         rows,
         None if targets.regions is None else targets.regions.bits,
         len(targets.region_names),

@@ -1,7 +1,9 @@
-"""Measures of order, from fine cells ``[..., n, 2]``.
+"""Measures of order, from cells ``[..., n, 2]`` of samples and their hits, in ascending order.
 
 Count and hits of a cell are exact. Within a cell, hits are taken to be spread evenly over its
 samples, and a sample's probability is the middle of its cell. Each function says what that costs.
+With one cell for every value that occurs (`fastcal.scores.cells`), it costs nothing: the samples of
+a cell are ties, and the measure is its mean over the orders that ties could have.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ _TABLE = 64
 """Harmonic numbers up to here are looked up, larger ones by their asymptotic series."""
 
 
-def auroc(cells: Integers) -> Floats:
+def auroc(cells: Integers | Floats) -> Floats:
     """Return the probability that a hit lies above a miss; NaN without one of each.
 
     Ties count half, and so do pairs within a cell: it is off by at most
@@ -32,7 +34,7 @@ def auroc(cells: Integers) -> Floats:
         return np.where(pairs == 0, np.nan, won / pairs)
 
 
-def aurc(cells: Integers, *, excess: bool = False) -> Floats:
+def aurc(cells: Integers | Floats, *, excess: bool = False) -> Floats:
     """Return the error rate of the k most confident samples, mean over k; NaN without samples.
 
     Off by at most ``1/N sum_c e (n - e) / n (H(K + n) - H(K))`` over cells of n samples, e of them
@@ -54,6 +56,50 @@ def aurc(cells: Integers, *, excess: bool = False) -> Floats:
         right = total - n_wrong
         areas = np.maximum(areas - (n_wrong - right * _harmonic(right, n_wrong)), 0.0)
     return ratio(areas, total)
+
+
+def augrc(cells: Integers | Floats) -> Floats:
+    """Return the joint rate of being among the k most confident and wrong, mean over k.
+
+    The area under the generalised risk-coverage curve: the chance that of two samples drawn, the
+    less confident one is let through and the other is wrong. For right and wrong samples it is
+    ``(1 - AUROC) acc (1 - acc) + (1 - acc)^2 / 2``. Ties are let through together, and the area is
+    that of trapezoids. NaN without samples.
+
+    Source: Traub et al., NeurIPS 2024, and their FD-Shifts.
+    """
+    size = cells[..., ::-1, 0].astype(np.float64)
+    wrong = size - cells[..., ::-1, 1]
+    errors = wrong.cumsum(-1) - wrong
+    total = size.sum(-1)
+    return ratio((size * (errors + wrong / 2)).sum(-1), total * total)
+
+
+def average_precision(cells: Integers | Floats) -> Floats:
+    """Return the area under precision by recall, in steps, as scikit-learn has it.
+
+    Hits are to be found, and lie in the upper cells. NaN without a hit.
+    """
+    size, hits = (cells[..., ::-1, k].astype(np.float64) for k in (0, 1))
+    precision = hits.cumsum(-1) / np.maximum(size.cumsum(-1), 1)
+    return ratio((hits * precision).sum(-1), hits.sum(-1))
+
+
+def false_positive_rate(cells: Integers | Floats, recall: float) -> Floats:
+    """Return the share of misses above the highest cell that lets this share of hits through.
+
+    Hits are to be found, and lie in the upper cells; a cell is let through whole. FPR95 has a
+    ``recall`` of 0.95. NaN without one of each.
+    """
+    hits = cells[..., ::-1, 1].astype(np.float64)
+    misses = cells[..., ::-1, 0] - hits
+    total = hits.sum(-1, keepdims=True)
+    # Counts are whole numbers: a share of 95 % of 20 must not be missed by rounding.
+    enough = hits.cumsum(-1) >= recall * total - 1e-9
+    first = np.argmax(enough, axis=-1)[..., None]
+    let_through = np.take_along_axis(misses.cumsum(-1), first, -1)[..., 0]
+    found = ratio(let_through, misses.sum(-1))
+    return np.where(total[..., 0] == 0, np.nan, found)
 
 
 def adaptive_error(

@@ -100,10 +100,15 @@ class CalibrationSettings:
             return bins.thresholds(self.n_bins, real)
         return self.edges[real == torch.float64]
 
-    def smallest(self, real: torch.dtype) -> float:
-        """Return the lower clip inside the NLL for data of accumulation type ``real``."""
+    def smallest(self, real: torch.dtype, stored: torch.dtype) -> float:
+        """Return the lower clip inside the NLL.
+
+        Args:
+            real: The accumulation type.
+            stored: The type of the probabilities.
+        """
         if self.eps is None:
-            return self.rules.smallest(real)
+            return self.rules.smallest(real, stored)
         return max(self.eps, torch.finfo(real).tiny)
 
     def arguments(self) -> dict[str, Any]:

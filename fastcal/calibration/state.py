@@ -21,7 +21,7 @@ from fastcal.calibration.limits import check_counted, check_room
 from fastcal.calibration.settings import CalibrationSettings
 from fastcal.calibration.values import Integers
 from fastcal.core.problem import StatisticsLayout
-from fastcal.core.targets import Targets
+from fastcal.core.targets import Targets, Wording
 
 _lock = threading.RLock()
 """Held while integers change. One lock for all states: a change takes microseconds, `merge` needs
@@ -44,7 +44,7 @@ class Pending:
     rows: Tensor
     case_ids: tuple[str, ...] | None
     nan_policy: str
-    source: str
+    wording: Wording
     thread: int = 0
     """The thread that counts into the rows; 0 in a traced graph."""
 
@@ -135,18 +135,18 @@ class CalibrationState:
             ids = sorted(self._positions)
             return ids, rows[[self._positions[name] for name in ids]]
 
-    def open_rows(self, targets: Targets, device: torch.device, source: str) -> Tensor:
+    def open_rows(self, targets: Targets, device: torch.device, wording: Wording) -> Tensor:
         """Return integers for an op to add to: new ones, or those of a call still on the device."""
         if targets.case_ids is None and device.type != "cpu" and self._pending:
             last = self._pending[-1]
             same = last.case_ids is None and last.nan_policy == targets.nan_policy
             same = same and last.thread == _thread()
-            if same and last.rows.device == device and last.source == source:
+            if same and last.rows.device == device and last.wording == wording:
                 return last.rows
         rows, words = self.shape
         return torch.zeros(targets.n_groups * rows, words, dtype=torch.int64, device=device)
 
-    def take(self, rows: Tensor, targets: Targets, source: str) -> None:
+    def take(self, rows: Tensor, targets: Targets, wording: Wording) -> None:
         """Check and merge counted rows, or keep them for later.
 
         They are kept where reading them would wait for a device or could not be traced.
@@ -156,7 +156,7 @@ class CalibrationState:
         """
         if any(kept.rows is rows for kept in self._pending):
             return
-        pending = Pending(rows, targets.case_ids, targets.nan_policy, source, _thread())
+        pending = Pending(rows, targets.case_ids, targets.nan_policy, wording, _thread())
         if rows.device.type != "cpu" or torch.compiler.is_compiling():
             self._pending.append(pending)
         else:
@@ -263,7 +263,7 @@ class CalibrationState:
         n_invalid = int(total[layout.N_INVALID])
         if n_invalid and pending.nan_policy == "raise":
             n_outside = int(total[layout.N_OUT_OF_RANGE])
-            raise ValueError(_invalid_message(n_invalid, n_outside, pending.source))
+            raise ValueError(_invalid_message(n_invalid, n_outside, pending.wording))
         n_unnormalised = int(total[layout.N_UNNORMALISED])
         if n_unnormalised and not self._warned:
             self._warned = True
@@ -289,18 +289,18 @@ def _thread() -> int:
     return 0 if torch.compiler.is_compiling() else threading.get_ident()
 
 
-def _invalid_message(n_invalid: int, n_outside: int, source: str) -> str:
+def _invalid_message(n_invalid: int, n_outside: int, wording: Wording) -> str:
     reasons = []
     if n_outside:
         reasons.append(
-            f"probabilities outside [0, 1] at {_voxels(n_outside)} (for logits pass "
-            "from_logits=True, or call update_from_logits)"
+            f"probabilities outside [0, 1] at {_voxels(n_outside)} (for logits {wording.logits})"
         )
     if n_invalid > n_outside:
         reasons.append(f"NaN, +inf or -inf in all classes at {_voxels(n_invalid - n_outside)}")
     return (
-        f"{source} must give valid probabilities at every voxel, got no valid probabilities at "
-        f"{_voxels(n_invalid)}: {'; '.join(reasons)}. nan_policy='omit' leaves such voxels out"
+        f"{wording.predictions} must give valid probabilities at every voxel, got no valid "
+        f"probabilities at {_voxels(n_invalid)}: {'; '.join(reasons)}"
+        + (f". {wording.omit} leaves such voxels out" if wording.omit else "")
     )
 
 

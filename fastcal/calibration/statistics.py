@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from fastcal.calibration import conventions, file
 from fastcal.calibration.conventions import CalibrationKind, ConventionName
@@ -29,7 +28,7 @@ from fastcal.core.arrays import Array
 from fastcal.core.errors import DataError
 from fastcal.core.predictions import Predictions
 from fastcal.core.region_bits import Regions
-from fastcal.core.targets import CaseId, GivenTarget, Targets, read_targets
+from fastcal.core.targets import CaseId, GivenTarget, Targets, Wording, read_targets
 
 if TYPE_CHECKING:
     from typing import Self
@@ -225,10 +224,7 @@ class CalibrationStatistics(MetricReader):
         if flag(normalise, "normalise") and self.multilabel:
             raise ValueError("normalise must be False for binary or multilabel data, got True")
         given = GivenTarget(target, mask, ignore_index, case_id, regions, nan_policy)
-        values, predictions = read_batch(probs, given, class_dim, "probs", self.settings)
-        if self.settings.rules.clipped:
-            values = clipped(values)
-        self._count(values, predictions, given, "probs", normalise=normalise)
+        self.count(probs, given, Wording("probs"), class_dim=class_dim, normalise=normalise)
 
     def update_from_logits(
         self,
@@ -251,36 +247,47 @@ class CalibrationStatistics(MetricReader):
             TypeError, ValueError: See `update`; or the convention clips probabilities, which are
                 never at hand here.
         """
-        if self.settings.rules.clipped:
+        given = GivenTarget(target, mask, ignore_index, case_id, regions, nan_policy)
+        self.count(logits, given, Wording("logits"), class_dim=class_dim, from_logits=True)
+
+    def count(
+        self,
+        array: Array,
+        given: GivenTarget,
+        wording: Wording,
+        *,
+        class_dim: int = 1,
+        from_logits: bool = False,
+        normalise: bool = False,
+    ) -> None:
+        """Count one batch, with messages in the caller's words: what both updates call.
+
+        Raises:
+            TypeError, ValueError: See `update` and `update_from_logits`.
+        """
+        clips = self.settings.rules.clipped
+        if clips and from_logits:
             raise ValueError(
                 "convention must be one that does not clip probabilities to count logits, "
                 f"got {self.convention!r}"
             )
-        given = GivenTarget(target, mask, ignore_index, case_id, regions, nan_policy)
-        values, predictions = read_batch(logits, given, class_dim, "logits", self.settings)
-        self._count(values, predictions, given, "logits", from_logits=True)
-
-    def _count(
-        self,
-        values: Tensor,
-        predictions: Predictions,
-        given: GivenTarget,
-        source: str,
-        *,
-        from_logits: bool = False,
-        normalise: bool = False,
-    ) -> None:
-        count = self.open_count(read_targets(given, predictions, self.regions), predictions, source)
+        name = wording.predictions
+        values, predictions = read_batch(array, given, class_dim, name, self.settings)
+        if not from_logits:
+            predictions = predictions._replace(stored=values.dtype)
+        targets = read_targets(given, predictions, self.regions)
+        count = self.open_count(targets, predictions, wording)
+        values = clipped(values) if clips else values
         count_batch(values, predictions, count.counting, from_logits, normalise)
         count.close()
 
     def open_count(
-        self, targets: Targets, predictions: Predictions, source: str
+        self, targets: Targets, predictions: Predictions, wording: Wording
     ) -> OpenCount[Self]:
-        """Return integers for an op to add to; ``source`` is the argument to blame."""
-        rows = self.state.open_rows(targets, predictions.device, source)
-        counting = counting_into(rows, self.settings, targets, predictions.real)
-        return OpenCount(self, self.state, counting, targets, source)
+        """Return integers for an op to add to."""
+        rows = self.state.open_rows(targets, predictions.device, wording)
+        counting = counting_into(rows, self.settings, targets, predictions)
+        return OpenCount(self, self.state, counting, targets, wording)
 
     def merge(self, other: CalibrationStatistics) -> None:
         """Add everything ``other`` has counted, in place; rows of equal case ids add up.

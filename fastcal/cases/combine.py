@@ -9,6 +9,7 @@ import torch
 
 from fastcal import EnsembleStatistics
 from fastcal.cases.reference import LabelMaps, check_same_grid
+from fastcal.cases.segments import settings
 from fastcal.cases.settings import Counted, Written
 from fastcal.cases.source import Member, Source
 from fastcal.core.errors import DataError
@@ -42,7 +43,8 @@ def combine(
             not fit. The message names the file.
     """
     reading = source.reading
-    accumulator = reading.accumulator(written.computed_maps)
+    scored = settings() if written.segments else False
+    accumulator = reading.accumulator(written.computed_maps, segments=scored)
     first: _First | None = None
     for member in source.members(case):
         reading.scheme.check_channels(member.values.shape[1], member.source)

@@ -9,6 +9,7 @@ from fastcal.cases.files import CaseFiles
 from fastcal.cases.loop import run_cases
 from fastcal.cases.record import copy_description, settle
 from fastcal.cases.reference import LabelMaps
+from fastcal.cases.segments import write_folder
 from fastcal.cases.shards import add_statistics, write_statistics
 from fastcal.cases.summary import PredictionSummary
 from fastcal.models.memory import OutOfMemoryError, is_out_of_memory
@@ -96,8 +97,17 @@ def _summary(
     now or before a kill: the state is bit-identical either way.
     """
     statistics = state_file = None
+    finished = sorted((*done.done, *done.skipped))
+    if files.written.segments:
+        scores = [files.segments_of(case) for case in finished]
+        write_folder(
+            scores,
+            files.folder,
+            source.reading.scheme,
+            part_id=part.part_id,
+            num_parts=part.num_parts,
+        )
     if counted.labels is not None:
-        finished = sorted((*done.done, *done.skipped))
         statistics = add_statistics(
             map(files.statistics_of, finished), start=counted.statistics(source.reading.scheme)
         )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcal.cases.segments import SEGMENTS, table_of
 from fastcal.data import nifti, predictions
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ class CaseFiles:
     """Where the files of a case go, and whether they all exist.
 
     ``OUT/CASE.nii.gz`` holds the labels, ``OUT/<map>/CASE.nii.gz`` each map, ``OUT/CASE.npz``
-    nnU-Net's probabilities, ``OUT/calibration/CASE.npz`` the statistics of the case.
+    nnU-Net's probabilities, ``OUT/calibration/CASE.npz`` the statistics of the case,
+    ``OUT/segments/CASE.json`` the scores of its segments.
     """
 
     written: Written
@@ -54,11 +56,16 @@ class CaseFiles:
         """Return the file of a case's statistics."""
         return self.folder / STATISTICS / f"{case}.npz"
 
+    def segments_of(self, case: str) -> Path:
+        """Return the file of the scores of a case's segments."""
+        return self.folder / SEGMENTS / f"{case}.json"
+
     def of(self, case: str) -> list[Path]:
         """Return every file of a case in the order of writing."""
         files = [self.probabilities_of(case)] if self.written.save_probabilities else []
         files += [self.map_of(case, name) for name in self.written.map_folders]
         files += [self.statistics_of(case)] if self.statistics else []
+        files += [self.segments_of(case)] if self.written.segments else []
         return [*files, self.labels_of(case)]
 
     def finished(self, case: str) -> bool:
@@ -113,6 +120,9 @@ class CaseFiles:
             nifti.write(self.map_of(case, name), values, like, dtype=self.written.dtype)
         if results.calibration is not None:
             results.calibration.save(self.statistics_of(case))
+        if results.segments is not None:
+            scores = table_of(case, results.segments, like.spacing, reading.scheme)
+            scores.write_json(self.segments_of(case))
         labels = reading.scheme.segmentation(_array(results.label))
         nifti.write(self.labels_of(case), labels, like, dtype="int")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from fastcal import CalibrationStatistics, EnsembleAccumulator
+from fastcal import CalibrationStatistics, EnsembleAccumulator, SegmentSettings
 from fastcal.cases.labels import LabelScheme
 from fastcal.cases.loop import ProgressOption, part_of
 from fastcal.cases.region_rules import RegionRule, parse_rules
@@ -111,6 +111,8 @@ class Written:
     overwrite: bool = False
     """Do finished cases again, also where ``out`` was made with other settings."""
     file_ending: str = ".nii.gz"
+    segments: bool = True
+    """Write scores of the segments, ``segments.json`` and ``segments.csv``."""
 
     def __post_init__(self) -> None:
         if isinstance(self.maps, str):
@@ -122,6 +124,7 @@ class Written:
             raise ValueError(f"dtype must be {' or '.join(MAP_TYPES)}, got {self.dtype!r}")
         flag(self.save_probabilities, "save_probabilities")
         flag(self.overwrite, "overwrite")
+        flag(self.segments, "segments")
 
     @property
     def map_folders(self) -> tuple[str, ...]:
@@ -173,8 +176,14 @@ class MemberReading:
     space: Space = "prob"
     """Average probabilities, or logits."""
 
-    def accumulator(self, maps: Sequence[str]) -> EnsembleAccumulator:
+    def accumulator(
+        self, maps: Sequence[str], *, segments: bool | SegmentSettings = False
+    ) -> EnsembleAccumulator:
         """Return the empty accumulator that the members of a case are added to.
+
+        Args:
+            maps: What is computed.
+            segments: How segments are scored, if they are.
 
         Raises:
             ValueError: A map is not defined for this way of averaging.
@@ -185,4 +194,5 @@ class MemberReading:
             activation=self.activation,
             multilabel=self.scheme.multilabel,
             space=self.space,
+            segments=segments,
         )

@@ -122,6 +122,13 @@ def _summary(statistics: CalibrationStatistics) -> dict[str, Any]:
     return summary
 
 
+def holds_statistics(places: Iterable[str | Path]) -> bool:
+    """Whether one of these paths is a file, or a folder with statistics."""
+    return any(
+        not path.is_dir() or any(path.glob(f"{STATISTICS}*.npz")) for path in map(Path, places)
+    )
+
+
 def _part_files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]

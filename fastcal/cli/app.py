@@ -20,6 +20,7 @@ from fastcal.cli.last_door import INTERRUPTED, PIPE_CLOSED, UNEXPECTED, guarded
 from fastcal.cli.merge import merge
 from fastcal.cli.outcome import SOME_CASES_FAILED
 from fastcal.cli.predict import predict
+from fastcal.cli.quality import quality
 from fastcal.cli.recalibrate import recalibrate
 from fastcal.cli.study import study
 from fastcal.cli.train import train
@@ -44,7 +45,8 @@ app = typer.Typer(
 )
 for _command in (train, predict, ensemble, merge, evaluate, export, demo, study, bench, info):
     app.command(_command.__name__, cls=SpreadCommand)(_command)
-app.add_typer(recalibrate)
+for _group in (recalibrate, quality):
+    app.add_typer(_group)
 
 
 def _show_version(wanted: bool) -> None:

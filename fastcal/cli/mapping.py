@@ -147,6 +147,13 @@ Dtype = Annotated[
 SaveProbabilities = Annotated[
     bool, typer.Option("--save-probabilities", help="Write the mean as nnU-Net's CASE.npz.")
 ]
+Segments = Annotated[
+    bool,
+    typer.Option(
+        "--segments/--no-segments",
+        help="Score the segment of each structure: segments.json and segments.csv.",
+    ),
+]
 NumParts = Annotated[
     int,
     typer.Option("--num-parts", metavar="N", help="Number of runs that share the cases."),

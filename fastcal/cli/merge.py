@@ -27,9 +27,16 @@ def merge(
         ),
     ],
 ) -> None:
-    """Add the calibration of the parts of a run with --num-parts, bit-identical to one run."""
-    from fastcal.predict import merge_statistics
+    """Add the calibration and the scores of the parts of a run with --num-parts, as of one run."""
+    from fastcal.cases.segments import parts_in
+    from fastcal.cases.shards import holds_statistics
+    from fastcal.predict import merge_segments, merge_statistics
 
-    merged = merge_statistics(inputs, out)
-    print_statistics(merged.statistics)
-    typer.echo(f"{counted(len(merged.parts), 'part')} added: {merged.summary_file}")
+    # A run without labels has scores of segments, but no statistics.
+    if holds_statistics(inputs) or not parts_in(inputs):
+        merged = merge_statistics(inputs, out)
+        print_statistics(merged.statistics)
+        typer.echo(f"{counted(len(merged.parts), 'part')} added: {merged.summary_file}")
+    scores = merge_segments(inputs, out)
+    if scores is not None:
+        typer.echo(f"{counted(len(parts_in(inputs)), 'part')} put together: {scores}")

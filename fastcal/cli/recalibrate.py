@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fastcal.cli import mapping
-from fastcal.cli.outcome import finish_predictions, print_table
+from fastcal.cli.outcome import counted, finish_predictions, print_table
 from fastcal.cli.values import SpreadCommand
 
 if TYPE_CHECKING:
@@ -79,6 +79,14 @@ def fit(
             "--odir", metavar="WEIGHT", help="Off-diagonal penalty of the dirichlet method."
         ),
     ] = 1e-5,
+    folds: Annotated[
+        int,
+        typer.Option(
+            "--folds",
+            metavar="N",
+            help="Score the method on N held-out folds of the cases; 0 spares the time.",
+        ),
+    ] = 5,
     quiet: mapping.Quiet = False,
 ) -> None:
     """Fit a calibrator to saved probabilities, such as nnU-Net's cross validation."""
@@ -99,6 +107,7 @@ def fit(
             dataset_json=dataset_json,
             n_bins=bins,
             odir=odir,
+            folds=folds,
             progress=not quiet,
         )
     for warning in caught:
@@ -132,6 +141,7 @@ def apply(
     region: mapping.RegionOption = None,
     dtype: mapping.Dtype = mapping.MapType.float32,
     save_probabilities: mapping.SaveProbabilities = False,
+    segments: mapping.Segments = True,
     num_parts: mapping.NumParts = 1,
     part_id: mapping.PartId = 0,
     overwrite: mapping.Overwrite = False,
@@ -155,6 +165,7 @@ def apply(
         regions=region or [],
         dtype=dtype.value,
         save_probabilities=save_probabilities,
+        segments=segments,
         num_parts=num_parts,
         part_id=part_id,
         overwrite=overwrite,
@@ -174,7 +185,23 @@ def _print_fit(fitted: FolderFit) -> None:
         rows.append([name, _parameters(one), *numbers, *counts])
     heads = ["parameters", "NLL", "after", "voxels", "passes"]
     print_table([fitted.calibrators[0].kind, *heads], rows)
-    typer.echo(f"fitted to {len(fitted.cases)} cases; written: {fitted.out}")
+    _print_held_out(fitted)
+    typer.echo(f"fitted to {counted(len(fitted.cases), 'case')}; written: {fitted.out}")
+
+
+def _print_held_out(fitted: FolderFit) -> None:
+    """Print what the method does to cases that it was not fitted to."""
+    rows = []
+    for number, one in enumerate(fitted.held_out):
+        name = "held out" if len(fitted.held_out) == 1 else f"member {number}, held out"
+        for when, statistics in (("before", one.before), ("after", one.after)):
+            scores = (statistics.nll(), statistics.brier(), 100 * statistics.ece())
+            rows.append([f"{name}, {when}", *(f"{score:.5f}" for score in scores)])
+    if rows:
+        folds = counted(fitted.held_out[0].folds, "fold")
+        print_table([f"{folds} of the cases", "NLL", "Brier", "ECE %"], rows)
+    else:
+        typer.echo("not scored on held-out folds (this needs two cases, and --folds of 2 or more)")
 
 
 def _parameters(calibrator: Calibrator) -> str:

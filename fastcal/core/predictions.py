@@ -25,6 +25,8 @@ class Predictions(NamedTuple):
     """Not negative."""
     multilabel: bool
     """Every class is a Bernoulli variable with a target of its own."""
+    stored: torch.dtype | None = None
+    """The type of the probabilities that were given; None for those computed in `real`."""
 
     @property
     def num_classes(self) -> int:

@@ -37,6 +37,20 @@ class GivenTarget(NamedTuple):
     """One of `NAN_POLICIES`: what invalid voxels among those counted do."""
 
 
+class Wording(NamedTuple):
+    """What messages about invalid voxels call the arguments of the function that was called."""
+
+    predictions: str
+    omit: str = "nan_policy='omit'"
+    """What leaves invalid voxels out; "" where nothing does."""
+    logits: str = "pass from_logits=True, or call update_from_logits"
+    """What to do where the predictions are logits."""
+
+
+VALIDATING = Wording("preds", "validate_args=False", "pass from_logits=True")
+"""The words of torchmetrics, which the metrics and the functions of one call share."""
+
+
 @dataclass(frozen=True, slots=True)
 class Targets:
     """Tensors as the ops take them, and the case of each row of the statistics."""

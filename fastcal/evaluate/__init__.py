@@ -3,8 +3,8 @@
 from fastcal.calibration.summary import calibration_summary
 from fastcal.cases.labels import LabelScheme
 from fastcal.cases.loop import CaseRun, Failure, Progress, part_of
+from fastcal.cases.overlap import overlap
 from fastcal.evaluate.folder import evaluate_folder
-from fastcal.evaluate.overlap import overlap
 from fastcal.evaluate.surface import surface_scores
 
 __all__ = [

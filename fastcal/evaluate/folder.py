@@ -16,6 +16,7 @@ from fastcal.calibration.summary import calibration_summary, region_summaries
 from fastcal.cases.count import count_case
 from fastcal.cases.labels import LabelScheme
 from fastcal.cases.loop import ProgressOption, run_cases
+from fastcal.cases.overlap import overlap
 from fastcal.cases.reference import LabelMap, LabelMaps
 from fastcal.cases.settings import Counted
 from fastcal.core import atomic
@@ -24,7 +25,6 @@ from fastcal.core.bins import Closed
 from fastcal.core.errors import DataError
 from fastcal.data import description
 from fastcal.data.predictions import PredictionFolder
-from fastcal.evaluate.overlap import overlap
 from fastcal.evaluate.surface import surface_scores
 
 

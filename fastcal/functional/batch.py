@@ -9,7 +9,8 @@ import torch
 
 from fastcal.calibration import CalibrationKind, CalibrationStatistics
 from fastcal.core.arguments import flag
-from fastcal.core.arrays import Array, to_tensor
+from fastcal.core.arrays import Array
+from fastcal.core.targets import VALIDATING, GivenTarget
 
 FINE_BINS = 65536
 """Fine cells of the measures of order."""
@@ -33,17 +34,10 @@ class Batch:
         Raises:
             TypeError, ValueError: An argument does not fit.
         """
-        # Named as the caller named it, before the statistics look at it.
-        to_tensor(self.preds, "preds")
+        policy = "raise" if flag(self.validate_args, "validate_args") else "omit"
+        given = GivenTarget(self.target, self.mask, self.ignore_index, nan_policy=policy)
         from_logits = flag(self.from_logits, "from_logits")
-        count = statistics.update_from_logits if from_logits else statistics.update
-        count(
-            self.preds,
-            self.target,
-            mask=self.mask,
-            ignore_index=self.ignore_index,
-            nan_policy="raise" if flag(self.validate_args, "validate_args") else "omit",
-        )
+        statistics.count(self.preds, given, VALIDATING, from_logits=from_logits)
         return statistics
 
     def ordered(

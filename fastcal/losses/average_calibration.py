@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from fastcal.core import bins
+from fastcal.losses.base import Loss
 from fastcal.losses.checks import check_head, check_logits, class_weights, loss_value
 from fastcal.losses.sums import bin_gaps
 
 
-class _L1ACELoss(nn.Module):
+class _L1ACELoss(Loss):
     """The common part of both losses: arguments, and the mean over bins, classes and images."""
 
     weight: Tensor | None

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from fastcal.losses.average_calibration import HardL1ACELoss, SoftL1ACELoss
+from fastcal.losses.base import Loss
 from fastcal.losses.checks import check_head
 from fastcal.losses.dice import DiceCELoss, DiceLoss
 from fastcal.losses.dice_plus_plus import DicePlusPlusLoss
@@ -38,7 +39,7 @@ AUXILIARIES: Mapping[str, Callable[..., nn.Module]] = {
 """Losses that are added to one of `LOSSES`, by name."""
 
 
-class AuxiliaryLoss(nn.Module):
+class AuxiliaryLoss(Loss):
     """The sum ``L + factor A`` of a segmentation loss and a loss that calibrates.
 
     Args:

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from fastcal.losses.base import Loss
 
-class DeepSupervisionLoss(nn.Module):
+
+class DeepSupervisionLoss(Loss):
     """The sum ``sum_l w_l L(logits_l, target_l)`` over the resolutions of a network, finest first.
 
     The target is resampled to each resolution by taking the voxel nearest to the centre of each

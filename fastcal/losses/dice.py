@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from fastcal.losses.base import Loss
 from fastcal.losses.checks import (
     check_head,
     check_logits,
@@ -17,7 +18,7 @@ from fastcal.losses.cross_entropy import binary_cross_entropy, cross_entropy
 from fastcal.losses.sums import ClassSums, class_sums
 
 
-class DiceLoss(nn.Module):
+class DiceLoss(Loss):
     """Soft Dice loss of logits and label maps, computed in one pass.
 
     ``1 - (2 sum_i y p + nr) / (sum_i y + sum_i p + dr)``, mean over images and classes
@@ -31,7 +32,8 @@ class DiceLoss(nn.Module):
     Args:
         head: ``"softmax"`` or ``"sigmoid"``.
         include_background: Whether class 0 counts.
-        weight: One factor per class, class 0 included.
+        weight: One factor per class, class 0 included. As in MONAI, it has no effect where the
+            loss is that of one class alone (one class, or two without the background).
         batch: Whether the sums run over the batch too.
         smooth_nr: Number nr that is added to the numerator.
         smooth_dr: Number dr that is added to the denominator.
@@ -102,14 +104,15 @@ class DiceLoss(nn.Module):
         if self.jaccard:
             size = 2 * (size - overlap)
         losses = 1 - (2 * overlap + self.smooth_nr) / (size + self.smooth_dr)
-        if self.weight is not None:
+        # With one class left there is nothing to balance, and MONAI leaves the weight out, too.
+        if self.weight is not None and losses.shape[-1] > 1:
             losses = losses * self.weight.to(losses)[first:]
         if self.reduction == "none":
             return losses
         return losses.mean() if self.reduction == "mean" else losses.sum()
 
 
-class DiceCELoss(nn.Module):
+class DiceCELoss(Loss):
     """The sum of `DiceLoss` and cross entropy, with which nnU-Net trains.
 
     Values and gradients are those of `monai.losses.DiceCELoss`, from logits and label maps in one
@@ -124,9 +127,9 @@ class DiceCELoss(nn.Module):
         ce_head: The head of the cross entropy where it differs. MONAI's `DiceCELoss` with
             ``sigmoid=True`` uses a softmax there as soon as there are two classes.
         include_background: Whether class 0 counts in the Dice loss.
-        weight: One factor per class in both terms. In the cross entropy it is torch's ``weight``
-            of a softmax (divided by the sum of the voxels' weights), or the ``pos_weight`` of a
-            sigmoid.
+        weight: One factor per class in both terms. In the Dice loss see `DiceLoss`. In the cross
+            entropy it is torch's ``weight`` of a softmax (divided by the sum of the voxels'
+            weights), or the ``pos_weight`` of a sigmoid.
         batch: Whether the sums of the Dice loss run over the batch too.
         smooth_nr: See `DiceLoss`.
         smooth_dr: See `DiceLoss`.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from fastcal.losses.base import Loss
 from fastcal.losses.checks import (
     check_head,
     check_logits,
@@ -14,7 +15,7 @@ from fastcal.losses.checks import (
 )
 
 
-class DicePlusPlusLoss(nn.Module):
+class DicePlusPlusLoss(Loss):
     """The DSC++ loss ``1 - 2 TP / (2 TP + FP + FN)``, mean over images and classes.
 
     Here ``FP = sum_i ((1 - y) p)^gamma`` and ``FN = sum_i (y (1 - p))^gamma``. A wrong voxel about

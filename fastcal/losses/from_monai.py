@@ -10,10 +10,11 @@ from types import ModuleType
 
 from torch import Tensor, nn
 
+from fastcal.losses.base import Loss
 from fastcal.losses.checks import check_head, check_shapes, class_weights
 
 
-class FocalLoss(nn.Module):
+class FocalLoss(Loss):
     """Focal loss ``-(1/N) sum_i (1 - p_i,y_i)^gamma ln p_i,y_i``; cross entropy at ``gamma=0``.
 
     It is computed by `monai.losses.FocalLoss` in float32. The mean is taken over voxels here, but
@@ -72,7 +73,7 @@ class FocalLoss(nn.Module):
         return total / (target != self.ignore_index).sum().clamp(min=1)
 
 
-class NACLLoss(nn.Module):
+class NACLLoss(Loss):
     """Neighbour-aware calibration loss: cross entropy and a distance from the neighbourhood.
 
     To the cross entropy, ``alpha`` times the distance of the logits from the class shares of each

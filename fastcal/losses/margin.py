@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from fastcal.losses.base import Loss
 from fastcal.losses.checks import kept_mean, real_logits
 from fastcal.losses.paper import WeightedCrossEntropy
 
 
-class MbLSLoss(nn.Module):
+class MbLSLoss(Loss):
     """Margin-based label smoothing: cross entropy, and a penalty on the distance between logits.
 
     ``L = CE + (alpha / (N C)) sum_i sum_k max(0, max_j z_ij - z_ik - margin)``

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from fastcal.losses.base import Loss
 from fastcal.losses.checks import check_head, check_logits, class_weights, loss_value
 from fastcal.losses.cross_entropy import cross_entropy
 from fastcal.losses.sums import class_sums
 
 
-class WeightedCrossEntropy(nn.Module):
+class WeightedCrossEntropy(Loss):
     """The paper's cross entropy ``L = -(1/N) sum_i sum_k w_k 1(y_i = k) ln p_ik`` of a softmax.
 
     The sum is divided by the number of voxels N, as in the paper. `torch.nn.CrossEntropyLoss`
@@ -74,7 +75,7 @@ class WeightedCrossEntropy(nn.Module):
         return loss_value(value, logits)
 
 
-class PaperDiceLoss(nn.Module):
+class PaperDiceLoss(Loss):
     """The paper's Dice loss ``L = -2 sum_k w_k sum_i y_ik p_ik / (sum_i (y_ik^2 + p_ik^2) + eps)``.
 
     The squared denominator is that of V-Net. Sums run over all voxels of the batch and over all

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
+from fastcal.losses.base import Loss
 from fastcal.losses.checks import (
     check_shapes,
     kept_mean,
@@ -47,7 +48,7 @@ class LabelSmoothingLoss(WeightedCrossEntropy):
         super().__init__(weight=weight, ignore_index=ignore_index, label_smoothing=smoothing)
 
 
-class SVLSLoss(nn.Module):
+class SVLSLoss(Loss):
     """Spatially varying label smoothing: ``L = -(1/N) sum_i sum_k s_ik ln p_ik``.
 
     ``s`` is the one-hot target seen through a Gaussian window whose centre weighs as much as all

@@ -4,7 +4,8 @@
   ignite handler.
 - `EnsembleUncertainty`, `EnsembleUncertaintyd`: transforms that take what `MeanEnsemble` and
   `MeanEnsembled` take, and give mean, entropy, mutual information and other maps.
-- `UncertaintyInferer`: members, or passes with Monte Carlo dropout, through sliding windows.
+- `UncertaintyInferer`: members, or passes with Monte Carlo dropout, through sliding windows,
+  and `uncertainty_iteration`, which puts its maps into the output of `SupervisedEvaluator`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ except ImportError as error:
 from fastcal.monai.calibration_error import CalibrationErrorMetric
 from fastcal.monai.handler import CalibrationError
 from fastcal.monai.inferer import UncertaintyInferer
+from fastcal.monai.iteration import uncertainty_iteration
 from fastcal.monai.transforms import EnsembleUncertainty, EnsembleUncertaintyd
 
 __all__ = [
@@ -25,4 +27,5 @@ __all__ = [
     "EnsembleUncertainty",
     "EnsembleUncertaintyd",
     "UncertaintyInferer",
+    "uncertainty_iteration",
 ]

@@ -14,6 +14,7 @@ from fastcal.calibration import CalibrationStatistics, ConventionName
 from fastcal.calibration.values import Floats
 from fastcal.core import bins
 from fastcal.core.arguments import flag, whole_number
+from fastcal.core.targets import GivenTarget, Wording
 
 
 class CalibrationErrorMetric(CumulativeIterationMetric):
@@ -93,7 +94,8 @@ class CalibrationErrorMetric(CumulativeIterationMetric):
             convention=self.convention,
         )
         images = list(range(n_images))
-        statistics.update(y_pred, _zeros_and_ones(y), case_id=images)
+        given = GivenTarget(_zeros_and_ones(y), case_id=images)
+        statistics.count(y_pred, given, Wording("y_pred", "", "apply the activation first"))
         errors = [self._errors(statistics.case(image)) for image in images]
         found = torch.from_numpy(np.array(errors).reshape(n_images, num_classes))
         return found.to(torch.float32).to(y_pred.device)

@@ -1,6 +1,7 @@
 """From networks, or from saved probabilities, to label maps, uncertainty maps and calibration."""
 
 from fastcal.cases.loop import Failure, Progress
+from fastcal.cases.segments import merge_segments
 from fastcal.cases.shards import MergedStatistics, merge_statistics
 from fastcal.cases.summary import PredictionSummary
 from fastcal.models.views import InferenceAugmentation
@@ -14,6 +15,7 @@ __all__ = [
     "PredictionSummary",
     "Progress",
     "ensemble_folders",
+    "merge_segments",
     "merge_statistics",
     "predict_cases",
 ]

@@ -37,6 +37,7 @@ def ensemble_folders(
     regions: Sequence[str] = (),
     dtype: MapType = "float32",
     save_probabilities: bool = False,
+    segments: bool = True,
     num_parts: int = 1,
     part_id: int = 0,
     overwrite: bool = False,
@@ -74,6 +75,8 @@ def ensemble_folders(
             made from the labels, so ``prediction`` is not one of them.
         dtype: Voxel type of the maps: float32, or uint8 or uint16 with ``scl_slope``.
         save_probabilities: Write the mean as nnU-Net's ``CASE.npz``.
+        segments: Score the segment of every structure of every case, in ``segments.json`` and
+            ``segments.csv``; `fastcal.cases.segments.read` reads them.
         num_parts: Number of runs that share the cases; `merge_statistics` adds their statistics.
         part_id: Which of the parts this run is, from 0: it does every ``num_parts``-th case.
         overwrite: Do finished cases again, also where ``out`` was made with other settings.
@@ -100,7 +103,7 @@ def ensemble_folders(
         ('case_001', 'case_002')
     """
     counted = Counted(labels, n_bins, closed, fine_bins, regions)
-    written = Written(out, maps, dtype, save_probabilities, overwrite)
+    written = Written(out, maps, dtype, save_probabilities, overwrite, segments=segments)
     part = Part(num_parts, part_id, keep_going, progress)
     saved = SavedFolders.open(folders)
     saved.check_out(out)

@@ -44,6 +44,7 @@ def predict_cases(
     regions: Sequence[str] = (),
     dtype: MapType = "float32",
     save_probabilities: bool = False,
+    segments: bool = True,
     num_parts: int = 1,
     part_id: int = 0,
     overwrite: bool = False,
@@ -93,6 +94,8 @@ def predict_cases(
             made from the labels, so ``prediction`` is not one of them.
         dtype: Voxel type of the maps: float32, or uint8 or uint16 with ``scl_slope``.
         save_probabilities: Write ``CASE.npz`` as nnU-Net does: key ``probabilities``, (C, Z, Y, X).
+        segments: Score the segment of every structure of every case, in ``segments.json`` and
+            ``segments.csv``; `fastcal.cases.segments.read` reads them.
         num_parts: Number of runs that share the cases; `merge_statistics` adds their statistics.
         part_id: Which of the parts this run is, from 0: it does every ``num_parts``-th case.
         overwrite: Do finished cases again, also where ``out`` was made with other settings.
@@ -134,7 +137,7 @@ def predict_cases(
         batch_size=batch_size,
     )
     opened = run if isinstance(run, Run) else Run.open(run)
-    written = Written(out, maps, dtype, save_probabilities, overwrite, opened.file_ending)
+    written = Written(out, maps, dtype, save_probabilities, overwrite, opened.file_ending, segments)
     chosen = choose_images(opened, images, cases)
     networks = RunMembers(opened, members, inference, device, trust)
     source = NetworkPredictions(opened, networks, chosen, space=space, tell=progress is True)

@@ -32,6 +32,7 @@ def apply_folders(
     regions: Sequence[str] = (),
     dtype: MapType = "float32",
     save_probabilities: bool = False,
+    segments: bool = True,
     num_parts: int = 1,
     part_id: int = 0,
     overwrite: bool = False,
@@ -63,6 +64,8 @@ def apply_folders(
             made from the labels, so ``prediction`` is not one of them.
         dtype: Voxel type of the maps: float32, or uint8 or uint16 with ``scl_slope``.
         save_probabilities: Write the calibrated mean as nnU-Net's ``CASE.npz``.
+        segments: Score the segment of every structure of every case, in ``segments.json`` and
+            ``segments.csv``; `fastcal.cases.segments.read` reads them.
         num_parts: Number of runs that share the cases; `fastcal.predict.merge_statistics` adds
             their statistics.
         part_id: Which of the parts this run is, from 0: it does every ``num_parts``-th case.
@@ -86,7 +89,7 @@ def apply_folders(
         >>> apply_folders("calibrator.json", ["predictions"], "calibrated")  # doctest: +SKIP
     """
     counted = Counted(labels, n_bins, closed, fine_bins, regions)
-    written = Written(out, maps, dtype, save_probabilities, overwrite)
+    written = Written(out, maps, dtype, save_probabilities, overwrite, segments=segments)
     part = Part(num_parts, part_id, keep_going, progress)
     made = load(calibrator) if isinstance(calibrator, str | Path) else calibrator
     saved = SavedFolders.open(folders, folds=True)

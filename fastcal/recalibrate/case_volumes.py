@@ -66,6 +66,10 @@ class CaseVolumes:
         """Return the volumes of the means of an ensemble's members."""
         return cls(cases, pool.mean, references, report)
 
+    def subset(self, cases: Sequence[str]) -> CaseVolumes:
+        """Return the volumes of some of the cases, read without reports."""
+        return CaseVolumes(cases, self._read, self._references)
+
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
         self._passes += 1
         for case in self.cases:

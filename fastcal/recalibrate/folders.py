@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,12 +10,14 @@ from pathlib import Path
 
 from fastcal.cases.reference import LabelMaps
 from fastcal.cases.saved import SavedFolders
+from fastcal.core.arguments import whole_number
 from fastcal.core.errors import DataError
 from fastcal.core.problem import Space
 from fastcal.recalibrate import methods
 from fastcal.recalibrate.calibrator import Calibrator
 from fastcal.recalibrate.case_volumes import CaseVolumes, Report
 from fastcal.recalibrate.ensemble import ORDERS, EnsembleCalibration, EnsembleOrder
+from fastcal.recalibrate.held_out import HeldOut, all_held_out_scores
 from fastcal.recalibrate.pool import Pool, named
 
 
@@ -27,6 +30,8 @@ class FolderFit:
     """The JSON file."""
     cases: tuple[str, ...]
     """Cases of the fit."""
+    held_out: tuple[HeldOut, ...]
+    """Scores of each calibrator before and after on held-out folds; empty where there are none."""
 
     @property
     def calibrators(self) -> tuple[Calibrator, ...]:
@@ -50,6 +55,7 @@ def fit_folders(
     dataset_json: str | Path | None = None,
     n_bins: int = 15,
     odir: float = 1e-5,
+    folds: int = 5,
     progress: bool | Report = False,
 ) -> FolderFit:
     """Fit a calibrator to saved probabilities and write it as JSON.
@@ -76,11 +82,14 @@ def fit_folders(
             are exclusive classes.
         n_bins: Number of bins of ``"histogram"``.
         odir: Weight of the off-diagonal penalty of ``"dirichlet"``.
+        folds: Folds of the cross-validation that scores the method on cases which a fit has not
+            seen; 0 or 1 spares the time that these fits take.
         progress: True prints one line per case and pass to stderr; a function is called with the
             number of the pass (of one calibrator, from 1) and the case.
 
     Returns:
-        The calibrator, its file, and the cases it was fitted to.
+        The calibrator of all cases, its file, the cases it was fitted to, and the scores of
+        held-out folds.
 
     Raises:
         DataError: A folder has no probabilities, a case is in two folders, labels are missing, out
@@ -99,6 +108,8 @@ def fit_folders(
         raise ValueError(f"weights must be None without an ensemble, got {list(weights)}")
     if ensemble is None and space != "prob":
         raise ValueError(f"space must be 'prob' without an ensemble, got {space!r}")
+    if whole_number(folds, "folds") < 0:
+        raise ValueError(f"folds must be at least 0, got {folds}")
     out = Path(out)
     if not out.absolute().parent.is_dir():
         raise DataError(out.parent, "no such folder")
@@ -121,9 +132,13 @@ def fit_folders(
         calibrator = EnsembleCalibration(calibrator, order=ensemble, weights=weights, space=space)
     report = (_print_case if progress else None) if isinstance(progress, bool) else progress
     streams = _streams(calibrator, saved, cases, references, report)
+    plain = calibrator if isinstance(calibrator, Calibrator) else calibrator.calibrator
+    unfitted = [copy.deepcopy(plain) for _ in streams]
     _fit(calibrator, streams)
+    scores = all_held_out_scores(unfitted, streams, folds)
     calibrator.save(out)
-    return FolderFit(calibrator, out, tuple(sorted({case for s in streams for case in s.cases})))
+    fitted_to = tuple(sorted({case for stream in streams for case in stream.cases}))
+    return FolderFit(calibrator, out, fitted_to, scores)
 
 
 def _streams(

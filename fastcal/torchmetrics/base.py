@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from fastcal.calibration import CalibrationStatistics, Measure
 from fastcal.calibration.values import carried
 from fastcal.core.arguments import flag, whole_number
+from fastcal.core.arrays import to_tensor
+from fastcal.core.targets import VALIDATING, GivenTarget
 
 try:
     from torchmetrics import Metric
@@ -35,8 +37,10 @@ class IntegerMetric(Metric):
     full_state_update = False
     plot_lower_bound = 0.0
 
-    counts: Tensor
-    configuration: Tensor
+    # For type checkers alone: torch.jit.script cannot read an annotation that is a string.
+    if TYPE_CHECKING:
+        counts: Tensor
+        configuration: Tensor
 
     def _add_counts(self, words: int, *settings: object) -> None:
         self.add_state("counts", torch.zeros(words, dtype=torch.int64), dist_reduce_fx="sum")
@@ -49,7 +53,10 @@ class IntegerMetric(Metric):
         return self._plot(val, ax)
 
     def _value(self, number: Any) -> Tensor:
-        return torch.as_tensor(number, dtype=self.dtype, device=self.device)
+        # A module in half precision (Lightning's "bf16-true") converts its metrics, too: their
+        # results are never rounded further than to float32.
+        dtype = torch.promote_types(self.dtype, torch.float32)
+        return torch.as_tensor(number, dtype=dtype, device=self.device)
 
     def _apply(
         self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = ""
@@ -108,24 +115,25 @@ class CalibrationMetric(IntegerMetric):
             TypeError, ValueError: Shapes or types that do not fit; targets outside [0, C); with
                 ``validate_args``, voxels without valid probabilities.
         """
-        empty = self._empty
-        if empty.num_classes == 1:
+        num_classes = self._empty.num_classes
+        preds, target = to_tensor(preds, "preds"), to_tensor(target, "target")
+        if num_classes == 1:
+            if preds.shape != target.shape:
+                raise ValueError(
+                    f"preds must have the shape of target, {tuple(target.shape)}, "
+                    f"got {tuple(preds.shape)}"
+                )
             preds, target = preds.unsqueeze(-1), target.unsqueeze(-1)
-        axis = -1 if empty.num_classes == 1 else 1
-        if preds.dim() <= max(axis, 0) or preds.shape[axis] != empty.num_classes:
+        elif preds.dim() < 2 or preds.shape[1] != num_classes:
             raise ValueError(
-                f"preds must have {empty.num_classes} classes along axis {axis}, "
+                f"preds must have {num_classes} classes along axis 1, "
                 f"got shape {tuple(preds.shape)}"
             )
+        policy = "raise" if self.validate_args else "omit"
+        given = GivenTarget(target, None, self.ignore_index, nan_policy=policy)
+        axis = -1 if num_classes == 1 else 1
         counted = self._fresh()
-        count = counted.update_from_logits if self.from_logits else counted.update
-        count(
-            preds,
-            target,
-            class_dim=axis,
-            ignore_index=self.ignore_index,
-            nan_policy="raise" if self.validate_args else "omit",
-        )
+        counted.count(preds, given, VALIDATING, class_dim=axis, from_logits=self.from_logits)
         # Not in place: a state that was reset under inference_mode cannot be written to.
         self.counts = self.counts + counted.state_dict()["total"].to(self.counts.device)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 from torchmetrics import Metric
@@ -17,6 +17,9 @@ Average = Literal["macro", "micro", "none"] | None
 class _CalibrationError(CalibrationMetric):
     higher_is_better = METRICS["ece"].better == "higher"
     plot_upper_bound = 1.0
+
+    # torch.jit.script reads every other property, and cannot convert what this one is read from.
+    __jit_unused_properties__: ClassVar[list[str]] = [*Metric.__jit_unused_properties__, "n_bins"]
 
     def __init__(
         self,

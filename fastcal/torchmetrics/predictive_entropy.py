@@ -89,7 +89,8 @@ class PredictiveEntropy(IntegerMetric):
             if self.validate_args:
                 raise ValueError(
                     "preds must give valid probabilities at every voxel, got no valid "
-                    f"probabilities at {n_invalid} of them"
+                    f"probabilities at {n_invalid} of them. validate_args=False leaves such "
+                    "voxels out"
                 )
             entropy = entropy[valid]
         total = self.counts.clone()

@@ -1,0 +1,288 @@
+"""``fastcal quality``: ``fit``, ``predict`` and ``evaluate``."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fastcal.cli import mapping
+from fastcal.cli.outcome import counted, print_table
+from fastcal.cli.values import SpreadCommand
+
+if TYPE_CHECKING:
+    from fastcal.quality import PredictedQuality, QualityEvaluation, QualityFit
+
+quality = typer.Typer(
+    name="quality",
+    help="Predict the Dice of structures from their uncertainty, and list the cases to look at.",
+    no_args_is_help=True,
+)
+
+
+class Model(StrEnum):
+    """Regressions; the names are those of `fastcal.quality.QualityPredictor`."""
+
+    linear = "linear"
+    ridge = "ridge"
+    forest = "forest"
+
+
+class Interval(StrEnum):
+    """Kinds of intervals."""
+
+    band = "band"
+    split_residuals = "split"
+    normalised = "normalised"
+
+
+Folder = Annotated[
+    Path,
+    typer.Option(
+        "-i", "--input", metavar="FOLDER", help="Prediction folder with its segments.json."
+    ),
+]
+ReferenceLabels = Annotated[
+    Path | None,
+    typer.Option("-g", "--labels", metavar="FOLDER", help="Folder of reference label maps."),
+]
+Summary = Annotated[
+    Path | None,
+    typer.Option(
+        "--summary",
+        metavar="FILE",
+        help="JSON file of fastcal evaluate, in place of the label maps.",
+    ),
+]
+Level = Annotated[
+    float,
+    typer.Option("--level", metavar="SHARE", help="Share that the intervals are to hold."),
+]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Seed of what is drawn.")]
+Resamples = Annotated[
+    int,
+    typer.Option("--resamples", metavar="N", help="Sets of cases drawn for the intervals."),
+]
+
+
+@quality.command("fit", cls=SpreadCommand)
+def fit(
+    folder: Folder,
+    out: mapping.JsonFile,
+    labels: ReferenceLabels = None,
+    summary: Summary = None,
+    dataset_json: mapping.DatasetJson = None,
+    model: Annotated[
+        Model,
+        typer.Option("--model", help="The regression; linear is the paper's and takes one score."),
+    ] = Model.linear,
+    scores: Annotated[
+        list[str],
+        typer.Option("--scores", metavar="SCORE", help="Scores to use; several may follow."),
+    ] = ["binary_entropy"],  # noqa: B006  # typer reads it, nobody changes it
+    per_structure: Annotated[
+        bool, typer.Option("--per-structure", help="Fit each structure on its own.")
+    ] = False,
+    interval: Annotated[
+        Interval | None,
+        typer.Option(
+            "--interval",
+            help="Band of the linear fit, or conformal intervals of one width or of widths that "
+            "follow the errors; without it, band for linear and split for the others.",
+        ),
+    ] = None,
+    level: Level = 0.95,
+    seed: Seed = 0,
+) -> None:
+    """Fit a predictor of Dice to predictions of cases that have references."""
+    from fastcal.quality import fit_quality
+
+    found = fit_quality(
+        folder,
+        out,
+        labels=labels,
+        summary=summary,
+        dataset_json=dataset_json,
+        model=model.value,
+        scores=scores,
+        per_structure=per_structure,
+        interval=None if interval is None else interval.value,
+        level=level,
+        seed=seed,
+    )
+    _print_fit(found)
+
+
+@quality.command("predict", cls=SpreadCommand)
+def predict(
+    predictor: Annotated[
+        Path,
+        typer.Option("-c", "--predictor", metavar="FILE", help="JSON file that fit wrote."),
+    ],
+    folder: Folder,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="FOLDER",
+            help="Folder for quality.csv, quality.json and quality.png; without it, only print.",
+        ),
+    ] = None,
+    top: Annotated[int, typer.Option("--top", metavar="N", help="Rows to print; 0 for all.")] = 20,
+) -> None:
+    """Predict the Dice of every structure, and print the worst first, with the reason."""
+    from fastcal.quality import predict_quality
+
+    if top < 0:
+        raise ValueError(f"--top must be at least 0, got {top}")
+    rows = predict_quality(predictor, folder, out)
+    _print_predicted(rows, top)
+    if out is not None:
+        typer.echo(f"written: {out}")
+
+
+@quality.command("evaluate", cls=SpreadCommand)
+def evaluate(
+    folder: Folder,
+    labels: ReferenceLabels = None,
+    summary: Summary = None,
+    dataset_json: mapping.DatasetJson = None,
+    predictor: Annotated[
+        Path | None,
+        typer.Option(
+            "-c",
+            "--predictor",
+            metavar="FILE",
+            help="JSON file that fit wrote from other cases: adds its errors and coverage.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="FOLDER",
+            help="Folder for quality_scores.json, quality_scores.csv and the predictor's picture.",
+        ),
+    ] = None,
+    failure_dice: Annotated[
+        float, typer.Option("--failure-dice", metavar="DICE", help="A Dice below it is a failure.")
+    ] = 0.7,
+    maps: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--maps",
+            metavar="MAP",
+            help="Uncertainty maps whose filtered Dice (QU-BraTS) is computed; needs --labels.",
+        ),
+    ] = None,
+    level: Level = 0.95,
+    resamples: Resamples = 2000,
+    seed: Seed = 0,
+) -> None:
+    """Measure how well each score tells the quality of structures and finds those that failed."""
+    from fastcal.quality import evaluate_quality
+
+    found = evaluate_quality(
+        folder,
+        out,
+        labels=labels,
+        summary=summary,
+        dataset_json=dataset_json,
+        predictor=predictor,
+        failure_dice=failure_dice,
+        maps=maps or (),
+        level=level,
+        n_resamples=resamples,
+        seed=seed,
+    )
+    _print_evaluation(found)
+    if out is not None:
+        typer.echo(f"written: {out}")
+
+
+def _print_fit(found: QualityFit) -> None:
+    predictor = found.predictor
+    if predictor.model == "linear":
+        rows = []
+        for name in predictor.fits_:
+            line = predictor.line(name or None)
+            numbers = (line.intercept, line.slope, line.r)
+            shown = [f"{one:.3f}" for one in numbers]
+            rows.append([name or "all structures", *shown, f"{line.p_value:.2g}", str(line.n)])
+        print_table(["logit Dice", "intercept", "slope", "r", "p", "structures"], rows)
+    held = f", calibrated with {found.n_calibration}" if found.n_calibration else ""
+    absent = f"; {found.n_absent} were not predicted" if found.n_absent else ""
+    typer.echo(
+        f"fitted to {counted(found.n_training, 'structure')} of "
+        f"{counted(found.n_cases, 'case')}{held}{absent}; written: {found.out}"
+    )
+
+
+def _print_predicted(rows: list[PredictedQuality], top: int) -> None:
+    shown = rows[: top or len(rows)]
+    print_table(
+        ["look at these cases", "structure", "Dice", "interval", "reason"],
+        [
+            [
+                row.case,
+                row.structure,
+                f"{row.dice:.3f}",
+                f"{row.low:.3f}-{row.high:.3f}",
+                row.reason or "as in the training",
+            ]
+            for row in shown
+        ],
+    )
+    if len(shown) < len(rows):
+        typer.echo(f"{len(rows) - len(shown)} more with a higher Dice; --top 0 prints all")
+
+
+def _print_evaluation(found: QualityEvaluation) -> None:
+    from fastcal.quality import MEASURES
+
+    names = [name for name in MEASURES if name != "failure_rate"]
+    print_table(
+        ["score", *(MEASURES[name].title for name in names)],
+        [
+            [score, *(_number(measures[name].value) for name in names)]
+            for score, measures in found.measures.items()
+        ],
+    )
+    print_reasons(found.measures)
+    for name, one in found.predictor.get("structures", {}).items():
+        typer.echo(
+            f"predictor, {name}: MAE {_interval(one['mae'])}, coverage "
+            f"{_interval(one['coverage'])} at level {found.predictor['level']:g}"
+        )
+    for name, structures in found.filtered.items():
+        for structure, curves in structures.items():
+            typer.echo(f"filtered Dice by {name}, {structure}: score {_interval(curves['score'])}")
+    absent = f", {found.n_absent} not predicted" if found.n_absent else ""
+    typer.echo(
+        f"{counted(found.n_structures, 'structure')} of {counted(found.n_cases, 'case')}{absent}"
+    )
+
+
+def print_reasons(measures: Any) -> None:
+    """Say once why measures have no value; equal scores of the random order are expected."""
+    reasons: dict[str, list[str]] = {}
+    for score, each in measures.items():
+        for name, found in each.items():
+            if found.reason is not None and "the same score" not in found.reason:
+                reasons.setdefault(found.reason, []).append(f"{name} of {score}")
+    for reason, without in reasons.items():
+        more = f" and {len(without) - 1} more" if len(without) > 1 else ""
+        typer.echo(f"no {without[0]}{more}: {reason}")
+
+
+def _number(value: float) -> str:
+    return "-" if value != value else f"{value:.3f}"
+
+
+def _interval(found: dict[str, float]) -> str:
+    low, high = _number(found["low"]), _number(found["high"])
+    return f"{_number(found['value'])} [{low}, {high}]"

@@ -1,0 +1,125 @@
+"""Filtered Dice of the cases of a prediction folder, from its uncertainty maps."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastcal.cases.labels import LabelScheme
+from fastcal.cases.reference import LabelMap, LabelMaps, check_same_grid, find_label_maps
+from fastcal.core.arrays import Floats
+from fastcal.core.errors import DataError
+from fastcal.data import description, nifti
+from fastcal.quality.filtered import FilteredDice, filtered_dice
+from fastcal.scores import Draws
+from fastcal.scores.estimates import mean_of_rows
+
+LARGEST = {"entropy", "expected_entropy", "mutual_information"}
+"""Maps in nats, which are at most the logarithm of the number of classes."""
+
+
+@dataclass(frozen=True, slots=True)
+class FilteredCurves:
+    """Filtered Dice of every case with one structure."""
+
+    structure: str
+    cases: tuple[str, ...]
+    curves: tuple[FilteredDice, ...]
+
+    def mean(self, draws: Draws) -> dict[str, Any]:
+        """Return the mean curves, areas and score with intervals over cases."""
+        names = ("dice", "filtered_true_positives", "filtered_true_negatives")
+        found: dict[str, Any] = {
+            "n_cases": len(self.cases),
+            "score": mean_of_rows(
+                np.array([one.score for one in self.curves]), self.cases, draws
+            ).to_json(),
+            "thresholds": self.curves[0].thresholds,
+        }
+        for number, name in enumerate(names):
+            each = np.array([getattr(one, name) for one in self.curves])
+            areas = np.array([one.areas[number] for one in self.curves])
+            bands = [mean_of_rows(column, self.cases, draws) for column in each.T]
+            found[name] = {
+                "area": mean_of_rows(areas, self.cases, draws).to_json(),
+                "mean": [one.value for one in bands],
+                "low": [one.low for one in bands],
+                "high": [one.high for one in bands],
+            }
+        return found
+
+
+def filtered_curves(
+    folder: str | Path,
+    labels: str | Path,
+    *,
+    maps: str = "entropy",
+    dataset_json: str | Path | None = None,
+    n_thresholds: int = 40,
+) -> list[FilteredCurves]:
+    """Compute the curves of every structure of every case that has a reference.
+
+    Args:
+        folder: Predicted label maps, and a folder of the name of the map inside.
+        labels: Folder of reference label maps.
+        maps: Name of the uncertainty map. Entropies and mutual information are divided by the
+            logarithm of the number of classes (by ln 2 for label groups); others must lie in
+            [0, 1], such as ``disagreement``. ``confidence`` is turned.
+        dataset_json: nnU-Net's ``dataset.json``; by default the one in or above ``folder``, then
+            ``labels``.
+        n_thresholds: Steps of the thresholds.
+
+    Raises:
+        DataError: There is no ``dataset.json``, no such map, or a file cannot be read.
+    """
+    folder, labels = Path(folder), Path(labels)
+    described = Path(dataset_json) if dataset_json else description.find(folder, labels)
+    if described is None:
+        raise DataError(folder, f"no dataset.json in or above it, nor {labels}")
+    scheme = LabelScheme.read(described)
+    place = folder / maps
+    if not place.is_dir():
+        raise DataError(place, f"no such folder: predict with --maps {maps}")
+    references = LabelMaps(labels, find_label_maps(labels), scheme)
+    predictions = LabelMaps(folder, find_label_maps(folder), scheme)
+    files = find_label_maps(place)
+    cases = [case for case in predictions.paths if case in references.paths and case in files]
+    if not cases:
+        raise DataError(place, f"no case that {labels} has too")
+    found: dict[str, list[FilteredDice]] = {key: [] for key in scheme.foreground}
+    for case in cases:
+        reference = references.read(case)
+        prediction = predictions.read(case, reference.grid, reference.path)
+        values = _uncertainty(files[case], maps, scheme, reference)
+        for number, (key, group) in enumerate(scheme.foreground.items()):
+            found[key].append(
+                filtered_dice(
+                    values[..., min(number, values.shape[-1] - 1)],
+                    np.isin(prediction.labels, group),
+                    np.isin(reference.labels, group),
+                    kept=reference.kept,
+                    n_thresholds=n_thresholds,
+                )
+            )
+    return [
+        FilteredCurves(scheme.names.get(key, key), tuple(cases), tuple(curves))
+        for key, curves in found.items()
+    ]
+
+
+def _uncertainty(path: Path, maps: str, scheme: LabelScheme, reference: LabelMap) -> Floats:
+    """Read a map ``[X, Y, Z, C or 1]``, scaled to [0, 1]."""
+    volume = nifti.read(path)
+    check_same_grid(path, volume.shape, volume.affine, reference.grid, expected=reference.path)
+    values = volume.data.astype(np.float64).reshape(*volume.shape[:3], -1)
+    if maps in LARGEST:
+        values = values / math.log(2 if scheme.multilabel else scheme.num_classes)
+    if maps == "confidence":
+        values = 1.0 - values
+    if not np.isfinite(values).all() or values.min() < -1e-6:
+        raise DataError(path, "must hold finite numbers of at least 0, got NaN or others")
+    return np.maximum(values, 0.0)

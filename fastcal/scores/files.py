@@ -1,0 +1,198 @@
+"""Score tables from prediction folders, and the Dice of their structures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from fastcal.cases.labels import LabelScheme
+from fastcal.cases.overlap import overlap
+from fastcal.cases.reference import LabelMaps, find_label_maps
+from fastcal.core.doors import parse_json, read_json, read_text, validated
+from fastcal.core.errors import DataError
+from fastcal.data import description
+from fastcal.scores.names import BACKGROUND
+from fastcal.scores.table import ScoreTable
+
+SEGMENTS = "segments.json"
+"""Name of the file of scores in a prediction folder."""
+
+
+class SegmentsContent(BaseModel):
+    """What ``segments.json`` holds: scores by case, structure and name."""
+
+    model_config = ConfigDict(strict=True)
+
+    version: Literal[1]
+    structures: list[str]
+    cases: dict[str, dict[str, dict[str, float | None]]]
+
+
+class ScoredCase(BaseModel):
+    """A case of the ``summary.json`` of an evaluation."""
+
+    case: str | None = None
+    prediction_file: str | None = None
+    metrics: dict[str, dict[str, Any]]
+
+
+class SummaryContent(BaseModel):
+    """What is read of the ``summary.json`` of ``fastcal evaluate`` or of nnU-Net."""
+
+    metric_per_case: list[ScoredCase]
+    labels: dict[str, str] = {}
+
+
+def read_table(folder: str | Path) -> ScoreTable:
+    """Read the scores of every case and structure of a prediction folder, without the background.
+
+    Args:
+        folder: What ``fastcal predict`` or ``fastcal ensemble`` wrote, or its ``segments.json``.
+
+    Raises:
+        DataError: The file is missing or damaged, or it has no structures or no cases.
+
+    Example:
+        >>> read_table("predicted").names  # doctest: +SKIP
+        ('binary_entropy', 'entropy', 'mutual_information', 'confidence', 'volume')
+    """
+    file = Path(folder)
+    if file.suffix != ".json":
+        if not file.is_dir():
+            raise DataError(file, "no such folder")
+        file = file / SEGMENTS
+    content: SegmentsContent = read_json(file, SegmentsContent)
+    structures = [name for name in content.structures if name not in BACKGROUND]
+    if not structures:
+        raise DataError(file, "there are no structures beside the background")
+    if not content.cases:
+        raise DataError(file, "there are no cases")
+    rows = [
+        (case, structure, by_structure.get(structure, {}))
+        for case, by_structure in sorted(content.cases.items())
+        for structure in structures
+    ]
+    names = list(dict.fromkeys(name for _, _, found in rows for name in found))
+    columns = {
+        name: np.array([_number(found.get(name)) for _, _, found in rows], np.float64)
+        for name in names
+    }
+    for name, column in columns.items():
+        if np.isinf(column).any():
+            raise DataError(file, f"{name} must be finite, got infinity")
+    return ScoreTable(
+        tuple(case for case, _, _ in rows), tuple(name for _, name, _ in rows), columns
+    )
+
+
+def read_scored(
+    folder: str | Path,
+    *,
+    labels: str | Path | None = None,
+    summary: str | Path | None = None,
+    dataset_json: str | Path | None = None,
+) -> ScoreTable:
+    """Read the scores of a prediction folder with the Dice of its structures.
+
+    Args:
+        folder: The prediction folder; see `read_table`.
+        labels: Folder of reference label maps, which the predicted ones are compared with.
+        summary: The ``summary.json`` of ``fastcal evaluate``, in place of ``labels``.
+        dataset_json: nnU-Net's ``dataset.json`` for ``labels``; by default the one in or above
+            ``folder``, then ``labels``. Without any, the structures are labels 1, 2, ... in order.
+
+    Returns:
+        The rows whose case and structure have a reference.
+
+    Raises:
+        DataError: A file is missing or damaged, or has no case or no structure of the folder.
+        ValueError: Both or neither of ``labels`` and ``summary`` are given.
+    """
+    if (labels is None) == (summary is None):
+        given = "neither" if labels is None else "both"
+        raise ValueError(f"labels must be given or else summary, got {given}")
+    table = read_table(folder)
+    if summary is not None:
+        source = Path(summary)
+        found = _dice_of_summary(source)
+    else:
+        source = Path(str(labels))
+        found = _dice_of_labels(Path(folder), source, dataset_json, table)
+    return _joined(table, found, source, Path(folder))
+
+
+def _joined(
+    table: ScoreTable, found: dict[tuple[str, str], float], source: Path, folder: Path
+) -> ScoreTable:
+    if not {case for case, _ in found} & set(table.cases):
+        raise DataError(source, f"has none of the {len(table.cases_present)} cases of {folder}")
+    known = {structure for _, structure in found}
+    if not known & set(table.structures):
+        raise DataError(
+            source,
+            f"structures must be among {', '.join(table.structures_present)} of {folder}, "
+            f"got {', '.join(sorted(known)) or 'none'}",
+        )
+    return table.with_dice(found)
+
+
+def _dice_of_summary(path: Path) -> dict[tuple[str, str], float]:
+    """Dice by case and structure; a structure without a name goes by its number."""
+    try:
+        # nnU-Net's readers do arithmetic on NaN, which is therefore written as such.
+        raw = parse_json(read_text(path), finite=False)
+    except DataError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise DataError(path, f"not JSON ({error})") from error
+    content: SummaryContent = validated(path, raw, SummaryContent)
+    found: dict[tuple[str, str], float] = {}
+    for number, one in enumerate(content.metric_per_case):
+        case = one.case or _case_of(one.prediction_file)
+        if case is None:
+            raise DataError(path, f"metric_per_case.{number} has no case and no prediction_file")
+        for key, metrics in one.metrics.items():
+            value = metrics.get("Dice")
+            if isinstance(value, bool) or not isinstance(value, int | float | None):
+                raise DataError(path, f"Dice of {case} must be a number, got {value!r}")
+            dice = _number(value)
+            if not (np.isnan(dice) or 0 <= dice <= 1):
+                raise DataError(path, f"Dice of {case} must lie between 0 and 1, got {dice:g}")
+            found[case, content.labels.get(key, key)] = dice
+    return found
+
+
+def _case_of(prediction_file: str | None) -> str | None:
+    return None if prediction_file is None else Path(prediction_file).name.partition(".")[0]
+
+
+def _dice_of_labels(
+    folder: Path, labels: Path, dataset_json: str | Path | None, table: ScoreTable
+) -> dict[tuple[str, str], float]:
+    folder = folder if folder.suffix != ".json" else folder.parent
+    described = Path(dataset_json) if dataset_json else description.find(folder, labels)
+    if described is None:
+        scheme = LabelScheme.of_classes(1 + len(table.structures_present))
+        names = dict(zip(scheme.foreground, table.structures_present, strict=True))
+    else:
+        scheme = LabelScheme.read(described)
+        names = {key: scheme.names.get(key, key) for key in scheme.foreground}
+    references = LabelMaps(labels, find_label_maps(labels), scheme)
+    predictions = LabelMaps(folder, find_label_maps(folder), scheme)
+    found = {}
+    for case in table.cases_present:
+        if case not in references.paths:
+            continue
+        reference = references.read(case)
+        prediction = predictions.read(case, reference.grid, reference.path)
+        for key, group in scheme.foreground.items():
+            masks = np.isin(reference.labels, group), np.isin(prediction.labels, group)
+            found[case, names[key]] = overlap(*masks, kept=reference.kept)["Dice"]
+    return found
+
+
+def _number(value: float | None) -> float:
+    return np.nan if value is None else float(value)
