@@ -19,10 +19,8 @@ from fastcal.data.shifts import shifted
 from fastcal.study import slabs as slabs_module
 from fastcal.study.claim import claim
 from fastcal.study.design import LOSSES, STUDIES, design
-from fastcal.study.quality import logit
 from fastcal.study.records import CaseRecord, is_current
 from fastcal.study.scores import Measured, difference, mean_of_cases
-from fastcal.study.segment_scores import MemberOverlaps, segment_scores
 from fastcal.study.signs import CONTRADICTED, SUPPORTED, UNDECIDED, Evidence, Sign
 from fastcal.study.slabs import slabs
 from fastcal.study.stages import Stages
@@ -229,46 +227,6 @@ def test_bad_shifts_are_named(arguments: dict[str, object], message: str) -> Non
 # --- scores ---------------------------------------------------------------------------------------
 
 
-def test_scores_of_segments_are_those_of_the_formulas() -> None:
-    random = np.random.default_rng(0)
-    members = random.dirichlet((1, 1, 1), (5, 6, 5, 4)).transpose(0, 4, 1, 2, 3)
-    labels = members.argmax(1).astype(np.uint8)
-    mean = members.mean(0)
-    label = mean.argmax(0)
-    overlaps = MemberOverlaps(5, 2)
-    for part in (slice(0, 2), slice(2, 4)):
-        overlaps.add(labels[..., part])
-    entropy = -(mean * np.log(mean)).sum(0)
-    maps = {"mean": mean, "label": label, "entropy": entropy, "mutual_information": entropy / 2}
-    found = segment_scores(maps, overlaps, 1.5)
-    for k in (1, 2):
-        inside, p = label == k, mean[k]
-        h = -(p * np.log(p) + (1 - p) * np.log(1 - p))
-        assert found["binary_entropy"][k - 1] == pytest.approx(h[inside].mean())
-        assert found["entropy"][k - 1] == pytest.approx(entropy[inside].mean())
-        assert found["volume"][k - 1] == 1.5 * inside.sum()
-        masks = [one == k for one in labels]
-        pairs = [
-            2 * (masks[i] & masks[j]).sum() / (masks[i].sum() + masks[j].sum())
-            for i in range(5)
-            for j in range(i)
-        ]
-        assert found["pairwise_dice"][k - 1] == pytest.approx(np.mean(pairs))
-        v = np.sum(masks, axis=0)
-        pooled = (v * (v - 1)).sum() / (4 * v.sum())
-        assert found["pooled_pairwise_dice"][k - 1] == pytest.approx(pooled)
-
-
-def test_a_structure_that_is_not_predicted_has_no_scores_but_a_volume() -> None:
-    mean = np.stack([np.full((2, 2, 2), 0.9), np.full((2, 2, 2), 0.1)])
-    maps = {"mean": mean, "label": np.zeros((2, 2, 2), int)}
-    maps |= {"entropy": mean[0], "mutual_information": mean[0]}
-    found = segment_scores(maps, None, 1.0)
-    assert found["volume"][0] == 0
-    assert np.isnan(found["binary_entropy"][0])
-    assert np.isnan(found["pairwise_dice"][0])
-
-
 def test_a_paired_difference_is_that_of_the_cases() -> None:
     random = np.random.default_rng(0)
     hard = random.normal(0, 5, 30)
@@ -277,7 +235,7 @@ def test_a_paired_difference_is_that_of_the_cases() -> None:
     assert found.estimate == pytest.approx(-0.1)
     assert found.low == pytest.approx(-0.1)
     assert found.high == pytest.approx(-0.1)
-    assert found.p_value < 1e-6
+    assert found.p_value < 1e-5
     assert found.n_cases == 30
     apart = first.interval
     assert apart[1] - apart[0] > 1
@@ -297,10 +255,6 @@ def test_cases_without_a_value_are_left_out_of_a_mean() -> None:
     found = mean_of_cases(np.array([1.0, np.nan, 3.0]))
     assert found.estimate == 2.0
     assert difference(found, found).n_cases == 2
-
-
-def test_logit_of_a_perfect_dice_is_finite() -> None:
-    assert logit(np.array([0.0, 0.5, 1.0])).tolist() == pytest.approx([-6.9068, 0.0, 6.9068], 1e-4)
 
 
 # --- claims ---------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastcal.report import style
+from fastcal.report.quality_fit import FitPanel, quality_figure
 from fastcal.report.reliability import reliability_figure
 from fastcal.study.comparison import DROPOUT, ENSEMBLE, IN_BOX, REGIONS, SINGLE, WHOLE, Quantity
 from fastcal.study.design import LOSSES
@@ -29,8 +30,9 @@ def figures(results: Results) -> dict[str, Figure]:
         "members": members_figure(results),
         "reliability_box": reliability(results, IN_BOX),
         "reliability_whole": reliability(results, WHOLE),
-        "entropy_dice": entropy_figure(results),
     }
+    if any(fit.model == ENSEMBLE for fit in results.fits):
+        found["entropy_dice"] = entropy_figure(results)
     if results.detections:
         found["outside"] = outside_figure(results)
     if results.lengths:
@@ -77,38 +79,32 @@ def reliability(results: Results, region: str) -> Figure:
 
 def entropy_figure(results: Results) -> Figure:
     """Draw the entropy of segments against their logit Dice, with the line and its bands."""
-    fits = [fit for fit in results.fits if fit.model == ENSEMBLE]
-    with style.house_style():
-        figure = style.new_figure(5.4 * len(fits), 4.2)
-        axes = figure.subplots(1, len(fits), squeeze=False, sharey=True)[0]
-        for ax, fit in zip(axes, fits, strict=True):
-            structures = list(dict.fromkeys(fit.structure))
-            which = np.array(fit.structure)
-            for number, structure in enumerate(structures, start=1):
-                chosen = which == structure
-                ax.plot(
-                    fit.entropy[chosen],
-                    fit.logit[chosen],
-                    "o",
-                    ms=5,
-                    alpha=0.75,
-                    color=style.segment_colour(number),
-                    label=structure.replace("_", " "),
-                )
-            if not np.isnan(fit.slope):
-                at = np.linspace(fit.entropy.min(), fit.entropy.max(), 100)
-                ax.plot(at, fit.intercept + fit.slope * at, color=style.INK, lw=1.5)
-                for new, alpha in ((False, 0.25), (True, 0.1)):
-                    low, high = fit.band(at, new=new)
-                    ax.fill_between(at, low, high, color=style.MUTED, alpha=alpha, lw=0)
-            r = fit.r
-            ax.set_title(
-                f"{style.LOSS_NAMES[fit.loss]}: r = {r.value:.2f} ({r.low:.2f} to {r.high:.2f})"
+    panels = []
+    for fit in results.fits:
+        if fit.model != ENSEMBLE:
+            continue
+        table = fit.table.rows(~fit.table.absent)
+        assert table.dice is not None
+        entropy = table.scores[ENTROPY]
+        grid = np.linspace(entropy.min(), entropy.max(), 100)
+        names = (table.structures[0],) * len(grid)  # the line is that of all structures
+        r = fit.r
+        panels.append(
+            FitPanel(
+                title=style.LOSS_NAMES[fit.loss],
+                x_label="Entropy of the predicted segment, nats",
+                points={
+                    name.replace("_", " "): (table.of(name).scores[ENTROPY], table.of(name).dice)
+                    for name in table.structures_present
+                },
+                grid=grid,
+                line=fit.predictor.predict(grid, names),
+                band=fit.predictor.predict_interval(grid, names),
+                mean_band=fit.predictor.predict_band(grid, names),
+                legend=f"r = {r.value:.2f} ({r.low:.2f} to {r.high:.2f})",
             )
-            ax.set_xlabel("Entropy of the predicted segment, nats")
-        axes[0].set_ylabel("logit of the Dice")
-        axes[0].legend()
-    return figure
+        )
+    return quality_figure(panels)
 
 
 def outside_figure(results: Results) -> Figure:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from fastcal.study.comparison import Comparison
     from fastcal.study.lengths import LengthPoint
-    from fastcal.study.quality import EntropyFit, Outside
+    from fastcal.study.quality import Coverage, Detector, EntropyFit, Outside
     from fastcal.study.signs import Sign
     from fastcal.study.stages import StageTime
 
@@ -35,6 +35,10 @@ class Results:
     comparison: Comparison
     fits: tuple[EntropyFit, ...]
     """Entropy against logit Dice of single member, dropout and ensemble, by loss."""
+    failures: tuple[Detector, ...]
+    """Every score of the ensembles as a detector of poor segments, by loss."""
+    coverages: tuple[Coverage, ...]
+    """Of the conformal intervals of the ensembles, by loss."""
     detections: tuple[Outside, ...]
     """Every detector on every set, of single member and ensemble, by loss."""
     lengths: tuple[LengthPoint, ...]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fastcal.report.style import LOSS_NAMES
+from fastcal.scores import MEASURES, SEGMENT_SCORES
 from fastcal.study.comparison import (
     DROPOUT,
     ENSEMBLE,
@@ -22,15 +23,15 @@ from fastcal.study.comparison import (
 )
 from fastcal.study.design import LOSSES
 from fastcal.study.lengths import Gap
-from fastcal.study.quality import DETECTORS, ENTROPY
+from fastcal.study.quality import DETECTORS, ENTROPY, FAILURE_DICE, ORACLE
 from fastcal.study.sets import OUTSIDE
 from fastcal.study.signs import SUPPORTED
 from fastcal.study.stages import minutes
 
 if TYPE_CHECKING:
+    from fastcal.scores import Estimate
     from fastcal.study.found import Results
     from fastcal.study.lengths import LengthPoint
-    from fastcal.study.quality import Outside
 
 SCORE_TITLES = {
     "binary_entropy": "segment entropy",
@@ -47,6 +48,8 @@ def section(results: Results) -> str:
         _table_of_sizes(results),
         _table_of_differences(results),
         _table_of_fits(results),
+        _table_of_failures(results),
+        _sentence_of_coverage(results),
         _table_of_outside(results),
         _table_of_lengths(results),
         _table_of_claims(results),
@@ -163,15 +166,71 @@ def _table_of_fits(results: Results) -> str:
         [
             LOSS_NAMES[fit.loss],
             fit.model,
-            str(len(fit.entropy)),
+            str(fit.line.n),
             f"{fit.r.value:.2f} ({fit.r.low:.2f} to {fit.r.high:.2f})",
-            _p(fit.p_value),
-            f"{fit.intercept:.2f} {'-' if fit.slope < 0 else '+'} {abs(fit.slope):.2f} H",
+            _p(fit.line.p_value),
+            f"{fit.line.intercept:.2f} {'-' if fit.line.slope < 0 else '+'} "
+            f"{abs(fit.line.slope):.2f} H",
         ]
         for fit in results.fits
     ]
     return "Entropy H of each predicted structure against the logit of its Dice:\n\n" + _table(
         ["loss", "model", "structures", "r", "p", "logit Dice"], rows
+    )
+
+
+def _table_of_failures(results: Results) -> str:
+    names = dict.fromkeys(one.score for one in results.failures)
+    by = {(one.loss, one.score): one.measures for one in results.failures}
+    titles = {name: score.title for name, score in SEGMENT_SCORES.items()}
+    shown = ("aurc", "augrc", "auroc")
+    rows = [
+        [
+            titles.get(name, name),
+            *(
+                _estimate(by[loss, name][measure], digits=4 if measure != "auroc" else 2)
+                for loss in LOSSES
+                for measure in shown
+            ),
+        ]
+        for name in names
+    ]
+    heads = [f"{MEASURES[one].title}, {LOSS_NAMES[loss]}" for loss in LOSSES for one in shown]
+    rates = ", ".join(
+        f"{100 * by[loss, ORACLE]['failure_rate'].value:.0f} % with {LOSS_NAMES[loss].lower()}"
+        for loss in LOSSES
+    ).replace("dice", "Dice")
+    return (
+        "Which score of the ensembles finds poor segments. The risk is 1 - Dice, and AUROC is "
+        f"that of a Dice below {FAILURE_DICE:g} ({rates}):\n\n" + _table(["score", *heads], rows)
+    )
+
+
+def _estimate(found: Estimate, *, digits: int) -> str:
+    if np.isnan(found.value):
+        return "-"
+    value, low, high = (f"{one:.{digits}f}" for one in (found.value, found.low, found.high))
+    return f"{value} ({low} to {high})"
+
+
+def _sentence_of_coverage(results: Results) -> str:
+    parts = []
+    for one in results.coverages:
+        name = LOSS_NAMES[one.loss]
+        if one.reason:
+            parts.append(f"{name}: none, because {one.reason}.")
+            continue
+        found = one.covered
+        parts.append(
+            f"{name}: {100 * found.value:.1f} % ({100 * found.low:.1f} to {100 * found.high:.1f}), "
+            f"of a mean width of {one.width:.3f} in Dice."
+        )
+    level = f"{100 * results.coverages[0].level:g} %"
+    return (
+        f"Conformal intervals of the line are to hold {level} of the Dice of new cases. Fitted and "
+        f"calibrated on one half of the held-out cases and counted on the other, they hold: "
+        + " ".join(parts)
+        + "\n"
     )
 
 
@@ -190,7 +249,7 @@ def _table_of_outside(results: Results) -> str:
             }
             first = by[ENSEMBLE, ENTROPY]
             cells = [
-                _auroc(by[model, score])
+                _estimate(by[model, score].auroc, digits=2)
                 for model, score in (
                     (SINGLE, ENTROPY),
                     *((ENSEMBLE, score) for score in DETECTORS),
@@ -213,11 +272,6 @@ def _table_of_outside(results: Results) -> str:
     return "Detection of cases from outside, by the mean over their structures:\n\n" + _table(
         heads, rows
     )
-
-
-def _auroc(one: Outside) -> str:
-    estimate = one.auroc
-    return f"{estimate.value:.2f} ({estimate.low:.2f} to {estimate.high:.2f})"
 
 
 def _table_of_lengths(results: Results) -> str:

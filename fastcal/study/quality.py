@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastcal.study.scores import draws_of_cases, interval_of
+from fastcal.quality import Line, QualityPredictor
+from fastcal.quality.logit import logit
+from fastcal.scores import Draws, Estimate, ScoreTable, score_measures, unsure_end
+from fastcal.scores.estimates import mean_of_rows
+from fastcal.study.scores import LEVEL, N_RESAMPLES, draws_of_cases, interval_of
 
 if TYPE_CHECKING:
     from fastcal.core.arrays import Floats
@@ -16,107 +20,153 @@ if TYPE_CHECKING:
     from fastcal.study.subsets import Subset
 
 ENTROPY = "binary_entropy"
-CLIP = 1e-3
-"""A Dice of 0 or 1 has no logit; Dice are first moved into [0.001, 0.999]."""
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A number with its 95 % interval over cases."""
-
-    value: float
-    low: float
-    high: float
+FAILURE_DICE = 0.7
+"""A structure with a lower Dice is a failure."""
+COVERAGE = 0.9
+"""Share of Dice that the conformal intervals are to hold."""
+RANDOM, ORACLE = "random order", "order by Dice"
 
 
 @dataclass(frozen=True)
 class EntropyFit:
-    """The paper's line: logit of the Dice against the entropy of the segment, with its band."""
+    """The paper's line: logit of the Dice against the entropy of the segment."""
 
     loss: str
     model: str
-    entropy: Floats
-    """``[n]``, one for each case and structure that was predicted."""
-    dice: Floats
-    """``[n]``"""
-    structure: tuple[str, ...]
-    """``[n]``"""
-    slope: float
-    intercept: float
+    table: ScoreTable
+    """Every case and structure, with scores and Dice."""
+    predictor: QualityPredictor
+    """The line with its bands, pooled over structures."""
     r: Estimate
-    p_value: float
-    spread: float
-    """Standard deviation of the residuals, with n - 2."""
+    """Pearson's r of entropy and logit Dice."""
 
     @property
-    def logit(self) -> Floats:
-        """The logits of the Dice, ``[n]``."""
-        return logit(self.dice)
-
-    def band(self, at: Floats, *, level: float = 0.95, new: bool = False) -> tuple[Floats, Floats]:
-        """Return the bounds of the line, or of a new segment about it, at entropies ``[k]``."""
-        from scipy import stats
-
-        n = len(self.entropy)
-        centre = self.entropy.mean()
-        square = ((self.entropy - centre) ** 2).sum()
-        share = 1.0 / n + (at - centre) ** 2 / square + (1.0 if new else 0.0)
-        half = stats.t.ppf((1 + level) / 2, n - 2) * self.spread * np.sqrt(share)
-        line = self.intercept + self.slope * at
-        return line - half, line + half
+    def line(self) -> Line:
+        """Slope, intercept, p-value and spread of the fit."""
+        return self.predictor.line()
 
 
-def logit(dice: Floats) -> Floats:
-    """Return ``ln(D / (1 - D))`` of Dice that are first moved into [0.001, 0.999]."""
-    inside = np.clip(dice, CLIP, 1 - CLIP)
-    found: Floats = np.log(inside / (1 - inside))
-    return found
+def score_table(streamed: Streamed, subset: Subset) -> ScoreTable:
+    """Return the scores of an ensemble with the Dice, a row for each case and structure."""
+    cases, structures = streamed.cases, streamed.structures
+    return ScoreTable(
+        tuple(case for case in cases for _ in structures),
+        structures * len(cases),
+        {name: streamed.score(subset, name).ravel() for name in streamed.score_names},
+        streamed.dice(subset).ravel(),
+    )
 
 
-def entropy_fit(streamed: Streamed, subset: Subset, *, loss: str, model: str) -> EntropyFit:
-    """Fit the line to every case and structure of a set.
+def entropy_fit(streamed: Streamed, subset: Subset, *, loss: str, model: str) -> EntropyFit | None:
+    """Fit the line to every case and structure of a set; None where there is too little to fit.
 
     The interval of r draws cases, with all their structures.
     """
-    from scipy import stats
+    table = score_table(streamed, subset)
+    predictor = QualityPredictor("linear", scores=(ENTROPY,))
+    try:
+        predictor.fit(table)
+    except ValueError:  # fewer structures than a line needs, or all of one entropy
+        return None
+    assert table.dice is not None
+    r = score_measures(
+        np.where(table.absent, np.nan, table.scores[ENTROPY]),
+        logit(table.dice, predictor.clip),
+        cases=table.cases,
+        measures=["pearson"],
+        n_resamples=N_RESAMPLES,
+    )["pearson"]
+    return EntropyFit(loss, model, table, predictor, r)
 
-    entropy, dice = streamed.score(subset, ENTROPY), streamed.dice(subset)
-    known = ~(np.isnan(entropy) | np.isnan(dice))
-    case = np.broadcast_to(np.arange(len(streamed.cases))[:, None], entropy.shape)[known]
-    structure = np.broadcast_to(np.array(streamed.structures), entropy.shape)[known]
-    x, y = entropy[known], logit(dice[known])
-    value = _correlation(x, y, np.ones(len(x)))
-    distribution = np.array(
-        [_correlation(x, y, counts[case]) for counts in draws_of_cases(len(streamed.cases))]
+
+@dataclass(frozen=True, slots=True)
+class Detector:
+    """How well a score finds the structures that are segmented poorly."""
+
+    loss: str
+    score: str
+    measures: Mapping[str, Estimate]
+    """``aurc``, ``augrc`` and ``auroc``, by name."""
+
+
+def failure_detection(table: ScoreTable, loss: str) -> tuple[Detector, ...]:
+    """Measure every score that has a direction, beside a random order and that of the Dice."""
+    assert table.dice is not None
+    present = table.rows(~table.absent)
+    assert present.dice is not None
+    columns = {
+        name: (values, unsure_end(name))
+        for name, values in present.scores.items()
+        if not np.isnan(values).all()
+    }
+    columns |= {RANDOM: (np.zeros(len(present)), "high"), ORACLE: (present.dice, "low")}
+    return tuple(
+        Detector(
+            loss,
+            name,
+            score_measures(
+                values,
+                present.dice,
+                unsure=unsure,
+                cases=present.cases,
+                failure_dice=FAILURE_DICE,
+                measures=MEASURED,
+                n_resamples=N_RESAMPLES,
+            ),
+        )
+        for name, (values, unsure) in columns.items()
+        if unsure is not None
     )
-    slope = intercept = p_value = spread = float("nan")
-    if len(x) > 2 and np.ptp(x) > 0:
-        line = stats.linregress(x, y)
-        slope, intercept, p_value = float(line.slope), float(line.intercept), float(line.pvalue)
-        residuals = y - intercept - slope * x
-        spread = float(np.sqrt((residuals**2).sum() / (len(x) - 2)))
-    return EntropyFit(
-        loss,
-        model,
-        x,
-        dice[known],
-        tuple(structure.tolist()),
-        slope,
-        intercept,
-        Estimate(value, *interval_of(distribution)),
-        p_value,
-        spread,
-    )
 
 
-def _correlation(x: Floats, y: Floats, weights: Floats) -> float:
-    total = weights.sum()
-    if total == 0:
-        return float("nan")
-    x = x - (weights @ x) / total
-    y = y - (weights @ y) / total
-    squares = (weights @ (x * x)) * (weights @ (y * y))
-    return float((weights @ (x * y)) / np.sqrt(squares)) if squares > 0 else float("nan")
+MEASURED = ("aurc", "augrc", "auroc", "failure_rate")
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """How many Dice the conformal intervals of the paper's line hold."""
+
+    loss: str
+    level: float
+    """What they are to hold."""
+    covered: Estimate
+    """What they hold, of cases that neither fit nor calibration has seen."""
+    width: float
+    """Mean width in Dice."""
+    reason: str = ""
+    """Why there is no coverage."""
+
+
+def coverage(table: ScoreTable, loss: str, *, folds: int = 2) -> Coverage:
+    """Fit and calibrate on all folds but one, and count on that one, in turn.
+
+    Args:
+        table: Scores with Dice.
+        loss: Of the models.
+        folds: Cases are dealt to so many folds, in the order of their names.
+    """
+    assert table.dice is not None
+    names = sorted(table.cases_present)
+    fold_of = {name: number % folds for number, name in enumerate(names)}
+    fold = np.array([fold_of[name] for name in table.cases])
+    inside = np.full(len(table), np.nan)
+    width = np.full(len(table), np.nan)
+    for number in range(folds):
+        rest, held = table.rows(fold != number), table.rows(fold == number)
+        predictor = QualityPredictor(
+            "linear", scores=(ENTROPY,), interval="split", level=COVERAGE, mondrian=False
+        )
+        try:
+            bounds = predictor.fit(rest).predict_interval(held)
+        except ValueError as error:
+            return Coverage(loss, COVERAGE, Estimate(np.nan, np.nan, np.nan, 0), np.nan, str(error))
+        assert held.dice is not None
+        known = ~(held.absent | np.isnan(held.dice))
+        within = (bounds[:, 0] <= held.dice) & (held.dice <= bounds[:, 1])
+        inside[fold == number] = np.where(known, within, np.nan)
+        width[fold == number] = np.where(known, bounds[:, 1] - bounds[:, 0], np.nan)
+    found = mean_of_rows(inside, table.cases, Draws(LEVEL, N_RESAMPLES))
+    return Coverage(loss, COVERAGE, found, float(np.nanmean(width)))
 
 
 @dataclass(frozen=True)
@@ -159,7 +209,6 @@ def detection(
     score: str,
     *,
     labels: tuple[str, str, str],
-    low_is_unsure: bool = False,
 ) -> Outside:
     """Measure how well a score detects a set of cases.
 
@@ -169,9 +218,8 @@ def detection(
         subset: The ensemble, which both were streamed through.
         score: Name of the score of segments.
         labels: Loss, model and name of the set.
-        low_is_unsure: Low values speak for a case from outside.
     """
-    sign = -1.0 if low_is_unsure else 1.0
+    sign = -1.0 if unsure_end(score) == "low" else 1.0
     first, second = (case_scores(one, subset, score) for one in (within, beyond))
     ranked = [np.where(np.isnan(one), np.inf, sign * one) for one in (first, second)]
     paired = within.cases == beyond.cases
@@ -188,7 +236,7 @@ def detection(
         model,
         name,
         score,
-        Estimate(value, *interval_of(distribution)),
+        Estimate(value, *interval_of(distribution), len(first) + len(second)),
         float(np.nanmean(first)),
         float(np.nanmean(second)),
         dice[0],
@@ -205,6 +253,5 @@ def _auroc(within: Floats, beyond: Floats, counts: Floats, others: Floats) -> fl
     return float(others @ above @ counts / (others.sum() * counts.sum()))
 
 
-UNSURE_IF_LOW: Sequence[str] = ("confidence", "pairwise_dice", "pooled_pairwise_dice")
 DETECTORS = ("binary_entropy", "mutual_information", "pairwise_dice")
 """Scores that are tried as detectors: the paper's first."""

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel
 
 from fastcal import CalibrationStatistics
 from fastcal.core import atomic
 from fastcal.core.arrays import Floats, Integers
-from fastcal.core.doors import open_npz, parse_json, validated
+from fastcal.core.doors import Npz, open_npz, parse_json, validated
 from fastcal.core.errors import DataError
 from fastcal.study.subsets import Subset
 
@@ -56,20 +57,27 @@ class CaseRecord:
             DataError: The file is missing, damaged or something else.
         """
         with open_npz(path) as arrays:
-            about = _about(arrays.text("about"))
+            about = _about(path, arrays)
             stacked = arrays.array("scores", kinds="f")
             return cls(
-                about["key"],
+                about.key,
                 arrays.array("rows", kinds="i"),
                 arrays.array("dice", kinds="f"),
                 arrays.array("hd95", kinds="f"),
-                dict(zip(about["scores"], stacked, strict=True)),
+                dict(zip(about.scores, stacked, strict=True)),
             )
 
 
-def _about(text: str) -> dict[str, Any]:
-    found: dict[str, Any] = validated(parse_json(text), dict[str, Any])
-    return {"key": str(found["key"]), "scores": [str(name) for name in found["scores"]]}
+class About(BaseModel):
+    """What a record says of itself."""
+
+    key: str
+    scores: list[str]
+
+
+def _about(path: Path, arrays: Npz) -> About:
+    found: About = validated(path, parse_json(arrays.text("about")), About)
+    return found
 
 
 def is_current(path: Path, key: str) -> bool:
@@ -78,7 +86,7 @@ def is_current(path: Path, key: str) -> bool:
         return False
     try:
         with open_npz(path) as arrays:
-            return bool(_about(arrays.text("about"))["key"] == key)
+            return _about(path, arrays).key == key
     except DataError:
         return False
 

@@ -16,11 +16,13 @@ from fastcal.study.markdown import section
 from fastcal.study.quality import (
     DETECTORS,
     ENTROPY,
-    UNSURE_IF_LOW,
     EntropyFit,
     Outside,
+    coverage,
     detection,
     entropy_fit,
+    failure_detection,
+    score_table,
 )
 from fastcal.study.sets import TEST
 from fastcal.study.signs import signs
@@ -56,6 +58,9 @@ def results_of(
     comparison = compare({loss: pools[loss][TEST] for loss in LOSSES}, dropout)
     fits = tuple(_fits(pools, dropout))
     detections = tuple(_detections(pools))
+    ensembles = {
+        loss: score_table(pools[loss][TEST], pools[loss][TEST].scored[1]) for loss in LOSSES
+    }
     points = length_points(lengths, {loss: _steps(study, loss) for loss in LOSSES})
     found = signs(
         comparison,
@@ -71,6 +76,8 @@ def results_of(
         origin,
         comparison,
         fits,
+        tuple(one for loss in LOSSES for one in failure_detection(ensembles[loss], loss)),
+        tuple(coverage(ensembles[loss], loss) for loss in LOSSES),
         detections,
         points,
         found,
@@ -102,7 +109,9 @@ def _fits(
             (DROPOUT, dropout[loss], dropout[loss].scored[0]),
             (ENSEMBLE, test, ensemble),
         ):
-            found.append(entropy_fit(streamed, subset, loss=loss, model=model))
+            fit = entropy_fit(streamed, subset, loss=loss, model=model)
+            if fit is not None:
+                found.append(fit)
     return found
 
 
@@ -124,7 +133,6 @@ def _detections(pools: Mapping[str, Mapping[str, Streamed]]) -> list[Outside]:
                             subset,
                             score,
                             labels=(loss, model, name),
-                            low_is_unsure=score in UNSURE_IF_LOW,
                         )
                     )
     return found

@@ -99,11 +99,11 @@ def signs(
             tuple(
                 Evidence(
                     f"r, {_of(fit.loss)}, {fit.model}",
-                    f"{fit.r.value:.2f}, n = {len(fit.entropy)}",
+                    f"{fit.r.value:.2f}, n = {fit.line.n}",
                     fit.r.value,
                     fit.r.low,
                     fit.r.high,
-                    fit.p_value,
+                    fit.line.p_value,
                     STRONG,
                 )
                 for fit in fits

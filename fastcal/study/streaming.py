@@ -12,19 +12,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fastcal import CalibrationStatistics, EnsembleAccumulator, EnsembleStatistics
 from fastcal.cases.labels import LabelScheme
 from fastcal.cases.loop import ProgressOption, run_cases
+from fastcal.cases.overlap import overlap
 from fastcal.cases.reference import LabelMaps
 from fastcal.cases.region_rules import parse_rules
+from fastcal.core.arrays import Floats
 from fastcal.core.errors import DataError
 from fastcal.core.region_bits import Regions
-from fastcal.evaluate.overlap import overlap
 from fastcal.evaluate.surface import surface_scores
+from fastcal.segments.agreement import overlaps, pairwise_dice, pooled_pairwise_dice
+from fastcal.segments.compute import segment_scores
 from fastcal.study.design import BOX
 from fastcal.study.records import CaseRecord, Streamed, is_current, read_records
-from fastcal.study.segment_scores import MemberOverlaps, segment_scores
 from fastcal.study.slabs import Slab, slabs
 from fastcal.study.subsets import Subset, SubsetSums, most_open
 
@@ -189,7 +192,7 @@ class _CaseResults:
             for subset in stream.scored
         }
         self._overlaps = {
-            subset: MemberOverlaps(subset.size, classes - 1)
+            subset: torch.zeros(1, classes, subset.size, subset.size, dtype=torch.int64)
             for subset in stream.scored
             if subset.size > 1
         }
@@ -198,17 +201,18 @@ class _CaseResults:
         """Stream the members over a slab."""
         stream = self._stream
         sums = SubsetSums(stream.subsets, self._accumulator)
-        labels: list[NDArray[np.uint8]] = []
+        labels: list[Tensor] = []
         with torch.inference_mode():
             for number, member in enumerate(stream.networks.of(self._case, slab.items, slab.like)):
                 if self._overlaps:
-                    labels.append(member.values[0].argmax(0).to(torch.uint8).cpu().numpy())
+                    labels.append(member.values.argmax(1).to(torch.uint8).cpu())
                 for subset, accumulator in sums.add(
                     number, member.values, temperature=member.temperature
                 ):
                     self._finish(subset, accumulator, slab, member.values.device)
-        for subset, overlaps in self._overlaps.items():
-            overlaps.add(np.stack([labels[member] for member in subset.members]))
+        for subset, found in self._overlaps.items():
+            chosen = [labels[member] for member in subset.members]
+            found += overlaps(chosen, stream.run.num_classes)
 
     def _accumulator(self, subset: Subset) -> EnsembleAccumulator:
         stream = self._stream
@@ -243,18 +247,35 @@ class _CaseResults:
         rows = [self._rows(subset) for subset in stream.subsets]
         measured = [list(self._measured(self._labels[subset])) for subset in stream.subsets]
         dice, hd95 = np.array(measured).reshape(len(rows), -1, 2).transpose(2, 0, 1)
-        volume = float(np.prod(self._reference.grid.spacing))
-        scored = [
-            segment_scores(
-                {**self._maps[subset], "label": self._labels[subset]},
-                self._overlaps.get(subset),
-                volume,
-            )
-            for subset in stream.scored
-        ]
-        names = list(scored[0]) if scored else []
-        scores = {name: np.array([one[name] for one in scored]) for name in names}
+        scored = [self._scores(subset) for subset in stream.scored]
+        names = dict.fromkeys(name for one in scored for name in one)
+        nothing = np.full(stream.run.num_classes - 1, np.nan)
+        scores = {name: np.array([one.get(name, nothing) for one in scored]) for name in names}
         return CaseRecord(key, np.array(rows), dice, hd95, scores)
+
+    def _scores(self, subset: Subset) -> dict[str, Floats]:
+        """Scores of the predicted segments ``[K]`` by name, those of members among them."""
+        maps = {name: torch.from_numpy(values)[None] for name, values in self._maps[subset].items()}
+        found = segment_scores(
+            maps["mean"],
+            torch.from_numpy(self._labels[subset])[None],
+            entropy=maps["entropy"],
+            mutual_information=maps["mutual_information"],
+            spacing=self._reference.grid.spacing,
+        )
+        scores = {name: found[name][0] for name in found.available}
+        pairs = self._overlaps.get(subset)
+        if pairs is not None:
+            sizes = pairs.diagonal(dim1=-2, dim2=-1).to(torch.float64)  # [1, C, M]
+            votes = sizes.sum(-1)
+            scores["pairwise_dice"] = pairwise_dice(pairs)[0]
+            scores["pooled_pairwise_dice"] = pooled_pairwise_dice(
+                votes, pairs.sum((-2, -1)) - votes, subset.size
+            )[0]
+            scores["volume_spread"] = sizes[0].std(-1) * float(
+                np.prod(self._reference.grid.spacing)
+            )
+        return {name: values[1:].numpy() for name, values in scores.items()}
 
     def _rows(self, subset: Subset) -> NDArray[np.int64]:
         found: NDArray[np.int64] = self._statistics[subset].state_dict()["case_rows"][0].numpy()

@@ -25,8 +25,10 @@ def tables(results: Results) -> dict[str, list[Row]]:
         "scores": list(_scores(results.comparison)),
         "cases": list(_cases(results.comparison)),
         "differences": list(_differences(results.comparison)),
-        "entropy": list(_entropy(results)),
+        "segments": list(_entropy(results)),
         "entropy_fits": list(_fits(results)),
+        "failures": list(_failures(results)),
+        "coverage": list(_coverages(results)),
         "outside": list(_outside(results)),
         "lengths": list(_lengths(results)),
         "claims": list(_claims(results)),
@@ -54,7 +56,16 @@ def _cell(value: Any) -> Any:
 def as_json(results: Results) -> dict[str, Any]:
     """Return everything but the numbers of single cases, which are in the CSV files."""
     found = tables(results)
-    held = ("scores", "differences", "entropy_fits", "outside", "lengths", "stages")
+    held = (
+        "scores",
+        "differences",
+        "entropy_fits",
+        "failures",
+        "coverage",
+        "outside",
+        "lengths",
+        "stages",
+    )
     return {
         "version": 1,
         "title": results.title,
@@ -129,13 +140,16 @@ def _differences(comparison: Comparison) -> Iterator[Row]:
 
 def _entropy(results: Results) -> Iterator[Row]:
     for fit in results.fits:
-        for structure, entropy, dice in zip(fit.structure, fit.entropy, fit.dice, strict=True):
+        table = fit.table
+        assert table.dice is not None
+        for place, (case, structure) in enumerate(zip(table.cases, table.structures, strict=True)):
             yield {
                 "loss": fit.loss,
                 "model": fit.model,
+                "case": case,
                 "structure": structure,
-                "entropy": float(entropy),
-                "dice": float(dice),
+                "dice": float(table.dice[place]),
+                **{name: float(values[place]) for name, values in table.scores.items()},
             }
 
 
@@ -144,14 +158,41 @@ def _fits(results: Results) -> Iterator[Row]:
         yield {
             "loss": fit.loss,
             "model": fit.model,
-            "n": len(fit.entropy),
-            "slope": fit.slope,
-            "intercept": fit.intercept,
-            "residual_sd": fit.spread,
+            "n": fit.line.n,
+            "slope": fit.line.slope,
+            "intercept": fit.line.intercept,
+            "residual_sd": fit.line.spread,
             "r": fit.r.value,
             "low": fit.r.low,
             "high": fit.r.high,
-            "p": fit.p_value,
+            "p": fit.line.p_value,
+        }
+
+
+def _failures(results: Results) -> Iterator[Row]:
+    for one in results.failures:
+        for name, found in one.measures.items():
+            yield {
+                "loss": one.loss,
+                "score": one.score,
+                "measure": name,
+                "value": found.value,
+                "low": found.low,
+                "high": found.high,
+                "reason": found.reason or "",
+            }
+
+
+def _coverages(results: Results) -> Iterator[Row]:
+    for one in results.coverages:
+        yield {
+            "loss": one.loss,
+            "level": one.level,
+            "covered": one.covered.value,
+            "low": one.covered.low,
+            "high": one.covered.high,
+            "width": one.width,
+            "reason": one.reason,
         }
 
 
