@@ -10,7 +10,14 @@ import numpy as np
 
 from fastcal.calibration.metrics import METRICS
 from fastcal.study.design import BOX, LOSSES
-from fastcal.study.scores import Difference, Measured, calibration_of, difference, mean_of_cases
+from fastcal.study.scores import (
+    Difference,
+    Measured,
+    calibration_of,
+    difference,
+    mean_of_cases,
+    mean_of_known,
+)
 
 if TYPE_CHECKING:
     from fastcal import CalibrationStatistics
@@ -151,10 +158,4 @@ def _model(loss: str, kind: str, streamed: Streamed, subsets: Sequence[Subset]) 
 
 def _mean(draws: Sequence[Floats]) -> Floats:
     """Return the mean over draws and structures for each case ``[n]``, NaN left out."""
-    values = np.stack(draws, axis=-1)
-    flat = values.reshape(len(values), -1)
-    known = ~np.isnan(flat)
-    counts = known.sum(1)
-    sums = np.where(known, flat, 0.0).sum(1)
-    found: Floats = np.divide(sums, counts, out=np.full(len(flat), np.nan), where=counts > 0)
-    return found
+    return mean_of_known(np.stack(draws, axis=-1))

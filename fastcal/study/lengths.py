@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fastcal.calibration import values
 from fastcal.study.comparison import REGIONS, WHOLE
 from fastcal.study.design import BOX
-from fastcal.study.scores import Difference, Measured, calibration_of, difference, mean_of_cases
+from fastcal.study.scores import Difference, Measured, calibration_of, difference, mean_of_known
 
 if TYPE_CHECKING:
     from fastcal import CalibrationStatistics
@@ -94,7 +95,7 @@ def length_points(
         singles = [streamed.statistics(subset) for subset in streamed.of_size(1)]
         together = streamed.statistics(streamed.subsets[-1])
         dice = np.mean(
-            [mean_of_cases(np.nanmean(streamed.dice(s), 1)).estimate for s in streamed.of_size(1)]
+            [values.mean_of_defined(mean_of_known(streamed.dice(s))) for s in streamed.of_size(1)]
         )
         for region in REGIONS:
             ones = singles if region == WHOLE else [one.region(BOX) for one in singles]

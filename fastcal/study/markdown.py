@@ -189,6 +189,8 @@ def _table_of_failures(results: Results) -> str:
             titles.get(name, name),
             *(
                 _estimate(by[loss, name][measure], digits=4 if measure != "auroc" else 2)
+                if (loss, name) in by
+                else "-"
                 for loss in LOSSES
                 for measure in shown
             ),

@@ -8,11 +8,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fastcal.calibration import values
 from fastcal.quality import Line, QualityPredictor
 from fastcal.quality.logit import logit
 from fastcal.scores import Draws, Estimate, ScoreTable, score_measures, unsure_end
 from fastcal.scores.estimates import mean_of_rows
-from fastcal.study.scores import LEVEL, N_RESAMPLES, draws_of_cases, interval_of
+from fastcal.study.scores import (
+    LEVEL,
+    N_RESAMPLES,
+    draws_of_cases,
+    interval_of,
+    mean_of_known,
+)
 
 if TYPE_CHECKING:
     from fastcal.core.arrays import Floats
@@ -166,7 +173,7 @@ def coverage(table: ScoreTable, loss: str, *, folds: int = 2) -> Coverage:
         inside[fold == number] = np.where(known, within, np.nan)
         width[fold == number] = np.where(known, bounds[:, 1] - bounds[:, 0], np.nan)
     found = mean_of_rows(inside, table.cases, Draws(LEVEL, N_RESAMPLES))
-    return Coverage(loss, COVERAGE, found, float(np.nanmean(width)))
+    return Coverage(loss, COVERAGE, found, values.mean_of_defined(width.tolist()))
 
 
 @dataclass(frozen=True)
@@ -194,12 +201,7 @@ def case_scores(streamed: Streamed, subset: Subset, name: str) -> Floats:
 
     A case without any predicted structure has NaN; detectors flag it before every other.
     """
-    values = streamed.score(subset, name)
-    known = ~np.isnan(values)
-    counts = known.sum(1)
-    sums = np.where(known, values, 0.0).sum(1)
-    found: Floats = np.divide(sums, counts, out=np.full(len(values), np.nan), where=counts > 0)
-    return found
+    return mean_of_known(streamed.score(subset, name))
 
 
 def detection(
@@ -230,15 +232,15 @@ def detection(
     value = _auroc(*ranked, np.ones(len(first)), np.ones(len(second)))
     distribution = np.array([_auroc(*ranked, *pair) for pair in zip(counts, others, strict=True)])
     loss, model, name = labels
-    dice = [float(np.nanmean(one.dice(subset))) for one in (within, beyond)]
+    dice = [values.mean_of_defined(one.dice(subset).ravel()) for one in (within, beyond)]
     return Outside(
         loss,
         model,
         name,
         score,
         Estimate(value, *interval_of(distribution), len(first) + len(second)),
-        float(np.nanmean(first)),
-        float(np.nanmean(second)),
+        values.mean_of_defined(first),
+        values.mean_of_defined(second),
         dice[0],
         dice[1],
         paired,

@@ -111,7 +111,7 @@ def run_study(
         folder=folder,
         dataset=dataset,
         outside=other,
-        split=_split(dataset, chosen, given=split is not None),
+        split=chosen_split(dataset, chosen, given=split is not None),
         members=chosen.members,
         seed=seed,
         shifts=tuple(shifts),
@@ -218,7 +218,7 @@ def _phantoms(chosen: Design, folder: Path, seed: int) -> tuple[Dataset, Dataset
     return found[0], found[1]
 
 
-def _split(dataset: Dataset, chosen: Design, *, given: bool) -> dict[str, list[str]]:
+def chosen_split(dataset: Dataset, chosen: Design, *, given: bool) -> dict[str, list[str]]:
     """Return the split of the dataset's own file if it has a test part, or the design's counts."""
     from fastcal.train.splits import SPLITS, resolve_split
 

@@ -80,6 +80,21 @@ def mean_of_cases(values: Floats, *, seed: int = 0) -> Measured:
     return Measured(estimate, values, distribution)
 
 
+def mean_of_known(values: Floats) -> Floats:
+    """Return the mean over the axis of each case ``[n, ...]`` as ``[n]``, NaN left out.
+
+    Example:
+        >>> mean_of_known(np.array([[1.0, np.nan], [np.nan, np.nan]]))
+        array([ 1., nan])
+    """
+    flat = values.reshape(len(values), -1)
+    known = ~np.isnan(flat)
+    counts = known.sum(1)
+    sums = np.where(known, flat, 0.0).sum(1)
+    found: Floats = np.divide(sums, counts, out=np.full(len(flat), np.nan), where=counts > 0)
+    return found
+
+
 def draws_of_cases(n_cases: int, *, seed: int = 0) -> Floats:
     """Return how often each case is drawn in every resample, ``[N_RESAMPLES, n]``."""
     return np.concatenate(list(_resampling(seed).draws(n_cases)))
