@@ -17,7 +17,7 @@ MAKEFLAGS += --no-print-directory
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test test-all build lint test-cpp test-python format clean distclean
+.PHONY: demo test test-all build lint test-cpp test-python sanitize format clean distclean
 
 demo: $(VENV)/.demo-ready
 	$(PIP_INSTALL) $(EDITABLE) --no-deps -e .
@@ -49,6 +49,11 @@ test-cpp:
 
 test-python:
 	$(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST_ARGS)
+
+# The CPU module under the sanitizers of the compiler: the C++ tests, and tests that load the module.
+sanitize: $(VENV)/.test-ready
+	$(BIN)/python tests/sanitize.py address,undefined
+	$(BIN)/python tests/sanitize.py thread
 
 format: $(VENV)/.test-ready
 	$(BIN)/ruff check --fix .

@@ -1,29 +1,29 @@
-"""Ensemble uncertainty maps and exact calibration statistics for medical segmentation."""
+"""Ensemble uncertainty maps and exact calibration statistics for medical segmentation.
 
+Names are loaded when they are asked for, so that the command line answers before torch is there.
+`import fastcal.ops` registers the operators of `torch.ops.fastcal` at once, as a program that
+`torch.export` saved needs them.
+"""
+
+import sys as _sys
 from importlib import import_module as _import_module
-from importlib.metadata import PackageNotFoundError as _NotFound
-from importlib.metadata import version as _version
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
-from fastcal.accumulator import EnsembleAccumulator
-from fastcal.backends import backend
-from fastcal.calibration import CalibrationStatistics
-from fastcal.ensemble import (
-    EnsembleStatistics,
-    ensemble_entropy,
-    ensemble_mean,
-    ensemble_statistics,
-)
-from fastcal.segments import SegmentScores, SegmentSettings, segment_scores
-
 if _TYPE_CHECKING:
-    from fastcal.models.ensemble import load_ensemble as load_ensemble
+    from fastcal.accumulator import EnsembleAccumulator
+    from fastcal.backends import backend
+    from fastcal.calibration import CalibrationStatistics
+    from fastcal.ensemble import (
+        EnsembleStatistics,
+        ensemble_entropy,
+        ensemble_mean,
+        ensemble_statistics,
+    )
+    from fastcal.models.ensemble import load_ensemble
+    from fastcal.segments import SegmentScores, SegmentSettings, segment_scores
 
-try:
-    __version__ = _version("fastcal")
-except _NotFound:  # a source tree on the path that is not installed
-    __version__ = "0+unknown"
+    __version__: str
 
 __all__ = [
     "CalibrationStatistics",
@@ -40,9 +40,70 @@ __all__ = [
     "segment_scores",
 ]
 
+_HOMES = {
+    "CalibrationStatistics": "calibration",
+    "EnsembleAccumulator": "accumulator",
+    "EnsembleStatistics": "ensemble",
+    "SegmentScores": "segments",
+    "SegmentSettings": "segments",
+    "backend": "backends",
+    "ensemble_entropy": "ensemble",
+    "ensemble_mean": "ensemble",
+    "ensemble_statistics": "ensemble",
+    "load_ensemble": "models.ensemble",
+    "segment_scores": "segments",
+}
+
+_ROOMS = frozenset(
+    {
+        "backends",
+        "calibration",
+        "data",
+        "evaluate",
+        "functional",
+        "losses",
+        "models",
+        "monai",
+        "ood",
+        "predict",
+        "quality",
+        "recalibrate",
+        "regions",
+        "report",
+        "segments",
+        "torchmetrics",
+        "train",
+    }
+)
+"""Packages that `fastcal.NAME` opens without an import of their own."""
+
 
 def __getattr__(name: str) -> _Any:
-    """Load networks when they are asked for, so that `import fastcal` stays light."""
-    if name == "load_ensemble":
-        return _import_module("fastcal.models.ensemble").load_ensemble
-    raise AttributeError(f"module 'fastcal' has no attribute {name!r}")
+    if name in _ROOMS:
+        return _import_module(f"fastcal.{name}")
+    if name == "__version__":
+        found: _Any = _installed_version()
+    elif name in _HOMES:
+        found = getattr(_import_module(f"fastcal.{_HOMES[name]}"), name)
+    else:
+        raise AttributeError(f"module 'fastcal' has no attribute {name!r}")
+    globals()[name] = found
+    return found
+
+
+def _installed_version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("fastcal")
+    except PackageNotFoundError:  # a source tree on the path that is not installed
+        return "0+unknown"
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *_ROOMS})
+
+
+# Whoever has torch already wants its operators, too: programs that were exported name them.
+if "torch" in _sys.modules:
+    _import_module("fastcal.ops")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -19,12 +20,23 @@ from fastcal.core.members import (
     check_several_classes,
     check_temperature,
     check_weight,
+    weight_exponent,
 )
 from fastcal.core.predictions import Predictions
 from fastcal.core.problem import Activation, Finish, Reading, Space, StateLayout
 from fastcal.core.region_bits import Regions
+from fastcal.core.sums_to_one import warn_of_sums
 from fastcal.core.targets import CaseId, GivenTarget
-from fastcal.ensemble import CountSettings, EnsembleStatistics, gather, open_count, read_by
+from fastcal.core.whole import Whole
+from fastcal.ensemble import (
+    CountSettings,
+    EnsembleStatistics,
+    check_room_for_sums,
+    gather,
+    means_are_members,
+    open_count,
+    read_by,
+)
 from fastcal.segments import SegmentSettings, SegmentStream, read_settings
 
 
@@ -33,6 +45,9 @@ class EnsembleAccumulator:
 
     The state is a few planes of the size of one member, whatever the number of members. The results
     are bit-identical to those of the one-shot call with the same weights in the same order.
+
+    An update is whole or undone: Ctrl-C and other signals that raise wait until the end of a call.
+    Several threads may share an accumulator. Their calls run one after the other.
 
     Args:
         maps: Which maps `finalize` gives. May be empty where `finalize` is given a target.
@@ -79,6 +94,8 @@ class EnsembleAccumulator:
         self._reading = Reading(axis, from_logits, used, multilabel, space)
         self._n_members = 0
         self._total_weight = 0.0
+        self._exponent = 0
+        self._whole = Whole()
         self._state: Tensor | None = None
         self._layout = StateLayout(0, entropy=False, square=False, votes=False)
         self._predictions: Predictions | None = None
@@ -107,10 +124,14 @@ class EnsembleAccumulator:
             check_weight(weight, "weight"),
             check_temperature(temperature, "temperature"),
         )
+        with self._whole:
+            self._add(tensor, weight, temperature, isinstance(member, np.ndarray))
+
+    def _add(self, tensor: Tensor, weight: float, temperature: float, numpy: bool) -> None:
         state, predictions = self._state, self._predictions
         if predictions is None:
             real = real_dtype(tensor, "member")
-            axis = check_member(tensor, self._reading.class_dim, "member")
+            axis = check_member(tensor, self._reading.class_dim, "member", stacklevel=4)
             predictions = Predictions(
                 tensor.shape, tensor.device, real, axis, self._reading.multilabel
             )
@@ -129,28 +150,40 @@ class EnsembleAccumulator:
             )
         if weight == 0:
             return
+        layout, reading, exponent = self._layout, self._reading, self._exponent
         if state is None:
             layout = StateLayout.for_maps(predictions.num_classes, self._maps)
             if self._stream is not None:
                 layout = self._stream.layout(self._maps, self._reading.space)
             size = (layout.planes, *predictions.voxel_shape)
             state = torch.zeros(size, dtype=real, device=tensor.device)
-            self._state, self._layout, self._predictions = state, layout, predictions
-            self._reading = self._reading._replace(class_dim=axis)
-            self._dtype = tensor.dtype
-            self._numpy = isinstance(member, np.ndarray)
+            reading = reading._replace(class_dim=axis)
+            exponent = weight_exponent(weight)
+        elif weight_exponent(weight) > exponent:
+            exponent = weight_exponent(weight)
+            self._rescale(state, exponent)
+        scaled = math.ldexp(weight, -exponent)
         ops.ensemble_accumulate(
-            tensor,
-            weight,
-            temperature,
-            *self._reading.flatten(),
-            *self._layout.flatten(),
-            state,
+            tensor, scaled, temperature, *reading.flatten(), *layout.flatten(), state
         )
         if self._stream is not None:
-            self._stream.add(tensor, temperature, self._reading)
+            self._stream.add(tensor, temperature, reading)
+        if self._state is None:
+            self._state, self._layout, self._predictions = state, layout, predictions
+            self._reading, self._exponent = reading, exponent
+            self._dtype, self._numpy = tensor.dtype, numpy
         self._n_members += 1
-        self._total_weight += weight
+        self._total_weight += scaled
+
+    def _rescale(self, state: Tensor, exponent: int) -> None:
+        """Divide what is weighted so that the largest weight is below 2, as in the one-shot call.
+
+        Powers of two round nothing.
+        """
+        factor = math.ldexp(1.0, self._exponent - exponent)
+        state[: self._layout.votes_plane] *= factor
+        self._total_weight *= factor
+        self._exponent = exponent
 
     def finalize(
         self,
@@ -203,17 +236,31 @@ class EnsembleAccumulator:
             TypeError: An argument has the wrong type. The message names it.
             ValueError: An argument does not fit, or the data are bad. The message names it.
         """
+        given = GivenTarget(target, mask, ignore_index, case_id, regions, nan_policy)
+        settings = CountSettings(calibration, n_bins, closed, eps, fine_bins, moments, entropy_bins)
+        with self._whole:
+            return self._finish(given, settings, flag(normalise, "normalise"), out)
+
+    def _finish(
+        self,
+        given: GivenTarget,
+        settings: CountSettings,
+        normalise: bool,
+        out: Mapping[str, Array] | Array | None,
+    ) -> EnsembleStatistics:
         state, predictions, reading = self._state, self._predictions, self._reading
         if state is None or predictions is None:
             raise RuntimeError("finalize needs at least one member, got none: call update first")
-        if flag(normalise, "normalise") and reading.multilabel:
+        if normalise and reading.multilabel:
             raise ValueError("normalise must be False with multilabel=True, got True")
         tensors = outputs.map_tensors(self._maps, out, predictions)
-        given = GivenTarget(target, mask, ignore_index, case_id, regions, nan_policy)
-        settings = CountSettings(calibration, n_bins, closed, eps, fine_bins, moments, entropy_bins)
         stream = self._stream
         of_scores = () if stream is None else stream.maps(reading.space)
         count = open_count(given, settings, predictions, self._maps or of_scores)
+        check_room_for_sums(predictions, reading, normalise, counts=count is not None)
+        if count is None and not normalise and means_are_members(reading):
+            means = state[: self._layout.num_classes]
+            warn_of_sums([means], [1.0], 0, scale=1 / self._total_weight)
         if out is not None:
             outputs.check_apart(self._maps, tensors, read_by(count))
         maps = dict(zip(self._maps, tensors, strict=True))

@@ -17,6 +17,7 @@ from fastcal.core.members import Members, check_reading, read_members
 from fastcal.core.predictions import Predictions
 from fastcal.core.problem import CALIBRATIONS, Activation, Finish, Reading, Space
 from fastcal.core.region_bits import Regions
+from fastcal.core.sums_to_one import MOST_CLASSES, warn_of_sums
 from fastcal.core.targets import CaseId, GivenTarget, Wording, check_nan_policy, read_targets
 from fastcal.segments import SegmentScores, SegmentSettings, SegmentStream, read_settings
 
@@ -264,10 +265,13 @@ def ensemble_statistics(
     scored = read_settings(segments)
     stream = None if scored is None else SegmentStream(scored, predictions)
     of_scores = () if stream is None else stream.maps(space)
+    reading = Reading(members.class_dim, from_logits, used, multilabel, space)
     count = open_count(given, settings, predictions, names or of_scores)
+    check_room_for_sums(predictions, reading, normalise, counts=count is not None)
     if out is not None:
         outputs.check_apart(names, tensors, {"preds": members.tensors, **read_by(count)})
-    reading = Reading(members.class_dim, from_logits, used, multilabel, space)
+    if count is None and not normalise:
+        _warn_of_sums(members, reading, stacklevel=4)
     written = dict(zip(names, tensors, strict=True))
     finish = Finish(written, normalise, None if count is None else count.counting)
     if stream is not None:
@@ -336,11 +340,35 @@ def open_count(
     return statistics.open_count(targets, predictions, wording)
 
 
+def check_room_for_sums(
+    predictions: Predictions, reading: Reading, normalise: bool, *, counts: bool
+) -> None:
+    """Check that the squares of one voxel's Brier score sum to what can be counted.
+
+    Raises:
+        ValueError: Too many classes whose probabilities do not sum to 1 are to be counted.
+    """
+    unnormalised = reading.activation == "sigmoid" and not (reading.multilabel or normalise)
+    if counts and unnormalised and predictions.num_classes > MOST_CLASSES:
+        raise ValueError(
+            f"normalise must be True to count more than {MOST_CLASSES} classes with "
+            f"activation='sigmoid', got False for {predictions.num_classes} classes"
+        )
+
+
+def means_are_members(reading: Reading) -> bool:
+    """Whether members are probabilities of exclusive classes that are averaged as they are."""
+    exclusive = reading.activation == "softmax" and not reading.multilabel
+    return exclusive and not reading.from_logits and reading.space == "prob"
+
+
 def read_by(count: OpenCount[CalibrationStatistics] | None) -> dict[str, list[Tensor]]:
     """Give the tensors that counting reads, by argument."""
     if count is None:
         return {}
-    found = {"target": count.targets.target, "mask": count.targets.mask}
+    targets = count.targets
+    regions = None if targets.regions is None else targets.regions.bits
+    found = {"target": targets.target, "mask": targets.mask, "regions": regions}
     return {name: [tensor] for name, tensor in found.items() if tensor is not None}
 
 
@@ -359,6 +387,11 @@ def gather(
     return result
 
 
+def _warn_of_sums(members: Members, reading: Reading, stacklevel: int) -> None:
+    if means_are_members(reading) and all(value == 1.0 for value in members.temperatures):
+        warn_of_sums(members.tensors, members.weights, members.class_dim, stacklevel=stacklevel)
+
+
 def _one_map(name: str, members: Members, reading: Reading, out: Array | None) -> Array:
     if isinstance(out, Mapping):
         raise TypeError(f"out must be a tensor or an array, got {type(out).__name__}")
@@ -366,6 +399,7 @@ def _one_map(name: str, members: Members, reading: Reading, out: Array | None) -
     (tensor,) = tensors = outputs.map_tensors((name,), out, predictions)
     if out is not None:
         outputs.check_apart((name,), tensors, {"preds": members.tensors})
+    _warn_of_sums(members, reading, stacklevel=5)
     ops.ensemble_statistics(
         members.tensors,
         members.weights,

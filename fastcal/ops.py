@@ -148,11 +148,21 @@ _IMPLEMENTATIONS = (
     _bin_gradient,
     _segment_sums,
 )
+
+
+def _not_mapped(*_: object) -> None:
+    raise NotImplementedError(
+        "torch.func.vmap must not be applied to fastcal, whose calls take whole batches: pass the "
+        "batch itself, or fold the mapped axis into the batch axis and unfold the result"
+    )
+
+
 for _schema, _implementation in zip(SCHEMAS, _IMPLEMENTATIONS, strict=True):
     _name = _schema.partition("(")[0]
     _library.define(_schema)  # type: ignore[no-untyped-call]
     for _key in ("CPU", "CUDA"):
         _library.impl(_name, _implementation, _key)  # type: ignore[no-untyped-call]
+    _library.impl(_name, _not_mapped, "FuncTorchBatched")  # type: ignore[no-untyped-call]
     torch.library.register_fake(f"fastcal::{_name}", lambda *_: None, lib=_library)
 
 ensemble_statistics = torch.ops.fastcal.ensemble_statistics.default

@@ -72,11 +72,13 @@ def dilated_box(
         segmentation: Integer labels, ``[*S]``.
         margin_mm: In-plane margin in mm, not negative.
         margin_slices: Number of slices on either side, not negative.
-        affine: ``[4, 4]``, from voxel indices to mm, with the axes of the array in its columns.
+        affine: ``[4, 4]``, from voxel indices to mm, with the axes of the array in its columns;
+            those of axes that the array lacks are not looked at.
         spacing: Distance between voxels in mm, one number per axis, where there is no affine.
-        slice_axis: The axis across the slices. None takes the axis of the coarsest spacing. Where
-            that is at most 5 % coarser than the finest, it takes the axis that runs from head to
-            foot by the affine, or the last axis without an affine.
+        slice_axis: The axis across the slices. None takes an axis of extent 1, which a single
+            slice has, and otherwise that of the coarsest spacing. Where that is at most 5 % coarser
+            than the finest, it takes the axis that runs from head to foot by the affine, or the
+            last axis without an affine. An array of two axes is a slice.
 
     Returns:
         bool, ``[*S]``.
@@ -96,9 +98,9 @@ def dilated_box(
     steps = _spacing(labels.ndim, affine, spacing)
     margin = _not_negative(margin_mm, "margin_mm")
     slices = whole_number(margin_slices, "margin_slices")
-    if slices < 0:
-        raise ValueError(f"margin_slices must not be negative, got {slices}")
-    across = _slice_axis(labels.ndim, steps, affine, slice_axis)
+    if not 0 <= slices <= _FARTHEST:
+        raise ValueError(f"margin_slices must be from 0 to {_FARTHEST:.0f}, got {slices}")
+    across = _slice_axis(labels.shape, steps, affine, slice_axis)
     inside = labels != 0
     box = np.zeros(labels.shape, np.bool_)
     if not inside.any():
@@ -189,7 +191,7 @@ def _spacing(
         matrix = np.asarray(affine, np.float64)
         if matrix.shape != (4, 4):
             raise ValueError(f"affine must have shape (4, 4), got {matrix.shape}")
-        steps = tuple(np.linalg.norm(matrix[:3, :3], axis=0).tolist())
+        steps = tuple(np.linalg.norm(matrix[:3, : min(n_axes, 3)], axis=0).tolist())
     else:
         assert spacing is not None
         steps = tuple(real_number(step, "spacing") for step in spacing)
@@ -201,8 +203,12 @@ def _spacing(
 
 
 def _slice_axis(
-    n_axes: int, steps: tuple[float, ...], affine: Array | None, slice_axis: int | None
+    shape: tuple[int, ...],
+    steps: tuple[float, ...],
+    affine: Array | None,
+    slice_axis: int | None,
 ) -> int:
+    n_axes = len(shape)
     if slice_axis is not None:
         axis = whole_number(slice_axis, "slice_axis")
         if not -n_axes <= axis < n_axes:
@@ -210,7 +216,11 @@ def _slice_axis(
         return axis % n_axes
     if n_axes < 3:
         return -1
-    coarsest = max(range(n_axes), key=lambda axis: steps[axis])
+    # Within a single slice, the axis across it is that of extent 1, whatever the spacings are.
+    axes = [axis for axis in range(n_axes) if shape[axis] == 1] or list(range(n_axes))
+    coarsest = max(axes, key=lambda axis: steps[axis])
+    if len(axes) < n_axes:
+        return coarsest
     if steps[coarsest] > 1.05 * min(steps):
         return coarsest
     if affine is None:
@@ -218,8 +228,15 @@ def _slice_axis(
     return int(np.abs(np.asarray(affine, np.float64)[2, :3]).argmax())
 
 
+_FARTHEST = 1e6
+"""Of a margin: a kilometre, or as many slices."""
+
+
 def _not_negative(value: float, name: str) -> float:
     number = real_number(value, name)
-    if not 0 <= number < math.inf:
-        raise ValueError(f"{name} must be a distance in mm, not negative, got {number:g}")
+    if not 0 <= number <= _FARTHEST:
+        raise ValueError(
+            f"{name} must be a distance in mm, not negative and at most {_FARTHEST:.0f}, got "
+            f"{number:g}"
+        )
     return number

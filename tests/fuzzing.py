@@ -28,6 +28,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import fuzzed_files
 import nibabel as nib
 import numpy as np
 import torch
@@ -272,6 +273,12 @@ READERS = {
 }
 
 
+READERS |= {
+    name: Reader(suffix, read, seeds, tokens=[b"1e999", b"NaN", b"true", b"null", b"[" * 50, b"-1"])
+    for name, (suffix, read, seeds) in fuzzed_files.readers().items()
+}
+
+
 def _voxels(path: Path) -> Any:
     """As a reader of images uses the door."""
     with doors.open_nifti(path) as file:
@@ -323,6 +330,7 @@ def outcome(reader: Reader, path: Path, content: bytes) -> str:
     Raises:
         AssertionError: Another exception, or a `DataError` that is not one line with the path.
     """
+    path.parent.mkdir(exist_ok=True)
     path.write_bytes(content)
     try:
         reader.read(path)

@@ -120,7 +120,8 @@ def maps(
 
     in_range = np.ones(mean.shape, bool)
     if not from_logits:
-        in_range = (mean >= -1e-3) & (mean <= 1 + 1e-3)
+        for p in (*members, *(() if space == "logit" else (mean,))):
+            in_range &= (p >= -1e-3) & (p <= 1 + 1e-3)
         mean = np.where(mean < 0, 0.0, mean)
     valid = (np.isfinite(mean) & in_range).all(axis=1)
     if normalise and not multilabel:
@@ -155,8 +156,9 @@ def maps(
         mean=np.where(valid[:, None], mean, np.nan),
         label=np.where(off, -1, label),
         confidence=np.where(off, np.nan, confidence),
-        entropy=masked(h),
-        expected_entropy=masked(expected),
+        # Interpolation may leave a probability a little beyond 1, where -p ln p is negative.
+        entropy=masked(np.maximum(h, 0)),
+        expected_entropy=masked(np.maximum(expected, 0)),
         mutual_information=masked(np.maximum(h - expected, 0)),
         variance=masked(variance),
         disagreement=masked(disagreement),

@@ -72,7 +72,7 @@ def test_volumes_are_read_as_cubes_or_three_sizes() -> None:
     assert read_volume("96") == (96, 96, 96)
     assert read_volume("240x240x155") == (240, 240, 155)
     for text in ("96x96", "ax1x1", "0", "-1x2x3", ""):
-        with pytest.raises(ValueError, match="volume must"):
+        with pytest.raises(ValueError, match="volumes must"):
             read_volume(text)
 
 
@@ -240,12 +240,12 @@ def command_enum(name: str) -> Any:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--volumes 3x4", "volume must be N or NxNxN, got '3x4'"),
+        ("--volumes 3x4", "volumes must be N or NxNxN, got '3x4'"),
         ("--device tpu", "--device must be cpu, cuda or cuda:N, got 'tpu'"),
-        ("--classes 1", "classes must be at least 2, got 1"),
-        ("--backgrounds 95", "background must be between 0 and 1, got 95"),
+        ("--classes 1", "classes must be from 2 to 65535, got 1"),
+        ("--backgrounds 95", "backgrounds must be between 0 and 1, got 95"),
         ("--seconds 0", "seconds must be positive, got 0"),
-        ("--threads 0", "threads must be positive, got 0"),
+        ("--threads 0", "threads must be from 1 to 4096, got 0"),
         ("--dtypes float8", "float8"),
     ],
 )

@@ -11,7 +11,7 @@ import pytest
 import torch
 from cohort import CASES, files_in, write_cohort
 
-from fastcal.cases import Counted, Member, MemberReading, Part, Source, Written, run
+from fastcal.cases import Counted, Member, MemberReading, Origin, Part, Source, Written, run
 from fastcal.cases.labels import LabelScheme
 from fastcal.core.errors import DataError
 from fastcal.predict import ensemble_folders, merge_statistics
@@ -33,8 +33,11 @@ class StackedLogits:
         return sorted(path.stem for path in self.folder.glob("*.npy"))
 
     @property
-    def record(self) -> dict[str, Any]:
-        return {"folder": str(self.folder)}
+    def origin(self) -> Origin:
+        return Origin(command="stacked", settings={"folder": self.folder}, folders=[self.folder])
+
+    def inputs(self, case: str) -> list[Path]:
+        return [self.folder / f"{case}.npy"]
 
     def members(self, case: str) -> Iterator[Member]:
         path = self.folder / f"{case}.npy"

@@ -319,3 +319,47 @@ def test_the_table_of_all_measures_fits_a_terminal(capsys: pytest.CaptureFixture
     assert max(map(len, lines)) <= 80
     assert "AUROC" in lines[1]
     assert "pooled voxels" in lines[3]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--version"],
+        ["--help"],
+        ["no-such-command"],
+        ["ensemble", "--help"],
+        ["predict", "--no-such-option"],
+        ["evaluate", "--bins", "many"],
+        ["train"],
+        ["recalibrate", "fit", "--help"],
+    ],
+    ids=" ".join,
+)
+def test_help_and_errors_of_arguments_come_before_torch_is_loaded(words: list[str]) -> None:
+    program = (
+        "import sys; from fastcal.cli import main\n"
+        f"try: main({words!r})\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'numpy', 'scipy', 'nibabel'} & set(sys.modules)\n"
+        "sys.exit(f'loaded: {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_public_names_are_listed_and_open_when_they_are_asked_for() -> None:
+    program = (
+        "import sys, fastcal\n"
+        "assert 'torch' not in sys.modules\n"
+        "names = dir(fastcal)\n"
+        "assert {'ensemble_entropy', 'load_ensemble', 'recalibrate', 'regions'} <= set(names)\n"
+        "assert not [name for name in names if name.startswith('_') and name != '__version__']\n"
+        "for name in names: getattr(fastcal, name)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_operators_are_registered_for_whoever_has_torch_already() -> None:
+    program = "import torch, fastcal; torch.ops.fastcal.ensemble_statistics"
+    subprocess.run([sys.executable, "-c", program], check=True)

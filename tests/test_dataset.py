@@ -207,7 +207,7 @@ def test_validate_lists_every_problem_at_once(folder: Path) -> None:
         ("imagesTr/c_0001.nii.gz", "must have the affine"),
         ("labelsTr/c.nii.gz", "got [7]"),
         ("imagesTr/d_0000.nii.gz", "NaN"),
-        ("imagesTr/d_0001.nii.gz", "truncated"),
+        ("imagesTr/d_0001.nii.gz", "damaged"),
         ("labelsTr/d.nii.gz", "must hold integer labels"),
     ]
     assert len(problems) == len(expected)

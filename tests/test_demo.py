@@ -192,7 +192,7 @@ def test_a_folder_keeps_one_experiment(
     [
         ({"split": (3, 2, 0)}, "split must hold"),
         ({"split": (30, 2, 1)}, "sum to at most 7"),
-        ({"members": 0}, "members must be at least 1, got 0"),
+        ({"members": 0}, "members must be from 1 to 10000, got 0"),
         ({"losses": ("ce", "ce")}, "losses must be some of"),
         ({"losses": ("focal",)}, "losses must be some of"),
         ({"panel_cases": -1}, "panel_cases must be at least 0, got -1"),

@@ -298,7 +298,7 @@ def break_logits(tmp_path: Path) -> str:
 def break_npz(tmp_path: Path) -> str:
     path = tmp_path / "fold_1/case_b.npz"
     path.write_bytes(path.read_bytes()[:200])
-    return r"fold_1/case_b\.npz: is truncated or corrupt"
+    return r"fold_1/case_b\.npz: damaged, or not an npz file"
 
 
 def break_label_value(tmp_path: Path) -> str:
@@ -309,7 +309,7 @@ def break_label_value(tmp_path: Path) -> str:
 def break_label_gz(tmp_path: Path) -> str:
     path = tmp_path / "labels/case_b.nii.gz"
     path.write_bytes(path.read_bytes()[:-20])
-    return r"labels/case_b\.nii\.gz: is truncated or corrupt"
+    return r"labels/case_b\.nii\.gz: damaged, or not a NIfTI file"
 
 
 def break_label_grid(tmp_path: Path) -> str:
@@ -399,6 +399,7 @@ def test_full_disk_leaves_nothing_half_written_and_ends_the_run(
         "case_a.nii.gz",
         "entropy/case_a.nii.gz",
         "entropy/case_b.nii.gz",
+        "record/case_a.json",
     }
 
 

@@ -13,6 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastcal.core import doors
+
 SECONDS = float(os.environ.get("FASTCAL_FUZZ_SECONDS", "30"))
 """Of each reader in the slow tests."""
 
@@ -39,6 +41,16 @@ def test_the_fuzzer_starts_from_files_that_are_read(name: str, tmp_path: Path):
     for seed in reader.seeds:
         path = tmp_path / f"x{reader.suffix}"
         assert fuzzing.outcome(reader, path, reader.wrap(seed)) == "value"
+
+
+def test_every_door_is_fuzzed():
+    """A reader that is added to the doors needs an entry in `fuzzing.READERS`."""
+    source = Path(fuzzing.__file__).read_text()
+    doors_there = {name for name in doors.__all__ if name.startswith(("read_", "open_", "parse_"))}
+    # Texts are parsed by the readers of files, and what opens a file is below all of them.
+    below = {"parse_json", "parse_yaml", "read_text", "read_bytes", "open_regular"}
+    below |= {"open_archive", "open_npz"}
+    assert [name for name in sorted(doors_there - below) if f"doors.{name}" not in source] == []
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from fastcal.calibration import CalibrationStatistics
-from fastcal.cases import record
+from fastcal.cases.record import FolderRecord
 from fastcal.cli.settings import training_config
 from fastcal.core.errors import DataError
 from fastcal.data import description, properties
@@ -22,14 +22,9 @@ from fastcal.report.scores import Comparison
 from fastcal.train.log import read_log
 from fastcal.train.strategy import Execution
 
-
-def settle(file: Path) -> Any:
-    return record.settle(file.parent, {"a": 1}, overwrite=False)
-
-
 READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "dataset": ("dataset.json", description.read),
-    "prediction": ("prediction.json", settle),
+    "prediction": ("prediction.json", lambda file: FolderRecord.read(file.parent)),
     "configuration": ("config.json", lambda file: Run.open(file.parent)),
     "split": ("splits.json", lambda file: Run(file.parent, {}).split),
     "execution": ("execution.json", lambda file: Execution.read(file.parent)),

@@ -103,6 +103,7 @@ def test_cases_that_cannot_be_read_have_no_say(dataset: Dataset, tmp_path: Path)
     flat = np.diag([1.0, 0.0, 1.0, 1.0])
     image = nib.Nifti1Image(np.zeros((99, 99, 99), np.int16), None)
     image.header.set_sform(flat, code=1)
+    image.header["pixdim"][2] = np.inf
     image.to_filename(broken / "imagesTr/c2_0000.nii.gz")
     planned = plan(Dataset.open(broken), normalisation="zscore")
     assert planned.size == (24, 24)

@@ -192,7 +192,7 @@ def break_fourth_axis(tmp_path: Path) -> str:
 def break_gz(tmp_path: Path) -> str:
     path = tmp_path / "images/case_b_0000.nii.gz"
     path.write_bytes(path.read_bytes()[:-30])
-    return r"case_b_0000\.nii\.gz: is truncated or corrupt"
+    return r"case_b_0000\.nii\.gz: damaged, or not a NIfTI file"
 
 
 def break_label(tmp_path: Path) -> str:
@@ -241,7 +241,7 @@ def test_run_without_members_and_folder_without_images_are_named(tmp_path: Path)
         ({"device": "gpu"}, "device.*got 'gpu'"),
         ({"labels": "images", "n_bins": 0}, "n_bins must be between 1 and 65536, got 0"),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
-        ({"mc_dropout": -1}, "mc_dropout must be at least 0, got -1"),
+        ({"mc_dropout": -1}, "mc_dropout must be from 0 to 10000, got -1"),
         ({"overlap": 1.0}, "overlap must be at least 0 and below 1, got 1"),
         ({"resample": "maps"}, "resample must be 'probabilities' or 'logits', got 'maps'"),
         ({"precision": "int8"}, "precision must be .*, got 'int8'"),

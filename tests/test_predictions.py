@@ -147,15 +147,18 @@ def test_simpleitk_counts_to_the_left_and_back_where_nibabel_counts_right_and_fr
         "origin": (-10.0, 20.0, 30.0),
         "direction": (1, 0, 0, 0, 1, 0, 0, 0, 1),
     }
-    affine = properties.read(write_pickle(tmp_path, {"sitk_stuff": stuff})).affine
+    affine = properties.read(write_pickle(tmp_path, {"sitk_stuff": stuff})).stored_affine
     expected = [[-2, 0, 0, 10], [0, -2, 0, -20], [0, 0, 5, 30], [0, 0, 0, 1]]
     np.testing.assert_array_equal(affine, expected)
 
 
-def test_a_label_map_tells_more_than_the_pkl(tmp_path: Path) -> None:
+def test_a_pkl_that_contradicts_the_label_map_is_refused(tmp_path: Path) -> None:
     predictions.write_npz(tmp_path / "a.npz", softmax())
     write_labels(tmp_path)
-    write_pickle(tmp_path, {"sitk_stuff": sitk_stuff(np.eye(4))})
+    path = write_pickle(tmp_path, {"sitk_stuff": sitk_stuff(np.eye(4))})
+    with pytest.raises(DataError, match=r"a\.pkl: puts the array of a\.npz elsewhere than"):
+        PredictionFolder(tmp_path).probabilities("a")
+    path.unlink()
     found = PredictionFolder(tmp_path).probabilities("a")
     assert found.affine is not None
     np.testing.assert_allclose(found.affine, TURNED, atol=1e-5)
@@ -240,6 +243,7 @@ def test_properties_without_geometry_leave_it_open(tmp_path: Path) -> None:
     found = PredictionFolder(tmp_path).probabilities("a")
     assert found.affine is None
     assert found.like is None
+    assert properties.read(tmp_path / "a.pkl").spacing == (1.0, 1.0, 1.0)
 
 
 def test_an_npz_of_more_than_4_gib_is_found_by_its_local_header(tmp_path: Path) -> None:

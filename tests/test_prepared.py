@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import resource
@@ -10,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -129,22 +131,102 @@ def test_other_settings_or_contents_are_told_apart_and_other_times_are_not(
     assert [new == old for new, old in digests] == [True, False, True, True]
 
 
-@pytest.mark.parametrize("damage", ["torn array", "torn description", "missing array"])
-def test_a_damaged_case_is_made_again(folder: Path, tmp_path: Path, damage: str) -> None:
+def _flipped(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def _zeros(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[:128] + bytes(len(content) - 128))
+
+
+def _pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def _described(**changes: object) -> Callable[[Path], None]:
+    def damage(path: Path) -> None:
+        place = path.with_name("block_2.json")
+        place.write_text(json.dumps(json.loads(place.read_text()) | changes))
+
+    return damage
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-40]),
+    "missing": lambda path: path.unlink(),
+    "empty": lambda path: path.write_bytes(b""),
+    "a flipped bit": _flipped,
+    "zeros behind its header": _zeros,
+    "that of another case": lambda path: shutil.copyfile(
+        path.with_name(path.name.replace("block_2", "block_1")), path
+    ),
+    "a pipe": _pipe,
+}
+
+
+def _check_made_again(
+    folder: Path, tmp_path: Path, name: str, damage: Callable[[Path], object]
+) -> None:
     cache = tmp_path / "cache"
+    first = prepare(folder, cache)
     # Copied: what is mapped is torn with its file.
-    first = [image.clone() for image in prepare(folder, cache).images]
+    wanted = [
+        [tensor.clone() for tensor in (image, label, *voxels)]
+        for image, label, voxels in zip(first.images, first.labels, first.foreground, strict=True)
+    ]
     (place,) = cache.iterdir()
-    image, described = place / "block_2.image.npy", place / "block_2.json"
-    if damage == "missing array":
-        image.unlink()
-    else:
-        torn = image if damage == "torn array" else described
-        torn.write_bytes(torn.read_bytes()[:-40])
+    damage(place / name)
     untouched = files(place)["block_1.image.npy"]
     again = prepare(folder, cache)
-    assert all(map(torch.equal, first, again.images))
+    assert again.fingerprint == first.fingerprint
+    for tensors, *made, voxels in zip(
+        wanted, again.images, again.labels, again.foreground, strict=True
+    ):
+        assert all(itertools.starmap(torch.equal, zip(tensors, (*made, *voxels), strict=True)))
     assert files(place)["block_1.image.npy"] == untouched
+    there = files(cache)
+    prepare(folder, cache)
+    assert files(cache) == there
+
+
+@pytest.mark.parametrize("ending", ["image.npy", "label.npy", "foreground.npy"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_array_is_made_again(
+    folder: Path, tmp_path: Path, damage: str, ending: str
+) -> None:
+    _check_made_again(folder, tmp_path, f"block_2.{ending}", DAMAGES[damage])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *(DAMAGES[name] for name in ("cut", "missing", "empty", "a pipe")),
+        lambda path: path.write_text("[" * 10_000),
+        _described(arrays={}),
+        _described(arrays=[1]),
+        _described(foreground=[10**12]),
+        _described(foreground="x"),
+        _described(sources=None),
+        _described(digest=7),
+    ],
+)
+def test_a_case_whose_description_is_damaged_is_made_again(
+    folder: Path, tmp_path: Path, damage: Callable[[Path], object]
+) -> None:
+    _check_made_again(folder, tmp_path, "block_2.json", damage)
+
+
+def test_a_description_without_digests_is_made_again(folder: Path, tmp_path: Path) -> None:
+    def of_an_older_version(path: Path) -> None:
+        content = json.loads(path.read_text())
+        del content["arrays"]
+        path.write_text(json.dumps(content | {"bytes": {"image": 1}}))
+
+    _check_made_again(folder, tmp_path, "block_2.json", of_an_older_version)
 
 
 KILLED = """
@@ -200,7 +282,7 @@ def test_everything_that_is_wrong_is_listed_at_once(folder: Path, tmp_path: Path
     assert message.startswith(f"{folder}: has 7 problems: ")
     for expected in (
         "block_0_0000.nii.gz: must hold finite voxels, got NaN or infinities",
-        "block_0_0001.nii.gz: is truncated or corrupt",
+        "block_0_0001.nii.gz: damaged, or not a NIfTI file",
         "block_1_0001.nii.gz: no such file",
         "block_1.nii.gz: must hold labels of dataset.json, [0, 1, 2], got [7]",
         "block_2.nii.gz: must have the shape of block_2_0000.nii.gz, (10, 9, 6), got (9, 9, 6)",

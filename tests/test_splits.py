@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,19 @@ def test_splits_final_beside_the_dataset_gives_the_folds(dataset: Dataset, tmp_p
         ),
         ([{"training": NAMES[:2]}], 0, "must hold lists of case names"),
         (["case_00"], 0, "is not a list of folds, got 0"),
+        (
+            [{"train": [1], "val": NAMES[:1]}],
+            0,
+            r"json: train.0 must be a valid string, got 1",
+        ),
+        ([{"train": None, "val": NAMES[:1]}], 0, r"folds\.json: train must be a valid list"),
+        (
+            [{"train": [NAMES[:1]], "val": NAMES[:1]}],
+            0,
+            "train.0 must be a valid string",
+        ),
+        ({"train": "case_00", "val": NAMES[:1]}, None, r"folds\.json: train must be a valid list"),
+        ([{"train": [], "val": []}], 0, r"folds\.json must hold at least one case to train on"),
     ],
 )
 def test_a_bad_fold_or_file_is_named(
@@ -82,6 +96,9 @@ def test_counts_and_too_few_cases_make_no_folds(dataset: Dataset) -> None:
         resolve_split(dataset, fold=7)
     with pytest.raises(ValueError, match=r"names must hold at least 5 cases .* got 4"):
         five_folds(NAMES[:4])
+    few = replace(dataset, cases=dataset.cases[:4])
+    with pytest.raises(ValueError, match="fold must be None where there is no"):
+        resolve_split(few, fold=0)
 
 
 def test_split_file_beside_the_dataset_is_honoured(tmp_path: Path) -> None:

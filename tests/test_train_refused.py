@@ -101,7 +101,7 @@ def test_every_bad_case_is_listed_before_anything_is_written(tmp_path: Path) -> 
     ("options", "message"),
     [
         ({"loss": "vocal"}, "loss must be one of ce, dice.*, got 'vocal'"),
-        ({"members": 0}, "members must be at least 1, got 0"),
+        ({"members": 0}, "members must be from 1 to 10000, got 0"),
         ({"jobs": 0}, "jobs must be at least 1, got 0"),
         ({"strategy": "fast"}, "strategy must be one of auto, sequential.*, got 'fast'"),
         ({"ddp": True}, "ddp must be False for a single process, got True"),
@@ -115,13 +115,13 @@ def test_every_bad_case_is_listed_before_anything_is_written(tmp_path: Path) -> 
         ),
         (
             {"config": {"network.colour": 1}},
-            "must be among in_channels.*, got colour",
+            "arguments that UNet knows .*widths.*, got 'colour'",
         ),
         (
             {"config": {"loop.checkpointing": True}, "strategy": "vectorised"},
             "got 'vectorised': loop.checkpointing",
         ),
-        ({"split": (9, 1, 0)}, "train, val and test must be counts .* got 9, 1 and 0"),
+        ({"split": (9, 1, 0)}, "split must hold counts .* got 9, 1 and 0"),
         (
             {"split": {"train": ["blob_00"], "val": ["nobody"]}},
             "must name cases .* got nobody",

@@ -169,7 +169,8 @@ def test_the_command_goes_on_with_the_settings_of_the_folder(
     assert main([*command, "--epochs", "3", "--seed", "4", "--loss", "ce", "--members", "2"]) == 0
     assert Run.open(folder).config["members"] == 3, "fewer members asked for forget none"
 
-    (folder / "config.json").write_text(json.dumps({"format": 2, "training": {"loops": 1}}))
+    kept = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**kept, "training": {"loops": 1}}))
     assert main(command) == 2
     assert "config.json: does not hold the settings of a run" in capsys.readouterr().err
 

@@ -127,7 +127,7 @@ def test_arguments_of_monais_networks_pass(name: str, arguments: dict[str, Any])
         ("UNet", {"in_channels": 0}, "in_channels"),
         ("UNet", {"dims": 4}, "network.dims must be 2 or 3, got 4"),
         ("UNet", {"head": "tanh"}, "head"),
-        ("UNet", {"source": "local"}, "arguments that UNet knows, got 'source'"),
+        ("UNet", {"source": "local"}, "arguments that UNet knows (in_channels, "),
         ("UNet", {"dropout": float("nan")}, "dropout"),
         (
             "DynUNet",

@@ -204,6 +204,8 @@ static void accumulate_independent(const Accumulate<Real> &a) {
       }
       if constexpr (kSigmoid) {
         p = sigmoid<Real>(p, scale);
+      } else {
+        p = checked_probability<Real>(p);
       }
       Real *at = a.sum + c * a.pitch + i;
       store(at, load(at) + p * a.weight);

@@ -13,15 +13,24 @@ template <typename Real> static inline Vec<Real> nan_vector() {
   return splat<Real>(static_cast<Real>(__builtin_nan("")));
 }
 
-// ln p with ln 0 = -inf. What is below 0 by no more than a rounding error counts as 0; anything
-// lower gives NaN.
+// A probability of one member. One that is out of range becomes a number so large that the mean is
+// out of range too; NaN and infinities become NaN. Weights are at most 2, so that the largest
+// member counts.
+template <typename Real> static inline Vec<Real> checked_probability(Vec<Real> p) {
+  constexpr Real kOutside = static_cast<Real>(1.2676506002282294e30); // 2^100
+  return (p < Real{-1e-3}) | (p > Real{1.001}) ? kOutside + (p - p) : p;
+}
+
+// ln p with ln 0 = -inf. What is out of range by no more than interpolation goes counts; anything
+// else gives NaN.
 template <typename Real> static inline Vec<Real> log_of_probability(Vec<Real> p) {
   constexpr Real kInfinity = static_cast<Real>(__builtin_inf());
   const Vec<Real> log =
       log2_vector<Real>(p) * Constants<Real>::kLn2 + (p - p); // infinity and NaN give NaN
   const Vec<Real> not_positive =
       p < Real{-1e-3} || p != p ? nan_vector<Real>() : splat<Real>(-kInfinity);
-  return p > Real{0} ? log : not_positive;
+  const Vec<Real> positive = p > Real{1.001} ? nan_vector<Real>() : log;
+  return p > Real{0} ? positive : not_positive;
 }
 
 template <typename Real> static inline Vec<Real> sigmoid(Vec<Real> z, const ExpScale<Real> &scale) {

@@ -47,6 +47,12 @@ static inline bool load_target_plane(const TargetBlock &t, const Element *__rest
   }
   const bool inside =
       narrow_targets(from, stride, voxels, static_cast<std::uint32_t>(t.num_classes), classes);
+  // Before the narrowed targets are compared with anything: 2^32 + k is not k.
+  for (std::int64_t v = 0; !inside && v < voxels; ++v) {
+    const std::int64_t value = static_cast<std::int64_t>(from[v * stride]);
+    classes[v] = value >= 0 && value < t.num_classes ? classes[v] : -1;
+    t.keep[v] = t.has_ignore_index && value == t.ignore_index ? 0 : t.keep[v];
+  }
   const bool ignored_inside = t.ignore_index >= 0 && t.ignore_index < t.num_classes;
   if (t.has_ignore_index && ignored_inside) {
     std::int32_t *__restrict keep = t.keep;
@@ -55,31 +61,27 @@ static inline bool load_target_plane(const TargetBlock &t, const Element *__rest
       keep[v] = classes[v] == ignored ? 0 : keep[v];
     }
   }
-  for (std::int64_t v = 0; !inside && v < voxels; ++v) {
-    const std::int64_t value = static_cast<std::int64_t>(from[v * stride]);
-    classes[v] = value >= 0 && value < t.num_classes ? classes[v] : -1;
-    t.keep[v] = t.has_ignore_index && value == t.ignore_index ? 0 : t.keep[v];
-  }
   return !inside;
 }
 
-// Counts the voxels whose target is not a class, and drops them.
+// Counts the voxels whose target is not a class, and drops them. Their sum wraps around, as it does
+// on every backend, because targets may be of any size.
 template <typename Element> static void drop_bad_targets(const TargetBlock &t) {
   const Element *from = static_cast<const Element *>(t.target.data);
   for (std::int64_t v = 0; v < t.target.voxels; ++v) {
     std::int64_t bad = 0;
-    std::int64_t sum = 0;
+    std::uint64_t sum = static_cast<std::uint64_t>(t.row[word::kBadTargetSum]);
     for (std::int64_t c = 0; c < t.target.classes; ++c) {
       if (t.classes[c * t.pitch + v] < 0) {
         bad = 1;
         sum +=
-            static_cast<std::int64_t>(from[c * t.target.class_stride + v * t.target.voxel_stride]);
+            static_cast<std::uint64_t>(from[c * t.target.class_stride + v * t.target.voxel_stride]);
       }
     }
     if (bad != 0 && t.keep[v] != 0) {
       t.keep[v] = 0;
       t.row[word::kBadTarget] += 1;
-      t.row[word::kBadTargetSum] += sum;
+      t.row[word::kBadTargetSum] = static_cast<std::int64_t>(sum);
     }
   }
 }

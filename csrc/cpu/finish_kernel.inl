@@ -108,11 +108,13 @@ template <typename Real>
 static inline __attribute__((always_inline)) void
 write_summary(const FinishBlock<Real> &f, std::int64_t i, const VoxelSummary<Real> &v) {
   const Vec<Real> nan = nan_vector<Real>();
+  // Entropies below 0 are those of probabilities a little beyond 1.
   if (f.entropy != nullptr) {
-    store(f.entropy + i, v.valid.choose(v.entropy, nan));
+    store(f.entropy + i, v.valid.choose(not_negative<Real>(v.entropy), nan));
   }
   if (f.expected_entropy != nullptr) {
-    store(f.expected_entropy + i, v.valid.choose(load(f.entropy_sum + i) * f.scale, nan));
+    const Vec<Real> expected = not_negative<Real>(load(f.entropy_sum + i) * f.scale);
+    store(f.expected_entropy + i, v.valid.choose(expected, nan));
   }
   if (f.mutual_information != nullptr) {
     // Of a single member the mutual information is 0, not the rounding error of two equal
@@ -167,7 +169,8 @@ static void finish_entropy(const FinishBlock<Real> &f, const Probabilities<Real>
       }
     });
     const Vec<Real> entropy = Real{0} - bits * Constants<Real>::kLn2;
-    store(f.entropy + i, entropy - entropy == Vec<Real>{} ? entropy : nan_vector<Real>());
+    const Vec<Real> finite = not_negative<Real>(entropy) + (entropy - entropy);
+    store(f.entropy + i, finite);
   }
 }
 

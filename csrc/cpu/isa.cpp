@@ -9,9 +9,11 @@ namespace fastcal::cpu {
 namespace {
 
 const Isa kIsas[] = {
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(FASTCAL_WITHOUT_AVX512)
     {"avx512", [] { return __builtin_cpu_supports("x86-64-v4") != 0; }, &kMapsAvx512, &kCountAvx512,
      &kTemperatureAvx512, &kLossAvx512, &kSegmentsAvx512},
+#endif
+#if defined(__x86_64__) && !defined(FASTCAL_WITHOUT_AVX2)
     {"avx2", [] { return __builtin_cpu_supports("x86-64-v3") != 0; }, &kMapsAvx2, &kCountAvx2,
      &kTemperatureAvx2, &kLossAvx2, &kSegmentsAvx2},
 #endif

@@ -34,7 +34,9 @@ template <typename Element> static void load_labels_of(const LabelBlock &b) {
     if (b.labels[v] == kWrong) {
       b.labels[v] = -1;
       b.wrong[0] += 1;
-      b.wrong[1] += static_cast<std::int64_t>(from[v * stride]);
+      // Wraps around, because targets may be of any size.
+      b.wrong[1] = static_cast<std::int64_t>(static_cast<std::uint64_t>(b.wrong[1]) +
+                                             static_cast<std::uint64_t>(from[v * stride]));
     }
   }
 }

@@ -103,6 +103,8 @@ __device__ __forceinline__ Real add_class(const PassArguments &a, const Kind<Rea
   }
   if (!kind.logit_space && kind.activates) {
     value = sigmoid(value, kind.factor);
+  } else if (!kind.activates) {
+    value = checked_probability(value);
   }
   const bool multilabel = a.reading.multilabel;
   if (a.keeps_entropy) {

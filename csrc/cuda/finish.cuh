@@ -34,10 +34,6 @@ __device__ __forceinline__ bool wants_entropy(const PassArguments &a) {
   return wants(a, Map::kEntropy) || wants(a, Map::kMutualInformation);
 }
 
-template <typename Real> __device__ __forceinline__ bool out_of_range(Real p) {
-  return p < Real(-1e-3) || p > Real(1.001);
-}
-
 // Where logits were averaged: activates their mean in place.
 template <typename Real>
 __device__ __forceinline__ void activate_mean(const PassArguments &a, const Tile<Real> &tile,
@@ -241,6 +237,7 @@ write_voxel_maps(const PassArguments &a, const Tile<Real> &tile, int slot, std::
     }
     Real value = out.entropy;
     value = map == static_cast<int>(Map::kExpectedEntropy) ? expected : value;
+    value = not_negative(value); // entropies below 0 are those of probabilities a little beyond 1
     value = map == static_cast<int>(Map::kMutualInformation) ? information : value;
     value = map == static_cast<int>(Map::kVariance) ? spread.variance : value;
     value = map == static_cast<int>(Map::kDisagreement) ? spread.disagreement : value;

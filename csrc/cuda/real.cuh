@@ -133,12 +133,24 @@ template <typename Real> __device__ __forceinline__ Real sigmoid(Real z, Real fa
   return z == infinity<Real>() ? quiet_nan<Real>() : p;
 }
 
-// ln p with ln 0 = -inf. What is below 0 by no more than a rounding error counts as 0; anything
-// lower gives NaN.
+// Whether a probability lies further outside [0, 1] than interpolation goes.
+template <typename Real> __device__ __forceinline__ bool out_of_range(Real p) {
+  return p < Real(-1e-3) || p > Real(1.001);
+}
+
+// A probability of one member. One that is out of range becomes a number so large that the mean is
+// out of range too; NaN and infinities become NaN.
+template <typename Real> __device__ __forceinline__ Real checked_probability(Real p) {
+  constexpr Real kOutside = static_cast<Real>(1.2676506002282294e30); // 2^100
+  return out_of_range(p) ? kOutside + (p - p) : p;
+}
+
+// ln p with ln 0 = -inf. What is out of range by no more than interpolation goes counts; anything
+// else gives NaN.
 template <typename Real> __device__ __forceinline__ Real log_of_probability(Real p) {
   if (p > Real{0}) {
     const Real log = log_natural(larger(p, smallest_normal<Real>()));
-    return log + (p - p); // infinity gives NaN
+    return p > Real(1.001) ? quiet_nan<Real>() : log;
   }
   return p >= Real(-1e-3) ? -infinity<Real>() : quiet_nan<Real>();
 }

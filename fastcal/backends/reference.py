@@ -45,6 +45,9 @@ BLOCK_ELEMENTS = 1 << 20
 OUT_OF_RANGE = 1e-3
 """How far outside [0, 1] a probability may lie (interpolation does this) before it is invalid."""
 
+OUTSIDE = 2.0**100
+"""What a member's probability becomes that is out of range: so large that the mean is too."""
+
 CERTAIN_LOGIT = 1e30
 """The logit of a probability of 1 under the sigmoid."""
 
@@ -146,14 +149,14 @@ def _read(values: Tensor, temperature: float, reading: Reading) -> tuple[Tensor 
     softmax = reading.activation == "softmax" and not reading.multilabel
     if not reading.from_logits:
         if temperature == 1.0 and reading.space == "prob":
-            return None, values
-        probabilities = values.clamp_min(0).masked_fill(values < -OUT_OF_RANGE, math.nan)
+            # A member that is out of range takes the mean with it.
+            return None, torch.where(_outside(values), OUTSIDE + (values - values), values)
+        probabilities = values.clamp_min(0).masked_fill(_outside(values), math.nan)
         logits = probabilities.log()
         if not softmax:
             rest = (1 - probabilities).clamp_min(0)
-            odds = logits - rest.masked_fill(probabilities > 1 + OUT_OF_RANGE, math.nan).log()
             # +inf would mean invalid input, and cannot be averaged with -inf.
-            logits = odds.masked_fill(rest == 0, CERTAIN_LOGIT)
+            logits = (logits - rest.log()).masked_fill(rest == 0, CERTAIN_LOGIT)
         if temperature == 1.0:
             return logits, values
         logits = logits / temperature
@@ -281,6 +284,9 @@ def _write_maps(
     if "mutual_information" in wanted:
         information = values["entropy"] - values["expected_entropy"]
         values["mutual_information"] = information.clamp_min(0)
+    for name in {"entropy", "expected_entropy"} & values.keys():
+        # Entropies below 0 are those of probabilities a little beyond 1.
+        values[name] = values[name].clamp_min(0)
     if "mean" in wanted:
         values["mean"] = p
     if "confidence" in wanted:

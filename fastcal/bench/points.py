@@ -121,6 +121,9 @@ class Point:
         return ", ".join(words[name] for name in names or words)
 
 
+MOST_VOXELS = 2**31
+"""Of a volume; a volume of fewer voxels that the memory cannot hold is refused in its row."""
+
 AXES = tuple(field.name for field in fields(Point))
 
 
@@ -165,7 +168,9 @@ def read_volume(text: str) -> tuple[int, int, int]:
         sizes = sizes * 3 if len(sizes) == 1 else sizes
         x, y, z = sizes
     except ValueError:
-        raise ValueError(f"volume must be N or NxNxN, got {text!r}") from None
+        raise ValueError(f"volumes must be N or NxNxN, got {text!r}") from None
     if min(sizes) < 1:
-        raise ValueError(f"volume must have positive sizes, got {text!r}")
+        raise ValueError(f"volumes must have positive sizes, got {text!r}")
+    if math.prod(sizes) > MOST_VOXELS:
+        raise ValueError(f"volumes must have at most {MOST_VOXELS} voxels, got {text[:80]!r}")
     return x, y, z

@@ -7,7 +7,9 @@ from typing import Any
 
 from fastcal.bench.peers import PEERS
 from fastcal.bench.points import AXES, DTYPES, LAYOUTS, OUTPUTS, SWEEPS, Sweep
+from fastcal.core.doors import bounded
 
+MOST_CLASSES, MOST_MEMBERS, MOST_THREADS = 65_535, 10_000, 4096
 _CPU_VOLUMES = ((128, 128, 128), (96, 96, 96), (240, 240, 155))
 _CUDA_VOLUMES = ((240, 240, 155), (96, 96, 96), (256, 256, 256), (512, 512, 512))
 _OUTPUTS = ("entropy", "six-maps", "six-maps+calibration")
@@ -42,12 +44,11 @@ class Settings:
                 raise ValueError(f"{axis} must have at least one value, got none")
             if axis in known and (wrong := [v for v in values if v not in known[axis]]):
                 raise ValueError(f"{axis} must be among {', '.join(known[axis])}, got {wrong[0]!r}")
-        for axis in ("classes", "members"):
-            least = 2 if axis == "classes" else 1
-            if min(self.axes[axis]) < least:
-                raise ValueError(f"{axis} must be at least {least}, got {min(self.axes[axis])}")
+        for axis, least, most in (("classes", 2, MOST_CLASSES), ("members", 1, MOST_MEMBERS)):
+            for value in self.axes[axis]:
+                bounded(value, axis, most, least=least)
         if wrong := [share for share in self.axes["background"] if not 0 <= share <= 1]:
-            raise ValueError(f"background must be between 0 and 1, got {wrong[0]:g}")
+            raise ValueError(f"backgrounds must be between 0 and 1, got {wrong[0]:g}")
         if self.sweep not in SWEEPS:
             raise ValueError(f"sweep must be 'star' or 'product', got {self.sweep!r}")
         if wrong := [name for name in self.peers or () if name not in PEERS]:
@@ -55,8 +56,8 @@ class Settings:
         for name in ("seconds", "budget"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name):g}")
-        if self.threads is not None and self.threads < 1:
-            raise ValueError(f"threads must be positive, got {self.threads}")
+        if self.threads is not None:
+            bounded(self.threads, "threads", MOST_THREADS)
 
     @classmethod
     def default(cls, *, gpu: bool) -> Settings:

@@ -13,6 +13,7 @@ from fastcal.calibration import values
 from fastcal.calibration.limits import MOST_SUM, check_room, largest_word
 from fastcal.calibration.settings import CalibrationSettings, first_difference
 from fastcal.calibration.state import CalibrationState
+from fastcal.calibration.values import Integers
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -47,7 +48,8 @@ def sum_over_group(state: CalibrationState, group: ProcessGroup | None) -> None:
     if dist.get_rank(group) < 0:
         raise ValueError("group must hold this process, got one that does not")
     offers: list[_Offer] = [None] * dist.get_world_size(group)  # type: ignore[list-item]
-    dist.all_gather_object(offers, _offer(state), group=group)
+    held = _held(state)
+    dist.all_gather_object(offers, _offer(state.settings, held), group=group)
     for rank, offer in enumerate(offers):
         if offer.problem is not None:
             raise ValueError(f"rank {rank}: {offer.problem}")
@@ -60,9 +62,10 @@ def sum_over_group(state: CalibrationState, group: ProcessGroup | None) -> None:
         raise ValueError("sums over the group must be below 2^62, got more")
     names = tuple(dict.fromkeys(name for offer in offers for name in offer.case_ids))
     rows = np.zeros((1 + len(names), *state.shape), np.int64)
-    rows[0] = state.totals
+    assert not isinstance(held, str)  # a problem was raised
+    rows[0], case_ids, groups = held
     position = {name: index for index, name in enumerate(names, 1)}
-    rows[[position[name] for name in state.case_ids]] = state.case_groups
+    rows[[position[name] for name in case_ids]] = groups
     nccl = dist.get_backend(group) == "nccl"
     device = torch.device("cuda", torch.cuda.current_device()) if nccl else torch.device("cpu")
     shared = torch.from_numpy(rows).to(device)
@@ -72,8 +75,18 @@ def sum_over_group(state: CalibrationState, group: ProcessGroup | None) -> None:
     state.replace(rows[0], rows[1:], names)
 
 
-def _offer(state: CalibrationState) -> _Offer:
+def _held(state: CalibrationState) -> tuple[Integers, tuple[str, ...], Integers] | str:
+    """The integers of one moment, or why they cannot be read."""
     try:
-        return _Offer(state.settings, state.case_ids, largest_word(state.totals), None)
+        return state.snapshot()
     except ValueError as error:
-        return _Offer(state.settings, (), 0, str(error))
+        return str(error)
+
+
+def _offer(
+    settings: CalibrationSettings, held: tuple[Integers, tuple[str, ...], Integers] | str
+) -> _Offer:
+    if isinstance(held, str):
+        return _Offer(settings, (), 0, held)
+    totals, case_ids, _ = held
+    return _Offer(settings, case_ids, largest_word(totals), None)

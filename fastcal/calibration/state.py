@@ -5,7 +5,6 @@ A group of rows is one row of everything counted, then one row for each region.
 
 from __future__ import annotations
 
-import os
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
@@ -21,23 +20,16 @@ from fastcal.calibration.limits import check_counted, check_room
 from fastcal.calibration.settings import CalibrationSettings
 from fastcal.calibration.values import Integers
 from fastcal.core.problem import StatisticsLayout
+from fastcal.core.sums_to_one import MOST_CLASSES
 from fastcal.core.targets import Targets, Wording
+from fastcal.core.whole import Whole
 
-_lock = threading.RLock()
-"""Held while integers change. One lock for all states: a change takes microseconds, `merge` needs
-two states, and states stay plain objects that can be copied, pickled and traced."""
-
-
-def _new_lock() -> None:
-    global _lock
-    _lock = threading.RLock()
+_whole = Whole()
+"""Held while integers change or are read. One lock for all states: a change takes microseconds,
+`merge` needs two states, and states stay plain objects that can be copied, pickled and traced."""
 
 
-if hasattr(os, "register_at_fork"):  # a thread that the child lacks may hold the lock
-    os.register_at_fork(after_in_child=_new_lock)
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Pending:
     """Counts of a call that have not been checked yet."""
 
@@ -47,6 +39,14 @@ class Pending:
     wording: Wording
     thread: int = 0
     """The thread that counts into the rows; 0 in a traced graph."""
+    open: bool = False
+    """A call is counting into the rows."""
+
+    def in_flight(self) -> bool:
+        """Whether another thread may be counting into the rows right now."""
+        if not self.open or self.thread == _thread():
+            return False
+        return any(thread.ident == self.thread for thread in threading.enumerate())
 
 
 class CalibrationState:
@@ -77,10 +77,10 @@ class CalibrationState:
     @property
     def totals(self) -> Integers:
         """``[1 + R, W]``, once everything that is still on a device has been checked and merged."""
-        with _lock:
-            while self._pending:
-                self._settle(self._pending[0], None)
-                del self._pending[0]
+        with _whole:
+            for pending in [kept for kept in self._pending if not kept.in_flight()]:
+                self._settle(pending, None)
+                self._pending.remove(pending)
             if self._total is None:
                 self._total = np.zeros(self.shape, np.int64)
             return self._total
@@ -92,8 +92,9 @@ class CalibrationState:
         Raises:
             ValueError: There are no cases, or some voxels were counted without a case id.
         """
-        n_voxels = int(self.total[StatisticsLayout.N_VOXELS])
-        rows: Integers = self.case_groups[:, 0]
+        with _whole:
+            n_voxels = int(self.total[StatisticsLayout.N_VOXELS])
+            rows: Integers = self.case_groups[:, 0]
         without = n_voxels - int(rows[:, StatisticsLayout.N_VOXELS].sum())
         if without or len(rows) == 0:
             found = f"{without} of {n_voxels} voxels without" if without else "none"
@@ -102,19 +103,25 @@ class CalibrationState:
 
     @property
     def case_groups(self) -> Integers:
-        """``[n_cases, 1 + R, W]`` in the order of `case_ids`."""
-        if self._pending:
-            _ = self.totals
-        if self._case_rows is None:
-            return np.zeros((0, *self.shape), np.int64)
-        return self._case_rows[: len(self._positions)]
+        """A copy ``[n_cases, 1 + R, W]``, in the order of `case_ids`."""
+        return self.snapshot()[2]
 
     @property
     def case_ids(self) -> tuple[str, ...]:
         """In the order of their first appearance."""
-        if self._pending:
-            _ = self.totals
-        return tuple(self._positions)
+        with _whole:
+            if self._pending:
+                _ = self.totals
+            return tuple(self._positions)
+
+    def snapshot(self) -> tuple[Integers, tuple[str, ...], Integers]:
+        """Return `totals`, `case_ids` and `case_groups` of one moment."""
+        with _whole:
+            totals = self.totals
+            held = self._case_rows
+            if held is None:
+                held = np.zeros((0, *self.shape), np.int64)
+            return totals, tuple(self._positions), held[: len(self._positions)].copy()
 
     def case_group(self, case_id: str) -> Integers:
         """Return the rows of one case, ``[1 + R, W]``.
@@ -122,27 +129,28 @@ class CalibrationState:
         Raises:
             ValueError: There is no such case.
         """
-        groups = self.case_groups
-        if case_id not in self._positions:
-            raise ValueError(f"case_id must be one that was counted, got {case_id!r}")
-        group: Integers = groups[self._positions[case_id]]
-        return group
+        with _whole:
+            if case_id not in self.case_ids or self._case_rows is None:
+                raise ValueError(f"case_id must be one that was counted, got {case_id!r}")
+            group: Integers = self._case_rows[self._positions[case_id]].copy()
+            return group
 
     def sorted_cases(self) -> tuple[list[str], Integers]:
         """Return the ids in ascending order, and their groups of rows."""
-        with _lock:
-            rows = self.case_groups
-            ids = sorted(self._positions)
-            return ids, rows[[self._positions[name] for name in ids]]
+        _, names, rows = self.snapshot()
+        order = sorted(range(len(names)), key=names.__getitem__)
+        return [names[index] for index in order], rows[order]
 
     def open_rows(self, targets: Targets, device: torch.device, wording: Wording) -> Tensor:
         """Return integers for an op to add to: new ones, or those of a call still on the device."""
-        if targets.case_ids is None and device.type != "cpu" and self._pending:
-            last = self._pending[-1]
-            same = last.case_ids is None and last.nan_policy == targets.nan_policy
-            same = same and last.thread == _thread()
-            if same and last.rows.device == device and last.wording == wording:
-                return last.rows
+        with _whole:
+            if targets.case_ids is None and device.type != "cpu" and self._pending:
+                last = self._pending[-1]
+                same = last.case_ids is None and last.nan_policy == targets.nan_policy
+                same = same and last.thread == _thread()
+                if same and last.rows.device == device and last.wording == wording:
+                    last.open = True
+                    return last.rows
         rows, words = self.shape
         return torch.zeros(targets.n_groups * rows, words, dtype=torch.int64, device=device)
 
@@ -154,13 +162,16 @@ class CalibrationState:
         Raises:
             ValueError: The rows count bad data; nothing was merged.
         """
-        if any(kept.rows is rows for kept in self._pending):
-            return
-        pending = Pending(rows, targets.case_ids, targets.nan_policy, wording, _thread())
-        if rows.device.type != "cpu" or torch.compiler.is_compiling():
-            self._pending.append(pending)
-        else:
-            self._settle(pending, targets)
+        with _whole:
+            for kept in self._pending:
+                if kept.rows is rows:
+                    kept.open = False
+                    return
+            pending = Pending(rows, targets.case_ids, targets.nan_policy, wording, _thread())
+            if rows.device.type != "cpu" or torch.compiler.is_compiling():
+                self._pending.append(pending)
+            else:
+                self._settle(pending, targets)
 
     def add(self, rows: Integers, case_ids: Sequence[str] | None) -> None:
         """Add groups of rows ``[G, 1 + R, W]`` to the pooled one, and to those of their cases.
@@ -168,7 +179,7 @@ class CalibrationState:
         Raises:
             ValueError: The sum is more than the state can hold; nothing was added.
         """
-        with _lock:
+        with _whole:
             self._total = self._plus(self._total, rows.sum(0))
             if case_ids is not None:
                 self._add_cases(rows, case_ids)
@@ -179,14 +190,14 @@ class CalibrationState:
         Raises:
             ValueError: The sum is more than the state can hold; nothing was added.
         """
-        with _lock:
+        with _whole:
             self._total = self._plus(self.totals, other.totals)
             if other.case_ids:
                 self._add_cases(other.case_groups, other.case_ids)
 
     def replace(self, total: Integers, case_rows: Integers, case_ids: Sequence[str]) -> None:
         """Hold these groups of rows instead of everything counted, pending calls included."""
-        with _lock:
+        with _whole:
             self._pending.clear()
             self._total = total.reshape(self.shape).copy()
             self._positions = {name: position for position, name in enumerate(case_ids)}
@@ -197,7 +208,7 @@ class CalibrationState:
 
         Rows are ``[W]``, and ``[1 + R, W]`` where there are regions.
         """
-        with _lock:
+        with _whole:
             case_ids, groups = self.sorted_cases()
             return {
                 "total": self.totals.reshape(self._plain_shape).copy(),
@@ -265,6 +276,11 @@ class CalibrationState:
             n_outside = int(total[layout.N_OUT_OF_RANGE])
             raise ValueError(_invalid_message(n_invalid, n_outside, pending.wording))
         n_unnormalised = int(total[layout.N_UNNORMALISED])
+        if n_unnormalised and self.settings.num_classes > MOST_CLASSES:
+            raise ValueError(
+                f"probabilities of more than {MOST_CLASSES} classes must sum to 1 within 1e-3, "
+                f"got other sums at {_voxels(n_unnormalised)} (normalise=True divides by the sum)"
+            )
         if n_unnormalised and not self._warned:
             self._warned = True
             warnings.warn(

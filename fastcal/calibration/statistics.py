@@ -308,7 +308,8 @@ class CalibrationStatistics(MetricReader):
 
         Every process of the group has to call it, also those that counted nothing, and holds the
         sum over all of them afterwards, cases included; equal case ids add up. The sums are of
-        integers, so they are bit-identical to what one process would have counted.
+        integers, so they are bit-identical to what one process would have counted. What another
+        thread adds during the call is lost.
 
         Args:
             group: The processes; None for all. gloo sums on the CPU, nccl on the current device.
@@ -350,8 +351,8 @@ class CalibrationStatistics(MetricReader):
         row = slice(1 + self.regions.index(name), 2 + self.regions.index(name))
         state, settings = self.state, self.settings.arguments()
         settings.pop("regions")
-        ids = list(state.case_ids)
-        return self._holding(settings, state.totals[row], ids, state.case_groups[:, row])
+        totals, ids, groups = state.snapshot()
+        return self._holding(settings, totals[row], list(ids), groups[:, row])
 
     def reset(self) -> None:
         """Forget everything counted, bad data that wait for a read included."""
@@ -424,12 +425,11 @@ class CalibrationStatistics(MetricReader):
         """Equal settings and integers, the cases in any order."""
         if not isinstance(other, CalibrationStatistics):
             return NotImplemented
-        mine, theirs = self.state, other.state
-        return (
-            self.settings == other.settings
-            and np.array_equal(mine.totals, theirs.totals)
-            and set(mine.case_ids) == set(theirs.case_ids)
-            and all(np.array_equal(mine.case_group(i), theirs.case_group(i)) for i in mine.case_ids)
+        if self.settings != other.settings:
+            return False
+        mine, theirs = self.state.plain(), other.state.plain()
+        return mine["case_ids"] == theirs["case_ids"] and all(
+            np.array_equal(mine[name], theirs[name]) for name in ("total", "case_rows")
         )
 
     __hash__ = None  # type: ignore[assignment]

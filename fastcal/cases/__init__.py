@@ -2,13 +2,14 @@
 
 from fastcal.cases.driver import run
 from fastcal.cases.settings import Counted, MemberReading, Part, Written
-from fastcal.cases.source import Member, Source
+from fastcal.cases.source import Member, Origin, Source
 from fastcal.cases.summary import PredictionSummary
 
 __all__ = [
     "Counted",
     "Member",
     "MemberReading",
+    "Origin",
     "Part",
     "PredictionSummary",
     "Source",

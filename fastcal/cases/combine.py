@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from fastcal import EnsembleStatistics
@@ -12,7 +14,8 @@ from fastcal.cases.reference import LabelMaps, check_same_grid
 from fastcal.cases.segments import settings
 from fastcal.cases.settings import Counted, Written
 from fastcal.cases.source import Member, Source
-from fastcal.core.errors import DataError
+from fastcal.core.errors import DataError, DataWarning
+from fastcal.data import properties
 from fastcal.data.nifti import Geometry
 
 
@@ -107,7 +110,7 @@ class _First:
             check_same_grid(
                 member.source,
                 member.like.shape,
-                member.like.affine,
+                member.like,
                 self.like,
                 expected=self.source,
             )
@@ -115,11 +118,24 @@ class _First:
 
 
 def _geometry_of_labels(first: _First, references: LabelMaps | None, case: str) -> Geometry:
-    if references is None:
+    shape = tuple(first.shape[2:])
+    if references is not None:
+        return references.geometry(case, shape, first.source)
+    pickled = first.source.with_suffix(".pkl")
+    if not pickled.is_file():
         raise DataError(
             first.source, "no geometry: there must be CASE.nii.gz or CASE.pkl beside it, or labels"
         )
-    return references.geometry(case, tuple(first.shape[2:]), first.source)
+    # Pictures have no place in the world. nnU-Net notes the size of their voxels alone, and makes
+    # it 999 across the only slice.
+    noted = properties.read(pickled).spacing or (1.0, 1.0, 1.0)
+    spacing = [size if extent > 1 else 1.0 for size, extent in zip(noted, shape, strict=True)]
+    message = (
+        f"says no geometry; files get voxels of {' x '.join(f'{size:g}' for size in spacing)} mm "
+        "along the axes of the world"
+    )
+    warnings.warn(DataWarning(pickled, message), stacklevel=2)
+    return Geometry.from_affine(np.diag([*spacing, 1.0]), shape)
 
 
 def _culprit(source: Source, case: str, first: Path) -> DataError:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from fastcal import ensemble_statistics
+from fastcal.cases.plausible import check_activation, check_probabilities
 from fastcal.cases.reference import check_same_grid
 from fastcal.core.errors import DataError
 from fastcal.data.predictions import as_tensor
@@ -40,9 +41,11 @@ def count_case(
             probabilities; the message names the file of the probabilities.
     """
     check_same_grid(
-        found.source, found.data.shape[1:], found.affine, reference.grid, expected=reference.path
+        found.source, found.data.shape[1:], found.like, reference.grid, expected=reference.path
     )
     reference.scheme.check_channels(found.data.shape[0], found.source)
+    check_activation(found, found.activation)
+    check_probabilities(found, reference.scheme)
     regions = reference.regions(counted.rules, prediction=prediction)
     try:
         statistics = ensemble_statistics(

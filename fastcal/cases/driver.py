@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from fastcal.cases.combine import combine
 from fastcal.cases.files import CaseFiles
+from fastcal.cases.ledger import Ledger
 from fastcal.cases.loop import run_cases
-from fastcal.cases.record import copy_description, settle
+from fastcal.cases.record import copy_description
 from fastcal.cases.reference import LabelMaps
 from fastcal.cases.segments import write_folder
 from fastcal.cases.shards import add_statistics, write_statistics
@@ -15,8 +16,6 @@ from fastcal.cases.summary import PredictionSummary
 from fastcal.models.memory import OutOfMemoryError, is_out_of_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from fastcal.cases.loop import CaseRun
     from fastcal.cases.settings import Counted, Part, Written
     from fastcal.cases.source import Source
@@ -25,9 +24,10 @@ if TYPE_CHECKING:
 def run(source: Source, counted: Counted, written: Written, part: Part) -> PredictionSummary:
     """Combine the members of each case, count it, and write its files.
 
-    A case that has all its files is skipped, so that a killed run resumes where it was and its
-    files are bit-identical to those of a run that was not killed. Everything that can be checked
-    is checked before the first file is written.
+    A case that has all its files, as they were written and from the inputs that are there now, is
+    skipped, so that a killed run resumes where it was and its files are bit-identical to those of
+    a run that was not killed. Everything that can be checked is checked before the first file is
+    written.
 
     Args:
         source: Gives the cases and their members.
@@ -36,7 +36,8 @@ def run(source: Source, counted: Counted, written: Written, part: Part) -> Predi
         part: Which share of the cases is done.
 
     Raises:
-        DataError: A file cannot be read or does not fit; the message names it. With
+        DataError: A file cannot be read or does not fit, an output would take the place of an
+            input, or the folder was made from something else; the message names it. With
             ``keep_going``, the error of a case is in the summary instead.
         ValueError: Settings do not go together.
         OutOfMemoryError: A ValueError that says what to lower.
@@ -52,9 +53,13 @@ def run(source: Source, counted: Counted, written: Written, part: Part) -> Predi
         references = LabelMaps.find(counted.labels, source.reading.scheme)
         if not part.keep_going:
             references.require(cases)
-    _open_folder(source, counted, files, cases)
+    ledger = Ledger(source, counted, files, references)
+    ledger.open(cases, part)
+    if source.dataset_json is not None:
+        copy_description(source.dataset_json, files.folder, written.file_ending)
 
     def work(case: str) -> None:
+        ledger.begin(case)
         try:
             results, like = combine(
                 source, case, counted=counted, written=written, references=references
@@ -64,28 +69,16 @@ def run(source: Source, counted: Counted, written: Written, part: Part) -> Predi
                 raise
             raise OutOfMemoryError(f"{case}: {source.advice}") from error
         files.write(case, results, source.reading, like)
+        ledger.end(case)
 
     done = run_cases(
         cases,
         work,
-        finished=files.finished,
+        finished=ledger.finished,
         keep_going=part.keep_going,
         progress=part.progress,
     )
     return _summary(done, source, counted, files, part)
-
-
-def _open_folder(source: Source, counted: Counted, files: CaseFiles, cases: Sequence[str]) -> None:
-    """Make the prediction folder, or see that it was made with the same settings."""
-    written = files.written
-    files.folder.mkdir(parents=True, exist_ok=True)
-    settings = {**source.record, "dtype": written.dtype, **counted.record}
-    settle(files.folder, settings, overwrite=written.overwrite)
-    if source.dataset_json is not None:
-        copy_description(source.dataset_json, files.folder)
-    files.make_folders()
-    if written.overwrite:
-        files.forget(cases)
 
 
 def _summary(

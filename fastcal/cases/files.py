@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcal.cases.case_record import CaseRecord
 from fastcal.cases.segments import SEGMENTS, table_of
 from fastcal.data import nifti, predictions
 
@@ -24,11 +25,12 @@ STATISTICS = "calibration"
 
 @dataclass(frozen=True, slots=True)
 class CaseFiles:
-    """Where the files of a case go, and whether they all exist.
+    """Where the files of a case go.
 
     ``OUT/CASE.nii.gz`` holds the labels, ``OUT/<map>/CASE.nii.gz`` each map, ``OUT/CASE.npz``
     nnU-Net's probabilities, ``OUT/calibration/CASE.npz`` the statistics of the case,
-    ``OUT/segments/CASE.json`` the scores of its segments.
+    ``OUT/segments/CASE.json`` the scores of its segments. What it was made from is in
+    ``OUT/record/CASE.json``, see `fastcal.cases.case_record`.
     """
 
     written: Written
@@ -68,14 +70,21 @@ class CaseFiles:
         files += [self.segments_of(case)] if self.written.segments else []
         return [*files, self.labels_of(case)]
 
-    def finished(self, case: str) -> bool:
-        """Whether a case has every file that is asked for."""
-        return all(path.exists() for path in reversed(self.of(case)))
-
     def forget(self, cases: Sequence[str]) -> None:
-        """Make cases unfinished: a case without its labels is computed again."""
+        """Make cases unfinished: without its record and its labels a case is computed again."""
         for case in cases:
+            CaseRecord.path(self.folder, case).unlink(missing_ok=True)
             self.labels_of(case).unlink(missing_ok=True)
+
+    def remove(self, case: str) -> None:
+        """Remove a case, with every file that its record names."""
+        known = CaseRecord.read(self.folder, case)
+        self.forget([case])
+        for name in () if known is None else known.outputs:
+            path = self.folder / name
+            # A record is data: what it names outside the folder is not touched.
+            if path.resolve().is_relative_to(self.folder.resolve()):
+                path.unlink(missing_ok=True)
 
     def check_names(self, cases: Sequence[str]) -> None:
         """Refuse a case whose probabilities would take the place of the statistics.
@@ -91,7 +100,7 @@ class CaseFiles:
 
     def make_folders(self) -> None:
         """Create the folders of all files."""
-        for path in self.of("any"):
+        for path in (*self.of("any"), CaseRecord.path(self.folder, "any")):
             path.parent.mkdir(parents=True, exist_ok=True)
 
     def write(

@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastcal.core.doors import bounded
 from fastcal.core.errors import DataError
 from fastcal.data import description
 
 if TYPE_CHECKING:
     from fastcal.data.description import Description
+
+MOST_CLASSES = 32_767
+"""What the signed 16-bit integers of targets hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +47,10 @@ class LabelScheme:
         A single class is binary: its channel is the probability of label 1.
 
         Raises:
-            ValueError: ``num_classes`` is below 1.
+            TypeError: ``num_classes`` is no integer.
+            ValueError: ``num_classes`` is below 1, or more than 16-bit targets hold.
         """
-        if num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+        num_classes = bounded(num_classes, "num_classes", MOST_CLASSES)
         if num_classes == 1:
             return cls(1, ignore_label, label_groups=((1,),), regions_class_order=(1,))
         return cls(num_classes, ignore_label)

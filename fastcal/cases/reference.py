@@ -15,7 +15,7 @@ from torch import Tensor
 from fastcal.cases.region_rules import RegionRule, case_regions
 from fastcal.core.errors import DataError
 from fastcal.core.region_bits import Regions
-from fastcal.data import nifti
+from fastcal.data import checks, listing, nifti
 
 if TYPE_CHECKING:
     from fastcal.cases.labels import LabelScheme
@@ -107,28 +107,31 @@ class LabelMaps:
         path = self.paths[case]
         labels, volume = read_labels(path)
         if like is not None and source is not None:
-            check_same_grid(path, labels.shape, volume.affine, like, expected=source)
+            check_same_grid(path, labels.shape, volume, like, expected=source)
         self.scheme.check(labels, path)
-        grid = nifti.Geometry(volume.shape, volume.affine, volume.header)
-        return LabelMap(labels, self.scheme.kept(labels), grid, path, self.scheme)
+        return LabelMap(labels, self.scheme.kept(labels), volume.grid, path, self.scheme)
 
 
 def find_label_maps(folder: Path) -> dict[str, Path]:
     """Return the label map of every case at the top of a folder, by case name, sorted.
 
     Raises:
-        DataError: The folder is missing, or has neither a ``.nii.gz`` nor a ``.nii`` file.
+        DataError: The folder is missing, has neither a ``.nii.gz`` nor a ``.nii`` file, or two of
+            one case.
     """
     if not folder.is_dir():
         raise DataError(folder, "no such folder")
-    found = {}
-    for path in sorted(folder.iterdir()):
-        ending = next((end for end in nifti.ENDINGS if path.name.endswith(end)), None)
-        if ending is not None and not path.name.startswith("."):
-            found[path.name.removesuffix(ending)] = path
+    found = listing.by_case(
+        (
+            (path.name.removesuffix(ending), path)
+            for ending in nifti.ENDINGS
+            for path in listing.entries(folder, ending)
+        ),
+        "label map",
+    )
     if not found:
         raise DataError(folder, "no label maps (*.nii.gz, *.nii) in this folder")
-    return dict(sorted(found.items()))
+    return found
 
 
 def read_labels(path: Path) -> tuple[NDArray[Any], Volume]:
@@ -138,15 +141,20 @@ def read_labels(path: Path) -> tuple[NDArray[Any], Volume]:
         DataError: The file cannot be read, or holds numbers that are not integers.
     """
     volume = nifti.read(path)
-    shape = (*volume.shape, 1, 1)[: max(3, len(volume.shape))]
-    if any(extent != 1 for extent in shape[3:]):
-        raise DataError(path, f"a label map must have three axes, got shape {_times(shape)}")
-    labels = volume.data.reshape(shape[:3])
-    volume = nifti.Volume(labels.shape, volume.affine, volume.header, labels)
+    if volume.data.ndim > 3:
+        raise DataError(
+            path, f"a label map must have three axes, got shape {_times(volume.data.shape)}"
+        )
+    labels = volume.data
     if not np.issubdtype(labels.dtype, np.integer):
         rounded = np.rint(labels)
         if not np.array_equal(rounded, labels):
             raise DataError(path, f"labels must be integers, got fractions ({labels.dtype})")
+        if rounded.size and not np.abs(rounded).max() <= checks.MOST_LABEL:
+            raise DataError(
+                path,
+                f"labels must be at most {checks.MOST_LABEL}, got {np.abs(rounded).max():g}",
+            )
         labels = rounded.astype(np.int32)
     return labels, volume
 
@@ -154,21 +162,21 @@ def read_labels(path: Path) -> tuple[NDArray[Any], Volume]:
 def check_same_grid(
     path: Path,
     shape: tuple[int, ...],
-    affine: NDArray[np.float64] | None,
+    place: Geometry | None,
     like: Geometry,
     *,
     expected: Path,
 ) -> None:
     """Raise a `DataError` naming ``path`` if it does not lie on the grid ``like`` of ``expected``.
 
-    Affines agree when no corner of the volume moves by more than a tenth of a voxel
-    (`fastcal.data.nifti.same_place`). An affine that is None is not compared.
+    Geometries agree when no corner of the volume moves by more than a tenth of a voxel; see
+    `fastcal.data.nifti.Geometry.agrees`. One that is None is not compared.
     """
     if tuple(shape[:3]) != tuple(like.shape[:3]):
         raise DataError(
             path, f"shape {_times(shape[:3])} differs from {_times(like.shape[:3])} of {expected}"
         )
-    if affine is not None and not nifti.same_place(like.affine, affine, tuple(shape)):
+    if place is not None and not like.agrees(place):
         raise DataError(path, f"its affine differs from that of {expected}")
 
 

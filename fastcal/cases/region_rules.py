@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,8 @@ from numpy.typing import NDArray
 from fastcal import regions
 from fastcal.core.region_bits import Regions, check_names
 
+MOST = 1e6
+"""Largest margin, in mm and in slices: a kilometre."""
 _FORMS = "box[:MM[:SLICES]], band:MM, foreground or prediction"
 
 
@@ -52,8 +53,12 @@ class RegionRule:
             slices = int(numbers[1]) if len(numbers) > 1 else 2
         except ValueError:
             raise ValueError(f"region must be {_FORMS}, got {name!r}") from None
-        if not (0 <= mm < math.inf and slices >= 0):
-            raise ValueError(f"region must have finite margins of at least 0, got {name!r}")
+        if not (0 <= mm <= MOST and 0 <= slices <= MOST):
+            raise ValueError(
+                f"region must have margins of at least 0 and at most {MOST:.0f}, got {name!r}"
+            )
+        if kind == "band" and mm == 0:
+            raise ValueError(f"region must have a width above 0 where it is a band, got {name!r}")
         return cls(name, kind, mm, slices)
 
     def mask(

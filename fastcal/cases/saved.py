@@ -6,13 +6,14 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from fastcal.cases.labels import LabelScheme
+from fastcal.cases.plausible import check_activation, check_probabilities
+from fastcal.cases.record import digests
 from fastcal.cases.settings import MemberReading
-from fastcal.cases.source import Member
+from fastcal.cases.source import Member, Origin
 from fastcal.core.errors import DataError
 from fastcal.data import description
 from fastcal.data.predictions import PredictionFolder, Probabilities
@@ -27,15 +28,23 @@ class SavedFolders:
     """Cases of each folder."""
 
     @classmethod
-    def open(cls, folders: Sequence[str | Path], *, folds: bool = False) -> SavedFolders:
+    def open(
+        cls,
+        folders: Sequence[str | Path],
+        *,
+        folds: bool = False,
+        allow_duplicates: bool = False,
+    ) -> SavedFolders:
         """Open folders.
 
         Args:
             folders: At least one.
             folds: A folder that holds ``fold_*/validation`` stands for these.
+            allow_duplicates: Take a folder that is there twice.
 
         Raises:
-            DataError: A folder is missing, or has no probabilities.
+            DataError: A folder is missing, has no probabilities, or is there twice, by another
+                path or as a copy.
             ValueError: There is no folder.
         """
         if isinstance(folders, str | Path) or not folders:
@@ -48,17 +57,20 @@ class SavedFolders:
         for folder, names in zip(opened, contents, strict=True):
             if not names:
                 raise DataError(folder.path, "no saved probabilities in this folder")
-        return cls(opened, contents)
+        found = cls(opened, contents)
+        if not allow_duplicates:
+            found._check_different()
+        return found
 
     @property
-    def paths(self) -> list[str]:
+    def paths(self) -> list[Path]:
         """The folders, for the record of a run."""
-        return [str(folder.path) for folder in self.folders]
+        return [folder.path for folder in self.folders]
 
-    def check_out(self, out: str | Path) -> None:
-        """Raise a ValueError if the folder to write is one of the folders to read."""
-        if Path(out).resolve() in {folder.path.resolve() for folder in self.folders}:
-            raise ValueError(f"out must not be one of the folders to read, got {out}")
+    def shared_files(self, dataset_json: Path | None) -> list[Path]:
+        """Return the ``dataset.json`` in use, and those that the folders themselves have."""
+        found = [dataset_json, *(description.find(path) for path in self.paths)]
+        return list(dict.fromkeys(path for path in found if path is not None))
 
     def shared(self, cases: Sequence[str] | None, *, complete: bool = True) -> list[str]:
         """Return the cases of folders that have the same ones, sorted.
@@ -152,6 +164,25 @@ class SavedFolders:
         sigmoid = first.activation == "sigmoid" or scheme.multilabel
         return MemberReading(scheme, "sigmoid" if sigmoid else "softmax")
 
+    def _check_different(self) -> None:
+        """Refuse a folder that is there twice: by another path, or as a copy."""
+        firsts = [_stored(folder, min(names)) for folder, names in self._each()]
+        for number, (folder, names) in enumerate(self._each()):
+            for earlier in range(number):
+                other = self.folders[earlier]
+                alike = names == self.contents[earlier] and firsts[number] == firsts[earlier]
+                if folder.path.samefile(other.path) or (
+                    alike and all(_stored(folder, one) == _stored(other, one) for one in names)
+                ):
+                    raise DataError(
+                        folder.path,
+                        f"must be another member than {other.path}, got the same files; duplicates "
+                        "must be allowed (--allow-duplicates)",
+                    )
+
+    def _each(self) -> Iterator[tuple[PredictionFolder, frozenset[str]]]:
+        return zip(self.folders, self.contents, strict=True)
+
     def _wanted(self, cases: Sequence[str] | None) -> list[str]:
         every = frozenset().union(*self.contents)
         for case in cases or ():
@@ -206,9 +237,9 @@ class SavedProbabilities:
             raise ValueError(f"temperature must be above 0, got {self.temperatures}")
 
     @property
-    def record(self) -> dict[str, Any]:
-        """What changes the numbers."""
-        return {
+    def origin(self) -> Origin:
+        """What the predictions depend on."""
+        settings = {
             "folders": self.saved.paths,
             "weights": list(self.weights),
             "temperature": list(self.temperatures),
@@ -216,6 +247,16 @@ class SavedProbabilities:
             "activation": self.reading.activation,
             "space": self.reading.space,
         }
+        return Origin(
+            command="ensemble",
+            settings=settings,
+            folders=self.saved.paths,
+            shared=self.saved.shared_files(self.dataset_json),
+        )
+
+    def inputs(self, case: str) -> list[Path]:
+        """The files of a case in every folder."""
+        return [path for folder in self.saved.folders for path in folder.files(case)]
 
     @property
     def advice(self) -> str:
@@ -231,13 +272,27 @@ class SavedProbabilities:
             yield self._member(case, number)
 
     def _member(self, case: str, number: int) -> Member:
-        member = Member.of(self.saved.folders[number].probabilities(case))
+        found = self.saved.folders[number].probabilities(case)
+        check_activation(found, self.reading.activation)
+        if not self.reading.from_logits:
+            check_probabilities(found, self.reading.scheme)
+        member = Member.of(found)
+        del found  # the array must be gone before the next one is read
         return replace(
             member,
             values=member.values.to(self.device),
             weight=self.weights[number],
             temperature=self.temperatures[number],
         )
+
+
+def _stored(folder: PredictionFolder, case: str) -> list[tuple[int, str]]:
+    """What tells whether two folders hold the same files of a case."""
+    try:
+        found = digests(folder.files(case), folder.path)
+    except DataError:
+        return [(0, str(folder.path))]  # what cannot be read is like nothing else
+    return [(one.size, one.sha256) for one in found.values()]
 
 
 def _validation(folder: Path) -> list[Path]:

@@ -59,9 +59,11 @@ class Counted:
         if self.labels is None:
             return {}
         return {
-            **{"labels": str(self.labels), "n_bins": self.n_bins, "closed": self.closed},
-            **({"fine_bins": self.fine_bins} if self.fine_bins else {}),
-            **({"regions": list(self.regions)} if self.regions else {}),
+            "labels": Path(self.labels),
+            "n_bins": self.n_bins,
+            "closed": self.closed,
+            "fine_bins": self.fine_bins,
+            "regions": list(self.regions),
         }
 
     def statistics(self, scheme: LabelScheme) -> CalibrationStatistics:
@@ -109,7 +111,8 @@ class Written:
     save_probabilities: bool = False
     """Write the mean as nnU-Net's ``CASE.npz``."""
     overwrite: bool = False
-    """Do finished cases again, also where ``out`` was made with other settings."""
+    """Do finished cases again. Where ``out`` was made from other settings or inputs, it starts
+    anew, which is refused for a part of its cases."""
     file_ending: str = ".nii.gz"
     segments: bool = True
     """Write scores of the segments, ``segments.json`` and ``segments.csv``."""

@@ -11,6 +11,7 @@ from typing import Any
 from fastcal import CalibrationStatistics
 from fastcal.calibration.summary import calibration_summary, region_summaries
 from fastcal.cases.files import STATISTICS
+from fastcal.cases.parts import check_parts
 from fastcal.core import atomic
 from fastcal.core.errors import DataError
 
@@ -37,12 +38,15 @@ def merge_statistics(parts: str | Path | Sequence[str | Path], out: str | Path) 
 
     Args:
         parts: Prediction folders of the parts (often one folder for all), or state files
-            ``OUT/calibration.part-K-of-N.npz``.
+            ``OUT/calibration.part-K-of-N.npz``. State files that were copied out of their folder
+            are added as they are; the others are compared with the records of their folders.
         out: Prediction folder that receives ``calibration.npz`` and ``calibration.json``.
 
     Raises:
         DataError: A folder has no parts, a part is missing or given twice, a case is counted in
-            two parts, a file cannot be read, or the bins differ.
+            two parts, a file cannot be read, or the bins differ; parts were made from different
+            things, the inputs of a case have changed since, or a part is older than its cases;
+            ``out`` holds other predictions.
         ValueError: There are no parts.
 
     Example:
@@ -57,6 +61,7 @@ def merge_statistics(parts: str | Path | Sequence[str | Path], out: str | Path) 
     _check_complete(files)
     total = add_statistics(files)
     folder = Path(out)
+    check_parts(files, folder)
     state_file, summary_file = write_statistics(total, folder)
     return MergedStatistics(total, state_file, summary_file, tuple(files))
 

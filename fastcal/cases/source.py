@@ -36,6 +36,21 @@ class Member:
         return cls(as_tensor(found)[None], found.like, found.source)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """What the predictions of a folder are made from: the part of its record a source knows."""
+
+    command: str
+    """What makes them, such as ``"ensemble"``."""
+    settings: Mapping[str, Any]
+    """Whatever changes the numbers, as JSON has it. A `Path` stands for itself: where it leads."""
+    folders: Sequence[Path] = ()
+    """Folders that are read, none of which may be the output folder."""
+    shared: Sequence[Path] = ()
+    """Files that every case depends on, such as a calibrator; those that are missing are not
+    read."""
+
+
 class Source(Protocol):
     """Cases and their members, for `fastcal.cases.run`.
 
@@ -51,8 +66,8 @@ class Source(Protocol):
         """What the numbers of the members mean, the label scheme among it."""
 
     @property
-    def record(self) -> Mapping[str, Any]:
-        """Entries of ``prediction.json``: whatever changes the numbers, as JSON has it."""
+    def origin(self) -> Origin:
+        """What the predictions depend on, for ``prediction.json``."""
 
     @property
     def dataset_json(self) -> Path | None:
@@ -61,6 +76,9 @@ class Source(Protocol):
     @property
     def advice(self) -> str:
         """The line of an error when memory runs out: on which device, and what to lower."""
+
+    def inputs(self, case: str) -> Sequence[Path]:
+        """The files that the members of a case are read from; they need not exist."""
 
     def members(self, case: str) -> Iterator[Member]:
         """Give the members of a case one after another.

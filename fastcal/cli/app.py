@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Sequence
-from typing import Annotated
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any
 
 import typer
 
@@ -22,9 +24,11 @@ from fastcal.cli.outcome import SOME_CASES_FAILED
 from fastcal.cli.predict import predict
 from fastcal.cli.quality import quality
 from fastcal.cli.recalibrate import recalibrate
+from fastcal.cli.status import status
 from fastcal.cli.study import study
 from fastcal.cli.train import train
 from fastcal.cli.values import SpreadCommand
+from fastcal.core.errors import DataWarning
 
 BAD_INPUT = 2
 
@@ -39,11 +43,14 @@ app = typer.Typer(
         f"{INTERRUPTED} interrupted. "
         "FASTCAL_DEBUG=1 shows where an error comes from."
     ),
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (train, predict, ensemble, merge, evaluate, export, demo, study, bench, info):
+_COMMANDS = (
+    *(train, predict, ensemble, merge, status, evaluate, export),
+    *(demo, study, bench, info),
+)
+for _command in _COMMANDS:
     app.command(_command.__name__, cls=SpreadCommand)(_command)
 for _group in (recalibrate, quality):
     app.add_typer(_group)
@@ -88,7 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     debug = os.environ.get("FASTCAL_DEBUG", "") not in ("", "0")
     try:
-        code = app(args=arguments, prog_name="fastcal", standalone_mode=False)
+        with _told_of_files():
+            code = app(args=arguments, prog_name="fastcal", standalone_mode=False)
     except KeyboardInterrupt:
         code = INTERRUPTED
     except BrokenPipeError:
@@ -133,6 +141,23 @@ def _message(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return str(error) or type(error).__name__
+
+
+@contextmanager
+def _told_of_files() -> Iterator[None]:
+    """Print warnings about files as the errors are, and all others as Python does."""
+
+    def show(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
+        if issubclass(category, DataWarning):
+            _complain(str(message))
+        else:
+            others(message, category, *place, **more)
+
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+        warnings.simplefilter("always", DataWarning)
+        warnings.showwarning = show
+        yield
 
 
 def _complain(message: str) -> None:

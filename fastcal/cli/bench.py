@@ -134,6 +134,7 @@ def bench(
     from fastcal.bench import Settings, record, run
     from fastcal.bench.device import open_device
     from fastcal.bench.points import read_volume
+    from fastcal.core.places import check_own
 
     gpu = open_device(device).torch.type == "cuda"
     settings = Settings.quick(gpu=gpu) if quick else Settings.default(gpu=gpu)
@@ -163,6 +164,8 @@ def bench(
         budget=settings.budget if budget is None else budget,
         seed=seed,
     )
+    if out is not None:
+        check_own(out)
     console, progress = Console(), Console(stderr=True)
     if not console.is_terminal:
         console.width = max(console.width, 120)

@@ -46,15 +46,18 @@ def ensemble(
     part_id: mapping.PartId = 0,
     overwrite: mapping.Overwrite = False,
     keep_going: mapping.KeepGoing = False,
+    allow_duplicates: mapping.AllowDuplicates = False,
     device: Annotated[
         str,
         typer.Option(
             "--device", metavar="DEVICE", help="Where the members are combined: cpu, cuda, cuda:1."
         ),
     ] = "cpu",
+    affine: mapping.Affine = mapping.AffineForm.auto,
     quiet: mapping.Quiet = False,
 ) -> None:
     """Combine folders of saved probabilities, such as nnU-Net's: labels, maps, calibration."""
+    del affine  # its callback has chosen the form
     from fastcal.predict import ensemble_folders
 
     summary = ensemble_folders(
@@ -79,6 +82,7 @@ def ensemble(
         part_id=part_id,
         overwrite=overwrite,
         keep_going=keep_going,
+        allow_duplicates=allow_duplicates,
         device=device,
         progress=not quiet,
     )

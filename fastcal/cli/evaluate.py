@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +10,13 @@ import typer
 
 from fastcal.cli import mapping
 from fastcal.cli.outcome import list_failures, print_calibration, print_table
+
+
+class MissedHd95(StrEnum):
+    """What ``--missed-hd95`` takes."""
+
+    omit = "omit"
+    diagonal = "diagonal"
 
 
 def evaluate(
@@ -46,15 +54,25 @@ def evaluate(
         float,
         typer.Option("--tolerance", metavar="MM", help="Tolerance of the surface Dice in mm."),
     ] = 1.0,
+    missed_hd95: Annotated[
+        MissedHd95,
+        typer.Option(
+            "--missed-hd95",
+            help="HD95 of a case where only one of reference and prediction has the structure: "
+            "left out, or the diagonal of the image.",
+        ),
+    ] = MissedHd95.omit,
     bins: mapping.Bins = 15,
     closed: mapping.ClosedOption = mapping.Closed.right,
     fine_bins: mapping.FineBins = 0,
     region: mapping.AnyRegion = None,
     allow_missing: mapping.AllowMissing = False,
     keep_going: mapping.KeepGoing = False,
+    affine: mapping.Affine = mapping.AffineForm.auto,
     quiet: mapping.Quiet = False,
 ) -> None:
     """Score predictions: Dice, HD95, surface Dice, volumes, calibration."""
+    del affine  # its callback has chosen the form
     from fastcal.evaluate import evaluate_folder
 
     summary = evaluate_folder(
@@ -66,6 +84,7 @@ def evaluate(
         probabilities=probabilities,
         surface=surface,
         tolerance_mm=tolerance,
+        missed_hd95=missed_hd95.value,
         n_bins=bins,
         closed=closed.value,
         fine_bins=fine_bins,
@@ -82,6 +101,23 @@ def evaluate(
 _TITLES = {"Dice": "Dice", "HD95": "HD95, mm", "SurfaceDice": "surface Dice"}
 
 
+def _print_undefined(name: str, values: dict[str, Any], n_cases: int) -> None:
+    """Say which means are of fewer cases than were scored, and why."""
+    titles = {measure: title.removesuffix(", mm") for measure, title in _TITLES.items()}
+    held = {title: values.get(f"n_{measure}", n_cases) for measure, title in titles.items()}
+    found = [
+        f"mean {title} over {n} of {n_cases} cases" for title, n in held.items() if n < n_cases
+    ]
+    counts = {
+        "missed": values["n_missed"],
+        "invented": values["n_invented"],
+        "absent from both": values["n_absent"],
+    }
+    found += [f"{reason} in {n} of {n_cases} cases" for reason, n in counts.items() if n]
+    if found:
+        typer.echo(f"{name}: {', '.join(found)}")
+
+
 def _print_summary(summary: dict[str, Any]) -> None:
     measures = [measure for measure in _TITLES if measure in summary["foreground_mean"]]
     names = summary["labels"]
@@ -93,6 +129,8 @@ def _print_summary(summary: dict[str, Any]) -> None:
             for name, values in (*structures, ("mean", summary["foreground_mean"]))
         ],
     )
+    for name, values in structures:
+        _print_undefined(name, values, len(summary["metric_per_case"]))
     if summary["calibration"] is not None:
         print_calibration(summary["calibration"]["pooled"], summary["calibration"]["case"])
         found = summary["calibration"].get("regions", {"pooled": {}})

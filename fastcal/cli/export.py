@@ -31,6 +31,7 @@ def export(
         typer.Option("--member", metavar="N", help="Export the logits of this member alone."),
     ] = None,
     members: mapping.Members = None,
+    allow_duplicates: mapping.AllowDuplicates = False,
     format: Annotated[
         Format | None,
         typer.Option("--format", help="Format, if the name of the file does not tell it."),
@@ -51,6 +52,7 @@ def export(
         out,
         member=member,
         members=members or None,
+        allow_duplicates=allow_duplicates,
         format=None if format is None else format.value,
         size=size or None,
         trust=trust or (),

@@ -44,6 +44,32 @@ class Closed(StrEnum):
     left = "left"
 
 
+class AffineForm(StrEnum):
+    """What says where voxels lie; the names are those of `fastcal.data.affines.RULES`."""
+
+    auto = "auto"
+    sform = "sform"
+    qform = "qform"
+
+
+def _read_with(context: typer.Context, form: AffineForm) -> AffineForm:
+    from fastcal.data.affines import affine_from
+
+    context.with_resource(affine_from(form.value))
+    return form
+
+
+Affine = Annotated[
+    AffineForm,
+    typer.Option(
+        "--affine",
+        metavar="FORM",
+        callback=_read_with,
+        help="What says where the voxels of a NIfTI file lie: its sform, its qform, or auto, which "
+        "is the sform unless its voxel sizes contradict pixdim.",
+    ),
+]
+"""It takes effect while the command runs, so that a function has nothing to do with its value."""
 Model = Annotated[
     Path, typer.Option("-m", "--model", metavar="FOLDER", help="Run folder that train wrote.")
 ]
@@ -163,11 +189,22 @@ PartId = Annotated[
 ]
 Overwrite = Annotated[
     bool,
-    typer.Option("--overwrite", help="Do finished cases again, also with other settings."),
+    typer.Option(
+        "--overwrite",
+        help="Do finished cases again. With other settings or inputs the folder starts anew, which "
+        "is refused for a part of its cases.",
+    ),
 ]
 KeepGoing = Annotated[
     bool,
     typer.Option("--keep-going", help="Go on after a case that fails; list failures at the end."),
+]
+AllowDuplicates = Annotated[
+    bool,
+    typer.Option(
+        "--allow-duplicates",
+        help="Take a member that is given twice; it counts twice.",
+    ),
 ]
 AllowMissing = Annotated[
     bool,

@@ -123,6 +123,7 @@ def predict(
     part_id: mapping.PartId = 0,
     overwrite: mapping.Overwrite = False,
     keep_going: mapping.KeepGoing = False,
+    allow_duplicates: mapping.AllowDuplicates = False,
     device: Device = None,
     batch_size: Annotated[
         int | None,
@@ -133,9 +134,11 @@ def predict(
         ),
     ] = None,
     trust: mapping.TrustOption = None,
+    affine: mapping.Affine = mapping.AffineForm.auto,
     quiet: mapping.Quiet = False,
 ) -> None:
     """Predict cases with a trained ensemble: labels, uncertainty maps, calibration."""
+    del affine  # its callback has chosen the form
     from fastcal.predict import InferenceAugmentation, predict_cases
 
     part = next((name for name in SPLITS if cases == [name]), None)
@@ -172,6 +175,7 @@ def predict(
         part_id=part_id,
         overwrite=overwrite,
         keep_going=keep_going,
+        allow_duplicates=allow_duplicates,
         device=device,
         batch_size=batch_size,
         trust=trust or (),

@@ -87,9 +87,12 @@ def fit(
             help="Score the method on N held-out folds of the cases; 0 spares the time.",
         ),
     ] = 5,
+    allow_duplicates: mapping.AllowDuplicates = False,
+    affine: mapping.Affine = mapping.AffineForm.auto,
     quiet: mapping.Quiet = False,
 ) -> None:
     """Fit a calibrator to saved probabilities, such as nnU-Net's cross validation."""
+    del affine  # its callback has chosen the form
     from fastcal.recalibrate import fit_folders
 
     with warnings.catch_warnings(record=True) as caught:
@@ -108,6 +111,7 @@ def fit(
             n_bins=bins,
             odir=odir,
             folds=folds,
+            allow_duplicates=allow_duplicates,
             progress=not quiet,
         )
     for warning in caught:
@@ -146,9 +150,12 @@ def apply(
     part_id: mapping.PartId = 0,
     overwrite: mapping.Overwrite = False,
     keep_going: mapping.KeepGoing = False,
+    allow_duplicates: mapping.AllowDuplicates = False,
+    affine: mapping.Affine = mapping.AffineForm.auto,
     quiet: mapping.Quiet = False,
 ) -> None:
     """Calibrate saved probabilities; write labels, maps and npz as ensemble does."""
+    del affine  # its callback has chosen the form
     from fastcal.recalibrate import apply_folders
 
     summary = apply_folders(
@@ -170,6 +177,7 @@ def apply(
         part_id=part_id,
         overwrite=overwrite,
         keep_going=keep_going,
+        allow_duplicates=allow_duplicates,
         progress=not quiet,
     )
     finish_predictions(summary)

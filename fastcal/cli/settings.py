@@ -142,6 +142,8 @@ def training_config(
         if base is None or named is not None:
             base = TrainConfig.preset(named or "paper", dims=asked or 2)
         config = base.with_values(found)
+        if "network" in found:
+            _check_arguments(config)
     except (TypeError, ValueError) as error:
         if file is None:
             raise
@@ -165,9 +167,26 @@ def check_network(config: TrainConfig, trust: Sequence[str], *, source: Path) ->
     Raises:
         UntrustedNetworkError: The network needs trust.
     """
-    from fastcal.models.trust import Trust
+    from fastcal.models.trust import Trust, UntrustedNetworkError
 
-    Trust(trust).check(config.network.get("name", "UNet"), source=str(source))
+    try:
+        Trust(trust).check(config.network.get("name", "UNet"), source=str(source))
+    except UntrustedNetworkError:
+        raise
+    except ValueError as error:
+        raise DataError(source, str(error)) from error
+
+
+def _check_arguments(config: TrainConfig) -> None:
+    """Check what a file says of a built-in network, before a dataset says the rest."""
+    from fastcal.models.trust import BUILT_IN, check_arguments
+
+    arguments = {key: value for key, value in config.network.items() if key != "name"}
+    name = config.network.get("name", "UNet")
+    if isinstance(name, str) and name in BUILT_IN:
+        arguments.pop("preset", None)
+        known = {"in_channels": 1, "num_classes": 2, "dims": config.preprocessing.dims}
+        check_arguments(name, {**known, **arguments, "head": config.head})
 
 
 def _dims_of(found: Mapping[str, Any]) -> int | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fastcal.cli.mapping import TrustOption
+from fastcal.cli.mapping import Affine, AffineForm, TrustOption
 from fastcal.cli.outcome import counted
 from fastcal.cli.settings import (
     BatchSize,
@@ -131,12 +131,14 @@ def train(
         ),
     ] = None,
     trust: TrustOption = None,
+    affine: Affine = AffineForm.auto,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Do not print progress.")] = False,
 ) -> None:
     """Train the members of an ensemble, each from its own initialisation and data order.
 
     In the folder of a run the training resumes: settings that are not given are the run's.
     """
+    del affine  # its callback has chosen the form
     from fastcal.models.run import CONFIG
     from fastcal.train import train_ensemble
     from fastcal.train.folder import MEMBERS, Begun

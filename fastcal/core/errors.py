@@ -26,3 +26,25 @@ class DataError(ValueError):
 
     def __reduce__(self) -> tuple[type[DataError], tuple[Path, str]]:
         return type(self), (self.path, self.problem)
+
+
+class DataWarning(UserWarning):
+    """A file is read, but not as its writer may have meant it; the message begins with the path.
+
+    Commands print each as one line. `warnings.filterwarnings` can turn them into errors.
+
+    Args:
+        path: The file.
+        problem: What is odd about it and what was made of it, one sentence.
+
+    Example:
+        >>> str(DataWarning("labels/case_1.nii.gz", "the sform is singular; the qform counts"))
+        'labels/case_1.nii.gz: the sform is singular; the qform counts'
+    """
+
+    def __init__(self, path: str | Path, problem: str) -> None:
+        self.path = Path(path)
+        super().__init__(f"{path}: {' '.join(problem.split())}")
+
+    def __reduce__(self) -> tuple[type[DataWarning], tuple[Path, str]]:
+        return type(self), (self.path, str(self).removeprefix(f"{self.path}: "))

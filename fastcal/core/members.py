@@ -18,6 +18,9 @@ from fastcal.core.predictions import Predictions
 ACTIVATIONS = ("softmax", "sigmoid")
 SPACES = ("prob", "logit")
 
+COLDEST, HOTTEST = 1e-6, 1e6
+"""Range of temperatures. Powers of 1 / T up to the sixth are coefficients of float32 series."""
+
 MANY_CLASSES = 256
 """An axis with more entries than this is more likely a spatial axis than the class axis."""
 
@@ -27,6 +30,7 @@ class Members(NamedTuple):
 
     tensors: list[Tensor]
     weights: list[float]
+    """Multiplied by the power of two that brings the largest into [1, 2)."""
     temperatures: list[float]
     class_dim: int
     """Not negative."""
@@ -116,6 +120,8 @@ def read_members(
             tensors = [tensors[index] for index in kept]
             temperatures = [temperatures[index] for index in kept]
             chosen = [chosen[index] for index in kept]
+        exponent = weight_exponent(max(chosen))
+        chosen = [math.ldexp(weight, -exponent) for weight in chosen]
     return Members(tensors, chosen, temperatures, axis, real_dtype(first, "preds"), numpy)
 
 
@@ -180,11 +186,20 @@ def check_weight(weight: object, name: str) -> float:
     return number
 
 
+def weight_exponent(weight: float) -> int:
+    """Give e such that a positive ``weight`` divided by 2^e lies in [1, 2).
+
+    Only the ratios of weights matter, and such a division rounds nothing. Without it the sums of
+    large weights would overflow, and small ones would vanish.
+    """
+    return math.frexp(weight)[1] - 1
+
+
 def check_temperature(temperature: object, name: str) -> float:
-    """Read a temperature: finite and positive."""
+    """Read a temperature: positive, and no further from 1 than exponentials can be computed."""
     number = real_number(temperature, name)
-    if not 0 < number < math.inf:
-        raise ValueError(f"{name} must be finite and positive, got {number:g}")
+    if not COLDEST <= number <= HOTTEST:
+        raise ValueError(f"{name} must lie in [{COLDEST:g}, {HOTTEST:g}], got {number:g}")
     return number
 
 

@@ -148,11 +148,26 @@ def _check(array: Array, name: str, shape: tuple[int, ...], device: torch.device
         raise ValueError(f"out for {name!r} must have shape {shape}, got {tuple(tensor.shape)}")
     if tensor.device != device:
         raise ValueError(f"out for {name!r} must be on {device}, got {tensor.device}")
-    if any(step == 0 and extent > 1 for step, extent in zip(tensor.stride(), shape, strict=True)):
+    if _overlaps_itself(tensor):
         raise ValueError(
-            f"out for {name!r} must have memory for every element, got an expanded tensor"
+            f"out for {name!r} must have memory of its own for every element, got strides "
+            f"{tensor.stride()} for shape {shape}"
         )
     return tensor
+
+
+def _overlaps_itself(tensor: Tensor) -> bool:
+    """Whether two elements may lie at one address: an axis steps within the reach of smaller ones.
+
+    (Axes that interleave without a collision exist, but no slice or permutation makes them.)
+    """
+    reach = 0
+    for step, extent in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if extent > 1:
+            if step <= reach:
+                return tensor.numel() > 0
+            reach += (extent - 1) * step
+    return False
 
 
 def _check_label_dtype(dtype: torch.dtype, num_classes: int) -> None:

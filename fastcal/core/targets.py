@@ -67,13 +67,15 @@ class Targets:
     def values_outside(self, top: int) -> list[int]:
         """Find the distinct kept values outside [0, top)."""
         values = self.target.to(torch.int64)
+        wrapped = 1 << 64 if self.target.dtype == torch.uint64 else 0
         outside = (values < 0) | (values >= top)
         if self.ignore_index is not None:
             outside &= values != self.ignore_index
         if self.mask is not None:
             same = self.mask.dim() == values.dim()
             outside &= self.mask if same else self.mask.unsqueeze(self.class_dim)
-        return sorted(set(values[outside].tolist()))
+        found = set(values[outside].tolist())
+        return sorted(value + wrapped if value < 0 else value for value in found)
 
     @property
     def n_groups(self) -> int:
@@ -126,16 +128,31 @@ def read_targets(
             raise ValueError(f"mask must have shape {tuple(voxels)}, got {tuple(kept.shape)}")
         if kept.device != device:
             raise ValueError(f"mask must be on {device}, got {kept.device}")
-    ids, ignored = given.case_id, given.ignore_index
+    ids = given.case_id
     return Targets(
         labels,
         kept,
-        None if ignored is None else whole_number(ignored, "ignore_index"),
+        None if given.ignore_index is None else ignored_value(given.ignore_index, labels.dtype),
         None if ids is None else _case_ids(ids, shape[0] if class_dim > 0 else 1),
         class_dim,
         read_regions(given.regions, region_names, voxels, device),
         given.nan_policy,
     )
+
+
+def ignored_value(ignore_index: object, dtype: torch.dtype) -> int | None:
+    """Read the target value that is left out; None where targets of this type cannot hold it.
+
+    Kernels compare 64 bits with a sign. There 2^64 - 1 would be -1, and what needs more bits would
+    be cut.
+
+    Raises:
+        TypeError: It is not an integer.
+    """
+    value = whole_number(ignore_index, "ignore_index")
+    limits = torch.iinfo(torch.int64 if dtype == torch.uint64 else dtype)
+    lowest = 0 if dtype == torch.uint64 else limits.min
+    return value if lowest <= value <= limits.max else None
 
 
 def check_nan_policy(nan_policy: str) -> None:

@@ -6,9 +6,10 @@
     FOLDER/CASE.image.npy           float32 [N, Ch, *P]
     FOLDER/CASE.label.npy           uint8 or int32 [N, *P]
     FOLDER/CASE.foreground.npy      int64 indices into [N, *P] of the voxels of each class in turn
-    FOLDER/CASE.json                sources and sizes of these files; written last
+    FOLDER/CASE.json                sources and digests of these files; written last
 
-A case is valid when its CASE.json exists and its sources are still those named there.
+A case is valid when its CASE.json exists, its sources are still those named there, and its arrays
+are still those that were written. Otherwise it is made again.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +26,10 @@ import torch
 from torch import Tensor
 
 from fastcal.core import atomic
-from fastcal.core.doors import read_json
+from fastcal.core.doors import open_regular, read_json, read_npy
 from fastcal.core.errors import DataError
 from fastcal.data import checks
+from fastcal.data.affines import affine_rule
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -57,6 +59,20 @@ class Entry:
     """Digest of the contents of the source files."""
 
 
+@dataclass(frozen=True, slots=True)
+class Description:
+    """The contents of CASE.json."""
+
+    sources: list[tuple[str, int, int]]
+    """Name, bytes and time of the last change (ns) of each source file."""
+    digest: str
+    """Digest of the contents of the source files."""
+    arrays: dict[str, str]
+    """SHA-256 of the file of each array."""
+    foreground: list[int]
+    """Number of voxels kept of each class except for the background."""
+
+
 class CaseCache:
     """The preprocessed cases of a dataset under one set of settings.
 
@@ -80,31 +96,42 @@ class CaseCache:
             "ignore_label": dataset.ignore_label,
             "preprocessing": preprocessing.to_json(),
         }
+        if affine_rule() != "auto":
+            settings["affine"] = affine_rule()
         self.settings_digest = _digest(json.dumps(settings, sort_keys=True).encode())
         self.folder = folder / self.settings_digest
         self.folder.mkdir(parents=True, exist_ok=True)
         if not (self.folder / "settings.json").exists():
             atomic.write_json(self.folder / "settings.json", settings)
 
-    def find(self, case: Case) -> Entry | None:
-        """Return the case if it is there and its sources have not changed since, else None.
+    def find(self, case: Case, *, verify: bool = True) -> Entry | None:
+        """Return the case if it is there, undamaged, and made from its sources as they are now.
+
+        Args:
+            case: The case.
+            verify: Compare the arrays with their digests, which reads them once. False is for
+                processes whose parent has just done so.
+
+        Returns:
+            None where the case must be made.
 
         Raises:
             DataError: A source file is missing.
         """
-        described = self._described(case)
-        if described is None:
-            return None
         stats = [_stat(path) for path in _sources(case)]
-        if described["sources"] != stats:
-            # Files that were copied or touched have other times, so their contents decide.
-            if described["digest"] != _digest_of_files(case):
-                return None
-            atomic.write_json(self._path(case, "json"), described | {"sources": stats})
         try:
-            return self._mapped(case, described)
-        except (OSError, ValueError):
+            described: Description = read_json(self._path(case, "json"), Description)
+            if verify and described.arrays != self._digests(case):
+                return None
+            found = self._mapped(case, described)
+        except (OSError, ValueError):  # no entry, or a damaged one
             return None
+        if described.sources != stats:
+            # Files that were copied or touched have other times, so their contents decide.
+            if described.digest != _digest_of_files(case):
+                return None
+            self._describe(case, replace(described, sources=stats))
+        return found
 
     def make(self, case: Case) -> Entry:
         """Preprocess a case and keep it.
@@ -134,32 +161,31 @@ class CaseCache:
         self._path(case, "json").unlink(missing_ok=True)
         for name, array in zip(ARRAYS, arrays, strict=True):
             _save(self._path(case, f"{name}.npy"), array)
-        described = {
-            "sources": stats,
-            "digest": _digest_of_files(case),
-            "bytes": {name: self._path(case, f"{name}.npy").stat().st_size for name in ARRAYS},
-            "foreground": [len(voxels) for voxels in foreground],
-        }
+        described = Description(
+            sources=stats,
+            digest=_digest_of_files(case),
+            arrays=self._digests(case),
+            foreground=[len(voxels) for voxels in foreground],
+        )
         if stats != [_stat(path) for path in _sources(case)]:
             raise DataError(case.images[0], "this or another file of the case changed while read")
-        atomic.write_json(self._path(case, "json"), described)
+        self._describe(case, described)
         return self._mapped(case, described)
 
-    def _mapped(self, case: Case, described: dict[str, Any]) -> Entry:
+    def _mapped(self, case: Case, described: Description) -> Entry:
         image, label, foreground = (
-            torch.from_numpy(np.load(self._path(case, f"{name}.npy"), mmap_mode="c"))
-            for name in ARRAYS
+            torch.from_numpy(read_npy(self._path(case, f"{name}.npy"))) for name in ARRAYS
         )
-        counts = described["foreground"]
-        return Entry(image, label, list(torch.split(foreground, counts)), described["digest"])
+        if sum(described.foreground) != len(foreground):
+            raise DataError(self._path(case, "json"), "does not describe the foreground beside it")
+        voxels = list(torch.split(foreground, described.foreground))
+        return Entry(image, label, voxels, described.digest)
 
-    def _described(self, case: Case) -> dict[str, Any] | None:
-        try:
-            described: dict[str, Any] = read_json(self._path(case, "json"), dict[str, Any])
-            sizes = {name: self._path(case, f"{name}.npy").stat().st_size for name in ARRAYS}
-            return described if described["bytes"] == sizes else None
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
+    def _digests(self, case: Case) -> dict[str, str]:
+        return {name: _sha256(self._path(case, f"{name}.npy")) for name in ARRAYS}
+
+    def _describe(self, case: Case, described: Description) -> None:
+        atomic.write_json(self._path(case, "json"), asdict(described))
 
     def _path(self, case: Case, ending: str) -> Path:
         return self.folder / f"{case.name}.{ending}"
@@ -178,12 +204,12 @@ def _sources(case: Case) -> list[Path]:
     return [*case.images, *([] if case.label is None else [case.label])]
 
 
-def _stat(path: Path) -> list[Any]:
+def _stat(path: Path) -> tuple[str, int, int]:
     try:
         stat = path.stat()
     except FileNotFoundError:
         raise DataError(path, "no such file") from None
-    return [path.name, stat.st_size, stat.st_mtime_ns]
+    return path.name, stat.st_size, stat.st_mtime_ns
 
 
 def _digest(content: bytes) -> str:
@@ -193,9 +219,13 @@ def _digest(content: bytes) -> str:
 def _digest_of_files(case: Case) -> str:
     digest = hashlib.sha256()
     for path in _sources(case):
-        with path.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+        digest.update(bytes.fromhex(_sha256(path)))
     return digest.hexdigest()[:16]
+
+
+def _sha256(path: Path) -> str:
+    with open_regular(path) as file:
+        return hashlib.file_digest(file.stream, "sha256").hexdigest()
 
 
 def _foreground(

@@ -12,6 +12,9 @@ import numpy.typing as npt
 from fastcal.core.errors import DataError
 from fastcal.data import nifti
 
+MOST_LABEL = 2**31 - 1
+"""What real labels are narrowed to; a number beyond would become another one."""
+
 
 def complain(folder: Path, problems: Sequence[DataError]) -> None:
     """Raise all problems of the files in a folder as one error, if there are any.
@@ -35,7 +38,7 @@ def check_place(
             path,
             f"must have the shape of {first_path.name}, {first.shape}, got {volume.shape}",
         )
-    if not nifti.same_place(first.affine, volume.affine, first.shape):
+    if not first.agrees(volume):
         raise DataError(path, f"must have the affine of {first_path.name}, got another one")
 
 
@@ -46,6 +49,10 @@ def integers(path: Path, data: npt.NDArray[Any]) -> npt.NDArray[Any]:
     labels = np.rint(data)
     if not (labels == data).all():
         raise DataError(path, "must hold integer labels, got other numbers")
+    if labels.size and not np.abs(labels).max() <= MOST_LABEL:
+        raise DataError(
+            path, f"must hold labels of at most {MOST_LABEL}, got {np.abs(labels).max():g}"
+        )
     integers: npt.NDArray[Any] = labels.astype(np.int32)
     return integers
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from fastcal.core.errors import DataError
-from fastcal.data import checks, nifti
+from fastcal.data import checks, listing, nifti
 from fastcal.data import description as dataset_json
 from fastcal.data.description import Description
 
-_CHANNEL_FILE = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
+_CHANNEL_FILE = re.compile(r"(?P<case>.+)_(?P<channel>[0-9]{4})", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Case:
             checks.check_place(path, volume, self.images[0], like)
         labels = None
         if self.label is not None:
-            volume = _spatial(self.label)
+            volume = _one_channel(self.label)
             checks.check_place(self.label, volume, self.images[0], like)
             labels = checks.integers(self.label, volume.data)
         image = np.stack([volume.data for volume in (like, *others)], dtype=np.float32)
@@ -141,8 +141,9 @@ class Dataset:
         """
         counts = (train, val, test)
         if min(counts) < 0 or sum(counts) > len(self.cases):
+            checks.complain(self.folder, self.left_over())  # it may be why cases are missing
             raise ValueError(
-                "train, val and test must be counts of at least 0 that sum to at most "
+                "split must hold counts (train, val and test) of at least 0 that sum to at most "
                 f"{len(self.cases)}, the number of cases, got {train}, {val} and {test}"
             )
         first, second = train, train + val
@@ -189,7 +190,7 @@ class Dataset:
                     volumes = _channels(case.images)
                     checks.check_count(path, len(volumes), len(self.channel_names))
                 else:
-                    volumes = [_spatial(path)]
+                    volumes = [_one_channel(path)]
                 if first is None:
                     first = path, volumes[0]
                 else:
@@ -211,9 +212,13 @@ class Dataset:
             for channel, path in sorted(files.items()):
                 if channel >= channels:
                     yield DataError(path, f"is a channel beyond the {channels} of dataset.json")
-        for path in sorted((self.folder / "labelsTr").glob(f"[!.]*{self.file_ending}")):
+        for path in sorted(listing.entries(self.folder / "labelsTr", self.file_ending)):
             if path.name.removesuffix(self.file_ending) not in known:
                 yield DataError(path, "is a label map without an image")
+            try:
+                listing.check_once(path, self.file_ending, nifti.ENDINGS, "label map of a case")
+            except DataError as error:
+                yield error
 
 
 def image_cases(folder: str | Path, file_ending: str = ".nii.gz") -> list[Case]:
@@ -252,12 +257,13 @@ def _channel_files(folder: Path, ending: str) -> dict[str, dict[int, Path]]:
         DataError: A file is named otherwise; skipping it would silently lose a case.
     """
     cases: dict[str, dict[int, Path]] = defaultdict(dict)
-    for path in folder.glob(f"[!.]*{ending}"):
+    for path in listing.entries(folder, ending):
         match = _CHANNEL_FILE.fullmatch(path.name.removesuffix(ending))
         if match is None:
             raise DataError(
                 path, f"must be named like CASE_0000{ending}, got a name without a channel number"
             )
+        listing.check_once(path, ending, nifti.ENDINGS, f"image of case {match['case']}")
         cases[match["case"]][int(match["channel"])] = path
     return cases
 
@@ -272,25 +278,18 @@ def _expected(folder: Path, name: str, channels: int, ending: str) -> tuple[Path
 def _channels(images: tuple[Path, ...]) -> list[nifti.Volume]:
     """Read one volume per channel, from one file each or all from a single file."""
     if len(images) > 1:
-        return [_spatial(path) for path in images]
+        return [_one_channel(path) for path in images]
     volume = nifti.read(images[0])
-    if volume.data.ndim != 4:
-        return [_three_axes(images[0], volume)]
+    if volume.data.ndim < 4:
+        return [volume]
     return [
-        nifti.Volume(volume.shape[:3], volume.affine, volume.header, volume.data[..., channel])
-        for channel in range(volume.shape[3])
+        replace(volume, data=volume.data[..., channel], channels=1)
+        for channel in range(volume.data.shape[3])
     ]
 
 
-def _spatial(path: Path) -> nifti.Volume:
-    return _three_axes(path, nifti.read(path))
-
-
-def _three_axes(path: Path, volume: nifti.Volume) -> nifti.Volume:
-    """Drop trailing axes of one element, or give a slice its third axis."""
-    shape = volume.shape
-    spatial = (*shape, 1, 1)[: max(3, len(shape))]
-    if len(spatial) < 3 or any(extent != 1 for extent in spatial[3:]):
-        raise DataError(path, f"must hold one 3-D volume, got shape {shape}")
-    data = volume.data.reshape(spatial[:3])
-    return nifti.Volume(data.shape, volume.affine, volume.header, data)
+def _one_channel(path: Path) -> nifti.Volume:
+    volume = nifti.read(path)
+    if volume.data.ndim > 3:
+        raise DataError(path, f"must hold one 3-D volume, got shape {volume.data.shape}")
+    return volume

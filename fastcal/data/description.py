@@ -121,7 +121,10 @@ def _parse(content: Mapping[str, Any], folder: str) -> Description:
     class_order: tuple[int, ...] | None = None
     if any(len(values) > 1 for values in labels.values()):
         foreground = {name: values for name, values in labels.items() if set(values) != {0}}
-        class_order = tuple(int(value) for value in content.get("regions_class_order") or ())
+        class_order = tuple(
+            _label(value, "regions_class_order")
+            for value in content.get("regions_class_order") or ()
+        )
         if len(class_order) != len(foreground):
             raise ValueError(
                 "'regions_class_order' must hold one value per label group: "
@@ -154,11 +157,11 @@ def _labels(raw: object) -> tuple[dict[str, LabelGroup], int | None]:
     if not isinstance(raw, Mapping) or not raw:
         raise ValueError("must have 'labels'")
     if all(isinstance(name, str) for name in raw.values()):
-        raw = {name: int(value) for value, name in raw.items()}
+        raw = {name: value for value, name in raw.items()}
     labels = {
-        str(name): tuple(int(v) for v in value)
+        str(name): tuple(_label(v, name) for v in value)
         if isinstance(value, list | tuple)
-        else (int(value),)
+        else (_label(value, name),)
         for name, value in raw.items()
     }
     ignored = labels.pop("ignore", None)
@@ -166,9 +169,32 @@ def _labels(raw: object) -> tuple[dict[str, LabelGroup], int | None]:
         raise ValueError(f"the ignore label must be a single value, got {list(ignored)}")
     if (0,) not in labels.values():
         raise ValueError("labels must include a background of value 0, got none")
-    if any(not values or min(values) < 0 for values in labels.values()):
-        raise ValueError(f"label values must be at least 0, got {list(labels.values())}")
+    if not all(labels.values()):
+        raise ValueError(f"labels must have at least one value each, got {list(labels.values())}")
+    if ignored is not None and any(ignored[0] in values for values in labels.values()):
+        raise ValueError(
+            f"the ignore label must be no label of a class, got {ignored[0]} beside "
+            f"{list(labels.values())}"
+        )
     return labels, None if ignored is None else ignored[0]
+
+
+_MOST_LABELS = 65_535
+"""What 16 bits of a label map hold."""
+
+
+def _label(value: object, name: object) -> int:
+    """A whole number, as which nnU-Net also takes 1.0 and "1"."""
+    plain = not isinstance(value, bool)
+    if plain and isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 6:
+        value = int(value)
+    if plain and isinstance(value, int | float) and 0 <= value <= _MOST_LABELS:
+        number = int(value)
+        if number == value:
+            return number
+    raise ValueError(
+        f"the label of {name!r} must be a whole number from 0 to {_MOST_LABELS}, got {value!r}"
+    )
 
 
 def _listed_cases(content: Mapping[str, Any]) -> tuple[str, ...] | None:

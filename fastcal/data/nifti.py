@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import gzip
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastcal.core.arrays import Floats
 from fastcal.core.atomic import atomic_path
+from fastcal.core.doors import NiftiFile, open_nifti
 from fastcal.core.errors import DataError
+from fastcal.data.affines import mend, place, same_place, same_sizes, voxel_sizes
 
 ENDINGS = (".nii.gz", ".nii")
 DTYPES = ("float32", "float64", "uint8", "uint16", "int")
 
 _SCALED = {"uint8": 255, "uint16": 65535}
-_DRAIN_BYTES = 1 << 20
+G = TypeVar("G", bound="Geometry")
+
+_SILENT = logging.Logger("fastcal.nifti", logging.CRITICAL + 1)
+"""Takes what nibabel says about headers that it repairs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,14 +31,39 @@ class Geometry:
     """Where an array lies: its shape, its affine (voxel index to RAS mm) and its NIfTI header."""
 
     shape: tuple[int, ...]
+    """``(X, Y, Z)``; axes that the file lacks have extent 1."""
     affine: Floats
+    """Regular; `fastcal.data.affines` has the rule by which the header gives it."""
     header: Any
+    channels: int = field(default=1, kw_only=True)
+    """Extent of the axis behind those of space."""
+    others: tuple[Floats, ...] = field(default=(), kw_only=True)
+    """Affines that other readers may take from the same header."""
+    stated: bool = field(default=True, kw_only=True)
+    """Whether the file says where it lies, and not only how large its voxels are."""
 
     @property
     def spacing(self) -> tuple[float, float, float]:
         """Voxel size along x, y, z in mm."""
-        x, y, z = np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0))
+        x, y, z = voxel_sizes(self.affine)
         return float(x), float(y), float(z)
+
+    def agrees(self, other: Geometry) -> bool:
+        """Whether two files lie on one grid.
+
+        A header with two forms puts its voxels in two places, of which readers choose one or the
+        other; files agree if one of the places is the same. A file that does not state its place
+        agrees with any other that has voxels of its size.
+        """
+        if self.shape[:3] != other.shape[:3]:
+            return False
+        if not (self.stated and other.stated):
+            return same_sizes(self.affine, other.affine, self.shape)
+        return any(
+            same_place(one, another, self.shape)
+            for one in (self.affine, *self.others)
+            for another in (other.affine, *other.others)
+        )
 
     @classmethod
     def from_affine(cls, affine: ArrayLike, shape: tuple[int, ...]) -> Geometry:
@@ -59,14 +86,33 @@ class Volume(Geometry):
     data: NDArray[Any]
     """(X, Y, Z) or (X, Y, Z, C), of the type on disk; float32 where the file scales its voxels."""
 
+    @property
+    def grid(self) -> Geometry:
+        """The geometry alone, which keeps no voxels in memory."""
+        return Geometry(
+            self.shape,
+            self.affine,
+            self.header,
+            channels=self.channels,
+            others=self.others,
+            stated=self.stated,
+        )
+
 
 def read(path: str | Path) -> Volume:
     """Read a ``.nii`` or ``.nii.gz`` image.
 
-    The whole gzip stream is read, so that its checksum covers every voxel returned.
+    The voxels have three axes, or four if there are several channels: (X, Y) becomes (X, Y, 1),
+    and axes of extent 1 behind the third, as in (X, Y, Z, 1), go. So does the fourth of
+    (X, Y, Z, 1, C), which is how ITK stores vectors. The whole gzip stream is read, so that its
+    checksum covers every voxel returned.
 
     Raises:
-        DataError: The file is missing, truncated, corrupt, or not a NIfTI image of real numbers.
+        DataError: The file is missing, truncated, corrupt, or not a NIfTI image of real numbers, or
+            it has no usable affine.
+
+    Warns:
+        DataWarning: The header contradicts itself; see `fastcal.data.affines`.
 
     Example:
         >>> volume = read("imagesTr/heart_000_0000.nii.gz")  # doctest: +SKIP
@@ -74,19 +120,11 @@ def read(path: str | Path) -> Volume:
         ((176, 176, 8), (1.6, 1.6, 8.0))
     """
     path = _checked(path)
-    with naming(path):
-        if path.name.endswith(".gz"):
-            with gzip.open(path, "rb") as stream:
-                image = _image_class(stream).from_stream(stream)
-                data = _voxels(image.dataobj)
-                while stream.read(_DRAIN_BYTES):
-                    pass
-        else:
-            with path.open("rb") as stream:
-                image_class = _image_class(stream)
-            image = image_class.from_filename(path)
-            data = _voxels(image.dataobj)
-        return Volume(tuple(data.shape), image.affine.astype(np.float64), image.header, data)
+    with open_nifti(path) as file:
+        shape = _shape(path, file.header.shape)
+        header = _header(file)
+        data = _voxels(path, file, header).reshape(shape, order="F")
+    return _laid_out(Volume, path, header, shape, file.header.shape, data)
 
 
 def geometry(path: str | Path) -> Geometry:
@@ -94,16 +132,19 @@ def geometry(path: str | Path) -> Geometry:
 
     Raises:
         DataError: See `read`; voxels are not checked.
+
+    Warns:
+        DataWarning: See `read`.
     """
     path = _checked(path)
-    with naming(path):
-        with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as stream:
-            image = _image_class(stream).from_stream(stream)
-        return Geometry(tuple(image.shape), image.affine.astype(np.float64), image.header)
+    with open_nifti(path, whole=False) as file:
+        shape = _shape(path, file.header.shape)
+        header = _header(file)
+    return _laid_out(Geometry, path, header, shape, file.header.shape)
 
 
 def shape_and_affine(path: str | Path) -> tuple[tuple[int, ...], Floats]:
-    """Read shape and affine of a NIfTI image from its header."""
+    """Read shape ``(X, Y, Z)`` and affine of a NIfTI image from its header."""
     header = geometry(path)
     return header.shape, header.affine
 
@@ -111,8 +152,8 @@ def shape_and_affine(path: str | Path) -> tuple[tuple[int, ...], Floats]:
 def write(path: str | Path, array: NDArray[Any], like: Geometry, *, dtype: str = "float32") -> None:
     """Write an array ``[X, Y, Z]`` or ``[X, Y, Z, C]`` in the geometry of ``like``.
 
-    Affine, qform and sform with their codes, and units are those of ``like``. The file appears
-    whole or not at all.
+    Affine, qform and sform with their codes, and units are those of ``like``, and a map of a 2-D
+    image has two axes. The file appears whole or not at all.
 
     Args:
         path: A name that ends in ``.nii`` or ``.nii.gz``.
@@ -143,6 +184,10 @@ def write(path: str | Path, array: NDArray[Any], like: Geometry, *, dtype: str =
             f"got {tuple(array.shape)}"
         )
     voxels, slope, intercept = _encode(array, dtype, path)
+    stored_axes = int(like.header["dim"][0])
+    if stored_axes < 3 and voxels.ndim == 3:
+        # The label map of a 2-D image is 2-D to nnU-Net and SimpleITK.
+        voxels = voxels.reshape(voxels.shape[: max(stored_axes, 1)])
 
     header = like.header.copy()
     header.extensions.clear()
@@ -157,63 +202,6 @@ def write(path: str | Path, array: NDArray[Any], like: Geometry, *, dtype: str =
         image.to_filename(temporary)
 
 
-def same_place(
-    one: Floats,
-    other: Floats,
-    shape: tuple[int, ...],
-    *,
-    tolerance: float = 0.1,
-) -> bool:
-    """Whether two affines put every corner of an array within ``tolerance`` voxels of each other.
-
-    Files that went through different tools differ in the last digits of their affines. A tenth of
-    the smallest voxel edge is invisible, and flips no label.
-
-    Args:
-        one: An affine.
-        other: Another affine.
-        shape: Extents of the array.
-        tolerance: Distance in units of the smallest voxel edge of ``one``.
-    """
-    extents = [(0, max(extent - 1, 0)) for extent in shape[:3]]
-    corners = np.array([(x, y, z, 1.0) for x in extents[0] for y in extents[1] for z in extents[2]])
-    distance = np.linalg.norm((corners @ (one - other).T)[:, :3], axis=1).max()
-    smallest = np.sqrt((one[:3, :3] ** 2).sum(axis=0)).min()
-    return bool(distance <= tolerance * smallest)
-
-
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Turn the errors of a reader into a `DataError`, one line that names the file."""
-    from nibabel.filebasedimages import ImageFileError
-    from nibabel.spatialimages import HeaderDataError
-    from nibabel.wrapstruct import WrapStructError
-
-    try:
-        yield
-    except DataError:
-        raise
-    except FileNotFoundError:
-        raise DataError(path, "no such file") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(path, f"is truncated or corrupt ({_one_line(error)})") from error
-    except OSError as error:
-        raise DataError(path, f"{error.strerror or _one_line(error)}") from error
-    except (
-        ValueError,
-        OverflowError,
-        MemoryError,
-        ImageFileError,
-        HeaderDataError,
-        WrapStructError,
-    ) as error:
-        raise DataError(path, f"{_one_line(error)}") from error
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
 def _checked(path: str | Path) -> Path:
     path = Path(path)
     if not path.name.endswith(ENDINGS):
@@ -221,26 +209,57 @@ def _checked(path: str | Path) -> Path:
     return path
 
 
-def _image_class(stream: IO[bytes] | gzip.GzipFile) -> Any:
-    """Tell NIfTI-1 from NIfTI-2 by the size of the header, which is the first number of either."""
+def _shape(path: Path, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """(X, Y, Z), or (X, Y, Z, C) if there are several channels."""
+    space, rest = (*shape, 1, 1)[:3], [extent for extent in shape[3:] if extent != 1]
+    if len(rest) > 1:
+        raise DataError(path, f"must hold a volume (X, Y, Z) or (X, Y, Z, C), got shape {shape}")
+    return (*space, *rest)
+
+
+def _header(file: NiftiFile) -> Any:
+    """The header as it stands in the file. Its extensions are left out."""
     import nibabel as nib
 
-    start = stream.read(4)
-    stream.seek(0)
-    if not start:
-        raise ValueError("is empty")
-    sizes = {int.from_bytes(start, "little"), int.from_bytes(start, "big")}
-    if len(start) == 4 and 348 in sizes:
-        return nib.Nifti1Image
-    if len(start) == 4 and 540 in sizes:
-        return nib.Nifti2Image
-    raise ValueError("is not a NIfTI image")
+    header_class: Any = nib.Nifti1Header if file.header.version == 1 else nib.Nifti2Header
+    raw = file.stream.read(348 if file.header.version == 1 else 540)
+    return header_class(raw, check=False)
 
 
-def _voxels(proxy: Any) -> NDArray[Any]:
-    dtype = np.dtype(proxy.dtype)
+def _laid_out(
+    kind: type[G],
+    path: Path,
+    header: Any,
+    shape: tuple[int, ...],
+    stored: tuple[int, ...],
+    *data: NDArray[Any],
+) -> G:
+    """A volume or a geometry, by the rule for what the header says."""
+    found = place(header, stored, path)
+    header.check_fix(logger=_SILENT, error_level=logging.CRITICAL + 1)
+    if found.mended:
+        header = mend(header, found)
+    return kind(
+        shape[:3],
+        found.affine,
+        header,
+        *data,
+        channels=shape[3] if len(shape) > 3 else 1,
+        others=found.others,
+        stated=found.stated,
+    )
+
+
+def _voxels(path: Path, file: NiftiFile, header: Any) -> NDArray[Any]:
+    from nibabel.arrayproxy import ArrayProxy
+
+    dtype = np.dtype(header.get_data_dtype())
     if dtype.kind not in "iuf":
-        raise ValueError(f"must hold real numbers, got voxels of type {dtype}")
+        raise DataError(path, f"must hold real numbers, got voxels of type {dtype}")
+    slope, intercept = header.get_slope_inter()
+    scaling = (1.0, 0.0) if slope is None else (slope, intercept)
+    layout = (file.header.shape, dtype, file.header.offset, *scaling)
+    proxy: Any = ArrayProxy(file.stream, layout)  # type: ignore[no-untyped-call]
     if (proxy.slope, proxy.inter) != (1.0, 0.0):
         return np.asarray(proxy, dtype=np.float32)
     native = dtype.newbyteorder("=") if dtype.itemsize <= 8 else np.dtype(np.float64)

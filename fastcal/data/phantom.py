@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from fastcal.core import atomic
 from fastcal.core.arrays import Floats
+from fastcal.core.doors import bounded
 from fastcal.core.errors import DataError
 from fastcal.data import anatomy, fields, nifti
 from fastcal.data import description as dataset_json
@@ -27,6 +28,8 @@ from fastcal.data.description import Description
 from fastcal.data.fields import Millimetres
 
 Shape = tuple[int, int, int]
+
+MOST_CASES = 10_000
 
 _SUBSLICES = 3
 """Samples across a slice, because slices are several times thicker than pixels."""
@@ -136,9 +139,8 @@ def write_dataset(
         2
     """
     recipe = _recipe(kind)
-    for count, value, least in (("n_cases", n_cases, 1), ("n_test", n_test, 0)):
-        if value < least:
-            raise ValueError(f"{count} must be at least {least}, got {value}")
+    bounded(n_cases, "n_cases", MOST_CASES)
+    bounded(n_test, "n_test", MOST_CASES, least=0)
     folder = Path(folder)
     if (folder / "dataset.json").exists():
         raise DataError(folder, "holds a dataset already")

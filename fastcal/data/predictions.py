@@ -5,14 +5,9 @@ One case is in memory at a time, and an uncompressed file is mapped rather than 
 
 from __future__ import annotations
 
-import math
-import zipfile
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,15 +15,15 @@ from numpy.typing import NDArray
 
 from fastcal.core.arrays import Floats
 from fastcal.core.atomic import atomic_path
+from fastcal.core.doors import open_npz, read_npy
 from fastcal.core.errors import DataError
 from fastcal.data import description as dataset_json
-from fastcal.data import nifti, properties
+from fastcal.data import listing, nifti, properties
 from fastcal.data.description import Description
+from fastcal.data.orientation import Turn
 
 KEYS = ("probabilities", "softmax")
 """Names of the array in an npz of nnU-Net version 2 and version 1."""
-
-_CHECK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +49,9 @@ class PredictionFolder:
 
     ``CASE.npz`` (nnU-Net, with the key ``probabilities``, or ``softmax`` in version 1) and
     ``CASE.npy`` hold (C, Z, Y, X). ``CASE.nii.gz`` or ``CASE.nii`` with four axes holds
-    (X, Y, Z, C). The geometry comes from ``CASE.nii.gz``, or else from ``CASE.pkl``, which is
-    parsed and never executed.
+    (X, Y, Z, C). The geometry comes from ``CASE.nii.gz`` and from ``CASE.pkl``, which is parsed and
+    never executed. Where readers of nnU-Net have turned the image, the pkl says how, and the array
+    is turned back; where pkl and NIfTI file contradict each other, the case is refused.
 
     Args:
         path: The folder.
@@ -101,9 +97,10 @@ class PredictionFolder:
             DataError: The case has no file, or its file is truncated, corrupt, does not hold real
                 numbers, or does not fit its image.
         """
+        self._check_once(case)
         for ending in (".npz", ".npy", *nifti.ENDINGS):
             path = self.path / f"{case}{ending}"
-            if path.is_file():
+            if _is_there(path):
                 break
         else:
             raise DataError(self.path, f"has no probabilities of case {case}")
@@ -118,48 +115,54 @@ class PredictionFolder:
             )
         return found
 
+    def files(self, case: str) -> list[Path]:
+        """Return every file that `probabilities` may read for a case, whether it exists or not."""
+        own = () if self.description is None else (self.description.file_ending,)
+        endings = dict.fromkeys((".npz", ".npy", ".pkl", *nifti.ENDINGS, *own))
+        return [self.path / f"{case}{ending}" for ending in endings]
+
     def _files(self, ending: str) -> list[Path]:
-        return [path for path in self.path.glob(f"[!.]*{ending}") if path.is_file()]
+        # What is no regular file, such as a FIFO, is refused by name when it is read.
+        return [path for path in listing.entries(self.path, ending) if not path.is_dir()]
+
+    def _check_once(self, case: str) -> None:
+        """Refuse a case that has two files of probabilities."""
+        stored = [self.path / f"{case}{ending}" for ending in (".npz", ".npy")]
+        found = [path for path in stored if _is_there(path)]
+        images = [self.path / f"{case}{ending}" for ending in nifti.ENDINGS]
+        found += [path for path in images if path.is_file() and _is_readable_stack(path)]
+        if len(found) > 1:
+            found = [path for path in found if path.suffix != ".npz" or _may_hold(path)]
+        if len(found) > 1:
+            raise listing.twice(found[1], found[0], f"file of probabilities of case {case}")
 
     def _from_nifti(self, path: Path) -> Probabilities:
         volume = nifti.read(path)
-        data = volume.data
-        if data.ndim == 5 and data.shape[3] == 1:
-            data = data[:, :, :, 0]
-        if data.ndim != 4:
-            raise DataError(path, f"must have shape (X, Y, Z, classes), got {data.shape}")
+        data = volume.data if volume.data.ndim == 4 else volume.data[..., None]
         _check_real(path, data)
-        like = nifti.Geometry(data.shape[:3], volume.affine, volume.header)
-        return self._result(np.moveaxis(data, -1, 0), like, "softmax", path)
+        return self._result(np.moveaxis(data, -1, 0), volume.grid, "softmax", path)
 
     def _from_numpy(self, case: str, path: Path) -> Probabilities:
-        stored, activation = _read_npz(path) if path.suffix == ".npz" else (_read_npy(path), None)
+        stored, activation = _read_npz(path) if path.suffix == ".npz" else (read_npy(path), None)
         if stored.ndim != 4:
             raise DataError(path, f"must have shape (classes, Z, Y, X), got {stored.shape}")
         _check_real(path, stored)
         stored = stored.astype(stored.dtype.newbyteorder("="), copy=False)
         pickled = self.path / f"{case}.pkl"
-        saved = properties.read(pickled) if pickled.is_file() else None
+        saved = properties.read(pickled) if _is_there(pickled) else None
         if saved is not None and saved.crop is not None and saved.full_shape is not None:
             stored = _uncropped(path, stored, saved.crop, saved.full_shape, self._has_background)
-        data = stored.transpose(0, 3, 2, 1)
-        if saved is not None and saved.reoriented_affine is not None and saved.affine is not None:
-            data = _as_stored_image(data, saved.affine)
-
-        shape = data.shape[1:]
+        data, affine = stored.transpose(0, 3, 2, 1), None
+        if saved is not None:
+            data, affine = saved.image(pickled, data)
+        images = [self.path / f"{case}{ending}" for ending in nifti.ENDINGS]
+        image = next(filter(_is_there, images), None)
         like: nifti.Geometry | None = None
-        for ending in nifti.ENDINGS:
-            image = self.path / f"{case}{ending}"
-            if image.is_file():
-                like = nifti.geometry(image)
-                if like.shape[:3] != shape:
-                    raise DataError(
-                        path,
-                        f"must have the (X, Y, Z) of {image.name}, {like.shape[:3]}, got {shape}",
-                    )
-                break
-        if like is None and saved is not None and saved.affine is not None:
-            like = nifti.Geometry.from_affine(saved.affine, shape)
+        if image is not None:
+            like = nifti.geometry(image)
+            data = _onto(like, image, data, affine, path)
+        elif affine is not None:
+            like = nifti.Geometry.from_affine(affine, data.shape[1:])
         return self._result(data, like, activation or "softmax", path)
 
     @property
@@ -215,88 +218,55 @@ def as_tensor(found: Probabilities) -> torch.Tensor:
     return torch.from_numpy(data.astype(data.dtype.newbyteorder("="), copy=False))
 
 
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except DataError:
-        raise
-    except FileNotFoundError:
-        raise DataError(path, "no such file") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, MemoryError) as error:
-        raise DataError(path, f"is truncated or corrupt ({error})") from error
-    except OSError as error:
-        raise DataError(path, error.strerror or str(error)) from error
+def _is_there(path: Path) -> bool:
+    """Whether something has this name; what is no regular file is refused when it is read."""
+    return path.exists() or path.is_symlink()
 
 
 def _may_hold(path: Path) -> bool:
     """Whether an npz holds probabilities, or cannot be opened."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except (OSError, zipfile.BadZipFile):
+        with open_npz(path) as arrays:
+            return any(key in arrays.names for key in KEYS)
+    except DataError:
         return True
-    return any(f"{key}.npy" in names for key in KEYS)
+
+
+def _is_readable_stack(path: Path) -> bool:
+    """Whether a NIfTI file that can be opened has a class axis."""
+    try:
+        nifti.geometry(path)
+    except DataError:
+        return False
+    return _is_stack(path)
 
 
 def _is_stack(path: Path) -> bool:
-    """Whether a NIfTI file has a class axis, or cannot be opened."""
+    """Whether a NIfTI file has a class axis, or cannot be opened.
+
+    (X, Y, Z, 1) is how some tools save label maps. It is the probability of one class where it
+    holds fractions, for which the voxels of such a file, if they are real numbers, are read.
+    """
     try:
-        shape = nifti.geometry(path).shape
+        found = nifti.geometry(path)
+        if found.channels > 1 or found.header["dim"][0] < 4:
+            return found.channels > 1
+        if np.dtype(found.header.get_data_dtype()).kind != "f":
+            return False
+        voxels = nifti.read(path).data
     except DataError:
         return True
-    return len(shape) > 3
-
-
-def _read_npy(path: Path) -> NDArray[Any]:
-    with _naming(path):
-        mapped: NDArray[Any] = np.load(path, mmap_mode="c", allow_pickle=False)
-        return mapped
+    return bool((voxels % 1 != 0).any())
 
 
 def _read_npz(path: Path) -> tuple[NDArray[Any], str | None]:
     """Read the array, mapped where it is stored uncompressed, and the activation recorded."""
-    with _naming(path), zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-        member = next((f"{key}.npy" for key in KEYS if f"{key}.npy" in names), None)
-        if member is None:
+    with open_npz(path) as arrays:
+        key = next((key for key in KEYS if key in arrays.names), None)
+        if key is None:
             raise DataError(path, f"has no array named {' or '.join(KEYS)}")
-        activation = None
-        if "activation.npy" in names:
-            with archive.open("activation.npy") as stream:
-                activation = str(np.lib.format.read_array(stream, allow_pickle=False))
-        info = archive.getinfo(member)
-        with archive.open(info) as stream:
-            if info.compress_type == zipfile.ZIP_STORED:
-                # Verify the checksum. This reads the pages once and leaves them in the cache.
-                while stream.read(_CHECK_BYTES):
-                    pass
-                return _map_member(path, info), activation
-            array: NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
-            if stream.read(1):
-                raise ValueError("more bytes than its header says")
-            return array, activation
-
-
-def _map_member(path: Path, info: zipfile.ZipInfo) -> NDArray[Any]:
-    with path.open("rb") as stream:
-        stream.seek(info.header_offset + 26)
-        name, extra = (int.from_bytes(stream.read(2), "little") for _ in range(2))
-        start = stream.seek(name + extra, 1)
-        shape, fortran, dtype = _npy_header(stream)
-        offset = stream.tell()
-    if dtype.hasobject:
-        raise ValueError("an array of objects")
-    if offset - start + math.prod(shape) * dtype.itemsize != info.file_size:
-        raise ValueError(f"{info.file_size} bytes do not hold an array of shape {shape}")
-    return np.memmap(path, dtype, "c", offset, shape, "F" if fortran else "C")
-
-
-def _npy_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    version = np.lib.format.read_magic(stream)
-    if version == (1, 0):
-        return np.lib.format.read_array_header_1_0(stream)
-    return np.lib.format.read_array_header_2_0(stream)
+        activation = arrays.text("activation") if "activation" in arrays.names else None
+        return arrays.array(key, mapped=True), activation
 
 
 def _check_real(path: Path, data: NDArray[Any]) -> None:
@@ -326,16 +296,25 @@ def _uncropped(
     return full
 
 
-def _as_stored_image(data: NDArray[Any], affine: Floats) -> NDArray[Any]:
-    """Turn ``[C, X, Y, Z]`` from RAS, where nnU-Net's reader put it, to the axes of the file.
-
-    It is copied where an axis is flipped, because torch has no negative strides.
-    """
-    from nibabel import orientations
-
-    module: Any = orientations
-    turn = module.ornt_transform(module.axcodes2ornt("RAS"), module.io_orientation(affine))
-    order = np.argsort(turn[:, 0])
-    flips = [slice(None, None, int(flip)) for flip in turn[:, 1]]
-    turned = data[(slice(None), *flips)].transpose(0, *(int(axis) + 1 for axis in order))
-    return np.ascontiguousarray(turned) if min(turned.strides) < 0 else turned
+def _onto(
+    like: nifti.Geometry, image: Path, data: NDArray[Any], affine: Floats | None, path: Path
+) -> NDArray[Any]:
+    """Bring ``[C, X, Y, Z]`` to the axes of the NIfTI file beside it, as far as the pkl tells."""
+    if affine is not None and like.stated:
+        shape = data.shape[1:]
+        if like.agrees(nifti.Geometry(shape, affine, None)):
+            return data
+        turn = Turn.to_axes_of(affine, like.affine)
+        if like.agrees(nifti.Geometry(turn.shape(shape), turn.affine(affine, shape), None)):
+            return turn.array(data)
+    if like.shape != data.shape[1:]:
+        raise DataError(
+            path, f"must have the (X, Y, Z) of {image.name}, {like.shape}, got {data.shape[1:]}"
+        )
+    if affine is not None and like.stated:
+        raise DataError(
+            path.with_suffix(".pkl"),
+            f"puts the array of {path.name} elsewhere than {image.name} lies; without this pkl, "
+            f"the array is taken to lie as {image.name} does",
+        )
+    return data

@@ -100,13 +100,15 @@ def prepare_cases(
     folder: str | Path,
     *,
     workers: int | None = None,
+    verify: bool = True,
     progress: Callable[[str], None] | None = None,
 ) -> PreparedCases:
     """Preprocess labelled cases into a cache, or find them there.
 
     Files in ``folder/<digest of the settings>/`` appear whole or not at all. A call that was killed
     can therefore be repeated, and every member, process and later run with the same settings maps
-    the same files. A case is made again if its source files have changed.
+    the same files. A case is made again if its source files have changed, or if its own files are
+    damaged, which their digests tell.
 
     Args:
         dataset: The dataset, whose dataset.json declares plain labels, not label groups.
@@ -114,6 +116,8 @@ def prepare_cases(
         preprocessing: How to preprocess; items larger than its `size` are cropped.
         folder: The folder of the cache, which is made where it is missing.
         workers: Threads, each with a case in memory; None is one per CPU core, at most 8.
+        verify: Read the files that are there once, to compare their digests. False is for
+            processes whose parent has just done so.
         progress: Called with a line to show, every few seconds.
 
     Raises:
@@ -135,7 +139,7 @@ def prepare_cases(
     say = _Progress(len(cases), progress)
     with ThreadPoolExecutor(workers or threads()) as pool:
         futures: dict[Future[Entry], Case] = {
-            pool.submit(_entry, cache, case, say): case for case in cases
+            pool.submit(_entry, cache, case, verify, say): case for case in cases
         }
         try:
             for future in as_completed(futures):
@@ -168,8 +172,8 @@ def threads() -> int:
     return min(8, os.cpu_count() or 1)
 
 
-def _entry(cache: CaseCache, case: Case, say: _Progress) -> Entry:
-    found = cache.find(case)
+def _entry(cache: CaseCache, case: Case, verify: bool, say: _Progress) -> Entry:
+    found = cache.find(case, verify=verify)
     if found is None:
         found = cache.make(case)
         say.made()

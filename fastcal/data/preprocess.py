@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fastcal.core.doors import check_claim
 from fastcal.data.intensities import NORMALISATIONS, Normalisation, Window, normalise
 from fastcal.data.resample import (
     Interpolation,
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fastcal.data.nifti import Geometry
+
+MOST_VOXELS = 2**31
+"""Of an item, which takes 8 GiB per channel in float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,9 @@ class Preprocessing:
         >>> Preprocessing(dims=3, spacing=(1.0, 1.0, 1.0)).reorients
         True
     """
+
+    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid"}
+    """For readers of run folders: a key that nobody knows is none of ours."""
 
     slice_axis: int = 2
     """Axis along which slices are stacked in two dimensions, counted after reorientation."""
@@ -76,6 +84,8 @@ class Preprocessing:
         for name, numbers in (("spacing", self.spacing), ("size", self.size)):
             if numbers is not None and (len(numbers) != self.dims or min(numbers) <= 0):
                 raise ValueError(f"{name} must be {self.dims} positive numbers, got {numbers!r}")
+        if self.size is not None and math.prod(self.size) > MOST_VOXELS:
+            raise ValueError(f"size must have at most {MOST_VOXELS} voxels, got {self.size!r}")
         low, high = self.percentiles
         if not 0 <= low < high <= 100:
             raise ValueError(
@@ -121,14 +131,24 @@ class Preprocessing:
         return tuple(axis for axis in range(3) if axis != self.slice_axis)
 
     def extents(self, like: Geometry) -> tuple[int, ...]:
-        """Return the extents of a volume's `P` after resampling, before padding and cropping."""
+        """Return the extents of a volume's `P` after resampling, before padding and cropping.
+
+        Raises:
+            ValueError: The spacing would make an item of more than `MOST_VOXELS`.
+        """
         own = self._own_extents(like)
         if self.spacing is None:
             return own
-        return tuple(
-            max(1, round(extent * step / wanted))
-            for extent, step, wanted in zip(own, self.own_spacing(like), self.spacing, strict=True)
-        )
+        steps = self.own_spacing(like)
+        wished = [
+            n * step / wanted for n, step, wanted in zip(own, steps, self.spacing, strict=True)
+        ]
+        if not math.prod(max(1.0, extent) for extent in wished) <= MOST_VOXELS:
+            raise ValueError(
+                f"spacing must leave at most {MOST_VOXELS} voxels of a volume of the extents {own} "
+                f"and the spacing {steps} mm, got {self.spacing!r}"
+            )
+        return tuple(max(1, round(extent)) for extent in wished)
 
     def own_spacing(self, like: Geometry) -> tuple[float, ...]:
         """Return the spacing of a volume's `P` in mm before resampling."""
@@ -168,6 +188,7 @@ class Preprocessing:
         """
         if image.ndim != 4:
             raise ValueError(f"image must have shape [Ch, X, Y, Z], got {image.shape}")
+        self._check_memory(len(image), like)
         normalised = normalise(
             image,
             self._schemes(len(image)),
@@ -254,6 +275,19 @@ class Preprocessing:
         if flipped:
             volume = volume.flip([1 + axis for axis in flipped])
         return volume.permute(0, *(1 + axes.index(axis) for axis in range(3)))
+
+    def _check_memory(self, channels: int, like: Geometry) -> None:
+        """Refuse a size or spacing whose items no memory holds, before they are made."""
+        wanted = self.size or self.extents(like)
+        voxels = math.prod(map(max, zip(wanted, self.extents(like), strict=True)))
+        items = 1 if self.dims == 3 else self._oriented_shape(like)[self.slice_axis]
+        try:
+            check_claim(4 * channels * items * voxels, what="a case")
+        except ValueError as error:
+            raise ValueError(
+                f"size and spacing must be such that a case fits the memory, got size {self.size} "
+                f"and spacing {self.spacing}: {error}"
+            ) from None
 
     def _schemes(self, channels: int) -> tuple[Normalisation, ...]:
         named = self.normalisation

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -17,15 +18,21 @@ from fastcal.cases.count import count_case
 from fastcal.cases.labels import LabelScheme
 from fastcal.cases.loop import ProgressOption, run_cases
 from fastcal.cases.overlap import overlap
+from fastcal.cases.plausible import contradicted
 from fastcal.cases.reference import LabelMap, LabelMaps
 from fastcal.cases.settings import Counted
 from fastcal.core import atomic
-from fastcal.core.arguments import real_number
+from fastcal.core.arguments import choice, real_number
 from fastcal.core.bins import Closed
-from fastcal.core.errors import DataError
+from fastcal.core.errors import DataError, DataWarning
+from fastcal.core.places import check_out_file
 from fastcal.data import description
+from fastcal.data.affines import affine_rule
 from fastcal.data.predictions import PredictionFolder
 from fastcal.evaluate.surface import surface_scores
+
+MissedHd95: TypeAlias = Literal["omit", "diagonal"]
+"""What the HD95 of a case is where only one of reference and prediction has the structure."""
 
 
 def evaluate_folder(
@@ -38,6 +45,7 @@ def evaluate_folder(
     probabilities: bool = True,
     surface: bool = True,
     tolerance_mm: float = 1.0,
+    missed_hd95: MissedHd95 = "omit",
     n_bins: int = 15,
     closed: Closed = "right",
     fine_bins: int = 0,
@@ -61,6 +69,9 @@ def evaluate_folder(
             `fastcal.data.predictions.PredictionFolder` knows) for the calibration.
         surface: Compute HD95 and surface Dice; this needs MONAI (the extra ``fastcal[train]``).
         tolerance_mm: Distance in mm up to which a surface voxel counts as right.
+        missed_hd95: HD95 of a case where only one of reference and prediction has the structure:
+            ``"omit"`` gives NaN, which means leave out; ``"diagonal"`` the diagonal of the image in
+            mm, so that a missed structure does not improve the mean.
         n_bins: Number of bins of the calibration errors.
         closed: Which end of a bin belongs to it, ``"right"`` or ``"left"``.
         fine_bins: Cells of the fine histograms (a power of two, such as 4096) for adaptive errors,
@@ -79,7 +90,11 @@ def evaluate_folder(
 
     Returns:
         What the file holds. nnU-Net's keys mean what they mean there: ``metric_per_case``,
-        ``mean`` (over cases, NaN left out), ``foreground_mean``. Added to the metrics of each
+        ``mean`` (over cases, NaN left out), ``foreground_mean``. Added to both means: how many
+        cases they hold (``n_Dice``, ``n_HD95``, ...), and of how many a structure was missed
+        (``n_missed``, in the reference alone), invented (``n_invented``, in the prediction alone)
+        or absent from both (``n_absent``). HD95 is undefined for all three of them, and Dice for
+        the last. Added to the metrics of each
         structure: ``HD95`` and ``SurfaceDice`` (see `surface_scores`), ``volume_pred_ml`` and
         ``volume_ref_ml``. Added to each case: ``case`` and ``calibration`` (see
         `calibration_summary`), null without probabilities. Added at the top: ``calibration``
@@ -103,7 +118,9 @@ def evaluate_folder(
     """
     if not real_number(tolerance_mm, "tolerance_mm") >= 0:
         raise ValueError(f"tolerance_mm must be at least 0, got {tolerance_mm}")
+    choice(missed_hd95, "missed_hd95", ("omit", "diagonal"))
     counted = Counted(labels, n_bins, closed, fine_bins, regions)
+    described = _descriptions(Path(labels), Path(predictions), dataset_json)
     scheme = _scheme(Path(labels), Path(predictions), dataset_json, num_classes)
     folder = PredictionFolder(predictions) if probabilities else None
     scoring = _Scoring(
@@ -113,9 +130,13 @@ def evaluate_folder(
         saved=frozenset() if folder is None else frozenset(folder.cases()),
         counted=counted,
         tolerance_mm=tolerance_mm if surface else None,
+        missed_hd95=missed_hd95,
     )
     scoring.check_pairs(complete=not (allow_missing or keep_going))
-    out_file = _writable(Path(out_file))
+    out_file = Path(out_file)
+    check_out_file(out_file, [*scoring.inputs, *described])
+    # Made now, rather than to fail when everything is scored.
+    out_file.parent.mkdir(parents=True, exist_ok=True)
     pooled = counted.statistics(scheme)
     records: list[dict[str, Any]] = []
 
@@ -130,6 +151,8 @@ def evaluate_folder(
     if not records:
         reasons = "; ".join(dict.fromkeys(one.reason for one in run.failed))
         raise DataError(predictions, f"no case could be scored: {reasons}")
+    if scoring.contradictions:
+        warnings.warn(_contradiction(scoring.contradictions), stacklevel=2)
     summary = _summary(records, pooled, scoring)
     summary["failed"] = [{"case": one.case, "reason": one.reason} for one in run.failed]
     # nnU-Net's readers do arithmetic on these numbers: NaN stays NaN.
@@ -151,12 +174,21 @@ def _scheme(
     return LabelScheme.read(found)
 
 
-def _writable(out_file: Path) -> Path:
-    """Make the folder of the file now, rather than fail when everything is scored."""
-    if out_file.is_dir():
-        raise DataError(out_file, "out_file must be the name of a JSON file, got a folder")
-    out_file.parent.mkdir(parents=True, exist_ok=True)
-    return out_file
+def _contradiction(found: Sequence[tuple[Path, int]]) -> DataWarning:
+    (path, voxels), more = found[0], len(found) - 1
+    others = f"; so it does in {more} other cases" if more else ""
+    return DataWarning(
+        path,
+        f"the most probable class differs from the label map beside it in {voxels} voxels, so that "
+        f"overlap and calibration are of different predictions{others}",
+    )
+
+
+def _descriptions(labels: Path, predictions: Path, dataset_json: str | Path | None) -> list[Path]:
+    """Every ``dataset.json`` that may be read."""
+    found = [description.find(predictions), description.find(labels)]
+    given = [] if dataset_json is None else [Path(dataset_json)]
+    return [*given, *(path for path in found if path is not None)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +203,17 @@ class _Scoring:
     counted: Counted
     tolerance_mm: float | None
     """Of the surface Dice; None for no surface scores."""
+    missed_hd95: MissedHd95
+    contradictions: list[tuple[Path, int]] = field(default_factory=list)
+    """Probabilities beside a label map that is not their most probable class, and the voxels."""
+
+    @property
+    def inputs(self) -> list[Path]:
+        """Every file that is read."""
+        files = [*self.predictions.paths.values(), *self.references.paths.values()]
+        if self.probabilities is not None:
+            files += [path for case in self.saved for path in self.probabilities.files(case)]
+        return files
 
     def check_pairs(self, *, complete: bool) -> None:
         """Raise a `DataError` for a prediction without reference; if ``complete``, the reverse."""
@@ -199,13 +242,17 @@ class _Scoring:
         }
         statistics = None
         if self.probabilities is not None and case in self.saved:
+            found = self.probabilities.probabilities(case)
             statistics = count_case(
-                self.probabilities.probabilities(case),
+                found,
                 reference,
                 case=case,
                 counted=self.counted,
                 prediction=prediction.labels,
             )
+            if not reference.scheme.multilabel:
+                differing = contradicted(found, prediction.labels, reference.kept)
+                self.contradictions.extend([(found.source, differing)] if differing else [])
         record = {
             "case": case,
             "metrics": metrics,
@@ -227,6 +274,9 @@ class _Scoring:
             if kept is not None:
                 masks = masks[0] & kept, masks[1] & kept
             found |= surface_scores(*masks, spacing=spacing, tolerance_mm=self.tolerance_mm)
+            if self.missed_hd95 == "diagonal" and bool(found["n_ref"]) != bool(found["n_pred"]):
+                extents = zip(reference.labels.shape, spacing, strict=True)
+                found["HD95"] = math.hypot(*(number * step for number, step in extents))
         return found
 
 
@@ -236,10 +286,7 @@ def _summary(
     scheme, settings = scoring.references.scheme, scoring.counted
     keys = list(scheme.foreground)
     names = list(records[0]["metrics"][keys[0]])
-    mean = {
-        key: {name: _nanmean(record["metrics"][key][name] for record in records) for name in names}
-        for key in keys
-    }
+    mean = {key: _mean([record["metrics"][key] for record in records]) for key in keys}
     counted = [record for record in records if record["calibration"] is not None]
     calibration = None
     if counted:
@@ -260,18 +307,38 @@ def _summary(
         "metric_per_case": list(records),
         "mean": mean,
         "foreground_mean": {
-            name: float(np.mean([mean[key][name] for key in keys])) for name in names
+            **{name: float(np.mean([mean[key][name] for key in keys])) for name in names},
+            **{
+                name: sum(mean[key][name] for key in keys)
+                for name in mean[keys[0]]
+                if name not in names
+            },
         },
         "calibration": calibration,
         "labels": scheme.names,
         "settings": {
+            "affine": affine_rule(),
             "tolerance_mm": scoring.tolerance_mm,
+            "missed_hd95": scoring.missed_hd95,
             "n_bins": settings.n_bins,
             "closed": settings.closed,
             "fine_bins": settings.fine_bins,
             "regions": list(settings.regions),
         },
     }
+
+
+def _mean(metrics: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The mean of each metric over the cases where it is defined, and how many those are."""
+    found = {name: _nanmean(one[name] for one in metrics) for name in metrics[0]}
+    for name in ("Dice", "IoU", "HD95", "SurfaceDice"):
+        if name in found:
+            found[f"n_{name}"] = sum(not math.isnan(one[name]) for one in metrics)
+    has = [(bool(one["n_ref"]), bool(one["n_pred"])) for one in metrics]
+    found["n_missed"] = has.count((True, False))
+    found["n_invented"] = has.count((False, True))
+    found["n_absent"] = has.count((False, False))
+    return found
 
 
 def _nanmean(values: Iterable[float]) -> float:

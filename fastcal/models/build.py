@@ -40,7 +40,8 @@ def build_network(
     gives that size as a number, or as one number per axis, and images are padded with zeros.
 
     The class is imported, so the specification is the caller's own word; that of a file goes
-    through `build_from_file`.
+    through `build_from_file`. The arguments of built-in networks are checked by type and size
+    before a constructor sees them.
 
     Args:
         spec: The specification.
@@ -69,22 +70,22 @@ def build_network(
     if not isinstance(name, str):
         raise ValueError(f"network.name must be a string, got {name!r}")
     if name != "UNet":
+        check_arguments(name, arguments)
         return ImportedNetwork(name, **arguments)
     preset = arguments.pop("preset", "paper")
-    if preset not in PRESETS:
+    if not isinstance(preset, str) or preset not in PRESETS:
         raise ValueError(
             f"network.preset must be {' or '.join(map(repr, PRESETS))}, got {preset!r}"
         )
     arguments = {**PRESETS[preset], **arguments}
-    _check_arguments(name, UNet, arguments)
+    check_arguments(name, arguments)
     return UNet(**arguments)
 
 
 def build_from_file(spec: Mapping[str, Any], trust: Trust, *, source: str) -> SegmentationNetwork:
     """Build a network from a specification that a file holds, and that may be anybody's.
 
-    Nothing is imported before ``trust`` allows it. The arguments of built-in networks are checked
-    by type and size before a constructor sees them.
+    Nothing is imported before ``trust`` allows it.
 
     Args:
         spec: The specification, complete.
@@ -96,13 +97,7 @@ def build_from_file(spec: Mapping[str, Any], trust: Trust, *, source: str) -> Se
         ValueError: There is no such network, or its class refuses the arguments.
         ImportError: The package of the class is not installed.
     """
-    name = trust.check(spec.get("name", "UNet"), source=source)
-    arguments = {key: value for key, value in spec.items() if key != "name"}
-    preset = arguments.get("preset")
-    if name == "UNet" and isinstance(preset, str) and preset in PRESETS:
-        del arguments["preset"]
-        arguments = {**PRESETS[preset], **arguments}
-    check_arguments(name, arguments)
+    trust.check(spec.get("name", "UNet"), source=source)
     return build_network(spec)
 
 

@@ -121,6 +121,7 @@ def load_ensemble(
     members: Sequence[int] | None = None,
     device: torch.device | str | None = None,
     trust: Collection[str] = (),
+    allow_duplicates: bool = False,
 ) -> Ensemble:
     """Load the trained members of a run as one module.
 
@@ -132,11 +133,12 @@ def load_ensemble(
         device: Where the networks go; None selects the GPU if there is one.
         trust: Packages that networks may be imported from, such as ``["mylab"]``. Without it a
             run can only name the built-in networks: a folder is data, not code.
+        allow_duplicates: A number among ``members`` may be there twice, and counts twice.
 
     Raises:
         DataError: There is no run, no finished member, or weights cannot be read.
         UntrustedNetworkError: A network is not built in, nor of a trusted package.
-        ValueError: A number has no member.
+        ValueError: A number has no member, or is there twice.
 
     Example:
         >>> ensemble = load_ensemble("runs/ce")  # doctest: +SKIP
@@ -145,5 +147,8 @@ def load_ensemble(
     """
     opened = run if isinstance(run, Run) else Run.open(run)
     place = choose_device(device)
-    networks = [load_member(folder, place, trust=trust) for folder in opened.chosen(members)]
+    if members is None:
+        opened.tell_unfinished()
+    folders = opened.chosen(members, allow_duplicates=allow_duplicates)
+    networks = [load_member(folder, place, trust=trust) for folder in folders]
     return Ensemble(networks, patch=opened.patch, preprocessing=opened.preprocessing)

@@ -18,7 +18,10 @@ from torch import Tensor, nn
 
 from fastcal import __version__
 from fastcal.core import atomic
+from fastcal.core.doors import check_claim
+from fastcal.core.places import check_outputs
 from fastcal.models.ensemble import Ensemble, EnsembleOutput, load_ensemble
+from fastcal.models.memory import OutOfMemoryError, is_out_of_memory
 from fastcal.models.run import Run
 
 ExportFormat: TypeAlias = Literal["torchscript", "onnx"]
@@ -58,6 +61,7 @@ def export_run(
     format: ExportFormat | None = None,
     size: Sequence[int] | None = None,
     trust: Collection[str] = (),
+    allow_duplicates: bool = False,
 ) -> Exported:
     """Write the ensemble of a run, or one member, as TorchScript or ONNX.
 
@@ -79,12 +83,14 @@ def export_run(
         format: The format, where the name of the file does not tell.
         size: Spatial extents, for networks that cannot be exported for every size.
         trust: Packages that networks may be imported from, see `fastcal.load_ensemble`.
+        allow_duplicates: A number among ``members`` may be there twice, and counts twice.
 
     Returns:
         A description of the file.
 
     Raises:
-        DataError: There is no run, no finished member, or weights cannot be read.
+        DataError: There is no run, no finished member, weights cannot be read, or ``out`` is a file
+            of the run.
         UntrustedNetworkError: A network is not built in, nor of a trusted package.
         ValueError: An argument does not fit; the network cannot be exported, or computes something
             else once exported; or an ONNX file would exceed 2 GB.
@@ -101,18 +107,26 @@ def export_run(
     if member is not None and members is not None:
         raise ValueError(f"member must be None where members are given, got {member}")
     extents = None if size is None else tuple(size)
-    if extents is not None and (len(extents) != opened.dims or min(extents) < 1):
-        raise ValueError(f"size must be {opened.dims} positive extents, got {extents}")
+    if extents is not None:
+        _check_size(extents, opened)
+    check_outputs([path], opened.files)
     chosen = members if member is None else [member]
-    ensemble = load_ensemble(opened, members=chosen, device="cpu", trust=trust)
+    ensemble = load_ensemble(
+        opened, members=chosen, device="cpu", trust=trust, allow_duplicates=allow_duplicates
+    )
     module = PlainEnsemble(ensemble) if member is None else ensemble.network(0)
     outputs = EnsembleOutput._fields if member is None else ("logits",)
     description = _description(opened, chosen, ensemble, outputs)
     traced, tried = _sizes(ensemble) if extents is None else (extents, extents)
     example = _image(ensemble, traced, batch=2)
     trial = _image(ensemble, tried, batch=1)
-    with torch.no_grad():
-        expected = module(trial)
+    try:
+        with torch.no_grad():
+            expected = module(trial)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemoryError(f"size must be smaller for this memory, got {tried}") from error
     with atomic.atomic_path(path) as temporary, _quiet():
         write = _write_torchscript if kind == "torchscript" else _write_onnx
         write(module, example, temporary, outputs, description, free=extents is None)
@@ -174,7 +188,7 @@ def _description(
 ) -> str:
     content = {
         "fastcal": __version__,
-        "members": [folder.name for folder in run.chosen(chosen)],
+        "members": [folder.name for folder in run.chosen(chosen, allow_duplicates=True)],
         "outputs": list(outputs),
         "head": ensemble.head,
         "labels": run.labels,
@@ -193,6 +207,17 @@ def _sizes(ensemble: Ensemble) -> tuple[tuple[int, ...], tuple[int, ...]]:
     multiples = [max(by, 8) for by in ensemble.network(0).multiples]
     traced = tuple(2 * by + 2 * axis + 1 for axis, by in enumerate(multiples))
     return traced, tuple(by + 7 - 2 * axis for axis, by in enumerate(multiples))
+
+
+def _check_size(extents: tuple[int, ...], run: Run) -> None:
+    """Refuse extents of another number, or ones whose images and results no memory holds."""
+    if len(extents) != run.dims or min(extents) < 1:
+        raise ValueError(f"size must be {run.dims} positive extents, got {extents}")
+    channels = len(run.channel_names) + 2 * run.num_classes
+    try:
+        check_claim(2 * 4 * channels * math.prod(extents), what="images and logits of this size")
+    except ValueError as error:
+        raise ValueError(f"size must be smaller, got {extents}: {error}") from None
 
 
 def _image(ensemble: Ensemble, extents: Sequence[int], *, batch: int) -> Tensor:

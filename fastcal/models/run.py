@@ -13,6 +13,7 @@ Older runs have best.pt in place of best.safetensors; they can be read, too.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,8 @@ from typing import Any
 
 import torch
 
-from fastcal.core.doors import read_checkpoint, read_json
-from fastcal.core.errors import DataError
+from fastcal.core.doors import read_checkpoint, read_json, validated
+from fastcal.core.errors import DataError, DataWarning
 from fastcal.data.preprocess import Preprocessing
 from fastcal.models.network import SegmentationNetwork
 from fastcal.models.weights import Weights, read_weights
@@ -51,12 +52,16 @@ class Run:
         """Read RUN/config.json.
 
         Raises:
-            DataError: There is no run folder, or this version cannot read it.
+            DataError: There is no run folder, this version cannot read it, or its entries are of
+                another type, out of range or contradict each other.
         """
+        from fastcal.models.run_schema import RunConfig
+
         folder = Path(path)
         config = read_json(folder / CONFIG)
         if not isinstance(config, dict) or config.get("format") not in _READABLE:
             raise DataError(folder / CONFIG, "is not the configuration of a fastcal run")
+        validated(folder / CONFIG, config, RunConfig)
         return cls(folder, config)
 
     @property
@@ -64,15 +69,18 @@ class Run:
         """Folders of the members whose training is finished, by number."""
         return sorted(path.parent for path in self.path.glob(f"member_*/{FINISHED}"))
 
-    def chosen(self, numbers: Sequence[int] | None) -> list[Path]:
+    def chosen(
+        self, numbers: Sequence[int] | None, *, allow_duplicates: bool = False
+    ) -> list[Path]:
         """Return the folders of finished members, by number.
 
         Args:
             numbers: Numbers of the members; None for all finished ones.
+            allow_duplicates: A number may be there twice, and counts twice.
 
         Raises:
             DataError: No member is finished.
-            ValueError: There is no number, or one without a finished member.
+            ValueError: There is no number, one without a finished member, or one twice.
         """
         folders = self.members
         if not folders:
@@ -85,6 +93,11 @@ class Run:
         for number in numbers:
             if number not in by_number:
                 raise ValueError(f"members must be among {sorted(by_number)}, got {number}")
+        if len(set(numbers)) < len(numbers) and not allow_duplicates:
+            raise ValueError(
+                "members must be different numbers unless duplicates are allowed, got "
+                f"{list(numbers)}"
+            )
         return [by_number[number] for number in numbers]
 
     @property
@@ -92,6 +105,28 @@ class Run:
         """Folders of the members whose training has begun but is not finished."""
         begun = sorted(path.parent for path in self.path.glob(f"member_*/{LAST}"))
         return [folder for folder in begun if not (folder / FINISHED).exists()]
+
+    def tell_unfinished(self) -> None:
+        """Warn where there are fewer finished members than the run was to have.
+
+        An ensemble of fewer members is another one, whose calibration is worse.
+        """
+        wanted, have = self.config.get("members"), len(self.members)
+        if wanted is not None and have < wanted:
+            warnings.warn(
+                DataWarning(self.path, f"only {have} of {wanted} members are finished and used"),
+                stacklevel=3,
+            )
+
+    @property
+    def files(self) -> list[Path]:
+        """Files of the run and its members, which no other output may take the place of."""
+        own = (WEIGHTS, LAST, LOG, CURVES, BEST, FINISHED)
+        members = sorted(self.path.glob("member_*"))
+        return [
+            *(self.path / name for name in (CONFIG, SPLITS, DATASET)),
+            *(member / name for member in members for name in own),
+        ]
 
     @property
     def loss(self) -> str:
@@ -147,8 +182,15 @@ class Run:
 
     @property
     def split(self) -> dict[str, list[str]]:
-        """Case names of ``train``, ``val`` and ``test``."""
-        names: dict[str, list[str]] = read_json(self.path / SPLITS, dict[str, list[str]])
+        """Case names of ``train``, ``val`` and ``test``.
+
+        Raises:
+            DataError: splits.json is missing or damaged, or a part of the split is missing.
+        """
+        file = self.path / SPLITS
+        names: dict[str, list[str]] = read_json(file, dict[str, list[str]])
+        if not {"train", "val"} <= set(names):
+            raise DataError(file, "must hold lists of case names: train, val and optionally test")
         return names
 
 

@@ -125,13 +125,11 @@ def check_arguments(name: str, arguments: Mapping[str, Any]) -> None:
     """
     from pydantic import ValidationError
 
-    from fastcal.models.trust_schema import SCHEMAS
-
     name = next((short for short, path in BUILT_IN.items() if name == path), name)
     if name not in BUILT_IN:
         return
     try:
-        checked = SCHEMAS[name].model_validate(_with_tuples(arguments))
+        checked = _schema(name).model_validate(_with_tuples(arguments))
     except ValidationError as error:
         raise ValueError(_sentence(name, error.errors(include_url=False)[0])) from None
     except RecursionError:
@@ -180,6 +178,12 @@ def estimated_parameters(
     return total
 
 
+def _schema(name: str) -> Any:
+    from fastcal.models.trust_schema import SCHEMAS
+
+    return SCHEMAS[name]
+
+
 def _with_tuples(value: Any) -> Any:
     """Lists, which JSON has, as the tuples they stand for."""
     if isinstance(value, list | tuple):
@@ -193,7 +197,11 @@ def _sentence(name: str, problem: Any) -> str:
     # Behind the argument's name pydantic has the branch of a union, which says nothing to a user.
     first, *rest = problem["loc"]
     if problem["type"] == "extra_forbidden" and not rest:
-        return f"network must have arguments that {name} knows, got {_short(first)}"
+        known = [field.alias or key for key, field in _schema(name).model_fields.items()]
+        return (
+            f"network must have arguments that {name} knows ({', '.join(known)}), "
+            f"got {_short(first)}"
+        )
     place = (first, *(part for part in rest if isinstance(part, int)))
     return f"network.{described({**problem, 'loc': place})}"
 

@@ -10,7 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fastcal.core.doors import bounded
+
 Predictor = Callable[[Tensor], Tensor]
+
+MOST_PASSES = 10_000
+"""Of a network over one image: more are a slip, and their list alone would fill the memory."""
 
 _PLANE = (2, 3)
 """Axes of a batch that quarter turns exchange: those of a slice, or of an axial plane."""
@@ -44,8 +49,7 @@ class InferenceAugmentation:
             )
         if not 0 <= self.noise < math.inf:
             raise ValueError(f"noise must be a number of at least 0, got {self.noise}")
-        if self.draws < 1:
-            raise ValueError(f"draws must be at least 1, got {self.draws}")
+        bounded(self.draws, "draws", MOST_PASSES)
         if self.draws > 1 and self.noise == 0:
             raise ValueError(f"draws must be 1 without noise, got {self.draws}: all would be equal")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from fastcal.models.build import build_from_file, unwrapped
 from fastcal.models.network import SegmentationNetwork
 from fastcal.models.trust import Trust, UntrustedNetworkError
 
+_FORMAT = 2
 _KEY = "fastcal"
 """Key of the metadata. There is only one, because safetensors does not keep the order of keys."""
 
@@ -97,13 +99,13 @@ def save_weights(
         for name, tensor in network.state_dict().items()
     }
     content = {
-        "format": 1,
+        "format": _FORMAT,
         "network": network.spec,
         "details": dict(details or {}),
         "state_sha256": state_digest(state),
     }
-    text = json.dumps(content)
-    written = save(state, metadata={_KEY: text})
+    content["sha256"] = _description_digest(content)
+    written = save(state, metadata={_KEY: json.dumps(content)})
     with atomic.atomic_path(path) as temporary:
         temporary.write_bytes(written)
 
@@ -124,7 +126,21 @@ def read_weights(path: str | Path) -> Weights:
             raise TypeError("no description of a network")
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(file, "does not hold fastcal's description of a network") from error
-    kept = described.get("state_sha256")  # files of earlier versions have none
-    if kept is not None and kept != state_digest(found.tensors):
-        raise DataError(file, "damaged: the weights differ from those that were written")
+    _check_digests(file, described, found.tensors)
     return Weights(file, network, found.tensors, details)
+
+
+def _check_digests(file: Path, described: dict[str, Any], state: Mapping[str, Tensor]) -> None:
+    version = described.get("format", 1)
+    if version not in (1, _FORMAT):
+        raise DataError(file, f"the format must be 1 or {_FORMAT}, got {version!r}")
+    own = described.pop("sha256", None)
+    kept = described.get("state_sha256")  # files of format 1 may have none
+    if (kept is not None or version == _FORMAT) and kept != state_digest(state):
+        raise DataError(file, "damaged: the weights differ from those that were written")
+    if version == _FORMAT and own != _description_digest(described):
+        raise DataError(file, "damaged: its description differs from the one that was written")
+
+
+def _description_digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -42,6 +42,7 @@ def ensemble_folders(
     part_id: int = 0,
     overwrite: bool = False,
     keep_going: bool = False,
+    allow_duplicates: bool = False,
     device: torch.device | str = "cpu",
     progress: ProgressOption = False,
 ) -> PredictionSummary:
@@ -79,8 +80,10 @@ def ensemble_folders(
             ``segments.csv``; `fastcal.cases.segments.read` reads them.
         num_parts: Number of runs that share the cases; `merge_statistics` adds their statistics.
         part_id: Which of the parts this run is, from 0: it does every ``num_parts``-th case.
-        overwrite: Do finished cases again, also where ``out`` was made with other settings.
+        overwrite: Do finished cases again. Where ``out`` was made from other settings or inputs, it
+            starts anew, which is refused for a part of its cases.
         keep_going: Go on after a case that fails; the summary lists the failures.
+        allow_duplicates: Take a folder that is given twice, or two that hold the same files.
         device: Where the members are combined.
         progress: True prints one line per case to stderr; a function is called with a `Progress`.
 
@@ -88,9 +91,10 @@ def ensemble_folders(
         Which cases were done, and their calibration where ``labels`` are given.
 
     Raises:
-        DataError: A folder is empty or lacks a case, a file cannot be read, shapes, affines or
-            numbers of classes differ, a number is NaN or not a probability, or a label is out of
-            range. The message names the file.
+        DataError: A folder is empty, lacks a case or is there twice, a file cannot be read, shapes,
+            affines or numbers of classes differ, a number is NaN or not a probability, or a label
+            is out of range; ``out`` was made from something else, or is a folder of inputs. The
+            message names the file.
         TypeError: An option has the wrong type.
         ValueError: An option is out of range.
         OutOfMemoryError: A ValueError that says what to lower.
@@ -105,8 +109,7 @@ def ensemble_folders(
     counted = Counted(labels, n_bins, closed, fine_bins, regions)
     written = Written(out, maps, dtype, save_probabilities, overwrite, segments=segments)
     part = Part(num_parts, part_id, keep_going, progress)
-    saved = SavedFolders.open(folders)
-    saved.check_out(out)
+    saved = SavedFolders.open(folders, allow_duplicates=allow_duplicates)
     chosen = saved.shared(cases, complete=not keep_going)
     found = saved.dataset_json(dataset_json)
     reading = saved.reading(chosen, found, keep_going=keep_going)

@@ -15,13 +15,14 @@ from torch import Tensor
 
 from fastcal.cases.source import Member
 from fastcal.core.arguments import real_number, whole_number
+from fastcal.core.doors import bounded
 from fastcal.core.errors import DataError
 from fastcal.data.dataset import Case
 from fastcal.models.device import choose_device
 from fastcal.models.network import SegmentationNetwork
-from fastcal.models.run import Run, epoch_weights, member_weights, weights_file
+from fastcal.models.run import CONFIG, Run, epoch_weights, member_weights, weights_file
 from fastcal.models.unet import set_mc_dropout
-from fastcal.models.views import InferenceAugmentation, Predictor, View, averaged
+from fastcal.models.views import MOST_PASSES, InferenceAugmentation, Predictor, View, averaged
 from fastcal.models.window import sliding_window
 
 if TYPE_CHECKING:
@@ -56,8 +57,7 @@ class Inference:
     batch_size: int | None = None
 
     def __post_init__(self) -> None:
-        if whole_number(self.mc_dropout, "mc_dropout") < 0:
-            raise ValueError(f"mc_dropout must be at least 0, got {self.mc_dropout}")
+        bounded(self.mc_dropout, "mc_dropout", MOST_PASSES, least=0)
         whole_number(self.seed, "seed")
         if not 0 < real_number(self.temperature, "temperature") < math.inf:
             raise ValueError(f"temperature must be above 0, got {self.temperature}")
@@ -91,6 +91,7 @@ class RunMembers:
         trust: Packages that networks may be imported from, see `fastcal.load_ensemble`.
         epoch: Take the weights that ``loop.keep_epochs`` kept after this epoch; None for the best.
         resident: Keep the network of every member, for many cases in turn.
+        allow_duplicates: A number may be there twice, and counts twice.
 
     Raises:
         UntrustedNetworkError: A network is not built in, nor of a trusted package.
@@ -107,15 +108,20 @@ class RunMembers:
         inference: Inference,
         device: torch.device | str | None,
         trust: Collection[str] = (),
+        *,
         epoch: int | None = None,
         resident: bool = False,
+        allow_duplicates: bool = False,
     ) -> None:
         inference.augmentation.check(run.dims)
         self.inference = inference
         self.device = choose_device(device)
+        if numbers is None:
+            run.tell_unfinished()
+        chosen = run.chosen(numbers, allow_duplicates=allow_duplicates)
         self.sources = tuple(
             weights_file(folder) if epoch is None else epoch_weights(folder, epoch)
-            for folder in run.chosen(numbers)
+            for folder in chosen
         )
         self.batch_size = inference.batch_size or _BATCH_SIZES[run.dims]
         self._run = run
@@ -133,7 +139,7 @@ class RunMembers:
         inference, patch = self.inference, self._run.patch
         views = inference.augmentation
         return {
-            "members": [str(source) for source in self.sources],
+            "members": list(self.sources),
             "weights_sha256": [_digest(source) for source in self.sources],
             "mc_dropout": inference.mc_dropout,
             "seed": inference.seed if inference.random else None,
@@ -147,6 +153,7 @@ class RunMembers:
             "views_as_members": views.as_members and views.n_views > 1,
             "resample": None if self._preprocessing.spacing is None else inference.resample,
             "precision": inference.precision,
+            "preprocessing": self._preprocessing.to_json(),
         }
 
     @property
@@ -172,7 +179,10 @@ class RunMembers:
         try:
             return self._preprocessing.apply(image, like), like
         except ValueError as error:
-            raise DataError(case.images[0], str(error)) from error
+            text = str(error)
+            if text.startswith(("size ", "spacing ")):
+                text += f" ({self._run.path / CONFIG} says so)"
+            raise DataError(case.images[0], text) from error
 
     def of(
         self,
@@ -268,12 +278,14 @@ class RunMembers:
         return network
 
     def _check(self, source: Path, network: SegmentationNetwork) -> None:
-        if (network.dims, network.num_classes) != (self._run.dims, self._run.num_classes):
-            raise DataError(
-                source,
-                f"the network must be {self._run.dims}-D with {self._run.num_classes} classes, "
-                f"got {network.dims}-D with {network.num_classes}",
-            )
+        for name in ("dims", "in_channels", "num_classes", "head"):
+            wanted, got = self._run.config["network"][name], getattr(network, name)
+            if got != wanted:
+                raise DataError(
+                    source,
+                    f"the network's {name} must be {wanted!r}, as in {self._run.path / CONFIG}, "
+                    f"got {got!r}",
+                )
         mc_dropout = self.inference.mc_dropout
         if mc_dropout and not set_mc_dropout(network, True):
             raise ValueError(

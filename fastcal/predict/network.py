@@ -52,6 +52,7 @@ def predict_cases(
     device: torch.device | str | None = None,
     batch_size: int | None = None,
     trust: Collection[str] = (),
+    allow_duplicates: bool = False,
     progress: ProgressOption = False,
 ) -> PredictionSummary:
     """Predict cases with the members of a run, on the grid of their images.
@@ -98,11 +99,13 @@ def predict_cases(
             ``segments.csv``; `fastcal.cases.segments.read` reads them.
         num_parts: Number of runs that share the cases; `merge_statistics` adds their statistics.
         part_id: Which of the parts this run is, from 0: it does every ``num_parts``-th case.
-        overwrite: Do finished cases again, also where ``out`` was made with other settings.
+        overwrite: Do finished cases again. Where ``out`` was made from other settings or inputs, it
+            starts anew, which is refused for a part of its cases.
         keep_going: Go on after a case that fails; the summary lists the failures.
         device: Where the networks run; None for a GPU if there is one.
         batch_size: Slices or windows per forward pass; None for 16 slices or 2 windows.
         trust: Packages that networks may be imported from, see `fastcal.load_ensemble`.
+        allow_duplicates: A number among ``members`` may be there twice, and counts twice.
         progress: True prints one line per case to stderr, and how far a long case is; a function
             is called with a `Progress`.
 
@@ -139,6 +142,8 @@ def predict_cases(
     opened = run if isinstance(run, Run) else Run.open(run)
     written = Written(out, maps, dtype, save_probabilities, overwrite, opened.file_ending, segments)
     chosen = choose_images(opened, images, cases)
-    networks = RunMembers(opened, members, inference, device, trust)
+    networks = RunMembers(
+        opened, members, inference, device, trust, allow_duplicates=allow_duplicates
+    )
     source = NetworkPredictions(opened, networks, chosen, space=space, tell=progress is True)
     return driver.run(source, counted, written, part)

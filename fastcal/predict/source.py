@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from fastcal.cases.labels import LabelScheme
 from fastcal.cases.settings import MemberReading
-from fastcal.cases.source import Member
+from fastcal.cases.source import Member, Origin
 from fastcal.core.errors import DataError
 from fastcal.core.problem import Space
 from fastcal.data.dataset import Case, image_cases
@@ -45,17 +44,27 @@ class NetworkPredictions:
             networks.inference.gives_logits(run.preprocessing),
             space,
         )
+        self._run_folder = run.path
         self._networks, self._images, self._tell = networks, images, tell
 
     @property
-    def record(self) -> dict[str, Any]:
-        """What changes the numbers."""
-        reading = self.reading
-        return {
+    def origin(self) -> Origin:
+        """What the predictions depend on."""
+        reading, weights = self.reading, self._networks.sources
+        images = [path for case in self._images.values() for path in case.images]
+        read = [self._run_folder, *(path.parent for path in (*weights, *images))]
+        settings = {
             **self._networks.record,
             "activation": reading.activation,
             "space": reading.space,
         }
+        return Origin(
+            command="predict", settings=settings, folders=list(dict.fromkeys(read)), shared=weights
+        )
+
+    def inputs(self, case: str) -> Sequence[Path]:
+        """The images of a case."""
+        return self._images[case].images
 
     @property
     def advice(self) -> str:

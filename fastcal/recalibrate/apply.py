@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from fastcal.cases.driver import run
@@ -37,6 +38,7 @@ def apply_folders(
     part_id: int = 0,
     overwrite: bool = False,
     keep_going: bool = False,
+    allow_duplicates: bool = False,
     progress: ProgressOption = False,
 ) -> PredictionSummary:
     """Calibrate saved probabilities; the files written are those of `ensemble_folders`.
@@ -69,8 +71,10 @@ def apply_folders(
         num_parts: Number of runs that share the cases; `fastcal.predict.merge_statistics` adds
             their statistics.
         part_id: Which of the parts this run is, from 0: it does every ``num_parts``-th case.
-        overwrite: Do finished cases again, also where ``out`` was made with other settings.
+        overwrite: Do finished cases again. Where ``out`` was made from other settings or inputs, it
+            starts anew, which is refused for a part of its cases.
         keep_going: Go on after a case that fails; the summary lists the failures.
+        allow_duplicates: Take a folder that is given twice, or two that hold the same files.
         progress: True prints one line per case to stderr; a function is called with a
             `fastcal.predict.Progress`.
 
@@ -92,10 +96,11 @@ def apply_folders(
     written = Written(out, maps, dtype, save_probabilities, overwrite, segments=segments)
     part = Part(num_parts, part_id, keep_going, progress)
     made = load(calibrator) if isinstance(calibrator, str | Path) else calibrator
-    saved = SavedFolders.open(folders, folds=True)
-    saved.check_out(out)
+    saved = SavedFolders.open(folders, folds=True, allow_duplicates=allow_duplicates)
     source = CalibratedProbabilities.of(
         made, saved, cases, saved.dataset_json(dataset_json), keep_going=keep_going
     )
     source.check_maps(maps)
+    if isinstance(calibrator, str | Path):
+        source = replace(source, file=Path(calibrator))
     return run(source, counted, written, part)

@@ -133,9 +133,10 @@ class HistogramBinning(ProbabilityMap):
         return {"frequency": [_or_none(row) for row in self.frequency_.tolist()]}
 
     def _restore(self, state: Mapping[str, Any], num_classes: int) -> None:
-        rows = [[-1.0 if one is None else one for one in row] for row in state["frequency"]]
-        found = numbers({"frequency": rows}, "frequency", (num_classes, self.n_bins))
-        self._frequency = torch.where(found < 0, torch.nan, found)
+        empty = torch.tensor([[one is None for one in row] for row in state["frequency"]])
+        rows = [[0.0 if one is None else one for one in row] for row in state["frequency"]]
+        found = _shares({"frequency": rows}, "frequency", (num_classes, self.n_bins))
+        self._frequency = found.masked_fill(empty, torch.nan)
 
 
 class IsotonicRegression(ProbabilityMap):
@@ -224,7 +225,7 @@ class IsotonicRegression(ProbabilityMap):
             raise ValueError(f"knots must be of {num_classes} classes, got {len(state['knots'])}")
         self._knots = []
         for row in state["knots"]:
-            x, y = numbers({"knots": row}, "knots", (2, len(row[0]))).numpy()
+            x, y = _shares({"knots": row}, "knots", (2, len(row[0]))).numpy()
             if len(x) == 0 or not (np.diff(x) > 0).all() or not (np.diff(y) >= 0).all():
                 raise ValueError("knots must rise, got some that do not")
             self._knots.append((x, y))
@@ -236,6 +237,15 @@ def _present(block: Block, num_classes: int) -> Tensor:
     if target.dim() == 2:
         return target == 1
     return target == torch.arange(num_classes)[:, None]
+
+
+def _shares(state: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> Tensor:
+    """Read numbers that lie in [0, 1]; see `numbers`."""
+    found = numbers(state, name, shape)
+    if found.numel() and not 0 <= float(found.min()) <= float(found.max()) <= 1:
+        low, high = float(found.min()), float(found.max())
+        raise ValueError(f"{name} must lie in [0, 1], got {low:.4g} to {high:.4g}")
+    return found
 
 
 def _or_none(row: list[float]) -> list[float | None]:

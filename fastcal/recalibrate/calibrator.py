@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fastcal.core.arrays import Array, real_dtype, to_tensor
 from fastcal.core.atomic import write_json
-from fastcal.core.doors import read_json
+from fastcal.core.doors import bounded, read_json
 from fastcal.core.errors import DataError
 from fastcal.core.members import check_member
 from fastcal.core.problem import Activation
@@ -20,6 +20,7 @@ from fastcal.recalibrate.stream import Stream, check_volumes
 from fastcal.recalibrate.volumes import PredictionReading, Volumes, walk_pairs
 
 FORMAT = "fastcal recalibration"
+_MOST_CLASSES = 65_535
 VERSION = 1
 
 Self_ = TypeVar("Self_", bound="Calibrator")
@@ -221,10 +222,11 @@ class Calibrator(ABC):
         """
         if content["kind"] != cls.kind:
             raise ValueError(f"kind must be {cls.kind!r}, got {content['kind']!r}")
+        missing = [name for name in Calibrator.settings(cls()) if name not in content["settings"]]
+        if missing:
+            raise ValueError(f"settings must hold {', '.join(missing)}, got none")
         made = cls(**content["settings"])
-        number = content["num_classes"]
-        if not isinstance(number, int) or number < 1:
-            raise ValueError(f"num_classes must be a positive integer, got {number!r}")
+        number = bounded(content["num_classes"], "num_classes", _MOST_CLASSES)
         made._restore(content["fitted"], number)
         made.num_classes_ = number
         return made
@@ -306,11 +308,19 @@ def numbers(state: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> Tens
     """Read a float64 tensor from a JSON state.
 
     Raises:
-        ValueError: It has another shape, or is not finite.
+        ValueError: It has another shape, or holds something else than finite numbers.
     """
+    if _holds_truth(state[name]):
+        raise ValueError(f"{name} must be numbers, got true or false among them")
     tensor = torch.tensor(state[name], dtype=torch.float64)
     if tuple(tensor.shape) != shape:
         raise ValueError(f"{name} must have shape {shape}, got {tuple(tensor.shape)}")
     if not bool(tensor.isfinite().all()):
         raise ValueError(f"{name} must be finite numbers, got NaN or infinities")
     return tensor
+
+
+def _holds_truth(value: object) -> bool:
+    if isinstance(value, list | tuple):
+        return any(_holds_truth(one) for one in value)
+    return isinstance(value, bool)

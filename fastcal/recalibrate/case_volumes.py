@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from torch import Tensor
 
+from fastcal.cases.plausible import check_activation, check_probabilities
 from fastcal.cases.reference import LabelMaps
 from fastcal.cases.source import Member
 from fastcal.data.predictions import PredictionFolder, Probabilities
@@ -79,9 +80,12 @@ class CaseVolumes:
             yield self._volume(case)
 
     def _volume(self, case: str) -> tuple[Tensor, Tensor, Tensor | None]:
-        member = Member.of(self._read(case))
-        self.current = member.source
-        self._references.scheme.check_channels(member.values.shape[1], member.source)
+        found = self._read(case)
+        self.current = found.source
+        self._references.scheme.check_channels(found.data.shape[0], found.source)
+        check_activation(found, found.activation)
+        check_probabilities(found, self._references.scheme)
+        member = Member.of(found)
         shape = tuple(member.values.shape[2:])
         like = member.like or self._references.geometry(case, shape, member.source)
         reference = self._references.read(case, like, member.source)

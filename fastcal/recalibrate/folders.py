@@ -12,6 +12,7 @@ from fastcal.cases.reference import LabelMaps
 from fastcal.cases.saved import SavedFolders
 from fastcal.core.arguments import whole_number
 from fastcal.core.errors import DataError
+from fastcal.core.places import check_out_file
 from fastcal.core.problem import Space
 from fastcal.recalibrate import methods
 from fastcal.recalibrate.calibrator import Calibrator
@@ -56,6 +57,7 @@ def fit_folders(
     n_bins: int = 15,
     odir: float = 1e-5,
     folds: int = 5,
+    allow_duplicates: bool = False,
     progress: bool | Report = False,
 ) -> FolderFit:
     """Fit a calibrator to saved probabilities and write it as JSON.
@@ -84,6 +86,7 @@ def fit_folders(
         odir: Weight of the off-diagonal penalty of ``"dirichlet"``.
         folds: Folds of the cross-validation that scores the method on cases which a fit has not
             seen; 0 or 1 spares the time that these fits take.
+        allow_duplicates: Take a folder that is given twice, or two that hold the same files.
         progress: True prints one line per case and pass to stderr; a function is called with the
             number of the pass (of one calibrator, from 1) and the case.
 
@@ -113,13 +116,16 @@ def fit_folders(
     out = Path(out)
     if not out.absolute().parent.is_dir():
         raise DataError(out.parent, "no such folder")
-    saved = SavedFolders.open(folders, folds=True)
+    saved = SavedFolders.open(folders, folds=True, allow_duplicates=allow_duplicates)
     count = len(saved.folders)
     if weights is not None and len(weights) != count:
         raise ValueError(f"weights must hold one number per folder: {count}, got {len(weights)}")
     chosen = saved.shared(cases, complete=False)
-    reading = saved.reading(chosen, saved.dataset_json(dataset_json))
+    described = saved.dataset_json(dataset_json)
+    reading = saved.reading(chosen, described)
     references = LabelMaps.find(labels, reading.scheme)
+    files = [path for case in chosen for folder in saved.folders for path in folder.files(case)]
+    check_out_file(out, [*files, *references.paths.values(), *saved.shared_files(described)])
     calibrator: Calibrator | EnsembleCalibration = methods.make(
         method,
         from_logits=from_logits,

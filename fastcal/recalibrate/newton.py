@@ -27,6 +27,9 @@ _NOTHING = 1e-15
 """Gain in nats per voxel below which to stop, for a loss that goes to 0 at infinity."""
 _DECREMENT = 1e-10
 """Gain in nats per voxel that the last step may still promise; see `_STEP`."""
+_FLAT_SLOPE, _FLAT_CURVATURE = 1e-8, 1e-10
+"""Gradient and curvature in nats per voxel below which no parameter in the range that is searched
+changes the loss by more than 1e-6."""
 _FLAT = 1e-12
 """Eigenvalues of a Hessian below this, relative to the largest, are rounding errors."""
 _CG_ITERATIONS = 400
@@ -66,6 +69,10 @@ def fit_temperature(
     """
     start, sample = first()
     n = _voxels(start.n_voxels)
+    if _is_flat(start.gradient / n, start.hessian, n):
+        _flat(stacklevel=6)
+        loss = start.loss / n
+        return Fit(torch.ones(1, dtype=torch.float64), loss, loss, 1, n)
     search = _Bracket(_sample_temperature(sample))
     passes, found = 1, start
     while not search.done:
@@ -107,10 +114,13 @@ class _Bracket:
         else:
             self._low = last
         promised = gradient * gradient / curvature if curvature > 0 else abs(gradient)
+        if promised <= _NOTHING:
+            self.done = True
+            return
         self.b = last - gradient / curvature if curvature > 0 else math.inf
         if not self._low <= self.b <= self._high:
             self.b = math.sqrt(self._low * self._high)
-        self.done = abs(self.b - last) <= tolerance * last or promised <= _NOTHING
+        self.done = abs(self.b - last) <= tolerance * last
 
 
 def _sample_temperature(sample: Sample) -> float:
@@ -161,6 +171,9 @@ def fit_linear(
     model, penalty, start, sample = found.model, found.penalty, found.sums, found.sample
     identity = model.identity()
     n = _voxels(start.n_voxels)
+    if _is_flat(start.gradient / n, start.hessian, n):
+        _flat(stacklevel=7)
+        return Fit(identity, start.loss / n, start.loss / n, 1, n)
     hessian = _SampleHessian(model, penalty, sample)
     theta, best, gradient = hessian.minimum(), identity, start.gradient / n
     curved = start.hessian
@@ -175,7 +188,7 @@ def fit_linear(
         found_gradient = sums.gradient / n + penalty * shift
         if passes > 2:
             pairs = [*pairs, (theta - best, found_gradient - gradient)][-_PAIRS:]
-        if loss > best_loss + _DECREMENT:
+        if not loss <= best_loss + _DECREMENT:  # NaN is no improvement
             shrink /= 2
         else:
             best, best_loss, best_mean = theta, loss, sums.loss / n
@@ -308,6 +321,28 @@ class _SampleHessian:
             direction = s + new / rs * direction
             rs = new
         return x
+
+
+def _is_flat(gradient: Tensor, hessian: Tensor | None, n: int) -> bool:
+    """Whether the mean loss depends on no parameter, or not in numbers that can be computed."""
+    if not bool(gradient.isfinite().all()):
+        return True
+    if hessian is None:
+        return False
+    curvature = hessian / n
+    if not bool(curvature.isfinite().all()):
+        return True
+    return float(gradient.abs().max()) < _FLAT_SLOPE and (
+        float(curvature.abs().max()) < _FLAT_CURVATURE
+    )
+
+
+def _flat(stacklevel: int) -> None:
+    warnings.warn(
+        "nothing was fitted and logits stay as they are, because the likelihood has no minimum: "
+        "the logits say nothing, or are all right, or are too large to compute with",
+        stacklevel=stacklevel,
+    )
 
 
 def _voxels(n: int) -> int:

@@ -90,6 +90,4 @@ def _check_member(one: Probabilities, first: Probabilities) -> None:
             f"{first.data.shape} in {first.source}",
         )
     if one.like is not None and first.like is not None:
-        check_same_grid(
-            one.source, one.like.shape, one.like.affine, first.like, expected=first.source
-        )
+        check_same_grid(one.source, one.like.shape, one.like, first.like, expected=first.source)

@@ -7,13 +7,13 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from fastcal.cases.plausible import check_activation, check_probabilities
 from fastcal.cases.saved import SavedFolders
 from fastcal.cases.settings import MemberReading
-from fastcal.cases.source import Member
+from fastcal.cases.source import Member, Origin
 from fastcal.core.errors import DataError
 from fastcal.data.predictions import PredictionFolder, Probabilities
 from fastcal.recalibrate.calibrator import Calibrator
@@ -33,6 +33,8 @@ class CalibratedProbabilities:
     """The folders of each case: one, or one per member."""
     reading: MemberReading
     dataset_json: Path | None
+    file: Path | None = None
+    """The file of the calibrator, if it was read from one."""
 
     @classmethod
     def of(
@@ -76,14 +78,24 @@ class CalibratedProbabilities:
         return sorted(self.places)
 
     @property
-    def record(self) -> dict[str, Any]:
-        """What changes the numbers."""
+    def origin(self) -> Origin:
+        """What the predictions depend on."""
         content = json.dumps(self.calibrator.to_dict(), sort_keys=True)
-        return {
+        settings = {
             "folders": self.saved.paths,
             "calibrator": hashlib.sha256(content.encode()).hexdigest(),
             "activation": self.reading.activation,
         }
+        folders, shared = self.saved.paths, self.saved.shared_files(self.dataset_json)
+        if self.file is not None:
+            folders.append(self.file.parent)
+        return Origin(
+            command="recalibrate apply", settings=settings, folders=folders, shared=shared
+        )
+
+    def inputs(self, case: str) -> list[Path]:
+        """The files of a case in the folders that have it."""
+        return [path for folder in self.places[case] for path in folder.files(case)]
 
     @property
     def advice(self) -> str:
@@ -107,16 +119,24 @@ class CalibratedProbabilities:
         """Give the calibrated probabilities of a case, one member after another."""
         whole, folders = self.calibrator, self.places[case]
         if isinstance(whole, Calibrator):
-            yield _calibrated(folders[0].probabilities(case), whole)
+            yield self._calibrated(folders[0].probabilities(case), whole)
         elif _of_members(whole) is None:
             assert whole.calibrators_ is not None
             self.saved.require(case)
-            yield _calibrated(Pool(folders, whole).mean(case), whole.calibrators_[0])
+            yield self._calibrated(Pool(folders, whole).mean(case), whole.calibrators_[0])
         else:
             self.saved.require(case)
             weights = whole.weights or [1.0] * len(folders)
             for folder, own, weight in zip(folders, whole.calibrators_ or (), weights, strict=True):
-                yield _calibrated(folder.probabilities(case), own, weight)
+                yield self._calibrated(folder.probabilities(case), own, weight)
+
+    def _calibrated(
+        self, found: Probabilities, calibrator: Calibrator, weight: float = 1.0
+    ) -> Member:
+        check_activation(found, self.reading.activation)
+        self.reading.scheme.check_channels(found.data.shape[0], found.source)
+        check_probabilities(found, self.reading.scheme)
+        return _calibrated(found, calibrator, weight)
 
 
 def _of_members(calibrator: Calibrator | EnsembleCalibration) -> EnsembleCalibration | None:
@@ -147,7 +167,7 @@ def _check_fitted(
         raise DataError(folder, f"holds {here}, but the calibrator was fitted to {fitted}")
 
 
-def _calibrated(found: Probabilities, calibrator: Calibrator, weight: float = 1.0) -> Member:
+def _calibrated(found: Probabilities, calibrator: Calibrator, weight: float) -> Member:
     member = Member.of(found)
     try:
         values = calibrator.transform(member.values)

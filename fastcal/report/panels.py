@@ -47,7 +47,8 @@ def case_panels(cases: Sequence[CaseView], structures: Mapping[int, str]) -> Fig
     """Draw one row per case: image, reference, then prediction and entropy map of each model.
 
     The slice is the axial one with the most labelled voxels, drawn the radiological way (the
-    patient's left on the right, anterior up). Coloured lines outline the reference on the image
+    patient's left on the right, anterior up). Of a case that is a single sagittal or coronal slice,
+    that slice is drawn, superior up. Coloured lines outline the reference on the image
     and each predicted segment on its own panels. All entropy maps share one scale, from 0 to the
     logarithm of the number of classes.
 
@@ -117,9 +118,16 @@ def _draw_row(row: Sequence[Axes], case: CaseView, limit: float) -> None:
 
 
 def _fullest_slice(case: CaseView) -> int:
-    """Index along the inferior-superior axis, in canonical orientation."""
+    """Index along the axis across the slices, in canonical orientation."""
     labelled = _canonical(case.label, case.affine) > 0
-    return int(np.argmax(labelled.sum(axis=(0, 1))))
+    return int(np.argmax(labelled.sum(axis=_in_plane(labelled.shape))))
+
+
+def _in_plane(shape: tuple[int, ...]) -> tuple[int, int]:
+    """The axes of a picture: those of an axial slice, or of the only slice there is."""
+    across = next((axis for axis in (2, 0, 1) if shape[axis] == 1), 2)
+    first, second = (axis for axis in range(3) if axis != across)
+    return first, second
 
 
 def _canonical(volume: NDArray[Any], affine: NDArray[np.float64]) -> NDArray[Any]:
@@ -131,7 +139,7 @@ def _canonical(volume: NDArray[Any], affine: NDArray[np.float64]) -> NDArray[Any
 def _slice(
     volume: NDArray[Any], affine: NDArray[np.float64], index: int, case: CaseView, what: str
 ) -> tuple[NDArray[Any], float]:
-    """An axial slice as a picture: rows anterior to posterior, columns right to left."""
+    """A slice as a picture; an axial one has rows anterior to posterior, columns right to left."""
     from nibabel.affines import voxel_sizes
     from nibabel.orientations import io_orientation
 
@@ -141,9 +149,11 @@ def _slice(
             f"{volume.shape}"
         )
     order = np.argsort(io_orientation(affine)[:, 0])  # type: ignore[no-untyped-call]
-    size_x, size_y = voxel_sizes(affine)[order][:2]  # type: ignore[no-untyped-call]
-    plane = _canonical(volume, affine)[:, :, index]
-    return plane[::-1, ::-1].T, float(size_y / size_x)
+    sizes = voxel_sizes(affine)[order]  # type: ignore[no-untyped-call]
+    turned = _canonical(volume, affine)
+    first, second = _in_plane(turned.shape)
+    plane = np.take(turned, index, axis=3 - first - second)
+    return plane[::-1, ::-1].T, float(sizes[second] / sizes[first])
 
 
 def _outline(ax: Axes, label: NDArray[np.integer], colour: str | None = None) -> None:

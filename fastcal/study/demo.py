@@ -62,8 +62,13 @@ def run_demo(
         >>> [loss.ensemble.scores["ece"] for loss in comparison.losses]  # doctest: +SKIP
         [0.004, 0.007]
     """
+    from fastcal.data.phantom import MOST_CASES
     from fastcal.study.experiment import compare_losses
 
+    if min(split) < 1 or sum(split) > MOST_CASES:
+        raise ValueError(
+            f"split must hold at least one case of each part, and at most {MOST_CASES}, got {split}"
+        )
     folder = Path(out)
     return compare_losses(
         _phantoms(folder / "phantoms", kind, sum(split), seed, shape, progress=progress),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastcal.core import atomic
+from fastcal.core.doors import bounded
 from fastcal.core.errors import DataError
 from fastcal.report.scores import (
     ComparedLoss,
@@ -100,6 +101,7 @@ def compare_losses(
     """
     from fastcal.data.dataset import Dataset
     from fastcal.train import TrainConfig
+    from fastcal.train.folder import check_place
 
     folder = Path(out)
     opened = dataset if isinstance(dataset, Dataset) else Dataset.open(dataset)
@@ -117,6 +119,7 @@ def compare_losses(
         regions=tuple(regions),
     )
     _check(plan, losses, panel_cases)
+    check_place(folder, opened)
     recount = _claim(folder, plan.settings(losses))
     clock = Clock(len(losses), enabled=progress)
     compared = []
@@ -192,11 +195,11 @@ class _Plan:
 
 def _check(plan: _Plan, losses: Sequence[str], panel_cases: int) -> None:
     from fastcal.cases.settings import Counted
+    from fastcal.models.run_schema import MOST_MEMBERS
 
     if min(plan.split) < 1:
         raise ValueError(f"split must hold at least one case of each part, got {plan.split}")
-    if plan.members < 1:
-        raise ValueError(f"members must be at least 1, got {plan.members}")
+    bounded(plan.members, "members", MOST_MEMBERS)
     counted = Counted(plan.labels, fine_bins=plan.fine_bins, regions=plan.regions)
     counted.check_without_prediction()
     if panel_cases < 0:

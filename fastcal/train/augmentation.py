@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
+
+from fastcal.train.section import Extent, Section
 
 Probability = Field(default=0.0, ge=0.0, le=1.0)
 
@@ -40,7 +42,7 @@ NNUNET: dict[str, Any] = {
 }
 
 
-class AugmentationConfig(BaseModel):
+class AugmentationConfig(Section):
     """How often each transform is applied, and how strongly.
 
     A probability is drawn for every item of a batch separately. By default nothing is augmented,
@@ -54,8 +56,6 @@ class AugmentationConfig(BaseModel):
         0.5
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     preset: Literal["none", "nnunet"] = "none"
     rotation: float = Probability
     rotation_degrees: float | None = None
@@ -67,7 +67,7 @@ class AugmentationConfig(BaseModel):
     elastic: float = Probability
     elastic_deformation: Deviations = (0.0, 0.25)
     """Standard deviation of the displacements, as a share of the distance between their points."""
-    elastic_spacing: int = Field(default=16, ge=1)
+    elastic_spacing: Extent = 16
     """Voxels between the points whose displacements are drawn; cubic interpolation in between."""
     mirror: float = Probability
     mirror_axes: tuple[Axis, ...] | None = None

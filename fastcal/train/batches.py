@@ -8,17 +8,18 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from fastcal.core.arrays import Integers
 from fastcal.data.prepared import PreparedCases
 from fastcal.train.augment import augment, source_extents
 from fastcal.train.augmentation import AugmentationConfig
+from fastcal.train.section import BatchSize, Extents, Section
 from fastcal.train.seeds import AUGMENTATION, ORDER, PATCHES, derived_seed
 
 
-class SamplingConfig(BaseModel):
+class SamplingConfig(Section):
     """What a batch is made of. The defaults are the paper's: whole slices in random order.
 
     Example:
@@ -26,10 +27,8 @@ class SamplingConfig(BaseModel):
         2
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    batch_size: int = Field(default=32, ge=1)
-    patch: tuple[int, ...] | Literal["auto"] | None = None
+    batch_size: BatchSize = 32
+    patch: Extents | Literal["auto"] | None = None
     """Extents of the patches. None takes whole items, which must then have one size. ``"auto"``
     takes the size of the median case, limited to 128^3 voxels (512^2 in two dimensions)."""
     oversample: float = Field(default=0.0, ge=0.0, le=1.0)

@@ -56,6 +56,8 @@ class CaseFolder:
     split: dict[str, list[str]]
     preprocessing: Preprocessing
     cache: Path
+    verified: bool = False
+    """Whether another process has just compared the cached files with their digests."""
 
     def load(
         self, device: torch.device, *, progress: Callable[[str], None] | None = None
@@ -78,6 +80,7 @@ class CaseFolder:
             [*split.train, *split.val],
             self.preprocessing,
             self.cache,
+            verify=not self.verified,
             progress=progress,
         )
         fingerprint = prepared.fingerprint

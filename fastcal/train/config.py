@@ -6,20 +6,16 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from fastcal.core.doors.schema import place_of
 from fastcal.train.augmentation import AugmentationConfig
 from fastcal.train.batches import SamplingConfig
 from fastcal.train.plan import PreprocessingConfig
+from fastcal.train.section import Count, Decay, Section, Weight
 
 PresetName = Literal["paper", "standard"]
 PRESETS: tuple[PresetName, ...] = ("paper", "standard")
-
-
-class Section(BaseModel):
-    """Settings of one concern; frozen, and without unknown names."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
 class LossConfig(Section):
@@ -28,7 +24,7 @@ class LossConfig(Section):
     name: str = "ce"
     """A name that `fastcal.losses.build_loss` knows; an auxiliary loss such as ``"+hard-l1ace"``
     may follow."""
-    class_weights: tuple[float, ...] | None = None
+    class_weights: tuple[Weight, ...] | None = None
     """``w_k``, one per class."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Further arguments to the loss."""
@@ -44,7 +40,7 @@ class OptimiserConfig(Section):
     weight_decay: float = Field(default=0.0, ge=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """Momentum of SGD; nnU-Net uses 0.99."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     """Decay rates of the moments of Adam and AdamW."""
     clip_norm: float | None = Field(default=None, gt=0)
     """Largest norm of the gradient over all weights of a member; nnU-Net uses 12."""
@@ -59,25 +55,25 @@ class ScheduleConfig(Section):
     period of a cosine. ``cyclic`` repeats that half period ``cycles`` times."""
     factor: float = Field(default=0.5, gt=0, le=1)
     """The paper used 0.5 to 0.8."""
-    patience: int = Field(default=10, ge=1)
+    patience: Count = 10
     power: float = Field(default=0.9, gt=0)
-    cycles: int = Field(default=5, ge=1)
+    cycles: int = Field(default=5, ge=1, le=10_000)
     floor: float = Field(default=0.0, ge=0, lt=1)
     """Share of the initial learning rate at which cosine schedules end."""
-    warmup: int = Field(default=0, ge=0)
+    warmup: int = Field(default=0, ge=0, le=10**9)
     """Steps over which the learning rate rises from 0."""
 
 
 class LoopConfig(Section):
     """How long training lasts, in which precision it runs, and what is kept of it."""
 
-    max_epochs: int = Field(default=1000, ge=1)
-    iterations_per_epoch: int | None = Field(default=None, ge=1)
+    max_epochs: Count = 1000
+    iterations_per_epoch: Count | None = None
     """Steps between two validations. None takes as many as it takes to show each slice or volume
     once."""
-    early_stopping: int | None = Field(default=50, ge=1)
+    early_stopping: Count | None = 50
     """A member's training ends after this many epochs without a better validation Dice."""
-    checkpoint_steps: int | None = Field(default=None, ge=1)
+    checkpoint_steps: Count | None = None
     """Steps between two writes of last.pt, in addition to those at the ends of epochs."""
     keep_epochs: tuple[Annotated[int, Field(ge=1)], ...] = ()
     """Epochs after which the weights of a member are kept, beside the best ones, as
@@ -184,6 +180,8 @@ class TrainConfig(Section):
             place = changes
             for section in sections:
                 place = place.setdefault(section, {})
+                if not isinstance(place, dict):
+                    raise ValueError(f"{section} must hold settings of its own, got {place!r}")
             place[last] = value
         for section, choice in _CHOICES.items():
             if isinstance(changes.get(section), Mapping) and choice in changes[section]:
@@ -224,7 +222,7 @@ def _merged(fields: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
 def _in_a_line(error: ValidationError) -> str:
     """Return the first problem in the words of this package."""
     problem = error.errors(include_url=False)[0]
-    name = ".".join(str(part) for part in problem["loc"])
+    name = place_of(problem["loc"])
     if not name:  # of several settings together
         return problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from fastcal.core.doors import bounded
 from fastcal.core.errors import DataError
+from fastcal.core.lock import sole_use
 from fastcal.data.dataset import Dataset
 from fastcal.models import choose_device
 from fastcal.models.run import CONFIG, DATASET, FINISHED, LOG, Run
+from fastcal.models.run_schema import MOST_MEMBERS
 from fastcal.train import folder as run_folder
 from fastcal.train.cases import CaseFolder, RunCases
 from fastcal.train.config import TrainConfig
@@ -92,8 +97,9 @@ def train_ensemble(
     Raises:
         ValueError: An argument is out of range; the loss is not finite (the message names the
             cases of the batch); or memory ran out (the message says what to lower).
-        DataError: The run folder holds another run (the message names a setting that differs), or
-            files of cases are wrong (the message names all of them, before training starts).
+        DataError: The run folder holds another run (the message names a setting that differs), is
+            in use by another training, or is a folder of the dataset or of other data; or files of
+            cases are wrong (the message names all of them, before training starts).
         OSError: The disk reports an error, for example that it is full.
 
     Example:
@@ -106,8 +112,7 @@ def train_ensemble(
     request = ExecutionRequest(strategy, jobs, ddp, torchrun)
     _check(config, members, request)
     # JSON of a run folder holds 64 bits.
-    if isinstance(seed, int) and not 0 <= seed < 2**63:
-        raise ValueError(f"seed must be from 0 to 2^63 - 1, got {seed}")
+    bounded(seed, "seed", 2**63 - 1, least=0)
     place = torchrun.device(choose_device(device))
     opened = dataset if isinstance(dataset, Dataset) else Dataset.open(dataset)
     if opened.label_groups is not None:
@@ -123,74 +128,76 @@ def train_ensemble(
     first = torchrun.rank == 0
     if not first:
         _wait_for(folder / EXECUTION)
-    existing = Run.open(folder) if (folder / CONFIG).exists() else None
-    if existing is not None:
-        run_folder.check_same(existing, settings, chosen.names())
-        existing = run_folder.want(existing, members) if first else existing
-    numbers = list(range(0, members, config.members_per_training))
-    epochs = len(numbers) * config.loop.max_epochs - _epochs_done(folder, numbers)
-    with (
-        TrainingProgress(
-            epochs=epochs, max_epochs=config.loop.max_epochs, shown=progress and first
-        ) as report,
-        torch.random.fork_rng([place] if place.type == "cuda" else []),
-    ):
-        if existing is not None and len(existing.members) >= members:
-            report.say(f"{folder}: all {len(existing.members)} members are trained already")
-            return existing
-        report.say(f"{folder}: reading {len(chosen.train)} + {len(chosen.val)} cases")
-        if existing is None:
-            preprocessing, patch = settled_preprocessing(opened, chosen, config, network)
-        else:
-            preprocessing, patch = existing.preprocessing, existing.patch
-        where = CaseFolder(
-            opened.folder,
-            chosen.names(),
-            preprocessing,
-            Path(prepared) if prepared is not None else folder / PREPARED,
-        )
-        cases = where.load(place, progress=report.say)
-        data = {"data": {"fingerprint": cases.fingerprint}}
+    else:
+        run_folder.check_place(folder, opened, None if prepared is None else Path(prepared))
+    with sole_use(folder, "training") if first else nullcontext():
+        existing = Run.open(folder) if (folder / CONFIG).exists() else None
         if existing is not None:
-            run_folder.check_same(existing, data)
-        recipe = run_recipe(folder, config, seed, opened, patch, cases, place)
-        if existing is None:
-            written = {
-                **settings,
-                "preprocessing": where.preprocessing.to_json(),
-                "patch": recipe.patch,
-                "members": members,
-                **data,
-            }
-            existing = run_folder.create(folder, written, opened, chosen.names())
-        ahead = [number for number in numbers if not _is_finished(recipe, number)]
-        execution = decide(recipe, cases, where, ahead, request)
-        recipe = replace(recipe, channels_last=execution.channels_last)
-        report.say(f"{folder}: {execution.strategy}; {execution.reason}")
-        if ddp:
-            with team_of(torchrun, place) as team:
-                _in_turn(replace(recipe, team=team), cases, ahead, report)
-            return existing
-        # Shared out by number, not by what is left to do, so that no process needs to know how far
-        # the others are.
-        mine = [
-            number for number in ahead if numbers.index(number) % torchrun.world == torchrun.rank
-        ]
-        match execution.strategy:
-            case "vectorised":
-                size = jobs or max(1, len(mine))
-                for start in range(0, len(mine), size):
-                    group = [Learner(recipe, number) for number in mine[start : start + size]]
-                    train_members(group, cases, Together, on_epoch=report.epoch)
-                    _skip_unneeded(recipe, [learner.number for learner in group], report)
-            case "processes" if torchrun.world == 1:
-                del cases
-                count = max(1, min(len(mine), jobs or default_jobs(place)))
-                with Workers(recipe, where, count) as workers:
-                    workers.train(mine, report)
-            case _:
-                _in_turn(recipe, cases, mine, report)
-    return existing
+            run_folder.check_same(existing, settings, chosen.names())
+            existing = run_folder.want(existing, members) if first else existing
+        numbers = list(range(0, members, config.members_per_training))
+        epochs = len(numbers) * config.loop.max_epochs - _epochs_done(folder, numbers)
+        with (
+            TrainingProgress(
+                epochs=epochs, max_epochs=config.loop.max_epochs, shown=progress and first
+            ) as report,
+            torch.random.fork_rng([place] if place.type == "cuda" else []),
+        ):
+            if existing is not None and len(existing.members) >= members:
+                report.say(f"{folder}: all {len(existing.members)} members are trained already")
+                return existing
+            report.say(f"{folder}: reading {len(chosen.train)} + {len(chosen.val)} cases")
+            if existing is None:
+                preprocessing, patch = settled_preprocessing(opened, chosen, config, network)
+            else:
+                preprocessing, patch = existing.preprocessing, existing.patch
+            where = CaseFolder(
+                opened.folder,
+                chosen.names(),
+                preprocessing,
+                Path(prepared) if prepared is not None else folder / PREPARED,
+            )
+            cases = where.load(place, progress=report.say)
+            data = {"data": {"fingerprint": cases.fingerprint}}
+            if existing is not None:
+                run_folder.check_same(existing, data)
+            recipe = run_recipe(folder, config, seed, opened, patch, cases, place)
+            if existing is None:
+                written = {
+                    **settings,
+                    "preprocessing": where.preprocessing.to_json(),
+                    "patch": recipe.patch,
+                    "members": members,
+                    **data,
+                }
+                existing = run_folder.create(folder, written, opened, chosen.names())
+            ahead = [number for number in numbers if not _is_finished(recipe, number)]
+            execution = decide(recipe, cases, where, ahead, request)
+            recipe = replace(recipe, channels_last=execution.channels_last)
+            report.say(f"{folder}: {execution.strategy}; {execution.reason}")
+            if ddp:
+                with team_of(torchrun, place) as team:
+                    _in_turn(replace(recipe, team=team), cases, ahead, report)
+                return existing
+            # Shared out by number, not by what is left to do, so that no process needs to know how
+            # far the others are.
+            rank, world = torchrun.rank, torchrun.world
+            mine = [number for number in ahead if numbers.index(number) % world == rank]
+            match execution.strategy:
+                case "vectorised":
+                    size = jobs or max(1, len(mine))
+                    for start in range(0, len(mine), size):
+                        group = [Learner(recipe, number) for number in mine[start : start + size]]
+                        train_members(group, cases, Together, on_epoch=report.epoch)
+                        _skip_unneeded(recipe, [learner.number for learner in group], report)
+                case "processes" if torchrun.world == 1:
+                    del cases
+                    count = max(1, min(len(mine), jobs or default_jobs(place)))
+                    with Workers(recipe, where, count) as workers:
+                        workers.train(mine, report)
+                case _:
+                    _in_turn(recipe, cases, mine, report)
+        return existing
 
 
 def _in_turn(
@@ -208,8 +215,7 @@ def _skip_unneeded(recipe: Recipe, numbers: Sequence[int], report: TrainingProgr
 
 
 def _check(config: TrainConfig, members: int, request: ExecutionRequest) -> None:
-    if members < 1:
-        raise ValueError(f"members must be at least 1, got {members!r}")
+    bounded(members, "members", MOST_MEMBERS)
     if members % config.members_per_training:
         raise ValueError(
             f"members must be a multiple of {config.members_per_training}, the schedule's cycles, "
@@ -230,7 +236,7 @@ def _is_finished(recipe: Recipe, number: int) -> bool:
 
 def _epochs_done(folder: Path, numbers: Sequence[int]) -> int:
     logs = [folder / f"member_{number:02d}" / LOG for number in numbers]
-    return sum(len(read_log(log.parent)) for log in logs if log.exists())
+    return sum(len(read_log(log.parent)) for log in logs if os.path.lexists(log))
 
 
 def _wait_for(file: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,9 @@ from typing import Any
 import torch
 
 from fastcal.core import atomic
+from fastcal.core.doors import read_bytes
 from fastcal.core.errors import DataError
+from fastcal.core.places import check_out_folder, check_outputs, check_own
 from fastcal.data.dataset import Dataset
 from fastcal.models.run import CONFIG, DATASET, FORMAT, SPLITS, Run
 from fastcal.train.config import TrainConfig
@@ -22,6 +25,9 @@ FREE = frozenset(
 )
 """Settings that may change when a run is resumed, because the weights do not depend on them."""
 
+
+_OF_CASES = re.compile(r"(images|labels)\w*")
+"""Folders of nnU-Net's raw layout."""
 
 MEMBERS = 5
 """Default number of members."""
@@ -56,6 +62,33 @@ class Begun:
                 folder / CONFIG, f"does not hold the settings of a run ({error})"
             ) from error
         return cls(config, seed, run.config.get("members", MEMBERS), run.split)
+
+
+def check_place(folder: Path, dataset: Dataset, prepared: Path | None = None) -> None:
+    """Refuse to train into the dataset, or into a folder that holds something else.
+
+    Args:
+        folder: The run folder, which may be missing.
+        dataset: The dataset of the run.
+        prepared: Folder of the cache, where it is not that of the run.
+
+    Raises:
+        DataError: An output would lie where the dataset or other data lies.
+    """
+    described = dataset.folder / DATASET
+    files = [path for case in dataset.cases for path in (*case.images, case.label) if path]
+    read = {path.parent for path in files} | {dataset.folder}
+    read |= {entry for entry in dataset.folder.glob("[il]*") if _OF_CASES.fullmatch(entry.name)}
+    for place in (folder, prepared):
+        if place is not None:
+            check_out_folder(place, sorted(read))
+    written = [folder / name for name in (DATASET, SPLITS, CONFIG)]
+    check_outputs(written, [described, *dataset.folder.glob("splits*.json"), *files])
+    if (folder / CONFIG).exists():
+        return
+    # A training that was killed while it made the folder left a copy of the dataset's.
+    begun = (folder / DATASET).is_file() and read_bytes(folder / DATASET) == read_bytes(described)
+    check_own(folder, but=(DATASET, SPLITS) if begun else ())
 
 
 def create(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ import torch
 from torch import nn
 
 from fastcal.core import atomic
-from fastcal.core.doors import read_checkpoint
+from fastcal.core.doors import read_checkpoint, sealed, validated
 from fastcal.core.errors import DataError
 from fastcal.models import SegmentationNetwork, save_weights
 from fastcal.models.run import FINISHED, LAST, WEIGHTS, epoch_weights
+from fastcal.models.weights import read_weights
 from fastcal.train.curves import draw_curves
 from fastcal.train.optimiser import MovingAverage, build_optimiser
 from fastcal.train.recipe import Recipe
@@ -48,7 +50,7 @@ class Learner:
             if recipe.team.writes:
                 for torn in self.folder.glob(".tmp-*"):
                     torn.unlink(missing_ok=True)
-            if (self.folder / LAST).exists():
+            if os.path.lexists(self.folder / LAST):
                 self._load()
 
     @property
@@ -84,17 +86,18 @@ class Learner:
         if self.average is not None:
             self.average.update(self.network, self.course.step)
 
-    def end_epoch(self, dice: float) -> bool:
+    def end_epoch(self, dice: float, nll: float) -> bool:
         """Record an epoch, and keep the network if it is the best, ends a cycle, or is asked for.
 
         Args:
             dice: The validation Dice of the epoch.
+            nll: Its negative log-likelihood on the validation cases.
 
         Returns:
-            Whether the Dice is the best so far.
+            Whether the epoch is the best so far.
         """
         config = self.recipe.config
-        best = self.course.end_epoch(dice, config)
+        best = self.course.end_epoch(dice, config, nll)
         if config.loop.snapshots:
             self._keep_snapshot()
         elif best:
@@ -118,7 +121,7 @@ class Learner:
         content = io.BytesIO()
         torch.save(checkpoint, content)
         with atomic.atomic_path(self.folder / LAST) as temporary:
-            temporary.write_bytes(content.getbuffer())
+            temporary.write_bytes(sealed(content.getbuffer()))
 
     def finish(self) -> None:
         """Draw the curves, and write member.json, which marks the training as finished."""
@@ -150,15 +153,43 @@ class Learner:
         save_weights(file, self.kept, details=details)
 
     def _load(self) -> None:
-        saved = read_checkpoint(self.folder / LAST, dict[str, Any])
+        """Go on from last.pt, if the best weights that it goes on from are there, too."""
+        file = self.folder / LAST
+        parts = {"model", "optimiser", "course"} | ({"average"} if self.average else set())
+        saved = read_checkpoint(file, dict[str, dict[Any, Any]])
+        if not parts <= set(saved):
+            raise DataError(file, f"must hold {', '.join(sorted(parts))}, got {', '.join(saved)}")
+        self.course = validated(file, saved["course"], Course, where="course")
         try:
+            self.course.check(self.recipe.iterations)
             self.network.load_state_dict(saved["model"])
             self.optimiser.load_state_dict(saved["optimiser"])
             if self.average is not None:
                 self.average.network.load_state_dict(saved["average"])
-            self.course = Course(**saved["course"])
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             reason = str(error).splitlines()[0]
+            raise DataError(file, f"is not a checkpoint of this training ({reason})") from error
+        for folder in self._kept_folders():
+            self._check_kept(folder)
+
+    def _kept_folders(self) -> list[Path]:
+        """Folders into which the training so far has put weights."""
+        config, done = self.recipe.config, self.course.epoch
+        if not config.loop.snapshots:
+            return [self.folder] if self.course.best_epoch else []
+        ends = {cycle_of(epoch, config)[1] for epoch in range(done)}
+        ended = [end for end in ends if end <= done]
+        return [self.recipe.member_folder(self.number + n) for n in range(len(ended))]
+
+    def _check_kept(self, folder: Path) -> None:
+        """Refuse damaged weights, which the rest of the training may not replace."""
+        try:
+            weights = read_weights(folder / WEIGHTS)
+            if not weights.describes(self.network):
+                raise DataError(weights.path, "holds the weights of another network")
+        except DataError as error:
             raise DataError(
-                self.folder / LAST, f"is not a checkpoint of this training ({reason})"
+                error.path,
+                f"{error.problem}; {self.folder / LAST} goes on from a training whose best weights "
+                f"were these: remove {self.folder} to train this member again",
             ) from error

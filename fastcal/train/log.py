@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from fastcal.core import atomic
-from fastcal.core.doors import one_error, read_json_lines, read_text
+from fastcal.core.doors import read_json_lines, validated
+from fastcal.core.errors import DataError
 from fastcal.models.run import LOG
 
 EVENTS = "tensorboard"
+_MOST_BYTES = 32 << 20
+"""Of a log: about 100,000 epochs."""
 
 
 @dataclass(frozen=True, slots=True)
 class EpochRow:
     """A row of the log; the file stores NaN as null."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid"}
 
     epoch: int
     loss: float
@@ -40,15 +46,19 @@ class MemberLog:
 
     Args:
         folder: The folder of the member.
-        epochs: Epochs done so far. Rows beyond them, from a training that was killed, are removed.
+        epochs: Epochs done so far. Rows beyond them, from a training that was killed, are removed,
+            and so is a last line that was being written.
         tensorboard: Write event files too, where TensorBoard is installed.
+
+    Raises:
+        DataError: A row of the log is damaged.
     """
 
     def __init__(self, folder: Path, epochs: int, *, tensorboard: bool) -> None:
         self._file = folder / LOG
-        if self._file.exists():
-            lines = read_text(self._file).splitlines()[:epochs]
-            atomic.write_text(self._file, "".join(f"{line}\n" for line in lines))
+        if os.path.lexists(self._file):
+            rows = [row for row in read_log(folder) if row.epoch <= epochs]
+            atomic.write_text(self._file, "".join(f"{_line(row)}\n" for row in rows))
         self._events: Any = _event_writer(folder / EVENTS, epochs + 1) if tensorboard else None
 
     def append(self, row: EpochRow) -> None:
@@ -57,10 +67,9 @@ class MemberLog:
         Raises:
             OSError: The disk reports an error, for example that it is full.
         """
-        fields = {name: _null_if_nan(value) for name, value in asdict(row).items()}
         try:
             with self._file.open("a", encoding="utf-8") as log:
-                log.write(json.dumps(fields) + "\n")
+                log.write(_line(row) + "\n")
         except OSError as error:  # the error of a full disk does not name the file
             raise OSError(error.errno, error.strerror, str(self._file)) from error
         if self._events is not None:
@@ -74,10 +83,28 @@ class MemberLog:
 
 
 def read_log(folder: Path) -> list[EpochRow]:
-    """Read the rows of a member's log, except for a last line that is still being written."""
-    rows = read_json_lines(folder / LOG, dict[str, Any])
-    with one_error(folder / LOG, "the log of a member"):
-        return [EpochRow(**{name: _nan_if_null(row[name]) for name in row}) for row in rows]
+    """Read the rows of a member's log, except for a last line that is still being written.
+
+    Raises:
+        DataError: There is no log, or a row of it is damaged.
+    """
+    file = folder / LOG
+    rows: list[EpochRow] = []
+    for number, row in enumerate(
+        read_json_lines(file, dict[str, Any], most_bytes=_MOST_BYTES), start=1
+    ):
+        fields = {name: _nan_if_null(value) for name, value in row.items()}
+        rows.append(validated(file, fields, EpochRow, where=f"line {number}"))
+        before = rows[-2].epoch if number > 1 else 0
+        if rows[-1].epoch <= before:
+            raise DataError(
+                file, f"line {number}: epoch must be above {before}, got {rows[-1].epoch}"
+            )
+    return rows
+
+
+def _line(row: EpochRow) -> str:
+    return json.dumps({name: _null_if_nan(value) for name, value in asdict(row).items()})
 
 
 def _event_writer(folder: Path, next_epoch: int) -> Any:

@@ -93,7 +93,7 @@ def _train_equals(
                 scores = [_scores(learner, cases.val) for learner in active]
                 rates = [learner.last_rate for learner in active]
                 best = [
-                    learner.end_epoch(score.dice)
+                    learner.end_epoch(score.dice, score.nll)
                     for learner, score in zip(active, scores, strict=True)
                 ]
                 seconds = time.perf_counter() - start

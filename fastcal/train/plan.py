@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from fastcal.core.errors import DataError
 from fastcal.data import nifti
@@ -18,6 +17,7 @@ from fastcal.data.nifti import Geometry
 from fastcal.data.prepared import threads
 from fastcal.data.preprocess import Preprocessing
 from fastcal.data.resample import Interpolation, LabelInterpolation
+from fastcal.train.section import Extents, Millimetres, Section
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -32,7 +32,7 @@ WINDOW_VOXELS = 100_000
 PATCH_VOXELS = {2: 512**2, 3: 128**3}
 
 
-class PreprocessingConfig(BaseModel):
+class PreprocessingConfig(Section):
     """Settings of preprocessing. The defaults are the paper's slices.
 
     Example:
@@ -40,18 +40,16 @@ class PreprocessingConfig(BaseModel):
         'median'
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     dims: Literal[2, 3] = 2
     slice_axis: Literal[0, 1, 2, "auto"] = "auto"
-    """Axis along which slices are stacked. ``"auto"`` is the axis of the largest median spacing,
-    and the last one of equals."""
+    """Axis along which slices are stacked. ``"auto"`` is an axis of which most cases have a single
+    slice, and otherwise that of the largest median spacing; the last one of equals."""
     reorient: bool | None = None
     """Turn the axes to RAS; None does so only in three dimensions."""
-    spacing: tuple[float, ...] | Literal["median"] | None = None
+    spacing: tuple[Millimetres, ...] | Literal["median"] | None = None
     """Spacing in mm, one number per axis of an item. ``"median"`` is the median over the cases,
     axis by axis."""
-    size: tuple[int, ...] | None = None
+    size: Extents | None = None
     """Extents to crop and pad to. None keeps each case's own extents where patches are drawn, and
     otherwise takes the largest of the cases, rounded up to what the poolings divide."""
     normalisation: Normalisation | tuple[Normalisation, ...] | Literal["auto"] = "percentile"
@@ -97,7 +95,8 @@ def plan_preprocessing(
     reorient = config.dims == 3 if config.reorient is None else config.reorient
     volume = Preprocessing(dims=3, reorient=reorient)
     spacings = np.median([volume.own_spacing(like) for like in geometries], axis=0)
-    axis = _coarsest_axis(spacings) if config.slice_axis == "auto" else config.slice_axis
+    extents = np.median([volume.extents(like) for like in geometries], axis=0)
+    axis = _axis_of_slices(extents, spacings) if config.slice_axis == "auto" else config.slice_axis
     spacing = config.spacing
     if spacing == "median":
         kept = [other for other in range(3) if config.dims == 3 or other != axis]
@@ -160,11 +159,7 @@ def _geometries(cases: Sequence[Case]) -> list[Geometry]:
     problems: list[DataError] = []
     for case in cases:
         try:
-            like = nifti.geometry(case.images[0])
-            if np.linalg.det(like.affine[:3, :3]) == 0:
-                raise DataError(case.images[0], "has an affine in which an axis has no direction")
-            shape = (*like.shape, 1, 1)[:3]
-            geometries.append(Geometry(shape, like.affine, like.header))
+            geometries.append(nifti.geometry(case.images[0]))
         except DataError as error:
             problems.append(error)
     if not geometries:
@@ -172,9 +167,10 @@ def _geometries(cases: Sequence[Case]) -> list[Geometry]:
     return geometries
 
 
-def _coarsest_axis(spacings: npt.NDArray[np.float64]) -> int:
-    largest = spacings.max() * (1 - SPACING_TOLERANCE)
-    return max(axis for axis in range(3) if spacings[axis] >= largest)
+def _axis_of_slices(extents: npt.NDArray[np.float64], spacings: npt.NDArray[np.float64]) -> int:
+    axes = [axis for axis in range(3) if extents[axis] <= 1] or [0, 1, 2]
+    largest = spacings[axes].max() * (1 - SPACING_TOLERANCE)
+    return max(axis for axis in axes if spacings[axis] >= largest)
 
 
 def _divisible(extents: npt.NDArray[np.float64], divisor: int) -> tuple[int, ...]:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import replace
+from multiprocessing import connection
 from multiprocessing.queues import Queue
 from multiprocessing.synchronize import Barrier, Event
 from pathlib import Path
@@ -56,7 +58,7 @@ class Workers:
 
     def __init__(self, recipe: Recipe, cases: CaseFolder, jobs: int) -> None:
         self._recipe = recipe
-        self._cases = cases
+        self._cases = replace(cases, verified=True)
         self._jobs = jobs
         context = multiprocessing.get_context("spawn")
         self._stop = context.Event()
@@ -91,8 +93,8 @@ class Workers:
     def train(self, numbers: Sequence[int], report: TrainingProgress) -> None:
         """Train members, and report from the parent what the children log.
 
-        After an error in one child, or the end of the parent, the others stop at the end of their
-        epoch.
+        After an error in one child the others stop at the end of their epoch. When the parent
+        ends, however it does, so do its children.
 
         Args:
             numbers: Numbers of the members.
@@ -118,7 +120,7 @@ class Workers:
 
 
 def _rows(folder: Path) -> list[EpochRow]:
-    return read_log(folder) if (folder / LOG).exists() else []
+    return read_log(folder) if os.path.lexists(folder / LOG) else []
 
 
 def _devices(device: torch.device, jobs: int) -> list[torch.device]:
@@ -130,6 +132,7 @@ def _devices(device: torch.device, jobs: int) -> list[torch.device]:
 
 def _start(stop: Event, barrier: Barrier, devices: Queue[torch.device], threads: int) -> None:
     global _stop, _barrier, _device
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _stop, _barrier, _device = stop, barrier, devices.get()
     torch.set_num_threads(threads)
 
@@ -148,8 +151,23 @@ def _train(recipe: Recipe, cases: CaseFolder, number: int) -> None:
     train_members([learner], cases.load(_device), Alone, on_epoch=_stop_if_told)
 
 
+class _StoppedError(Exception):
+    """Another member failed; the pool hands this to a parent that raises the other's error."""
+
+
 def _stop_if_told(member: str, row: EpochRow) -> None:
     del member, row
+    if _stop.is_set():
+        raise _StoppedError
+
+
+def _end_with_parent() -> None:
+    """End this process as soon as its parent has ended, which a killed parent cannot ask for.
+
+    An idle worker waits for work, and a busy one trains for hours; neither would notice. Nothing is
+    lost: a run resumes from last.pt, which is written whole.
+    """
     parent = multiprocessing.parent_process()
-    if _stop.is_set() or (parent is not None and not parent.is_alive()):
-        raise SystemExit
+    assert parent is not None
+    connection.wait([parent.sentinel])
+    os._exit(1)

@@ -20,12 +20,16 @@ from fastcal.train.splits import Split
 def run_network(dataset: Dataset, config: TrainConfig) -> SegmentationNetwork:
     """Build a network of the run, for its specification."""
     with torch.random.fork_rng([]):
-        return build_network(
+        network = build_network(
             {**config.network, "head": config.head},
             in_channels=len(dataset.channel_names),
             num_classes=dataset.num_classes,
             dims=config.preprocessing.dims,
         )
+    if next(network.parameters(), None) is None:
+        name = config.network.get("name")
+        raise ValueError(f"network.name must be that of a network with weights, got {name!r}")
+    return network
 
 
 def run_settings(

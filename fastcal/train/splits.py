@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastcal.core.doors import read_json
+from fastcal.core.doors import read_json, validated
 from fastcal.core.errors import DataError
 from fastcal.models.run import SPLITS
 
@@ -67,14 +67,16 @@ def resolve_split(
     where = "split"
     if source is None:
         source = _beside(dataset, fold)
-        where = "nnU-Net's own split of the dataset"  # replaced by its name where it is a file
+        where = "nnU-Net's own split of the dataset"
+    if isinstance(source, str | Path):
+        where, source = str(source), read_json(Path(source))
     split = _of_source(dataset, source, fold, where)
     unlabelled = [case.name for case in (*split.train, *split.val) if case.label is None]
     if unlabelled:
-        raise ValueError(f"split must hold labelled cases, got {', '.join(unlabelled)}")
+        raise ValueError(f"{where} must hold labelled cases, got {', '.join(unlabelled)}")
     if not split.train or not split.val:
         raise ValueError(
-            "split must hold at least one case to train on and one to validate on, "
+            f"{where} must hold at least one case to train on and one to validate on, "
             f"got {len(split.train)} and {len(split.val)}"
         )
     return split
@@ -120,18 +122,21 @@ def _beside(dataset: Dataset, fold: int | None) -> SplitSource:
         return dataset.folder / NNUNET_SPLITS
     if ours.exists() and isinstance(read_json(ours), list):
         return ours
+    if len(dataset.cases) < FOLDS:
+        raise ValueError(
+            f"fold must be None where there is no {NNUNET_SPLITS} and there are fewer than {FOLDS} "
+            f"cases to make folds of, got {fold}"
+        )
     return five_folds([case.name for case in dataset.cases])
 
 
-def _of_source(dataset: Dataset, source: SplitSource, fold: int | None, where: str) -> Split:
-    content: Any = source
-    if isinstance(source, str | Path):
-        where, content = str(source), read_json(Path(source))
-    elif isinstance(source, tuple) and all(isinstance(count, int) for count in source):
+def _of_source(dataset: Dataset, content: Any, fold: int | None, where: str) -> Split:
+    if isinstance(content, tuple) and all(isinstance(count, int) for count in content):
         if fold is not None:
             raise ValueError(f"fold must be None for a split given by counts, got {fold}")
-        train, val, test = source
-        return Split(*dataset.split(train, val, test))
+        if len(content) != len(PARTS):
+            raise ValueError(f"split must be three counts, train, val and test, got {content}")
+        return Split(*dataset.split(*content))
     if isinstance(content, list | tuple) and all(isinstance(part, Mapping) for part in content):
         if fold is None:
             raise ValueError(f"fold must be one of the {len(content)} folds of {where}, got None")
@@ -148,12 +153,13 @@ def _of_source(dataset: Dataset, source: SplitSource, fold: int | None, where: s
 def _by_name(dataset: Dataset, source: Any, where: str) -> Split:
     if not isinstance(source, Mapping) or not {"train", "val"} <= set(source) <= set(PARTS):
         raise DataError(where, "must hold lists of case names: train, val and optionally test")
+    names: dict[str, list[str]] = validated(where, dict(source), dict[str, list[str]])
     cases = {case.name: case for case in dataset.cases}
-    chosen = [name for part in PARTS for name in source.get(part, [])]
+    chosen = [name for part in PARTS for name in names.get(part, [])]
     unknown = sorted(set(chosen) - set(cases))
     if unknown:
         raise ValueError(f"{where} must name cases of the dataset, got {', '.join(unknown)}")
     repeated = sorted({name for name in chosen if chosen.count(name) > 1})
     if repeated:
         raise ValueError(f"{where} must name each case once, got {', '.join(repeated)} repeatedly")
-    return Split(*([cases[name] for name in source.get(part, [])] for part in PARTS))
+    return Split(*([cases[name] for name in names.get(part, [])] for part in PARTS))

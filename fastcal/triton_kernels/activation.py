@@ -29,11 +29,25 @@ def divide(a, b, WIDE: tl.constexpr):
 
 @triton.jit
 def log_of_probability(p):
-    """Compute ln p with ln 0 = -inf. A rounding error below 0 is 0; anything lower gives NaN."""
+    """Compute ln p with ln 0 = -inf, and NaN beyond the range that interpolation reaches."""
     rounded = tl.where(p >= -1e-3, float("-inf"), float("nan"))
-    safe = tl.where(p > 0, p, 1.0)
-    log = tl.log(safe) + (safe - safe)
+    log = tl.where(p > 1.001, float("nan"), tl.log(tl.where(p > 0, p, 1.0)))
     return tl.where(p > 0, log, rounded)
+
+
+@triton.jit
+def outside(p):
+    """Whether a probability lies further outside [0, 1] than interpolation goes."""
+    return (p < -1e-3) | (p > 1.001)
+
+
+@triton.jit
+def checked_probability(p):
+    """Give the probability of a member, or 2^100 where it is out of range, and NaN for infinities.
+
+    The mean is then out of range too.
+    """
+    return tl.where(outside(p), 1.2676506002282294e30 + (p - p), p)
 
 
 @triton.jit
@@ -61,6 +75,8 @@ def load_member(view, o_view, k, m_voxels, P: tl.constexpr):
     x = load_class(view, o_view, k, m_voxels, P)
     if P.to_logits:
         x = logit_of_probability(x, P)
+    elif not P.from_logits:
+        x = checked_probability(x)
     return x
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
-from fastcal.triton_kernels.activation import add_compensated, divide, entropy_term
+from fastcal.triton_kernels.activation import add_compensated, divide, entropy_term, outside
 from fastcal.triton_kernels.walk import class_pointers, voxel_offsets
 
 
@@ -40,12 +40,6 @@ class Summary(NamedTuple):
 def not_negative(p):
     """Replace negative numbers, which come from rounding, by 0. NaN stays."""
     return tl.where(p < 0, 0.0, p)
-
-
-@triton.jit
-def outside(p):
-    """Whether a probability lies further outside [0, 1] than interpolation goes."""
-    return (p < -1e-3) | (p > 1.001)
 
 
 @triton.jit
@@ -139,10 +133,11 @@ def store_label(pointers, label, valid, m_voxels):
 def store_summary(stage, summary, valid, lanes, F: tl.constexpr):
     """Write every map of the voxel shape that is wanted, from a `Summary`."""
     maps = stage.maps
+    # Entropies below 0 are those of probabilities a little beyond 1.
     if maps.entropy is not None:
-        store_map(maps.entropy, summary.entropy, valid, lanes)
+        store_map(maps.entropy, not_negative(summary.entropy), valid, lanes)
     if maps.expected_entropy is not None:
-        store_map(maps.expected_entropy, summary.expected_entropy, valid, lanes)
+        store_map(maps.expected_entropy, not_negative(summary.expected_entropy), valid, lanes)
     if maps.mutual_information is not None:
         # A single member has no information on itself: 0, not the rounding of two entropies.
         information = not_negative(summary.entropy - summary.expected_entropy)

@@ -113,6 +113,7 @@ class Kind:
         names: the message must hold one of these words.
         check: of the results, where they are not compared with those of the undamaged input.
         stale: wrong results are what an earlier run left.
+        stops: a step may be refused already, which is then what is judged.
         script: in place of a command.
         group: file of tests that runs it.
     """
@@ -126,6 +127,7 @@ class Kind:
     names: tuple[str, ...] = ()
     check: Check | None = None
     stale: bool = False
+    stops: bool = False
     script: Script | None = None
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -150,7 +151,8 @@ def _case_removed(folder: Path) -> None:
 def _resumed() -> Iterator[Kind]:
     counting = ("--bins 10", "--closed left", "--fine-bins 64", "--region foreground")
     writing = ("--dtype uint8", "--maps variance", "--save-probabilities")
-    ways = ("--temperature 2", "--weights 1 3", "--space logit", "--inputs folds/fold_0")
+    ways = ("--temperature 2", "--weights 1 3", "--space logit")
+    ways = (*ways, "--inputs folds/fold_0 --allow-duplicates")
     yield from _settings("joins", c.ENSEMBLE, (*ways, *counting, *writing, "--cases case_a"))
     fewer = Command(
         "ensemble", (*c.ENSEMBLE.argv[:2], *c.ENSEMBLE.argv[3:]), c.ENSEMBLE.needs, "out"
@@ -241,6 +243,11 @@ def _of_others() -> Iterator[Kind]:
 
 
 def _overwritten() -> Iterator[Kind]:
+    for kind in _mixed():
+        yield replace(kind, stops=True)
+
+
+def _mixed() -> Iterator[Kind]:
     hot = ("--temperature", "3")
     for command in (c.ENSEMBLE, c.PREDICT):
         one = (*command.argv, "--overwrite", "--cases", "case_a", *hot)
@@ -317,7 +324,8 @@ def _merging() -> Iterator[Kind]:
         steps: tuple[tuple[Words, Prepare | None], ...] = ((_part(1, *words), None),)
         yield _merged(f"parts of runs of other {name}", f"{p0} {o1}", steps)
     again = ((_part(0), None), (_part(1), None), (_part(0, "--overwrite", *hot), None))
-    yield _merged("a part overwritten with another temperature", "out", again)
+    overwritten = _merged("a part overwritten with another temperature", "out", again)
+    yield replace(overwritten, stops=True)
     steps = ((_part(0), _npz_rewritten), (_part(1), None))
     yield _merged("parts with inputs rewritten in between", "out", steps)
     steps = ((_part(0), _reference_rewritten), (_part(1), None))

@@ -190,7 +190,7 @@ def _documents() -> Iterator[Document]:
         c.TRAIN_AGAIN,
         "prepared json",
         "begun/prepared/*/case_a.json",
-        {"sources": [], "digest": "", "bytes": {"image": 1}, "foreground": []},
+        {"sources": [], "digest": "", "arrays": {"image": ""}, "foreground": []},
         "train_again",
         True,
     )

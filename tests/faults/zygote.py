@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from . import world
-from .judge import Outcome, digests, verdict
+from .judge import BAD_INPUT, Outcome, digests, verdict
 from .kinds import Command, Expected, Kind
 from .registry import all_kinds
 
@@ -166,17 +166,21 @@ class Zygote:
         if kind.command.arrange is not None:
             kind.command.arrange(folder)
         for words, change in kind.steps:
-            if words and _command(place, words):
+            code = 0
+            if words and kind.stops:
+                _ready_to_judge(place)
+            if words:
+                code = _command(place, words)
+            if code == BAD_INPUT and kind.stops:
+                return code
+            if code:
+                (place / _READY).unlink(missing_ok=True)
                 raise RuntimeError(f"step {' '.join(words)} failed")
             if change is not None:
                 change(folder)
         if kind.damage is not None:
             kind.damage(folder)
-        (place / _BEFORE).write_text(json.dumps(digests(folder)))
-        (place / _READY).touch()
-        sys.stderr.flush()
-        os.ftruncate(2, 0)
-        os.lseek(2, 0, os.SEEK_SET)
+        _ready_to_judge(place)
         return _command(place, kind.command.argv)
 
     def _copy(self, command: Command, folder: Path) -> None:
@@ -286,6 +290,15 @@ def _child(place: Path, work: Callable[[], int], memory: int | None) -> NoReturn
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code)
+
+
+def _ready_to_judge(place: Path) -> None:
+    """What comes from here on is judged."""
+    (place / _BEFORE).write_text(json.dumps(digests(place / "w")))
+    (place / _READY).touch()
+    sys.stderr.flush()
+    os.ftruncate(2, 0)
+    os.lseek(2, 0, os.SEEK_SET)
 
 
 def _command(place: Path, words: tuple[str, ...]) -> int:

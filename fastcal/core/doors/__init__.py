@@ -7,7 +7,7 @@ allocates, bounds nesting and expansion, checks what it read, and turns whatever
 
 from fastcal.core.doors.archive import Archive, open_archive
 from fastcal.core.doors.bounds import bounded, check_claim, check_expansion
-from fastcal.core.doors.checkpoint import read_checkpoint
+from fastcal.core.doors.checkpoint import read_checkpoint, sealed
 from fastcal.core.doors.digest import Digest, digest
 from fastcal.core.doors.failures import MissingFileError, one_error
 from fastcal.core.doors.json_text import parse_json, read_json, read_json_lines
@@ -56,6 +56,7 @@ __all__ = [
     "read_text",
     "read_yaml",
     "remove_leftovers",
+    "sealed",
     "settle",
     "state_digest",
     "sync",

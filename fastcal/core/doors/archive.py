@@ -37,6 +37,7 @@ class Archive:
         if twice:
             raise ValueError(f"{shown(twice[0])} stands twice in the archive")
         self.names = frozenset(counted)
+        self.comment: bytes = opened.comment
 
     def member(self, name: str) -> Member:
         """A member whose claims agree with the archive and with its own header.

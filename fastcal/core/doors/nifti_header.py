@@ -34,6 +34,8 @@ _BYTES = {
 _MOST_BEFORE_VOXELS = 16 * MIB
 """Header and extensions; the largest extensions seen are some hundred KiB of XML or DICOM."""
 
+_MAGIC = {b"n+1\0", b"ni1\0", b"n+2\0", b"ni2\0"}
+
 _DRAIN = 1 << 20
 
 
@@ -135,6 +137,8 @@ def _drain(stream: gzip.GzipFile, header: NiftiHeader) -> None:
 
 def _parsed(raw: bytes) -> NiftiHeader:
     """The header of either version and byte order, by the size it begins with."""
+    if len(raw) >= 348 and not {raw[344:348], raw[4:8]} & _MAGIC:
+        raise ValueError("the magic of NIfTI is missing from its header")
     for order in "<>":
         begin = struct.unpack(f"{order}i", raw[:4])[0] if len(raw) >= 4 else 0
         if begin == 348 and len(raw) >= 348:

@@ -1,0 +1,93 @@
+"""Whether the statistics that are to be added belong together, by the records of their folders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fastcal import CalibrationStatistics
+from fastcal.cases.case_record import CaseRecord
+from fastcal.cases.files import STATISTICS
+from fastcal.cases.record import FILE, FolderRecord, digests, first_change, located
+from fastcal.core.errors import DataError
+from fastcal.core.places import check_outputs, check_own
+
+_SUMMARY = (f"{STATISTICS}.npz", f"{STATISTICS}.json")
+
+
+def check_parts(files: Sequence[Path], out: Path) -> None:
+    """Compare states with what their folders say that they were made from.
+
+    A state that lies in no prediction folder is taken as it is.
+
+    Args:
+        files: The states to add.
+        out: The folder that receives the sum.
+
+    Raises:
+        DataError: Two folders were made from different things, the inputs of a case have changed
+            since, or a part is not the sum of its cases; ``out`` holds other predictions, or files
+            that are not predictions.
+    """
+    records: dict[Path, FolderRecord] = {}
+    for file in files:
+        folder = _folder_of(file)
+        if folder is None or (record := FolderRecord.read(folder)) is None:
+            continue
+        for other in records.values():
+            other.check_same(record)
+        records[folder] = record
+        _check_cases(file, folder, record)
+    check_outputs([out / name for name in _SUMMARY], _but_the_sum(files, out))
+    if (there := FolderRecord.read(out)) is None:
+        check_own(out, but=(*_SUMMARY, *(file.name for file in files if file.parent == out)))
+        return
+    if not records:
+        raise DataError(out, "holds predictions, of which the parts say nothing; choose another")
+    for record in records.values():
+        there.check_same(record)
+
+
+def _check_cases(file: Path, folder: Path, record: FolderRecord) -> None:
+    """Check that a state is what the cases of its folder add up to, of the inputs of today."""
+    state = CalibrationStatistics.load(file)
+    total: CalibrationStatistics | None = None
+    for case in state.case_ids:
+        known = CaseRecord.read(folder, case)
+        if known is None or known.key != record.key:
+            raise DataError(file, f"holds case {case}, which {folder} has no finished record of")
+        check_inputs(known, case, folder)
+        own = folder / STATISTICS / f"{case}.npz"
+        if not known.holds(folder, [own]):
+            raise DataError(own, f"is not what was counted when case {case} was done")
+        one = CalibrationStatistics.load(own)
+        if total is None:
+            total = one
+        else:
+            total.merge(one)
+    if total is not None and total != state:
+        raise DataError(file, f"is older than its cases in {folder}; run this part again")
+
+
+def check_inputs(known: CaseRecord, case: str, folder: Path) -> None:
+    """Refuse inputs that have changed since; those that are gone cannot have."""
+    for inputs in (known.members, known.reference):
+        now = digests([located(name, folder) for name in inputs], folder)
+        changed = first_change({name: inputs[name] for name in now if name in inputs}, now)
+        if changed is not None:
+            raise DataError(
+                located(changed, folder), f"has changed since case {case} was done in {folder}"
+            )
+
+
+def _folder_of(file: Path) -> Path | None:
+    """The prediction folder that a state lies in."""
+    folders = [file.parent]
+    if file.parent.name == STATISTICS:
+        folders.append(file.parent.parent)
+    return next((folder for folder in folders if (folder / FILE).exists()), None)
+
+
+def _but_the_sum(files: Sequence[Path], out: Path) -> list[Path]:
+    """The states that the sum must not take the place of: all but an earlier sum of its own."""
+    return [file for file in files if len(files) > 1 or file.parent != out]

@@ -1,0 +1,101 @@
+"""Saved probabilities that contradict themselves, their fellows or the label map beside them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from fastcal.core.errors import DataError
+from fastcal.data.predictions import as_tensor
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from fastcal.cases.labels import LabelScheme
+    from fastcal.data.predictions import Probabilities
+
+SUM_TOLERANCE = 0.02
+"""Distance from 1 of the sum over the classes; rounding to float16 moves it by less than 0.001."""
+_RANGE_TOLERANCE = 1e-3
+"""Of a probability beyond [0, 1], which interpolation may leave."""
+_TIE = 1e-3
+"""Probabilities that are this near could be either's in the precision they were saved in."""
+_ACTIVATIONS = ("softmax", "sigmoid")
+
+
+def check_activation(found: Probabilities, expected: str) -> None:
+    """Refuse a file whose channels were activated in another way than those of its fellows.
+
+    Args:
+        found: The file's probabilities.
+        expected: ``"softmax"`` or ``"sigmoid"``.
+
+    Raises:
+        DataError: It records another activation, or none that is known.
+    """
+    if found.activation not in _ACTIVATIONS:
+        raise DataError(
+            found.source, f"activation must be 'softmax' or 'sigmoid', got {found.activation!r}"
+        )
+    if found.activation != expected:
+        raise DataError(
+            found.source,
+            f"activation must be {expected!r}, as that of the other files, got "
+            f"{found.activation!r}",
+        )
+
+
+def check_probabilities(found: Probabilities, scheme: LabelScheme) -> None:
+    """Refuse numbers that are no probabilities of the classes, which logits are not either.
+
+    NaN passes; whoever counts it names its voxels.
+
+    Args:
+        found: Probabilities ``[C, X, Y, Z]``.
+        scheme: What the channels stand for.
+
+    Raises:
+        DataError: A number lies outside [0, 1], or those of exclusive classes do not sum to 1.
+    """
+    values = as_tensor(found)
+    if values.numel() == 0:
+        return
+    low, high = (float(one) for one in values.aminmax())
+    if low < -_RANGE_TOLERANCE or high > 1 + _RANGE_TOLERANCE:
+        raise DataError(
+            found.source,
+            f"probabilities must be from 0 to 1, got {low:.4g} to {high:.4g}; logits need "
+            "from_logits",
+        )
+    if scheme.multilabel or found.activation == "sigmoid":
+        return
+    sums = values.sum(0, dtype=torch.float32)
+    off = (sums - 1).abs() > SUM_TOLERANCE
+    count = int(off.sum())
+    if count:
+        lowest, highest = (float(one) for one in sums[off].aminmax())
+        raise DataError(
+            found.source,
+            f"probabilities must sum to 1 over the classes, got sums of {lowest:.4g} to "
+            f"{highest:.4g} in {count} of {off.numel()} voxels",
+        )
+
+
+def contradicted(found: Probabilities, labels: NDArray[Any], kept: NDArray[np.bool_] | None) -> int:
+    """Count the voxels whose label is not the most probable class.
+
+    A near tie may go either way. Postprocessing, such as nnU-Net's removal of all but the largest
+    component, is a reason that is no fault.
+
+    Args:
+        found: Probabilities ``[C, X, Y, Z]`` of exclusive classes.
+        labels: The label map beside them, ``[X, Y, Z]``, of values below C.
+        kept: Voxels that count; None for all.
+    """
+    values = as_tensor(found)
+    places = torch.from_numpy(np.ascontiguousarray(labels, dtype=np.int64))[None]
+    of_label = values.gather(0, places.clamp(0, len(values) - 1))[0]
+    differs = (of_label < values.amax(0) - _TIE).numpy()
+    return int(differs.sum() if kept is None else (differs & kept).sum())
