@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,6 @@ from fastcal.study.claim import claim
 from fastcal.study.design import LOSSES, SHIFTS, Design, design
 from fastcal.study.found import Origin, Results
 from fastcal.study.origin import command_line, machine, software
-from fastcal.study.results import results_of
 from fastcal.study.sets import TEST
 from fastcal.study.stages import Stages
 from fastcal.study.streaming import Stream, pool_subsets, stream_set
@@ -79,7 +79,7 @@ def run_study(
 
     Raises:
         DataError: A dataset cannot be used, or ``out`` holds a study with other settings.
-        ImportError: SciPy, matplotlib or MONAI is missing (extras ``report`` and ``train``).
+        ImportError: SciPy, matplotlib, MONAI or crepes is missing; the message names the extra.
         ValueError: An argument is out of range.
 
     Reference: Mehrtash et al., IEEE TMI 39(12):3868-3878, 2020.
@@ -89,6 +89,7 @@ def run_study(
         >>> [sign.verdict for sign in results.signs]  # doctest: +SKIP
         ['supported', 'undecided', 'supported', 'supported', 'supported', 'supported']
     """
+    _check_extras()
     chosen = design(name, fast=fast)
     if members is not None and members < 2:
         raise ValueError(f"members must be at least 2, for ensembles of them, got {members}")
@@ -127,7 +128,20 @@ def run_study(
     return _run(study, command or command_line())
 
 
+def _check_extras() -> None:
+    """Refuse to train for days what could not be measured and drawn afterwards."""
+    for package, extra in _PACKAGES.items():
+        if find_spec(package) is None:
+            raise ImportError(f"fastcal study needs {package}: pip install 'fastcal[{extra}]'")
+
+
+_PACKAGES = {"scipy": "report", "matplotlib": "report", "monai": "train", "crepes": "quality"}
+
+
 def _run(study: Study, command: str) -> Results:
+    # SciPy and matplotlib, which `fastcal.study` itself does not need.
+    from fastcal.study.results import results_of
+
     plan = list(trainings(study.design, study.members))
     names = [f"train {one.name}" for one in plan] + [f"stream {one.name}" for one in plan]
     stages = Stages(study.folder, [*names, TABLES], shown=study.progress)
