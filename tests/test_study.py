@@ -31,7 +31,7 @@ SETTINGS: dict[str, Any] = {
         "network.widths": [4, 8],
         "sampling.batch_size": 6,
         "optimiser.learning_rate": 0.02,
-        "loop.iterations_per_epoch": 20,
+        "loop.iterations_per_epoch": 12,
         "loop.max_epochs": 2,
         "preprocessing.size": None,
         "preprocessing.spacing": None,
@@ -215,7 +215,7 @@ def test_every_table_and_figure_is_written(finished: tuple[Path, Results]) -> No
     assert len(content["claims"]) == len(results.signs) == 6
     assert {row["set"] for row in rows(out, "outside")} == {"outside", "noise"}
     assert {row["epoch"] for row in rows(out, "lengths")} == {"1", "2"}
-    assert {row["steps"] for row in rows(out, "lengths")} == {"20", "40"}
+    assert {row["steps"] for row in rows(out, "lengths")} == {"12", "24"}
     names = {file.stem for file in (out / "figures").glob("*.png")}
     assert {"members", "reliability_box", "reliability_whole", "outside", "lengths"} <= names
     section = (out / "results.md").read_text()

@@ -19,7 +19,8 @@ from fastcal.data.shifts import shifted
 from fastcal.study import slabs as slabs_module
 from fastcal.study.claim import claim
 from fastcal.study.design import LOSSES, STUDIES, design
-from fastcal.study.records import CaseRecord, is_current
+from fastcal.study.quality import detection
+from fastcal.study.records import CaseRecord, Streamed, is_current
 from fastcal.study.scores import Measured, difference, mean_of_cases
 from fastcal.study.signs import CONTRADICTED, SUPPORTED, UNDECIDED, Evidence, Sign
 from fastcal.study.slabs import slabs
@@ -255,6 +256,55 @@ def test_cases_without_a_value_are_left_out_of_a_mean() -> None:
     found = mean_of_cases(np.array([1.0, np.nan, 3.0]))
     assert found.estimate == 2.0
     assert difference(found, found).n_cases == 2
+
+
+def streamed_of(scores: np.ndarray, cases: tuple[str, ...], subset: Subset) -> Streamed:
+    """Records of one structure whose entropy is given, case by case."""
+    records = tuple(
+        CaseRecord(
+            "",
+            np.zeros((1, 1, 1), np.int64),
+            np.array([[0.5]]),
+            np.array([[np.nan]]),
+            {"binary_entropy": np.array([[score]])},
+        )
+        for score in scores
+    )
+    return Streamed(Path(), cases, ("organ",), (subset,), (subset,), {}, records)
+
+
+def test_detection_is_the_chance_that_a_case_from_outside_is_less_sure() -> None:
+    subset = Subset(1, 0, (0,))
+    within, beyond = np.array([0.1, 0.2, 0.3]), np.array([0.3, 0.9, np.nan, 0.05])
+    found = detection(
+        streamed_of(within, ("a", "b", "c"), subset),
+        streamed_of(beyond, ("d", "e", "f", "g"), subset),
+        subset,
+        "binary_entropy",
+        labels=("ce", "single", "outside"),
+    )
+    # A case without any predicted structure is flagged first; a tie counts half.
+    pairs = [(np.inf if np.isnan(b) else b) > w or 0.5 * (b == w) for b in beyond for w in within]
+    assert found.auroc.value == pytest.approx(np.mean(pairs))
+    assert found.auroc.low <= found.auroc.value <= found.auroc.high
+    assert found.within == pytest.approx(0.2)
+    assert not found.paired
+
+
+def test_shifted_twins_are_drawn_together() -> None:
+    subset = Subset(1, 0, (0,))
+    cases = tuple(f"case_{number}" for number in range(12))
+    hard = np.random.default_rng(0).random(12)
+    found = detection(
+        streamed_of(hard, cases, subset),
+        streamed_of(hard, cases, subset),
+        subset,
+        "binary_entropy",
+        labels=("ce", "single", "noise"),
+    )
+    # Whatever cases are drawn, a shift that changes nothing cannot be detected.
+    assert found.paired
+    assert (found.auroc.low, found.auroc.value, found.auroc.high) == (0.5, 0.5, 0.5)
 
 
 # --- claims ---------------------------------------------------------------------------------------

@@ -62,7 +62,7 @@ class Design:
     phantoms: Phantoms | None = None
     outside: str = ""
     """What the dataset is that lies outside the distribution of the training data."""
-    n_bins: int = 15
+    n_bins: int = 10
 
     def sizes(self, members: int) -> tuple[int, ...]:
         """Return the sizes of ensembles that a pool allows, the pool itself among them."""

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastcal.calibration import values
+from fastcal.calibration import ranking, values
 from fastcal.quality import Line, QualityPredictor
 from fastcal.quality.logit import logit
 from fastcal.scores import Draws, Estimate, ScoreTable, score_measures, unsure_end
+from fastcal.scores.cells import Order
 from fastcal.scores.estimates import mean_of_rows
 from fastcal.study.scores import (
     LEVEL,
@@ -229,8 +230,11 @@ def detection(
     # Cases and their shifted twins are drawn together, other data on their own.
     counts = draws_of_cases(len(first))
     others = counts if paired else draws_of_cases(len(second), seed=1)
-    value = _auroc(*ranked, np.ones(len(first)), np.ones(len(second)))
-    distribution = np.array([_auroc(*ranked, *pair) for pair in zip(counts, others, strict=True)])
+    order = Order.of(np.concatenate(ranked))
+    from_outside = np.repeat([0.0, 1.0], [len(first), len(second)])
+    value = float(ranking.auroc(order.cells(from_outside, np.ones((1, len(from_outside)))))[0])
+    weights = np.concatenate([counts, others], axis=1)
+    distribution = ranking.auroc(order.cells(from_outside, weights))
     loss, model, name = labels
     dice = [values.mean_of_defined(one.dice(subset).ravel()) for one in (within, beyond)]
     return Outside(
@@ -245,14 +249,6 @@ def detection(
         dice[1],
         paired,
     )
-
-
-def _auroc(within: Floats, beyond: Floats, counts: Floats, others: Floats) -> float:
-    """Return the chance that a case from outside has the higher score, ties counting half."""
-    if not counts.sum() or not others.sum():
-        return float("nan")
-    above = (beyond[:, None] > within[None, :]) + 0.5 * (beyond[:, None] == within[None, :])
-    return float(others @ above @ counts / (others.sum() * counts.sum()))
 
 
 DETECTORS = ("binary_entropy", "mutual_information", "pairwise_dice")

@@ -92,7 +92,7 @@ def _steps(study: Study, loss: str) -> int:
     from fastcal.core.doors import read_checkpoint
     from fastcal.models.run import LAST, Run
 
-    member = Run.open(study.folder / "runs" / f"{loss}-length").members[0]
+    member = Run.open(study.run(f"{loss}-length")).members[0]
     course = read_checkpoint(member / LAST, dict[str, Any])["course"]
     return int(course["step"]) // int(course["epoch"])
 

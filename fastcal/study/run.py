@@ -303,7 +303,7 @@ def _stream(
     from fastcal.models.run import Run
     from fastcal.predict.members import Inference, RunMembers
 
-    run = Run.open(study.run(training))
+    run = Run.open(study.run(training.name))
     networks = RunMembers(
         run,
         range(training.members),
@@ -323,5 +323,5 @@ def _streamed(
     evaluation: EvaluationSet,
     name: str | None = None,
 ) -> Streamed:
-    folder = study.streamed(training, name or evaluation.name)
+    folder = study.streamed(training.name, name or evaluation.name)
     return stream_set(stream, evaluation, folder, progress=study.progress)

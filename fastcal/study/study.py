@@ -13,7 +13,6 @@ from fastcal.study.subsets import Subset, draw_subsets
 if TYPE_CHECKING:
     from fastcal.data.dataset import Dataset
     from fastcal.study.design import Design
-    from fastcal.study.training import Training
 
 SETTINGS = "study.json"
 
@@ -44,13 +43,13 @@ class Study:
     jobs: int
     progress: bool
 
-    def run(self, training: Training) -> Path:
+    def run(self, name: str) -> Path:
         """Return the folder of a run."""
-        return self.folder / "runs" / training.name
+        return self.folder / "runs" / name
 
-    def streamed(self, training: Training, name: str) -> Path:
+    def streamed(self, run: str, name: str) -> Path:
         """Return the folder of the records of a run on a set of cases."""
-        return self.folder / "streamed" / training.name / name
+        return self.folder / "streamed" / run / name
 
     @property
     def sets(self) -> tuple[EvaluationSet, ...]:

@@ -50,7 +50,7 @@ def train(study: Study, training: Training) -> Path:
     """Train a run of a study, or what is missing of it, and return its folder."""
     from fastcal.train import train_ensemble
 
-    run = study.run(training)
+    run = study.run(training.name)
     train_ensemble(
         study.dataset,
         run,
