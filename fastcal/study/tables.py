@@ -70,7 +70,7 @@ def as_json(results: Results) -> dict[str, Any]:
         "version": 1,
         "title": results.title,
         "split": dict(zip(("train", "val", "test"), results.split, strict=True)),
-        "outside": results.outside,
+        "from_outside": results.outside,
         "members": results.members,
         **asdict(results.origin),
         "claims": [
