@@ -27,7 +27,8 @@ def commands() -> Iterator[tuple[str, Any]]:
     """The heading of each command's section, and the command."""
     for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
         if hasattr(command, "commands"):
-            yield from ((f"### {inner}", each) for inner, each in command.commands.items())
+            for inner, each in command.commands.items():
+                yield f"### fastcal {name} {inner}", each
         else:
             yield f"## fastcal {name}", command
 
@@ -53,7 +54,10 @@ def row(option: Any, values: list[str]) -> str:
     """One option: its flags, its default, and its help with the values it may take."""
     help_text, *stated = DEFAULT_IN_HELP.split(option.help or "")
     default = "required" if option.required else stated[0] if stated else shown(option.default)
-    flags = ", ".join(f"`{flag}`" for flag in (*option.opts, *option.secondary_opts))
+    names = (*option.opts, *option.secondary_opts)
+    if option.param_type_name == "argument":
+        names = (option.metavar,)
+    flags = ", ".join(f"`{flag}`" for flag in names)
     if any(value not in help_text for value in values):
         names = [f"`{value}`" for value in values]
         number = "Any" if option.multiple else "One"

@@ -26,12 +26,13 @@ PACKAGES = (
     "fastcal.report.plots",
 )
 # Dataclasses that a user makes; all others are results, which only fastcal makes.
-SETTINGS = frozenset({"Measure", "InferenceAugmentation"})
+SETTINGS = frozenset({"Measure", "InferenceAugmentation", "SegmentSettings"})
 
 # Values of required arguments. The folders do not exist, so that opening one first is an error.
 GOOD: dict[str, Callable[[], Any]] = {
     "preds": lambda: torch.full((1, 3, 4, 4), 1 / 3),
     "probs": lambda: torch.full((1, 3, 4, 4), 1 / 3),
+    "mean": lambda: torch.full((1, 3, 4, 4), 1 / 3),
     "member": lambda: torch.zeros(1, 3, 4, 4),
     "logits": lambda: torch.zeros(1, 3, 4, 4),
     "target": lambda: torch.zeros(1, 4, 4, dtype=torch.int64),
@@ -119,6 +120,8 @@ BAD: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(("sigma", "empty_weight"), (0.0,)),
     "temperature": (0.0, -1.0),
     "threshold": (-0.5, 1.5),
+    **dict.fromkeys(("interior_voxels", "interior_mm"), (-1.0,)),
+    "component_voxels": (0,),
     "weights": ([1.0, -1.0],),
     "class_weights": ([1.0],),
     "spacing": ((1.0,), (0.0, 1.0, 1.0)),
@@ -138,13 +141,19 @@ BAD: dict[str, tuple[Any, ...]] = {
 }
 # Wrong types: the tensor functions check them, before an op complains about C++ casts.
 TENSOR_ROOMS = frozenset(
-    {"ensemble", "accumulator", "functional", "regions", "calibration", "recalibrate"}
+    {
+        *("ensemble", "accumulator", "functional", "regions", "segments"),
+        *("calibration", "recalibrate"),
+    }
 )
 WRONG_TYPE: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(("n_bins", "fine_bins", "entropy_bins", "num_classes"), (2.5, NONSENSE)),
     **dict.fromkeys(("class_dim", "ignore_index", "margin_slices"), (1.5, NONSENSE)),
     **dict.fromkeys(("temperature", "weight", "margin_mm", "distance_mm", "spacing"), (NONSENSE,)),
     **dict.fromkeys(("from_logits", "multilabel", "normalise", "moments", "excess"), ("yes", 1)),
+    **dict.fromkeys(("paper_clip", "pairs", "segments"), ("yes", 1)),
+    **dict.fromkeys(("mutual_information", "label"), (NONSENSE, 7)),
+    **dict.fromkeys(("interior_voxels", "interior_mm", "component_voxels"), (NONSENSE,)),
     **dict.fromkeys(("preds", "probs", "member", "target", "mask", "segmentation"), (NONSENSE, 7)),
     "maps": ((7,), 7),
 }
@@ -172,6 +181,9 @@ BAD_THERE: dict[tuple[str, str], tuple[Any, ...]] = {
         }.items()
         for argument in arguments
     },
+    # A patch of as many voxels along every edge, and a spacing of any number of axes.
+    **dict.fromkeys((("segment_scores", "patch"), ("SegmentSettings", "patch")), (0, NONSENSE)),
+    ("SegmentSettings", "spacing"): ((0.0, 1.0), NONSENSE, 7),
     # Only metrics that have one number per class take these.
     **dict.fromkeys((("Measure", "class_index"), ("Measure", "threshold")), ()),
 }

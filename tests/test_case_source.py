@@ -14,7 +14,7 @@ from cohort import CASES, files_in, write_cohort
 from fastcal.cases import Counted, Member, MemberReading, Origin, Part, Source, Written, run
 from fastcal.cases.labels import LabelScheme
 from fastcal.core.errors import DataError
-from fastcal.predict import ensemble_folders, merge_statistics
+from fastcal.predict import ensemble_folders, merge_segments, merge_statistics
 
 REGIONS = {"regions": ["foreground", "band:2"], "fine_bins": 64}
 
@@ -92,6 +92,7 @@ def test_its_parts_add_up_to_one_run(stacked: Path) -> None:
     for part_id in range(2):
         predict(stacked, "parts", Part(num_parts=2, part_id=part_id))
     merge_statistics(stacked / "parts", stacked / "parts")
+    merge_segments(stacked / "parts", stacked / "parts")
     parts, whole = files_in(stacked / "parts"), files_in(stacked / "whole")
     assert {name: parts[name] for name in whole} == whole
 

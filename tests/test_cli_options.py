@@ -96,7 +96,7 @@ def test_train_takes_a_file_as_split(recorded: Recorder) -> None:
 SHARED = (
     "--space logit --bins 20 --closed left --dtype uint8 --save-probabilities --num-parts 3 "
     "--part-id 1 --overwrite --keep-going --maps entropy variance -g labels -q "
-    "--region box:8:2 foreground --fine-bins 64"
+    "--region box:8:2 foreground --fine-bins 64 --no-segments"
 )
 SHARED_OPTIONS = {
     "space": "logit",
@@ -104,6 +104,7 @@ SHARED_OPTIONS = {
     "closed": "left",
     "dtype": "uint8",
     "save_probabilities": True,
+    "segments": False,
     "num_parts": 3,
     "part_id": 1,
     "overwrite": True,

@@ -291,3 +291,110 @@ def test_the_hippocampus_cases_are_in_order(data_dir: Path) -> None:
     assert dataset.num_classes == 3
     assert len(dataset.cases) == 202
     assert dataset.problems() == []
+
+
+# --- dataset.json as version 2 of nnU-Net reads it
+
+
+@pytest.mark.parametrize(
+    "training",
+    [
+        [{"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz"}],
+        ["./labelsTr/a.nii.gz"],
+        ["nobody"],
+        [{"image": "a"}, 7],
+        {"a": 1},
+    ],
+)
+def test_a_training_list_is_not_read_in_version_2(folder: Path, training: object) -> None:
+    (folder / "dataset.json").write_text(json.dumps(VERSION_2 | {"training": training}))
+    dataset = Dataset.open(folder)
+    assert [case.name for case in dataset.cases] == ["a", "b", "c"]
+    assert dataset.problems() == []
+
+
+@pytest.mark.parametrize("training", [[{"image": "a"}], [7], [{"image": "a", "label": 3}]])
+def test_a_training_list_of_version_1_without_labels_is_refused(
+    folder: Path, training: object
+) -> None:
+    content = {"modality": {"0": "T1"}, "labels": {"0": "background"}, "training": training}
+    (folder / "dataset.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"dataset\.json: 'training' must list the image and"):
+        Dataset.open(folder)
+
+
+@pytest.mark.parametrize("place", ["relative", "absolute", "variable"])
+def test_the_key_dataset_names_the_files_of_each_case(
+    folder: Path, tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IMAGES_OF_TEST", str(folder))
+    root = {"relative": f"../{folder.name}", "absolute": str(folder), "variable": "$IMAGES_OF_TEST"}
+    entries = {
+        # The order, not the name, says which channel a file is.
+        name: {
+            "images": [f"{root[place]}/imagesTr/{case}_{k:04d}.nii.gz" for k in (1, 0)],
+            "label": f"{root[place]}/labelsTr/{case}.nii.gz",
+        }
+        for name, case in (("y", "b"), ("x", "c"))
+    }
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "dataset.json").write_text(json.dumps(VERSION_2 | {"dataset": entries}))
+    dataset = Dataset.open(other)
+    assert [case.name for case in dataset.cases] == ["x", "y"]
+    assert dataset.problems() == []
+    image, label, _ = dataset.cases[1].load()
+    stored = [nib.load(folder / f"imagesTr/b_{k:04d}.nii.gz").get_fdata() for k in (1, 0)]
+    np.testing.assert_array_equal(image, stored)
+    np.testing.assert_array_equal(label, nib.load(folder / "labelsTr/b.nii.gz").get_fdata())
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ({}, "must list at least one case"),
+        ([], r"dataset.*must be a valid dict"),
+        ({"a": {"images": ["a_0000.nii.gz"]}}, r"a\.label is missing"),
+        ({"a": {"images": [], "label": "a.nii.gz"}}, r"a\.images.* at least 1 item"),
+        (
+            {"a": {"images": ["a_0000.nii.gz"], "label": 3}},
+            r"a\.label must be a valid string, got 3",
+        ),
+    ],
+)
+def test_entries_of_the_key_dataset_without_sense_name_the_file(
+    folder: Path, entries: object, words: str
+) -> None:
+    (folder / "dataset.json").write_text(json.dumps(VERSION_2 | {"dataset": entries}))
+    with pytest.raises(DataError, match=words) as caught:
+        Dataset.open(folder)
+    assert str(caught.value).startswith(f"{folder / 'dataset.json'}: ")
+
+
+def test_a_missing_file_of_the_key_dataset_is_named(folder: Path) -> None:
+    entries = {
+        "x": {"images": ["imagesTr/a_0000.nii.gz", "gone.nii.gz"], "label": "labelsTr/a.nii.gz"}
+    }
+    (folder / "dataset.json").write_text(json.dumps(VERSION_2 | {"dataset": entries}))
+    (problem,) = Dataset.open(folder).problems()
+    assert str(problem) == f"{folder / 'gone.nii.gz'}: no such file"
+
+
+@pytest.mark.parametrize("ending", [None, 3, [".nii"], "nii.gz", "", "../x", "*.nii"])
+def test_a_file_ending_without_sense_names_the_file(folder: Path, ending: object) -> None:
+    (folder / "dataset.json").write_text(json.dumps(VERSION_2 | {"file_ending": ending}))
+    with pytest.raises(
+        DataError, match=r"dataset\.json: 'file_ending' must be like \.nii\.gz, got"
+    ):
+        Dataset.open(folder)
+
+
+def test_a_file_of_all_channels_may_have_a_channel_number(tmp_path: Path) -> None:
+    folder = tmp_path / "d"
+    stack = np.random.default_rng(0).random((6, 5, 4, 2), dtype=np.float32)
+    _save(folder / "imagesTr/a_0000.nii.gz", stack)
+    _save(folder / "labelsTr/a.nii.gz", np.ones((6, 5, 4), np.uint8))
+    (folder / "dataset.json").write_text(json.dumps(VERSION_2))
+    dataset = Dataset.open(folder)
+    assert dataset.problems() == []
+    np.testing.assert_array_equal(dataset.cases[0].load()[0], np.moveaxis(stack, -1, 0))

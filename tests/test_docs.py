@@ -59,8 +59,10 @@ def test_command_and_options_of_example_exist(line: str) -> None:
 
     from fastcal.cli.app import app
 
-    name, *words = line.split("#")[0].split()[1:]
-    command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
+    words = line.split("#")[0].split()[1:]
+    command = typer.main.get_command(app)
+    while hasattr(command, "commands"):
+        command = command.commands[words.pop(0)]
     known = {"--help"}
     for parameter in command.params:
         known.update(parameter.opts, parameter.secondary_opts)

@@ -27,7 +27,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("regions", "segments", "ensemble", "accumulator", "functional", "fastcal"),
     ("data", "models", "losses", "report", "torchmetrics", "monai"),
     ("cases", "scores"),
-    ("evaluate", "predict", "recalibrate", "quality", "ood", "train"),
+    ("convert", "evaluate", "predict", "recalibrate", "quality", "ood", "train"),
     ("info", "study", "bench"),
     ("cli",),
     ("__main__",),
@@ -36,7 +36,7 @@ POSITION = {
     room: (floor, place) for floor, rooms in enumerate(FLOORS) for place, room in enumerate(rooms)
 }
 # What users do: none of these stands on another, not on the one to its left either.
-SIBLINGS = frozenset({"evaluate", "predict", "recalibrate", "quality", "ood", "train"})
+SIBLINGS = frozenset({"convert", "evaluate", "predict", "recalibrate", "quality", "ood", "train"})
 
 # Folder of csrc -> folders whose headers it may include, and a pattern for the <...> headers.
 STANDARD = r"[a-z_0-9]+"

@@ -24,7 +24,7 @@ from cohort import (
 
 from fastcal.cli import main
 from fastcal.core.errors import DataError
-from fastcal.predict import InferenceAugmentation, merge_statistics, predict_cases
+from fastcal.predict import InferenceAugmentation, merge_segments, merge_statistics, predict_cases
 
 
 @pytest.fixture(autouse=True)
@@ -69,6 +69,7 @@ def test_shards_add_up_to_the_bytes_of_one_run(tmp_path: Path) -> None:
     for part_id in range(2):
         predict_cases(run, images, tmp_path / "parts", num_parts=2, part_id=part_id, **options)
     merge_statistics(tmp_path / "parts", tmp_path / "parts")
+    merge_segments(tmp_path / "parts", tmp_path / "parts")
     parts, whole = files_in(tmp_path / "parts"), files_in(tmp_path / "whole")
     assert {name: parts[name] for name in whole} == whole
 

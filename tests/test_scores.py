@@ -230,13 +230,14 @@ def segments(folder: Path, **changes: object) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     cases = {
         case: {
-            "background": {"entropy": 0.0, "volume": 9.0},
-            "anterior": {"entropy": 0.1 * k + 0.1, "volume": 5.0 + k},
-            "posterior": {"entropy": None if k == 1 else 0.3, "volume": 0.0 if k == 1 else 4.0},
+            "0": {"entropy": 0.0, "volume": 9.0},
+            "1": {"entropy": 0.1 * k + 0.1, "volume": 5.0 + k},
+            "2": {"entropy": None if k == 1 else 0.3, "volume": 0.0 if k == 1 else 4.0},
         }
         for k, case in enumerate(("case_a", "case_b", "case_c"))
     }
-    content = {"version": 1, "structures": ["background", "anterior", "posterior"], "cases": cases}
+    names = {"1": "anterior", "2": "posterior"}
+    content = {"version": 1, "structures": ["0", "1", "2"], "names": names, "cases": cases}
     file = folder / "segments.json"
     file.write_text(json.dumps(content | changes))
     return file
@@ -256,7 +257,7 @@ def test_a_table_has_a_row_per_case_and_structure_without_background(tmp_path: P
     ("changes", "message"),
     [
         ({"version": 2}, "version must be 1, got 2"),
-        ({"structures": ["background"]}, "no structures beside the background"),
+        ({"structures": ["0"]}, "no structures beside the background"),
         ({"cases": {}}, "there are no cases"),
         ({"cases": {"a": {"b": {"entropy": "high"}}}}, "must be a valid number, got 'high'"),
         ({"cases": [1]}, "cases must be a valid dictionary"),
@@ -270,7 +271,7 @@ def test_a_damaged_file_of_scores_is_one_line(tmp_path: Path, changes, message) 
 
 
 def test_scores_that_are_missing_or_empty_are_named(tmp_path: Path) -> None:
-    cases = {"a": {"anterior": {"entropy": 0.1, "volume": 1.0, "pairwise_dice": None}}}
+    cases = {"a": {"1": {"entropy": 0.1, "volume": 1.0, "pairwise_dice": None}}}
     table = read_table(segments(tmp_path, cases=cases))
     with pytest.raises(ValueError, match=r"scores must be among entropy, volume, .* got 'energy'"):
         table.matrix(["energy"])
@@ -304,11 +305,14 @@ def test_dice_of_labels_and_of_a_summary_are_the_same(folder: Path, tmp_path: Pa
     np.testing.assert_array_equal(by_labels.dice, expected)
 
 
-def test_structures_without_names_go_by_their_order(folder: Path, tmp_path: Path) -> None:
+def test_structures_without_names_go_by_their_numbers(folder: Path, tmp_path: Path) -> None:
     named = read_scored(folder, labels=tmp_path / "labels")
     (folder / "dataset.json").unlink()
     plain = read_scored(folder, labels=tmp_path / "labels")
+    assert plain.structures_present == ("anterior", "posterior")
     np.testing.assert_array_equal(named.dice, plain.dice)
+    segments(folder, names={})
+    assert read_scored(folder, labels=tmp_path / "labels").structures_present == ("1", "2")
 
 
 def test_references_of_other_cases_or_structures_are_refused(folder: Path, tmp_path: Path) -> None:

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import segment_oracle
 import torch
-from engines import ENGINES, on_every_engine, using
+from engines import on_every_engine
 from torch import Tensor
 
+import fastcal
 from fastcal import ops
 from fastcal.core.segment_problem import SegmentProblem, SegmentWords
 
@@ -106,24 +107,22 @@ def test_every_sum_is_that_of_the_formulas(
     assert not sums[..., WORDS.BAD_LABEL : WORDS.BAD_INFORMATION + 1].any()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@on_every_engine
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("multilabel", [False, True])
 @pytest.mark.parametrize("classes", [1, 2, 5, 70])
-def test_the_integers_are_the_same_on_every_engine(
+def test_the_integers_are_those_of_the_reference(
     classes: int, multilabel: bool, dtype: torch.dtype
 ) -> None:
     given = problem(classes, (2, 5, 6, 67), dtype=dtype, multilabel=multilabel, seed=classes)
-    found = []
-    for engine in ENGINES:
-        with using(engine):
-            found.append(sums_of(given))
-    for engine, one in zip(ENGINES, found, strict=True):
-        assert torch.equal(one, found[0]), engine
+    with fastcal.backend("reference"):
+        wanted = sums_of(given)
+    assert torch.equal(sums_of(given), wanted)
 
 
 @on_every_engine
 def test_the_integers_do_not_depend_on_strides_threads_or_the_order_of_voxels() -> None:
-    given = problem(3, (2, 40, 33, 21))
+    given = problem(3, (2, 20, 17, 13))
     wanted = sums_of(given)
 
     def changed(move: object) -> SegmentProblem:

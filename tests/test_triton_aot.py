@@ -24,6 +24,7 @@ from fastcal.core.problem import (
     TemperatureLayout,
     TemperatureProblem,
 )
+from fastcal.core.segment_problem import SegmentProblem, SegmentWords
 
 triton = pytest.importorskip("triton", reason="triton is not installed")
 
@@ -35,6 +36,7 @@ from fastcal.triton_kernels import (  # noqa: E402
     ensemble_accumulate,
     ensemble_finalize,
     ensemble_statistics,
+    segment_sums,
     temperature_sums,
 )
 
@@ -156,12 +158,27 @@ def losses(num_classes: int, dtype: torch.dtype, head: str, *, bins: bool) -> No
         bin_gaps.bin_gradient(*tensors, reading, GapBins(20, soft), gaps, gradient)
 
 
+def segments(dtype: torch.dtype, *, multilabel: bool) -> None:
+    """Everything that a pass over segments can read."""
+    real = torch.float64 if dtype == torch.float64 else torch.float32
+    (mean,) = logits(1, 3, SHAPE, dtype=dtype, batch=2)
+    shape = mean.shape if multilabel else (2, *SHAPE)
+    maps = torch.zeros(2, *SHAPE, dtype=real)
+    inside = torch.ones(shape, dtype=torch.bool)
+    problem = SegmentProblem(
+        *(mean, labels(2, shape), maps, maps, mean.to(real), inside, -1, multilabel, True, True)
+    )
+    sums = torch.zeros(2, 3, SegmentWords.COUNT, dtype=torch.int64)
+    segment_sums.segment_sums(problem, sums)
+
+
 # Together every kernel but those of the bins, for every capability.
 EVERYWHERE: dict[str, Callable[[], None]] = {
     "one shot": lambda: one_shot(4, ("entropy", "label"), count=True),
     "streaming": lambda: streaming(count=False),
     "temperature": lambda: temperature(4, torch.float32, per_class=False, bernoulli=False),
     "losses": lambda: losses(4, torch.float32, "softmax", bins=False),
+    "segments": lambda: segments(torch.float32, multilabel=False),
 }
 # More of what a kernel is compiled for, for one capability.
 ONCE: dict[str, Callable[[], None]] = {
@@ -177,6 +194,7 @@ ONCE: dict[str, Callable[[], None]] = {
     "Bernoullis": lambda: temperature(5, torch.float64, per_class=True, bernoulli=True),
     "sigmoid losses": lambda: losses(3, torch.bfloat16, "sigmoid", bins=False),
     "many classes": lambda: losses(104, torch.float32, "softmax", bins=False),
+    "segments of labels": lambda: segments(torch.float64, multilabel=True),
     "bins": lambda: losses(4, torch.float32, "softmax", bins=True),
 }
 ONE = 90
@@ -209,6 +227,7 @@ def test_every_kernel_compiles(capability):
     compiled = {kernel.name for _, kernel in launched(capability)}
     expected = {"statistics_kernel", "accumulate_kernel", "finalize_kernel", "fold_kernel"}
     expected |= {"temperature_kernel", "class_sums_kernel", "class_gradient_kernel"}
+    expected |= {"segment_kernel"}
     assert compiled >= expected
     if capability == ONE:
         assert compiled == expected | {"bin_gaps_kernel", "bin_gradient_kernel"}
@@ -261,6 +280,8 @@ def test_strided_members_are_read_one_by_one():
 def test_atomics_are_relaxed_integer_additions(capability):
     counting = kernels(capability, "one shot")[0]
     assert counting.atomics() == {"red.global.gpu.relaxed.add.u64"}
+    (segment,) = kernels(capability, "segments")
+    assert segment.atomics() == {"red.global.gpu.relaxed.add.u64"}
     for kernel in kernels(capability, "streaming"):
         assert kernel.atomics() == set(), kernel.name
 

@@ -71,6 +71,12 @@ CASES = {
         "counted_as_the_oracle and 2-True-dtype1",
         "bits_of_the_reference and (dtype0-left or dtype2-right-15)",
     ),
+    "test_segment_sums.py": (
+        "every_sum_is_that_of_the_formulas and float32 and not True-True",
+        "those_of_the_reference and 2-False-dtype1",
+        "no_number_is_counted",
+        "single_voxels",
+    ),
     "test_regions.py": ("regions_have_the_bits_of_the_reference and False",),
     "triton_walk_cases.py": ("beyond_two_to_the_31", "class_strides"),
 }
@@ -126,6 +132,7 @@ def test_interpreted_kernels_pass_the_tests_of_every_engine(outcomes):
         "test_extras_have_the_bits_of_the_reference",
         "test_regions_have_the_bits_of_the_reference",
         "test_sums_match_the_oracle",
+        "test_every_sum_is_that_of_the_formulas",
         "test_offsets_beyond_two_to_the_31_are_right",
     ],
 )

@@ -21,6 +21,7 @@ from fastcal.core.problem import (
     SumsWanted,
     TemperatureProblem,
 )
+from fastcal.core.segment_problem import SegmentProblem
 
 
 def _require_device() -> None:
@@ -48,6 +49,9 @@ from fastcal.triton_kernels import (  # noqa: E402
 )
 from fastcal.triton_kernels import (  # noqa: E402
     ensemble_statistics as _statistics,
+)
+from fastcal.triton_kernels import (  # noqa: E402
+    segment_sums as _segments,
 )
 from fastcal.triton_kernels import (  # noqa: E402
     temperature_sums as _temperature,
@@ -144,6 +148,12 @@ def bin_gradient(
     """Write the gradient by the logits, given the derivative by each sum."""
     with _current(logits):
         _bins.bin_gradient(logits, target, reading, bins, factors, gradient)
+
+
+def segment_sums(problem: SegmentProblem, sums: Tensor) -> None:
+    """Add the sums of every batch item and class."""
+    with _current(problem.mean):
+        _segments.segment_sums(problem, sums)
 
 
 def _current(tensor: Tensor) -> AbstractContextManager[None]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fastcal.cases.combine import combine
+from fastcal.cases.descriptions import copy_description, write_description
 from fastcal.cases.files import CaseFiles
 from fastcal.cases.ledger import Ledger
 from fastcal.cases.loop import run_cases
-from fastcal.cases.record import copy_description
 from fastcal.cases.reference import LabelMaps
 from fastcal.cases.segments import write_folder
 from fastcal.cases.shards import add_statistics, write_statistics
@@ -57,6 +57,8 @@ def run(source: Source, counted: Counted, written: Written, part: Part) -> Predi
     ledger.open(cases, part)
     if source.dataset_json is not None:
         copy_description(source.dataset_json, files.folder, written.file_ending)
+    elif written.save_probabilities and source.reading.scheme.num_classes > 1:
+        write_description(source.reading.scheme, files.folder, written.file_ending)
 
     def work(case: str) -> None:
         ledger.begin(case)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fastcal.cases.case_record import CaseRecord
 from fastcal.cases.segments import SEGMENTS, table_of
-from fastcal.data import nifti, predictions
+from fastcal.data import images, nnunet, predictions
 
 if TYPE_CHECKING:
     from fastcal import EnsembleStatistics
@@ -28,8 +28,8 @@ class CaseFiles:
     """Where the files of a case go.
 
     ``OUT/CASE.nii.gz`` holds the labels, ``OUT/<map>/CASE.nii.gz`` each map, ``OUT/CASE.npz``
-    nnU-Net's probabilities, ``OUT/calibration/CASE.npz`` the statistics of the case,
-    ``OUT/segments/CASE.json`` the scores of its segments. What it was made from is in
+    nnU-Net's probabilities with ``OUT/CASE.pkl``, ``OUT/calibration/CASE.npz`` the statistics of
+    the case, ``OUT/segments/CASE.json`` the scores of its segments. What it was made from is in
     ``OUT/record/CASE.json``, see `fastcal.cases.case_record`.
     """
 
@@ -48,11 +48,15 @@ class CaseFiles:
 
     def map_of(self, case: str, name: str) -> Path:
         """Return the file of a map."""
-        return self.folder / name / f"{case}{self.written.file_ending}"
+        return self.folder / name / f"{case}{self.written.map_ending}"
 
     def probabilities_of(self, case: str) -> Path:
         """Return the file of a case's mean probabilities."""
         return self.folder / f"{case}.npz"
+
+    def properties_of(self, case: str) -> Path:
+        """Return the file that tells nnU-Net where the probabilities of a case lie."""
+        return self.folder / f"{case}.pkl"
 
     def statistics_of(self, case: str) -> Path:
         """Return the file of a case's statistics."""
@@ -64,7 +68,9 @@ class CaseFiles:
 
     def of(self, case: str) -> list[Path]:
         """Return every file of a case in the order of writing."""
-        files = [self.probabilities_of(case)] if self.written.save_probabilities else []
+        files = []
+        if self.written.save_probabilities:
+            files = [self.probabilities_of(case), self.properties_of(case)]
         files += [self.map_of(case, name) for name in self.written.map_folders]
         files += [self.statistics_of(case)] if self.statistics else []
         files += [self.segments_of(case)] if self.written.segments else []
@@ -122,18 +128,21 @@ class CaseFiles:
         if self.written.save_probabilities:
             path = self.probabilities_of(case)
             predictions.write_npz(path, _array(results.mean), activation=reading.activation)
+            ending = self.written.file_ending
+            nnunet.write_properties(self.properties_of(case), like, ending)
+            nnunet.write_plans(self.folder, like, ending)
         for name in self.written.map_folders:
             values = _array(getattr(results, name))
             if values.ndim == 4:
                 values = np.moveaxis(values, 0, -1)
-            nifti.write(self.map_of(case, name), values, like, dtype=self.written.dtype)
+            images.write(self.map_of(case, name), values, like, dtype=self.written.dtype)
         if results.calibration is not None:
             results.calibration.save(self.statistics_of(case))
         if results.segments is not None:
             scores = table_of(case, results.segments, like.spacing, reading.scheme)
             scores.write_json(self.segments_of(case))
         labels = reading.scheme.segmentation(_array(results.label))
-        nifti.write(self.labels_of(case), labels, like, dtype="int")
+        images.write(self.labels_of(case), labels, like, dtype="int")
 
 
 def _array(values: Any) -> NDArray[Any]:

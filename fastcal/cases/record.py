@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -183,33 +182,6 @@ def located(name: str, folder: Path) -> Path:
     path = os.path.normpath(f"{os.path.realpath(folder)}/{name}")
     here = os.path.relpath(path)
     return Path(path if here.startswith("..") else here)
-
-
-def copy_description(dataset_json: Path, folder: Path, file_ending: str) -> None:
-    """Copy a ``dataset.json``, if it exists, into a prediction folder, as nnU-Net does.
-
-    Where the files of the folder end otherwise than it says, ``file_ending`` is rewritten, and the
-    choice of a reader (``overwrite_image_reader_writer``) is left out: nnU-Net's evaluator finds
-    files and reader by them.
-
-    Args:
-        dataset_json: The file to copy.
-        folder: The prediction folder.
-        file_ending: Ending of the label maps in it.
-
-    Raises:
-        DataError: It is not JSON.
-    """
-    try:
-        content = read_json(dataset_json)
-    except MissingFileError:
-        return
-    if isinstance(content, dict) and content.get("file_ending", file_ending) != file_ending:
-        content.pop("overwrite_image_reader_writer", None)
-        atomic.write_json(folder / "dataset.json", {**content, "file_ending": file_ending})
-        return
-    with atomic.atomic_path(folder / "dataset.json") as temporary:
-        shutil.copyfile(dataset_json, temporary)
 
 
 _HERE = "path:"

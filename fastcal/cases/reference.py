@@ -15,7 +15,7 @@ from torch import Tensor
 from fastcal.cases.region_rules import RegionRule, case_regions
 from fastcal.core.errors import DataError
 from fastcal.core.region_bits import Regions
-from fastcal.data import checks, listing, nifti
+from fastcal.data import checks, images, listing
 
 if TYPE_CHECKING:
     from fastcal.cases.labels import LabelScheme
@@ -88,7 +88,7 @@ class LabelMaps:
             DataError: There are no labels of this case, or their shape differs.
         """
         self.require([case])
-        like = nifti.geometry(self.paths[case])
+        like = images.geometry(self.paths[case])
         check_same_grid(source, shape, None, like, expected=self.paths[case])
         return like
 
@@ -115,22 +115,24 @@ class LabelMaps:
 def find_label_maps(folder: Path) -> dict[str, Path]:
     """Return the label map of every case at the top of a folder, by case name, sorted.
 
+    They are the files of formats that say where they lie (NIfTI, NRRD, MetaImage). Only in a
+    folder without any of these are pictures and TIFF stacks label maps; elsewhere they are figures.
+
     Raises:
-        DataError: The folder is missing, has neither a ``.nii.gz`` nor a ``.nii`` file, or two of
-            one case.
+        DataError: The folder is missing, has no image of a known format, or two of one case.
     """
     if not folder.is_dir():
         raise DataError(folder, "no such folder")
+    files = [(path, images.ending_of(path.name)) for path in listing.entries(folder)]
+    endings = {path: ending for path, ending in files if ending is not None}
+    located = {path: ending for path, ending in endings.items() if ending in images.LOCATED}
     found = listing.by_case(
-        (
-            (path.name.removesuffix(ending), path)
-            for ending in nifti.ENDINGS
-            for path in listing.entries(folder, ending)
-        ),
+        ((path.name.removesuffix(end), path) for path, end in (located or endings).items()),
         "label map",
     )
     if not found:
-        raise DataError(folder, "no label maps (*.nii.gz, *.nii) in this folder")
+        listed = ", ".join(f"*{ending}" for ending in images.ENDINGS)
+        raise DataError(folder, f"no label maps ({listed}) in this folder")
     return found
 
 
@@ -140,7 +142,7 @@ def read_labels(path: Path) -> tuple[NDArray[Any], Volume]:
     Raises:
         DataError: The file cannot be read, or holds numbers that are not integers.
     """
-    volume = nifti.read(path)
+    volume = images.read(path)
     if volume.data.ndim > 3:
         raise DataError(
             path, f"a label map must have three axes, got shape {_times(volume.data.shape)}"

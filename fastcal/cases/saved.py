@@ -15,7 +15,7 @@ from fastcal.cases.record import digests
 from fastcal.cases.settings import MemberReading
 from fastcal.cases.source import Member, Origin
 from fastcal.core.errors import DataError
-from fastcal.data import description
+from fastcal.data import description, images
 from fastcal.data.predictions import PredictionFolder, Probabilities
 
 
@@ -140,6 +140,17 @@ class SavedFolders:
         if given is not None:
             return Path(given)
         return description.find(*(folder.path for folder in self.folders))
+
+    def file_ending(self, dataset_json: Path | None) -> str:
+        """Return the ending of files to write: that of ``dataset.json`` where it is a known format.
+
+        Raises:
+            DataError: The file cannot be read.
+        """
+        if dataset_json is None:
+            return images.DEFAULT
+        ending = description.read(dataset_json).file_ending
+        return ending if ending in images.ENDINGS else images.DEFAULT
 
     def reading(
         self, cases: Sequence[str], dataset_json: Path | None, *, keep_going: bool = False

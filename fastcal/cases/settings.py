@@ -14,6 +14,7 @@ from fastcal.cases.region_rules import RegionRule, parse_rules
 from fastcal.core.arguments import flag
 from fastcal.core.bins import Closed
 from fastcal.core.problem import MAPS, Activation, Space
+from fastcal.data import images
 
 MapType: TypeAlias = Literal["float32", "uint8", "uint16"]
 MAP_TYPES: tuple[MapType, ...] = ("float32", "uint8", "uint16")
@@ -113,7 +114,8 @@ class Written:
     overwrite: bool = False
     """Do finished cases again. Where ``out`` was made from other settings or inputs, it starts
     anew, which is refused for a part of its cases."""
-    file_ending: str = ".nii.gz"
+    file_ending: str = images.DEFAULT
+    """Ending of the label maps, which decides their format."""
     segments: bool = True
     """Write scores of the segments, ``segments.json`` and ``segments.csv``."""
 
@@ -125,9 +127,18 @@ class Written:
                 raise ValueError(f"maps must be among {', '.join(MAPS)}, got {name!r}")
         if self.dtype not in MAP_TYPES:
             raise ValueError(f"dtype must be {' or '.join(MAP_TYPES)}, got {self.dtype!r}")
+        if self.file_ending not in images.ENDINGS:
+            raise ValueError(
+                f"file_ending must be one of {', '.join(images.ENDINGS)}, got {self.file_ending!r}"
+            )
         flag(self.save_probabilities, "save_probabilities")
         flag(self.overwrite, "overwrite")
         flag(self.segments, "segments")
+
+    @property
+    def map_ending(self) -> str:
+        """Ending of the maps: that of the label maps where their format holds real numbers."""
+        return images.map_ending(self.file_ending, self.dtype)
 
     @property
     def map_folders(self) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from fastcal.cli.bench import bench
+from fastcal.cli.convert import convert
 from fastcal.cli.demo import demo
 from fastcal.cli.ensemble import ensemble
 from fastcal.cli.evaluate import evaluate
@@ -20,6 +21,7 @@ from fastcal.cli.export import export
 from fastcal.cli.info import info
 from fastcal.cli.last_door import INTERRUPTED, PIPE_CLOSED, UNEXPECTED, guarded
 from fastcal.cli.merge import merge
+from fastcal.cli.ood import ood
 from fastcal.cli.outcome import SOME_CASES_FAILED
 from fastcal.cli.predict import predict
 from fastcal.cli.quality import quality
@@ -47,12 +49,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _COMMANDS = (
-    *(train, predict, ensemble, merge, status, evaluate, export),
+    *(convert, train, predict, ensemble, merge, status, evaluate, export),
     *(demo, study, bench, info),
 )
 for _command in _COMMANDS:
     app.command(_command.__name__, cls=SpreadCommand)(_command)
-for _group in (recalibrate, quality):
+for _group in (recalibrate, quality, ood):
     app.add_typer(_group)
 
 

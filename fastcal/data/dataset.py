@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastcal.core.errors import DataError
-from fastcal.data import checks, listing, nifti
+from fastcal.data import checks, images, listing, nifti
 from fastcal.data import description as dataset_json
 from fastcal.data.description import Description
 
@@ -78,20 +78,7 @@ class Dataset:
         if not folder.is_dir():
             raise DataError(folder, "no such folder")
         description = dataset_json.read(folder / "dataset.json")
-        images, labels = folder / "imagesTr", folder / "labelsTr"
-        names = description.listed_cases
-        if names is None:
-            files = _channel_files(images, description.file_ending)
-            names = tuple(sorted(files))
-        if not names:
-            raise DataError(images, f"has no images that end in {description.file_ending}")
-        channels = len(description.channel_names)
-        ending = description.file_ending
-        cases = [
-            Case(name, _expected(images, name, channels, ending), labels / f"{name}{ending}")
-            for name in names
-        ]
-        return cls(folder, description, cases)
+        return cls(folder, description, _cases(folder, description))
 
     @property
     def name(self) -> str:
@@ -204,7 +191,7 @@ class Dataset:
                 yield error
 
     def _left_over(self) -> Iterator[DataError]:
-        if self.description.listed_cases is not None:
+        if self.description.listed_cases is not None or self.description.dataset is not None:
             return
         known = {case.name for case in self.cases}
         channels = len(self.channel_names)
@@ -250,6 +237,27 @@ def image_cases(folder: str | Path, file_ending: str = ".nii.gz") -> list[Case]:
     ]
 
 
+def _cases(folder: Path, description: Description) -> list[Case]:
+    """Find the training cases: listed by ``dataset.json`` itself, or by the files in the folder."""
+    if description.dataset is not None:
+        return [Case(name, one.images, one.label) for name, one in description.dataset.items()]
+    files, labels, ending = folder / "imagesTr", folder / "labelsTr", description.file_ending
+    names = description.listed_cases
+    if names is None:
+        names = tuple(sorted(_channel_files(files, ending)))
+    if not names:
+        raise DataError(files, f"has no images that end in {ending}")
+    channels = len(description.channel_names)
+    cases = [
+        Case(name, _expected(files, name, channels, ending), labels / f"{name}{ending}")
+        for name in names
+    ]
+    for case in cases:
+        if not any(path.exists() for path in case.images):
+            raise DataError(folder / "dataset.json", f"lists {case.name}, which has no image")
+    return cases
+
+
 def _channel_files(folder: Path, ending: str) -> dict[str, dict[int, Path]]:
     """Return files by case name and channel number.
 
@@ -269,17 +277,27 @@ def _channel_files(folder: Path, ending: str) -> dict[str, dict[int, Path]]:
 
 
 def _expected(folder: Path, name: str, channels: int, ending: str) -> tuple[Path, ...]:
-    whole = folder / f"{name}{ending}"
-    if whole.is_file() and not (folder / f"{name}_0000{ending}").is_file():
+    whole, first = folder / f"{name}{ending}", folder / f"{name}_0000{ending}"
+    if whole.is_file() and not first.is_file():
         return (whole,)
+    if channels > 1 and not (folder / f"{name}_0001{ending}").exists() and _has_channels(first):
+        return (first,)
     return tuple(folder / f"{name}_{channel:04d}{ending}" for channel in range(channels))
 
 
-def _channels(images: tuple[Path, ...]) -> list[nifti.Volume]:
+def _has_channels(path: Path) -> bool:
+    """Whether one file holds several channels, as a picture in colour does."""
+    try:
+        return images.geometry(path).channels > 1
+    except DataError:
+        return False
+
+
+def _channels(files: tuple[Path, ...]) -> list[nifti.Volume]:
     """Read one volume per channel, from one file each or all from a single file."""
-    if len(images) > 1:
-        return [_one_channel(path) for path in images]
-    volume = nifti.read(images[0])
+    if len(files) > 1:
+        return [_one_channel(path) for path in files]
+    volume = images.read(files[0])
     if volume.data.ndim < 4:
         return [volume]
     return [
@@ -289,7 +307,7 @@ def _channels(images: tuple[Path, ...]) -> list[nifti.Volume]:
 
 
 def _one_channel(path: Path) -> nifti.Volume:
-    volume = nifti.read(path)
+    volume = images.read(path)
     if volume.data.ndim > 3:
         raise DataError(path, f"must hold one 3-D volume, got shape {volume.data.shape}")
     return volume

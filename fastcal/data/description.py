@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from os.path import expandvars
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from fastcal.core.doors import read_json
+from pydantic import BaseModel, Field
+
+from fastcal.core.doors import read_json, validated
 from fastcal.core.errors import DataError
 
 LabelGroup = tuple[int, ...]
 """Label values that one channel stands for; nnU-Net calls such a group a region."""
+
+
+class _Entry(BaseModel):
+    """What the key ``dataset`` holds for a case."""
+
+    images: Annotated[list[str], Field(min_length=1)]
+    label: str
+
+
+@dataclass(frozen=True)
+class ListedCase:
+    """A case whose files ``dataset.json`` lists itself, under nnU-Net's key ``dataset``."""
+
+    images: tuple[Path, ...]
+    """One file per channel, or one of all channels."""
+    label: Path
 
 
 @dataclass(frozen=True)
@@ -31,8 +51,11 @@ class Description:
     regions_class_order: tuple[int, ...] | None
     """Value that each label group writes into a label map, in nnU-Net's order; or None."""
     file_ending: str
-    listed_cases: tuple[str, ...] | None
-    """Training cases that the file itself lists, or None where the files in the folder decide."""
+    listed_cases: tuple[str, ...] | None = None
+    """Training cases that a file of version 1 lists (``training``); None where the files in the
+    folder decide, as in version 2, which does not read that list."""
+    dataset: dict[str, ListedCase] | None = None
+    """The files of each training case, which may lie anywhere; or None where the folder decides."""
 
     @property
     def num_classes(self) -> int:
@@ -74,7 +97,7 @@ def read(path: Path) -> Description:
     if not isinstance(content, dict):
         raise DataError(path, f"must hold a JSON object, got {type(content).__name__}")
     try:
-        return _parse(content, path.parent.name)
+        return _parse(content, path)
     except (TypeError, ValueError, AttributeError) as error:
         raise DataError(path, f"{error}") from error
 
@@ -108,7 +131,7 @@ def to_json(description: Description, *, num_training: int) -> dict[str, Any]:
     return content
 
 
-def _parse(content: Mapping[str, Any], folder: str) -> Description:
+def _parse(content: Mapping[str, Any], path: Path) -> Description:
     channels = content.get("channel_names", content.get("modality"))
     if not isinstance(channels, Mapping) or not channels:
         raise ValueError("must have 'channel_names' (version 2) or 'modality' (version 1)")
@@ -141,14 +164,15 @@ def _parse(content: Mapping[str, Any], folder: str) -> Description:
             )
 
     return Description(
-        name=str(content.get("name") or folder),
+        name=str(content.get("name") or path.parent.name),
         channel_names=tuple(str(channels[index]) for index in order),
         labels=names,
         ignore_label=ignore,
         label_groups=label_groups,
         regions_class_order=class_order,
-        file_ending=str(content.get("file_ending", ".nii.gz")),
+        file_ending=_file_ending(content),
         listed_cases=_listed_cases(content),
+        dataset=_dataset(content, path),
     )
 
 
@@ -197,11 +221,48 @@ def _label(value: object, name: object) -> int:
     )
 
 
+def _file_ending(content: Mapping[str, Any]) -> str:
+    ending = content.get("file_ending", ".nii.gz")
+    if not isinstance(ending, str) or not re.fullmatch(r"(\.\w+)+", ending):
+        raise ValueError(f"'file_ending' must be like .nii.gz, got {ending!r}")
+    return ending
+
+
 def _listed_cases(content: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """Return the cases of a version 1 ``training`` list of ``{"image": path, "label": path}``."""
+    """Return the cases of a version 1 ``training`` list of ``{"image": path, "label": path}``.
+
+    nnU-Net's version 2 does not read this list, which may be stale: a file with
+    ``channel_names`` is of version 2.
+    """
     training = content.get("training")
-    if not isinstance(training, list) or not training:
+    if "channel_names" in content or not isinstance(training, list) or not training:
         return None
-    ending = str(content.get("file_ending", ".nii.gz"))
-    paths = [entry["label"] if isinstance(entry, Mapping) else entry for entry in training]
-    return tuple(sorted(Path(path).name.removesuffix(ending) for path in paths))
+    ending = _file_ending(content)
+    names = []
+    for entry in training:
+        path = entry.get("label") if isinstance(entry, Mapping) else entry
+        if not isinstance(path, str):
+            raise ValueError("'training' must list the image and the label of each case")
+        names.append(Path(path).name.removesuffix(ending))
+    return tuple(sorted(names))
+
+
+def _dataset(content: Mapping[str, Any], path: Path) -> dict[str, ListedCase] | None:
+    """Return the files under nnU-Net's key ``dataset``.
+
+    As in ``nnunetv2/utilities/utils.py``, paths are relative to the folder of the file, and
+    environment variables in them are expanded.
+    """
+    if "dataset" not in content:
+        return None
+    entries = validated(path, content["dataset"], dict[str, _Entry], where="dataset")
+    if not entries:
+        raise ValueError("'dataset' must list at least one case, got none")
+
+    def place(name: str) -> Path:
+        return path.parent / expandvars(name)
+
+    return {
+        name: ListedCase(tuple(map(place, entry.images)), place(entry.label))
+        for name, entry in sorted(entries.items())
+    }

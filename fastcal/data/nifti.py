@@ -67,7 +67,12 @@ class Geometry:
 
     @classmethod
     def from_affine(cls, affine: ArrayLike, shape: tuple[int, ...]) -> Geometry:
-        """Make a geometry, in mm and scanner coordinates, for an array without a NIfTI file."""
+        """Make a geometry, in mm and scanner coordinates, for an array without a NIfTI file.
+
+        Args:
+            affine: Voxel index to RAS mm.
+            shape: ``(X, Y, Z)``, or ``(X, Y, Z, C)``.
+        """
         import nibabel as nib
 
         matrix = np.asarray(affine, dtype=np.float64)
@@ -76,7 +81,7 @@ class Geometry:
         header.set_xyzt_units("mm")
         header.set_qform(matrix, code="scanner")
         header.set_sform(matrix, code="scanner")
-        return cls(tuple(shape), matrix, header)
+        return cls(tuple(shape[:3]), matrix, header, channels=shape[3] if len(shape) > 3 else 1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -164,7 +164,6 @@ def write_dataset(
         label_groups=None,
         regions_class_order=None,
         file_ending=".nii.gz",
-        listed_cases=None,
     )
     atomic.write_json(
         folder / "dataset.json", dataset_json.to_json(description, num_training=n_cases)

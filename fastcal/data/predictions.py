@@ -18,7 +18,7 @@ from fastcal.core.atomic import atomic_path
 from fastcal.core.doors import open_npz, read_npy
 from fastcal.core.errors import DataError
 from fastcal.data import description as dataset_json
-from fastcal.data import listing, nifti, properties
+from fastcal.data import images, listing, nifti, properties
 from fastcal.data.description import Description
 from fastcal.data.orientation import Turn
 
@@ -117,9 +117,7 @@ class PredictionFolder:
 
     def files(self, case: str) -> list[Path]:
         """Return every file that `probabilities` may read for a case, whether it exists or not."""
-        own = () if self.description is None else (self.description.file_ending,)
-        endings = dict.fromkeys((".npz", ".npy", ".pkl", *nifti.ENDINGS, *own))
-        return [self.path / f"{case}{ending}" for ending in endings]
+        return [self.path / f"{case}{end}" for end in (".npz", ".npy", ".pkl", *images.ENDINGS)]
 
     def _files(self, ending: str) -> list[Path]:
         # What is no regular file, such as a FIFO, is refused by name when it is read.
@@ -129,8 +127,8 @@ class PredictionFolder:
         """Refuse a case that has two files of probabilities."""
         stored = [self.path / f"{case}{ending}" for ending in (".npz", ".npy")]
         found = [path for path in stored if _is_there(path)]
-        images = [self.path / f"{case}{ending}" for ending in nifti.ENDINGS]
-        found += [path for path in images if path.is_file() and _is_readable_stack(path)]
+        stacks = [self.path / f"{case}{ending}" for ending in nifti.ENDINGS]
+        found += [path for path in stacks if path.is_file() and _is_readable_stack(path)]
         if len(found) > 1:
             found = [path for path in found if path.suffix != ".npz" or _may_hold(path)]
         if len(found) > 1:
@@ -155,11 +153,11 @@ class PredictionFolder:
         data, affine = stored.transpose(0, 3, 2, 1), None
         if saved is not None:
             data, affine = saved.image(pickled, data)
-        images = [self.path / f"{case}{ending}" for ending in nifti.ENDINGS]
-        image = next(filter(_is_there, images), None)
+        beside = [self.path / f"{case}{ending}" for ending in images.ENDINGS]
+        image = next(filter(_is_there, beside), None)
         like: nifti.Geometry | None = None
         if image is not None:
-            like = nifti.geometry(image)
+            like = images.geometry(image)
             data = _onto(like, image, data, affine, path)
         elif affine is not None:
             like = nifti.Geometry.from_affine(affine, data.shape[1:])

@@ -220,7 +220,7 @@ class _Scoring:
         folder, references = self.predictions.folder, self.references
         for case, path in self.predictions.paths.items():
             if case not in references.paths:
-                raise DataError(path, f"no reference {references.folder / case}.nii.gz")
+                raise DataError(path, f"no reference of case {case} in {references.folder}")
         missing = sorted(set(references.paths) - set(self.predictions.paths))
         if missing and complete:
             raise DataError(

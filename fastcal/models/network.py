@@ -55,6 +55,11 @@ class SegmentationNetwork(nn.Module):
         return []
 
     @property
+    def bottleneck(self) -> nn.Module | None:
+        """The deepest block, whose output is the coarsest; None where it is not known."""
+        return None
+
+    @property
     def multiples(self) -> tuple[int, ...]:
         """Spatial extents are padded to multiples of these."""
         return (1,) * self.dims

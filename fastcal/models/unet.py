@@ -204,6 +204,11 @@ class UNet(SegmentationNetwork):
         return [self.classifier, *self.auxiliary]
 
     @property
+    def bottleneck(self) -> nn.Module:
+        """The deepest block of the encoder."""
+        return self.encoder[-1]
+
+    @property
     def checkpointing(self) -> bool:
         """Whether training recomputes features in the backward pass instead of keeping them."""
         return self._checkpointing

@@ -126,4 +126,5 @@ def ensemble_folders(
         found,
         choose_device(device),
     )
+    written = replace(written, file_ending=saved.file_ending(found))
     return run(source, counted, written, part)

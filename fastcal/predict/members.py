@@ -173,7 +173,8 @@ class RunMembers:
         Raises:
             DataError: An image cannot be read, has a NaN, or the channels are not those of the run.
         """
-        self._check_channels(case, len(case.images))
+        if len(case.images) > 1:  # a single file may hold all channels
+            self._check_channels(case, len(case.images))
         image, _, like = replace(case, label=None).load()
         self._check_channels(case, len(image))
         try:

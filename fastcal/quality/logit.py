@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy import special
 
 from fastcal.core.arrays import Floats
 
@@ -18,14 +19,18 @@ def logit(dice: Floats, clip: float) -> Floats:
     return np.log(inside / (1.0 - inside))
 
 
-def unlogit(values: Floats, clip: float) -> Floats:
-    """Return the Dice of logits; what lies at or beyond the clip is 0 or 1, as it was before.
+def unlogit(values: Floats) -> Floats:
+    """Return the Dice of logits."""
+    return special.expit(values)  # type: ignore[no-any-return]
+
+
+def bounds_of(values: Floats, clip: float) -> Floats:
+    """Return the Dice of bounds; one at or beyond the clip holds the Dice that was moved there.
 
     Example:
-        >>> unlogit(np.array([0.0, 4.7]), 0.01)
+        >>> bounds_of(np.array([0.0, 4.7]), 0.01)
         array([0.5, 1. ])
     """
-    end = np.log((1.0 - clip) / clip)
     # Rounding must not take a bound from the clip that it stands for.
-    dice = np.where(values >= end * (1 - 1e-12), 1.0, 1.0 / (1.0 + np.exp(-values)))
-    return np.where(values <= -end * (1 - 1e-12), 0.0, dice)
+    end = np.log((1.0 - clip) / clip) * (1 - 1e-12)
+    return np.where(values >= end, 1.0, np.where(values <= -end, 0.0, unlogit(values)))

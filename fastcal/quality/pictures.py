@@ -61,7 +61,8 @@ def _line_panel(predictor: QualityPredictor, group: str, table: ScoreTable | Non
 def _predicted_panel(predictor: QualityPredictor, table: ScoreTable | None) -> FitPanel:
     known, new = _rows(predictor, "", table)
     shown = predictor.predict(known.scores, known.structures)
-    others = None if new is None else predictor.predict(new.scores, new.structures)
+    there = None if new is None else new.rows(~new.absent)
+    others = None if there is None else predictor.predict(there.scores, there.structures)
     ends = np.concatenate([shown, known.truth])
     grid = np.linspace(ends.min(), ends.max(), _POINTS)
     return FitPanel(

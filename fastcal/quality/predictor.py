@@ -12,7 +12,7 @@ import numpy as np
 from fastcal.core.arguments import choice, flag, real_number, whole_number
 from fastcal.core.arrays import Floats
 from fastcal.quality.conformal import Conformal, fewest_for
-from fastcal.quality.logit import logit, unlogit
+from fastcal.quality.logit import bounds_of, logit, unlogit
 from fastcal.quality.observed import Observed
 from fastcal.quality.regressions import MODELS, Line, Regression
 
@@ -172,7 +172,7 @@ class QualityPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
                 one of the fit.
         """
         rows = self._rows(X, structures)
-        return np.where(rows.absent, 0.0, unlogit(self._logits(rows), self.clip))
+        return np.where(rows.absent, 0.0, unlogit(self._logits(rows)))
 
     def predict_interval(
         self, X: Any, structures: Sequence[str] | None = None, *, level: float | None = None
@@ -199,7 +199,7 @@ class QualityPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             groups = rows.structures if self.mondrian else None
             filled = self._filled(rows)
             bounds = self.conformal_.interval(predicted, filled, groups, level)
-        return np.where(rows.absent[:, None], 0.0, unlogit(bounds, self.clip))
+        return np.where(rows.absent[:, None], 0.0, bounds_of(bounds, self.clip))
 
     def predict_band(
         self, X: Any, structures: Sequence[str] | None = None, *, level: float | None = None
@@ -213,7 +213,7 @@ class QualityPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         rows = self._rows(X, structures)
         half = self._half_band(rows, level, of_mean=True)
         predicted = self._logits(rows)
-        return unlogit(np.stack([predicted - half, predicted + half], axis=1), self.clip)
+        return unlogit(np.stack([predicted - half, predicted + half], axis=1))
 
     def score(self, X: Any, dice: Any = None, structures: Sequence[str] | None = None) -> float:
         """Return the coefficient of determination of the predicted Dice, as scikit-learn has it.

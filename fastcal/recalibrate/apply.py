@@ -97,10 +97,10 @@ def apply_folders(
     part = Part(num_parts, part_id, keep_going, progress)
     made = load(calibrator) if isinstance(calibrator, str | Path) else calibrator
     saved = SavedFolders.open(folders, folds=True, allow_duplicates=allow_duplicates)
-    source = CalibratedProbabilities.of(
-        made, saved, cases, saved.dataset_json(dataset_json), keep_going=keep_going
-    )
+    found = saved.dataset_json(dataset_json)
+    source = CalibratedProbabilities.of(made, saved, cases, found, keep_going=keep_going)
     source.check_maps(maps)
     if isinstance(calibrator, str | Path):
         source = replace(source, file=Path(calibrator))
+    written = replace(written, file_ending=saved.file_ending(found))
     return run(source, counted, written, part)

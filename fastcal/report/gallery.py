@@ -28,8 +28,9 @@ def load_views(
     Raises:
         DataError: A file is missing or unreadable, or a case has no reference.
     """
-    from fastcal.data import nifti
+    from fastcal.data import images
 
+    map_ending = images.map_ending(file_ending, "float32")
     views = []
     for case in cases:
         image, label, like = case.load()
@@ -38,8 +39,8 @@ def load_views(
         shown = tuple(
             ModelView(
                 title,
-                np.asarray(nifti.read(folder / f"{case.name}{file_ending}").data),
-                np.asarray(nifti.read(folder / "entropy" / f"{case.name}{file_ending}").data),
+                np.asarray(images.read(folder / f"{case.name}{file_ending}").data),
+                np.asarray(images.read(folder / "entropy" / f"{case.name}{map_ending}").data),
             )
             for title, folder in models.items()
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +30,8 @@ class SegmentsContent(BaseModel):
 
     version: Literal[1]
     structures: list[str]
+    """nnU-Net's keys, as in a ``summary.json``; the background is ``"0"``."""
+    names: dict[str, str] = {}
     cases: dict[str, dict[str, dict[str, float | None]]]
 
 
@@ -46,6 +50,33 @@ class SummaryContent(BaseModel):
     labels: dict[str, str] = {}
 
 
+@dataclass(frozen=True, slots=True)
+class Structures:
+    """The structures of a file: nnU-Net's keys, and their names where there are any."""
+
+    keys: tuple[str, ...]
+    names: Mapping[str, str]
+
+    def shown(self, key: str) -> str:
+        """Return the name of a structure, or else its key."""
+        return self.names.get(key, key)
+
+    def match(self, other: Structures) -> dict[str, str]:
+        """Return how these structures are shown, by the keys of the same ones of another file.
+
+        Structures are the same by their names where both files have names, since two datasets use
+        one number for different structures; else by their keys.
+        """
+        if self.names and other.names:
+            mine = {self.shown(key) for key in self.keys}
+            return {key: other.shown(key) for key in other.keys if other.shown(key) in mine}
+        return {key: self.shown(key) for key in other.keys if key in self.keys}
+
+
+Found = tuple[Structures, dict[tuple[str, str], float]]
+"""Structures of references, and their Dice by case and key."""
+
+
 def read_table(folder: str | Path) -> ScoreTable:
     """Read the scores of every case and structure of a prediction folder, without the background.
 
@@ -59,21 +90,27 @@ def read_table(folder: str | Path) -> ScoreTable:
         >>> read_table("predicted").names  # doctest: +SKIP
         ('binary_entropy', 'entropy', 'mutual_information', 'confidence', 'volume')
     """
+    return _read(folder)[1]
+
+
+def _read(folder: str | Path) -> tuple[Structures, ScoreTable]:
     file = Path(folder)
     if file.suffix != ".json":
         if not file.is_dir():
             raise DataError(file, "no such folder")
         file = file / SEGMENTS
     content: SegmentsContent = read_json(file, SegmentsContent)
-    structures = [name for name in content.structures if name not in BACKGROUND]
-    if not structures:
+    structures = Structures(
+        tuple(key for key in content.structures if key not in BACKGROUND), content.names
+    )
+    if not structures.keys:
         raise DataError(file, "there are no structures beside the background")
     if not content.cases:
         raise DataError(file, "there are no cases")
     rows = [
-        (case, structure, by_structure.get(structure, {}))
+        (case, structures.shown(key), by_structure.get(key, {}))
         for case, by_structure in sorted(content.cases.items())
-        for structure in structures
+        for key in structures.keys
     ]
     names = list(dict.fromkeys(name for _, _, found in rows for name in found))
     columns = {
@@ -83,9 +120,10 @@ def read_table(folder: str | Path) -> ScoreTable:
     for name, column in columns.items():
         if np.isinf(column).any():
             raise DataError(file, f"{name} must be finite, got infinity")
-    return ScoreTable(
+    table = ScoreTable(
         tuple(case for case, _, _ in rows), tuple(name for _, name, _ in rows), columns
     )
+    return structures, table
 
 
 def read_scored(
@@ -114,33 +152,30 @@ def read_scored(
     if (labels is None) == (summary is None):
         given = "neither" if labels is None else "both"
         raise ValueError(f"labels must be given or else summary, got {given}")
-    table = read_table(folder)
+    structures, table = _read(folder)
     if summary is not None:
         source = Path(summary)
-        found = _dice_of_summary(source)
+        references, dice = _dice_of_summary(source)
     else:
         source = Path(str(labels))
-        found = _dice_of_labels(Path(folder), source, dataset_json, table)
-    return _joined(table, found, source, Path(folder))
-
-
-def _joined(
-    table: ScoreTable, found: dict[tuple[str, str], float], source: Path, folder: Path
-) -> ScoreTable:
-    if not {case for case, _ in found} & set(table.cases):
+        references, dice = _dice_of_labels(
+            Path(folder), source, dataset_json, structures, table.cases_present
+        )
+    if not {case for case, _ in dice} & set(table.cases):
         raise DataError(source, f"has none of the {len(table.cases_present)} cases of {folder}")
-    known = {structure for _, structure in found}
-    if not known & set(table.structures):
+    shown = structures.match(references)
+    if not shown:
         raise DataError(
             source,
             f"structures must be among {', '.join(table.structures_present)} of {folder}, "
-            f"got {', '.join(sorted(known)) or 'none'}",
+            f"got {', '.join(map(references.shown, references.keys)) or 'none'}",
         )
-    return table.with_dice(found)
+    return table.with_dice(
+        {(case, shown[key]): value for (case, key), value in dice.items() if key in shown}
+    )
 
 
-def _dice_of_summary(path: Path) -> dict[tuple[str, str], float]:
-    """Dice by case and structure; a structure without a name goes by its number."""
+def _dice_of_summary(path: Path) -> Found:
     try:
         # nnU-Net's readers do arithmetic on NaN, which is therefore written as such.
         raw = parse_json(read_text(path), finite=False)
@@ -161,8 +196,8 @@ def _dice_of_summary(path: Path) -> dict[tuple[str, str], float]:
             dice = _number(value)
             if not (np.isnan(dice) or 0 <= dice <= 1):
                 raise DataError(path, f"Dice of {case} must lie between 0 and 1, got {dice:g}")
-            found[case, content.labels.get(key, key)] = dice
-    return found
+            found[case, key] = dice
+    return Structures(tuple(dict.fromkeys(key for _, key in found)), content.labels), found
 
 
 def _case_of(prediction_file: str | None) -> str | None:
@@ -170,28 +205,30 @@ def _case_of(prediction_file: str | None) -> str | None:
 
 
 def _dice_of_labels(
-    folder: Path, labels: Path, dataset_json: str | Path | None, table: ScoreTable
-) -> dict[tuple[str, str], float]:
+    folder: Path,
+    labels: Path,
+    dataset_json: str | Path | None,
+    structures: Structures,
+    cases: Sequence[str],
+) -> Found:
     folder = folder if folder.suffix != ".json" else folder.parent
     described = Path(dataset_json) if dataset_json else description.find(folder, labels)
     if described is None:
-        scheme = LabelScheme.of_classes(1 + len(table.structures_present))
-        names = dict(zip(scheme.foreground, table.structures_present, strict=True))
+        scheme = LabelScheme.of_classes(1 + len(structures.keys))
     else:
         scheme = LabelScheme.read(described)
-        names = {key: scheme.names.get(key, key) for key in scheme.foreground}
     references = LabelMaps(labels, find_label_maps(labels), scheme)
     predictions = LabelMaps(folder, find_label_maps(folder), scheme)
     found = {}
-    for case in table.cases_present:
+    for case in cases:
         if case not in references.paths:
             continue
         reference = references.read(case)
         prediction = predictions.read(case, reference.grid, reference.path)
         for key, group in scheme.foreground.items():
             masks = np.isin(reference.labels, group), np.isin(prediction.labels, group)
-            found[case, names[key]] = overlap(*masks, kept=reference.kept)["Dice"]
-    return found
+            found[case, key] = overlap(*masks, kept=reference.kept)["Dice"]
+    return Structures(tuple(scheme.foreground), scheme.names), found
 
 
 def _number(value: float | None) -> float:

@@ -70,7 +70,8 @@ class ScoreTable:
             return np.logical_or(volume == 0, np.isnan(volume))
         if not self.scores:
             return np.zeros(len(self), bool)
-        return np.asarray(np.isnan(np.stack(list(self.scores.values()))).all(0), bool)
+        none: NDArray[np.bool_] = np.isnan(np.stack(list(self.scores.values()))).all(0)
+        return none
 
     def matrix(self, names: Sequence[str]) -> Floats:
         """Return scores ``[n, len(names)]``; rows of structures that were not predicted are NaN.

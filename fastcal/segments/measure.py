@@ -127,15 +127,17 @@ def _narrow(label: Tensor, classes: int) -> Tensor:
 def _check(sums: Tensor) -> None:
     words = SegmentWords
     bad = sums[..., words.BAD_LABEL : words.BAD_INFORMATION + 1].sum((0, 1)).tolist()
-    complaints = (
-        ("label must be a class in every voxel, or -1", "other labels"),
-        ("mean must hold probabilities in [0, 1] wherever label is a class", "other numbers"),
-        ("entropy must be finite in every segment", "other numbers"),
-        ("mutual_information must be finite in every segment", "other numbers"),
-    )
-    for count, (rule, found) in zip(bad, complaints, strict=True):
+    label, mean, entropy, information = bad
+    if label:
+        raise ValueError(f"label must be a class in every voxel, or -1, got {label} other values")
+    if mean:
+        raise ValueError(
+            "mean must hold probabilities in [0, 1] wherever label is a class, "
+            f"got {mean} other numbers"
+        )
+    for name, count in (("entropy", entropy), ("mutual_information", information)):
         if count:
-            raise ValueError(f"{rule}, got {count} {found}")
+            raise ValueError(f"{name} must be finite in every segment, got {count} other numbers")
 
 
 def _real(sums: Tensor, word: int) -> Tensor:

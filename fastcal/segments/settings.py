@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from fastcal.core.arguments import flag, real_number, whole_number
@@ -40,11 +40,10 @@ class SegmentSettings:
 
     def __post_init__(self) -> None:
         if self.spacing is not None:
-            if isinstance(self.spacing, str) or not hasattr(self.spacing, "__iter__"):
-                raise TypeError(
-                    f"spacing must be one number per axis, got {type(self.spacing).__name__}"
-                )
-            steps = tuple(real_number(step, "spacing") for step in self.spacing)
+            given: object = self.spacing
+            if isinstance(given, str) or not isinstance(given, Iterable):
+                raise TypeError(f"spacing must be one number per axis, got {type(given).__name__}")
+            steps = tuple(real_number(step, "spacing") for step in given)
             if not all(0 < step < math.inf for step in steps):
                 raise ValueError(f"spacing must be positive, got {steps}")
             object.__setattr__(self, "spacing", steps)

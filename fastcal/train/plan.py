@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from fastcal.core.errors import DataError
-from fastcal.data import nifti
+from fastcal.data import images
 from fastcal.data.intensities import Normalisation, Window, foreground_windows
 from fastcal.data.nifti import Geometry
 from fastcal.data.prepared import threads
@@ -159,7 +159,7 @@ def _geometries(cases: Sequence[Case]) -> list[Geometry]:
     problems: list[DataError] = []
     for case in cases:
         try:
-            geometries.append(nifti.geometry(case.images[0]))
+            geometries.append(images.geometry(case.images[0]))
         except DataError as error:
             problems.append(error)
     if not geometries:

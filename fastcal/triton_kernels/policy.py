@@ -33,6 +33,9 @@ ACCUMULATE_MEMBERS = 8
 TEMPERATURE_TILE = 2048
 """Numbers ``[voxels, classes]`` that a program of the temperature pass holds at once."""
 
+SEGMENT_BLOCK = 512
+"""Voxels of float32 that a program of the pass over segments reads at once."""
+
 HISTOGRAM_CELLS = 8
 """Bins that are counted together, as a tile ``[cells, voxels]`` of comparisons."""
 

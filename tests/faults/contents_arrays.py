@@ -157,6 +157,13 @@ def _dataset(**changes: Any) -> Damage:
     return lambda path: write_json(path, DATASET_JSON | changes)
 
 
+def _version_1(training: list[Any]) -> Damage:
+    """A description of version 1, which reads the list of cases that version 2 ignores."""
+    content = {key: value for key, value in DATASET_JSON.items() if key != "channel_names"}
+    content |= {"modality": DATASET_JSON["channel_names"], "training": training}
+    return lambda path: write_json(path, content)
+
+
 def _labels_text(text: str) -> Damage:
     content = json.dumps(DATASET_JSON | {"labels": "@@"}).replace('"@@"', text)
     return replaced(content)
@@ -203,9 +210,10 @@ def _descriptions() -> Iterator[Kind]:
     yield from table("recalibrate", c.FIT, "dataset.json", fold, few, case)
     rows: list[Row] = [
         *(row for row in few if "class more" not in row[0]),
-        ("with training entries without label", _dataset(training=[{"image": "./imagesTr/x"}])),
-        ("with training entries of numbers", _dataset(training=[1, 2])),
-        ("with a training entry of nobody", _dataset(training=["./imagesTr/nobody.nii.gz"])),
+        ("with training entries without label", _version_1([{"image": "./imagesTr/x"}])),
+        ("with training entries of numbers", _version_1([1, 2])),
+        ("with a training entry of nobody", _version_1(["./imagesTr/nobody.nii.gz"])),
+        ("of version 2 with a training entry of nobody", _dataset(training=["nobody"]), SAME),
         ("with channels 0 and 2", _dataset(channel_names={"0": "T1", "2": "T2"})),
         ("with a channel more", _dataset(channel_names={"0": "T1", "1": "T2"})),
         ("with a channel named x", _dataset(channel_names={"x": "T1"})),

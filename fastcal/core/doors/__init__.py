@@ -10,6 +10,7 @@ from fastcal.core.doors.bounds import bounded, check_claim, check_expansion
 from fastcal.core.doors.checkpoint import read_checkpoint, sealed
 from fastcal.core.doors.digest import Digest, digest
 from fastcal.core.doors.failures import MissingFileError, one_error
+from fastcal.core.doors.itk_header import ItkHeader, itk_header
 from fastcal.core.doors.json_text import parse_json, read_json, read_json_lines
 from fastcal.core.doors.nifti_header import NiftiFile, NiftiHeader, nifti_header, open_nifti
 from fastcal.core.doors.npy import read_npy
@@ -25,6 +26,7 @@ from fastcal.core.doors.yaml_text import parse_yaml, read_yaml
 __all__ = [
     "Archive",
     "Digest",
+    "ItkHeader",
     "MissingFileError",
     "NiftiFile",
     "NiftiHeader",
@@ -36,6 +38,7 @@ __all__ = [
     "check_claim",
     "check_expansion",
     "digest",
+    "itk_header",
     "nifti_header",
     "one_error",
     "open_archive",

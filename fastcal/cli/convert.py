@@ -1,0 +1,61 @@
+"""``fastcal convert``."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fastcal.cli.mapping import Quiet
+from fastcal.cli.outcome import counted, list_failures
+
+
+class Dataset(StrEnum):
+    """Datasets that can be converted; the names are those of `fastcal.convert.SETS`."""
+
+    brats2017 = "brats2017"
+    brats2018 = "brats2018"
+    brats2019 = "brats2019"
+    brats2020 = "brats2020"
+    brats2021 = "brats2021"
+    brats2022 = "brats2022"
+    brats2023 = "brats2023"
+    acdc = "acdc"
+    mnms = "mnms"
+    promise12 = "promise12"
+    prostatex = "prostatex"
+    msd = "msd"
+    multisite_prostate = "multisite-prostate"
+
+
+def convert(
+    dataset: Annotated[
+        Dataset, typer.Argument(metavar="SET", help=f"One of {', '.join(Dataset)}.")
+    ],
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="Folder that was downloaded and unpacked.")
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="New folder in nnU-Net's raw layout.")],
+    keep_going: Annotated[
+        bool,
+        typer.Option(
+            "--keep-going", help="Leave incomplete or unreadable cases out; list them at the end."
+        ),
+    ] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Convert a public dataset (BraTS, ACDC, M&Ms, prostate sets, MSD) to nnU-Net's raw layout.
+
+    For example: fastcal convert acdc ACDC/database Dataset027_ACDC. After an interruption, run it
+    again: finished cases are skipped.
+    """
+    from fastcal.convert import convert_dataset
+
+    made = convert_dataset(dataset.value, source, out, keep_going=keep_going, progress=not quiet)
+    for note in made.notes:
+        typer.echo(note)
+    resumed = f", {len(made.skipped)} were there already" if made.skipped else ""
+    typer.echo(f"{counted(len(made.done), 'case')} written to {made.out}{resumed}")
+    list_failures((one.case, one.reason) for one in made.failed)

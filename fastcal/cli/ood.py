@@ -1,0 +1,259 @@
+"""``fastcal ood``: ``fit``, ``predict`` and ``evaluate``."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fastcal.cli import mapping
+from fastcal.cli.outcome import counted, print_table
+from fastcal.cli.quality import Level, Resamples, Seed, print_reasons
+from fastcal.cli.settings import Device
+from fastcal.cli.values import SpreadCommand
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fastcal.ood import Detectors, Estimate, JudgedCase
+
+ood = typer.Typer(
+    name="ood",
+    help="Detect cases that are unlike those that the networks were made for.",
+    no_args_is_help=True,
+)
+
+
+class CovarianceName(StrEnum):
+    """Estimates of the covariance of features."""
+
+    ledoit_wolf = "ledoit-wolf"
+    empirical = "empirical"
+
+
+Predictions = Annotated[
+    Path | None,
+    typer.Option(
+        "-i",
+        "--input",
+        metavar="FOLDER",
+        help="Prediction folder with its segments.json, for scores of segments.",
+    ),
+]
+Images = Annotated[
+    Path | None,
+    typer.Option(
+        "--images",
+        metavar="FOLDER",
+        help="Folder of CASE_0000.nii.gz, for intensity histograms and features of networks.",
+    ),
+]
+RunFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "-m", "--model", metavar="FOLDER", help="Run folder whose networks give features."
+    ),
+]
+DetectorFile = Annotated[
+    Path, typer.Option("-c", "--detector", metavar="FILE", help="JSON file that fit wrote.")
+]
+OutFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "-o", "--out", metavar="FOLDER", help="Folder for tables; without it, only print."
+    ),
+]
+
+
+@ood.command("fit", cls=SpreadCommand)
+def fit(
+    out: mapping.JsonFile,
+    predictions: Predictions = None,
+    images: Images = None,
+    model: RunFolder = None,
+    scores: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--scores",
+            metavar="SCORE",
+            help="Scores of segments, histogram or mahalanobis; several may follow. Without it, "
+            "segment entropy, mutual information, pairwise Dice and both distances, as far as "
+            "what is given has them.",
+        ),
+    ] = None,
+    fpr: Annotated[
+        float,
+        typer.Option(
+            "--fpr", metavar="SHARE", help="Share of cases like these that each score may flag."
+        ),
+    ] = 0.05,
+    structures: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--structures", metavar="NAME", help="Structures whose scores are averaged; else all."
+        ),
+    ] = None,
+    covariance: Annotated[
+        CovarianceName, typer.Option("--covariance", help="Estimate of the features' covariance.")
+    ] = CovarianceName.ledoit_wolf,
+    bins: Annotated[
+        int, typer.Option("--bins", metavar="N", help="Number of bins of intensity histograms.")
+    ] = 64,
+    members: mapping.Members = None,
+    device: Device = None,
+    trust: mapping.TrustOption = None,
+    quiet: mapping.Quiet = False,
+) -> None:
+    """Fit detectors to cases like those of the training, which the networks have not seen."""
+    from fastcal.ood import fit_ood
+
+    fitted = fit_ood(
+        out,
+        predictions=predictions,
+        images=images,
+        run=model,
+        scores=scores or (),
+        false_positive_rate=fpr,
+        structures=structures or None,
+        covariance=covariance.value,
+        n_bins=bins,
+        members=members or None,
+        device=device,
+        trust=trust or (),
+        progress=_progress(quiet),
+    )
+    _print_fit(fitted)
+    typer.echo(f"written: {out}")
+
+
+@ood.command("predict", cls=SpreadCommand)
+def predict(
+    detector: DetectorFile,
+    predictions: Predictions = None,
+    images: Images = None,
+    model: RunFolder = None,
+    out: OutFolder = None,
+    members: mapping.Members = None,
+    device: Device = None,
+    trust: mapping.TrustOption = None,
+    quiet: mapping.Quiet = False,
+) -> None:
+    """Judge cases, and print the most unlike first."""
+    from fastcal.ood import predict_ood
+
+    rows = predict_ood(
+        detector,
+        out,
+        predictions=predictions,
+        images=images,
+        run=model,
+        members=members or None,
+        device=device,
+        trust=trust or (),
+        progress=_progress(quiet),
+    )
+    _print_cases(rows)
+    if out is not None:
+        typer.echo(f"written: {out}")
+
+
+@ood.command("evaluate", cls=SpreadCommand)
+def evaluate(
+    detector: DetectorFile,
+    predictions: Predictions = None,
+    images: Images = None,
+    ood_predictions: Annotated[
+        Path | None,
+        typer.Option(
+            "--ood",
+            metavar="FOLDER",
+            help="Prediction folder of the cases that are to be found.",
+        ),
+    ] = None,
+    ood_images: Annotated[
+        Path | None,
+        typer.Option("--ood-images", metavar="FOLDER", help="Folder of their images."),
+    ] = None,
+    model: RunFolder = None,
+    out: OutFolder = None,
+    members: mapping.Members = None,
+    device: Device = None,
+    trust: mapping.TrustOption = None,
+    level: Level = 0.95,
+    resamples: Resamples = 2000,
+    seed: Seed = 0,
+    quiet: mapping.Quiet = False,
+) -> None:
+    """Measure how well detectors tell cases like the training's from others."""
+    from fastcal.ood import CaseFolder, evaluate_ood
+
+    if ood_predictions is None and ood_images is None:
+        raise ValueError("--ood or --ood-images must name the cases to be found, got neither")
+    found = evaluate_ood(
+        detector,
+        CaseFolder(predictions, images),
+        CaseFolder(ood_predictions, ood_images),
+        out,
+        run=model,
+        members=members or None,
+        device=device,
+        trust=trust or (),
+        level=level,
+        n_resamples=resamples,
+        seed=seed,
+        progress=_progress(quiet),
+    )
+    _print_measures(found)
+    if out is not None:
+        typer.echo(f"written: {out}")
+
+
+def _progress(quiet: bool) -> Callable[[str], None] | None:
+    return None if quiet else lambda case: print(case, file=sys.stderr, flush=True)
+
+
+def _print_fit(fitted: Detectors) -> None:
+    from fastcal.ood import unlike_end
+
+    print_table(
+        ["score", "flagged if", "threshold", "cases"],
+        [
+            [
+                name,
+                "above" if unlike_end(name) == "high" else "below",
+                f"{one.threshold_:.4g}",
+                str(len(one.training_)),
+            ]
+            for name, one in fitted.by_score.items()
+        ],
+    )
+
+
+def _print_cases(rows: list[JudgedCase]) -> None:
+    names = list(rows[0].scores) if rows else []
+    print_table(
+        ["case", *names, "flagged by"],
+        [
+            [
+                row.case,
+                *(f"{row.scores[name]:.4g} (p {row.p_values[name]:.3f})" for name in names),
+                ", ".join(row.flagged) or "-",
+            ]
+            for row in rows
+        ],
+    )
+    flagged = sum(bool(row.flagged) for row in rows)
+    typer.echo(f"{counted(flagged, 'case')} of {len(rows)} flagged")
+
+
+def _print_measures(found: dict[str, dict[str, Estimate]]) -> None:
+    from fastcal.ood.evaluation import TITLES
+
+    print_table(
+        ["score", *TITLES.values()],
+        [[score, *(str(measures[name]) for name in TITLES)] for score, measures in found.items()],
+    )
+    print_reasons(found)

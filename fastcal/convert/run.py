@@ -1,0 +1,148 @@
+"""The conversion of a dataset: what is found, checked at once, then written case by case."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastcal.cases.loop import Failure, ProgressOption, run_cases
+from fastcal.convert.case import CasePaths, convert_case
+from fastcal.convert.found import FoundSet, Search
+from fastcal.convert.listing import write_listing
+from fastcal.convert.sets import SETS
+from fastcal.core.atomic import write_json
+from fastcal.core.doors import MissingFileError, read_json
+from fastcal.core.errors import DataError
+from fastcal.data import checks
+
+RECORD = "conversion.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """What `convert_dataset` did."""
+
+    out: Path
+    done: tuple[str, ...]
+    """Cases that were converted now."""
+    skipped: tuple[str, ...]
+    """Cases that an earlier call had converted."""
+    failed: tuple[Failure, ...]
+    """Cases that could not be converted, with ``keep_going``."""
+    notes: tuple[str, ...]
+    """What was changed in the cases converted now, beyond names: a sentence each."""
+
+
+def convert_dataset(
+    name: str,
+    source: str | Path,
+    out: str | Path,
+    *,
+    keep_going: bool = False,
+    progress: ProgressOption = False,
+) -> Conversion:
+    """Convert a public dataset, as it is downloaded and unpacked, to nnU-Net's raw layout.
+
+    Training cases go to ``imagesTr`` and ``labelsTr``, cases of the dataset's own test part and
+    those without a label to ``imagesTs`` and, where labelled, ``labelsTs``. ``cases.csv`` has
+    patient, centre, vendor and what else is known of each case. ``splits.json``, which
+    `fastcal.train.train_ensemble` reads, has the dataset's own validation part, or a fifth of the
+    patients; frames of a patient stay together. ``splits_by_<column>.json`` holds out one centre,
+    site or vendor after another.
+
+    Voxels keep their values and their place in the world. Labels on another grid are resampled to
+    that of the image by nearest neighbour, and direction cosines that are not quite orthonormal,
+    which ITK refuses, are made so. Everything that is missing is reported at once, before a file
+    is written. A call that was killed can be repeated: finished cases are skipped.
+
+    Args:
+        name: One of `fastcal.convert.SETS`.
+        source: The folder that was downloaded.
+        out: A new or empty folder, or that of an earlier call of the same conversion.
+        keep_going: Leave cases out that are incomplete or cannot be read; the result lists them.
+        progress: True prints one line per case to stderr; a function is called with a
+            `fastcal.cases.loop.Progress`.
+
+    Raises:
+        DataError: There is no such folder, no case in it, files are missing, a file cannot be read
+            or holds unknown labels, or ``out`` holds something else.
+        ImportError: SimpleITK is needed and missing.
+        ValueError: There is no such dataset.
+        OSError: The error of the disk.
+
+    Example:
+        >>> convert_dataset("acdc", "ACDC/database", "Dataset027_ACDC").done  # doctest: +SKIP
+        ('patient001_frame01', 'patient001_frame12', ...)
+    """
+    if name not in SETS:
+        raise ValueError(f"name must be one of {', '.join(SETS)}, got {name!r}")
+    source, out = Path(source), Path(out)
+    if not source.is_dir():
+        raise DataError(source, "no such folder")
+    _check_out(source, out)
+    search = Search(source)
+    found = SETS[name].read(search)
+    problems = [*search.problems, *_namesakes(source, found)]
+    if problems and not keep_going:
+        checks.complain(source, problems)
+    if not found.cases:
+        if problems:
+            checks.complain(source, problems)
+        raise DataError(source, f"has no cases of {name}, such as {SETS[name].layout}")
+    _open_folder(out, {"set": name, "source": str(source.resolve())})
+    cases = {case.name: case for case in found.cases}
+    paths = {name: CasePaths.of(case, out) for name, case in cases.items()}
+    notes: list[str] = []
+    done = run_cases(
+        sorted(cases),
+        lambda case: notes.extend(convert_case(cases[case], paths[case], found.label_map)),
+        finished=lambda case: paths[case].finished(cases[case]),
+        keep_going=keep_going,
+        progress=progress,
+    )
+    kept = [cases[case] for case in (*done.done, *done.skipped)]
+    write_listing(found, kept, out)
+    left_out = tuple(Failure(problem.path.name, str(problem)) for problem in problems)
+    return Conversion(out, done.done, done.skipped, (*left_out, *done.failed), tuple(notes))
+
+
+def _check_out(source: Path, out: Path) -> None:
+    """Refuse a folder within the source, which readers would search, and one that holds it."""
+    inner, outer = out.resolve(), source.resolve()
+    if inner == outer or outer in inner.parents or inner in outer.parents:
+        raise DataError(out, f"must lie outside of {source}, which is read")
+    if out.exists() and not out.is_dir():
+        raise DataError(out, "must be a folder, got a file")
+
+
+def _open_folder(out: Path, settings: dict[str, str]) -> None:
+    """Make the folder, or see that it is that of the same conversion."""
+    try:
+        known: Any = read_json(out / RECORD, dict[str, str])
+    except MissingFileError:
+        if out.is_dir() and any(out.iterdir()):
+            raise DataError(out, "must be a new or empty folder, got one with files") from None
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / RECORD, settings)
+        return
+    for key, value in settings.items():
+        if known.get(key) != value:
+            raise DataError(
+                out / RECORD,
+                f"this folder was made with {key} = {known.get(key)!r}, but now it is {value!r}; "
+                "choose another folder",
+            )
+
+
+def _namesakes(source: Path, found: FoundSet) -> list[DataError]:
+    """Cases of one name, of which the second would take the place of the first."""
+    by_name: dict[str, list[str]] = defaultdict(list)
+    for case in found.cases:
+        by_name[case.name].append(str(case.images[0].path.relative_to(source)))
+    return [
+        DataError(source, f"must have one case {name}, got {' and '.join(sorted(paths))}")
+        for name, paths in sorted(by_name.items())
+        if len(paths) > 1
+    ]
