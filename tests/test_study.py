@@ -320,17 +320,3 @@ def test_cases_without_reference_cannot_be_tested_with(data: Path, tmp_path: Pat
     (copy / "labelsTr" / f"{TEST_CASES[0]}.nii.gz").unlink()
     with pytest.raises(DataError, match=f"{TEST_CASES[0]}.*has no reference label map"):
         run_study("prostate", tmp_path / "out", data=copy, **SETTINGS)
-
-
-def test_a_split_of_the_dataset_goes_before_the_papers(data: Path, tmp_path: Path) -> None:
-    from fastcal.data.dataset import Dataset
-    from fastcal.study.run import chosen_split
-
-    copy = tmp_path / "data"
-    shutil.copytree(data / "prostatex", copy)
-    names = [f"prostate_{number:03d}" for number in range(8)]
-    own = {"train": names[4:], "val": names[2:4], "test": names[:2]}
-    (copy / "splits.json").write_text(json.dumps(own))
-    opened, plan = Dataset.open(copy), design.Design(name="a", title="a", split=(3, 1, 4))
-    assert chosen_split(opened, plan, given=False) == own
-    assert chosen_split(opened, plan, given=True)["test"] == names[4:]

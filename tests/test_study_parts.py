@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from fastcal import EnsembleAccumulator, ensemble_statistics
 from fastcal.core.errors import DataError
 from fastcal.data import shifts
+from fastcal.data.dataset import Dataset
 from fastcal.data.nifti import Geometry
 from fastcal.data.preprocess import Preprocessing
 from fastcal.data.shifts import shifted
@@ -24,6 +27,7 @@ from fastcal.study.records import CaseRecord, Streamed, is_current
 from fastcal.study.scores import Measured, difference, mean_of_cases
 from fastcal.study.signs import CONTRADICTED, SUPPORTED, UNDECIDED, Evidence, Sign
 from fastcal.study.slabs import slabs
+from fastcal.study.split import chosen_split
 from fastcal.study.stages import Stages
 from fastcal.study.subsets import Subset, SubsetSums, draw_subsets, most_open
 
@@ -405,3 +409,52 @@ def test_measured_without_values_has_no_interval() -> None:
     nothing = Measured(np.nan, np.full(3, np.nan), np.full(10, np.nan))
     assert np.isnan(nothing.interval).all()
     assert np.isnan(difference(nothing, nothing).p_value)
+
+
+# --- which cases ----------------------------------------------------------------------------------
+
+
+def dataset_of(folder: Path, names: list[str]) -> Dataset:
+    """A dataset whose files are empty: splits look at names alone."""
+    described = {"channel_names": {"0": "MR"}, "labels": {"background": 0, "organ": 1}}
+    text = json.dumps({**described, "file_ending": ".nii.gz", "numTraining": len(names)})
+    for place in ("imagesTr", "labelsTr"):
+        (folder / place).mkdir()
+    (folder / "dataset.json").write_text(text)
+    for name in names:
+        (folder / "imagesTr" / f"{name}_0000.nii.gz").touch()
+        (folder / "labelsTr" / f"{name}.nii.gz").touch()
+    return Dataset.open(folder)
+
+
+def test_a_split_of_the_dataset_goes_before_the_papers(tmp_path: Path) -> None:
+    names = [f"case_{number}" for number in range(8)]
+    dataset = dataset_of(tmp_path, names)
+    own = {"train": names[4:], "val": names[2:4], "test": names[:2]}
+    (tmp_path / "splits.json").write_text(json.dumps(own))
+    plan = replace(design("heart"), split=(3, 1, 4))
+    assert chosen_split(dataset, plan, given=False) == own
+    assert chosen_split(dataset, plan, given=True)["test"] == names[4:]
+    (tmp_path / "splits.json").write_text(json.dumps({"train": names[4:], "val": names[:4]}))
+    assert chosen_split(dataset, plan, given=False)["test"] == names[4:]
+
+
+def test_centres_of_the_brain_and_phases_of_the_heart_are_the_papers(tmp_path: Path) -> None:
+    names = [f"case_{number}" for number in range(8)]
+    dataset = dataset_of(tmp_path, names)
+    rows = [
+        *("case,grade,institution", "case_0,HGG,2013", "case_1,HGG,CBICA", "case_2,LGG,CBICA"),
+        *("case_3,HGG,TCIA", "case_4,HGG,CBICA", "case_5,HGG,CBICA", "case_6,HGG,TCIA"),
+        "case_7,LGG,TCIA",
+    ]
+    (tmp_path / "cases.csv").write_text("\n".join(rows) + "\n")
+    found = chosen_split(dataset, replace(design("brain"), split=(2, 1, 2)), given=False)
+    assert found == {
+        "train": ["case_1", "case_4"],
+        "val": ["case_5"],
+        "test": ["case_3", "case_6"],
+    }
+    with pytest.raises(ValueError, match=r"split must hold at most .*: \(3, 0, 2\) of .*, got"):
+        chosen_split(dataset, replace(design("brain"), split=(4, 1, 2)), given=False)
+    with pytest.raises(DataError, match=r"cases\.csv: must have a column named phase"):
+        chosen_split(dataset, replace(design("heart"), split=(2, 1, 2)), given=False)

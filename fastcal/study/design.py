@@ -44,6 +44,12 @@ class Design:
     title: str
     split: tuple[int, int, int]
     """Cases to train, to validate and to test, where the dataset has no split of its own."""
+    cases: Mapping[str, str] = field(default_factory=dict)
+    """What all cases must have in the ``cases.csv`` that ``fastcal convert`` writes, by column."""
+    training_cases: Mapping[str, str] = field(default_factory=dict)
+    """What cases to train and to validate must have there, too."""
+    test_cases: Mapping[str, str] = field(default_factory=dict)
+    """What cases to test must have there, too."""
     training: Mapping[str, Any] = field(default_factory=dict)
     """Settings of `fastcal.train.TrainConfig` by dotted name that differ from its defaults, which
     are the paper's."""
@@ -119,12 +125,16 @@ _DESIGNS = {
             name="brain",
             title="Glioma, BraTS 2017",
             split=(66, 22, 102),
+            cases={"grade": "HGG"},
+            training_cases={"institution": "CBICA"},
+            test_cases={"institution": "TCIA"},
             training={"preprocessing.spacing": [1.0, 1.0], "preprocessing.size": [224, 224]},
         ),
         Design(
             name="heart",
             title="Heart in short axis, ACDC 2017",
             split=(40, 10, 50),
+            cases={"phase": "ED"},
             training={"preprocessing.spacing": [2.0, 2.0], "preprocessing.size": [224, 224]},
         ),
         Design(

@@ -14,6 +14,7 @@ from fastcal.study.design import LOSSES, SHIFTS, Design, design
 from fastcal.study.found import Origin, Results
 from fastcal.study.origin import command_line, machine, software
 from fastcal.study.sets import TEST
+from fastcal.study.split import chosen_split
 from fastcal.study.stages import Stages
 from fastcal.study.streaming import Stream, pool_subsets, stream_set
 from fastcal.study.study import SETTINGS, Study
@@ -188,9 +189,12 @@ def _data(
     place = Path(data)
     if not (place / "dataset.json").exists() and outside is None:
         pair = {
-            one.name.lower(): one for one in place.glob("*/") if (one / "dataset.json").exists()
+            word: one
+            for one in sorted(place.glob("*/"))
+            for word in ("prostatex", "promise12")
+            if one.name.lower().endswith(word) and (one / "dataset.json").exists()
         }
-        if {"prostatex", "promise12"} <= pair.keys():
+        if len(pair) == 2:
             place, outside = pair["prostatex"], pair["promise12"]
     other = None if outside is None else Dataset.open(outside)
     opened = Dataset.open(place)
@@ -230,18 +234,6 @@ def _phantoms(chosen: Design, folder: Path, seed: int) -> tuple[Dataset, Dataset
             )
         )
     return found[0], found[1]
-
-
-def chosen_split(dataset: Dataset, chosen: Design, *, given: bool) -> dict[str, list[str]]:
-    """Return the split of the dataset's own file if it has a test part, or the design's counts."""
-    from fastcal.train.splits import SPLITS, resolve_split
-
-    own = dataset.folder / SPLITS
-    if own.exists() and not given:
-        names = resolve_split(dataset, own).names()
-        if names["test"]:
-            return names
-    return resolve_split(dataset, chosen.split).names()
 
 
 def _check(study: Study) -> None:
