@@ -111,7 +111,7 @@ def outside_figure(results: Results) -> Figure:
     """Draw how well the segment entropy detects every set of cases from outside."""
     names = list(dict.fromkeys(one.name for one in results.detections))
     with style.house_style():
-        figure = style.new_figure(7.6, 1.4 + 0.55 * len(names))
+        figure = style.new_figure(7.6, 1.7 + 0.55 * len(names))
         ax = figure.subplots()
         for position, name in enumerate(reversed(names)):
             _detectors(ax, results, name, position)
@@ -121,7 +121,7 @@ def outside_figure(results: Results) -> Figure:
         ax.set(xlim=(0, 1.02), xlabel="AUROC of the mean segment entropy of a case")
         handles, labels = ax.get_legend_handles_labels()
         unique = dict(zip(labels, handles, strict=True))
-        figure.legend(unique.values(), unique, loc="outside upper center", ncols=4)
+        figure.legend(unique.values(), unique, loc="outside upper center", ncols=2)
     return figure
 
 
