@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from fastcal.core.errors import DataError
 from fastcal.data.phantom import write_dataset
 from fastcal.predict import predict_cases
 from fastcal.regions import dilated_box
+from fastcal.report import style
 from fastcal.study import design, run_study
 from fastcal.study.found import Results
 from fastcal.study.records import CaseRecord
@@ -53,6 +55,7 @@ def _small() -> Iterator[None]:
         patch.setattr(design, "_FAST", {**design._FAST, **fast})
         for module in ("scores", "quality"):
             patch.setattr(f"fastcal.study.{module}.N_RESAMPLES", 200)
+        patch.setattr(style, "png_bytes", partial(style.png_bytes, dpi=20))
         # Drawing the curves of each member takes longer than training it.
         patch.setattr("fastcal.train.learner.draw_curves", lambda _: None)
         yield
@@ -188,7 +191,9 @@ def test_dropout_is_the_mean_of_its_passes(data: Path, finished: tuple[Path, Res
     out, _ = finished
     (mean,) = members(out, data, "ce-dropout", members=[0], mc_dropout=PASSES)
     for name, expected in oracle(data, mean).items():
-        assert value(out, "ce", "MC dropout", PASSES, name) == pytest.approx(expected, rel=6e-6, abs=3e-6)
+        assert value(out, "ce", "MC dropout", PASSES, name) == pytest.approx(
+            expected, rel=6e-6, abs=3e-6
+        )
 
 
 def test_entropy_of_segments_is_the_papers(data: Path, finished: tuple[Path, Results]) -> None:
@@ -262,9 +267,10 @@ def test_differences_are_paired(finished: tuple[Path, Results]) -> None:
 
 
 def test_killed_anywhere_it_goes_on_to_the_same_results(
-    data: Path, finished: tuple[Path, Results]
+    data: Path, finished: tuple[Path, Results], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, _ = finished
+    monkeypatch.setattr("fastcal.study.figures.figures", lambda _: {})  # they are drawn already
     before = (out / "results.json").read_bytes()
     kept = out / "runs" / "ce" / "member_00" / "best.safetensors"
     stamp = kept.stat().st_mtime_ns
