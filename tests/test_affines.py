@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from fastcal.cli import main, mapping
 from fastcal.core.errors import DataError, DataWarning
 from fastcal.data import affines, nifti
 
@@ -44,6 +46,7 @@ def write(
     unit: int = 2,
 ) -> Path:
     """Write a file with these forms, bit for bit; codes are of sform and qform."""
+    path.parent.mkdir(exist_ok=True)
     image = nib.Nifti1Image(np.zeros(shape, np.uint8), np.diag([*ZOOMS, 1.0]))
     if qform is not None:
         image.header.set_qform(qform, code=1)
@@ -157,6 +160,12 @@ def test_an_sform_alone_keeps_its_directions_and_takes_the_sizes_of_pixdim(tmp_p
     np.testing.assert_allclose(found.affine, OBLIQUE, atol=1e-5)
 
 
+def test_a_form_that_is_asked_for_and_missing_is_no_reason_to_be_silent(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.nii", sform=ONES)
+    with affines.affine_from("qform"), pytest.warns(DataWarning, match="the sform's directions"):
+        assert nifti.geometry(path).spacing == pytest.approx(ZOOMS)
+
+
 @pytest.mark.parametrize("ratio", [1.0, 1.005])
 def test_rounding_is_no_contradiction(tmp_path: Path, ratio: float) -> None:
     sform = OBLIQUE @ np.diag([ratio, 1, 1, 1])
@@ -267,6 +276,34 @@ def test_a_folder_is_told_once_of_a_fault_that_its_files_share(tmp_path: Path) -
         for path in paths:
             nifti.geometry(path)
     assert [one.category for one in said] == [DataWarning]
+
+
+def test_the_command_line_chooses_a_form_and_says_what_it_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A structure that is two voxels off along the first axis."""
+    truth = np.zeros((12, 8, 6), np.uint8)
+    truth[2:6, 2:6, 2:5] = 1
+    for name, labels in (("labels", truth), ("predicted", np.roll(truth, 2, 0))):
+        path = write(tmp_path / name / "a.nii", sform=ONES, qform=RIGHT, shape=labels.shape)
+        path.write_bytes(path.read_bytes()[:352] + labels.tobytes(order="F"))
+    words = ["evaluate", "-g", f"{tmp_path}/labels", "-p", f"{tmp_path}/predicted", "-q"]
+    for form, step, volume in (("sform", 1.0, 1.0), ("qform", 1.0, 3.75), ("auto", 1.0, 3.75)):
+        out = tmp_path / f"{form}.json"
+        assert main([*words, "-o", str(out), "--num-classes", "2", "--affine", form]) == 0
+        found = json.loads(out.read_text())
+        assert found["settings"]["affine"] == form
+        assert found["mean"]["1"]["HD95"] == pytest.approx(2 * step)
+        assert found["mean"]["1"]["volume_ref_ml"] == pytest.approx(48 * volume / 1000)
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == (2 if form == "auto" else 0)  # one for each folder
+        assert all(line.startswith(f"fastcal: {tmp_path}") for line in lines)
+    assert affines.affine_rule() == "auto"
+    assert main([*words, "-o", "x.json", "--affine", "pixdim"]) == 2
+
+
+def test_the_choices_of_the_command_line_are_those_of_the_rule() -> None:
+    assert tuple(mapping.AffineForm) == affines.RULES
 
 
 def test_readers_do_not_talk_to_the_terminal(

@@ -25,7 +25,13 @@ from fastcal.data.phantom import write_dataset
 from fastcal.data.preprocess import Preprocessing
 from fastcal.models import build_network, export_run
 from fastcal.predict.members import Inference, InferenceAugmentation
-from fastcal.recalibrate import HistogramBinning, IsotonicRegression, TemperatureScaling, load
+from fastcal.recalibrate import (
+    EnsembleCalibration,
+    HistogramBinning,
+    IsotonicRegression,
+    TemperatureScaling,
+    load,
+)
 from fastcal.study.demo import run_demo
 from fastcal.train import train_ensemble
 
@@ -141,8 +147,16 @@ def test_labels_beyond_32_bits_do_not_become_others(value: float) -> None:
         integers(Path("a.nii.gz"), np.array([0.0, value]))
 
 
-P = np.random.default_rng(0).dirichlet(np.ones(3), 500).T.reshape(1, 3, 500)
-TARGET = P.argmax(1)
+@pytest.mark.parametrize("weights", [(-1, 1), (float("nan"), 1), (float("inf"), 1), (0, 0)])
+def test_weights_of_members_are_checked_before_a_case_is_read(weights: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="weights must be finite, at least 0 and not all 0"):
+        EnsembleCalibration(TemperatureScaling(), weights=weights)
+
+
+RNG = np.random.default_rng(0)
+P = RNG.dirichlet(np.ones(3), 500).T.reshape(1, 3, 500)
+TARGET = (RNG.random(500) > P[0].cumsum(0)).sum(0)[None].clip(max=2)
+"""Drawn from the probabilities, so that they are calibrated."""
 
 
 @pytest.mark.parametrize(

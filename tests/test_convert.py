@@ -390,6 +390,17 @@ def test_a_folder_of_another_set_shows_what_was_looked_for(tmp_path: Path) -> No
         convert_dataset("kits", source, tmp_path / "out")
 
 
+def test_linked_folders_are_followed_once_also_in_circles(tmp_path: Path) -> None:
+    real = trees.acdc(tmp_path / "elsewhere", patients=3)
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "training").symlink_to(real / "training")
+    (source / "again").symlink_to(real / "training")
+    (real / "training/patient001/up").symlink_to(source)
+    made = convert_dataset("acdc", source, tmp_path / "out")
+    assert {name[:10] for name in made.done} == {"patient001", "patient002"}
+
+
 def test_cases_of_one_name_are_refused(tmp_path: Path) -> None:
     source = trees.brats(tmp_path / "source", 2017)
     name = "Brats17_CBICA_AAB_1"

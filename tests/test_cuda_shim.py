@@ -23,6 +23,7 @@ import test_ensemble_invariances
 import test_extras
 import test_ops
 import test_regions
+import test_segment_sums
 import torch
 from map_checks import MAPS, assert_maps_match, plain_maps
 from members import DTYPES, arranged, exact, labels, logits, probabilities
@@ -51,6 +52,7 @@ for _module in (
     test_accumulator,
     test_extras,
     test_regions,
+    test_segment_sums,
     test_ops,
 ):
     for _name, _test in list(vars(_module).items()):
@@ -71,6 +73,7 @@ def using(kernels: GpuPasses) -> Iterator[None]:
         ensemble_statistics=kernels.ensemble_statistics,
         ensemble_accumulate=kernels.ensemble_accumulate,
         ensemble_finalize=kernels.ensemble_finalize,
+        segment_sums=kernels.segment_sums,
         temperature_sums=reference.temperature_sums,  # there is no kernel of these
     )
     with pytest.MonkeyPatch.context() as patch, fastcal.backend("reference"):

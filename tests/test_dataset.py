@@ -208,7 +208,7 @@ def test_validate_lists_every_problem_at_once(folder: Path) -> None:
         ("labelsTr/c.nii.gz", "got [7]"),
         ("imagesTr/d_0000.nii.gz", "NaN"),
         ("imagesTr/d_0001.nii.gz", "damaged"),
-        ("labelsTr/d.nii.gz", "must hold integer labels"),
+        ("labelsTr/d.nii.gz", "labels must be integers"),
     ]
     assert len(problems) == len(expected)
     for problem, (file, words) in zip(problems, expected, strict=True):

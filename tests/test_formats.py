@@ -21,7 +21,9 @@ from cohort import (
     write_run,
 )
 
-from fastcal.data import images, nifti
+from fastcal.data import Dataset, images, nifti
+from fastcal.data.prepared import prepare_cases
+from fastcal.data.preprocess import Preprocessing
 from fastcal.evaluate import evaluate_folder
 from fastcal.predict import ensemble_folders, predict_cases
 from fastcal.recalibrate import apply_folders, fit_folders
@@ -48,7 +50,7 @@ def reformat(folder: Path, ending: str, *, depth: int | None = None) -> None:
     """
     for path in sorted(folder.rglob("*.nii.gz")):
         volume = nifti.read(path)
-        data = np.rint(volume.data) if ending in FLAT else volume.data
+        data = np.rint(np.abs(volume.data)) if ending in FLAT else volume.data
         data = data.astype(np.int16) if ending in FLAT else data
         if depth is not None:
             data = data[:, :, depth : depth + 1]
@@ -131,6 +133,36 @@ def test_training_sees_the_same_numbers_as_from_nifti(tmp_path: Path, ending: st
     ]
     assert same(*(weights(run.members[0]) for run in runs))
     assert runs[1].file_ending == ending
+
+
+@pytest.mark.parametrize(
+    ("ending", "part"), [(".mhd", "labelsTr/blob_00.zraw"), (".tif", "imagesTr/blob_00.json")]
+)
+def test_a_cache_is_made_again_when_a_part_of_an_image_changes(
+    tmp_path: Path, ending: str, part: str
+) -> None:
+    data = write_blobs(tmp_path / "blobs", n_cases=1)
+    reformat(data, ending)
+    describe(data, ending)
+    changed = data / part
+    if ending == ".tif":
+        changed.write_text('{"spacing": [3, 1, 1]}')
+    dataset = Dataset.open(data)
+
+    def fingerprint() -> str:
+        plan = Preprocessing()
+        return prepare_cases(dataset, dataset.cases, plan, tmp_path / "cache").fingerprint
+
+    first = fingerprint()
+    assert fingerprint() == first
+    if ending == ".tif":
+        changed.write_text('{"spacing": [9, 1, 1]}')
+    else:
+        label = data / "labelsTr/blob_00.mhd"
+        volume, header = images.read(label), label.read_bytes()
+        images.write(label, volume.data[::-1], volume, dtype="int")
+        label.write_bytes(header)
+    assert fingerprint() != first
 
 
 def test_pictures_in_colour_are_trained_on_and_predicted(tmp_path: Path) -> None:

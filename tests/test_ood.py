@@ -128,6 +128,10 @@ def test_an_empirical_covariance_without_an_inverse_is_refused() -> None:
             lambda: OODDetector().fit([0.1] * 18),
             "values must be of at least 19 cases for a false-positive rate of 0.05, got 18",
         ),
+        (
+            lambda: OODDetector().fit([np.nan] * 20),
+            "values must hold scores, got NaN for all 20 cases",
+        ),
         (lambda: OODDetector().fit(np.zeros((20, 2))), r"values must be numbers \[n\] for"),
         (lambda: OODDetector("histogram").fit(np.zeros(20)), r"values must be numbers \[n, F\] or"),
         (lambda: OODDetector().fit([np.inf] * 20), "values must be finite or NaN, got infinity"),

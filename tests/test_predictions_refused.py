@@ -26,8 +26,38 @@ def test_a_box_beyond_its_image_is_refused(tmp_path: Path) -> None:
     stored = softmax().transpose(0, 3, 2, 1)
     np.savez_compressed(tmp_path / "a.npz", softmax=stored)
     write_pickle(tmp_path, version_1(stored) | {"crop_bbox": [[6, 10], [2, 7], [3, 9]]})
-    with pytest.raises(DataError, match=r"a\.npz: .*does not fit"):
+    with pytest.raises(DataError, match=r"a\.pkl: has no usable geometry .*crop_bbox"):
         PredictionFolder(tmp_path).probabilities("a")
+
+
+def test_a_box_of_another_size_than_its_array_is_refused(tmp_path: Path) -> None:
+    stored = softmax().transpose(0, 3, 2, 1)
+    np.savez_compressed(tmp_path / "a.npz", softmax=stored)
+    write_pickle(tmp_path, version_1(stored) | {"crop_bbox": [[1, 4], [2, 7], [3, 9]]})
+    with pytest.raises(DataError, match=r"a\.npz: .*does not fit the box \(3, 5, 6\)"):
+        PredictionFolder(tmp_path).probabilities("a")
+
+
+def test_an_image_that_no_memory_holds_is_refused_before_it_is_made(tmp_path: Path) -> None:
+    stored = softmax().transpose(0, 3, 2, 1)
+    np.savez_compressed(tmp_path / "a.npz", softmax=stored)
+    write_pickle(tmp_path, version_1(stored) | {"original_size_of_raw_data": (10**5,) * 3})
+    with pytest.raises(DataError, match=r"a\.pkl: the image must fit the memory"):
+        PredictionFolder(tmp_path).probabilities("a")
+
+
+def test_a_fifo_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    predictions.write_npz(tmp_path / "a.npz", softmax())
+    for name in ("a.nii.gz", "a.pkl", "b.npz"):
+        os.mkfifo(tmp_path / name)
+    folder = PredictionFolder(tmp_path)
+    assert folder.cases() == ["a", "b"]
+    for case, name in (("a", "a.pkl"), ("b", "b.npz")):
+        with pytest.raises(DataError, match=f"{name}: must be a regular file, got a named pipe"):
+            folder.probabilities(case)
+    (tmp_path / "a.pkl").unlink()
+    with pytest.raises(DataError, match=r"a\.nii\.gz: must be a regular file"):
+        folder.probabilities("a")
 
 
 class _Bomb:

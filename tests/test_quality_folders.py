@@ -74,7 +74,7 @@ def test_the_worst_structures_stand_first_with_the_reason(
     )
     assert (rows[1].case, rows[1].structure) == ("case_003", "posterior")
     assert "binary_entropy 0.68 is above every one of the training" in rows[1].reason
-    assert "volume 2e+03 is above every one of the training" in rows[1].reason
+    assert "volume 2000 is above every one of the training" in rows[1].reason
     assert "case_002" in printed[3]
     assert "not predicted" in printed[3]
     assert "case_003" in printed[4]
@@ -100,9 +100,23 @@ def test_a_rare_score_is_a_reason_and_a_usual_one_is_not(tmp_path: Path) -> None
     predictor = QualityPredictor().fit(made)
     rows = predict_quality(predictor, write_folder(tmp_path / "asked", asked))
     assert [row.reason for row in rows] == [
-        f"binary_entropy {rare:.3g} is above 98 % of the training",
+        f"binary_entropy {rare:.4g} is above 98 % of the training",
         "",
     ]
+
+
+def test_a_missing_score_is_a_reason_only_where_the_training_had_it(tmp_path: Path) -> None:
+    made = table(40)
+    thin = np.array([name == "posterior" for name in made.structures])
+    scores = made.scores | {"interior_entropy": np.where(thin, np.nan, made.scores["volume"])}
+    predictor = QualityPredictor(
+        "ridge", scores=("binary_entropy", "interior_entropy"), level=0.9
+    ).fit(replace(made, scores=scores))
+    asked = {"binary_entropy": [0.3, 0.3], "interior_entropy": [np.nan, np.nan], "volume": [9, 9]}
+    columns = {name: np.array(column, float) for name, column in asked.items()}
+    folder = write_folder(tmp_path / "asked", replace(table(1), scores=columns, dice=None))
+    reasons = {row.structure: row.reason for row in predict_quality(predictor, folder)}
+    assert reasons == {"anterior": "no interior_entropy", "posterior": ""}
 
 
 @pytest.mark.parametrize("model", ["linear", "forest"])
@@ -249,7 +263,7 @@ def test_bad_input_of_the_commands_is_one_line(
         (("quality", "predict", "-c", file, "-i", new, "--top", -1), "--top must be at least 0"),
         (
             (*fit_kept, "--scores", "pairwise_dice"),
-            f"{kept}: scores must have values, got 'pairwise_dice' without any",
+            f"{kept}: X must hold at least 3 structures with scores and a Dice for the model",
         ),
         (
             ("quality", "evaluate", "-i", folder, *summary, "--maps", "entropy"),

@@ -25,6 +25,7 @@ constexpr int kEntropy = 14;
 constexpr int kInformation = 16;
 constexpr int kInteriorEntropy = 18; // hi, lo: over the interior of the segment
 constexpr int kWords = 20;
+constexpr int kReals = (kWords - kSoft) / 2;
 } // namespace segment_word
 
 // How far outside [0, 1] a probability may lie. Interpolation does this.

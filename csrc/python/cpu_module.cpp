@@ -11,6 +11,7 @@
 #include "cpu/segments.h"
 #include "cpu/temperature.h"
 #include "cpu/thread_pool.h"
+#include "python/segment_problem.h"
 #include "python/views.h"
 
 namespace fastcal::python {
@@ -146,34 +147,9 @@ void bin_gradient(const py::tuple &input, std::int64_t n_bins, bool soft, std::u
                     reinterpret_cast<const double *>(factors), to, n_threads);
 }
 
-// (classes, mean, label, entropy or None, mutual information or None, votes or None, interior or
-// None, ignore index or None, multilabel, binary, clip)
-SegmentProblem segment_problem_from(const py::tuple &fields) {
-  SegmentProblem problem;
-  problem.classes = fields[0].cast<std::int64_t>();
-  problem.mean = view_from(fields[1]);
-  problem.label = view_from(fields[2]);
-  View *const optional[] = {&problem.entropy, &problem.information, &problem.votes,
-                            &problem.interior};
-  for (int k = 0; k < 4; ++k) {
-    if (!fields[3 + k].is_none()) {
-      *optional[k] = view_from(fields[3 + k]);
-    }
-  }
-  problem.has_ignore_index = !fields[7].is_none();
-  if (problem.has_ignore_index) {
-    problem.ignore_index = fields[7].cast<std::int64_t>();
-  }
-  problem.multilabel = fields[8].cast<bool>();
-  problem.binary = fields[9].cast<bool>();
-  problem.clip = fields[10].cast<bool>();
-  return problem;
-}
-
 void segment_sums(const py::tuple &shape, const py::tuple &fields, std::uintptr_t sums,
                   int n_threads) {
-  SegmentProblem problem = segment_problem_from(fields);
-  problem.sums = reinterpret_cast<std::int64_t *>(sums);
+  const SegmentProblem problem = segment_problem_from(fields, sums);
   const auto extents = shape_from(shape);
   const py::gil_scoped_release release;
   cpu::segment_sums(extents, problem, n_threads);

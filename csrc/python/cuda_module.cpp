@@ -7,6 +7,8 @@
 
 #include "cuda/device.h"
 #include "cuda/ensemble.h"
+#include "cuda/segments.h"
+#include "python/segment_problem.h"
 #include "python/views.h"
 
 #ifndef FASTCAL_CUDA_MODULE
@@ -101,6 +103,15 @@ void ensemble_finalize(const py::tuple &shape, const py::tuple &state, const py:
                                 thresholds.data(), where));
 }
 
+void segment_sums(const py::tuple &shape, const py::tuple &fields, std::uintptr_t sums,
+                  const py::tuple &place) {
+  const SegmentProblem problem = segment_problem_from(fields, sums);
+  const auto extents = shape_from(shape);
+  const cuda::Place where = place_from(place);
+  const py::gil_scoped_release release;
+  raise(cuda::segment_sums(extents, problem, where));
+}
+
 std::int64_t workspace_bytes(int device, std::int64_t classes, std::int64_t planes,
                              std::int64_t n_members, std::int64_t n_cells, std::int64_t rows,
                              bool wide) {
@@ -123,6 +134,7 @@ PYBIND11_MODULE(FASTCAL_CUDA_MODULE, module, py::mod_gil_not_used()) {
   module.def("ensemble_statistics", &ensemble_statistics);
   module.def("ensemble_accumulate", &ensemble_accumulate);
   module.def("ensemble_finalize", &ensemble_finalize);
+  module.def("segment_sums", &segment_sums);
   module.def("workspace_bytes", &workspace_bytes, py::arg("device"), py::arg("classes"),
              py::arg("planes"), py::arg("n_members"), py::arg("n_cells"), py::arg("rows"),
              py::arg("wide"),

@@ -35,3 +35,4 @@ _passes = GpuPasses(_cuda, _stream)
 ensemble_statistics = _passes.ensemble_statistics
 ensemble_accumulate = _passes.ensemble_accumulate
 ensemble_finalize = _passes.ensemble_finalize
+segment_sums = _passes.segment_sums

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fastcal.backends import native
 from fastcal.core.problem import Finish, Reading, StateLayout
+from fastcal.core.segment_problem import SegmentProblem
 
 Place = tuple[int, int, int, int]
 """Device index, stream, and address and size of a workspace."""
@@ -55,6 +56,12 @@ class CompiledModule(Protocol):
         """Write maps and statistics of a state."""
         ...
 
+    def segment_sums(
+        self, shape: tuple[int, ...], problem: tuple[object, ...], sums: int, place: Place
+    ) -> None:
+        """Add the sums of `native.plain_segments`."""
+        ...
+
     def workspace_bytes(
         self,
         device: int,
@@ -70,7 +77,7 @@ class CompiledModule(Protocol):
 
 
 class GpuPasses:
-    """The three ensemble functions of a backend, on a compiled module.
+    """The functions of a backend, on a compiled module.
 
     Args:
         module: The compiled module.
@@ -152,6 +159,16 @@ class GpuPasses:
             native.plain_reading(reading),
             native.plain_finish(finish, reading, layout.num_classes),
             place,
+        )
+
+    def segment_sums(self, problem: SegmentProblem, sums: Tensor) -> None:
+        """Add the sums of every batch item and class."""
+        index, stream = self._stream(problem.mean.device)
+        self._module.segment_sums(
+            native.voxel_shape(problem.mean, native.SEGMENT_CLASS_DIM),
+            native.plain_segments(problem),
+            sums.data_ptr(),
+            (index, stream, 0, 0),
         )
 
     def _place(

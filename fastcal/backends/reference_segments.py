@@ -38,7 +38,8 @@ def segment_sums(problem: SegmentProblem, sums: Tensor) -> None:
 
 def _add_block(problem: SegmentProblem, item: int, box: tuple[slice, ...], rows: Tensor) -> None:
     real = accumulation_type(problem.mean.dtype)
-    of_class, of_voxel = (item, slice(None), *box), (item, *box)
+    of_class: tuple[int | slice, ...] = (item, slice(None), *box)
+    of_voxel: tuple[int | slice, ...] = (item, *box)
     mean = problem.mean[of_class].reshape(problem.mean.shape[1], -1).to(real)
     label = problem.label[of_class if problem.multilabel else of_voxel]
     label = label.reshape(len(mean) if problem.multilabel else 1, -1).to(torch.int64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from fastcal import CalibrationStatistics
@@ -29,34 +29,57 @@ def check_parts(files: Sequence[Path], out: Path) -> None:
             since, or a part is not the sum of its cases; ``out`` holds other predictions, or files
             that are not predictions.
     """
+    folders = {file: _folder_of(file) for file in files}
+    records = check_folders([one for one in folders.values() if one is not None], out)
+    for file, folder in folders.items():
+        if folder is not None and folder in records:
+            _check_cases(file, folder, records[folder])
+    check_outputs([out / name for name in _SUMMARY], _but_the_sum(files, out))
+    if not (out / FILE).exists():
+        check_own(out, but=(*_SUMMARY, *(file.name for file in files if file.parent == out)))
+    elif not records:
+        raise DataError(out, "holds predictions, of which the parts say nothing; choose another")
+
+
+def check_folders(folders: Iterable[Path], out: Path) -> dict[Path, FolderRecord]:
+    """Compare the records of prediction folders whose cases are to be put together.
+
+    Args:
+        folders: The folders.
+        out: The folder that receives the sum, which may be one of them.
+
+    Returns:
+        The record of each folder that has one.
+
+    Raises:
+        DataError: Two folders were made from different things, or an input of a case has changed
+            since; the message names it.
+    """
     records: dict[Path, FolderRecord] = {}
-    for file in files:
-        folder = _folder_of(file)
-        if folder is None or (record := FolderRecord.read(folder)) is None:
+    for folder in folders:
+        if folder in records or (record := FolderRecord.read(folder)) is None:
             continue
         for other in records.values():
             other.check_same(record)
         records[folder] = record
-        _check_cases(file, folder, record)
-    check_outputs([out / name for name in _SUMMARY], _but_the_sum(files, out))
-    if (there := FolderRecord.read(out)) is None:
-        check_own(out, but=(*_SUMMARY, *(file.name for file in files if file.parent == out)))
-        return
-    if not records:
-        raise DataError(out, "holds predictions, of which the parts say nothing; choose another")
-    for record in records.values():
-        there.check_same(record)
+        for case in CaseRecord.cases(folder):
+            known = CaseRecord.read(folder, case)
+            if known is not None and known.key == record.key:
+                check_inputs(known, case, folder)
+    if records and (there := FolderRecord.read(out)) is not None:
+        for record in records.values():
+            there.check_same(record)
+    return records
 
 
 def _check_cases(file: Path, folder: Path, record: FolderRecord) -> None:
-    """Check that a state is what the cases of its folder add up to, of the inputs of today."""
+    """Check that a state is what the cases of its folder add up to."""
     state = CalibrationStatistics.load(file)
     total: CalibrationStatistics | None = None
     for case in state.case_ids:
         known = CaseRecord.read(folder, case)
         if known is None or known.key != record.key:
             raise DataError(file, f"holds case {case}, which {folder} has no finished record of")
-        check_inputs(known, case, folder)
         own = folder / STATISTICS / f"{case}.npz"
         if not known.holds(folder, [own]):
             raise DataError(own, f"is not what was counted when case {case} was done")

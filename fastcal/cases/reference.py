@@ -147,18 +147,7 @@ def read_labels(path: Path) -> tuple[NDArray[Any], Volume]:
         raise DataError(
             path, f"a label map must have three axes, got shape {_times(volume.data.shape)}"
         )
-    labels = volume.data
-    if not np.issubdtype(labels.dtype, np.integer):
-        rounded = np.rint(labels)
-        if not np.array_equal(rounded, labels):
-            raise DataError(path, f"labels must be integers, got fractions ({labels.dtype})")
-        if rounded.size and not np.abs(rounded).max() <= checks.MOST_LABEL:
-            raise DataError(
-                path,
-                f"labels must be at most {checks.MOST_LABEL}, got {np.abs(rounded).max():g}",
-            )
-        labels = rounded.astype(np.int32)
-    return labels, volume
+    return checks.integers(path, volume.data), volume
 
 
 def check_same_grid(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 SEGMENTS = "segments"
 """Name of the files with scores, and of the folder with those of each case."""
 
-_PART = re.compile(rf"{SEGMENTS}\.part-(\d+)-of-(\d+)\.json")
 
 Scores = dict[str, dict[str, float]]
 """Structure to the name of a score to its value."""
@@ -245,57 +243,6 @@ def write_folder(
     stem = SEGMENTS if num_parts == 1 else f"{SEGMENTS}.part-{part_id}-of-{num_parts}"
     start = SegmentTable(tuple(structures_of(scheme)), scheme.names)
     written, _ = add_tables(files, start=start).write(folder / stem)
-    return written
-
-
-def parts_in(places: Iterable[str | Path]) -> list[Path]:
-    """Return the files of parts in these folders, sorted within each."""
-    return [
-        file
-        for place in places
-        if Path(place).is_dir()
-        for file in sorted(Path(place).glob("*.json"))
-        if _PART.fullmatch(file.name)
-    ]
-
-
-def merge_segments(parts: str | Path | Sequence[str | Path], out: str | Path) -> Path | None:
-    """Put the scores of the parts of a sharded run together.
-
-    Args:
-        parts: Prediction folders of the parts, often one folder for all. Paths of files are passed
-            over, since `fastcal.predict.merge_statistics` takes state files too.
-        out: Prediction folder that receives ``segments.json`` and ``segments.csv``.
-
-    Returns:
-        The JSON file, or None where no part has scores.
-
-    Raises:
-        DataError: A part is missing or given twice, a case is in two parts, the structures differ,
-            or a file cannot be read. The message names it.
-        OSError: The error of the disk.
-
-    Example:
-        >>> merge_segments("predictions", "predictions")  # doctest: +SKIP
-    """
-    files = parts_in([parts] if isinstance(parts, str | Path) else parts)
-    if not files:
-        return None
-    seen: dict[tuple[int, int], Path] = {}
-    for file in files:
-        match = _PART.fullmatch(file.name)
-        assert match is not None
-        key = int(match[2]), int(match[1])
-        if key in seen:
-            raise DataError(file, f"this is the same part as {seen[key]}")
-        seen[key] = file
-    for num_parts, part_id in list(seen):
-        for other in range(num_parts):
-            if (num_parts, other) not in seen:
-                raise DataError(seen[num_parts, part_id], f"part {other} of {num_parts} is missing")
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    written, _ = add_tables(files).write(folder / SEGMENTS)
     return written
 
 

@@ -28,7 +28,7 @@ def merge(
     ],
 ) -> None:
     """Add the calibration and the scores of the parts of a run with --num-parts, as of one run."""
-    from fastcal.cases.segments import parts_in
+    from fastcal.cases.segment_parts import parts_in
     from fastcal.cases.shards import holds_statistics
     from fastcal.predict import merge_segments, merge_statistics
 

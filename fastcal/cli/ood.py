@@ -244,6 +244,7 @@ def _print_cases(rows: list[JudgedCase]) -> None:
             ]
             for row in rows
         ],
+        sentences=True,
     )
     flagged = sum(bool(row.flagged) for row in rows)
     typer.echo(f"{counted(flagged, 'case')} of {len(rows)} flagged")

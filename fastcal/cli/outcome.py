@@ -40,8 +40,17 @@ def list_failures(failures: Iterable[tuple[str, str]]) -> None:
         raise typer.Exit(SOME_CASES_FAILED)
 
 
-def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table on stdout; all columns but the first are aligned to the right."""
+def print_table(
+    header: Sequence[str], rows: Iterable[Sequence[str]], *, sentences: bool = False
+) -> None:
+    """Print a table on stdout; all columns but the first are aligned to the right.
+
+    Args:
+        header: Title of each column.
+        rows: Its cells, row by row.
+        sentences: Whether the last column holds sentences, which are aligned to the left and
+            broken into lines.
+    """
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
@@ -49,7 +58,12 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     # Tight, so that all metrics of a calibration fit into a terminal of 80 columns.
     table = Table(box=SIMPLE_HEAD, header_style="bold", collapse_padding=True, pad_edge=False)
     for column, title in enumerate(header):
-        table.add_column(title, justify="right" if column else "left", no_wrap=column > 0)
+        sentence = sentences and column == len(header) - 1
+        table.add_column(
+            title,
+            justify="right" if column and not sentence else "left",
+            no_wrap=column > 0 and not sentence,
+        )
     for row in rows:
         table.add_row(*row)
     # A pipe has no width of its own.

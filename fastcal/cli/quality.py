@@ -225,7 +225,7 @@ def _print_fit(found: QualityFit) -> None:
 def _print_predicted(rows: list[PredictedQuality], top: int) -> None:
     shown = rows[: top or len(rows)]
     print_table(
-        ["look at these cases", "structure", "Dice", "interval", "reason"],
+        ["look at", "structure", "Dice", "interval", "reason"],
         [
             [
                 row.case,
@@ -236,6 +236,7 @@ def _print_predicted(rows: list[PredictedQuality], top: int) -> None:
             ]
             for row in shown
         ],
+        sentences=True,
     )
     if len(shown) < len(rows):
         typer.echo(f"{len(rows) - len(shown)} more with a higher Dice; --top 0 prints all")

@@ -53,7 +53,7 @@ def read(search: Search, year: int) -> FoundSet:
         year: One of `YEARS`.
     """
     named = _YEARS[year]
-    mapping = _name_mapping(search.root, year)
+    mapping = _name_mapping(search, year)
     cases = [
         _case(search, folder, named, mapping.get(folder.name, {}))
         for folder in search.folders()
@@ -113,10 +113,11 @@ def _columns(name: str, folder: Path, mapped: Mapping[str, str]) -> dict[str, st
     return columns
 
 
-def _name_mapping(root: Path, year: int) -> dict[str, dict[str, str]]:
+def _name_mapping(search: Search, year: int) -> dict[str, dict[str, str]]:
     """Read ``name_mapping.csv``, which 2019 and 2020 have: rows by the name of this year's case."""
     rows: dict[str, dict[str, str]] = {}
-    for path in sorted(root.rglob("name_mapping*.csv")):
+    tables = (path for folder in search.folders() for path in folder.glob("name_mapping*.csv"))
+    for path in sorted(tables):
         for row in read_table(path):
             if name := row.get(f"BraTS_{year}_subject_ID"):
                 rows[name] = {**row, "old": row.get("BraTS_2019_subject_ID", "")}

@@ -16,6 +16,7 @@ from fastcal.convert.grid import orthonormal, resample_nearest
 from fastcal.core.atomic import atomic_path
 from fastcal.core.errors import DataError
 from fastcal.data import checks, images, nifti
+from fastcal.data.affines import same_place
 from fastcal.data.nifti import Geometry, Volume
 
 ENDING = images.DEFAULT
@@ -48,8 +49,9 @@ class CasePaths:
         if not all(path.is_file() for path in self.all):
             return False
         sources = {source.path for source in (*case.images, case.label) if source is not None}
+        files = {part for path in sources for part in images.parts(path)}
         oldest = min(path.stat().st_mtime_ns for path in self.all)
-        return all(path.stat().st_mtime_ns <= oldest for path in sources)
+        return all(path.stat().st_mtime_ns <= oldest for path in files)
 
 
 def convert_case(
@@ -119,7 +121,7 @@ def _frame(source: Source, volume: Volume) -> Volume:
 
 def _mended(case: FoundCase, first: Volume, affine: Any, notes: list[str]) -> Geometry:
     """Orthonormal cosines, unless they would move a voxel visibly."""
-    if nifti.same_place(first.affine, affine, first.shape):
+    if same_place(first.affine, affine, first.shape):
         notes.append(f"{case.name}: direction cosines made orthonormal")
         return Geometry.from_affine(affine, first.shape)
     notes.append(
@@ -137,7 +139,7 @@ def _labels(
     (volume,) = _read_all((case.label,))
     labels = _renumbered(path, checks.integers(path, volume.data), label_map)
     same = volume.shape == first.shape
-    if same and nifti.same_place(first.affine, volume.affine, first.shape):
+    if same and same_place(first.affine, volume.affine, first.shape):
         return labels
     placed = resample_nearest(labels, volume, first)
     if labels.any() and not placed.any():
@@ -174,7 +176,7 @@ def _is_plain(source: Source, volume: Volume) -> bool:
         return False
     if int(volume.header["dim"][0]) != 3:
         return False
-    return all(nifti.same_place(volume.affine, form, volume.shape) for form in stated)
+    return all(same_place(volume.affine, form, volume.shape) for form in stated)
 
 
 def _clean(grid: Geometry) -> Geometry:

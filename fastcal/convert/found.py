@@ -105,10 +105,19 @@ class Search:
         return found[0] if found else None
 
     def folders(self) -> Iterator[Path]:
-        """Give the root and every folder below it, sorted, but for hidden ones."""
-        for place, names, _ in os.walk(self.root):
-            names[:] = sorted(name for name in names if _visible(name))
+        """Give the root and every folder below it, sorted, but for hidden ones.
+
+        Links to folders are followed, each folder once: links may lead in circles.
+        """
+        seen = {self.root.resolve()}
+        for place, names, _ in os.walk(self.root, followlinks=True):
             yield Path(place)
+            visible, names[:] = sorted(filter(_visible, names)), []
+            for name in visible:
+                real = (Path(place) / name).resolve()
+                if real not in seen:
+                    seen.add(real)
+                    names.append(name)
 
     def volumes(self, folder: Path) -> Iterator[tuple[Path, str]]:
         """Give the images at the top of a folder with their names without ending, sorted."""

@@ -57,8 +57,10 @@ class Whole:
         waiting = self._waiting.pop()
         self._lock.release()
         if waiting is not None:
-            waiting.restore()
-            waiting.run()
+            try:
+                waiting.restore()
+            finally:
+                waiting.run()
 
     def __reduce__(self) -> tuple[type[Whole], tuple[()]]:
         return Whole, ()
@@ -73,6 +75,7 @@ class _Waiting:
             number: handler for number, handler in found.items() if callable(handler)
         }
         self._caught: list[tuple[int, FrameType | None]] = []
+        self._over = False
 
     def begin(self) -> None:
         """Let handlers wait."""
@@ -80,17 +83,15 @@ class _Waiting:
             signal.signal(number, self._catch)
 
     def restore(self) -> None:
-        """Put handlers back; one that is back may raise before the last is."""
-        left = list(self._handlers.items())
-        raised: BaseException | None = None
-        while left:
-            try:
-                signal.signal(*left[-1])
-                left.pop()
-            except BaseException as error:
-                raised = error
-        if raised is not None:
-            raise raised
+        """Put handlers back. One that is back may raise before the last is."""
+        self._over = True
+        try:
+            for number, handler in self._handlers.items():
+                signal.signal(number, handler)
+        except BaseException:
+            for number, handler in self._handlers.items():
+                signal.signal(number, handler)
+            raise
 
     def run(self) -> None:
         """Run the handlers of the signals that came."""
@@ -99,4 +100,7 @@ class _Waiting:
             self._handlers[number](number, frame)
 
     def _catch(self, number: int, frame: FrameType | None) -> None:
-        self._caught.append((number, frame))
+        if self._over:  # two signals came while handlers were put back, and this one was not
+            self._handlers[number](number, frame)
+        else:
+            self._caught.append((number, frame))

@@ -136,7 +136,8 @@ def place(header: Any, shape: tuple[int, ...], path: Path) -> Place:
         chosen = np.eye(4)
         chosen[:3, :3] = _LPS_TO_RAS * sizes
     unusable = (has_sform and sform is None) or (has_qform and qform is None)
-    if contradiction and _rule[0] == "auto":
+    asked = {"sform": sform, "qform": qform}.get(_rule[0])
+    if contradiction and (asked is None or chosen is not asked):
         _tell(
             path,
             f"voxels of {contradiction} mm by pixdim; {why} (--affine sform takes the sform)",

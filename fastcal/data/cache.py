@@ -28,7 +28,7 @@ from torch import Tensor
 from fastcal.core import atomic
 from fastcal.core.doors import open_regular, read_json, read_npy
 from fastcal.core.errors import DataError
-from fastcal.data import checks
+from fastcal.data import checks, images
 from fastcal.data.affines import affine_rule
 
 if TYPE_CHECKING:
@@ -201,7 +201,8 @@ def _save(path: Path, array: npt.NDArray[Any]) -> None:
 
 
 def _sources(case: Case) -> list[Path]:
-    return [*case.images, *([] if case.label is None else [case.label])]
+    named = [*case.images, *([] if case.label is None else [case.label])]
+    return [part for path in named for part in images.parts(path)]
 
 
 def _stat(path: Path) -> tuple[str, int, int]:
@@ -224,8 +225,11 @@ def _digest_of_files(case: Case) -> str:
 
 
 def _sha256(path: Path) -> str:
+    found = hashlib.sha256()
     with open_regular(path) as file:
-        return hashlib.file_digest(file.stream, "sha256").hexdigest()
+        while piece := file.stream.read(1 << 20):
+            found.update(piece)
+    return found.hexdigest()
 
 
 def _foreground(

@@ -12,9 +12,6 @@ import numpy.typing as npt
 from fastcal.core.errors import DataError
 from fastcal.data import nifti
 
-MOST_LABEL = 2**31 - 1
-"""What real labels are narrowed to; a number beyond would become another one."""
-
 
 def complain(folder: Path, problems: Sequence[DataError]) -> None:
     """Raise all problems of the files in a folder as one error, if there are any.
@@ -43,16 +40,19 @@ def check_place(
 
 
 def integers(path: Path, data: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return labels as integers, which some files store as real numbers."""
+    """Return labels as integers, which some files store as real numbers.
+
+    Raises:
+        DataError: There are fractions, NaN or infinities, or numbers that 32 bits do not hold.
+    """
     if data.dtype.kind in "iu":
         return data
     labels = np.rint(data)
     if not (labels == data).all():
-        raise DataError(path, "must hold integer labels, got other numbers")
-    if labels.size and not np.abs(labels).max() <= MOST_LABEL:
-        raise DataError(
-            path, f"must hold labels of at most {MOST_LABEL}, got {np.abs(labels).max():g}"
-        )
+        raise DataError(path, f"labels must be integers, got fractions or NaN ({data.dtype})")
+    largest = np.abs(labels).max(initial=0)
+    if largest > np.iinfo(np.int32).max:
+        raise DataError(path, f"labels must be integers of 32 bits, got {largest:g}")
     integers: npt.NDArray[Any] = labels.astype(np.int32)
     return integers
 

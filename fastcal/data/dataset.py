@@ -50,7 +50,8 @@ class Case:
             volume = _one_channel(self.label)
             checks.check_place(self.label, volume, self.images[0], like)
             labels = checks.integers(self.label, volume.data)
-        image = np.stack([volume.data for volume in (like, *others)], dtype=np.float32)
+        with np.errstate(over="ignore"):  # infinities are refused by whoever computes with them
+            image = np.stack([volume.data for volume in (like, *others)], dtype=np.float32)
         return image, labels, like
 
 

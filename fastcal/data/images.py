@@ -109,6 +109,21 @@ def map_ending(ending: str, dtype: str) -> str:
     return ending if holds else DEFAULT
 
 
+def parts(path: str | Path) -> tuple[Path, ...]:
+    """Return every file that an image consists of, its own first.
+
+    The voxels of an ``.mhd`` lie in a file beside it, and so may the spacing of a TIFF stack.
+
+    Raises:
+        DataError: The header that names the other file cannot be read.
+    """
+    path = Path(path)
+    ending = ending_of(path.name)
+    if ending in itk.ENDINGS:
+        return itk.parts(path)
+    return pictures.parts(path) if ending in pictures.TIFF_ENDINGS else (path,)
+
+
 def read(path: str | Path) -> Volume:
     """Read an image of any format.
 

@@ -68,6 +68,15 @@ def geometry(path: str | Path) -> Geometry:
         return _geometry(reader, reader.GetNumberOfComponents())
 
 
+def parts(path: Path) -> tuple[Path, ...]:
+    """Return the file of the header and, where it is another, that of the voxels.
+
+    Raises:
+        DataError: See `read`.
+    """
+    return tuple(dict.fromkeys((path, itk_header(path).data)))
+
+
 def write(path: str | Path, array: NDArray[Any], like: Geometry, *, dtype: str = "float32") -> None:
     """Write an array ``[X, Y, Z]`` or ``[X, Y, Z, C]`` where ``like`` lies, whole or not at all.
 

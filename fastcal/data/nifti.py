@@ -66,12 +66,15 @@ class Geometry:
         )
 
     @classmethod
-    def from_affine(cls, affine: ArrayLike, shape: tuple[int, ...]) -> Geometry:
+    def from_affine(
+        cls, affine: ArrayLike, shape: tuple[int, ...], *, stated: bool = True
+    ) -> Geometry:
         """Make a geometry, in mm and scanner coordinates, for an array without a NIfTI file.
 
         Args:
             affine: Voxel index to RAS mm.
             shape: ``(X, Y, Z)``, or ``(X, Y, Z, C)``.
+            stated: Whether the file says where it lies.
         """
         import nibabel as nib
 
@@ -81,7 +84,8 @@ class Geometry:
         header.set_xyzt_units("mm")
         header.set_qform(matrix, code="scanner")
         header.set_sform(matrix, code="scanner")
-        return cls(tuple(shape[:3]), matrix, header, channels=shape[3] if len(shape) > 3 else 1)
+        channels = shape[3] if len(shape) > 3 else 1
+        return cls(tuple(shape[:3]), matrix, header, channels=channels, stated=stated)
 
 
 @dataclass(frozen=True, eq=False)

@@ -128,6 +128,12 @@ def tiff_geometry(path: str | Path) -> Geometry:
         return _tiff_geometry(path, tiff)[0]
 
 
+def parts(path: Path) -> tuple[Path, ...]:
+    """Return a TIFF and, where there is one, the file of its spacing."""
+    file = _spacing_file(path)
+    return (path,) if file is None else (path, file)
+
+
 def write_tiff(
     path: str | Path, array: NDArray[Any], like: Geometry, *, dtype: str = "int"
 ) -> None:
@@ -167,7 +173,7 @@ def _spatial(path: Path, array: NDArray[Any], like: Geometry) -> NDArray[Any]:
 
 
 def _volume(like: Geometry, data: NDArray[Any]) -> Volume:
-    return Volume(like.shape, like.affine, like.header, data, channels=like.channels)
+    return Volume(like.shape, like.affine, like.header, data, channels=like.channels, stated=False)
 
 
 @contextmanager
@@ -186,7 +192,7 @@ def _picture(path: Path) -> Iterator[tuple[Any, Geometry]]:
         check_claim(array_bytes((rows, columns), _MODES[mode]), what="the pixels")
         check_expansion(rows * columns // 8, file.size, what="the pixels")
         channels = (len(mode),) if mode in ("RGB", "RGBA") else ()
-        like = Geometry.from_affine(np.eye(4), (columns, rows, 1, *channels))
+        like = _unplaced((1.0, 1.0, 1.0), (columns, rows, 1, *channels))
         # Colours of a palette, as nnU-Net reads them: their numbers have no meaning.
         yield (image.convert("RGB") if image.mode == "P" else image), like
 
@@ -213,22 +219,32 @@ def _tiff_geometry(path: Path, tiff: Any) -> tuple[Geometry, bool]:
     page = tiff.pages[0]
     if len(shape) == 3 and page.samplesperpixel in (3, 4) and shape[2] == page.samplesperpixel:
         rows, columns, channels = shape
-        return Geometry.from_affine(np.eye(4), (columns, rows, 1, channels)), True
+        return _unplaced((1.0, 1.0, 1.0), (columns, rows, 1, channels)), True
     if len(shape) not in (2, 3):
         raise DataError(path, f"must be one picture or a stack of grey slices, got {shape}")
     extents = (*shape[::-1], 1)[:3]
     spacing = _spacing(path) if len(shape) == 3 else (1.0, 1.0, 1.0)
-    return Geometry.from_affine(np.diag([*spacing, 1.0]), extents), False
+    return _unplaced(spacing, extents), False
+
+
+def _unplaced(spacing: tuple[float, float, float], shape: tuple[int, ...]) -> Geometry:
+    """The geometry of a file that knows the size of its voxels, and no place in the world."""
+    return Geometry.from_affine(np.diag([*spacing, 1.0]), shape, stated=False)
 
 
 def _spacing(path: Path) -> tuple[float, float, float]:
     """Spacing (x, y, z) of a stack, by the JSON file that nnU-Net keeps beside it."""
-    for stem in dict.fromkeys((_CHANNEL.sub("", path.stem), path.stem)):
-        file = path.with_name(f"{stem}.json")
-        if file.is_file():
-            z, y, x = read_json(file, _Spacing).spacing
-            return x, y, z
-    return 1.0, 1.0, 1.0
+    file = _spacing_file(path)
+    if file is None:
+        return 1.0, 1.0, 1.0
+    z, y, x = read_json(file, _Spacing).spacing
+    return x, y, z
+
+
+def _spacing_file(path: Path) -> Path | None:
+    stems = dict.fromkeys((_CHANNEL.sub("", path.stem), path.stem))
+    files = (path.with_name(f"{stem}.json") for stem in stems)
+    return next((file for file in files if file.is_file()), None)
 
 
 def _pillow(path: Path) -> Any:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from fastcal.core.arrays import Floats
 from fastcal.core.atomic import atomic_path
-from fastcal.core.doors import open_npz, read_npy
+from fastcal.core.doors import check_claim, open_npz, read_npy
+from fastcal.core.doors.bounds import array_bytes
 from fastcal.core.errors import DataError
 from fastcal.data import description as dataset_json
 from fastcal.data import images, listing, nifti, properties
@@ -280,17 +281,21 @@ def _uncropped(
     has_background: bool,
 ) -> NDArray[Any]:
     """Put a box of version 1 back into its image, with background around it, as v1 exports it."""
-    if stored.shape[1:] == full_shape:
-        return stored
-    box = tuple(slice(s.start, s.start + n) for s, n in zip(crop, stored.shape[1:], strict=True))
-    if any(s.stop > extent for s, extent in zip(box, full_shape, strict=True)):
+    box = tuple(part.stop - part.start for part in crop)
+    if stored.shape[1:] != box:
         raise DataError(
-            path, f"has shape {stored.shape[1:]}, which does not fit its image {full_shape}"
+            path, f"has shape {stored.shape[1:]}, which does not fit the box {box} of its pkl"
         )
+    if box == full_shape:
+        return stored
+    try:
+        check_claim(array_bytes((len(stored), *full_shape), stored.itemsize), what="the image")
+    except ValueError as error:
+        raise DataError(path.with_suffix(".pkl"), str(error)) from error
     full = np.zeros((stored.shape[0], *full_shape), stored.dtype)
     if has_background:
         full[0] = 1
-    full[(slice(None), *box)] = stored
+    full[(slice(None), *crop)] = stored
     return full
 
 

@@ -60,7 +60,9 @@ class Properties:
         shape = data.shape[1:]
         if self.extents is not None and sorted(shape) != sorted(self.extents):
             raise DataError(
-                path, f"its shape_before_cropping is {self.extents}, got an array of {shape[::-1]}"
+                path,
+                f"shape_before_cropping must hold the extents of the array, {shape[::-1]}, got "
+                f"{self.extents}",
             )
         affine = self.stored_affine
         if self.turn is None:
@@ -92,6 +94,8 @@ def read(path: Path) -> Properties:
     content = read_pickle(path)
     if not isinstance(content, dict):
         raise DataError(path, f"must hold a dictionary of properties, got {type(content).__name__}")
+    if not content:
+        raise DataError(path, "must hold properties, got an empty dictionary")
     try:
         return _interpret(content)
     except (ArithmeticError, KeyError, TypeError, ValueError, IndexError) as error:
@@ -120,8 +124,8 @@ def _interpret(content: dict[Any, Any]) -> Properties:
         crop = (z, y, x)
         depth, height, width = (int(n) for n in content["original_size_of_raw_data"])
         full_shape = (depth, height, width)
-        if any(not 0 <= s.start < s.stop for s in crop):
-            raise ValueError(f"crop_bbox {content['crop_bbox']}")
+        if any(not 0 <= s.start < s.stop <= n for s, n in zip(crop, full_shape, strict=True)):
+            raise ValueError(f"crop_bbox {content['crop_bbox']} in an image of {full_shape}")
     if content.get("shape_before_cropping") is not None:
         extents = tuple(int(extent) for extent in content["shape_before_cropping"])
     if content.get("spacing") is not None:

@@ -138,7 +138,7 @@ def _check_digests(file: Path, described: dict[str, Any], state: Mapping[str, Te
     kept = described.get("state_sha256")  # files of format 1 may have none
     if (kept is not None or version == _FORMAT) and kept != state_digest(state):
         raise DataError(file, "damaged: the weights differ from those that were written")
-    if version == _FORMAT and own != _description_digest(described):
+    if (own is not None or version == _FORMAT) and own != _description_digest(described):
         raise DataError(file, "damaged: its description differs from the one that was written")
 
 

@@ -118,12 +118,14 @@ class OODDetector:
                 f"values must be of at least {needed} cases for a false-positive rate of "
                 f"{self.false_positive_rate:g}, got {len(found)}"
             )
+        if np.isnan(found).all():
+            raise ValueError(f"values must hold scores, got NaN for all {len(found)} cases")
         self.training_ = found
+        self.distances_: Mahalanobis | None = None
         if self.score in FEATURES:
             self.distances_ = Mahalanobis.fit(found, self.covariance)
             held_out = held_out_distances(found, self.covariance)
         else:
-            self.distances_ = None
             held_out = self._turned(found)
         self.unlikeness_ = np.sort(held_out)
         rank = math.ceil((1 - self.false_positive_rate) * (len(found) + 1) - 1e-9)

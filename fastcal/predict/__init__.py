@@ -1,7 +1,7 @@
 """From networks, or from saved probabilities, to label maps, uncertainty maps and calibration."""
 
 from fastcal.cases.loop import Failure, Progress
-from fastcal.cases.segments import merge_segments
+from fastcal.cases.segment_parts import merge_segments
 from fastcal.cases.shards import MergedStatistics, merge_statistics
 from fastcal.cases.status import FolderStatus, folder_status
 from fastcal.cases.summary import PredictionSummary

@@ -10,6 +10,7 @@ from fastcal.cases.settings import MemberReading
 from fastcal.cases.source import Member, Origin
 from fastcal.core.errors import DataError
 from fastcal.core.problem import Space
+from fastcal.data import images
 from fastcal.data.dataset import Case, image_cases
 from fastcal.models.run import DATASET, Run
 from fastcal.predict.members import RunMembers
@@ -63,8 +64,8 @@ class NetworkPredictions:
         )
 
     def inputs(self, case: str) -> Sequence[Path]:
-        """The images of a case."""
-        return self._images[case].images
+        """The files of the images of a case."""
+        return [part for path in self._images[case].images for part in images.parts(path)]
 
     @property
     def advice(self) -> str:

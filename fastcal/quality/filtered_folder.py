@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from fastcal.cases.labels import LabelScheme
-from fastcal.cases.reference import LabelMap, LabelMaps, check_same_grid, find_label_maps
+from fastcal.cases.reference import LabelMap, LabelMaps, find_label_maps
 from fastcal.core.arrays import Floats
 from fastcal.core.errors import DataError
 from fastcal.data import description, nifti
+from fastcal.data.affines import same_place
 from fastcal.quality.filtered import FilteredDice, filtered_dice
 from fastcal.scores import Draws
 from fastcal.scores.estimates import mean_of_rows
@@ -114,7 +115,11 @@ def filtered_curves(
 def _uncertainty(path: Path, maps: str, scheme: LabelScheme, reference: LabelMap) -> Floats:
     """Read a map ``[X, Y, Z, C or 1]``, scaled to [0, 1]."""
     volume = nifti.read(path)
-    check_same_grid(path, volume.shape, volume.affine, reference.grid, expected=reference.path)
+    grid = reference.grid
+    if tuple(volume.shape[:3]) != tuple(grid.shape[:3]) or not same_place(
+        grid.affine, volume.affine, tuple(grid.shape)
+    ):
+        raise DataError(path, f"does not lie on the grid of {reference.path}")
     values = volume.data.astype(np.float64).reshape(*volume.shape[:3], -1)
     if maps in LARGEST:
         values = values / math.log(2 if scheme.multilabel else scheme.num_classes)

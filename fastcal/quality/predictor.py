@@ -15,6 +15,7 @@ from fastcal.quality.conformal import Conformal, fewest_for
 from fastcal.quality.logit import bounds_of, logit, unlogit
 from fastcal.quality.observed import Observed
 from fastcal.quality.regressions import MODELS, Line, Regression
+from fastcal.quality.stored import store
 
 try:
     from sklearn.base import BaseEstimator, RegressorMixin
@@ -254,10 +255,12 @@ class QualityPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             ValueError: It is not fitted.
             OSError: The file cannot be written.
         """
-        from fastcal.quality.file import save
-
         self._check_fitted()
-        save(self, path)
+        parameters = self.get_params()
+        parameters["scores"] = list(parameters["scores"])
+        training = self.training_
+        predicted = self.predict(training.scores, training.structures)
+        store(path, parameters, training, self.calibration_, predicted)
 
     # --- inside ---------------------------------------------------------------------------------
 

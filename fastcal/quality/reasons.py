@@ -39,7 +39,8 @@ class TrainingRange:
 
         A score is a reason where it lies beyond every training structure of this name, or where
         fewer than 5 % of them reach it, on the side that speaks of a poor segmentation; on both
-        sides for a score without one, such as a volume.
+        sides for a score without one, such as a volume. That it has no value is a reason where
+        fewer than 5 % of them have none.
         """
         return [
             "not predicted" if absent else self._explain(scores, self.by_structure[structure])
@@ -51,20 +52,24 @@ class TrainingRange:
     def _explain(self, scores: Floats, training: Floats) -> str:
         found = []
         for name, value, column in zip(self.names, scores, training.T, strict=True):
-            column = column[~np.isnan(column)]
+            lacking = np.isnan(column)
             if np.isnan(value):
-                found.append(f"no {name}")
+                if float(lacking.mean()) < RARE:
+                    found.append(f"no {name}")
+                continue
+            column = column[~lacking]
+            if not len(column):
                 continue
             end = unsure_end(name)
             if end != "low" and (share := float((column >= value).mean())) < RARE:
-                found.append(f"{name} {value:.3g} is {_beyond('above', share, column[-1])}")
+                found.append(f"{name} {value:.4g} is {_beyond('above', share, column[-1])}")
             elif end != "high" and (share := float((column <= value).mean())) < RARE:
-                found.append(f"{name} {value:.3g} is {_beyond('below', share, column[0])}")
+                found.append(f"{name} {value:.4g} is {_beyond('below', share, column[0])}")
         return "; ".join(found)
 
 
 def _beyond(side: str, share: float, end: float) -> str:
     if share == 0:
         extreme = "largest" if side == "above" else "smallest"
-        return f"{side} every one of the training ({extreme} {end:.3g})"
+        return f"{side} every one of the training ({extreme} {end:.4g})"
     return f"{side} {100 * (1 - share):.0f} % of the training"

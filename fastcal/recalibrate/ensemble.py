@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from fastcal.core.arguments import real_number
 from fastcal.core.arrays import Array
 from fastcal.core.atomic import write_json
 from fastcal.ensemble import ensemble_mean
@@ -66,7 +68,7 @@ class EnsembleCalibration:
             raise ValueError(f"space must be 'prob' or 'logit', got {space!r}")
         self.calibrator = calibrator
         self.order: EnsembleOrder = order
-        self.weights = None if weights is None else [float(weight) for weight in weights]
+        self.weights = None if weights is None else _weights(weights)
         self.space: Literal["prob", "logit"] = space
         self.calibrators_: list[Calibrator] | None = None
         """One calibrator per member, or the one of their mean; None before the fit."""
@@ -279,6 +281,14 @@ class _OneMember:
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         for members, *rest in self._volumes:
             yield (members[self._member], *rest)
+
+
+def _weights(weights: Sequence[float]) -> list[float]:
+    """Check that members can be averaged with these weights."""
+    found = [real_number(weight, "weights") for weight in weights]
+    if not all(0 <= weight < math.inf for weight in found) or not any(found):
+        raise ValueError(f"weights must be finite, at least 0 and not all 0, got {found}")
+    return found
 
 
 def from_dict(content: Mapping[str, Any], calibrators: Sequence[Calibrator]) -> EnsembleCalibration:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
+from fastcal.cases import segments
 from fastcal.cases.labels import LabelScheme
 from fastcal.cases.overlap import overlap
 from fastcal.cases.reference import LabelMaps, find_label_maps
-from fastcal.core.doors import parse_json, read_json, read_text, validated
+from fastcal.core.doors import parse_json, read_text, validated
 from fastcal.core.errors import DataError
 from fastcal.data import description
 from fastcal.scores.names import BACKGROUND
@@ -21,18 +22,6 @@ from fastcal.scores.table import ScoreTable
 
 SEGMENTS = "segments.json"
 """Name of the file of scores in a prediction folder."""
-
-
-class SegmentsContent(BaseModel):
-    """What ``segments.json`` holds: scores by case, structure and name."""
-
-    model_config = ConfigDict(strict=True)
-
-    version: Literal[1]
-    structures: list[str]
-    """nnU-Net's keys, as in a ``summary.json``; the background is ``"0"``."""
-    names: dict[str, str] = {}
-    cases: dict[str, dict[str, dict[str, float | None]]]
 
 
 class ScoredCase(BaseModel):
@@ -99,7 +88,7 @@ def _read(folder: str | Path) -> tuple[Structures, ScoreTable]:
         if not file.is_dir():
             raise DataError(file, "no such folder")
         file = file / SEGMENTS
-    content: SegmentsContent = read_json(file, SegmentsContent)
+    content = segments.read(file)
     structures = Structures(
         tuple(key for key in content.structures if key not in BACKGROUND), content.names
     )
@@ -114,7 +103,7 @@ def _read(folder: str | Path) -> tuple[Structures, ScoreTable]:
     ]
     names = list(dict.fromkeys(name for _, _, found in rows for name in found))
     columns = {
-        name: np.array([_number(found.get(name)) for _, _, found in rows], np.float64)
+        name: np.array([found.get(name, np.nan) for _, _, found in rows], np.float64)
         for name in names
     }
     for name, column in columns.items():

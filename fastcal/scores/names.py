@@ -34,6 +34,9 @@ SEGMENT_SCORES: Mapping[str, SegmentScore] = {
     "volume_spread": SegmentScore(
         "Spread of volume", "high", "How much the members' volumes differ."
     ),
+    "soft_volume_spread": SegmentScore(
+        "Spread of soft volume", "high", "How much the members' soft volumes differ."
+    ),
     "interior_entropy": SegmentScore(
         "Interior entropy", "high", "Mean entropy away from the structure's boundary."
     ),

@@ -67,17 +67,16 @@ class ScoreTable:
         """``[n]``, whether the structure was not predicted: volume 0, or no score at all."""
         if "volume" in self.scores:
             volume = self.scores["volume"]
-            return np.logical_or(volume == 0, np.isnan(volume))
+            return np.asarray((volume == 0) | np.isnan(volume), bool)
         if not self.scores:
             return np.zeros(len(self), bool)
-        none: NDArray[np.bool_] = np.isnan(np.stack(list(self.scores.values()))).all(0)
-        return none
+        return np.asarray(np.isnan(np.stack(list(self.scores.values()))).all(0), bool)
 
     def matrix(self, names: Sequence[str]) -> Floats:
         """Return scores ``[n, len(names)]``; rows of structures that were not predicted are NaN.
 
         Raises:
-            ValueError: There is no such score, or it has no value in any row.
+            ValueError: There is no such score, as where it needs members that were not kept.
         """
         columns = []
         for name in names:
@@ -87,11 +86,6 @@ class ScoreTable:
                     f"got {name!r}"
                 )
             columns.append(np.where(self.absent, np.nan, self.scores[name]))
-            if len(self) and not self.absent.all() and np.isnan(columns[-1]).all():
-                raise ValueError(
-                    f"scores must have values, got {name!r} without any: it may need members "
-                    "that were not kept"
-                )
         return np.stack(columns, axis=1) if columns else np.empty((len(self), 0))
 
     def rows(self, kept: NDArray[np.bool_]) -> ScoreTable:
