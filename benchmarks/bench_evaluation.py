@@ -114,8 +114,9 @@ def run(settings: Settings) -> dict[str, Any]:
         expected = CalibrationStatistics(settings.classes)
         for probs, target in held.values():
             expected.update(probs, target)
-        if summary["calibration"]["pooled"]["ECE"] != expected.ece():
-            raise SystemExit(f"ECE {summary['calibration']['pooled']['ECE']} is not {expected.ece()}")
+        ece = summary["calibration"]["pooled"]["ECE"]
+        if ece != expected.ece():
+            raise SystemExit(f"ECE {ece} is not {expected.ece()}")
         size = sum(file.stat().st_size for file in (folder / "predicted").iterdir())
     parts = dict(seconds)
     parts["everything else"] = total - sum(parts.values())
