@@ -27,6 +27,7 @@ from fastcal.cli.predict import predict
 from fastcal.cli.quality import quality
 from fastcal.cli.recalibrate import recalibrate
 from fastcal.cli.status import status
+from fastcal.cli.study import study
 from fastcal.cli.train import train
 from fastcal.cli.values import SpreadCommand
 from fastcal.core.errors import DataWarning
@@ -47,9 +48,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (
-    *(convert, train, predict, ensemble, merge, status, evaluate, export, demo, bench, info),
-):
+_COMMANDS = (
+    *(convert, train, predict, ensemble, merge, status, evaluate, export),
+    *(demo, study, bench, info),
+)
+for _command in _COMMANDS:
     app.command(_command.__name__, cls=SpreadCommand)(_command)
 for _group in (recalibrate, quality, ood):
     app.add_typer(_group)

@@ -242,3 +242,8 @@ def weights_file(folder: Path) -> Path:
     """Return the file of a member's best weights."""
     old = folder / BEST
     return old if old.exists() and not (folder / WEIGHTS).exists() else folder / WEIGHTS
+
+
+def epoch_weights(folder: Path, epoch: int) -> Path:
+    """Return the file of a member's weights after an epoch, which ``loop.keep_epochs`` keeps."""
+    return folder / f"epoch_{epoch:04d}.safetensors"

@@ -20,7 +20,7 @@ from fastcal.core.errors import DataError
 from fastcal.data.dataset import Case
 from fastcal.models.device import choose_device
 from fastcal.models.network import SegmentationNetwork
-from fastcal.models.run import CONFIG, Run, member_weights, weights_file
+from fastcal.models.run import CONFIG, Run, epoch_weights, member_weights, weights_file
 from fastcal.models.unet import set_mc_dropout
 from fastcal.models.views import MOST_PASSES, InferenceAugmentation, Predictor, View, averaged
 from fastcal.models.window import sliding_window
@@ -81,7 +81,7 @@ class Inference:
 
 
 class RunMembers:
-    """The members of a run; the weights of one are in memory at a time.
+    """The members of a run; the weights of one are in memory at a time, unless all stay.
 
     Args:
         run: The run they belong to.
@@ -89,6 +89,8 @@ class RunMembers:
         inference: How they are applied.
         device: Where the networks run; None for a GPU if there is one.
         trust: Packages that networks may be imported from, see `fastcal.load_ensemble`.
+        epoch: Take the weights that ``loop.keep_epochs`` kept after this epoch; None for the best.
+        resident: Keep the network of every member, for many cases in turn.
         allow_duplicates: A number may be there twice, and counts twice.
 
     Raises:
@@ -107,6 +109,8 @@ class RunMembers:
         device: torch.device | str | None,
         trust: Collection[str] = (),
         *,
+        epoch: int | None = None,
+        resident: bool = False,
         allow_duplicates: bool = False,
     ) -> None:
         inference.augmentation.check(run.dims)
@@ -115,12 +119,16 @@ class RunMembers:
         if numbers is None:
             run.tell_unfinished()
         chosen = run.chosen(numbers, allow_duplicates=allow_duplicates)
-        self.sources = tuple(map(weights_file, chosen))
+        self.sources = tuple(
+            weights_file(folder) if epoch is None else epoch_weights(folder, epoch)
+            for folder in chosen
+        )
         self.batch_size = inference.batch_size or _BATCH_SIZES[run.dims]
         self._run = run
         self._trust = trust
         self._preprocessing = run.preprocessing
         self._channels = len(run.channel_names)
+        self._resident: dict[Path, SegmentationNetwork] | None = {} if resident else None
         self._loaded: tuple[Path, SegmentationNetwork] | None = None
         for source in self.sources:
             self._check(source, self._network(source))
@@ -252,6 +260,8 @@ class RunMembers:
 
     def _network(self, source: Path) -> SegmentationNetwork:
         """Load the network of a member in place of the weights of the member before it."""
+        if self._resident is not None and source in self._resident:
+            return self._resident[source]
         if self._loaded is not None and self._loaded[0] == source:
             return self._loaded[1]
         weights = member_weights(source)
@@ -262,7 +272,10 @@ class RunMembers:
             self._loaded = None
             network = weights.build(self._trust).to(self.device)
             set_mc_dropout(network, self.inference.mc_dropout > 0)
-        self._loaded = (source, network)
+        if self._resident is None:
+            self._loaded = (source, network)
+        else:
+            self._resident[source] = network
         return network
 
     def _check(self, source: Path, network: SegmentationNetwork) -> None:

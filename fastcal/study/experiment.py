@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import platform
-import reprlib
-import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastcal.core import atomic
-from fastcal.core.doors import MissingFileError, bounded, read_json
+from fastcal.core.doors import bounded
 from fastcal.core.errors import DataError
 from fastcal.report.scores import (
     ComparedLoss,
@@ -24,7 +20,10 @@ from fastcal.report.scores import (
     markdown,
 )
 from fastcal.report.style import LOSS_NAMES
+from fastcal.study.claim import claim
 from fastcal.study.clock import Clock
+from fastcal.study.origin import command_line, software
+from fastcal.study.training import named_package
 
 if TYPE_CHECKING:
     from fastcal.data.dataset import Case, Dataset
@@ -136,8 +135,8 @@ def compare_losses(
         split=split,
         seed=seed,
         config=plan.settings(losses)["config"],
-        command=command or _command_line(),
-        software=_software(),
+        command=command or command_line(),
+        software=software(),
         losses=tuple(compared),
     )
     clock.start("writing the report")
@@ -220,32 +219,15 @@ def _check(plan: _Plan, losses: Sequence[str], panel_cases: int) -> None:
         )
 
 
-_SHORT = reprlib.Repr()
-_SHORT.maxstring = 120  # long enough for a path
-
-
 def _claim(folder: Path, settings: dict[str, Any]) -> bool:
-    """Make the folder this experiment's own, so that files of another one never mix with it.
+    """Make the folder this experiment's own.
 
     Returns:
         Whether its predictions, if there are any, counted something else than is asked for.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     file = folder / SETTINGS
-    try:
-        present = read_json(file, dict[str, Any])
-    except MissingFileError:
-        atomic.write_json(file, settings)
-        return False
-    for name, value in settings.items():
-        if name not in COUNTED and present.get(name) != value:
-            held, asked = _SHORT.repr(present.get(name)), _SHORT.repr(value)
-            raise DataError(
-                file,
-                f"holds an experiment whose {name} must be {asked}, got {held}; choose another "
-                "folder",
-            )
-    if all(present.get(name) == settings[name] for name in COUNTED):
+    present = claim(file, settings, free=COUNTED)
+    if present is None or all(present.get(name) == settings[name] for name in COUNTED):
         return False
     # Until everything is counted again, the predictions match neither choice.
     others = {name: value for name, value in settings.items() if name not in COUNTED}
@@ -271,12 +253,6 @@ def _train(plan: _Plan, loss: str) -> None:
     )
 
 
-def _named_package(config: TrainConfig) -> list[str]:
-    """Where the network comes from that the caller chose, and trusts thereby."""
-    module, colon, _ = str(config.network.get("name", "UNet")).partition(":")
-    return [module] if colon else []
-
-
 def _predict_and_score(plan: _Plan, loss: str, *, recount: bool) -> ComparedLoss:
     from fastcal.predict import ensemble_folders, predict_cases
 
@@ -296,7 +272,7 @@ def _predict_and_score(plan: _Plan, loss: str, *, recount: bool) -> ComparedLoss
             save_probabilities=True,
             overwrite=recount,
             device=plan.device,
-            trust=_named_package(plan.config),
+            trust=named_package(plan.config),
         )
         members.append(_scored(f"member {number}", predicted))
     together = ensemble_folders(
@@ -333,19 +309,3 @@ def _write(plan: _Plan, comparison: Comparison, *, panel_cases: int, min_count: 
 
 def _name(loss: str) -> str:
     return LOSS_NAMES[loss].lower().replace("dice", "Dice")
-
-
-def _command_line() -> str:
-    program = Path(sys.argv[0]).name
-    return shlex.join(["fastcal" if program == "__main__.py" else program, *sys.argv[1:]])
-
-
-def _software() -> str:
-    import torch
-
-    from fastcal import __version__
-
-    return (
-        f"fastcal {__version__}, torch {torch.__version__}, Python {platform.python_version()}, "
-        f"{torch.get_num_threads()} threads"
-    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
@@ -75,6 +75,9 @@ class LoopConfig(Section):
     """A member's training ends after this many epochs without a better validation Dice."""
     checkpoint_steps: Count | None = None
     """Steps between two writes of last.pt, in addition to those at the ends of epochs."""
+    keep_epochs: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """Epochs after which the weights of a member are kept, beside the best ones, as
+    ``epoch_0010.safetensors``."""
     ema: float | None = Field(default=None, gt=0, lt=1)
     """Decay of an exponential moving average of the weights. Where it is set, the average is
     validated and kept. The decay of step t is ``min(ema, (1 + t) / (10 + t))``."""

@@ -21,7 +21,7 @@ from fastcal.train.config import TrainConfig
 
 FREE = frozenset(
     f"training.loop.{name}"
-    for name in ("checkpointing", "checkpoint_steps", "compile", "tensorboard")
+    for name in ("checkpointing", "checkpoint_steps", "compile", "keep_epochs", "tensorboard")
 )
 """Settings that may change when a run is resumed, because the weights do not depend on them."""
 

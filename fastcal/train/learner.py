@@ -16,7 +16,7 @@ from fastcal.core import atomic
 from fastcal.core.doors import read_checkpoint, sealed, validated
 from fastcal.core.errors import DataError
 from fastcal.models import SegmentationNetwork, save_weights
-from fastcal.models.run import FINISHED, LAST, WEIGHTS
+from fastcal.models.run import FINISHED, LAST, WEIGHTS, epoch_weights
 from fastcal.models.weights import read_weights
 from fastcal.train.curves import draw_curves
 from fastcal.train.optimiser import MovingAverage, build_optimiser
@@ -87,7 +87,7 @@ class Learner:
             self.average.update(self.network, self.course.step)
 
     def end_epoch(self, dice: float, nll: float) -> bool:
-        """Record an epoch, and keep the network if it is the best or the last of a cycle.
+        """Record an epoch, and keep the network if it is the best, ends a cycle, or is asked for.
 
         Args:
             dice: The validation Dice of the epoch.
@@ -101,7 +101,9 @@ class Learner:
         if config.loop.snapshots:
             self._keep_snapshot()
         elif best:
-            self._keep(self.folder)
+            self._keep(self.folder / WEIGHTS)
+        if self.course.epoch in config.loop.keep_epochs:
+            self._keep(epoch_weights(self.folder, self.course.epoch))
         return best
 
     def save(self) -> None:
@@ -141,14 +143,14 @@ class Learner:
         if cycle_of(done - 1, config)[1] == done:
             edges = {cycle_of(epoch, config)[1] for epoch in range(done)}
             folder = self.recipe.member_folder(self.number + len(edges) - 1)
-            self._keep(folder)
+            self._keep(folder / WEIGHTS)
 
-    def _keep(self, folder: Path) -> None:
+    def _keep(self, file: Path) -> None:
         if not self.recipe.team.writes:
             return
-        folder.mkdir(exist_ok=True)
+        file.parent.mkdir(exist_ok=True)
         details = {"epoch": self.course.epoch, "val_dice": self.course.last_dice}
-        save_weights(folder / WEIGHTS, self.kept, details=details)
+        save_weights(file, self.kept, details=details)
 
     def _load(self) -> None:
         """Go on from last.pt, if the best weights that it goes on from are there, too."""

@@ -1,0 +1,118 @@
+"""``fastcal study``."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fastcal.cli.settings import Device, Settings, parse_split, parse_values
+
+
+class Application(StrEnum):
+    """Studies that can be run."""
+
+    brain = "brain"
+    heart = "heart"
+    prostate = "prostate"
+    hippocampus = "hippocampus"
+    phantom = "phantom"
+
+
+class Shift(StrEnum):
+    """Shifts of the held-out cases."""
+
+    contrast = "contrast"
+    motion = "motion"
+    noise = "noise"
+    resolution = "resolution"
+
+
+def study(
+    application: Annotated[Application, typer.Argument(help="Which study.", metavar="STUDY")],
+    out: Annotated[
+        Path,
+        typer.Option("-o", "--out", metavar="FOLDER", help="Folder for everything that is made."),
+    ],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "-d",
+            "--data",
+            metavar="FOLDER",
+            help="Dataset in nnU-Net's raw layout, as convert writes it; not for phantom.",
+        ),
+    ] = None,
+    outside: Annotated[
+        Path | None,
+        typer.Option(
+            "--outside",
+            metavar="FOLDER",
+            help="Dataset of cases to be detected as out of distribution, such as PROMISE12.",
+        ),
+    ] = None,
+    members: Annotated[
+        int | None,
+        typer.Option("--members", metavar="N", help="Members for each loss.  [default: 50]"),
+    ] = None,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="A small version for a CPU: 10 members, short training.")
+    ] = False,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            "--split",
+            metavar="TRAIN,VAL,TEST",
+            help="Cases of each part, by sorted name; without it the dataset's or the paper's.",
+        ),
+    ] = None,
+    shift: Annotated[
+        list[Shift] | None,
+        typer.Option("--shift", help="Shift of the held-out cases; all of them without it."),
+    ] = None,
+    no_shifts: Annotated[
+        bool, typer.Option("--no-shifts", help="Look at no shifts of the held-out cases.")
+    ] = False,
+    values: Settings = None,
+    seed: Annotated[
+        int,
+        typer.Option("--seed", metavar="N", help="Seed of phantoms, training and ensembles."),
+    ] = 0,
+    device: Device = None,
+    jobs: Annotated[
+        int,
+        typer.Option("--jobs", metavar="N", help="Members trained at a time, each in a process."),
+    ] = 1,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print only the results.")] = False,
+) -> None:
+    """Run a study of the paper: losses, ensembles, MC dropout, calibration, quality, detection.
+
+    After an interruption, run it again: it goes on where it stopped.
+    """
+    from fastcal.study.design import SHIFTS
+    from fastcal.study.run import run_study
+
+    if no_shifts and shift:
+        raise ValueError(f"--shift must be left out with --no-shifts, got {shift[0].value}")
+    shifts = [one.value for one in shift] if shift else ([] if no_shifts else list(SHIFTS))
+    run_study(
+        application.value,
+        out,
+        data=data,
+        outside=outside,
+        members=members,
+        fast=fast,
+        split=parse_split(split) if split else None,
+        shifts=shifts,
+        training=parse_values(values or ()),
+        seed=seed,
+        device=device,
+        jobs=jobs,
+        progress=not quiet,
+    )
+    typer.echo((out / "results.md").read_text(encoding="utf-8"))
+    typer.echo(
+        f"tables: {out / 'tables'}\nfigures: {out / 'figures'}\nnumbers: {out / 'results.json'}"
+    )
