@@ -321,6 +321,17 @@ def test_the_table_of_all_measures_fits_a_terminal(capsys: pytest.CaptureFixture
     assert "pooled voxels" in lines[3]
 
 
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_the_dice_of_channels_is_called_so(
+    multilabel: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    statistics = fastcal.CalibrationStatistics(2, multilabel=multilabel)
+    target = torch.tensor([[[0, 1], [1, 0]]]) if multilabel else torch.tensor([[0, 0]])
+    statistics.update(torch.tensor([[[0.75, 0.25], [0.25, 0.75]]]), target, case_id=["a"])
+    print_statistics(statistics)
+    assert ("Dice of p > 0.5" in capsys.readouterr().out) == multilabel
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -132,8 +132,17 @@ def _print_summary(summary: dict[str, Any]) -> None:
     for name, values in structures:
         _print_undefined(name, values, len(summary["metric_per_case"]))
     if summary["calibration"] is not None:
-        print_calibration(summary["calibration"]["pooled"], summary["calibration"]["case"])
+        # nnU-Net's keys: "(1, 2)" is a group of labels, whose channel is no label map.
+        channels = any(key.startswith("(") for key in summary["mean"])
+        print_calibration(
+            summary["calibration"]["pooled"], summary["calibration"]["case"], channels=channels
+        )
         found = summary["calibration"].get("regions", {"pooled": {}})
         for name, pooled in found["pooled"].items():
             typer.echo(f"region {name}")
-            print_calibration(pooled, found["case"][name])
+            print_calibration(pooled, found["case"][name], channels=channels)
+        if channels:
+            typer.echo(
+                "The first table scores the painted label maps, the calibration table each channel "
+                "above 0.5: where channels overlap, their Dice differ."
+            )

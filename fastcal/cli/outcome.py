@@ -86,19 +86,26 @@ def print_statistics(statistics: CalibrationStatistics) -> None:
 
     if not statistics.n_voxels:
         return
+    channels = statistics.multilabel
     print_calibration(
-        calibration_summary(statistics), calibration_summary(statistics, reduction="case")
+        calibration_summary(statistics),
+        calibration_summary(statistics, reduction="case"),
+        channels=channels,
     )
     for name in statistics.regions:
         region = statistics.region(name)
         if region.n_voxels:
             typer.echo(f"region {name}")
             print_calibration(
-                calibration_summary(region), calibration_summary(region, reduction="case")
+                calibration_summary(region),
+                calibration_summary(region, reduction="case"),
+                channels=channels,
             )
 
 
-def print_calibration(pooled: Mapping[str, Any], by_case: Mapping[str, Any]) -> None:
+def print_calibration(
+    pooled: Mapping[str, Any], by_case: Mapping[str, Any], *, channels: bool = False
+) -> None:
     """Print two results of `fastcal.calibration.calibration_summary`.
 
     The columns are those of `fastcal.calibration.METRICS` that were counted: AUROC and AURC, for
@@ -107,12 +114,18 @@ def print_calibration(pooled: Mapping[str, Any], by_case: Mapping[str, Any]) -> 
     Args:
         pooled: Over all voxels.
         by_case: The mean over cases.
+        channels: Every class is a question of its own, such as a group of labels. The Dice is then
+            that of channels above 0.5, and is called so: that of painted label maps is another.
     """
     from fastcal.calibration import METRICS
 
     shown = [metric for metric in METRICS.values() if metric.column and metric.key in pooled]
+    titles = [metric.title for metric in shown]
+    if channels:
+        dice = METRICS["dice"].title
+        titles = [f"{dice} of p > 0.5" if title == dice else title for title in titles]
     print_table(
-        ["calibration", *(metric.title for metric in shown)],
+        ["calibration", *titles],
         [
             [name, *(metric.text(summary[metric.key]) for metric in shown)]
             for name, summary in (("pooled voxels", pooled), ("mean of cases", by_case))
