@@ -143,14 +143,21 @@ class CalibrationState:
 
     def open_rows(self, targets: Targets, device: torch.device, wording: Wording) -> Tensor:
         """Return integers for an op to add to: new ones, or those of a call still on the device."""
+        if torch.compiler.is_compiling():  # a graph has one thread, and is not interrupted
+            return self._rows_to_count_into(targets, device, wording)
         with _whole:
-            if targets.case_ids is None and device.type != "cpu" and self._pending:
-                last = self._pending[-1]
-                same = last.case_ids is None and last.nan_policy == targets.nan_policy
-                same = same and last.thread == _thread()
-                if same and last.rows.device == device and last.wording == wording:
-                    last.open = True
-                    return last.rows
+            return self._rows_to_count_into(targets, device, wording)
+
+    def _rows_to_count_into(
+        self, targets: Targets, device: torch.device, wording: Wording
+    ) -> Tensor:
+        if targets.case_ids is None and device.type != "cpu" and self._pending:
+            last = self._pending[-1]
+            same = last.case_ids is None and last.nan_policy == targets.nan_policy
+            same = same and last.thread == _thread()
+            if same and last.rows.device == device and last.wording == wording:
+                last.open = True
+                return last.rows
         rows, words = self.shape
         return torch.zeros(targets.n_groups * rows, words, dtype=torch.int64, device=device)
 
@@ -162,16 +169,22 @@ class CalibrationState:
         Raises:
             ValueError: The rows count bad data; nothing was merged.
         """
+        if torch.compiler.is_compiling():
+            self._take(rows, targets, wording, later=True)
+            return
         with _whole:
-            for kept in self._pending:
-                if kept.rows is rows:
-                    kept.open = False
-                    return
-            pending = Pending(rows, targets.case_ids, targets.nan_policy, wording, _thread())
-            if rows.device.type != "cpu" or torch.compiler.is_compiling():
-                self._pending.append(pending)
-            else:
-                self._settle(pending, targets)
+            self._take(rows, targets, wording, later=rows.device.type != "cpu")
+
+    def _take(self, rows: Tensor, targets: Targets, wording: Wording, *, later: bool) -> None:
+        for kept in self._pending:
+            if kept.rows is rows:
+                kept.open = False
+                return
+        pending = Pending(rows, targets.case_ids, targets.nan_policy, wording, _thread())
+        if later:
+            self._pending.append(pending)
+        else:
+            self._settle(pending, targets)
 
     def add(self, rows: Integers, case_ids: Sequence[str] | None) -> None:
         """Add groups of rows ``[G, 1 + R, W]`` to the pooled one, and to those of their cases.
