@@ -35,6 +35,12 @@ def ensemble_finalize(
     finish: tuple[object, ...],
     place: tuple[int, int, int, int],
 ) -> None: ...
+def segment_sums(
+    shape: tuple[int, ...],
+    problem: tuple[object, ...],
+    sums: int,
+    place: tuple[int, int, int, int],
+) -> None: ...
 def workspace_bytes(
     device: int,
     classes: int,

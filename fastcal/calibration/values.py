@@ -7,7 +7,7 @@ formed from whole numbers and rounded once.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
@@ -129,7 +129,7 @@ def mean_over_classes(values: Floats) -> Floats:
     return ratio(np.where(defined, values, 0.0).sum(-1), defined.sum(-1))
 
 
-def mean_of_defined(values: Sequence[float]) -> float:
+def mean_of_defined(values: Iterable[float]) -> float:
     """Return the mean of the numbers that are not NaN; NaN if there are none."""
     defined = [value for value in values if not math.isnan(value)]
     return sum(defined) / len(defined) if defined else math.nan

@@ -26,7 +26,7 @@ from fastcal.models.views import MOST_PASSES, InferenceAugmentation, Predictor, 
 from fastcal.models.window import sliding_window
 
 if TYPE_CHECKING:
-    from fastcal.data.nifti import Volume
+    from fastcal.data.nifti import Geometry, Volume
     from fastcal.data.preprocess import Preprocessing
 
 Precision: TypeAlias = Literal["float32", "bf16", "fp16"]
@@ -189,7 +189,7 @@ class RunMembers:
         self,
         case: str,
         images: Tensor,
-        like: Volume,
+        like: Geometry,
         *,
         on_pass: Callable[[int, int], None] | None = None,
     ) -> Iterator[Member]:
@@ -198,7 +198,7 @@ class RunMembers:
         Args:
             case: Name of the case, which random numbers depend on.
             images: What the networks see, ``[N, Ch, *P]``.
-            like: The volume of the case.
+            like: Where the case lies.
             on_pass: Called before each pass with the number of passes done and their total.
         """
         images = images.to(self._place_of(images))
@@ -218,7 +218,7 @@ class RunMembers:
                     yield self._member(source, images, like, group, zlib.crc32(name.encode()))
 
     def _member(
-        self, source: Path, images: Tensor, like: Volume, views: Sequence[View], seed: int
+        self, source: Path, images: Tensor, like: Geometry, views: Sequence[View], seed: int
     ) -> Member:
         network = self._network(source)
         values = self._logits(network, images, views, seed)

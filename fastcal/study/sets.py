@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from fastcal.data.shifts import shifted
 
 if TYPE_CHECKING:
-    from fastcal.core.arrays import Floats
+    import numpy as np
+    from numpy.typing import NDArray
+
     from fastcal.data.dataset import Case, Dataset
     from fastcal.data.nifti import Volume
 
@@ -26,7 +28,7 @@ class EvaluationSet:
     cases: tuple[Case, ...]
     shift: str | None = None
 
-    def load(self, case: Case, *, slice_axis: int) -> tuple[Floats, Volume]:
+    def load(self, case: Case, *, slice_axis: int) -> tuple[NDArray[np.floating], Volume]:
         """Return the image of a case ``[Ch, X, Y, Z]`` as networks are to see it.
 
         Args:

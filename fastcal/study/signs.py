@@ -178,10 +178,11 @@ def _growth(comparison: Comparison) -> Iterator[Evidence]:
         gains = {}
         for loss in LOSSES:
             by_size = {model.size: model.measured[quantity] for model in curves[loss]}
-            gains[loss] = [
-                (read(by_size[start]) - read(by_size[end])) / read(by_size[1])
-                for read in (lambda one: one.estimate, lambda one: one.distribution)
-            ]
+            first, last, one = by_size[start], by_size[end], by_size[1]
+            gains[loss] = (
+                (first.estimate - last.estimate) / one.estimate,
+                (first.distribution - last.distribution) / one.distribution,
+            )
         low, high = interval_of(np.asarray(gains["ce"][1] - gains["dice"][1]))
         numbers = " against ".join(f"{100 * float(gains[loss][0]):.0f} %" for loss in LOSSES)
         value = float(gains["ce"][0] - gains["dice"][0])

@@ -35,7 +35,8 @@ def chosen_split(dataset: Dataset, design: Design, *, given: bool) -> dict[str, 
         DataError: A file is damaged, or `COLUMNS` lacks a column of the design.
         ValueError: There are fewer cases than the design has.
     """
-    from fastcal.train.splits import SPLITS, resolve_split
+    from fastcal.models.run import SPLITS
+    from fastcal.train.splits import resolve_split
 
     own = dataset.folder / SPLITS
     if own.exists() and not given:
