@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastcal.core import atomic
 from fastcal.core.doors import read_json
@@ -29,7 +29,7 @@ def copy_description(dataset_json: Path, folder: Path, file_ending: str) -> None
     """
     if not dataset_json.is_file():
         return
-    content = read_json(dataset_json)
+    content: dict[str, Any] = read_json(dataset_json, dict[str, Any])
     if "channel_names" not in content:
         count = content.get("numTraining", 0)
         content = description.to_json(description.read(dataset_json), num_training=count)

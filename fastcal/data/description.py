@@ -80,8 +80,10 @@ def find(*folders: Path) -> Path | None:
     """
     for folder in folders:
         for place in (folder, *folder.resolve().parents[:2]):
-            if (place / "dataset.json").is_file():
-                return place / "dataset.json"
+            path = place / "dataset.json"
+            # What is no regular file is refused by name when it is read.
+            if path.exists() or path.is_symlink():
+                return path
     return None
 
 

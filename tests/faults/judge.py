@@ -142,7 +142,8 @@ def _of_refused(kind: Kind, code: int, lines: list[str]) -> tuple[Verdict, str]:
         return Verdict.WRONG, last
     if not any(names_it(kind, line) for line in lines):
         return Verdict.UNNAMED, last
-    if kind.expected is not Expected.LISTED and (code != BAD_INPUT or len(lines) != 1):
+    warned = all(names_it(kind, line) for line in lines[:-1]) and len(lines) <= 2
+    if kind.expected is not Expected.LISTED and (code != BAD_INPUT or not warned):
         return Verdict.NOISY, f"exit code {code}, {len(lines)} lines; {last}"
     return Verdict.PASS, last
 

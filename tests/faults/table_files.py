@@ -29,6 +29,11 @@ SAME, RIGHT, REFUSED = Expected.SAME, Expected.RIGHT, Expected.REFUSED
 TOLD, HANDLED = Expected.TOLD, Expected.HANDLED
 
 
+_PLACED = dict.fromkeys(PLACES, Expected.TOLD) | {"sform and qform off": Expected.HANDLED}
+"""By the rule of `fastcal.data.affines` another form counts, in words; without any, the file
+states no place."""
+
+
 @dataclass(frozen=True, slots=True)
 class Input:
     """A file that a command reads.
@@ -57,7 +62,9 @@ class Input:
                 group=group,
                 command=self.command,
                 damage=_at(self.path, damage),
-                expected=self.expected.get(name, self.expected.get("*", REFUSED)),
+                expected=self.expected.get(
+                    name, self.expected.get("*", _PLACED.get(name, REFUSED))
+                ),
                 names=(*self.names, Path(self.path).name),
             )
 
@@ -90,8 +97,6 @@ _OPTIONAL = {"missing": RIGHT, "a dangling link": SAME}
 _REBUILT = {"*": SAME, "missing": RIGHT}
 """Of what is made again where it is damaged: refused by name, or right in the end."""
 _UNZIPPED = _FLIPS | {"uncompressed": SAME, "slope infinite": SAME}
-_ANYWHERE = dict.fromkeys(PLACES, SAME)
-"""Where geometry may be taken from elsewhere: never another one without a word."""
 
 
 def _ensemble() -> Iterator[Input]:
@@ -106,7 +111,7 @@ def _ensemble() -> Iterator[Input]:
         "image of the geometry",
         image,
         _FEW | PLACES,
-        _OPTIONAL | _ANYWHERE | {"truncated at 1/2": SAME},
+        _OPTIONAL | {"truncated at 1/2": SAME},
         case,
     )
     yield Input(c.ENSEMBLE_PKL, "pkl", f"{fold}/case_a.pkl", BINARY, _FLIPS | _OPTIONAL, case)
@@ -150,7 +155,7 @@ def _predict() -> Iterator[Input]:
         "image",
         "images/case_a_0000.nii.gz",
         _FEW_NIFTI | PLACES | _GZ,
-        _UNZIPPED | _ANYWHERE | {"missing": HANDLED},
+        _UNZIPPED | {"missing": HANDLED},
         ("case_a",),
     )
     yield Input(c.PREDICT, "reference", "labels/case_a.nii.gz", _FEW, {}, ("case_a",))
@@ -203,7 +208,7 @@ def _train() -> Iterator[Input]:
         "image",
         "data/imagesTr/case_a_0000.nii.gz",
         _FEW_NIFTI | PLACES,
-        _ANYWHERE,
+        {},
         case,
     )
     yield Input(c.TRAIN, "label", "data/labelsTr/case_a.nii.gz", _FEW, {}, case)
