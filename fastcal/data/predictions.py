@@ -121,8 +121,8 @@ class PredictionFolder:
         return [self.path / f"{case}{end}" for end in (".npz", ".npy", ".pkl", *images.ENDINGS)]
 
     def _files(self, ending: str) -> list[Path]:
-        # What is no regular file, such as a FIFO, is refused by name when it is read.
-        return [path for path in listing.entries(self.path, ending) if not path.is_dir()]
+        # What is no regular file, such as a FIFO or a folder, is refused by name when it is read.
+        return list(listing.entries(self.path, ending))
 
     def _check_once(self, case: str) -> None:
         """Refuse a case that has two files of probabilities."""
