@@ -226,7 +226,7 @@ OBJECTS: dict[str, Callable[[], Any]] = {
     "WeightedCrossEntropy": lambda: public()["WeightedCrossEntropy"](),
 }
 # Methods for other rooms of the package, which users do not call.
-INNER_METHODS = frozenset({"of_sums", "open_count", "measured", "words_of"})
+INNER_METHODS = frozenset({"of_sums", "count", "open_count", "measured", "words_of"})
 
 
 @dataclass(frozen=True)

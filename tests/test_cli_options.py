@@ -123,7 +123,7 @@ def test_predict_passes_every_option_on(recorded: Recorder) -> None:
         "predict -m run -i images -o out --cases a b --members 0 2 --mc-dropout 5 --seed 3 "
         "--mirror 0 1 --rotate --noise 0.1 --draws 2 --views-as-members --resample logits "
         "--overlap 0.25 --precision bf16 --temperature 1.5 --device cpu --batch-size 4 "
-        f"--trust mylab other.networks {SHARED}"
+        f"--trust mylab other.networks --allow-duplicates {SHARED}"
     )
     assert main(arguments.split()) == 0
     assert call == SHARED_OPTIONS | {
@@ -140,13 +140,14 @@ def test_predict_passes_every_option_on(recorded: Recorder) -> None:
         "device": "cpu",
         "batch_size": 4,
         "trust": ["mylab", "other.networks"],
+        "allow_duplicates": True,
     }
 
 
 def test_export_passes_every_option_on(recorded: Recorder) -> None:
     call = recorded("fastcal.models.export_run", Exported(Path("x"), "onnx", ("mean",), None, None))
     arguments = "export -m run -o x --members 0 2 --format onnx --size 32 48 --trust mylab"
-    assert main(arguments.split()) == 0
+    assert main([*arguments.split(), "--allow-duplicates"]) == 0
     assert call == {
         "args": (Path("run"), Path("x")),
         "member": None,
@@ -154,9 +155,11 @@ def test_export_passes_every_option_on(recorded: Recorder) -> None:
         "format": "onnx",
         "size": [32, 48],
         "trust": ["mylab"],
+        "allow_duplicates": True,
     }
     assert main(["export", "-m", "run", "-o", "x.pt", "--member", "3"]) == 0
     assert (call["member"], call["members"], call["format"], call["size"]) == (3, None, None, None)
+    assert call["allow_duplicates"] is False
 
 
 def test_predict_takes_a_part_of_the_split_as_cases(recorded: Recorder) -> None:
@@ -171,7 +174,7 @@ def test_ensemble_passes_every_option_on(recorded: Recorder) -> None:
     call = recorded("fastcal.predict.ensemble_folders", summary())
     arguments = (
         "ensemble -i a b -i c -o out --weights 1 2 0.5 --temperature 1 2 3 --from-logits "
-        f"--cases x --dataset-json d.json --device cuda:1 {SHARED}"
+        f"--cases x --dataset-json d.json --device cuda:1 --allow-duplicates {SHARED}"
     )
     assert main(arguments.split()) == 0
     assert call == SHARED_OPTIONS | {
@@ -182,6 +185,7 @@ def test_ensemble_passes_every_option_on(recorded: Recorder) -> None:
         "cases": ["x"],
         "dataset_json": Path("d.json"),
         "device": "cuda:1",
+        "allow_duplicates": True,
     }
 
 
@@ -195,7 +199,8 @@ def test_evaluate_passes_every_option_on(recorded: Recorder) -> None:
     call = recorded("fastcal.evaluate.evaluate_folder", scores | {"calibration": None})
     arguments = (
         "--dataset-json d.json --num-classes 3 --no-probabilities --no-surface --tolerance 2 "
-        "--bins 20 --closed left --chill --keep-going -q --region band:2 --fine-bins 8"
+        "--bins 20 --closed left --chill --keep-going -q --region band:2 --fine-bins 8 "
+        "--missed-hd95 diagonal"
     )
     assert main([*EVALUATE, *arguments.split()]) == 0
     assert call == {
@@ -205,6 +210,7 @@ def test_evaluate_passes_every_option_on(recorded: Recorder) -> None:
         "probabilities": False,
         "surface": False,
         "tolerance_mm": 2.0,
+        "missed_hd95": "diagonal",
         "regions": ["band:2"],
         "fine_bins": 8,
         "n_bins": 20,

@@ -299,6 +299,7 @@ def test_a_file_of_all_channels_must_have_as_many_as_dataset_json(
         (folder / f"imagesTr/block_0_{channel:04d}.nii.gz").unlink()
     save(folder / "imagesTr/block_0.nii.gz", np.zeros((8, 9, 6, 3), np.float32))
     described = json.loads((folder / "dataset.json").read_text())
+    described["modality"] = described.pop("channel_names")  # version 1, which lists its cases
     described["training"] = [{"label": "./labelsTr/block_0.nii.gz"}]
     (folder / "dataset.json").write_text(json.dumps(described))
     with pytest.raises(DataError, match=r"block_0\.nii\.gz: must have 2 channels.*, got 3"):
