@@ -72,6 +72,15 @@ def random_probabilities(rng: np.random.Generator, num_classes: int = 3) -> np.n
     return np.ascontiguousarray(np.moveaxis(drawn, -1, 0))
 
 
+def labels_of(rng: np.random.Generator, probabilities: np.ndarray) -> np.ndarray:
+    """Draw a label per voxel by its probabilities [C, X, Y, Z].
+
+    Predictions are then right and wrong by turns, so that a temperature has a best value.
+    """
+    below = rng.random(SHAPE) >= probabilities.cumsum(axis=0)[:-1]
+    return below.sum(axis=0).astype(np.uint8)
+
+
 def write_member(
     folder: Path, probabilities: dict[str, np.ndarray], *, key: str = "probabilities"
 ) -> None:
@@ -95,10 +104,13 @@ def write_dataset_json(folder: Path, **content: Any) -> None:
 def write_cohort(
     folder: Path, *, members: int = 3, cases: Sequence[str] = CASES, seed: int = 0
 ) -> tuple[list[Path], Path, dict[str, list[np.ndarray]], dict[str, np.ndarray]]:
-    """Member folders, the labels' folder, and what is in them, by case."""
+    """Member folders, the labels' folder, and what is in them, by case.
+
+    The labels are drawn by the mean of the members.
+    """
     rng = np.random.default_rng(seed)
-    labels = {case: random_labels(rng) for case in cases}
     drawn = {case: [random_probabilities(rng) for _ in range(members)] for case in cases}
+    labels = {case: labels_of(rng, np.mean(drawn[case], axis=0)) for case in cases}
     for case in cases:
         write_nifti(folder / "labels" / f"{case}.nii.gz", labels[case])
     folders = [folder / f"fold_{member}" for member in range(members)]

@@ -400,6 +400,8 @@ def test_full_disk_leaves_nothing_half_written_and_ends_the_run(
         "entropy/case_a.nii.gz",
         "entropy/case_b.nii.gz",
         "record/case_a.json",
+        "segments/case_a.json",
+        "segments/case_b.json",
     }
 
 

@@ -44,7 +44,7 @@ def count_case(
         found.source, found.data.shape[1:], found.like, reference.grid, expected=reference.path
     )
     reference.scheme.check_channels(found.data.shape[0], found.source)
-    check_activation(found, found.activation)
+    check_activation(found)
     check_probabilities(found, reference.scheme)
     regions = reference.regions(counted.rules, prediction=prediction)
     try:

@@ -25,25 +25,30 @@ _TIE = 1e-3
 _ACTIVATIONS = ("softmax", "sigmoid")
 
 
-def check_activation(found: Probabilities, expected: str) -> None:
+def check_activation(
+    found: Probabilities, expected: str | None = None, *, multilabel: bool = False
+) -> None:
     """Refuse a file whose channels were activated in another way than those of its fellows.
 
     Args:
         found: The file's probabilities.
-        expected: ``"softmax"`` or ``"sigmoid"``.
+        expected: ``"softmax"`` or ``"sigmoid"``; None for either.
+        multilabel: The channels are label groups, so that a file about which nothing is said holds
+            those of a sigmoid, as nnU-Net saves them; otherwise it holds those of a softmax.
 
     Raises:
         DataError: It records another activation, or none that is known.
     """
-    if found.activation not in _ACTIVATIONS:
+    activation = found.activation or ("sigmoid" if multilabel else "softmax")
+    if activation not in _ACTIVATIONS:
         raise DataError(
-            found.source, f"activation must be 'softmax' or 'sigmoid', got {found.activation!r}"
+            found.source, f"activation must be 'softmax' or 'sigmoid', got {activation!r}"
         )
-    if found.activation != expected:
+    if expected is not None and activation != expected:
         raise DataError(
             found.source,
             f"activation must be {expected!r}, as that of the other files, got "
-            f"{found.activation!r}",
+            f"{activation!r}",
         )
 
 

@@ -37,8 +37,8 @@ class Probabilities:
     """Voxel to RAS mm; None without a NIfTI file or a pkl that tells."""
     like: nifti.Geometry | None
     """The geometry that output files take."""
-    activation: str
-    """``"softmax"``, or ``"sigmoid"`` where channels need not sum to one."""
+    activation: str | None
+    """``"softmax"``, ``"sigmoid"`` where channels need not sum to one; None where nothing says."""
     label_groups: tuple[dataset_json.LabelGroup, ...] | None
     """The label values of each channel, where these are label groups: a multilabel problem."""
     source: Path
@@ -139,7 +139,7 @@ class PredictionFolder:
         volume = nifti.read(path)
         data = volume.data if volume.data.ndim == 4 else volume.data[..., None]
         _check_real(path, data)
-        return self._result(np.moveaxis(data, -1, 0), volume.grid, "softmax", path)
+        return self._result(np.moveaxis(data, -1, 0), volume.grid, None, path)
 
     def _from_numpy(self, case: str, path: Path) -> Probabilities:
         stored, activation = _read_npz(path) if path.suffix == ".npz" else (read_npy(path), None)
@@ -162,20 +162,23 @@ class PredictionFolder:
             data = _onto(like, image, data, affine, path)
         elif affine is not None:
             like = nifti.Geometry.from_affine(affine, data.shape[1:])
-        return self._result(data, like, activation or "softmax", path)
+        return self._result(data, like, activation, path)
 
     @property
     def _has_background(self) -> bool:
         return self.description is None or self.description.label_groups is None
 
     def _result(
-        self, data: NDArray[Any], like: nifti.Geometry | None, activation: str, path: Path
+        self, data: NDArray[Any], like: nifti.Geometry | None, activation: str | None, path: Path
     ) -> Probabilities:
         affine = None if like is None else like.affine
         found = Probabilities(data, affine, like, activation, None, path)
-        if self.description is not None and self.description.label_groups is not None:
-            return replace(found, activation="sigmoid", label_groups=self.description.label_groups)
-        return found
+        if self.description is None:
+            return found
+        groups = self.description.label_groups
+        if groups is not None:
+            return replace(found, activation="sigmoid", label_groups=groups)
+        return replace(found, activation=activation or "softmax")
 
 
 def write_npz(

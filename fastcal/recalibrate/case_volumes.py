@@ -83,7 +83,7 @@ class CaseVolumes:
         found = self._read(case)
         self.current = found.source
         self._references.scheme.check_channels(found.data.shape[0], found.source)
-        check_activation(found, found.activation)
+        check_activation(found)
         check_probabilities(found, self._references.scheme)
         member = Member.of(found)
         shape = tuple(member.values.shape[2:])
