@@ -50,9 +50,10 @@ def integers(path: Path, data: npt.NDArray[Any]) -> npt.NDArray[Any]:
     labels = np.rint(data)
     if not (labels == data).all():
         raise DataError(path, f"labels must be integers, got fractions or NaN ({data.dtype})")
-    largest = np.abs(labels).max(initial=0)
-    if largest > np.iinfo(np.int32).max:
-        raise DataError(path, f"labels must be integers of 32 bits, got {largest:g}")
+    # Powers of two, since a float of 32 bits rounds the largest integer up; float16 has neither.
+    beyond = labels[(labels < np.float32(-(2**31))) | (labels >= np.float32(2**31))]
+    if beyond.size:
+        raise DataError(path, f"labels must be integers of 32 bits, got {beyond[0]:.12g}")
     integers: npt.NDArray[Any] = labels.astype(np.int32)
     return integers
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from fastcal.core.doors import bounded
 from fastcal.models.network import Head, SegmentationNetwork, crop_to, pad_to_multiple
 from fastcal.models.trust import BUILT_IN, Trust, check_arguments
 from fastcal.models.unet import PRESETS, UNet
@@ -20,6 +21,8 @@ _SYNONYMS: Mapping[str, Sequence[str]] = {
     "dims": ("spatial_dims", "dims", "dimensions", "dimension"),
 }
 """Names that constructors of networks have for what fastcal knows."""
+MOST_CHANNELS = 65_536
+"""The most channels or classes, as in the settings of a network."""
 
 
 def build_network(
@@ -50,6 +53,7 @@ def build_network(
         dims: Spatial axes, likewise.
 
     Raises:
+        TypeError: A number of channels or classes is no integer.
         ValueError: There is no such network, or its class refuses the arguments.
         ImportError: The package of the class is not installed.
 
@@ -62,6 +66,8 @@ def build_network(
     arguments: dict[str, Any] = {key: _frozen(value) for key, value in spec.items()}
     given = {"in_channels": in_channels, "num_classes": num_classes, "dims": dims}
     for key, value in given.items():
+        if value is not None:
+            _check_given(key, value)
         if value is None and key not in arguments:
             raise ValueError(f"network.{key} must be given, got none")
         if value is not None and arguments.setdefault(key, value) != value:
@@ -80,6 +86,14 @@ def build_network(
     arguments = {**PRESETS[preset], **arguments}
     check_arguments(name, arguments)
     return UNet(**arguments)
+
+
+def _check_given(name: str, value: int) -> None:
+    """Check an argument of `build_network` in its own name, which is not that of a setting."""
+    if name != "dims":
+        bounded(value, name, MOST_CHANNELS)
+    elif value not in (2, 3):
+        raise ValueError(f"dims must be 2 or 3, got {value!r}")
 
 
 def build_from_file(spec: Mapping[str, Any], trust: Trust, *, source: str) -> SegmentationNetwork:
