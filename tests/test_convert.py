@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,33 +13,17 @@ import trees
 
 from fastcal.cli import main
 from fastcal.convert import SETS, convert_dataset
-from fastcal.convert.found import FoundCase, Source
-from fastcal.convert.grid import orthonormal, resample_nearest
-from fastcal.convert.listing import own_split, splits_by
 from fastcal.core.errors import DataError
-from fastcal.data import Dataset, images
-from fastcal.data.nifti import Geometry
+from fastcal.data import Dataset
 from fastcal.train.splits import resolve_split
 
 sitk = pytest.importorskip("SimpleITK")
 
-TREES: dict[str, Callable[[Path], Path]] = {
-    **{f"brats{year}": lambda root, year=year: trees.brats(root, year) for year in trees.BRATS},  # type: ignore[misc]
-    **{"acdc": trees.acdc, "mnms": trees.mnms, "promise12": trees.promise12},
-    **{"prostatex": trees.prostatex, "msd": trees.decathlon},
-    "multisite-prostate": trees.multisite,
-}
-
 
 def converted(tmp_path: Path, name: str) -> Path:
-    source = TREES[name](tmp_path / "source")
+    source = trees.TREES[name](tmp_path / "source")
     convert_dataset(name, source, tmp_path / "out")
     return tmp_path / "out"
-
-
-def rows(out: Path) -> dict[str, dict[str, str]]:
-    with (out / "cases.csv").open() as file:
-        return {row["case"]: row for row in csv.DictReader(file)}
 
 
 def splits(out: Path, name: str = "splits.json") -> Any:
@@ -66,15 +47,15 @@ def same_in_world(path: Path, data: np.ndarray, affine: np.ndarray) -> None:
 
 
 def test_every_set_has_a_tree() -> None:
-    assert list(TREES) == list(SETS)
+    assert list(trees.TREES) == list(SETS)
 
 
-@pytest.mark.parametrize("name", TREES)
+@pytest.mark.parametrize("name", trees.TREES)
 def test_a_converted_set_is_a_valid_dataset_whose_split_is_read(tmp_path: Path, name: str) -> None:
     out = converted(tmp_path, name)
     dataset = Dataset.open(out)
     dataset.validate()
-    table = rows(out)
+    table = trees.rows(out)
     assert {case for case in table if table[case]["folder"] == "imagesTr"} == {
         case.name for case in dataset.cases
     }
@@ -105,7 +86,7 @@ def test_brats(tmp_path: Path, year: int) -> None:
     content = json.loads((out / "dataset.json").read_text())
     assert list(content["channel_names"].values()) == ["T1", "T1CE", "T2", "FLAIR"]
     assert list(content["labels"]) == ["background", "edema", "non-enhancing", "enhancing"]
-    table = rows(out)
+    table = trees.rows(out)
     if year in (2020, 2023):
         (test,) = [case for case in table if table[case]["part"] == "test"]
         assert (table[test]["labelled"], table[test]["folder"]) == ("no", "imagesTs")
@@ -133,7 +114,7 @@ def test_brats_splits_hold_out_each_institution(tmp_path: Path) -> None:
 
 def test_acdc(tmp_path: Path) -> None:
     out = converted(tmp_path, "acdc")
-    table = rows(out)
+    table = trees.rows(out)
     for number in range(1, 7):
         whole = trees.image(number, (*trees.SHAPE, 20))
         frames = (4, 12) if number == 2 else (1, 10 + number)
@@ -151,7 +132,7 @@ def test_acdc(tmp_path: Path) -> None:
 
 def test_mnms_has_the_labels_of_acdc_and_cosines_that_itk_takes(tmp_path: Path) -> None:
     out = converted(tmp_path, "mnms")
-    table = rows(out)
+    table = trees.rows(out)
     for number, (name, (part, vendor, *frames)) in enumerate(trees.MNMS.items()):
         affine = nib.load(tmp_path / f"source/OpenDataset/{part}/{name}/{name}_sa.nii.gz").affine
         place = "Tr" if part in ("Training/Labeled", "Validation") else "Ts"
@@ -183,7 +164,7 @@ def test_promise12_keeps_its_parts_apart(tmp_path: Path) -> None:
     for name, folder in (("test", "test_data"), ("live", "livechallenge_test_data")):
         image = trees.image(10 * len(folder))
         same_in_world(out / f"imagesTs/{name}_Case00_0000.nii.gz", image, trees.oblique())
-    assert rows(out)["test_Case00"]["labelled"] == "no"
+    assert trees.rows(out)["test_Case00"]["labelled"] == "no"
 
 
 def test_prostatex_brings_labels_to_the_grid_of_the_image(tmp_path: Path) -> None:
@@ -230,184 +211,6 @@ def test_multisite_prostate_holds_out_each_site(tmp_path: Path) -> None:
     same_in_world(out / "labelsTr/BMC_Case00.nii.gz", (seg > 0) * 1, trees.oblique())
     tested = [fold["test"] for fold in splits(out, "splits_by_site.json")]
     assert tested == [[f"{site}_Case00", f"{site}_Case01"] for site in ("BMC", "RUNMC", "UCL")]
-
-
-# --- what is wrong with a tree ---
-
-
-def test_everything_that_is_missing_is_listed_at_once_before_a_file_is_written(
-    tmp_path: Path,
-) -> None:
-    source = trees.brats(tmp_path / "source", 2021)
-    top = source / trees.TOPS[2021]
-    missing = [
-        "BraTS2021_00000/BraTS2021_00000_t1ce.nii.gz",
-        "BraTS2021_00002/BraTS2021_00002_seg.nii.gz",
-        "BraTS2021_00003/BraTS2021_00003_flair.nii.gz",
-    ]
-    for name in missing:
-        (top / name).unlink()
-    twice = top / "BraTS2021_00003/BraTS2021_00003_t2.nii"
-    trees.save(twice, trees.image(1))
-    with pytest.raises(DataError, match="has 4 problems") as error:
-        convert_dataset("brats2021", source, tmp_path / "out")
-    for name in missing:
-        assert f"{top / name}: no such file" in str(error.value)
-    assert "one file BraTS2021_00003_t2, got BraTS2021_00003_t2.nii.gz and" in str(error.value)
-    assert not (tmp_path / "out").exists()
-    made = convert_dataset("brats2021", source, tmp_path / "out", keep_going=True)
-    assert made.done == ("BraTS2021_00002",)
-    assert len(made.failed) == 4
-
-
-BROKEN: list[tuple[str, Callable[[Path], object], str]] = [
-    ("acdc", lambda s: (s / "training/patient001/Info.cfg").unlink(), "Info.cfg: no such file"),
-    (
-        "acdc",
-        lambda s: (s / "training/patient001/Info.cfg").write_text("ED: one\n"),
-        "Info.cfg: must have the lines ED and ES",
-    ),
-    (
-        "acdc",
-        lambda s: (s / "training/patient003/patient003_4d.nii.gz").unlink(),
-        "patient003_frame13.nii.gz: no such file, nor patient003_4d.nii.gz",
-    ),
-    ("mnms", lambda s: next(s.glob("*.csv")).unlink(), r"has no table \*.csv with the column"),
-    (
-        "mnms",
-        lambda s: next(s.glob("*.csv")).write_text("External code,ED,ES\nA0S9V9,0,9\n"),
-        "B2C4D5: has no row in the table",
-    ),
-    (
-        "promise12",
-        lambda s: (s / "training_data/Case01.raw").unlink(),
-        "Case01.raw: no such file",
-    ),
-    (
-        "promise12",
-        lambda s: (s / "training_data/Case01_segmentation.mhd").unlink(),
-        "Case01_segmentation.mhd: no such file",
-    ),
-    (
-        "prostatex",
-        lambda s: trees.save(s / "PROSTATEx/ProstateX-0004/b/t2_tse_tra.nii.gz", trees.image(1)),
-        "must have one transversal T2 image of ProstateX-0004, got .* and ",
-    ),
-    (
-        "prostatex",
-        lambda s: trees.save(s / "PROSTATEx-Seg-HiRes/ProstateX-0100/1.nrrd", trees.image(1)),
-        "is a label map of ProstateX-0100, which has no image",
-    ),
-    ("msd", lambda s: (s / "imagesTr/prostate_16.nii.gz").unlink(), "dataset.json lists it"),
-    ("msd", lambda s: (s / "labelsTr/prostate_16.nii.gz").unlink(), "prostate_16.nii.gz: no such"),
-    ("msd", lambda s: (s / "dataset.json").unlink(), "dataset.json: no such file"),
-    (
-        "multisite-prostate",
-        lambda s: (s / "UCL/Case01_Segmentation.nii.gz").unlink(),
-        "Case01_segmentation.nii.gz: no such file",
-    ),
-]
-
-
-@pytest.mark.parametrize(("name", "damage", "words"), BROKEN)
-def test_a_tree_that_lacks_something_is_refused_by_name(
-    tmp_path: Path, name: str, damage: Callable[[Path], object], words: str
-) -> None:
-    source = TREES[name](tmp_path / "source")
-    damage(source)
-    with pytest.raises(DataError, match=words):
-        convert_dataset(name, source, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-UNREADABLE: list[tuple[str, Callable[[Path], object], str]] = [
-    (
-        "acdc",
-        lambda s: trees.save(
-            s / "training/patient001/patient001_frame01_gt.nii.gz", trees.labels(1, (0, 1, 4))
-        ),
-        r"frame01_gt.nii.gz: must hold labels among \[0, 1, 2, 3\], got \[4\]",
-    ),
-    (
-        "acdc",
-        lambda s: trees.save(
-            s / "training/patient001/patient001_frame01_gt.nii.gz",
-            trees.labels(1, (0, 1)),
-            trees.oblique(shift=1000),
-        ),
-        "lies elsewhere than patient001_frame01.nii.gz",
-    ),
-    (
-        "acdc",
-        lambda s: (s / "training/patient001/patient001_frame01.nii.gz").write_bytes(
-            gzip.compress(b"no image")
-        ),
-        "patient001_frame01.nii.gz: ",
-    ),
-    (
-        "mnms",
-        lambda s: next(s.glob("*.csv")).write_text(
-            next(s.glob("*.csv")).read_text("utf-8-sig").replace(",A,1,0,3,", ",A,1,0,30,"), "utf-8"
-        ),
-        "must have a volume 30 along its fourth axis, got 4",
-    ),
-    (
-        "brats2021",
-        lambda s: trees.save(
-            s / trees.TOPS[2021] / "BraTS2021_00000/BraTS2021_00000_t2.nii.gz",
-            trees.image(1),
-            trees.oblique(shift=3),
-        ),
-        "BraTS2021_00000_t2.nii.gz: must have the affine",
-    ),
-]
-
-
-@pytest.mark.parametrize(("name", "damage", "words"), UNREADABLE)
-def test_a_case_that_cannot_be_converted_stops_or_is_left_out(
-    tmp_path: Path, name: str, damage: Callable[[Path], object], words: str
-) -> None:
-    source = TREES[name](tmp_path / "source")
-    damage(source)
-    with pytest.raises(DataError, match=words):
-        convert_dataset(name, source, tmp_path / "out")
-    assert not (tmp_path / "out/dataset.json").exists()
-    made = convert_dataset(name, source, tmp_path / "out", keep_going=True)
-    (failure,) = made.failed
-    assert failure.case not in rows(tmp_path / "out")
-    Dataset.open(tmp_path / "out").validate()
-
-
-def test_a_folder_of_another_set_shows_what_was_looked_for(tmp_path: Path) -> None:
-    source = trees.acdc(tmp_path / "source")
-    with pytest.raises(DataError, match=r"has no cases of brats2017, such as HGG/Brats17_CBICA"):
-        convert_dataset("brats2017", source, tmp_path / "out")
-    (tmp_path / "dicom").mkdir()
-    (tmp_path / "dicom/000000.dcm").write_bytes(b"DICM")
-    with pytest.raises(DataError, match="must be converted to NIfTI or NRRD first"):
-        convert_dataset("prostatex", tmp_path / "dicom", tmp_path / "out")
-    with pytest.raises(ValueError, match=r"name must be one of brats2017, .*, got 'kits'"):
-        convert_dataset("kits", source, tmp_path / "out")
-
-
-def test_linked_folders_are_followed_once_also_in_circles(tmp_path: Path) -> None:
-    real = trees.acdc(tmp_path / "elsewhere", patients=3)
-    source = tmp_path / "source"
-    source.mkdir()
-    (source / "training").symlink_to(real / "training")
-    (source / "again").symlink_to(real / "training")
-    (real / "training/patient001/up").symlink_to(source)
-    made = convert_dataset("acdc", source, tmp_path / "out")
-    assert {name[:10] for name in made.done} == {"patient001", "patient002"}
-
-
-def test_cases_of_one_name_are_refused(tmp_path: Path) -> None:
-    source = trees.brats(tmp_path / "source", 2017)
-    name = "Brats17_CBICA_AAB_1"
-    for word in ("t1", "t1ce", "t2", "flair", "seg"):
-        trees.save(source / f"copy/HGG/{name}/{name}_{word}.nii.gz", trees.image(1))
-    with pytest.raises(DataError, match=f"must have one case {name}, got .* and "):
-        convert_dataset("brats2017", source, tmp_path / "out")
 
 
 # --- the folder that is written ---
@@ -494,119 +297,3 @@ def test_the_command_prints_what_it_did_and_one_line_of_what_is_wrong(
     assert "14 were there already" in capsys.readouterr().out
     assert main(["convert", "mnms", str(tmp_path / "none"), str(tmp_path / "x")]) == 2
     assert capsys.readouterr().err == f"fastcal: {tmp_path / 'none'}: no such folder\n"
-
-
-# --- pieces ---
-
-
-def test_a_plain_file_is_copied_and_another_gets_one_place_for_every_reader(tmp_path: Path) -> None:
-    source = trees.acdc(tmp_path / "source")
-    plain = source / "training/patient001/patient001_frame01.nii.gz"
-    odd = source / "training/patient002/patient002_frame04.nii.gz"
-    image = nib.load(odd)
-    made = nib.Nifti1Image(np.asarray(image.dataobj), image.affine)
-    made.set_sform(image.affine, code=1)
-    made.set_qform(np.diag([1.0, 1, 1, 1]), code=1)  # contradicts the sform
-    made.header.set_xyzt_units("mm")
-    nib.save(made, odd)
-    convert_dataset("acdc", source, tmp_path / "out")
-    written = tmp_path / "out/imagesTr"
-    assert (written / "patient001_frame01_0000.nii.gz").read_bytes() == plain.read_bytes()
-    found = nib.load(written / "patient002_frame04_0000.nii.gz")
-    np.testing.assert_allclose(found.get_qform(), found.get_sform(), atol=1e-5)
-    np.testing.assert_allclose(found.affine, images.geometry(odd).affine, atol=1e-5)
-
-
-def test_real_and_scaled_voxels_keep_their_values(tmp_path: Path) -> None:
-    task = trees.decathlon(tmp_path / "source", channels=2)
-    data = np.random.default_rng(0).normal(size=(*trees.SHAPE, 2))
-    trees.save(task / "imagesTr/prostate_16.nii.gz", data)
-    convert_dataset("msd", task, tmp_path / "out")
-    for channel in range(2):
-        path = tmp_path / f"out/imagesTr/prostate_16_{channel:04d}.nii.gz"
-        made = np.asarray(nib.load(path).dataobj)
-        np.testing.assert_array_equal(made, data[..., channel].astype(np.float32))
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_nearest_labels_are_those_of_simpleitk(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    fine = rng.integers(0, 4, trees.FINE_SHAPE).astype(np.uint8)
-    place = Geometry.from_affine(trees.oblique((0.5, 0.6, 0.7), 0.3), fine.shape)
-    grid = Geometry.from_affine(trees.oblique(shift=-0.4), trees.SHAPE)
-    made = resample_nearest(fine, place, grid)
-    inverse = np.linalg.inv(place.affine)
-    wanted = np.zeros_like(made)
-    for voxel in np.ndindex(trees.SHAPE):
-        index = np.rint((inverse @ grid.affine @ (*voxel, 1))[:3]).astype(int)
-        if (index >= 0).all() and (index < fine.shape).all():
-            wanted[voxel] = fine[tuple(index)]
-    assert (wanted > 0).any()
-    np.testing.assert_array_equal(made, wanted)
-
-
-def test_orthonormal_cosines_keep_spacing_and_centre() -> None:
-    affine = trees.oblique()
-    np.testing.assert_array_equal(orthonormal(affine, trees.SHAPE), affine)
-    sheared = affine.copy()
-    sheared[:3, :3] += 0.05 * np.random.default_rng(0).normal(size=(3, 3))
-    made = orthonormal(sheared, trees.SHAPE)
-    steps = np.linalg.norm(sheared[:3, :3], axis=0)
-    cosines = made[:3, :3] / steps
-    np.testing.assert_allclose(cosines.T @ cosines, np.eye(3), atol=1e-12)
-    centre = (*((np.array(trees.SHAPE) - 1) / 2), 1)
-    np.testing.assert_allclose(made @ centre, sheared @ centre, atol=1e-12)
-
-
-def test_far_from_orthonormal_cosines_stay_exact_with_a_note(tmp_path: Path) -> None:
-    source = trees.acdc(tmp_path / "source")
-    affine = trees.oblique()
-    affine[:3, 2] += (0.5, 0, 0)
-    for name in ("frame01", "frame01_gt"):
-        path = source / f"training/patient001/patient001_{name}.nii.gz"
-        data = np.asarray(nib.load(path).dataobj)
-        made = nib.Nifti1Image(data, affine)
-        made.set_sform(affine, code=1)
-        nib.save(made, path)
-    made = convert_dataset("acdc", source, tmp_path / "out")
-    assert any("far from orthonormal" in note for note in made.notes)
-    for name in ("imagesTr/patient001_frame01_0000", "labelsTr/patient001_frame01"):
-        path = tmp_path / f"out/{name}.nii.gz"
-        np.testing.assert_allclose(nib.load(path).affine, affine, atol=1e-5)
-        sitk.ReadImage(str(path))
-
-
-def cases(n_patients: int, *, frames: int = 2) -> list[FoundCase]:
-    source = Source(Path("x.nii.gz"))
-    return [
-        FoundCase(
-            f"p{patient:02d}_{frame}",
-            (source,),
-            source,
-            "train",
-            f"p{patient:02d}",
-            {"centre": "AB"[patient % 2]},
-        )
-        for patient in range(n_patients)
-        for frame in range(frames)
-    ]
-
-
-@pytest.mark.parametrize("n_patients", [2, 3, 5, 10, 23])
-def test_a_fifth_of_the_patients_validates_and_represents_the_centres(n_patients: int) -> None:
-    split = own_split(cases(n_patients), "centre")
-    sides = [{name[:3] for name in split[part]} for part in ("train", "val")]
-    assert not sides[0] & sides[1]
-    assert len(sides[0] | sides[1]) == n_patients
-    assert len(sides[1]) == max(1, n_patients // 5)
-    if n_patients >= 10:
-        assert {int(name[1:]) % 2 for name in sides[1]} == {0, 1}
-    folds = splits_by(cases(n_patients), "centre", None)
-    for fold in folds:
-        parts = [{name[:3] for name in fold[part]} for part in ("train", "val", "test")]
-        assert sum(map(len, parts)) == len(set.union(*parts)) == n_patients
-        assert len({int(name[1:]) % 2 for name in parts[2]}) == 1
-
-
-def test_one_patient_alone_has_no_split() -> None:
-    assert own_split(cases(1), None)["val"] == []

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import nibabel as nib
@@ -246,3 +247,16 @@ def multisite(root: Path) -> Path:
         values = (0, 1, 2) if site == "BMC" else (0, 1)
         save(root / site / f"Case{number:02d}_{word}.nii.gz", labels(seed, values))
     return root
+
+
+TREES: dict[str, Callable[[Path], Path]] = {
+    **{f"brats{year}": lambda root, year=year: brats(root, year) for year in BRATS},  # type: ignore[misc]
+    **{"acdc": acdc, "mnms": mnms, "promise12": promise12},
+    **{"prostatex": prostatex, "msd": decathlon},
+    "multisite-prostate": multisite,
+}
+
+
+def rows(out: Path) -> dict[str, dict[str, str]]:
+    with (out / "cases.csv").open() as file:
+        return {row["case"]: row for row in csv.DictReader(file)}

@@ -47,8 +47,7 @@ def check_activation(
     if expected is not None and activation != expected:
         raise DataError(
             found.source,
-            f"activation must be {expected!r}, as that of the other files, got "
-            f"{activation!r}",
+            f"activation must be {expected!r}, as that of the other files, got {activation!r}",
         )
 
 

@@ -284,9 +284,7 @@ class SavedProbabilities:
 
     def _member(self, case: str, number: int) -> Member:
         found = self.saved.folders[number].probabilities(case)
-        check_activation(
-            found, self.reading.activation, multilabel=self.reading.scheme.multilabel
-        )
+        check_activation(found, self.reading.activation, multilabel=self.reading.scheme.multilabel)
         if not self.reading.from_logits:
             check_probabilities(found, self.reading.scheme)
         member = Member.of(found)

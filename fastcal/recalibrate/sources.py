@@ -133,9 +133,7 @@ class CalibratedProbabilities:
     def _calibrated(
         self, found: Probabilities, calibrator: Calibrator, weight: float = 1.0
     ) -> Member:
-        check_activation(
-            found, self.reading.activation, multilabel=self.reading.scheme.multilabel
-        )
+        check_activation(found, self.reading.activation, multilabel=self.reading.scheme.multilabel)
         self.reading.scheme.check_channels(found.data.shape[0], found.source)
         check_probabilities(found, self.reading.scheme)
         return _calibrated(found, calibrator, weight)
