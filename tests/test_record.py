@@ -197,7 +197,9 @@ def test_a_folder_that_has_lost_its_record_is_refused_until_it_is_overwritten(
     (project / "out/prediction.json").unlink()
     with pytest.raises(DataError, match=r"out/prediction\.json: is missing, though"):
         ensemble(project)
-    with pytest.raises(DataError, match=r"out/prediction\.json: is missing, .*would keep case case_b"):
+    with pytest.raises(
+        DataError, match=r"out/prediction\.json: is missing, .*would keep case case_b"
+    ):
         ensemble(project, overwrite=True, cases=["case_a"])
     assert ensemble(project, overwrite=True).done == CASES
 
