@@ -38,7 +38,7 @@ def test_an_npz_is_read_in_nibabels_order(tmp_path: Path, save: Any, dtype: str)
     assert found.data.shape == SHAPE
     assert found.data.dtype == np.dtype(dtype).newbyteorder("=")
     np.testing.assert_array_equal(found.data, probs)
-    assert (found.activation, found.label_groups) == ("softmax", None)
+    assert (found.activation, found.label_groups) == (None, None)
     assert found.source == tmp_path / "a.npz"
     assert found.affine is not None
     np.testing.assert_allclose(found.affine, TURNED, atol=1e-5)
@@ -97,7 +97,7 @@ def test_write_npz_is_what_nnunet_writes_and_reads_back(tmp_path: Path) -> None:
         np.testing.assert_array_equal(archive["probabilities"], softmax().transpose(0, 3, 2, 1))
     predictions.write_npz(tmp_path / "b.npz", softmax(), activation="sigmoid")
     folder = PredictionFolder(tmp_path)
-    assert folder.probabilities("a").activation == "softmax"
+    assert folder.probabilities("a").activation is None
     assert folder.probabilities("b").activation == "sigmoid"
     assert folder.probabilities("b").label_groups is None
     with pytest.raises(ValueError, match=r"must have shape \[C, X, Y, Z\]"):
