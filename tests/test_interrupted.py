@@ -20,6 +20,8 @@ from fastcal.core.whole import Whole
 
 INTERRUPTED = """
 import random, signal, sys, time, torch, fastcal
+# A process of a shell in the background ignores it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)
 chance = random.Random(int(sys.argv[2]))
 
