@@ -283,7 +283,11 @@ def test_a_file_that_holds_no_results_is_named(text: str, tmp_path: Path) -> Non
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
 
 
-@pytest.mark.parametrize("file", sorted(set(RESULTS.glob("*.json")) - set(RESULTS.glob("study_*"))), ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "file",
+    sorted(set(RESULTS.glob("*.json")) - set(RESULTS.glob("study_*"))),
+    ids=lambda file: file.stem,
+)
 def test_documented_results_are_those_of_their_json(file: Path) -> None:
     page = RESULTS.with_suffix(".md").read_text(encoding="utf-8")
     assert markdown(Comparison.load(file)) in page
