@@ -86,7 +86,8 @@ CASES = {
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     """Name of each test run -> the messages of those of its cases that did not pass."""
     report = tmp_path_factory.mktemp("interpreter") / "report.xml"
-    words = " or ".join(f"({case})" for cases in CASES.values() for case in cases)
+    # The words of a file choose from that file alone.
+    words = " or ".join(f"({file} and ({case}))" for file, cases in CASES.items() for case in cases)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "triton_interpreter"]
     # The interpreter computes with NumPy, which warns where a voxel is not a number.
     command += ["-W", "ignore::RuntimeWarning"]
