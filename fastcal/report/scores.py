@@ -283,7 +283,7 @@ def markdown(comparison: Comparison) -> str:
     train, validation, test = comparison.split
     lines = [
         f"{comparison.dataset}: {train} cases to train, {validation} to validate, {test} held out; "
-        f"{counted(comparison.n_members, 'member')} a loss, seed {comparison.seed}. "
+        f"{counted(comparison.n_members, 'member')} per loss, seed {comparison.seed}. "
         f"{comparison.software}.",
         "",
         "```sh",
