@@ -10,7 +10,7 @@ import numpy as np
 
 from fastcal.calibration.metrics import METRICS
 from fastcal.study.design import BOX, LOSSES
-from fastcal.study.scores import (
+from fastcal.report.measured import (
     Difference,
     Measured,
     calibration_of,

@@ -22,7 +22,7 @@ from fastcal.report.scores import (
 from fastcal.report.style import LOSS_NAMES
 from fastcal.study.claim import claim
 from fastcal.study.clock import Clock
-from fastcal.study.origin import command_line, software
+from fastcal.report.provenance import command_line, software
 from fastcal.study.training import named_package
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from fastcal.study.comparison import Comparison
     from fastcal.study.lengths import LengthPoint
     from fastcal.study.quality import Coverage, Detector, EntropyFit, Outside
-    from fastcal.study.signs import Sign
+    from fastcal.report.claims import Sign
     from fastcal.study.stages import StageTime
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from fastcal.calibration import values
 from fastcal.study.comparison import REGIONS, WHOLE
 from fastcal.study.design import BOX
-from fastcal.study.scores import Difference, Measured, calibration_of, difference, mean_of_known
+from fastcal.report.measured import Difference, Measured, calibration_of, difference, mean_of_known
 
 if TYPE_CHECKING:
     from fastcal import CalibrationStatistics

@@ -25,7 +25,7 @@ from fastcal.study.design import LOSSES
 from fastcal.study.lengths import Gap
 from fastcal.study.quality import DETECTORS, ENTROPY, FAILURE_DICE, ORACLE
 from fastcal.study.sets import OUTSIDE
-from fastcal.study.signs import SUPPORTED
+from fastcal.report.claims import SUPPORTED
 from fastcal.study.stages import minutes
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from fastcal.quality.logit import logit
 from fastcal.scores import Draws, Estimate, ScoreTable, score_measures, unsure_end
 from fastcal.scores.cells import Order
 from fastcal.scores.estimates import mean_of_rows
-from fastcal.study.scores import (
+from fastcal.report.measured import (
     LEVEL,
     N_RESAMPLES,
     draws_of_cases,

@@ -12,7 +12,8 @@ from fastcal.core.errors import DataError
 from fastcal.study.claim import claim
 from fastcal.study.design import LOSSES, SHIFTS, Design, design
 from fastcal.study.found import Origin, Results
-from fastcal.study.origin import command_line, machine, software
+from fastcal.report.provenance import command_line, software
+from fastcal.study.origin import machine
 from fastcal.study.sets import TEST
 from fastcal.study.split import chosen_split
 from fastcal.study.stages import Stages
