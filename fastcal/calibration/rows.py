@@ -62,14 +62,21 @@ class Rows:
         """
         settings, layout = self.settings, self.settings.layout
         plain = replace(settings, moments=False, entropy_bins=0, regions=())
-        if words == "counts" or words.endswith("bins"):
-            kept = slice(0, layout.classwise.stop)
-            return Rows(self.words[..., kept], replace(plain, fine_bins=0))
-        classwise = words.startswith("classwise") or self.kind(kind) == "positive"
-        if classwise and words != "top-label fine cells":
+        kept = settings.calibration
+        top_label = words.startswith("top-label") or (
+            not words.startswith("classwise")
+            and (words == "counts" or self.kind(kind) == "top-label")
+        )
+        if top_label and kept != "classwise":
+            kept = "top-label"
+        end = layout.top_label.stop if kept == "top-label" else layout.classwise.stop
+        if not words.endswith("fine cells"):
+            shorter = replace(plain, calibration=kept, fine_bins=0)
+            return Rows(self.words[..., :end], shorter)
+        if kept != "top-label":
             return self
-        parts = np.r_[slice(0, layout.top_label.stop), layout.fine_top_label]
-        return Rows(self.words[..., parts], replace(plain, calibration="top-label"))
+        parts = np.r_[slice(0, end), layout.fine_top_label]
+        return Rows(self.words[..., parts], replace(plain, calibration=kept))
 
     def mean_of(self, word: int) -> Floats:
         """Return the mean over voxels, ``[...]``, of the sum that begins at a word."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 from fastcal.calibration import CalibrationStatistics
 from fastcal.cases.labels import LabelScheme
 from fastcal.cases.loop import ProgressOption, run_cases
-from fastcal.cases.reference import LabelMap, LabelMaps
+from fastcal.cases.reference import LabelMaps
 from fastcal.cases.settings import Counted
 from fastcal.core.bins import Closed
 from fastcal.core.doors import digest
@@ -23,6 +24,7 @@ from fastcal.report.case_layers import FolderLayers, image_files
 from fastcal.report.cohort import ENSEMBLE, SINGLE, Cohort, Flag, Model
 from fastcal.report.folders import (
     ADVICE,
+    CountCase,
     Scored,
     Source,
     common_cases,
@@ -31,7 +33,7 @@ from fastcal.report.folders import (
 )
 from fastcal.report.names import distinct_names
 from fastcal.report.page import PageSettings, write_page
-from fastcal.report.provenance import Provenance, command_line, software
+from fastcal.report.provenance import Provenance, software
 from fastcal.report.warnings_of_cases import case_warnings
 
 REGIONS = ("box:8:2", "band:3")
@@ -92,7 +94,7 @@ def build(
         min_count: Bins of this many voxels or fewer are hidden in reliability diagrams at first.
         megabytes: Largest size of the page. Pictures get fewer slices, or are left out for cases
             that are not singled out, until they fit.
-        command: What the page says made it; the process's own command line when None.
+        command: What the page says made it; the command line that does the same when None.
         progress: True prints one line per case to stderr; a function is called with a
             `fastcal.evaluate.Progress`.
 
@@ -113,9 +115,7 @@ def build(
     if not folders:
         raise ValueError("predictions must be at least one folder, got none")
     if names and len(names) != len(folders):
-        raise ValueError(
-            f"names must hold one name per folder, {len(folders)}, got {len(names)}"
-        )
+        raise ValueError(f"names must hold one name per folder, {len(folders)}, got {len(names)}")
     if names and len(set(names)) < len(names):
         raise ValueError(f"names must differ, got {', '.join(names)}")
     page = PageSettings(min_count, megabytes)
@@ -126,6 +126,7 @@ def build(
         names=tuple(names) or distinct_names([Path(folder) for folder in folders]),
         members=members,
     )
+    asked.counted.check_without_prediction()
     target = Path(out)
     opened = _open(asked, dataset_json)
     check_out_file(target, opened.inputs)
@@ -142,7 +143,7 @@ def build(
         painted=opened.references.scheme.regions_class_order or (),
         models=models,
         about=Provenance(
-            command or command_line(),
+            command or _command(asked, target, images),
             software(),
             _differing(asked, min_count, float(megabytes)),
             _digests(opened, read),
@@ -189,14 +190,19 @@ class _Opened:
     @property
     def inputs(self) -> list[Path]:
         read = [self.references.paths[case] for case in self.cases]
-        return [*read, *(file for s in self.sources for case in self.cases for file in s.files(case))]
+        return [
+            *read,
+            *(file for s in self.sources for case in self.cases for file in s.files(case)),
+        ]
 
 
 def _open(asked: _Asked, dataset_json: str | Path | None) -> _Opened:
     for folder in (*asked.folders, asked.labels):
         if not folder.is_dir():
             raise DataError(folder, "no such folder")
-    described = Path(dataset_json) if dataset_json else description.find(*asked.folders, asked.labels)
+    described = (
+        Path(dataset_json) if dataset_json else description.find(*asked.folders, asked.labels)
+    )
     if described is None:
         raise DataError(
             asked.folders[0],
@@ -216,7 +222,7 @@ def _score(
     opened: _Opened, asked: _Asked, progress: ProgressOption
 ) -> tuple[tuple[Model, ...], tuple[Flag, ...]]:
     scored = [Scored(source) for source in opened.sources]
-    counts: list[list[Callable[[str, LabelMap], CalibrationStatistics]]] = [
+    counts: list[list[CountCase]] = [
         list(score_members(source, opened.cases, opened.references, asked.counted))
         if asked.members
         else []
@@ -226,10 +232,11 @@ def _score(
 
     def score(case: str) -> None:
         reference = opened.references.read(case)
+        regions = reference.regions(asked.counted.rules)
         for number, one in enumerate(scored):
-            one.add(case, reference, asked.counted)
+            one.add(case, reference, asked.counted, regions)
             for member, count in enumerate(counts[number]):
-                state, found = singles[number][member], count(case, reference)
+                state, found = singles[number][member], count(case, reference, regions)
                 if state is None:
                     singles[number][member] = found
                 else:
@@ -250,9 +257,7 @@ def _score(
         )
         if states:
             every = np.stack([member_dice(state, opened.cases) for state in states])
-            models.append(
-                Model(name, SINGLE, len(states), _mean(every), statistics=states)
-            )
+            models.append(Model(name, SINGLE, len(states), _mean(every), statistics=states))
             model = replace(model, kind=ENSEMBLE, size=len(states))
         models.append(model)
     return tuple(models), tuple(_flags(opened, scored, asked.names))
@@ -320,6 +325,13 @@ def _differing(asked: _Asked, min_count: int, megabytes: float) -> dict[str, Any
     return {name: value for name, (value, default) in pairs.items() if value != default}
 
 
+def _command(asked: _Asked, target: Path, images: str | Path | None) -> str:
+    """Return the command that makes the page again, but for settings that are listed apart."""
+    words = ["fastcal", "report", "-p", *map(str, asked.folders), "-g", str(asked.labels)]
+    words += [] if images is None else ["-i", str(images)]
+    return shlex.join([*words, "-o", str(target)])
+
+
 def _digests(opened: _Opened, read: Sequence[Path]) -> dict[str, str]:
     """Return a digest of everything read from each folder: of the digests of its files."""
     import hashlib
@@ -338,9 +350,7 @@ def _digests(opened: _Opened, read: Sequence[Path]) -> dict[str, str]:
     return found | {str(path): digest(path).sha256 for path in read}
 
 
-def _shown_sources(
-    opened: _Opened, models: Sequence[Model], asked: _Asked
-) -> dict[str, Source]:
+def _shown_sources(opened: _Opened, models: Sequence[Model], asked: _Asked) -> dict[str, Source]:
     """Return the folders by the title of the model that they are on the page."""
     last = {model.group: model.title for model in models}
     return {last[name]: source for name, source in zip(asked.names, opened.sources, strict=True)}

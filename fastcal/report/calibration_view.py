@@ -62,8 +62,8 @@ def diagram_sets(cohort: Cohort, *, min_count: int) -> tuple[DiagramSet, ...]:
     for region in (WHOLE, *cohort.regions):
         if any(_inside(model.statistics[0], region).n_voxels == 0 for model in models):
             continue
-        for number in (None, *range(min(len(cohort.classes), MOST_CLASSES))):
-            found.append(_set(cohort, models, region, number, min_count))
+        numbers = (None, *range(min(len(cohort.classes), MOST_CLASSES)))
+        found += [_set(cohort, models, region, number, min_count) for number in numbers]
     return tuple(found)
 
 
@@ -71,10 +71,8 @@ def _set(
     cohort: Cohort, models: list[Model], region: str, class_index: int | None, min_count: int
 ) -> DiagramSet:
     gaps = [gaps_of(_inside(model.statistics[0], region), class_index) for model in models]
-    largest = max(
-        float(np.nanmax(np.abs(np.stack([one.parts, _or(one.low, one.parts), _or(one.high, one.parts)]))))
-        for one in gaps
-    )  # fmt: skip
+    ends = [part for one in gaps for part in (one.parts, one.low, one.high)]
+    largest = float(np.nanmax(np.abs(np.concatenate(ends))))
     name = "" if class_index is None else cohort.classes[class_index]
     diagrams = []
     for model, one in zip(models, gaps, strict=True):
@@ -98,10 +96,6 @@ def _set(
     return DiagramSet(region, name, tuple(diagrams), few)
 
 
-def _or(values: np.ndarray, other: np.ndarray) -> np.ndarray:
-    return np.where(np.isnan(values), other, values)
-
-
 def _members(
     cohort: Cohort, model: Model, region: str, class_index: int | None
 ) -> list[Reliability]:
@@ -113,7 +107,7 @@ def _members(
 
 def _sentence(model: Model, gaps: Gaps, *, class_name: str) -> str:
     over = float(gaps.parts[gaps.parts > 0].sum())
-    under = -float(gaps.parts[gaps.parts < 0].sum())
+    under = abs(float(gaps.parts[gaps.parts < 0].sum()))
     main = float(gaps.parts[gaps.main])
     lean = "overconfidence" if main > 0 else "underconfidence"
     error = "ECE" if not class_name else f"Classwise ECE of {class_name}"

@@ -63,15 +63,14 @@ def anchor(case: str) -> str:
     return "case-" + re.sub(r"[^A-Za-z0-9-]", lambda found: f"_{ord(found[0]):x}_", case)
 
 
-def columns(numbers: Numbers) -> tuple[str, ...]:
-    """Return the heads of the columns between the name of a case and its flags."""
+def columns(numbers: Numbers) -> tuple[tuple[str, str], ...]:
+    """Return the columns between the name of a case and its flags: their heads, and the model."""
     models = numbers.cohort.shown
-    many = len(models) > 1
 
-    def of(title: str, model: Model) -> str:
-        return f"{title}, {model.title}" if many else title
+    def of(title: str, model: Model) -> tuple[str, str]:
+        return title, model.group_title if len(models) > 1 else ""
 
-    region = f" ({numbers.box})" if numbers.box else ""
+    region = f", {numbers.box.partition(':')[0]}" if numbers.box else ""
     found = [of("Dice", model) for model in models]
     found += [of("Entropy", model) for model in models if model.entropy is not None]
     found += [
@@ -120,31 +119,27 @@ def _plain(value: float) -> tuple[str, float | None]:
     return ("-", None) if math.isnan(value) else (f"{value:.3f}", value)
 
 
-def scatter(numbers: Numbers, pictured: Sequence[str]) -> str:
-    """Return the figure of entropy against Dice; nothing where no entropy is known."""
-    cohort = numbers.cohort
-    dots, says = [], []
-    for model in cohort.shown:
+def scatters(numbers: Numbers, pictured: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Return the figures of entropy against Dice, with the model of each."""
+    found = []
+    for model in numbers.cohort.shown:
         if model.entropy is None:
             continue
         entropy, dice = mean_of_known(model.entropy), mean_of_known(model.dice)
-        dots += [
-            Dot(
-                case if len(cohort.shown) == 1 else f"{case}, {model.title}",
-                anchor(case) if case in pictured else "",
-                float(entropy[place]),
-                float(dice[place]),
-                series_of(cohort, model),
-            )
-            for place, case in enumerate(cohort.cases)
+        dots = [
+            Dot(case, anchor(case) if case in pictured else "", float(x), float(y))
+            for case, x, y in zip(numbers.cohort.cases, entropy, dice, strict=True)
         ]
-        found = correlation(model.entropy, model.dice)
-        if found is not None:
-            says.append(f"r = {found.r:.2f} for {model.title}")
-    if not any(not math.isnan(dot.entropy) for dot in dots):
-        return ""
-    finding = "Mean entropy of the segments against Dice, a dot per case"
-    return scatter_chart(dots, finding=f"{finding}; {', '.join(says)}." if says else f"{finding}.")
+        if not any(dot.known for dot in dots):
+            continue
+        says = ""
+        fitted = correlation(model.entropy, model.dice)
+        if fitted is not None:
+            says = f"; over segments r = {fitted.r:.2f}"
+        finding = f"{model.title}: entropy of the segments against Dice, a dot per case{says}."
+        series = series_of(numbers.cohort, model)
+        found.append((model.title, scatter_chart(dots, series=series, finding=finding)))
+    return tuple(found)
 
 
 def draw_cases(

@@ -48,6 +48,11 @@ class Model:
         return f"{name}, {self.role}" if name else self.role[:1].upper() + self.role[1:]
 
     @property
+    def group_title(self) -> str:
+        """What its group is called."""
+        return LOSS_NAMES.get(self.group, self.group)
+
+    @property
     def role(self) -> str:
         """What it is within its group."""
         if self.kind == SINGLE:

@@ -10,7 +10,7 @@ from fastcal.calibration.metrics import METRICS
 from fastcal.report.charts.intervals import Line, intervals_chart
 from fastcal.report.cohort import SINGLE, Cohort, Model
 from fastcal.report.measured import Measured
-from fastcal.report.quantities import WHOLE, Numbers, Outcome, outcome
+from fastcal.report.quantities import WHOLE, Numbers, Outcome, outcome, region_title
 from fastcal.report.verdict import TILES, shown_region, signed
 
 _CHARTS = ("dice", "ece", "nll", "brier")
@@ -113,7 +113,7 @@ def _region(numbers: Numbers, region: str) -> RegionView:
     )
     return RegionView(
         region,
-        region or "whole volume",
+        region_title(region),
         _share(cohort, region),
         columns,
         tuple(rows),
@@ -143,9 +143,7 @@ def _differences(numbers: Numbers, region: str) -> list[DifferenceRow]:
                 continue
             ends = (between.low, between.high)
             interval = (
-                ""
-                if math.isnan(between.low)
-                else " to ".join(signed(measure, end) for end in ends)
+                "" if math.isnan(between.low) else " to ".join(signed(measure, end) for end in ends)
             )
             found.append(
                 DifferenceRow(

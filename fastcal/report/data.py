@@ -66,9 +66,7 @@ def page_data(
             for region, found in gaps.items()
             for title, one in found.items()
         ],
-        "entropy": {
-            m.title: _rows(m.entropy) for m in cohort.models if m.entropy is not None
-        },
+        "entropy": {m.title: _rows(m.entropy) for m in cohort.models if m.entropy is not None},
         "dice": {m.title: _rows(m.dice) for m in cohort.models},
         "chosen": [{"case": c.case, "role": c.role, "reason": c.reason} for c in chosen],
         "findings": [
@@ -95,11 +93,11 @@ def page_data(
 
 
 def as_script(data: Mapping[str, Any]) -> str:
-    """Return data as JSON that may stand between the tags of a script.
+    r"""Return data as JSON that may stand between the tags of a script.
 
     Example:
         >>> as_script({"a": "</script>"})
-        '{"a":"\\\\u003c/script\\\\u003e"}'
+        '{"a":"\\u003c/script\\u003e"}'
     """
     text = json.dumps(data, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

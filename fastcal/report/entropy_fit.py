@@ -60,9 +60,7 @@ def _weighted(weights: Floats, x: Floats, y: Floats) -> Floats:
     total = weights.sum(1)
     mean_x, mean_y = ((weights @ one) / total for one in (x, y))
     covariance = (weights @ (x * y)) / total - mean_x * mean_y
-    spread = [
-        (weights @ (one * one)) / total - mean**2 for one, mean in ((x, mean_x), (y, mean_y))
-    ]
+    spread = [(weights @ (one * one)) / total - mean**2 for one, mean in ((x, mean_x), (y, mean_y))]
     square = np.maximum(spread[0], 0) * np.maximum(spread[1], 0)
     found: Floats = np.divide(
         covariance, np.sqrt(square), out=np.full(len(total), np.nan), where=square > 1e-24

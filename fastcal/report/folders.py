@@ -20,9 +20,13 @@ from fastcal.cases.reference import LabelMap, LabelMaps
 from fastcal.cases.settings import Counted
 from fastcal.core.arrays import Floats
 from fastcal.core.errors import DataError
+from fastcal.core.region_bits import Regions
 from fastcal.data import images
 from fastcal.data.predictions import PredictionFolder
 from fastcal.report.segment_entropy import binary_entropies
+
+CountCase = Callable[[str, LabelMap, Regions | None], CalibrationStatistics]
+"""Counts a case of a member: its name, its labels and its regions."""
 
 STATISTICS = "calibration.npz"
 ENTROPY = "entropy"
@@ -131,8 +135,16 @@ class Scored:
         found = np.array(self.entropy, np.float64)
         return None if np.isnan(found).all() else found
 
-    def add(self, case: str, reference: LabelMap, counted: Counted) -> None:
+    def add(
+        self, case: str, reference: LabelMap, counted: Counted, regions: Regions | None
+    ) -> None:
         """Score one case.
+
+        Args:
+            case: Its name.
+            reference: Its labels.
+            counted: What is counted.
+            regions: Its regions.
 
         Raises:
             DataError: A file of the case cannot be read, or does not fit its reference.
@@ -153,9 +165,7 @@ class Scored:
         one: CalibrationStatistics | None = None
         if case in source.saved:
             read = source.probabilities.probabilities(case)
-            one = count_case(
-                read, reference, case=case, counted=counted, prediction=prediction.labels
-            )
+            one = count_case(read, reference, case=case, counted=counted, regions=regions)
             if not reference.scheme.multilabel and contradicted(
                 read, prediction.labels, reference.kept
             ):
@@ -176,9 +186,7 @@ class Scored:
 def member_dice(statistics: CalibrationStatistics, cases: Sequence[str]) -> Floats:
     """Return the Dice of every structure of each case ``[cases, K]``, from what was counted."""
     first = 0 if statistics.multilabel else 1
-    by_class = [
-        statistics.per_case(_class_dice(k)) for k in range(first, statistics.num_classes)
-    ]
+    by_class = [statistics.per_case(_class_dice(k)) for k in range(first, statistics.num_classes)]
     return np.array([[one[case] for one in by_class] for case in cases])
 
 
@@ -217,7 +225,7 @@ def common_cases(
 
 def score_members(
     source: Source, cases: Sequence[str], references: LabelMaps, counted: Counted
-) -> Iterator[Callable[[str, LabelMap], CalibrationStatistics]]:
+) -> Iterator[CountCase]:
     """Yield a function per member of an ensemble that counts a case; none where a case is missing.
 
     Raises:
@@ -228,10 +236,12 @@ def score_members(
         return
     for folder in folders:
 
-        def count(case: str, reference: LabelMap, folder: Source = folder) -> CalibrationStatistics:
+        def count(
+            case: str, reference: LabelMap, regions: Regions | None, folder: Source = folder
+        ) -> CalibrationStatistics:
             if case in folder.saved:
                 found = folder.probabilities.probabilities(case)
-                return count_case(found, reference, case=case, counted=counted)
+                return count_case(found, reference, case=case, counted=counted, regions=regions)
             assert folder.stored is not None
             return folder.stored.case(case)
 

@@ -17,7 +17,7 @@ from fastcal.report.case_view import (
     case_rows,
     columns,
     draw_cases,
-    scatter,
+    scatters,
     top_entropy,
 )
 from fastcal.report.chosen import choose, main_model
@@ -101,9 +101,7 @@ def render(cohort: Cohort, settings: PageSettings) -> str:
     assets = {
         name: Markup(loader.get_source(environment, f"page.{name}")[0]) for name in ("css", "js")
     }
-    return environment.get_template("page.html.j2").render(
-        **assets, **_context(cohort, settings)
-    )
+    return environment.get_template("page.html.j2").render(**assets, **_context(cohort, settings))
 
 
 def _context(cohort: Cohort, settings: PageSettings) -> dict[str, Any]:
@@ -130,7 +128,7 @@ def _context(cohort: Cohort, settings: PageSettings) -> dict[str, Any]:
         "min_count": settings.min_count,
         "columns": columns(numbers),
         "rows": case_rows(numbers, names),
-        "scatter": scatter(numbers, names),
+        "scatters": scatters(numbers, names),
         "chosen": chosen,
         "main": main,
         "pictured": pictured,

@@ -119,6 +119,22 @@ def outcome(measure: str, between: Difference) -> Outcome:
     return "better" if higher == (METRICS[measure].better == "higher") else "worse"
 
 
+def region_title(region: str) -> str:
+    """Return a region as switches and tables have it.
+
+    Example:
+        >>> region_title("box:8:2"), region_title("band:3"), region_title("")
+        ('box, 8 mm and 2 slices', 'within 3 mm of a boundary', 'whole volume')
+    """
+    kind, *numbers = region.split(":")
+    if kind == "box":
+        margin, slices = (*numbers, *("8", "2")[len(numbers) :])
+        return f"box, {margin} mm and {slices} slices"
+    if kind == "band" and numbers:
+        return f"within {numbers[0]} mm of a boundary"
+    return region or "whole volume"
+
+
 def numbers_of(cohort: Cohort) -> Numbers:
     """Measure every model of a cohort.
 

@@ -9,9 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def binary_entropies(
-    channels: NDArray[Any], masks: Sequence[NDArray[np.bool_]]
-) -> list[float]:
+def binary_entropies(channels: NDArray[Any], masks: Sequence[NDArray[np.bool_]]) -> list[float]:
     """Return the mean one-vs-rest entropy of each structure over its predicted segment, in nats.
 
     ``H = -(1/|S|) sum_S [p ln p + (1 - p) ln(1 - p)]``, in [0, ln 2]; NaN for an empty segment.

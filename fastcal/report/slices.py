@@ -25,7 +25,7 @@ _MARGIN = 0.25
 """Of the box around all labels, on each side."""
 _LEAST = 8
 """Pixels of margin."""
-MISSED, ADDED, CONFUSED = "#56B4E9", "#D55E00", "#F0E442"
+MISSED, ADDED, CONFUSED = "#ff4d4d", "#33c9ff", "#ffffff"
 """Errors: a structure that was missed, one that was added, one taken for another."""
 _RAMP = ((0, "#3b0f70"), (90, "#b5367a"), (170, "#f97b4f"), (255, "#fcfdbf"))
 """Colours of the entropy between its level 0 and 255, after matplotlib's magma."""
@@ -97,7 +97,7 @@ def pictures(layers: Layers, *, top_entropy: float, most: int) -> CasePictures:
     if most < 1:
         raise ValueError(f"most must be at least 1, got {most}")
     stacks = _Stacks.of(layers)
-    error = stacks.errors(layers)
+    error = stacks.errors()
     chosen, first = _slices(stacks, error, most)
     cut = (chosen, *stacks.window)
     drawn: dict[str, str] = {}
@@ -141,7 +141,12 @@ class _Stacks:
     @classmethod
     def of(cls, layers: Layers) -> _Stacks:
         turn = _Turn.of(layers.affine, layers.reference.shape)
-        given = [layers.image, layers.kept, *layers.predictions.values(), *layers.entropies.values()]
+        given = [
+            layers.image,
+            layers.kept,
+            *layers.predictions.values(),
+            *layers.entropies.values(),
+        ]
         for volume in given:
             if volume is not None and volume.shape != layers.reference.shape:
                 raise ValueError(
@@ -161,9 +166,8 @@ class _Stacks:
             _window(reference, list(predictions.values())),
         )
 
-    def errors(self, layers: Layers) -> dict[str, NDArray[np.uint8]]:
+    def errors(self) -> dict[str, NDArray[np.uint8]]:
         """Where labels differ: 1 missed, 2 added, 3 one structure taken for another."""
-        del layers
         found = {}
         for title, labels in self.predictions.items():
             wrong = labels != self.reference

@@ -87,17 +87,18 @@ def _sure(state: CalibrationStatistics) -> str:
     sure = found.edges[:-1] >= 0.99
     right, wrong = int(found.right[sure].sum()), int(found.wrong[sure].sum())
     if not right + wrong:
-        return "-"
+        return "no voxel is that sure"
     return f"{wrong:,} of {right + wrong:,} ({100 * wrong / (right + wrong):.2f} %)"
 
 
 def _sentence(ranked: list[Ranked]) -> str:
     if not ranked:
         return ""
+    found = [(one.title, one.auroc.text, one.auroc.interval) for one in ranked]
     each = "; ".join(
-        f"{one.title}: AUROC {one.auroc.text}" + (f" ({one.auroc.interval})" if one.auroc.interval else "")
-        for one in ranked
-    )  # fmt: skip
+        f"{title} {text}" + (f" ({interval})" if interval else "")
+        for title, text, interval in found
+    )
     return f"A right voxel is more confident than a wrong one with the probability AUROC. {each}."
 
 
@@ -116,5 +117,3 @@ def _warned(cohort: Cohort, case_dice: np.ndarray) -> tuple[Warned, ...]:
 
 def _inside(statistics: CalibrationStatistics, region: str) -> CalibrationStatistics:
     return statistics.region(region) if region != WHOLE else statistics
-
-

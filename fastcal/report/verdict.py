@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,9 +12,12 @@ from fastcal.report.cohort import ENSEMBLE, SINGLE, Flag, Model
 from fastcal.report.entropy_fit import correlation
 from fastcal.report.gaps import Gaps
 from fastcal.report.quantities import WHOLE, Numbers, Outcome, outcome
+from fastcal.report.style import LOSS_NAMES
 
 TILES = ("dice", "ece", "nll")
 _JUDGED = ("dice", "nll", "ece", "brier")
+_HIGH = 0.9
+"""Confidence from which a bin is one of high confidence."""
 FEW = 10
 """Cases below which intervals of a bootstrap are known to be too narrow."""
 
@@ -71,8 +73,8 @@ def _ensembling(numbers: Numbers) -> Iterator[str]:
             outcomes.append(outcome(measure, between))
         else:
             by_pattern.setdefault(tuple(outcomes), []).append(METRICS[measure].title)
-    names = [_group(single) for _, _, single in pairs]
-    every = {1: "", 2: " of both models"}.get(len(pairs), " of every model")
+    names = [_name(single) for _, _, single in pairs]
+    every = {1: "", 2: f" of both {_kind(numbers)}"}.get(len(pairs), f" of all {_kind(numbers)}")
     ties: list[str] = []
     for pattern, titles in by_pattern.items():
         for result, verb in (("better", "improves"), ("worse", "worsens")):
@@ -88,8 +90,19 @@ def _ensembling(numbers: Numbers) -> Iterator[str]:
         yield f"Whether ensembling changes {'; '.join(ties)} is undecided on these cases."
 
 
-def _group(model: Model) -> str:
-    return model.title.partition(",")[0]
+def _name(model: Model) -> str:
+    """What a model is called within a sentence: by its group, since one of each is shown."""
+    title = model.group_title or model.title
+    return title[:1].lower() + title[1:] if title == "Cross entropy" else title
+
+
+def _kind(numbers: Numbers) -> str:
+    return "losses" if all(group in LOSS_NAMES for group in numbers.cohort.groups) else "models"
+
+
+def _start(sentence: str) -> str:
+    """Begin a sentence with a capital, unless it begins with a name that users gave."""
+    return sentence[:1].upper() + sentence[1:] if sentence.startswith("cross entropy") else sentence
 
 
 def _between(numbers: Numbers) -> Iterator[str]:
@@ -97,6 +110,7 @@ def _between(numbers: Numbers) -> Iterator[str]:
     shown = numbers.cohort.shown
     if len(shown) < 2:
         return
+    found: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     ties: list[str] = []
     for measure in _JUDGED:
         metric, region = METRICS[measure], WHOLE if measure == "dice" else numbers.box
@@ -112,63 +126,68 @@ def _between(numbers: Numbers) -> Iterator[str]:
         best = min(known, key=lambda pair: sign * pair[1].estimate)[0]
         beaten, clearest = [], None
         for model, _ in known:
-            if model is best:
-                continue
-            between = numbers.difference(best, model, measure, region)
+            between = None if model is best else numbers.difference(best, model, measure, region)
             if between is not None and outcome(measure, between) == "better":
-                beaten.append(model.title)
+                beaten.append(_name(model))
                 clearest = between
         if not beaten or clearest is None:
             ties.append(metric.title)
             continue
         interval = ""
-        if len(beaten) == 1:
-            interval = (
-                f" (difference {signed(measure, clearest.estimate)}, 95 % interval "
-                f"{signed(measure, clearest.low)} to {signed(measure, clearest.high)})"
-            )
-        word = "higher" if metric.better == "higher" else "lower"
-        yield f"{best.title} has the {word} {metric.title} than {_and(beaten)}{interval}."
+        if len(shown) == 2:
+            ends = (clearest.estimate, clearest.low, clearest.high)
+            shown_ends = [signed(measure, end) for end in ends]
+            points = " points" if metric.unit == "%" else ""
+            interval = f" ({shown_ends[0]}{points}, {shown_ends[1]} to {shown_ends[2]})"
+        key = (_name(best), tuple(beaten))
+        found.setdefault(key, []).append(f"{metric.title}{interval}")
+    for (best_name, names), measures in found.items():
+        yield _start(f"{best_name} is better than {_and(names)} in {_and(measures)}.")
     if ties:
-        names = _and([model.title for model in shown])
-        tied = "is a tie" if len(ties) == 1 else "are ties"
-        yield f"{_and(ties)} {tied} between {names}: the intervals of the differences hold 0."
+        names = _and([_name(model) for model in shown])
+        yield f"In {_and(ties)}, {names} cannot be told apart."
 
 
 def _leanings(numbers: Numbers, gaps: dict[str, Gaps]) -> Iterator[str]:
     place = shown_region(numbers.box)
+    names = {model.title: _name(model) for model in numbers.cohort.shown}
     for title, one in gaps.items():
         low, high = one.net_interval
+        if math.isnan(low):
+            continue
         main = one.parts[one.main]
-        lean = "overconfident" if one.net > 0 else "underconfident"
-        decided = low > 0 or high < 0
-        share = f"{100 * abs(main):.2f} of the {100 * one.error:.2f} points of its ECE"
-        where = f"come from the bin {one.range(one.main)}"
-        bin_lean = "overconfident" if main > 0 else "underconfident"
-        if decided:
-            yield (
-                f"{title} is {lean} {place} by {100 * abs(one.net):.2f} points (95 % interval "
-                f"{100 * min(abs(low), abs(high)):.2f} to {100 * max(abs(low), abs(high)):.2f}); "
-                f"{share} {where}, where it is {bin_lean}."
+        name = names[title]
+        lean = "overconfident" if main > 0 else "underconfident"
+        # The interval of the bin that adds most: a difference of confidence and accuracy.
+        if one.low[one.main] > 0 or one.high[one.main] < 0:
+            high_end = one.curve.edges[one.main] >= _HIGH
+            where = "at high confidence" if high_end else f"at confidence {one.range(one.main)}"
+            yield _start(
+                f"{name} is {lean} {where}: {100 * abs(main):.2f} of the {100 * one.error:.2f} "
+                f"points of its ECE {place} come from the bin {one.range(one.main)}."
             )
-        elif not math.isnan(low):
-            yield (
-                f"{title} is neither over- nor underconfident as a whole {place}; {share} {where}."
-            )
+        elif low > 0 or high < 0:
+            lean = "overconfident" if one.net > 0 else "underconfident"
+            yield _start(f"{name} is {lean} {place} by {100 * abs(one.net):.2f} points.")
 
 
 def _entropies(numbers: Numbers) -> Iterator[str]:
+    """What entropy says of the quality of segments, models alike in one sentence."""
+    found: dict[str, list[str]] = {}
     for model in numbers.cohort.shown:
-        found = None if model.entropy is None else correlation(model.entropy, model.dice)
-        if found is None or math.isnan(found.high):
+        fitted = None if model.entropy is None else correlation(model.entropy, model.dice)
+        if fitted is None or math.isnan(fitted.high):
             continue
-        numbers_of = f"r = {found.r:.2f}, 95 % interval {found.low:.2f} to {found.high:.2f}"
-        if found.high < 0:
-            yield f"Entropy of {model.title} tells poor segments from good ones ({numbers_of})."
-        elif found.low > 0:
-            yield f"Entropy of {model.title} is higher where Dice is higher ({numbers_of})."
+        if fitted.high < 0:
+            says = "Entropy is high where segments are poor"
+        elif fitted.low > 0:
+            says = "Entropy is low where segments are poor, the wrong way round"
         else:
-            yield f"Entropy of {model.title} does not tell poor segments ({numbers_of})."
+            says = "Entropy does not tell poor segments from good ones"
+        ends = [f"{value:.2f}".replace("-", "−") for value in (fitted.r, fitted.low, fitted.high)]
+        found.setdefault(says, []).append(f"{_name(model)} r = {ends[0]}, {ends[1]} to {ends[2]}")
+    for says, each in found.items():
+        yield f"{says} ({'; '.join(each)})."
 
 
 def _plain(numbers: Numbers) -> Iterator[str]:

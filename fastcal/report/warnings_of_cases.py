@@ -36,7 +36,7 @@ class _Ood(BaseModel):
 
 
 POOR = 0.7
-"""Predicted Dice below it is a warning: the usual limit of good overlap (Zijdenbos et al., 1994)."""
+"""Predicted Dice below it is a warning: the usual limit of good overlap (Zijdenbos, 1994)."""
 
 
 def case_warnings(places: Iterable[Path]) -> tuple[dict[str, tuple[str, ...]], list[Path]]:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fastcal.calibration.metrics import METRICS
-from fastcal.study.design import BOX, LOSSES
 from fastcal.report.measured import (
     Difference,
     Measured,
@@ -18,6 +17,7 @@ from fastcal.report.measured import (
     mean_of_cases,
     mean_of_known,
 )
+from fastcal.study.design import BOX, LOSSES
 
 if TYPE_CHECKING:
     from fastcal import CalibrationStatistics

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fastcal.core import atomic
 from fastcal.core.doors import bounded
 from fastcal.core.errors import DataError
+from fastcal.report.provenance import command_line, software
 from fastcal.report.scores import (
     ComparedLoss,
     Comparison,
@@ -22,7 +23,6 @@ from fastcal.report.scores import (
 from fastcal.report.style import LOSS_NAMES
 from fastcal.study.claim import claim
 from fastcal.study.clock import Clock
-from fastcal.report.provenance import command_line, software
 from fastcal.study.training import named_package
 
 if TYPE_CHECKING:

@@ -11,9 +11,6 @@ import numpy as np
 from fastcal.calibration import ranking, values
 from fastcal.quality import Line, QualityPredictor
 from fastcal.quality.logit import logit
-from fastcal.scores import Draws, Estimate, ScoreTable, score_measures, unsure_end
-from fastcal.scores.cells import Order
-from fastcal.scores.estimates import mean_of_rows
 from fastcal.report.measured import (
     LEVEL,
     N_RESAMPLES,
@@ -21,6 +18,9 @@ from fastcal.report.measured import (
     interval_of,
     mean_of_known,
 )
+from fastcal.scores import Draws, Estimate, ScoreTable, score_measures, unsure_end
+from fastcal.scores.cells import Order
+from fastcal.scores.estimates import mean_of_rows
 
 if TYPE_CHECKING:
     from fastcal.core.arrays import Floats

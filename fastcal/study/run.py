@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from fastcal.core import atomic
 from fastcal.core.errors import DataError
+from fastcal.report.provenance import command_line, software
 from fastcal.study.claim import claim
 from fastcal.study.design import LOSSES, SHIFTS, Design, design
 from fastcal.study.found import Origin, Results
-from fastcal.report.provenance import command_line, software
 from fastcal.study.origin import machine
 from fastcal.study.sets import TEST
 from fastcal.study.split import chosen_split

@@ -46,8 +46,7 @@ def coverage_chart(curves: Sequence[Curve], *, finding: str) -> str:
         colour = svg.series(one.series)
         for values, class_ in ((one.found.optimal, "ideal"), (one.found.risk, "curve")):
             points = [
-                (x(float(c)), y(float(v)))
-                for c, v in _thinned(one.found.coverage, values, start)
+                (x(float(c)), y(float(v))) for c, v in _thinned(one.found.coverage, values, start)
             ]
             parts.append(svg.path(points, f"{class_} {colour}"))
     return svg.figure(_WIDTH, _HEIGHT, *parts, finding=finding)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fastcal.calibration.metrics import METRICS
 from fastcal.report.charts import svg
 
-_WIDTH, _ROW, _LEFT, _RIGHT = 320, 40, 8, 12
+_WIDTH, _ROW, _LEFT, _RIGHT = 440, 38, 6, 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +47,7 @@ def intervals_chart(measure: str, lines: Sequence[Line], *, finding: str) -> str
         y = 8.0 + _ROW * place
         colour = svg.series(one.series)
         parts.append(svg.text(one.name, _LEFT, y + 14, "label strong-halo"))
-        parts.append(
-            svg.text(metric.text(one.estimate), _WIDTH - _RIGHT, y + 14, "value", "end")
-        )
+        parts.append(svg.text(metric.text(one.estimate), _WIDTH - _RIGHT, y + 14, "value", "end"))
         if one.low == one.low:
             ends = (scale(one.low), scale(one.high))
             parts.append(

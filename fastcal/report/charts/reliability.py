@@ -51,8 +51,7 @@ def reliability_chart(
         svg.element("line", x1=x(0), y1=y(0), x2=x(1), y2=y(1), class_="diagonal"),
     ]
     colour = svg.series(series)
-    for member in members:
-        parts.append(_curve(member, x, y, min_count, f"member {colour}"))
+    parts += [_curve(member, x, y, min_count, f"member {colour}") for member in members]
     parts.append(_curve(gaps.curve, x, y, min_count, f"curve {colour}"))
     parts += _dots(gaps.curve, x, y, min_count, colour)
     parts.append(svg.horizontal_axis(x, _TOP + _SIDE, "", ticks=fifths))
@@ -82,12 +81,10 @@ def _curve(curve: Reliability, x: svg.Scale, y: svg.Scale, min_count: int, class
     return "".join(found)
 
 
-def _dots(
-    curve: Reliability, x: svg.Scale, y: svg.Scale, min_count: int, colour: str
-) -> list[str]:
+def _dots(curve: Reliability, x: svg.Scale, y: svg.Scale, min_count: int, colour: str) -> list[str]:
     found = []
     for place in np.flatnonzero(curve.count > 0):
-        few = curve.count[place] <= min_count
+        few = " few" if curve.count[place] <= min_count else ""
         confidence, accuracy = (float(c[place]) for c in (curve.mean_confidence, curve.accuracy))
         label = (
             f"{curve.edges[place]:.2f} to {curve.edges[place + 1]:.2f}: {curve.count[place]:,} "
@@ -97,7 +94,7 @@ def _dots(
             svg.element(
                 "circle",
                 svg.element("title", label),
-                cx=x(confidence), cy=y(accuracy), r=4, class_=f"dot {colour}{' few' if few else ''}",
+                cx=x(confidence), cy=y(accuracy), r=4, class_=f"dot {colour}{few}",
             )
         )  # fmt: skip
     return found
@@ -105,11 +102,13 @@ def _dots(
 
 def _strip(gaps: Gaps, x: svg.Scale, min_count: int, largest: float) -> list[str]:
     top = _TOP + _SIDE + _GAP
-    limit = max(largest, 1e-6) * 1.15
+    limit = max(largest, 1e-6) * 1.45  # room for the number beyond the longest bar
     y = svg.Scale(-limit, limit, top + _STRIP, top)
     ticks = [tick for tick in svg.round_numbers(-limit, limit, 4) if abs(tick) <= limit]
     parts = [
-        svg.vertical_axis(y, _LEFT, "Points of the error", _LEFT + _SIDE, ticks=ticks, percent=True),
+        svg.vertical_axis(
+            y, _LEFT, "Points of the error", _LEFT + _SIDE, ticks=ticks, percent=True
+        ),
         svg.element("line", x1=_LEFT, x2=_LEFT + _SIDE, y1=y(0), y2=y(0), class_="axis"),
         svg.text("overconfident", _LEFT + 4, top + 11, "tick"),
         svg.text("underconfident", _LEFT + 4, top + _STRIP - 4, "tick"),
@@ -139,8 +138,8 @@ def _strip(gaps: Gaps, x: svg.Scale, min_count: int, largest: float) -> list[str
             end = y(float(part))
             parts.append(
                 svg.text(
-                    f"{100 * part:+.2f}", min((left + right) / 2, _LEFT + _SIDE - 4) - 12,
-                    end - 5 if part > 0 else end + 13, "value", "end",
+                    f"{100 * part:+.2f}".replace("-", "−"), min(right, _LEFT + _SIDE),
+                    end - 6 if part > 0 else end + 14, "value", "end",
                 )
             )  # fmt: skip
     ends = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,17 +20,22 @@ class Dot:
     """Anchor of the case in the page; empty where it has no pictures."""
     entropy: float
     dice: float
-    series: int
+
+    @property
+    def known(self) -> bool:
+        """Whether it has both numbers."""
+        return not (math.isnan(self.entropy) or math.isnan(self.dice))
 
 
-def scatter_chart(dots: Sequence[Dot], *, finding: str) -> str:
+def scatter_chart(dots: Sequence[Dot], *, series: int, finding: str) -> str:
     """Draw the cases whose entropy and Dice are known.
 
     Args:
-        dots: The cases of every model.
+        dots: The cases.
+        series: Place of the model's group, which gives the colour.
         finding: What the figure shows, as a sentence.
     """
-    known = [dot for dot in dots if dot.entropy == dot.entropy and dot.dice == dot.dice]
+    known = [dot for dot in dots if dot.known]
     x_low, x_high = svg.padded([dot.entropy for dot in known])
     y_low, y_high = svg.padded([dot.dice for dot in known])
     x = svg.Scale(max(0.0, x_low), x_high, _LEFT, _WIDTH - 12)
@@ -43,7 +49,7 @@ def scatter_chart(dots: Sequence[Dot], *, finding: str) -> str:
         drawn = svg.element(
             "circle",
             svg.element("title", label),
-            cx=x(dot.entropy), cy=y(dot.dice), r=5.5, class_=f"dot {svg.series(dot.series)}",
+            cx=x(dot.entropy), cy=y(dot.dice), r=5.5, class_=f"dot {svg.series(series)}",
         )  # fmt: skip
         if dot.link:
             drawn = svg.element(

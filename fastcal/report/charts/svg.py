@@ -123,7 +123,12 @@ def short(value: float) -> str:
 
 
 def horizontal_axis(
-    scale: Scale, y: float, title: str, *, ticks: Sequence[float] | None = None, percent: bool = False
+    scale: Scale,
+    y: float,
+    title: str,
+    *,
+    ticks: Sequence[float] | None = None,
+    percent: bool = False,
 ) -> str:
     """Return an axis along the bottom, with its title below."""
     found = [element("line", x1=scale.start, x2=scale.stop, y1=y, y2=y, class_="axis")]
@@ -151,7 +156,9 @@ def vertical_axis(
     for tick in scale.ticks() if ticks is None else ticks:
         y = scale(tick)
         found.append(element("line", x1=x, x2=right, y1=y, y2=y, class_="grid"))
-        found.append(text(short(100 * tick) if percent else short(tick), x - 6, y + 4, "tick", "end"))
+        found.append(
+            text(short(100 * tick) if percent else short(tick), x - 6, y + 4, "tick", "end")
+        )
     found.append(text(title, max(x - 34, 0), min(scale.start, scale.stop) - 10, "label"))
     return "".join(found)
 
