@@ -11,7 +11,12 @@ def info(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     no_gpu: Annotated[bool, typer.Option("--no-gpu", help="Do not touch the GPU driver.")] = False,
 ) -> None:
-    """Show what this installation can do here: versions, processor, GPU, backends."""
+    """Show what this installation can do here: versions, processor, GPU, backends.
+
+    Examples:
+        fastcal info
+        fastcal info --json --no-gpu
+    """
     from fastcal.info import collect, render, to_json
 
     found = collect(gpu=not no_gpu)
