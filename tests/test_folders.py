@@ -200,7 +200,9 @@ def test_statistics_are_those_of_numpy_and_leave_the_ignore_label_out(tmp_path: 
     assert set(statistics.case_ids) == set(CASES)
 
 
-def test_one_member_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_members_are_in_memory_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folders, labels, *_ = write_cohort(tmp_path, members=4)
     living: list[weakref.ref[np.ndarray]] = []
     most = 0
@@ -216,7 +218,7 @@ def test_one_member_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(PredictionFolder, "probabilities", counted)
     ensemble_folders(folders, tmp_path / "out", labels=labels)
-    assert most == 1
+    assert most <= 2
 
 
 def test_finished_cases_are_skipped_and_a_killed_run_resumes_to_the_same_files(
