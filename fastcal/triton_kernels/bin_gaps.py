@@ -75,7 +75,7 @@ def bin_gaps_kernel(
     o_classes = tl.arange(0, P.rows).to(tl.int64)
     m_classes = o_classes < P.classes
     row = partial + (i_part * P.classes + o_classes) * words
-    reference = tl.zeros([P.rows], tl.float64)
+    reference = tl.zeros([tl.constexpr(P.rows)], tl.float64)
     wrong = 0
     for i_block in range(tl.program_id(0), n_blocks, tl.num_programs(0)):
         z, hot, counts, n_wrong = load_tile(

@@ -88,8 +88,8 @@ def temperature_kernel(
     n_bad = tl.zeros((), tl.int64)
     loss = tl.zeros((), tl.float64)
     if P.per_class:
-        gradient = tl.zeros((P.columns,), tl.float64)
-        curvature = tl.zeros((P.columns,), tl.float64)
+        gradient = tl.zeros([tl.constexpr(P.columns)], tl.float64)
+        curvature = tl.zeros([tl.constexpr(P.columns)], tl.float64)
     else:
         gradient = tl.zeros((), tl.float64)
         curvature = tl.zeros((), tl.float64)
