@@ -9,6 +9,8 @@ import typer
 
 from fastcal.cli import mapping
 
+PAGE = "The page"
+
 
 def report(
     predictions: Annotated[
@@ -18,11 +20,21 @@ def report(
             "--predictions",
             metavar="FOLDER",
             help="Folders of predictions to compare, of nnU-Net or fastcal: label maps, and npz "
-            "for calibration; several may follow.",
+            "for calibration.",
+            rich_help_panel=mapping.FILES,
         ),
     ],
     labels: mapping.References,
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="HTML file to write.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="FILE",
+            help="HTML file to write.",
+            rich_help_panel=mapping.FILES,
+        ),
+    ],
     images: Annotated[
         Path | None,
         typer.Option(
@@ -30,30 +42,36 @@ def report(
             "--images",
             metavar="FOLDER",
             help="Folder of images (CASE_0000.nii.gz) to show under labels and entropy.",
+            rich_help_panel=mapping.FILES,
         ),
     ] = None,
-    names: Annotated[
+    name: Annotated[
         list[str] | None,
         typer.Option(
-            "--names",
+            "--name",
             metavar="NAME",
             help="What the folders are called, one per folder; by default the parts of their paths "
             "that differ.",
+            rich_help_panel=PAGE,
         ),
     ] = None,
     title: Annotated[
         str | None,
         typer.Option(
-            "--title", metavar="TEXT", help="Head of the page; the dataset's name without it."
+            "--title",
+            metavar="TEXT",
+            help="Head of the page; the name of the dataset without it.",
+            rich_help_panel=PAGE,
         ),
     ] = None,
-    warnings: Annotated[
+    warning: Annotated[
         list[Path] | None,
         typer.Option(
-            "--warnings",
+            "--warning",
             metavar="FOLDER",
             help="Folders that fastcal quality predict or fastcal ood predict wrote, whose "
             "warnings are shown beside the cases.",
+            rich_help_panel=mapping.FILES,
         ),
     ] = None,
     members: Annotated[
@@ -61,12 +79,18 @@ def report(
         typer.Option(
             "--members/--no-members",
             help="Compare ensembles with their members, where these are still there.",
+            rich_help_panel=mapping.MEMBERS,
         ),
     ] = True,
     dataset_json: mapping.DatasetJson = None,
     region: mapping.RegionOption = None,
     no_regions: Annotated[
-        bool, typer.Option("--no-regions", help="Count the whole volume alone.")
+        bool,
+        typer.Option(
+            "--no-regions",
+            help="Count the whole volume alone.",
+            rich_help_panel=mapping.CALIBRATION,
+        ),
     ] = False,
     bins: mapping.Bins = 15,
     closed: mapping.ClosedOption = mapping.Closed.right,
@@ -77,18 +101,27 @@ def report(
             "--min-count",
             metavar="N",
             help="Hide bins of this many voxels or fewer in reliability diagrams at first.",
+            rich_help_panel=PAGE,
         ),
     ] = 1000,
     megabytes: Annotated[
         float,
         typer.Option(
-            "--megabytes", metavar="MB", help="Largest size of the page; pictures are thinned out."
+            "--megabytes",
+            metavar="MB",
+            help="Largest size of the page; pictures are thinned out.",
+            rich_help_panel=PAGE,
         ),
     ] = 15.0,
     affine: mapping.Affine = mapping.AffineForm.auto,
     quiet: mapping.Quiet = False,
 ) -> None:
-    """Compare prediction folders in one HTML page: verdict, numbers, calibration, cases."""
+    """Compare prediction folders in one HTML page: verdict, numbers, calibration, cases.
+
+    Examples:
+        fastcal report -p predicted -g labelsTs -i imagesTs -o report.html
+        fastcal report -p nnunet/fold_0 mine/ensemble -g labelsTs -o report.html
+    """
     del affine  # its callback has chosen the form
     from fastcal.report.builder import REGIONS, build
     from fastcal.report.provenance import command_line
@@ -100,9 +133,9 @@ def report(
         labels,
         out,
         images=images,
-        names=names or (),
+        names=name or (),
         title=title,
-        warnings=warnings or (),
+        warnings=warning or (),
         members=members,
         dataset_json=dataset_json,
         regions=[] if no_regions else region or REGIONS,
