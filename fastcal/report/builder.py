@@ -32,8 +32,9 @@ from fastcal.report.folders import (
     score_members,
 )
 from fastcal.report.names import distinct_names
-from fastcal.report.page import PageSettings, write_page
+from fastcal.report.page import PageSettings, check_packages, write_page
 from fastcal.report.provenance import Provenance, software
+from fastcal.report.quantities import numbers_of
 from fastcal.report.warnings_of_cases import case_warnings
 
 REGIONS = ("box:8:2", "band:3")
@@ -104,7 +105,7 @@ def build(
     Raises:
         DataError: A folder has no cases, no case is in all of them, a file cannot be read, or does
             not fit its reference. The message names the file.
-        ImportError: Jinja2 or Pillow is not installed (the extra ``fastcal[report]``).
+        ImportError: Jinja2, Pillow or SciPy is not installed (the extra ``fastcal[report]``).
         TypeError, ValueError: An argument is out of range.
 
     Example:
@@ -118,6 +119,7 @@ def build(
         raise ValueError(f"names must hold one name per folder, {len(folders)}, got {len(names)}")
     if names and len(set(names)) < len(names):
         raise ValueError(f"names must differ, got {', '.join(names)}")
+    check_packages()
     page = PageSettings(min_count, megabytes)
     asked = _Asked(
         tuple(Path(folder) for folder in folders),
@@ -152,7 +154,7 @@ def build(
         case_flags=case_flags,
         layers=FolderLayers(opened.references, _shown_sources(opened, models, asked), found),
     )
-    return write_page(target, cohort, page)
+    return write_page(target, numbers_of(cohort), page)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ from fastcal.report.comparison_view import region_views, series_of, structure_ro
 from fastcal.report.data import as_script, page_data
 from fastcal.report.findings import Untested, findings
 from fastcal.report.measured import mean_of_known
-from fastcal.report.quantities import Numbers, numbers_of
+from fastcal.report.quantities import Numbers
 from fastcal.report.slices import ADDED, CONFUSED, MISSED, entropy_gradient
 from fastcal.report.uncertainty_view import uncertainty_view
 from fastcal.report.verdict import red_flags, shown_region, verdict
@@ -59,12 +60,12 @@ class PageSettings:
             raise ValueError(f"megabytes must be above 0, got {self.megabytes:g}")
 
 
-def write_page(out: Path | str, cohort: Cohort, settings: PageSettings | None = None) -> Path:
+def write_page(out: Path | str, numbers: Numbers, settings: PageSettings | None = None) -> Path:
     """Write the page of a cohort, whole or not at all.
 
     Args:
         out: The HTML file.
-        cohort: The models and their cases.
+        numbers: What its models scored.
         settings: How the page is made.
 
     Returns:
@@ -76,13 +77,24 @@ def write_page(out: Path | str, cohort: Cohort, settings: PageSettings | None = 
         OSError: The file cannot be written.
     """
     target = Path(out)
-    content = render(cohort, settings or PageSettings())
+    content = render(numbers, settings or PageSettings())
     target.parent.mkdir(parents=True, exist_ok=True)
     atomic.write_text(target, content)
     return target
 
 
-def render(cohort: Cohort, settings: PageSettings) -> str:
+def check_packages() -> None:
+    """Refuse to count for hours what could not be shown.
+
+    Raises:
+        ImportError: A package of the ``report`` extra is missing.
+    """
+    for package in ("jinja2", "PIL", "scipy"):
+        if find_spec(package) is None:
+            raise ImportError(f"a report needs {package}: pip install 'fastcal[report]'")
+
+
+def render(numbers: Numbers, settings: PageSettings) -> str:
     """Return the page of a cohort as HTML."""
     import jinja2
     from markupsafe import Markup
@@ -101,12 +113,11 @@ def render(cohort: Cohort, settings: PageSettings) -> str:
     assets = {
         name: Markup(loader.get_source(environment, f"page.{name}")[0]) for name in ("css", "js")
     }
-    return environment.get_template("page.html.j2").render(**assets, **_context(cohort, settings))
+    return environment.get_template("page.html.j2").render(**assets, **_context(numbers, settings))
 
 
-def _context(cohort: Cohort, settings: PageSettings) -> dict[str, Any]:
-    numbers = numbers_of(cohort)
-    box = numbers.box
+def _context(numbers: Numbers, settings: PageSettings) -> dict[str, Any]:
+    cohort, box = numbers.cohort, numbers.box
     gaps = {region: shown_gaps(cohort, region) for region in numbers.regions}
     sentences = verdict(numbers, gaps[box])
     main = main_model(cohort)

@@ -137,7 +137,13 @@ def _check_extras() -> None:
             raise ImportError(f"fastcal study needs {package}: pip install 'fastcal[{extra}]'")
 
 
-_PACKAGES = {"scipy": "report", "matplotlib": "report", "monai": "train", "crepes": "quality"}
+_PACKAGES = {
+    "scipy": "report",
+    "matplotlib": "report",
+    "jinja2": "report",
+    "monai": "train",
+    "crepes": "quality",
+}
 
 
 def _run(study: Study, command: str) -> Results:
