@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from browser import NARROW, WIDE, browser, opened, overflowing, violations  # noqa: F401
+from browser import NARROW, WIDE, opened, overflowing, violations
 from report_cases import write_cohort
 
 from fastcal.report import build
@@ -163,7 +163,7 @@ def test_tables_are_saved_as_csv_and_everything_as_json(browser: Browser, report
 
 
 def test_page_prints_with_every_column_and_the_cases_singled_out(
-    browser: Browser, report: Path, tmp_path: Path
+    browser: Browser, report: Path
 ) -> None:
     with opened(browser, report, size=(718, 1000), offline=True) as page:
         page.emulate_media(media="print")

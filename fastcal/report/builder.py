@@ -120,7 +120,7 @@ def build(
     if names and len(set(names)) < len(names):
         raise ValueError(f"names must differ, got {', '.join(names)}")
     check_packages()
-    page = PageSettings(min_count, megabytes)
+    page = PageSettings(min_count, megabytes, progress)
     asked = _Asked(
         tuple(Path(folder) for folder in folders),
         Path(labels),
@@ -131,9 +131,9 @@ def build(
     asked.counted.check_without_prediction()
     target = Path(out)
     opened = _open(asked, dataset_json)
-    check_out_file(target, opened.inputs)
-    target.parent.mkdir(parents=True, exist_ok=True)
     found = image_files(images, opened.cases, opened.ending) if images is not None else {}
+    check_out_file(target, [*opened.inputs, *found.values()])
+    target.parent.mkdir(parents=True, exist_ok=True)
     case_flags, read = case_warnings([*asked.folders, *(Path(one) for one in warnings)])
     models, flags = _score(opened, asked, progress)
     cohort = Cohort(

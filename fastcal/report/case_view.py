@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastcal.calibration.metrics import METRICS
+from fastcal.cases.loop import ProgressOption, run_cases
 from fastcal.report.charts.scatter import Dot, scatter_chart
 from fastcal.report.chosen import Chosen
 from fastcal.report.cohort import Cohort, Model
@@ -143,7 +144,12 @@ def scatters(numbers: Numbers, pictured: Sequence[str]) -> tuple[tuple[str, str]
 
 
 def draw_cases(
-    numbers: Numbers, chosen: Sequence[Chosen], main: Model, *, budget: int
+    numbers: Numbers,
+    chosen: Sequence[Chosen],
+    main: Model,
+    *,
+    budget: int,
+    progress: ProgressOption = False,
 ) -> tuple[tuple[Pictured, ...], tuple[str, ...]]:
     """Return the cases with pictures, those that are singled out first.
 
@@ -152,41 +158,41 @@ def draw_cases(
         chosen: Cases that are singled out.
         main: The model by which they were.
         budget: Bytes that the pictures may take.
+        progress: See `fastcal.report.page.PageSettings`.
 
     Returns:
         The cases, and the names of singled-out cases whose pictures did not fit.
     """
     cohort = numbers.cohort
-    if cohort.layers is None:
+    read = cohort.layers
+    if read is None:
         return (), ()
     dice = mean_of_known(main.dice)
     order = np.argsort(np.where(np.isnan(dice), np.inf, dice), kind="stable")
     singled = {one.case: one for one in chosen}
     others = [cohort.cases[k] for k in order if cohort.cases[k] not in singled][:MOST_PICTURED]
+    wanted = [*singled, *others]
     found: list[Pictured] = []
     too_large: list[str] = []
-    left = budget
-    for place, case in enumerate([*singled, *others]):
-        waiting = len(singled) - place if case in singled else len(singled) + len(others) - place
-        for_these = left - (1 - _CHOSEN_SHARE) * budget if case in singled and others else left
-        drawn = _fitting(cohort, cohort.layers(case), int(max(for_these, 0) / waiting))
-        if drawn is None:
-            if case in singled:
-                too_large.append(case)
-            continue
-        left -= drawn.size
+
+    def draw(case: str) -> None:
+        left = budget - sum(one.pictures.size for one in found)
+        place = wanted.index(case)
+        waiting = len(wanted) - place
+        if case in singled:
+            waiting = len(singled) - place
+            left -= int((1 - _CHOSEN_SHARE) * budget) if others else 0
+        drawn = _fitting(cohort, read(case), max(left, 0) // waiting)
         why = singled.get(case)
-        found.append(
-            Pictured(
-                case,
-                anchor(case),
-                len(found),
-                "" if why is None else why.role,
-                "" if why is None else f"{why.reason} ({main.title})",
-                _captions(numbers, case),
-                drawn,
-            )
-        )
+        if drawn is None:
+            too_large.extend([case] if why else [])
+            return
+        role = "" if why is None else why.role
+        reason = "" if why is None else f"{why.reason} ({main.title})"
+        captions = _captions(numbers, case)
+        found.append(Pictured(case, anchor(case), len(found), role, reason, captions, drawn))
+
+    run_cases(wanted, draw, progress=progress)
     return tuple(found), tuple(too_large)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastcal.cases.loop import ProgressOption
 from fastcal.core import atomic
 from fastcal.core.arguments import real_number, whole_number
 from fastcal.report import style
@@ -51,6 +53,8 @@ class PageSettings:
     """Bins of this many voxels or fewer are hidden in reliability diagrams at first."""
     megabytes: float = 15.0
     """Largest size of the file."""
+    progress: ProgressOption = False
+    """True says on stderr which case is being drawn; a function is called with a `Progress`."""
 
     def __post_init__(self) -> None:
         """Check every number."""
@@ -123,7 +127,9 @@ def _context(numbers: Numbers, settings: PageSettings) -> dict[str, Any]:
     main = main_model(cohort)
     chosen = choose(cohort, main)
     budget = max(int(1e6 * settings.megabytes) - _FOR_NUMBERS, 0)
-    pictured, too_large = draw_cases(numbers, chosen, main, budget=budget)
+    pictured, too_large = draw_cases(
+        numbers, chosen, main, budget=budget, progress=_said(settings.progress)
+    )
     signs, untested = _findings(numbers)
     names = [case.name for case in pictured]
     return {
@@ -143,6 +149,7 @@ def _context(numbers: Numbers, settings: PageSettings) -> dict[str, Any]:
         "chosen": chosen,
         "main": main,
         "pictured": pictured,
+        "names": names,
         "too_large": too_large,
         "shown": cohort.shown,
         "series": {model.title: series_of(cohort, model) for model in cohort.models},
@@ -156,6 +163,13 @@ def _context(numbers: Numbers, settings: PageSettings) -> dict[str, Any]:
         "untested": untested,
         "data": as_script(page_data(numbers, gaps, signs, chosen, sentences)),
     }
+
+
+def _said(progress: ProgressOption) -> ProgressOption:
+    """Tell the pictures of cases from their numbers, which were counted before."""
+    if progress is not True:
+        return progress
+    return lambda state: print(f"pictures: {state}", file=sys.stderr, flush=True)
 
 
 def _findings(numbers: Numbers) -> tuple[Sequence[Sign], Sequence[Untested]]:

@@ -46,11 +46,8 @@ def verdict(numbers: Numbers, gaps: dict[str, Gaps]) -> list[str]:
         numbers: What the models scored.
         gaps: Calibration of the models shown, by title, in the region of `Numbers.box`.
     """
-    found = [*_ensembling(numbers), *_between(numbers), *_leanings(numbers, gaps)]
-    found += _entropies(numbers)
-    if not found:
-        found = list(_plain(numbers))
-    return found
+    found = [*_ensembling(numbers), *_between(numbers)] or list(_plain(numbers))
+    return [*found, *_leanings(numbers, gaps), *_entropies(numbers)]
 
 
 def _ensembling(numbers: Numbers) -> Iterator[str]:
