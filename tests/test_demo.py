@@ -115,7 +115,7 @@ def test_results_are_written_for_people_and_programs(
     assert (out / "results.md").read_text() == markdown(comparison)
     page = (out / "report.html").read_text()
     assert "phantom_prostate" in page
-    assert [sign.claim.split()[0] for sign in comparison.signs] == ["Dice", "Ensembling", "Segment"]
+    assert [sign.claim.split()[0] for sign in comparison.signs] == ["Dice", "Ensembling"]
     found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
     assert found is not None
     numbers = {(n["model"], n["measure"], n["region"]): n for n in json.loads(found[1])["numbers"]}
