@@ -23,11 +23,12 @@ def sources() -> set[str]:
 
 def test_every_page_has_its_place_in_the_contents() -> None:
     placed = {"index"}
-    for page in ("index", "api/index"):
-        text = (DOCS / f"{page}.md").read_text()
+    for page in sorted(sources()):
+        path = DOCS / f"{page}.md"
+        text = path.read_text() if path.exists() else ""
         for tree in re.findall(r"```\{toctree\}\n(.*?)```", text, re.DOTALL):
             names = [line for line in tree.splitlines() if line and not line.startswith(":")]
-            placed |= {str(Path(page).parent / name) for name in names}
+            placed |= {os.path.normpath(path.relative_to(DOCS).parent / name) for name in names}
     assert placed == sources()
 
 
