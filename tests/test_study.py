@@ -55,8 +55,8 @@ def _small() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         fast = {"draws": 2, "passes": PASSES, "length_members": 2, "length_epochs": 2}
         patch.setattr(design, "_FAST", {**design._FAST, **fast})
-        for module in ("scores", "quality"):
-            patch.setattr(f"fastcal.study.{module}.N_RESAMPLES", 200)
+        for module in ("report.measured", "study.quality"):
+            patch.setattr(f"fastcal.{module}.N_RESAMPLES", 200)
         patch.setattr(style, "png_bytes", partial(style.png_bytes, dpi=20))
         # Drawing the curves of each member takes longer than training it.
         patch.setattr("fastcal.train.learner.draw_curves", lambda _: None)
