@@ -35,10 +35,14 @@ class Progress:
     total: int
     seconds_left: float
     """Mean time of a case so far, times the number of cases that are left."""
+    step: str = ""
+    """What is done with the cases, where a command goes through them several times: the time left
+    is that of the step."""
 
     def __str__(self) -> str:
         minutes, seconds = divmod(round(self.seconds_left), 60)
-        return f"{self.done}/{self.total} {self.case}, {minutes}:{seconds:02d} left"
+        text = f"{self.done}/{self.total} {self.case}, {minutes}:{seconds:02d} left"
+        return f"{self.step}: {text} in this pass" if self.step else text
 
 
 ProgressOption: TypeAlias = "bool | Callable[[Progress], None]"
@@ -109,7 +113,7 @@ def run_cases(
         >>> run.done, run.skipped
         (('b',), ('a',))
     """
-    report = _reporter(progress)
+    report = reporter(progress)
     skipped = [] if finished is None else [case for case in cases if finished(case)]
     waiting = sorted(set(cases) - set(skipped), key=cases.index)
     done: list[str] = []
@@ -135,7 +139,8 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _reporter(progress: ProgressOption) -> Callable[[Progress], None]:
+def reporter(progress: ProgressOption) -> Callable[[Progress], None]:
+    """Return the function that a `ProgressOption` stands for."""
     if callable(progress):
         return progress
     if progress:

@@ -120,7 +120,7 @@ def fit(
 
     Examples:
         fastcal recalibrate fit -i nnUNetTrainer__3d -g labelsTr -o calibrator.json
-        fastcal recalibrate fit -i a b -g labelsTr -o c.json --ensemble member-then-pool
+        fastcal recalibrate fit -i a b -g labelsTr -o c.json --method vector
     """
     del affine  # its callback has chosen the form
     from fastcal.recalibrate import fit_folders

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from fastcal.cases.loop import ProgressOption
+from fastcal.cases.told import told
 from fastcal.core.arrays import Floats
 from fastcal.core.errors import DataError
 from fastcal.data.dataset import Case, image_cases
@@ -122,7 +124,7 @@ def measure(
     networks: Networks | None = None,
     n_bins: int = 64,
     structures: Collection[str] | None = None,
-    progress: Callable[[str], None] | None = None,
+    progress: ProgressOption = False,
 ) -> Measured:
     """Measure the cases of a folder.
 
@@ -132,7 +134,8 @@ def measure(
         networks: For ``"mahalanobis"``.
         n_bins: Of ``"histogram"``.
         structures: Whose scores are averaged; None for all.
-        progress: Called with the name of each case before its image is read.
+        progress: True prints one line per image to stderr; a function is called with a
+            `Progress`.
 
     Raises:
         DataError: A file is missing or damaged, or has no such score or structure.
@@ -167,9 +170,7 @@ def measure(
             column = _column(table, name, str(folder.predictions))
             values[name] = np.array([_mean(column[rows]) for rows in by_case.values()])
     found: dict[str, list[Floats]] = {name: [] for name in from_images}
-    for case in cases if from_images else ():
-        if progress is not None:
-            progress(case)
+    for case in told(cases if from_images else (), progress):
         if "histogram" in found:
             found["histogram"].append(_histogram(images[case], n_bins))
         if networks is not None and "mahalanobis" in found:

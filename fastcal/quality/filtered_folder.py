@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from fastcal.cases.labels import LabelScheme
+from fastcal.cases.loop import ProgressOption
 from fastcal.cases.reference import LabelMap, LabelMaps, find_label_maps
+from fastcal.cases.told import told
 from fastcal.core.arrays import Floats
 from fastcal.core.errors import DataError
 from fastcal.data import description, nifti
@@ -61,6 +63,7 @@ def filtered_curves(
     maps: str = "entropy",
     dataset_json: str | Path | None = None,
     n_thresholds: int = 40,
+    progress: ProgressOption = False,
 ) -> list[FilteredCurves]:
     """Compute the curves of every structure of every case that has a reference.
 
@@ -73,6 +76,7 @@ def filtered_curves(
         dataset_json: nnU-Net's ``dataset.json``; by default the one in or above ``folder``, then
             ``labels``.
         n_thresholds: Steps of the thresholds.
+        progress: True prints one line per case to stderr; a function is called with a `Progress`.
 
     Raises:
         DataError: There is no ``dataset.json``, no such map, or a file cannot be read.
@@ -92,7 +96,7 @@ def filtered_curves(
     if not cases:
         raise DataError(place, f"no case that {labels} has too")
     found: dict[str, list[FilteredDice]] = {key: [] for key in scheme.foreground}
-    for case in cases:
+    for case in told(cases, progress, step=f"filtered Dice by {maps}"):
         reference = references.read(case)
         prediction = predictions.read(case, reference.grid, reference.path)
         values = _uncertainty(files[case], maps, scheme, reference)
