@@ -184,4 +184,4 @@ def _is_argument(param: Any) -> bool:
 
 
 def _metavar(param: Any, *, several: bool = False) -> str:
-    return (param.metavar or param.name.upper()) + "..." * several
+    return str(param.metavar or param.name.upper()) + "..." * several

@@ -165,5 +165,5 @@ def _completion(name: str, *, help: str) -> Any:
     try:
         from typer._click.shell_completion import CompletionItem
     except ImportError:  # before typer took click in
-        from click.shell_completion import CompletionItem
+        from click.shell_completion import CompletionItem  # type: ignore[assignment]
     return CompletionItem(name, help=help)
