@@ -347,3 +347,31 @@ def test_every_long_function_of_cases_has_the_same_progress() -> None:
     for function in functions:
         parameter = inspect.signature(function).parameters["progress"]
         assert (parameter.annotation, parameter.default) == ("ProgressOption", False), function
+
+
+# --- waiting --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("loads", "environment", "policy"),
+    [
+        (["1.0 1.0 1.0 2/99 7"] * 3, {}, "PASSIVE"),
+        (["9.0 9.0 9.0 1/99 7"] * 3, {}, None),  # the build before it has ended
+        (["0.1 0.1 0.1 3/99 7", "0.1 0.1 0.1 1/99 7", "0.1 0.1 0.1 3/99 7"], {}, None),
+        (["1.0 1.0 1.0 4/99 7"] * 3, {"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE"),
+        (["something else"] * 3, {}, None),
+    ],
+)
+def test_threads_sleep_at_barriers_where_another_process_runs(
+    loads: list[str],
+    environment: dict[str, str],
+    policy: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from fastcal.cli import waiting
+
+    monkeypatch.setattr(os, "environ", dict(environment))
+    texts = iter(loads)
+    monkeypatch.setattr(waiting, "_LOAD", SimpleNamespace(read_text=lambda **_: next(texts)))
+    waiting.wait_politely_where_it_is_busy()
+    assert os.environ.get("OMP_WAIT_POLICY") == policy
