@@ -22,6 +22,7 @@ if _TYPE_CHECKING:
     )
     from fastcal.models.ensemble import load_ensemble
     from fastcal.segments import SegmentScores, SegmentSettings, segment_scores
+    from fastcal.viewer import view
 
     __version__: str
 
@@ -38,6 +39,7 @@ __all__ = [
     "ensemble_statistics",
     "load_ensemble",
     "segment_scores",
+    "view",
 ]
 
 _HOMES = {
@@ -52,6 +54,7 @@ _HOMES = {
     "ensemble_statistics": "ensemble",
     "load_ensemble": "models.ensemble",
     "segment_scores": "segments",
+    "view": "viewer",
 }
 
 _ROOMS = frozenset(
@@ -73,6 +76,7 @@ _ROOMS = frozenset(
         "segments",
         "torchmetrics",
         "train",
+        "viewer",
     }
 )
 """Packages that `fastcal.NAME` opens without an import of their own."""

@@ -30,6 +30,7 @@ from fastcal.cli.status import status
 from fastcal.cli.study import study
 from fastcal.cli.train import train
 from fastcal.cli.values import SpreadCommand
+from fastcal.cli.view import view
 from fastcal.core.errors import DataWarning
 
 BAD_INPUT = 2
@@ -49,7 +50,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _COMMANDS = (
-    *(convert, train, predict, ensemble, merge, status, evaluate, export),
+    *(convert, train, predict, ensemble, merge, status, evaluate, view, export),
     *(demo, study, bench, info),
 )
 for _command in _COMMANDS:
