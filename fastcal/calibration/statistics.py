@@ -18,9 +18,9 @@ from fastcal.calibration.counting import (
     counting_into,
     read_batch,
 )
-from fastcal.calibration.reader import MetricReader
 from fastcal.calibration.settings import CalibrationSettings, first_difference
 from fastcal.calibration.state import CalibrationState
+from fastcal.calibration.summary import DescribedReader
 from fastcal.calibration.values import Integers
 from fastcal.core import bins
 from fastcal.core.arguments import flag
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 
-class CalibrationStatistics(MetricReader):
+class CalibrationStatistics(DescribedReader):
     """Calibration of probabilities over any number of volumes, in a state of a few kilobytes.
 
     The state is integers (sums of probabilities in steps of 2^-40): bit-identical for any number of
@@ -433,10 +433,6 @@ class CalibrationStatistics(MetricReader):
         )
 
     __hash__ = None  # type: ignore[assignment]
-
-    def __repr__(self) -> str:
-        arguments = self.settings.arguments().items()
-        return f"CalibrationStatistics({', '.join(f'{k}={v!r}' for k, v in arguments)})"
 
     def _empty(self) -> Self:
         return type(self)(**self.settings.arguments())

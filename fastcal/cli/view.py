@@ -111,9 +111,9 @@ def _serve(folder: ViewedFolder, case: str, *, port: int, browser: bool) -> None
 
     from fastcal.viewer import ViewServer
 
-    with ViewServer(folder, case, port=port) as server:
+    # Ctrl-C is how a server ends, and nothing is left undone by it.
+    with contextlib.suppress(KeyboardInterrupt), ViewServer(folder, case, port=port) as server:
         typer.echo(f"{server.url} (Ctrl-C ends it)")
         if browser:
             webbrowser.open(server.url)
-        with contextlib.suppress(KeyboardInterrupt):
-            server.serve_forever()
+        server.serve_forever()

@@ -295,7 +295,10 @@ def _labels(reference: Array | str | Path, item: int, shape: tuple[int, ...]) ->
     if isinstance(reference, str | Path):
         data = images.read(reference).data[None]
     else:
-        data = _channels(_numpy(reference), item, shape, "reference")
+        data = _numpy(reference)
+        if data.ndim == len(_flat(data, shape)) + 1 and len(data) > 1:  # a batch: no channels here
+            data = data[:, None]
+        data = _channels(data, item, shape, "reference")
     if len(data) != 1 or data.shape[1:] != shape:
         raise ValueError(
             f"reference must be one label map of the shape of the maps, {shape}, got {data.shape}"
@@ -306,7 +309,7 @@ def _labels(reference: Array | str | Path, item: int, shape: tuple[int, ...]) ->
 
 def _channels(data: NDArray[Any], item: int, shape: tuple[int, ...], name: str) -> NDArray[Any]:
     """Give ``[Ch, X, Y, Z]`` of ``[*S]``, ``[Ch, *S]`` or ``[B, Ch, *S]``."""
-    flat = shape[:2] if shape[2] == 1 and data.shape[-3:] != shape else shape
+    flat = _flat(data, shape)
     leading = data.ndim - len(flat)
     if leading < 0 or leading > 2 or data.shape[leading:] != flat:
         raise ValueError(
@@ -319,6 +322,11 @@ def _channels(data: NDArray[Any], item: int, shape: tuple[int, ...], name: str) 
     elif leading == 0:
         data = data[None]
     return data.reshape(len(data), *shape)
+
+
+def _flat(data: NDArray[Any], shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The spatial shape as an array has it: a single slice may lack its third axis."""
+    return shape[:2] if shape[2] == 1 and data.shape[-3:] != shape else shape
 
 
 def _numpy(values: Any) -> NDArray[Any]:

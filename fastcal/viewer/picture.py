@@ -69,12 +69,12 @@ def case_picture(case: ShownCase, voxel: Voxel | None = None) -> Figure:
     with style.house_style():
         figure = style.new_figure(_COLUMN * len(columns) + 0.6, sum(heights) + 1.2)
         axes = figure.subplots(len(planes), len(columns), squeeze=False, height_ratios=heights)
+        for ax, (title, _) in zip(axes[0], columns, strict=True):
+            ax.set_title(title, fontsize=11)
         for (name, across), row in zip(planes, axes, strict=True):
-            for ax, (title, layers) in zip(row, columns, strict=True):
+            for ax, (_, layers) in zip(row, columns, strict=True):
                 _draw(ax, case, layers, across, at[across])
                 _mark(ax, _LETTERS[name])
-                if row is axes[0]:
-                    ax.set_title(title, fontsize=11)
             index = case.frame.in_file(at)[_file_axis(case, across)]
             row[0].set_ylabel(f"{name}, slice {index}", fontsize=10)
         _scale_bar(figure, axes, case, columns)

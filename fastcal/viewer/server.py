@@ -184,9 +184,10 @@ class _Handler(BaseHTTPRequestHandler):
         ):
             return HTTPStatus.FORBIDDEN, _json({"error": "the request came by another name"})
         path, _, words = self.path.partition("?")
-        token, slash, name = path.removeprefix("/").partition("/")
+        root, _, rest = path.partition("/")
+        token, slash, name = rest.partition("/")
         # Of bytes, as texts beyond ASCII cannot be compared so.
-        if not secrets.compare_digest(token.encode(), self.server.token.encode()):
+        if root or not secrets.compare_digest(token.encode(), self.server.token.encode()):
             return HTTPStatus.FORBIDDEN, _json({"error": "the address must hold the token"})
         page = self.server.pages.get(name) if slash else None
         try:
