@@ -14,13 +14,9 @@ if _TYPE_CHECKING:
     from fastcal.accumulator import EnsembleAccumulator
     from fastcal.backends import backend
     from fastcal.calibration import CalibrationStatistics
-    from fastcal.ensemble import (
-        EnsembleStatistics,
-        ensemble_entropy,
-        ensemble_mean,
-        ensemble_statistics,
-    )
+    from fastcal.ensemble import ensemble_entropy, ensemble_mean, ensemble_statistics
     from fastcal.models.ensemble import load_ensemble
+    from fastcal.results import EnsembleStatistics
     from fastcal.segments import SegmentScores, SegmentSettings, segment_scores
     from fastcal.viewer import view
 
@@ -45,7 +41,7 @@ __all__ = [
 _HOMES = {
     "CalibrationStatistics": "calibration",
     "EnsembleAccumulator": "accumulator",
-    "EnsembleStatistics": "ensemble",
+    "EnsembleStatistics": "results",
     "SegmentScores": "segments",
     "SegmentSettings": "segments",
     "backend": "backends",
@@ -61,6 +57,7 @@ _ROOMS = frozenset(
     {
         "backends",
         "calibration",
+        "convert",
         "data",
         "evaluate",
         "functional",
@@ -73,6 +70,7 @@ _ROOMS = frozenset(
         "recalibrate",
         "regions",
         "report",
+        "scores",
         "segments",
         "torchmetrics",
         "train",

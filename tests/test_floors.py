@@ -24,7 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("backends",),
     ("ops",),
     ("calibration",),
-    ("regions", "segments", "ensemble", "accumulator", "functional", "fastcal"),
+    ("regions", "segments", "results", "ensemble", "accumulator", "functional", "fastcal"),
     ("data", "models", "losses", "report", "torchmetrics", "monai"),
     ("cases", "scores"),
     ("convert", "evaluate", "predict", "recalibrate", "quality", "ood", "train", "viewer"),

@@ -28,6 +28,7 @@ from fastcal.core.arrays import Array
 from fastcal.core.errors import DataError
 from fastcal.core.predictions import Predictions
 from fastcal.core.region_bits import Regions
+from fastcal.core.sums_to_one import warn_of_logits
 from fastcal.core.targets import CaseId, GivenTarget, Targets, Wording, read_targets
 
 if TYPE_CHECKING:
@@ -273,6 +274,8 @@ class CalibrationStatistics(DescribedReader):
             )
         name = wording.predictions
         values, predictions = read_batch(array, given, class_dim, name, self.settings)
+        if from_logits and not self.settings.multilabel:
+            warn_of_logits(values, predictions.class_dim, stacklevel=4)
         if not from_logits:
             predictions = predictions._replace(stored=values.dtype)
         targets = read_targets(given, predictions, self.regions)
