@@ -12,6 +12,8 @@ from fastcal.cli import mapping
 if TYPE_CHECKING:
     from fastcal.viewer import ViewedFolder
 
+PROGRAMS = "Where it is shown"
+
 
 def view(
     out: Annotated[
@@ -20,12 +22,19 @@ def view(
     case: Annotated[
         str | None,
         typer.Argument(
-            metavar="CASE", help="Case to begin with; without it the one to look at first."
+            metavar="[CASE]", help="Case to begin with; without it the one to look at first."
         ),
     ] = None,
     *,
     images: Annotated[
-        Path, typer.Option("-i", "--images", metavar="FOLDER", help="Folder of the images.")
+        Path,
+        typer.Option(
+            "-i",
+            "--images",
+            metavar="FOLDER",
+            help="Folder of the images.",
+            rich_help_panel=mapping.FILES,
+        ),
     ],
     labels: Annotated[
         Path | None,
@@ -34,6 +43,7 @@ def view(
             "--labels",
             metavar="FOLDER",
             help="Folder of reference label maps: adds reference, errors and Dice.",
+            rich_help_panel=mapping.FILES,
         ),
     ] = None,
     quality: Annotated[
@@ -42,38 +52,60 @@ def view(
             "--quality",
             metavar="FILE",
             help="quality.json of quality predict: lists the cases by predicted Dice.",
+            rich_help_panel=mapping.FILES,
         ),
     ] = None,
     dataset_json: mapping.DatasetJson = None,
     png: Annotated[
         Path | None,
         typer.Option(
-            "--png", metavar="FILE", help="Write a picture of the case instead, without a browser."
+            "--png",
+            metavar="FILE",
+            help="Write a picture of the case instead, without a browser.",
+            rich_help_panel=mapping.WRITTEN,
         ),
     ] = None,
     slicer: Annotated[
         bool,
         typer.Option(
-            "--slicer", help="Open the case in 3D Slicer; print the command where it is missing."
+            "--slicer",
+            help="Open the case in 3D Slicer; print the command where it is missing.",
+            rich_help_panel=PROGRAMS,
         ),
     ] = False,
     napari: Annotated[
         bool,
         typer.Option(
-            "--napari", help="Open the case in napari; print the command where it is missing."
+            "--napari",
+            help="Open the case in napari; print the command where it is missing.",
+            rich_help_panel=PROGRAMS,
         ),
     ] = False,
     port: Annotated[
-        int, typer.Option("--port", metavar="N", help="Port of the page; 0 for a free one.")
+        int,
+        typer.Option(
+            "--port",
+            metavar="N",
+            help="Port of the page; 0 for a free one.",
+            rich_help_panel=PROGRAMS,
+        ),
     ] = 0,
     browser: Annotated[
-        bool, typer.Option("--browser/--no-browser", help="Open the page in the web browser.")
+        bool,
+        typer.Option(
+            "--browser/--no-browser",
+            help="Open the page in the web browser.",
+            rich_help_panel=PROGRAMS,
+        ),
     ] = True,
 ) -> None:
-    """Look at the cases of a folder of predictions, in a page that only this machine can open.
+    """Look at predicted cases, in a page that only this machine can open.
 
     The page lies on 127.0.0.1 behind a token in its address, and shows nothing but files of the
     folders given. Ctrl-C ends it.
+
+    Example:
+        fastcal view predicted -i imagesTs -g labelsTs
     """
     from fastcal.viewer import ViewedFolder, write_png
 
