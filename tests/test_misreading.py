@@ -86,7 +86,7 @@ def test_compiled_calls_are_not_disturbed_by_the_check() -> None:
 
 
 @pytest.mark.parametrize(
-    "shape", [(1, 4, 64, 64, 32), (2, 3, 8, 8, 8), (1, 4, 40, 96, 96), (2, 4, 64, 64)]
+    "shape", [(1, 4, 64, 64, 32), (2, 3, 8, 8, 8), (1, 4, 96, 96, 31), (2, 4, 64, 64)]
 )
 def test_a_lone_member_that_is_no_ensemble_is_refused_with_how_it_would_be_read(shape) -> None:
     m, b, c = shape[:3]
@@ -101,6 +101,11 @@ def test_a_lone_member_that_is_no_ensemble_is_refused_with_how_it_would_be_read(
 )
 def test_an_ensemble_in_one_tensor_is_read_as_it_is(shape) -> None:
     assert fastcal.ensemble_entropy(torch.zeros(shape)).shape == (shape[1], *shape[3:])
+
+
+def test_a_lone_tensor_of_many_classes_is_read_with_a_warning() -> None:
+    with pytest.warns(UserWarning, match=r"read as M = 1, B = 4, C = 40 classes along axis 2"):
+        assert fastcal.ensemble_entropy(torch.zeros(1, 4, 40, 96, 96)).shape == (4, 96, 96)
 
 
 def test_a_target_tells_what_the_axes_of_one_tensor_are() -> None:

@@ -97,14 +97,8 @@ def read_members(
                 f"got a tensor of shape {tuple(whole.shape)}"
             )
         tensors = list(whole.unbind(0))
-        if not confirmed and class_dim == 1 and _is_of_space(tensors[0] if tensors else whole):
-            n_members, batch, classes = whole.shape[:3]
-            raise ValueError(
-                "preds must be a list of members [B, C, *S] or one tensor [M, B, C, *S], got a "
-                f"tensor of shape {tuple(whole.shape)}, which would be read as M = {n_members}, "
-                f"B = {batch}, C = {classes}; put a single member into a list, [preds], or split "
-                "the members, list(preds)"
-            )
+        if not confirmed and class_dim == 1:
+            _check_lone(whole)
     if not tensors:
         raise ValueError("preds must hold at least one member, got none")
     first = tensors[0]
@@ -169,14 +163,28 @@ def check_batched(member: Array, class_dim: int, name: str) -> None:
         )
 
 
-def _is_of_space(member: Tensor) -> bool:
-    """Whether axis 1 of ``[B, C, *S]`` with one or two axes of space looks like a third of them."""
-    if member.dim() not in (3, 4):
-        return False
-    classes, space = member.shape[1], member.shape[2:]
-    if all(extent == classes for extent in space):
-        return classes >= _FEWEST_SPATIAL
-    return (classes > 32 and 4 * classes >= min(space)) or (classes > 16 and classes >= min(space))
+def _check_lone(whole: Tensor) -> None:
+    """Refuse one tensor ``[B, C, *S]`` that would be read as ``[M, B, C, *S]``.
+
+    It is seen by classes that are as many as the voxels along one of the axes of space. Where they
+    are only as many as such an axis could have, there is a warning.
+    """
+    if whole.dim() not in (4, 5) or whole.numel() == 0:
+        return
+    n_members, batch, classes, *space = whole.shape
+    reading = f"M = {n_members}, B = {batch}, C = {classes}"
+    advice = "put a single member into a list, [preds], or split the members, list(preds)"
+    if classes >= _FEWEST_SPATIAL and classes in space:
+        raise ValueError(
+            "preds must be a list of members [B, C, *S] or one tensor [M, B, C, *S], got a tensor "
+            f"of shape {tuple(whole.shape)}, which would be read as {reading}; {advice}"
+        )
+    if classes > 32 and 4 * classes >= min(space) and not torch.compiler.is_compiling():
+        warnings.warn(
+            f"preds of shape {tuple(whole.shape)} is read as {reading} classes along axis 2; if "
+            f"that is a spatial axis, {advice}",
+            stacklevel=4,
+        )
 
 
 def check_member(member: Tensor, class_dim: int, name: str, *, stacklevel: int = 3) -> int:
