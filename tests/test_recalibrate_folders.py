@@ -84,10 +84,6 @@ def ece(labels: Path, folder: Path) -> float:
     return statistics.ece()
 
 
-def fit_folders_again(cohort: Path, labels: Path, out: Path) -> object:
-    return fit_folders([cohort / "trainer"], labels, out, folds=0).calibrator
-
-
 def test_cross_validation_folders_are_fitted_and_applied(
     cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -133,7 +129,11 @@ def test_cross_validation_folders_are_fitted_and_applied(
     assert fitted.fitted_to_ is not None
     assert set(fitted.fitted_to_.cases) == set(stacked)
     assert fitted.fitted_to_.version == fastcal.__version__
-    assert f"4 cases, {fitted.n_voxels_:,} voxels" in repr(fit_folders_again(cohort, labels, out))
+    again = fit_folders([cohort / "trainer"], labels, out, folds=0).calibrator
+    assert isinstance(again, TemperatureScaling)
+    assert f"T          {again.temperature_:.4g}" in repr(again)
+    assert f"fitted to  4 cases, {again.n_voxels_:,} voxels" in repr(again)
+    assert repr(load(out)).endswith("fitted to  4 cases")
     assert "was fitted to these predictions" not in capsys.readouterr().err
     (seen, *_) = stacked
     with pytest.warns(DataWarning, match=f"was fitted to these predictions of case {seen}: its"):
