@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import secrets
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -109,7 +110,8 @@ class ViewServer(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing of a browser that went away in the middle of an answer."""
-        del request, client_address
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)
 
     def _case(self, query: dict[str, str]) -> Answer:
         with self._lock:
