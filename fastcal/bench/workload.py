@@ -15,7 +15,7 @@ from fastcal.bench.points import DTYPES, OUTPUTS, Point
 from fastcal.bench.reference import Scores64, map_error, maps_64, scores_64
 from fastcal.bench.timing import Candidate
 from fastcal.bench.volumes import make_case
-from fastcal.ensemble import EnsembleStatistics
+from fastcal.results import EnsembleStatistics
 
 MOST_SETS = 8
 _PAD = 4

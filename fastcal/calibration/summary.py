@@ -145,8 +145,8 @@ class DescribedReader(MetricReader):
             metric = METRICS[name]
             if metric.kept(self.settings):
                 rows.append((metric.title, self._shown(name)))
-        if self.regions:
-            rows.append((counted(len(self.regions), "region"), ", ".join(self.regions)))
+        if regions := self.settings.regions:
+            rows.append((counted(len(regions), "region"), ", ".join(regions)))
         return rows
 
     def _shown(self, name: str) -> str:

@@ -257,10 +257,10 @@ class Calibrator(ABC):
         }
 
     def __repr__(self) -> str:
-        return as_text(self._heading, self._rows())
+        return as_text(self._heading, self._shown_rows())
 
     def _repr_html_(self) -> str:
-        return as_html(self._heading, self._rows())
+        return as_html(self._heading, self._shown_rows())
 
     @property
     def _heading(self) -> str:
@@ -268,7 +268,7 @@ class Calibrator(ABC):
         given = {name: value for name, value in self.settings().items() if value != usual[name]}
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in given.items())})"
 
-    def _rows(self) -> list[tuple[str, str]]:
+    def _shown_rows(self) -> list[tuple[str, str]]:
         if self.num_classes_ is None:
             return [("fitted", "not yet")]
         voxels = getattr(self, "n_voxels_", None)

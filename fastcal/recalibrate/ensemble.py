@@ -245,10 +245,10 @@ class EnsembleCalibration:
         }
 
     def __repr__(self) -> str:
-        return as_text(self._heading, self._rows())
+        return as_text(self._heading, self._shown_rows())
 
     def _repr_html_(self) -> str:
-        return as_html(self._heading, self._rows())
+        return as_html(self._heading, self._shown_rows())
 
     @property
     def _heading(self) -> str:
@@ -256,7 +256,7 @@ class EnsembleCalibration:
         kind = type(self.calibrator).__name__
         return f"EnsembleCalibration({kind}, order={self.order!r}{weights}, space={self.space!r})"
 
-    def _rows(self) -> list[tuple[str, str]]:
+    def _shown_rows(self) -> list[tuple[str, str]]:
         if self.calibrators_ is None:
             return [("fitted", "not yet")]
         rows = []
