@@ -73,6 +73,10 @@ COMMANDS = {
         _CASES,
         "Show what a folder of predictions was made with, and which of its cases are finished.",
     ),
+    "view": Row(
+        _CASES,
+        "Look at predicted cases, in a page that only this machine can open.",
+    ),
     "recalibrate": Row(
         _UNCERTAINTY,
         "Fit a calibrator to saved probabilities with labels, and apply it to others.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from fastcal.cases.saved import SavedFolders
 from fastcal.cases.settings import Counted, MapType, Part, Written
 from fastcal.cases.summary import PredictionSummary
 from fastcal.core.bins import Closed
+from fastcal.core.errors import DataError, DataWarning
 from fastcal.recalibrate.calibrator import Calibrator
 from fastcal.recalibrate.ensemble import EnsembleCalibration
 from fastcal.recalibrate.file import load
@@ -89,6 +91,9 @@ def apply_folders(
         OutOfMemoryError: A ValueError that says what to lower.
         OSError: The error of the disk.
 
+    Warns:
+        DataWarning: The calibrator was fitted to these very predictions of some of the cases.
+
     Example:
         >>> apply_folders("calibrator.json", ["predictions"], "calibrated")  # doctest: +SKIP
     """
@@ -102,5 +107,28 @@ def apply_folders(
     source.check_maps(maps)
     if isinstance(calibrator, str | Path):
         source = replace(source, file=Path(calibrator))
+    _warn_of_seen(source)
     written = replace(written, file_ending=saved.file_ending(found))
     return run(source, counted, written, part)
+
+
+def _warn_of_seen(source: CalibratedProbabilities) -> None:
+    """Warn of cases whose files the calibrator was fitted to, by their content."""
+    seen = [case for case in source.cases if _was_seen(source, case)]
+    if seen:
+        more = f" and {len(seen) - 1} more" if len(seen) > 1 else ""
+        warnings.warn(
+            DataWarning(
+                source.inputs(seen[0])[0].parent,
+                f"the calibrator was fitted to these predictions of case {seen[0]}{more}: its "
+                "scores on them are better than on new cases",
+            ),
+            stacklevel=3,
+        )
+
+
+def _was_seen(source: CalibratedProbabilities, case: str) -> bool:
+    try:
+        return any(one.holds(source.inputs(case)) for one in source.fitted_to)
+    except DataError:  # told when the case is read
+        return False

@@ -18,6 +18,7 @@ from fastcal.recalibrate import methods
 from fastcal.recalibrate.calibrator import Calibrator
 from fastcal.recalibrate.case_volumes import CaseVolumes
 from fastcal.recalibrate.ensemble import ORDERS, EnsembleCalibration, EnsembleOrder
+from fastcal.recalibrate.fitted_to import FittedTo
 from fastcal.recalibrate.held_out import HeldOut, all_held_out_scores
 from fastcal.recalibrate.pool import Pool, named
 
@@ -141,6 +142,9 @@ def fit_folders(
     unfitted = [copy.deepcopy(plain) for _ in streams]
     _fit(calibrator, streams)
     scores = all_held_out_scores(unfitted, streams, folds)
+    places = _places(calibrator, saved, cases)
+    for one, files_of_cases in zip(_plain(calibrator), places, strict=True):
+        one.fitted_to_ = FittedTo.of(files_of_cases)
     calibrator.save(out)
     fitted_to = tuple(sorted({case for stream in streams for case in stream.cases}))
     return FolderFit(calibrator, out, fitted_to, scores)
@@ -160,6 +164,25 @@ def _streams(
         pool = Pool(saved.folders, calibrator)
         return [CaseVolumes.of_pool(saved.shared(cases), pool, references, progress)]
     return [CaseVolumes.of_folders(own, references, progress) for own in saved.each(cases)]
+
+
+def _plain(calibrator: Calibrator | EnsembleCalibration) -> list[Calibrator]:
+    return [calibrator] if isinstance(calibrator, Calibrator) else calibrator.calibrators_ or []
+
+
+def _places(
+    calibrator: Calibrator | EnsembleCalibration, saved: SavedFolders, cases: Sequence[str] | None
+) -> list[dict[str, list[Path]]]:
+    """Return the files of the cases that each calibrator was fitted to."""
+    if isinstance(calibrator, Calibrator):
+        union = saved.union(cases)
+        return [{case: folder.files(case) for case, folder in union.items()}]
+    if calibrator.order == "pool-then-calibrate":
+        shared = saved.shared(cases)
+        return [
+            {case: [path for one in saved.folders for path in one.files(case)] for case in shared}
+        ]
+    return [{case: folder.files(case) for case, folder in own.items()} for own in saved.each(cases)]
 
 
 def _fit(calibrator: Calibrator | EnsembleCalibration, streams: Sequence[CaseVolumes]) -> None:

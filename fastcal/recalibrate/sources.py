@@ -18,6 +18,7 @@ from fastcal.core.errors import DataError
 from fastcal.data.predictions import PredictionFolder, Probabilities
 from fastcal.recalibrate.calibrator import Calibrator
 from fastcal.recalibrate.ensemble import EnsembleCalibration
+from fastcal.recalibrate.fitted_to import FittedTo
 from fastcal.recalibrate.pool import Pool, invalid, named
 
 _COMPARE_MEMBERS = ("expected_entropy", "mutual_information", "variance", "disagreement")
@@ -96,6 +97,12 @@ class CalibratedProbabilities:
     def inputs(self, case: str) -> list[Path]:
         """The files of a case in the folders that have it."""
         return [path for folder in self.places[case] for path in folder.files(case)]
+
+    @property
+    def fitted_to(self) -> tuple[FittedTo, ...]:
+        """What the calibrator, or each of an ensemble's, was fitted to, where that is known."""
+        found = self.calibrator.fitted_to_
+        return found if isinstance(found, tuple) else (() if found is None else (found,))
 
     @property
     def advice(self) -> str:

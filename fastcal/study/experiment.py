@@ -20,7 +20,7 @@ from fastcal.report.scores import (
     markdown,
 )
 from fastcal.report.style import LOSS_NAMES
-from fastcal.study.claim import claim
+from fastcal.study.claim import claim, identity
 from fastcal.study.clock import Clock
 from fastcal.study.origin import command_line, software
 from fastcal.study.training import named_package
@@ -179,7 +179,7 @@ class _Plan:
     def settings(self, losses: Sequence[str]) -> dict[str, Any]:
         """Everything that the results depend on, as JSON gives it back."""
         settings = {
-            "dataset": str(self.dataset.folder.resolve()),
+            "dataset": identity(self.dataset),
             "cases": [case.name for case in self.dataset.cases[: sum(self.split)]],
             "split": list(self.split),
             "members": self.members,
