@@ -14,7 +14,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from browser import browser, opened, violations  # noqa: F401
+from browser import opened, violations
 from viewer_cases import Made, make
 
 import fastcal

@@ -65,6 +65,10 @@ COMMANDS = {
         _CASES,
         "Score predictions: Dice, HD95, surface Dice, volumes, calibration.",
     ),
+    "report": Row(
+        _CASES,
+        "Compare prediction folders in one HTML page: verdict, numbers, calibration, cases.",
+    ),
     "merge": Row(
         _CASES,
         "Add the calibration and the scores of the parts of a run with --num-parts, as of one run.",

@@ -163,5 +163,6 @@ def study(
     )
     typer.echo((out / "results.md").read_text(encoding="utf-8"))
     typer.echo(
-        f"tables: {out / 'tables'}\nfigures: {out / 'figures'}\nnumbers: {out / 'results.json'}"
+        f"report: {out / 'report.html'}\ntables: {out / 'tables'}\nfigures: {out / 'figures'}\n"
+        f"numbers: {out / 'results.json'}"
     )

@@ -59,7 +59,7 @@ def warm() -> None:
     import fastcal.monai
     import fastcal.predict
     import fastcal.recalibrate
-    import fastcal.report.html
+    import fastcal.report.builder
     import fastcal.study.demo
     import fastcal.study.experiment
     import fastcal.torchmetrics
