@@ -199,6 +199,14 @@ KeepGoing = Annotated[
     bool,
     typer.Option("--keep-going", help="Go on after a case that fails; list failures at the end."),
 ]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        "--memory",
+        metavar="SIZE",
+        help="Most memory that the process takes, such as 2G; members are read slab by slab.",
+    ),
+]
 AllowDuplicates = Annotated[
     bool,
     typer.Option(

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
+
+_FRACTION_BITS = 40
+"""As in every other sum of fastcal, unless patches are so large that it would overflow."""
+
+_VALUE_BITS = 10
+"""Entropies are below 1024."""
 
 
 def patch_maxima(values: Tensor, label: Tensor, num_classes: int, size: int) -> Tensor:
@@ -31,7 +39,7 @@ def patch_maxima(values: Tensor, label: Tensor, num_classes: int, size: int) -> 
         (len(values), num_classes), -torch.inf, dtype=torch.float64, device=values.device
     )
     for item, volume in enumerate(values):
-        means = _patch_means(volume.nan_to_num(0.0), size)
+        means = _patch_means(volume, size)
         if label.dim() == values.dim():
             index = label[item].reshape(-1).to(torch.int64)
             # One place more for the voxels that belong to no class.
@@ -48,13 +56,19 @@ def patch_maxima(values: Tensor, label: Tensor, num_classes: int, size: int) -> 
 
 
 def _patch_means(volume: Tensor, size: int) -> Tensor:
-    """Give every voxel the mean over its patch, by running sums along each axis in float64."""
-    means = volume.to(torch.float64)
-    for axis, extent in enumerate(volume.shape):
-        width = min(size, extent)
+    """Give every voxel the mean over its patch, by running sums along each axis.
+
+    The sums are of integers, so that they do not depend on where a volume begins: means of parts of
+    a volume are bit-identical to those of the whole. The running sums may wrap around. Their
+    differences, which are the sums over patches, do not.
+    """
+    widths = [min(size, extent) for extent in volume.shape]
+    bits = min(_FRACTION_BITS, 62 - _VALUE_BITS - math.prod(widths).bit_length())
+    sums = (volume.to(torch.float64).nan_to_num(0.0) * 2.0**bits).round_().to(torch.int64)
+    for axis, (extent, width) in enumerate(zip(volume.shape, widths, strict=True)):
         if width < 2:
             continue
-        running = means.cumsum(axis)
+        running = sums.cumsum(axis)
         ends = running.narrow(axis, width - 1, extent - width + 1).clone()
         ends.narrow(axis, 1, extent - width).sub_(running.narrow(axis, 0, extent - width))
         before = min(size // 2, width - 1)
@@ -63,5 +77,5 @@ def _patch_means(volume: Tensor, size: int) -> Tensor:
             ends.narrow(axis, at, 1).expand([n if a == axis else -1 for a in range(ends.dim())])
             for at, n in edges
         )
-        means = torch.cat((start, ends, end), axis).div_(width)
-    return means
+        sums = torch.cat((start, ends, end), axis)
+    return sums.to(torch.float64).div_(2.0**bits * math.prod(widths))
