@@ -19,7 +19,7 @@ from fastcal.cases.slab_segments import SegmentWindows, floor_bytes, of_slabs
 from fastcal.cases.source import SlabSource, Source
 from fastcal.core.doors.bounds import MIB, size
 from fastcal.core.errors import DataError
-from fastcal.core.memory import resident_bytes
+from fastcal.core.memory import resident_bytes, return_freed_blocks
 from fastcal.data import nifti
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from fastcal.segments import SegmentScores
     from fastcal.segments.scores import SegmentTotals
 
-_SPARE = 24 * MIB
+SPARE = 24 * MIB
 """Memory that is left for what nobody counts, such as the files of the other threads."""
 
 _REGION_BYTES = 40
@@ -88,6 +88,7 @@ class Slabs:
             )
         if wanted.segments is not None and wanted.segments.component_voxels is not None:
             from scipy import ndimage  # noqa: F401 - its memory counts as that of the program
+        return_freed_blocks()
         self._source: SlabSource = source
         self._wanted, self._files, self._memory = wanted, files, memory
 
@@ -128,7 +129,7 @@ class Slabs:
         extent = first.shape[1 + first.view.axis]
         plane = math.prod(first.shape[1:]) // max(extent, 1)
         row = plane * self._voxel_bytes(stacks)
-        fixed = sum(stack.stored.fixed_bytes for stack in stacks) + _SPARE
+        fixed = sum(stack.stored.fixed_bytes for stack in stacks) + SPARE
         used = resident_bytes()
         room = self._memory - used - fixed
         least = row

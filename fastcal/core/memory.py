@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 from pathlib import Path
 
@@ -10,6 +11,10 @@ from fastcal.core.doors.bounds import GIB, KIB, MIB
 
 _SIZE = re.compile(r"(\d{1,20}(?:\.\d{1,20})?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
 _UNITS = {"": 1, "K": KIB, "M": MIB, "G": GIB, "T": GIB << 10}
+
+
+_M_MMAP_THRESHOLD = -3
+"""Of malloc.h."""
 
 
 def resident_bytes() -> int:
@@ -21,6 +26,20 @@ def resident_bytes() -> int:
     except (OSError, ValueError):
         return 0
     return 0
+
+
+def return_freed_blocks() -> None:
+    """Make the C library return every large block to the system when it is freed.
+
+    glibc learns from large blocks that are freed to keep those of up to 32 MiB, so that the memory
+    of a process stays above what it uses. Setting the threshold ends the learning. Other libraries
+    are left as they are.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    mallopt(_M_MMAP_THRESHOLD, MIB)
 
 
 def read_size(value: int | str | None, name: str) -> int | None:

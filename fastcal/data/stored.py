@@ -21,10 +21,14 @@ Cut: TypeAlias = tuple[int, int]
 """First place along S0, and the one behind the last."""
 
 _PIECE = 1 << 18
-"""Compressed bytes that are read at a time by each of the streams of a file."""
+"""Bytes that come out of a stream at a time."""
 
-STREAM_BYTES = 3 * _PIECE
-"""Memory that one inflating stream may take: its window, what it has read, and what came out."""
+_INPUT = 1 << 15
+"""Compressed bytes that are read at a time. zlib copies what it has not used yet, so that more of
+them would cost more than they save."""
+
+STREAM_BYTES = 80 << 10
+"""Memory of one inflating stream: zlib's window and tables (44 KiB), and what it has read."""
 
 
 class Stored(Protocol):
@@ -111,7 +115,7 @@ class Inflated:
     @property
     def fixed_bytes(self) -> int:
         """Memory of one stream per class."""
-        return (self.shape[0] + 1) * STREAM_BYTES
+        return (self.shape[0] + 1) * STREAM_BYTES + 2 * _PIECE
 
     def slabs(self, cuts: Sequence[Cut]) -> Iterator[NDArray[Any]]:
         """Give the slabs."""
@@ -253,7 +257,7 @@ class _Place:
             return b""
         if not self._waiting:
             self._stream.seek(self._at)
-            self._waiting = self._stream.read(min(_PIECE, self._end - self._at))
+            self._waiting = self._stream.read(min(_INPUT, self._end - self._at))
             self._at += len(self._waiting)
             if not self._waiting:
                 piece: bytes = self._inflater.decompress(b"", most)
@@ -269,7 +273,7 @@ class _Place:
         """Go on with the next gzip stream of the file, if one follows."""
         while not self._waiting.lstrip(b"\0"):
             self._stream.seek(self._at)
-            self._waiting = self._stream.read(min(_PIECE, self._end - self._at))
+            self._waiting = self._stream.read(min(_INPUT, self._end - self._at))
             self._at += len(self._waiting)
             if not self._waiting:
                 return False
