@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import os
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,10 @@ class ScratchVolume:
         self.shape, self.dtype = shape, dtype
         self._plane = shape[0] * shape[1] * dtype.itemsize
         path = temporary_beside(folder / "scratch")
-        self._file = path.open("w+b", buffering=0)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
+        self._descriptor = os.open(path, flags, 0o600)
+        # The space on disk is given back when nobody needs the volume any more.
+        weakref.finalize(self, os.close, self._descriptor)
         path.unlink()
 
     def put(self, place: Place, values: NDArray[Any]) -> None:
@@ -74,10 +77,6 @@ class ScratchVolume:
                 made[:, :, number, *channel] = self._read(depth, channel, y.start, y.stop)
         return made
 
-    def close(self) -> None:
-        """Give the space on disk back."""
-        self._file.close()
-
     def _channels(self) -> Iterator[tuple[int, ...]]:
         return np.ndindex(*self.shape[3:])
 
@@ -89,16 +88,11 @@ class ScratchVolume:
         row = self.shape[0] * self.dtype.itemsize
         raw = bytearray((last - first) * row)
         # What was never written lies behind the end of the file, and is zero.
-        os.preadv(self._file.fileno(), [raw], self._offset(depth, channel) + first * row)
+        os.preadv(self._descriptor, [raw], self._offset(depth, channel) + first * row)
         return np.frombuffer(raw, self.dtype).reshape(last - first, self.shape[0]).T
 
     def _write(self, values: NDArray[Any], offset: int) -> None:
         left = memoryview(values).cast("B")
         while left:
-            count = os.pwrite(self._file.fileno(), left, offset)
+            count = os.pwrite(self._descriptor, left, offset)
             left, offset = left[count:], offset + count
-
-    @property
-    def n_bytes(self) -> int:
-        """Its size on disk."""
-        return math.prod(self.shape) * self.dtype.itemsize
