@@ -87,7 +87,7 @@ class Slabs:
                 f"are written as a whole, got {memory}"
             )
         if wanted.segments is not None and wanted.segments.component_voxels is not None:
-            from scipy import ndimage  # noqa: F401 - its memory counts as that of the program
+            _load_scipy()  # its memory counts as that of the program
         return_freed_blocks()
         self._source: SlabSource = source
         self._wanted, self._files, self._memory = wanted, files, memory
@@ -300,6 +300,16 @@ class _Run:
             room,
         )
         return windows.scores(self._totals)
+
+
+def _load_scipy() -> None:
+    try:
+        from scipy import ndimage  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            "memory needs SciPy for the components of segments: pip install 'fastcal[report]', or "
+            "segments=False (--no-segments)"
+        ) from error
 
 
 def _channels_last(values: Any) -> NDArray[Any]:

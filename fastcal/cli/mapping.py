@@ -307,6 +307,7 @@ Memory = Annotated[
         "--memory",
         metavar="SIZE",
         help="Most memory that the process takes, such as 2G; members are read slab by slab.",
+        rich_help_panel=RUN,
     ),
 ]
 AllowDuplicates = Annotated[
