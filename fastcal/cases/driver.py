@@ -70,15 +70,15 @@ def run(source: Source, counted: Counted, written: Written, part: Part) -> Predi
 
     def read(case: str) -> Iterator[Any]:
         ledger.begin(case)
-        yield None if references is None else references.read(case)
         if slabs is None:
+            yield None if references is None else references.read(case)
             yield from source.read(case)
 
     def compute(case: str, pieces: Iterator[Any]) -> CaseContent:
         try:
-            reference: LabelMap | None = next(pieces)
             if slabs is not None:
-                return slabs.combine(case, reference)
+                return slabs.combine(case, references)
+            reference: LabelMap | None = next(pieces)
             members = source.members(case, pieces)
             combined = combine(
                 case,

@@ -44,6 +44,8 @@ class LabelMap:
 
     def with_regions(self, rules: Sequence[RegionRule]) -> LabelMap:
         """Return the labels with the masks of regions, which depend on the whole volume."""
+        if not rules:
+            return self
         return replace(
             self, held=case_regions(rules, self.labels, self.kept, self.grid.affine, None)
         )

@@ -24,7 +24,7 @@ from fastcal.data import nifti
 
 if TYPE_CHECKING:
     from fastcal.cases.files import CaseFiles
-    from fastcal.cases.reference import LabelMap
+    from fastcal.cases.reference import LabelMap, LabelMaps
     from fastcal.cases.source import Member
     from fastcal.data.predictions import Probabilities, Stack
     from fastcal.data.stored import Cut
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 SPARE = 24 * MIB
 """Memory that is left for what nobody counts, such as the files of the other threads."""
+
+_LABEL_BYTES = 6
+"""What a label map takes per voxel while it is read and checked: three times 16 bits."""
 
 _REGION_BYTES = 40
 """What the masks of regions take per voxel while they are made, distances in 64 bits included."""
@@ -92,20 +95,24 @@ class Slabs:
         self._source: SlabSource = source
         self._wanted, self._files, self._memory = wanted, files, memory
 
-    def combine(self, case: str, reference: LabelMap | None) -> CaseContent:
+    def combine(self, case: str, references: LabelMaps | None) -> CaseContent:
         """Combine a case.
 
         Args:
             case: Its name.
-            reference: Its labels, or None.
+            references: The labels of all cases, or None. Those of this case are read whole.
 
         Raises:
             DataError: See `fastcal.cases.combine.combine`; or files lie along different axes, or
                 the case needs more memory than there may be.
         """
         stacks = self._source.stacks(case)
-        if reference is not None and self._wanted.counted.rules:
-            reference = reference.with_regions(self._wanted.counted.rules)
+        reference = None
+        if references is not None:
+            voxels = math.prod(stacks[0].shape[1:])
+            of_voxel = _REGION_BYTES if self._wanted.counted.rules else _LABEL_BYTES
+            self._require(stacks[0], resident_bytes() + voxels * of_voxel, labels=True)
+            reference = references.read(case).with_regions(self._wanted.counted.rules)
         layout, room = self._layout(stacks, reference)
         run = _Run(self, case, layout, stacks, reference)
         return run.content(room)
@@ -135,19 +142,21 @@ class Slabs:
         least = row
         if self._wanted.segments is not None:
             least = max(least, floor_bytes(first.shape[1:], first.shape[0], self._wanted.segments))
-        if self._wanted.counted.rules:
-            least = max(least, _REGION_BYTES * math.prod(first.shape[1:]))
-        if room < least:
-            held = " with its labels" if reference is not None else ""
-            raise DataError(
-                first.about.source,
-                f"memory must be at least {size(used + fixed + least)} for this case{held}, got "
-                f"{size(self._memory)}",
-            )
+        self._require(first, used + fixed + least, labels=reference is not None)
         thickness = max(1, min(extent, room // max(row, 1)))
         cuts = [(at, min(at + thickness, extent)) for at in range(0, extent, thickness)]
         shape, view = first.shape, first.view
         return _Layout(shape, view.axis, view.backwards, cuts or [(0, 0)]), room
+
+    def _require(self, stack: Stack, needed: int, *, labels: bool) -> None:
+        """Refuse a case that needs more memory than there may be."""
+        if needed > self._memory:
+            held = " with its labels" if labels else ""
+            raise DataError(
+                stack.about.source,
+                f"memory must be at least {size(needed)} for this case{held}, got "
+                f"{size(self._memory)}",
+            )
 
     def _voxel_bytes(self, stacks: Sequence[Stack]) -> int:
         """What a voxel of a slab takes at most, while it is read, combined and counted."""
