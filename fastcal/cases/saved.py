@@ -209,7 +209,7 @@ class SavedFolders:
                 if case not in names:
                     continue
                 try:
-                    return folder.stack(case).about
+                    return folder.described(case)
                 except DataError as error:
                     if not keep_going:
                         raise

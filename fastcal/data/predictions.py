@@ -125,6 +125,14 @@ class PredictionFolder:
         found = self._from_numpy(case, path) if numpy else self._from_nifti(path)
         return self._checked(found)
 
+    def described(self, case: str) -> Probabilities:
+        """Read everything about one case but its numbers, in whose place there are zeros.
+
+        Raises:
+            DataError: See `probabilities`.
+        """
+        return self._stack(case, self._path(case), check=False).about
+
     def stack(self, case: str) -> Stack:
         """Open one case to read it slab by slab; its numbers are not read yet.
 
@@ -180,14 +188,13 @@ class PredictionFolder:
         return self._result(np.moveaxis(data, -1, 0), volume.grid, None, path)
 
     def _from_numpy(self, case: str, path: Path) -> Probabilities:
-        stored, activation = _read_npz(path) if path.suffix == ".npz" else (read_npy(path), None)
-        _check_stored(path, stored)
+        # Whatever does not fit is found before the numbers are read.
+        stack = self._stack(case, path, check=False)
+        stored = _read_npz(path) if path.suffix == ".npz" else read_npy(path)
         stored = stored.astype(stored.dtype.newbyteorder("="), copy=False)
-        pickled, saved = self._properties(case)
-        if saved is not None and saved.crop is not None and saved.full_shape is not None:
-            stored = _uncropped(path, stored, saved.crop, saved.full_shape, self._has_background)
-        found = self._placed(case, path, stored, pickled, saved, activation)
-        return replace(found, data=_forwards(found.data))
+        if stack.box is not None:
+            stored = _uncropped(path, stored, stack.box)
+        return replace(stack.about, data=_forwards(stack.view(stored)))
 
     def _properties(self, case: str) -> tuple[Path, properties.Properties | None]:
         pickled = self.path / f"{case}.pkl"
@@ -216,13 +223,13 @@ class PredictionFolder:
             like = nifti.Geometry.from_affine(affine, data.shape[1:])
         return self._result(data, like, activation, path)
 
-    def _stack(self, case: str, path: Path) -> Stack:
+    def _stack(self, case: str, path: Path, *, check: bool = True) -> Stack:
         if path.name.endswith(nifti.ENDINGS):
             stored, like = nifti.stored(path)
             _check_real(path, stored)
             dummy = unread(stored.shape, stored.dtype).transpose(0, 3, 2, 1)
             return self._opened(self._result(dummy, like, None, path), stored, None)
-        stored, activation = open_stored(path)
+        stored, activation = open_stored(path, check=check)
         _check_stored(path, stored)
         pickled, saved = self._properties(case)
         box = None
@@ -347,12 +354,10 @@ def _is_stack(path: Path) -> bool:
     return bool((voxels % 1 != 0).any())
 
 
-def _read_npz(path: Path) -> tuple[NDArray[Any], str | None]:
-    """Read the array, mapped where it is stored uncompressed, and the activation recorded."""
+def _read_npz(path: Path) -> NDArray[Any]:
+    """Read the array, mapped where it is stored uncompressed."""
     with open_npz(path) as arrays:
-        key = key_of(path, arrays)
-        activation = arrays.text("activation") if "activation" in arrays.names else None
-        return arrays.array(key, mapped=True), activation
+        return arrays.array(key_of(path, arrays), mapped=True)
 
 
 def _forwards(data: NDArray[Any]) -> NDArray[Any]:
@@ -377,25 +382,18 @@ def _check_real(path: Path, data: NDArray[Any] | Stored) -> None:
         raise DataError(path, f"must hold float16, float32 or float64 numbers, got {data.dtype}")
 
 
-def _uncropped(
-    path: Path,
-    stored: NDArray[Any],
-    crop: tuple[slice, slice, slice],
-    full_shape: tuple[int, int, int],
-    has_background: bool,
-) -> NDArray[Any]:
+def _uncropped(path: Path, stored: NDArray[Any], box: Box) -> NDArray[Any]:
     """Put a box of version 1 back into its image, with background around it, as v1 exports it."""
-    _check_box(path, stored.shape, crop)
-    if stored.shape[1:] == full_shape:
+    if stored.shape[1:] == box.shape:
         return stored
     try:
-        check_claim(array_bytes((len(stored), *full_shape), stored.itemsize), what="the image")
+        check_claim(array_bytes((len(stored), *box.shape), stored.itemsize), what="the image")
     except ValueError as error:
         raise DataError(path.with_suffix(".pkl"), str(error)) from error
-    full = np.zeros((stored.shape[0], *full_shape), stored.dtype)
-    if has_background:
+    full = np.zeros((stored.shape[0], *box.shape), stored.dtype)
+    if box.background:
         full[0] = 1
-    full[(slice(None), *crop)] = stored
+    full[(slice(None), *box.place)] = stored
     return full
 
 

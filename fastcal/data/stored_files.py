@@ -12,11 +12,13 @@ KEYS = ("probabilities", "softmax")
 """Names of the array in an npz of nnU-Net version 2 and version 1."""
 
 
-def open_stored(path: Path) -> tuple[Stored, str | None]:
+def open_stored(path: Path, *, check: bool = True) -> tuple[Stored, str | None]:
     """Open the probabilities of a file, and return the activation that it records, if it does.
 
     Args:
         path: A ``.npz`` or ``.npy`` file, or a ``.zarr`` folder.
+        check: Compare the checksum of an array that is not compressed, which reads it once. Those
+            of compressed ones are compared when they are read.
 
     Raises:
         DataError: It cannot be read, or only as a whole.
@@ -30,8 +32,8 @@ def open_stored(path: Path) -> tuple[Stored, str | None]:
         found = arrays.place(key_of(path, arrays))
         activation = arrays.text("activation") if "activation" in arrays.names else None
         if found.member.stored:
-            # The checksum costs one read.
-            found.member.check()
+            if check:
+                found.member.check()
             place = found.member.start + found.header.length
             return _in_file(path, (found.header, place)), activation
     return _inflated(path, found), activation

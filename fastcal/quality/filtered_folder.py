@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastcal.cases.labels import LabelScheme
+from fastcal.cases.pipeline import read_ahead
 from fastcal.cases.reference import LabelMap, LabelMaps, find_label_maps
 from fastcal.core.arrays import Floats
 from fastcal.core.errors import DataError
@@ -92,10 +93,13 @@ def filtered_curves(
     if not cases:
         raise DataError(place, f"no case that {labels} has too")
     found: dict[str, list[FilteredDice]] = {key: [] for key in scheme.foreground}
-    for case in cases:
+
+    def read(case: str) -> tuple[LabelMap, LabelMap, Floats]:
         reference = references.read(case)
         prediction = predictions.read(case, reference.grid, reference.path)
-        values = _uncertainty(files[case], maps, scheme, reference)
+        return reference, prediction, _uncertainty(files[case], maps, scheme, reference)
+
+    for _, (reference, prediction, values) in read_ahead(cases, read):
         for number, (key, group) in enumerate(scheme.foreground.items()):
             found[key].append(
                 filtered_dice(

@@ -13,7 +13,8 @@ from pydantic import BaseModel
 from fastcal.cases import segments
 from fastcal.cases.labels import LabelScheme
 from fastcal.cases.overlap import overlap
-from fastcal.cases.reference import LabelMaps, find_label_maps
+from fastcal.cases.pipeline import read_ahead
+from fastcal.cases.reference import LabelMap, LabelMaps, find_label_maps
 from fastcal.core.doors import parse_json, read_text, validated
 from fastcal.core.errors import DataError
 from fastcal.data import description
@@ -208,12 +209,14 @@ def _dice_of_labels(
         scheme = LabelScheme.read(described)
     references = LabelMaps(labels, find_label_maps(labels), scheme)
     predictions = LabelMaps(folder, find_label_maps(folder), scheme)
-    found = {}
-    for case in cases:
-        if case not in references.paths:
-            continue
+
+    def read(case: str) -> tuple[LabelMap, LabelMap]:
         reference = references.read(case)
-        prediction = predictions.read(case, reference.grid, reference.path)
+        return reference, predictions.read(case, reference.grid, reference.path)
+
+    found = {}
+    known = [case for case in cases if case in references.paths]
+    for case, (reference, prediction) in read_ahead(known, read):
         for key, group in scheme.foreground.items():
             masks = np.isin(reference.labels, group), np.isin(prediction.labels, group)
             found[case, key] = overlap(*masks, kept=reference.kept)["Dice"]
