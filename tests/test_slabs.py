@@ -182,6 +182,32 @@ def test_slabs_of_a_file_are_parts_of_what_is_read_as_a_whole(tmp_path: Path, ki
         assert np.array_equal(np.concatenate(parts, 3), whole)
 
 
+def test_zarr_that_is_damaged_of_version_2_or_holds_a_pipe_is_refused(tmp_path: Path) -> None:
+    zarr = pytest.importorskip("zarr")
+    _, (values,) = drawn(members=1)
+    save(tmp_path / "m", "zarr", values)
+    chunk = next(path for path in (tmp_path / "m/a.zarr/c").rglob("*") if path.is_file())
+    whole = chunk.read_bytes()
+    chunk.write_bytes(whole[:9])
+    with pytest.raises(DataError, match=r"a\.zarr: damaged"):
+        PredictionFolder(tmp_path / "m").probabilities("a")
+    chunk.unlink()
+    os.mkfifo(chunk)
+    with pytest.raises(DataError, match="must be a regular file"):
+        PredictionFolder(tmp_path / "m").probabilities("a")
+    chunk.unlink()
+    described = tmp_path / "m/a.zarr/zarr.json"
+    described.write_text(described.read_text().replace("29", "2900000000"))
+    with pytest.raises(DataError, match=r"a\.zarr: the array must fit the memory"):
+        PredictionFolder(tmp_path / "m").probabilities("a")
+    old = zarr.create_array(
+        store=str(tmp_path / "old/a.zarr"), shape=(4, 3, 3, 3), dtype="f4", zarr_format=2
+    )
+    old[:] = 0.25
+    with pytest.raises(DataError, match=r"a\.zarr: "):
+        PredictionFolder(tmp_path / "old").probabilities("a")
+
+
 def test_slabs_of_turned_and_cropped_arrays_lie_where_the_whole_does(tmp_path: Path) -> None:
     _, (values,) = drawn(members=1)
     # What nnU-Net's reader had turned to RAS: the image's axes are z, -x, y of the array's.

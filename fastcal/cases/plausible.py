@@ -66,24 +66,38 @@ def check_probabilities(found: Probabilities, scheme: LabelScheme) -> None:
     values = as_tensor(found)
     if values.numel() == 0:
         return
-    low, high = (float(one) for one in values.aminmax())
-    if low < -_RANGE_TOLERANCE or high > 1 + _RANGE_TOLERANCE:
-        raise DataError(
-            found.source,
-            f"probabilities must be from 0 to 1, got {low:.4g} to {high:.4g}; logits need "
-            "from_logits",
-        )
-    if scheme.multilabel or found.activation == "sigmoid":
-        return
-    sums = values.sum(0, dtype=torch.float32)
-    off = (sums - 1).abs() > SUM_TOLERANCE
-    count = int(off.sum())
+    exclusive = not (scheme.multilabel or found.activation == "sigmoid")
+    count = 0
+    if exclusive:
+        sums = values.sum(0, dtype=torch.float32)
+        off = (sums - 1).abs_() > SUM_TOLERANCE
+        count = int(torch.count_nonzero(off))
+        if not count:
+            # One reading of the numbers is enough: those that sum to 1 and are beyond [0, 1]
+            # nevertheless make their voxel invalid to whoever counts it.
+            return
+    check_range(found)
     if count:
         lowest, highest = (float(one) for one in sums[off].aminmax())
         raise DataError(
             found.source,
             f"probabilities must sum to 1 over the classes, got sums of {lowest:.4g} to "
             f"{highest:.4g} in {count} of {off.numel()} voxels",
+        )
+
+
+def check_range(found: Probabilities) -> None:
+    """Refuse numbers outside [0, 1]; NaN passes.
+
+    Raises:
+        DataError: There is one.
+    """
+    low, high = (float(one) for one in as_tensor(found).aminmax())
+    if low < -_RANGE_TOLERANCE or high > 1 + _RANGE_TOLERANCE:
+        raise DataError(
+            found.source,
+            f"probabilities must be from 0 to 1, got {low:.4g} to {high:.4g}; logits need "
+            "from_logits",
         )
 
 

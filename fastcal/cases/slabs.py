@@ -133,7 +133,7 @@ class Slabs:
                     f"lies along other axes than {first.about.source}, so that the two can be read "
                     "only as a whole, without a bound of the memory",
                 )
-        extent = first.shape[1 + first.view.axis]
+        extent = first.extent
         plane = math.prod(first.shape[1:]) // max(extent, 1)
         row = plane * self._voxel_bytes(stacks)
         fixed = sum(stack.stored.fixed_bytes for stack in stacks) + SPARE

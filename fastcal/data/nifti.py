@@ -82,7 +82,9 @@ class Geometry:
         import nibabel as nib
 
         matrix = np.asarray(affine, dtype=np.float64)
-        header: Any = nib.Nifti1Header()  # type: ignore[no-untyped-call]
+        # Extents of version 1 have 16 bits.
+        kind = nib.Nifti1Header if max(shape, default=0) < 1 << 15 else nib.Nifti2Header
+        header: Any = kind()  # type: ignore[no-untyped-call]
         header.set_data_shape(shape)
         header.set_xyzt_units("mm")
         header.set_qform(matrix, code="scanner")

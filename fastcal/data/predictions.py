@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 
 from fastcal.core.arrays import Floats
 from fastcal.core.atomic import atomic_path
-from fastcal.core.doors import ZipWriter, check_claim, npy_header, open_npz, read_npy
+from fastcal.core.doors import (
+    ZipWriter,
+    check_claim,
+    npy_header,
+    one_error,
+    open_npz,
+    read_npy,
+)
 from fastcal.core.doors.bounds import array_bytes
 from fastcal.core.errors import DataError
 from fastcal.data import description as dataset_json
@@ -117,8 +124,8 @@ class PredictionFolder:
         """
         path = self._path(case)
         if path.suffix == ".zarr":
-            stack = self._stack(case, path)
-            cuts = [(0, stack.stored.shape[1])]
+            stack = self._stack(case, path, in_memory=True)
+            cuts = [(0, stack.extent)]
             (found,) = stack.pieces(cuts)
             return found
         numpy = path.suffix in (".npz", ".npy")
@@ -131,7 +138,7 @@ class PredictionFolder:
         Raises:
             DataError: See `probabilities`.
         """
-        return self._stack(case, self._path(case), check=False).about
+        return self._stack(case, self._path(case), in_memory=True).about
 
     def stack(self, case: str) -> Stack:
         """Open one case to read it slab by slab; its numbers are not read yet.
@@ -189,11 +196,11 @@ class PredictionFolder:
 
     def _from_numpy(self, case: str, path: Path) -> Probabilities:
         # Whatever does not fit is found before the numbers are read.
-        stack = self._stack(case, path, check=False)
+        stack = self._stack(case, path, in_memory=True)
         stored = _read_npz(path) if path.suffix == ".npz" else read_npy(path)
         stored = stored.astype(stored.dtype.newbyteorder("="), copy=False)
         if stack.box is not None:
-            stored = _uncropped(path, stored, stack.box)
+            stored = _uncropped(stored, stack.box)
         return replace(stack.about, data=_forwards(stack.view(stored)))
 
     def _properties(self, case: str) -> tuple[Path, properties.Properties | None]:
@@ -223,19 +230,26 @@ class PredictionFolder:
             like = nifti.Geometry.from_affine(affine, data.shape[1:])
         return self._result(data, like, activation, path)
 
-    def _stack(self, case: str, path: Path, *, check: bool = True) -> Stack:
+    def _stack(self, case: str, path: Path, *, in_memory: bool = False) -> Stack:
         if path.name.endswith(nifti.ENDINGS):
             stored, like = nifti.stored(path)
             _check_real(path, stored)
             dummy = unread(stored.shape, stored.dtype).transpose(0, 3, 2, 1)
             return self._opened(self._result(dummy, like, None, path), stored, None)
-        stored, activation = open_stored(path, check=check)
+        stored, activation = open_stored(path, check=not in_memory)
         _check_stored(path, stored)
+        if in_memory and path.suffix == ".zarr":
+            claimed = array_bytes(stored.shape, stored.dtype.itemsize)
+            with one_error(path, "a Zarr array of version 3"):
+                check_claim(claimed, what="the array")
         pickled, saved = self._properties(case)
         box = None
         if saved is not None and saved.crop is not None and saved.full_shape is not None:
             _check_box(path, stored.shape, saved.crop)
             box = Box(saved.crop, saved.full_shape, self._has_background)
+            whole = array_bytes((stored.shape[0], *box.shape), stored.dtype.itemsize)
+            with one_error(pickled, "the properties of an image"):
+                check_claim(whole, what="the image", in_memory=in_memory)
         shape = stored.shape if box is None else (stored.shape[0], *box.shape)
         dummy = unread(shape, stored.dtype)
         return self._opened(
@@ -382,14 +396,10 @@ def _check_real(path: Path, data: NDArray[Any] | Stored) -> None:
         raise DataError(path, f"must hold float16, float32 or float64 numbers, got {data.dtype}")
 
 
-def _uncropped(path: Path, stored: NDArray[Any], box: Box) -> NDArray[Any]:
+def _uncropped(stored: NDArray[Any], box: Box) -> NDArray[Any]:
     """Put a box of version 1 back into its image, with background around it, as v1 exports it."""
     if stored.shape[1:] == box.shape:
         return stored
-    try:
-        check_claim(array_bytes((len(stored), *box.shape), stored.itemsize), what="the image")
-    except ValueError as error:
-        raise DataError(path.with_suffix(".pkl"), str(error)) from error
     full = np.zeros((stored.shape[0], *box.shape), stored.dtype)
     if box.background:
         full[0] = 1

@@ -78,6 +78,11 @@ class Slabs:
         return tuple(extents[axis] for axis in self.view.order)
 
     @property
+    def extent(self) -> int:
+        """Places along the axis that slabs follow one another along."""
+        return self._space[0]
+
+    @property
     def _space(self) -> tuple[int, ...]:
         return self.stored.shape[1:] if self.box is None else self.box.shape
 

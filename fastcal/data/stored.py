@@ -352,7 +352,10 @@ class Swapped:
 
 @dataclass(frozen=True)
 class Zarr:
-    """An array of Zarr version 3 (or 2) in a folder, read through the package ``zarr``."""
+    """An array of Zarr version 3 in a folder, read through the package ``zarr``.
+
+    Version 2 is refused: its metadata may name a codec that unpickles what a chunk holds.
+    """
 
     path: Path
     array: Any
@@ -374,8 +377,11 @@ class Zarr:
             ) from error
         if not path.exists():
             raise MissingFileError(path, "no such folder")
-        with one_error(path, "a Zarr array"):
-            found: Any = zarr.open(path, mode="r")
+        with one_error(path, "a Zarr array of version 3"):
+            for inside in path.rglob("*"):
+                if not (inside.is_dir() or inside.is_file()):
+                    raise DataError(inside, "must be a regular file")
+            found: Any = zarr.open(path, mode="r", zarr_format=3)
             if not hasattr(found, "shape"):
                 key = next((key for key in keys if key in found), None)
                 if key is None:
@@ -403,7 +409,7 @@ class Zarr:
     def _slab(self, start: int, stop: int) -> NDArray[Any]:
         made = np.empty((self.shape[0], stop - start, *self.shape[2:]), self.dtype)
         step = (self.array.shards or self.array.chunks)[0]
-        with one_error(self.path, "a Zarr array"):
+        with one_error(self.path, "a Zarr array of version 3"):
             # Classes that share chunks at a time: zarr decodes all chunks of a request at once.
             for first in range(0, self.shape[0], step):
                 made[first : first + step] = self.array[first : first + step, start:stop]
