@@ -45,7 +45,7 @@ def count_case(
     )
     reference.scheme.check_channels(found.data.shape[0], found.source)
     check_activation(found)
-    check_probabilities(found, reference.scheme)
+    check_probabilities(found, reference.scheme, counted=True)
     regions = reference.regions(counted.rules, prediction=prediction)
     try:
         statistics = ensemble_statistics(

@@ -51,7 +51,9 @@ def check_activation(
         )
 
 
-def check_probabilities(found: Probabilities, scheme: LabelScheme) -> None:
+def check_probabilities(
+    found: Probabilities, scheme: LabelScheme, *, counted: bool = False
+) -> None:
     """Refuse numbers that are no probabilities of the classes, which logits are not either.
 
     NaN passes; whoever counts it names its voxels.
@@ -59,6 +61,8 @@ def check_probabilities(found: Probabilities, scheme: LabelScheme) -> None:
     Args:
         found: Probabilities ``[C, X, Y, Z]``.
         scheme: What the channels stand for.
+        counted: The caller counts every voxel and calls `check_range` where one was invalid, so
+            that numbers of exclusive classes are read once here.
 
     Raises:
         DataError: A number lies outside [0, 1], or those of exclusive classes do not sum to 1.
@@ -72,9 +76,7 @@ def check_probabilities(found: Probabilities, scheme: LabelScheme) -> None:
         sums = values.sum(0, dtype=torch.float32)
         off = (sums - 1).abs_() > SUM_TOLERANCE
         count = int(torch.count_nonzero(off))
-        if not count:
-            # One reading of the numbers is enough: those that sum to 1 and are beyond [0, 1]
-            # nevertheless make their voxel invalid to whoever counts it.
+        if counted and not count:
             return
     check_range(found)
     if count:
