@@ -53,7 +53,8 @@ class ScratchVolume:
         whole = (x[0], x[1], y[0], y[1]) == (0, self.shape[0], 0, self.shape[1])
         for channel in self._channels():
             for number, depth in enumerate(range(z[0], z[1])):
-                part = values[:, :, number, *channel]
+                within: Any = (slice(None), slice(None), number, *channel)
+                part = values[within]
                 if whole:
                     plane = part
                 else:
@@ -74,7 +75,8 @@ class ScratchVolume:
         made = np.empty(extents, self.dtype, order="F")
         for channel in self._channels():
             for number, depth in enumerate(range(z.start, z.stop)):
-                made[:, :, number, *channel] = self._read(depth, channel, y.start, y.stop)
+                within: Any = (slice(None), slice(None), number, *channel)
+                made[within] = self._read(depth, channel, y.start, y.stop)
         return made
 
     def _channels(self) -> Iterator[tuple[int, ...]]:
@@ -92,7 +94,7 @@ class ScratchVolume:
         return np.frombuffer(raw, self.dtype).reshape(last - first, self.shape[0]).T
 
     def _write(self, values: NDArray[Any], offset: int) -> None:
-        left = memoryview(values).cast("B")
+        left = values.data.cast("B")
         while left:
             count = os.pwrite(self._descriptor, left, offset)
             left, offset = left[count:], offset + count

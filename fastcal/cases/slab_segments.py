@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -97,7 +97,7 @@ class SegmentWindows:
                           self.settings.depth, steps)  # fmt: skip
         # Around the window nothing is counted.
         counted = torch.full_like(label, -1)
-        core = (..., *cores)
+        core: Any = (..., *cores)
         counted[core] = label[core]
         shape = (1, self.classes, *entropy.shape[1:])
         problem = SegmentProblem(

@@ -234,7 +234,7 @@ def write(
         stored = _write_header(stream, array.shape, like, coding)
         for plane in planes_of(array):
             coded = coding.coded(plane).astype(stored, copy=False)
-            stream.write(np.ascontiguousarray(coded.T))
+            stream.write(np.ascontiguousarray(coded.T).data)
 
 
 def _checked(path: str | Path) -> Path:

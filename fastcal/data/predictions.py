@@ -311,7 +311,7 @@ def write_npz(
         with writer.member("probabilities.npy") as member:
             member.write(npy_header(probabilities.shape[::-1], dtype))
             for plane in planes_of(probabilities):
-                member.write(np.ascontiguousarray(plane.T))
+                member.write(np.ascontiguousarray(plane.T).data)
         if activation != "softmax":
             named = np.array(activation)
             with writer.member("activation.npy") as member:

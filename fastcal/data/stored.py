@@ -81,7 +81,7 @@ class Mapped:
             # the pages of a file that is read across its order do not add up.
             axis = 3 if self.fortran else 0
             for place in range(self.shape[axis]):
-                index = (*(slice(None),) * axis, place)
+                index: Any = (*(slice(None),) * axis, place)
                 made[index] = whole[:, start:stop][index]
                 if hasattr(mapped, "madvise"):
                     mapped.madvise(mmap.MADV_DONTNEED)
@@ -133,14 +133,14 @@ class Inflated:
                 made = np.empty((self.shape[0], stop - start, *self.shape[2:]), self.dtype)
                 with one_error(self.path, "an array"):
                     for place, values in zip(places, made, strict=True):
-                        place.fill(memoryview(values).cast("B"))
+                        place.fill(values.data.cast("B"))
                 yield made
                 del made, values
 
     def _whole(self, n_bytes: int) -> NDArray[Any]:
         """Inflate everything at full speed, which needs one stream from beginning to end."""
         made = np.empty(self.shape, self.dtype, order="F" if self.fortran else "C")
-        memory = memoryview(made.T if self.fortran else made).cast("B") if n_bytes else b""
+        memory = (made.T if self.fortran else made).data.cast("B") if n_bytes else b""
         with self._opened() as file, one_error(self.path, "a compressed array"):
             packed = file
             if self.checksum is not None:
@@ -314,7 +314,7 @@ class Scaled:
 
         slope, intercept = (np.float32(x) for x in (self.slope, self.intercept))
         for slab in self.stored.slabs(cuts):
-            scaled: Any = apply_read_scaling(slab, slope, intercept)  # type: ignore[no-untyped-call]
+            scaled: Any = apply_read_scaling(slab, slope, intercept)
             del slab
             yield scaled.astype(np.float32, copy=False)
             del scaled
@@ -399,7 +399,8 @@ class Zarr:
     @property
     def dtype(self) -> np.dtype[Any]:
         """Its type."""
-        return np.dtype(self.array.dtype)
+        found: np.dtype[Any] = np.dtype(self.array.dtype)
+        return found
 
     def slabs(self, cuts: Sequence[Cut]) -> Iterator[NDArray[Any]]:
         """Give the slabs."""
