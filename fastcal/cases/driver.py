@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from fastcal.cases.combine import Combined, combine
+from fastcal.cases.combine import Wanted, combine
 from fastcal.cases.descriptions import copy_description, write_description
-from fastcal.cases.files import CaseFiles
+from fastcal.cases.files import CaseContent, CaseFiles
 from fastcal.cases.ledger import Ledger
 from fastcal.cases.pipeline import Stages, run_stages
 from fastcal.cases.reference import LabelMap, LabelMaps
 from fastcal.cases.segments import write_folder
 from fastcal.cases.shards import add_statistics, write_statistics
+from fastcal.cases.slabs import Slabs
 from fastcal.cases.summary import PredictionSummary
 from fastcal.models.memory import OutOfMemoryError, is_out_of_memory
 
@@ -64,29 +65,37 @@ def run(source: Source, counted: Counted, written: Written, part: Part) -> Predi
     elif written.save_probabilities and source.reading.scheme.num_classes > 1:
         write_description(source.reading.scheme, files.folder, written.file_ending)
 
+    wanted = Wanted.of(counted, written)
+    slabs = None if part.memory is None else Slabs(source, wanted, files, part.memory)
+
     def read(case: str) -> Iterator[Any]:
         ledger.begin(case)
-        yield None if references is None else references.read(case)
-        yield from source.read(case)
+        if slabs is None:
+            yield None if references is None else references.read(case)
+            yield from source.read(case)
 
-    def compute(case: str, pieces: Iterator[Any]) -> Combined:
+    def compute(case: str, pieces: Iterator[Any]) -> CaseContent:
         try:
+            if slabs is not None:
+                return slabs.combine(case, references)
             reference: LabelMap | None = next(pieces)
-            return combine(
-                source,
+            members = source.members(case, pieces)
+            combined = combine(
                 case,
-                source.members(case, pieces),
-                counted=counted,
-                written=written,
+                members,
+                source.reading,
+                wanted,
                 reference=reference,
+                again=lambda: source.members(case, source.read(case)),
             )
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             raise OutOfMemoryError(f"{case}: {source.advice}") from error
+        return CaseContent.of(combined.statistics, source.reading, combined.like)
 
-    def write(case: str, combined: Combined) -> None:
-        files.write(case, combined.statistics, source.reading, combined.like)
+    def write(case: str, content: CaseContent) -> None:
+        files.write(case, content)
         ledger.end(case)
 
     done = run_stages(

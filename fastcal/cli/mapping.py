@@ -306,6 +306,15 @@ KeepGoing = Annotated[
         rich_help_panel=RUN,
     ),
 ]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        "--memory",
+        metavar="SIZE",
+        help="Most memory that the process takes, such as 2G; members are read slab by slab.",
+        rich_help_panel=RUN,
+    ),
+]
 AllowDuplicates = Annotated[
     bool,
     typer.Option(

@@ -187,6 +187,7 @@ def apply(
     part_id: mapping.PartId = 0,
     overwrite: mapping.Overwrite = False,
     keep_going: mapping.KeepGoing = False,
+    memory: mapping.Memory = None,
     allow_duplicates: mapping.AllowDuplicates = False,
     affine: mapping.Affine = mapping.AffineForm.auto,
     quiet: mapping.Quiet = False,
@@ -218,6 +219,7 @@ def apply(
         part_id=part_id,
         overwrite=overwrite,
         keep_going=keep_going,
+        memory=memory,
         allow_duplicates=allow_duplicates,
         progress=not quiet,
     )

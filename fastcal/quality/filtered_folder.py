@@ -11,6 +11,7 @@ import numpy as np
 
 from fastcal.cases.labels import LabelScheme
 from fastcal.cases.loop import ProgressOption
+from fastcal.cases.pipeline import read_ahead
 from fastcal.cases.reference import LabelMap, LabelMaps, find_label_maps
 from fastcal.cases.told import told
 from fastcal.core.arrays import Floats
@@ -96,10 +97,16 @@ def filtered_curves(
     if not cases:
         raise DataError(place, f"no case that {labels} has too")
     found: dict[str, list[FilteredDice]] = {key: [] for key in scheme.foreground}
-    for case in told(cases, progress, step=f"filtered Dice by {maps}"):
+
+    def read(case: str) -> tuple[LabelMap, LabelMap, Floats]:
         reference = references.read(case)
         prediction = predictions.read(case, reference.grid, reference.path)
-        values = _uncertainty(files[case], maps, scheme, reference)
+        return reference, prediction, _uncertainty(files[case], maps, scheme, reference)
+
+    reported = told(cases, progress, step=f"filtered Dice by {maps}")
+    for _, (_, (reference, prediction, values)) in zip(
+        reported, read_ahead(cases, read), strict=True
+    ):
         for number, (key, group) in enumerate(scheme.foreground.items()):
             found[key].append(
                 filtered_dice(

@@ -14,7 +14,8 @@ from fastcal.cases import segments
 from fastcal.cases.labels import LabelScheme
 from fastcal.cases.loop import ProgressOption
 from fastcal.cases.overlap import overlap
-from fastcal.cases.reference import LabelMaps, find_label_maps
+from fastcal.cases.pipeline import read_ahead
+from fastcal.cases.reference import LabelMap, LabelMaps, find_label_maps
 from fastcal.cases.told import told
 from fastcal.core.doors import parse_json, read_text, validated
 from fastcal.core.errors import DataError
@@ -214,10 +215,15 @@ def _dice_of_labels(
         scheme = LabelScheme.read(described)
     references = LabelMaps(labels, find_label_maps(labels), scheme)
     predictions = LabelMaps(folder, find_label_maps(folder), scheme)
-    found = {}
-    for case in told([case for case in cases if case in references.paths], progress):
+
+    def read(case: str) -> tuple[LabelMap, LabelMap]:
         reference = references.read(case)
-        prediction = predictions.read(case, reference.grid, reference.path)
+        return reference, predictions.read(case, reference.grid, reference.path)
+
+    found = {}
+    known = [case for case in cases if case in references.paths]
+    ahead = read_ahead(known, read)
+    for _, (case, (reference, prediction)) in zip(told(known, progress), ahead, strict=True):
         for key, group in scheme.foreground.items():
             masks = np.isin(reference.labels, group), np.isin(prediction.labels, group)
             found[case, key] = overlap(*masks, kept=reference.kept)["Dice"]
