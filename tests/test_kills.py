@@ -62,6 +62,7 @@ CASES = {
     "evaluate": Case(
         ("evaluate", "-p", "folds/fold_0", "-o", "scores.json", "--no-surface", *_COUNTED),
         "scores.json",
+        always=(0, 4),
     ),
     "merge": Case(
         ("merge", "-i", "out", "-o", "out"),
@@ -130,7 +131,9 @@ def made(folder: Path, case: Case) -> dict[str, bytes]:
     return {
         name: b"" if Path(name).name in _UNLIKE or "prepared" in name else content
         for name, content in found.items()
-        if case.out == name or name.startswith(f"{case.out}/") or "/.tmp-" in f"/{name}"
+        if name.startswith((f"{case.out}/", f"{case.out}.partial/"))
+        or case.out == name
+        or "/.tmp-" in f"/{name}"
     }
 
 

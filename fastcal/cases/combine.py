@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from fastcal import EnsembleStatistics
-from fastcal.cases.reference import LabelMaps, check_same_grid
+from fastcal.cases.reference import LabelMaps, check_extents, check_same_grid
 from fastcal.cases.segments import settings
 from fastcal.cases.settings import Counted, Written
 from fastcal.cases.source import Member, Source
@@ -51,7 +51,11 @@ def combine(
     first: _First | None = None
     for member in source.members(case):
         reading.scheme.check_channels(member.values.shape[1], member.source)
-        first = _First.of(member) if first is None else first.checked(member)
+        if first is None:
+            first = _First.of(member)
+            _check_labels(first, references, case)
+        else:
+            first = first.checked(member)
         values = member.values.to(first.real)
         accumulator.update(values, weight=member.weight, temperature=member.temperature)
         # Otherwise this member would stay in memory while the next is read.
@@ -115,6 +119,14 @@ class _First:
                 expected=self.source,
             )
         return self
+
+
+def _check_labels(first: _First, references: LabelMaps | None, case: str) -> None:
+    """Compare the extents of the labels before time is spent on members that they do not fit."""
+    if references is None or first.like is None:
+        return
+    references.require([case])
+    check_extents(references.paths[case], first.like, expected=first.source)
 
 
 def _geometry_of_labels(first: _First, references: LabelMaps | None, case: str) -> Geometry:

@@ -13,6 +13,7 @@ from fastcal.cases.reference import LabelMaps
 from fastcal.cases.segments import write_folder
 from fastcal.cases.shards import add_statistics, write_statistics
 from fastcal.cases.summary import PredictionSummary
+from fastcal.core.lock import sole_use
 from fastcal.models.memory import OutOfMemoryError, is_out_of_memory
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ def run(source: Source, counted: Counted, written: Written, part: Part) -> Predi
 
     Raises:
         DataError: A file cannot be read or does not fit, an output would take the place of an
-            input, or the folder was made from something else; the message names it. With
-            ``keep_going``, the error of a case is in the summary instead.
+            input, the folder was made from something else, or another command works in it; the
+            message names it. With ``keep_going``, the error of a case is in the summary instead.
         ValueError: Settings do not go together.
         OutOfMemoryError: A ValueError that says what to lower.
         OSError: The error of the disk.
@@ -54,33 +55,35 @@ def run(source: Source, counted: Counted, written: Written, part: Part) -> Predi
         if not part.keep_going:
             references.require(cases)
     ledger = Ledger(source, counted, files, references)
-    ledger.open(cases, part)
-    if source.dataset_json is not None:
-        copy_description(source.dataset_json, files.folder, written.file_ending)
-    elif written.save_probabilities and source.reading.scheme.num_classes > 1:
-        write_description(source.reading.scheme, files.folder, written.file_ending)
+    ledger.check_places(cases)
+    with sole_use(files.folder, "command", part=part.name):
+        ledger.open(cases, part)
+        if source.dataset_json is not None:
+            copy_description(source.dataset_json, files.folder, written.file_ending)
+        elif written.save_probabilities and source.reading.scheme.num_classes > 1:
+            write_description(source.reading.scheme, files.folder, written.file_ending)
 
-    def work(case: str) -> None:
-        ledger.begin(case)
-        try:
-            results, like = combine(
-                source, case, counted=counted, written=written, references=references
-            )
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise OutOfMemoryError(f"{case}: {source.advice}") from error
-        files.write(case, results, source.reading, like)
-        ledger.end(case)
+        def work(case: str) -> None:
+            ledger.begin(case)
+            try:
+                results, like = combine(
+                    source, case, counted=counted, written=written, references=references
+                )
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise OutOfMemoryError(f"{case}: {source.advice}") from error
+            files.write(case, results, source.reading, like)
+            ledger.end(case)
 
-    done = run_cases(
-        cases,
-        work,
-        finished=ledger.finished,
-        keep_going=part.keep_going,
-        progress=part.progress,
-    )
-    return _summary(done, source, counted, files, part)
+        done = run_cases(
+            cases,
+            work,
+            finished=ledger.finished,
+            keep_going=part.keep_going,
+            progress=part.progress,
+        )
+        return _summary(done, source, counted, files, part)
 
 
 def _summary(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,6 +106,8 @@ class LabelMaps:
         """
         self.require([case])
         path = self.paths[case]
+        if like is not None and source is not None:
+            check_extents(path, like, expected=source)
         labels, volume = read_labels(path)
         if like is not None and source is not None:
             check_same_grid(path, labels.shape, volume, like, expected=source)
@@ -148,6 +151,30 @@ def read_labels(path: Path) -> tuple[NDArray[Any], Volume]:
             path, f"a label map must have three axes, got shape {_times(volume.data.shape)}"
         )
     return checks.integers(path, volume.data), volume
+
+
+def extents(path: Path) -> Geometry:
+    """Read what the header of an image says, without its voxels or a warning.
+
+    Reading the voxels warns of the same header.
+
+    Raises:
+        DataError: The header cannot be read.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return images.geometry(path)
+
+
+def check_extents(path: Path, like: Geometry, *, expected: Path) -> None:
+    """Compare the extents in a header with those of ``like``, before memory is taken for voxels.
+
+    A compressed file of 2 MB may hold gigabytes.
+
+    Raises:
+        DataError: They differ, or the header cannot be read; the message names ``path``.
+    """
+    check_same_grid(path, extents(path).shape, None, like, expected=expected)
 
 
 def check_same_grid(

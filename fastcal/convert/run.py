@@ -15,6 +15,7 @@ from fastcal.convert.sets import SETS
 from fastcal.core.atomic import write_json
 from fastcal.core.doors import MissingFileError, read_json
 from fastcal.core.errors import DataError
+from fastcal.core.lock import LOCK, sole_use
 from fastcal.data import checks
 
 RECORD = "conversion.json"
@@ -67,7 +68,7 @@ def convert_dataset(
 
     Raises:
         DataError: There is no such folder, no case in it, files are missing, a file cannot be read
-            or holds unknown labels, or ``out`` holds something else.
+            or holds unknown labels, ``out`` holds something else, or another conversion writes it.
         ImportError: SimpleITK is needed and missing.
         ValueError: There is no such dataset.
         OSError: The error of the disk.
@@ -91,19 +92,20 @@ def convert_dataset(
         if problems:
             checks.complain(source, problems)
         raise DataError(source, f"has no cases of {name}, such as {SETS[name].layout}")
-    _open_folder(out, {"set": name, "source": str(source.resolve())})
-    cases = {case.name: case for case in found.cases}
-    paths = {name: CasePaths.of(case, out) for name, case in cases.items()}
-    notes: list[str] = []
-    done = run_cases(
-        sorted(cases),
-        lambda case: notes.extend(convert_case(cases[case], paths[case], found.label_map)),
-        finished=lambda case: paths[case].finished(cases[case]),
-        keep_going=keep_going,
-        progress=progress,
-    )
-    kept = [cases[case] for case in (*done.done, *done.skipped)]
-    write_listing(found, kept, out)
+    with sole_use(out, "conversion"):
+        _open_folder(out, {"set": name, "source": str(source.resolve())})
+        cases = {case.name: case for case in found.cases}
+        paths = {name: CasePaths.of(case, out) for name, case in cases.items()}
+        notes: list[str] = []
+        done = run_cases(
+            sorted(cases),
+            lambda case: notes.extend(convert_case(cases[case], paths[case], found.label_map)),
+            finished=lambda case: paths[case].finished(cases[case]),
+            keep_going=keep_going,
+            progress=progress,
+        )
+        kept = [cases[case] for case in (*done.done, *done.skipped)]
+        write_listing(found, kept, out)
     left_out = tuple(Failure(problem.path.name, str(problem)) for problem in problems)
     return Conversion(out, done.done, done.skipped, (*left_out, *done.failed), tuple(notes))
 
@@ -118,13 +120,13 @@ def _check_out(source: Path, out: Path) -> None:
 
 
 def _open_folder(out: Path, settings: dict[str, str]) -> None:
-    """Make the folder, or see that it is that of the same conversion."""
+    """Record the conversion in its folder, or see that it is that of the same one."""
     try:
         known: Any = read_json(out / RECORD, dict[str, str])
     except MissingFileError:
-        if out.is_dir() and any(out.iterdir()):
+        # A conversion that was killed at its very start left a lock or a temporary file.
+        if any(not path.name.startswith((LOCK, ".tmp-")) for path in out.iterdir()):
             raise DataError(out, "must be a new or empty folder, got one with files") from None
-        out.mkdir(parents=True, exist_ok=True)
         write_json(out / RECORD, settings)
         return
     for key, value in settings.items():

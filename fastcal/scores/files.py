@@ -16,7 +16,7 @@ from fastcal.cases.overlap import overlap
 from fastcal.cases.reference import LabelMaps, find_label_maps
 from fastcal.core.doors import parse_json, read_text, validated
 from fastcal.core.errors import DataError
-from fastcal.data import description
+from fastcal.data import description, images
 from fastcal.scores.names import BACKGROUND
 from fastcal.scores.table import ScoreTable
 
@@ -162,6 +162,26 @@ def read_scored(
     return table.with_dice(
         {(case, shown[key]): value for (case, key), value in dice.items() if key in shown}
     )
+
+
+def scored_files(
+    folder: str | Path,
+    *,
+    labels: str | Path | None = None,
+    summary: str | Path | None = None,
+    dataset_json: str | Path | None = None,
+) -> list[Path]:
+    """Return every file that `read_scored` may read, for the check that none is overwritten."""
+    place = Path(folder)
+    found = [place if place.suffix == ".json" else place / SEGMENTS]
+    found += [Path(one) for one in (summary, dataset_json) if one is not None]
+    searched = [place] if labels is None else [place, Path(labels)]
+    for one in searched:
+        described = description.find(one)
+        found += [] if described is None else [described]
+        if one.is_dir():
+            found += [path for path in one.iterdir() if path.name.endswith(images.ENDINGS)]
+    return found
 
 
 def _dice_of_summary(path: Path) -> Found:
