@@ -108,7 +108,8 @@ def fit_quality(
     try:
         predictor.fit(table)
     except ValueError as error:
-        raise DataError(folder, str(error)) from error
+        # What the predictor calls X is this folder.
+        raise DataError(folder, str(error).removeprefix("X ")) from error
     out.parent.mkdir(parents=True, exist_ok=True)
     predictor.save(out)
     calibration = predictor.calibration_

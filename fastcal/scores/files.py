@@ -199,6 +199,10 @@ def _dice_of_summary(path: Path) -> Found:
         if case is None:
             raise DataError(path, f"metric_per_case.{number} has no case and no prediction_file")
         for key, metrics in one.metrics.items():
+            if (case, key) in found:
+                raise DataError(
+                    path, f"metric_per_case must hold every case once, got {case} twice"
+                )
             value = metrics.get("Dice")
             if isinstance(value, bool) or not isinstance(value, int | float | None):
                 raise DataError(path, f"Dice of {case} must be a number, got {value!r}")
