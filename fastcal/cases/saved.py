@@ -43,8 +43,8 @@ class SavedFolders:
             allow_duplicates: Take a folder that is there twice.
 
         Raises:
-            DataError: A folder is missing, has no probabilities, names labels otherwise than another
-                one, or is there twice, by another path or as a copy.
+            DataError: A folder is missing, has no probabilities, names labels otherwise than
+                another one, or is there twice, by another path or as a copy.
             ValueError: There is no folder.
         """
         if isinstance(folders, str | Path) or not folders:

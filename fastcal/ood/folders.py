@@ -11,10 +11,12 @@ import numpy as np
 import torch
 
 from fastcal.core.atomic import write_json
+from fastcal.core.doors import bounded
 from fastcal.core.errors import DataError
 from fastcal.core.places import check_out_file, check_results
 from fastcal.ood.detector import FEATURES, OODDetector, Verdict
 from fastcal.ood.file import Detectors, detector_files, opened
+from fastcal.ood.histogram import MOST_BINS
 from fastcal.ood.mahalanobis import Covariance
 from fastcal.ood.measured import CaseFolder, Measured, Networks, measure, run_files
 from fastcal.scores import read_table
@@ -86,8 +88,9 @@ def fit_ood(
         >>> fitted.by_score["binary_entropy"].threshold_  # doctest: +SKIP
         0.21
     """
-    for name in scores:
-        OODDetector(name)
+    bounded(n_bins, "n_bins", MOST_BINS, least=2)
+    for name in scores or OF_SEGMENTS:
+        OODDetector(name, false_positive_rate=false_positive_rate, covariance=covariance)
     folder = CaseFolder(predictions, images)
     check_out_file(Path(out), [*folder.files, *run_files(run)])
     made = {
