@@ -25,8 +25,11 @@ _TRAIN = (
     *("--strategy", "sequential", "--iterations", "2", "--batch-size", "2", "-q"),
     *("--set", "network.widths=4,8", "loop.tensorboard=false", "loop.channels_last=false"),
 )
-_UNLIKE = ("log.jsonl", "last.pt", "execution.json", "curves.png", "results.json", "report.html")
-"""Files with times in them. They must be there, but differ between any two runs."""
+_UNLIKE = (
+    *("log.jsonl", "last.pt", "execution.json", "curves.png", "results.json", "report.html"),
+    "conversion.json",
+)
+"""Files with times or paths in them. They must be there, but differ between any two runs."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,18 @@ CASES = {
     ),
     "predict": Case(
         ("predict", "-m", "run", "-i", "images", "-o", "out", *_COUNTED), "out", trained=True
+    ),
+    "convert": Case(("convert", "msd", "msd", "out", "-q"), "out", trained=True),
+    "quality fit": Case(
+        ("quality", "fit", "-i", "done", "-g", "labels", "-o", "fitted.json"),
+        "fitted.json",
+        trained=True,
+    ),
+    "quality predict": Case(
+        ("quality", "predict", "-c", "quality.json", "-i", "done", "-o", "out"), "out", trained=True
+    ),
+    "ood predict": Case(
+        ("ood", "predict", "-c", "ood.json", "-i", "done", "-o", "out"), "out", trained=True
     ),
     "export": Case(("export", "-m", "run", "-o", "out.ts"), "out.ts", trained=True),
     "train": Case((*_TRAIN, "-o", "out"), "out", trained=True),

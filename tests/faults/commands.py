@@ -317,10 +317,10 @@ OOD_FIT = Command(
 OOD_IMAGES = Command(
     "ood fit --images",
     (
-        *("ood", "fit", "-i", "done", "--images", "images", "-m", "run", "--fpr", "0.5"),
+        *("ood", "fit", "--images", "data/imagesTr", "-m", "run", "--fpr", "0.5"),
         *("-o", "fitted.json"),
     ),
-    ("done", "images", "run"),
+    ("data", "run"),
     "fitted.json",
 )
 OOD_PREDICT = Command(

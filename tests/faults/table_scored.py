@@ -33,7 +33,7 @@ def _files() -> Iterator[Input]:
     yield Input(c.QUALITY_MAPS, "map", "done/entropy/case_a.nii.gz", _FEW, {}, ("case_a",))
     yield Input(c.QUALITY_SUMMARY, "summary.json", "summary.json", JSON)
     yield Input(c.OOD_FIT, "segments.json", segments, _FEW_JSON)
-    image = "images/case_a_0000.nii.gz"
+    image = "data/imagesTr/case_a_0000.nii.gz"
     yield Input(c.OOD_IMAGES, "image", image, _FEW, {"missing": HANDLED}, ("case_a",))
     weights = "run/member_00/best.safetensors"
     yield Input(c.OOD_IMAGES, "safetensors", weights, _FEW, {}, ("member_00", "run"))
@@ -288,7 +288,7 @@ def _overwritten() -> Iterator[Kind]:
         yield place(f"out is {folder}", c.QUALITY_EVALUATE, folder)
         yield place(f"out is {folder}", c.OOD_EVALUATE, folder)
     yield place("out is segments.json", c.OOD_FIT, "done/segments.json")
-    yield place("out is an image", c.OOD_IMAGES, "images/case_a_0000.nii.gz")
+    yield place("out is an image", c.OOD_IMAGES, "data/imagesTr/case_a_0000.nii.gz")
     yield place("out is of the run", c.OOD_IMAGES, "run/member_00/member.json")
     yield place("out holds the detectors", c.OOD_PREDICT, ".")
     hard = linked("ood.json", "out/ood.json")
