@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +33,15 @@ class LabelMap:
     grid: Geometry
     path: Path
     scheme: LabelScheme
+
+    def check_grid(self, like: Geometry, source: Path) -> None:
+        """Raise a `DataError` if the labels do not lie on a grid.
+
+        Args:
+            like: The grid they must lie on.
+            source: The file of that grid, which an error names.
+        """
+        check_same_grid(self.path, self.labels.shape, self.grid, like, expected=source)
 
     def target(self, device: torch.device | str = "cpu") -> Tensor:
         """Return what probabilities are compared with: ``[1, *S]``, ``[1, C, *S]`` for groups."""
@@ -107,7 +115,8 @@ class LabelMaps:
         self.require([case])
         path = self.paths[case]
         if like is not None and source is not None:
-            check_extents(path, like, expected=source)
+            # Before memory is taken for voxels that do not fit.
+            check_same_grid(path, images.geometry(path).shape, None, like, expected=source)
         labels, volume = read_labels(path)
         if like is not None and source is not None:
             check_same_grid(path, labels.shape, volume, like, expected=source)
@@ -153,28 +162,16 @@ def read_labels(path: Path) -> tuple[NDArray[Any], Volume]:
     return checks.integers(path, volume.data), volume
 
 
-def extents(path: Path) -> Geometry:
-    """Read what the header of an image says, without its voxels or a warning.
-
-    Reading the voxels warns of the same header.
-
-    Raises:
-        DataError: The header cannot be read.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return images.geometry(path)
-
-
-def check_extents(path: Path, like: Geometry, *, expected: Path) -> None:
-    """Compare the extents in a header with those of ``like``, before memory is taken for voxels.
+def check_extents(path: Path, image: Path) -> None:
+    """Compare the extents of two images by their headers, before memory is taken for voxels.
 
     A compressed file of 2 MB may hold gigabytes.
 
     Raises:
-        DataError: They differ, or the header cannot be read; the message names ``path``.
+        DataError: They differ, or a header cannot be read; the message names ``path``.
     """
-    check_same_grid(path, extents(path).shape, None, like, expected=expected)
+    like = images.geometry(image)
+    check_same_grid(path, images.geometry(path).shape, None, like, expected=image)
 
 
 def check_same_grid(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -16,11 +16,12 @@ from fastcal.calibration.summary import calibration_summary, region_summaries
 from fastcal.cases.case_record import CaseRecord
 from fastcal.cases.count import count_case
 from fastcal.cases.labels import LabelScheme
-from fastcal.cases.loop import ProgressOption, run_cases
+from fastcal.cases.loop import ProgressOption
 from fastcal.cases.overlap import overlap
+from fastcal.cases.pipeline import Stages, run_stages
 from fastcal.cases.plausible import contradicted
 from fastcal.cases.record import FolderRecord, digests, versions
-from fastcal.cases.reference import LabelMap, LabelMaps, check_extents, extents
+from fastcal.cases.reference import LabelMap, LabelMaps, check_extents
 from fastcal.cases.settings import Counted
 from fastcal.core import atomic
 from fastcal.core.arguments import choice, real_number
@@ -29,7 +30,7 @@ from fastcal.core.errors import DataError, DataWarning
 from fastcal.core.places import check_out_file, check_out_folder
 from fastcal.data import description
 from fastcal.data.affines import affine_rule
-from fastcal.data.predictions import PredictionFolder
+from fastcal.data.predictions import PredictionFolder, Probabilities
 from fastcal.evaluate.begun import PARTIAL, Begun, Scored
 from fastcal.evaluate.surface import surface_scores
 
@@ -146,9 +147,14 @@ def evaluate_folder(
     check_out_folder(partial, [Path(labels), Path(predictions)])
     begun = Begun(partial, scoring.record(partial, described).key)
 
-    def score(case: str) -> None:
-        record = scoring.case_record(case, begun)
-        begun.write(case, scoring.score(case), record)
+    records: dict[str, CaseRecord] = {}
+
+    def read(case: str) -> Iterator[tuple[LabelMap, LabelMap] | Probabilities]:
+        records[case] = scoring.case_record(case, begun)
+        yield from scoring.read(case)
+
+    def keep(case: str, scored: Scored) -> None:
+        begun.write(case, scored, records.pop(case))
 
     def finished(case: str) -> bool:
         try:
@@ -158,8 +164,12 @@ def evaluate_folder(
 
     wanted = scoring.predictions if allow_missing else scoring.references
     with begun.held():
-        run = run_cases(
-            sorted(wanted.paths), score, finished=finished, keep_going=keep_going, progress=progress
+        run = run_stages(
+            sorted(wanted.paths),
+            Stages(read, scoring.score, keep),
+            finished=finished,
+            keep_going=keep_going,
+            progress=progress,
         )
         cases = sorted((*run.done, *run.skipped))
         if not cases:
@@ -277,21 +287,28 @@ class _Scoring:
                 "(--allow-missing) scores the others",
             )
 
-    def score(self, case: str) -> Scored:
-        """Score one case."""
-        path = self._prediction_of(case)
+    def read(self, case: str) -> Iterator[tuple[LabelMap, LabelMap] | Probabilities]:
+        """Read the label maps of a case, then its probabilities where it has any."""
+        yield self._labels(case)
+        if self.probabilities is not None and case in self.saved:
+            yield self.probabilities.probabilities(case)
+
+    def _labels(self, case: str) -> tuple[LabelMap, LabelMap]:
         self.references.require([case])
-        like = extents(self.references.paths[case])
-        check_extents(path, like, expected=self.references.paths[case])
+        check_extents(self._prediction_of(case), self.references.paths[case])
         reference = self.references.read(case)
-        prediction = self.predictions.read(case, reference.grid, reference.path)
+        return reference, self.predictions.read(case, reference.grid, reference.path)
+
+    def score(self, case: str, pieces: Iterator[Any]) -> Scored:
+        """Score one case from what was read of it."""
+        reference, prediction = next(pieces)
         metrics = {
             key: self._structure(group, reference, prediction)
             for key, group in reference.scheme.foreground.items()
         }
         if self.probabilities is None or case not in self.saved:
             return Scored(metrics, None, 0, "")
-        found = self.probabilities.probabilities(case)
+        found = next(pieces)
         statistics = count_case(
             found, reference, case=case, counted=self.counted, prediction=prediction.labels
         )
