@@ -103,6 +103,8 @@ def load(path: str | Path) -> Detectors:
     found = {}
     try:
         for one in content.detectors:
+            if one.score in found:
+                raise ValueError(f"detectors must be of different scores, got {one.score!r} twice")
             detector = OODDetector(
                 one.score,
                 false_positive_rate=one.false_positive_rate,

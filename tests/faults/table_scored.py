@@ -11,7 +11,7 @@ from typing import Any
 from . import commands as c
 from .damage import ANY, JSON, WRONG_VALUES, json_of, key_damage, replaced
 from .kinds import Command, Expected, Kind
-from .rows import HANDLED, SAME, Row, table
+from .rows import HANDLED, LISTED, Row, table
 from .table_arguments import Option, accepted, named_by_value
 from .table_files import Input
 
@@ -42,9 +42,10 @@ def _files() -> Iterator[Input]:
     yield Input(c.OOD_EVALUATE, "segments.json", segments, _FEW_JSON)
     record = "done/prediction.json"
     yield Input(c.STATUS, "prediction.json", record, JSON)
-    unfit = dict.fromkeys(_FEW_JSON, Expected.HANDLED)
-    yield Input(c.STATUS, "record of a case", "done/record/case_a.json", _FEW_JSON, unfit)
-    yield Input(c.STATUS, "labels", "done/case_a.nii.gz", _FEW, unfit)
+    case, unfit = ("case_a",), {"*": LISTED}
+    known = "done/record/case_a.json"
+    yield Input(c.STATUS, "record of a case", known, _FEW_JSON, unfit | left_out, case)
+    yield Input(c.STATUS, "labels", "done/case_a.nii.gz", _FEW, unfit, case)
 
 
 def _segments(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
@@ -118,7 +119,7 @@ def _contents() -> Iterator[Kind]:
         ("with a rate of 7", detector(false_positive_rate=7.0)),
         ("with a rate of 1e-30", detector(false_positive_rate=1e-30)),
         ("without values", detector(values=[])),
-        ("with one value", detector(values=[0.5]), SAME),
+        ("with one value", detector(values=[0.5]), HANDLED),
         ("with values that are words", detector(values=["x", "y"])),
         ("with values of two axes", detector(values=[[0.5], [0.6]])),
         ("with values that are null", detector(values=[None, None]), HANDLED),
@@ -309,14 +310,16 @@ def _crafted() -> Iterator[Kind]:
         group="scored",
         command=c.STATUS,
         damage=outside,
-        expected=Expected.HANDLED,
+        expected=LISTED,
+        names=("case_a",),
     )
     yield Kind(
         name="status: a record of a case of another name",
         group="scored",
         command=c.STATUS,
         damage=lambda folder: replaced("{}")(folder / "done/record/nobody.json"),
-        expected=Expected.HANDLED,
+        expected=LISTED,
+        names=("nobody",),
     )
 
 
