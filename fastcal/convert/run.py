@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fastcal.cases.case_record import FOLDER as RECORDS
+from fastcal.cases.case_record import CaseRecord
 from fastcal.cases.loop import Failure, ProgressOption, run_cases
+from fastcal.cases.record import digests, first_change, versions
 from fastcal.convert.case import CasePaths, convert_case
 from fastcal.convert.found import FoundSet, Search
 from fastcal.convert.listing import write_listing
@@ -29,7 +32,7 @@ class Conversion:
     done: tuple[str, ...]
     """Cases that were converted now."""
     skipped: tuple[str, ...]
-    """Cases that an earlier call had converted."""
+    """Cases that an earlier call had converted, from the files that are there now."""
     failed: tuple[Failure, ...]
     """Cases that could not be converted, with ``keep_going``."""
     notes: tuple[str, ...]
@@ -97,10 +100,27 @@ def convert_dataset(
         cases = {case.name: case for case in found.cases}
         paths = {name: CasePaths.of(case, out) for name, case in cases.items()}
         notes: list[str] = []
+        key = f"{name} {versions()['fastcal']}"
+
+        def work(case: str) -> None:
+            record = CaseRecord.of(key, cases[case].files, [], out)
+            notes.extend(convert_case(cases[case], paths[case], found.label_map))
+            (out / RECORDS).mkdir(exist_ok=True)
+            record.write(out, case, paths[case].all)
+
+        def finished(case: str) -> bool:
+            known = CaseRecord.read(out, case)
+            if known is None or known.key != key or not known.holds(out, paths[case].all):
+                return False
+            try:
+                return first_change(known.members, digests(cases[case].files, out)) is None
+            except DataError:
+                return False  # converting it says what is wrong
+
         done = run_cases(
             sorted(cases),
-            lambda case: notes.extend(convert_case(cases[case], paths[case], found.label_map)),
-            finished=lambda case: paths[case].finished(cases[case]),
+            work,
+            finished=finished,
             keep_going=keep_going,
             progress=progress,
         )
