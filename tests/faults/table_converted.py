@@ -13,6 +13,7 @@ from .contents_arrays import _LABEL_ROWS
 from .damage import ANY, GZIPPED, JSON, NIFTI, PLACES, json_of, replaced
 from .kinds import Command, Expected, Kind
 from .rows import HANDLED, SAME, TOLD, Row, _some, table
+from .table_arguments import accepted
 from .table_files import Input
 from .world import DATASET_JSON, save_nifti
 
@@ -145,6 +146,7 @@ def _places() -> Iterator[Kind]:
             command=command,
             damage=damage,
             names=(source, out, Path(out).name, Path(source).name),
+            check=accepted,
         )
 
     def linked(folder: Path) -> None:
@@ -208,6 +210,7 @@ def _places() -> Iterator[Kind]:
         group="convert",
         command=Command("convert", ("convert", "bogus", "msd", "out"), ("msd",), "out"),
         names=("bogus", "SET"),
+        check=accepted,
     )
     yield Kind(
         name="convert again: from another source",
@@ -217,6 +220,7 @@ def _places() -> Iterator[Kind]:
         ),
         damage=lambda folder: (folder / "msd").rename(folder / "copy") and None,
         names=("source", "made"),
+        check=accepted,
     )
 
 
