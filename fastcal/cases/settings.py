@@ -178,6 +178,11 @@ class Part:
         if self.memory is not None and whole_number(self.memory, "memory") < 1:
             raise ValueError(f"memory must be at least 1 byte, got {self.memory}")
 
+    @property
+    def name(self) -> str:
+        """What tells the part from the others, ``part-K-of-N``; empty where it is the whole."""
+        return "" if self.num_parts == 1 else f"part-{self.part_id}-of-{self.num_parts}"
+
     def of(self, cases: Sequence[str]) -> list[str]:
         """Return every ``num_parts``-th case, starting at ``part_id``."""
         return part_of(cases, num_parts=self.num_parts, part_id=self.part_id)

@@ -103,11 +103,16 @@ class PredictionFolder:
         """List the names of cases with probabilities, sorted.
 
         An npz with other contents is not a case, and neither is a NIfTI label map. A file that
-        cannot be opened counts as one, so that reading it reports what is wrong.
+        cannot be opened counts as one, so that reading it reports what is wrong; so does an npz
+        with other contents that stands beside the pkl or the label map of its case.
         """
         found = {path.name[: -len(".npy")] for path in self._files(".npy")}
         found |= {path.name[: -len(".zarr")] for path in self.path.glob("*.zarr")}
-        found |= {p.name[: -len(".npz")] for p in self._files(".npz") if _may_hold(p)}
+        found |= {
+            path.name[: -len(".npz")]
+            for path in self._files(".npz")
+            if _may_hold(path) or self._is_of_case(path)
+        }
         for ending in nifti.ENDINGS:
             for path in self._files(ending):
                 case = path.name.removesuffix(ending)
@@ -176,6 +181,10 @@ class PredictionFolder:
     def _files(self, ending: str) -> list[Path]:
         # What is no regular file, such as a FIFO or a folder, is refused by name when it is read.
         return list(listing.entries(self.path, ending))
+
+    def _is_of_case(self, npz: Path) -> bool:
+        stem = npz.name.removesuffix(".npz")
+        return any(_is_there(self.path / f"{stem}{end}") for end in (".pkl", *images.ENDINGS))
 
     def _check_once(self, case: str) -> None:
         """Refuse a case that has two files of probabilities."""
