@@ -43,12 +43,13 @@ def key_of(path: Path, arrays: Npz) -> str:
     """Return the name of the array of an npz that holds the probabilities.
 
     Raises:
-        DataError: There is none.
+        DataError: There is none, or more than one.
     """
-    key = next((key for key in KEYS if key in arrays.names), None)
-    if key is None:
-        raise DataError(path, f"has no array named {' or '.join(KEYS)}")
-    return key
+    keys = [key for key in KEYS if key in arrays.names]
+    if len(keys) != 1:
+        found = " and ".join(keys) or "none of them"
+        raise DataError(path, f"must have one array named {' or '.join(KEYS)}, got {found}")
+    return keys[0]
 
 
 def _inflated(path: Path, place: ArchivePlace) -> Stored:
