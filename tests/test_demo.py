@@ -245,3 +245,17 @@ def test_demo_settings_are_the_papers_but_for_size_and_length() -> None:
         "schedule.patience": 5,
     }
     assert demo == paper.with_values(shortened)
+
+
+def test_a_demo_that_was_moved_goes_on_where_it_was(
+    finished: tuple[Path, Comparison], tmp_path: Path
+) -> None:
+    out, before = finished
+    moved = tmp_path / "elsewhere" / "deep" / "run"
+    shutil.copytree(out, moved)
+    times = {path: path.stat().st_mtime_ns for path in moved.rglob("*.safetensors")}
+    times |= {path: path.stat().st_mtime_ns for path in moved.rglob("entropy/*.nii.gz")}
+    assert times
+    after = run_demo(moved, **SMALL, **PHANTOM, command="fastcal demo", progress=False)
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    assert markdown(after) == markdown(before)

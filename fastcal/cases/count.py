@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from fastcal import ensemble_statistics
-from fastcal.cases.plausible import check_activation, check_probabilities
+from fastcal.cases.plausible import check_activation, check_probabilities, check_range
 from fastcal.cases.reference import check_same_grid
 from fastcal.core.errors import DataError
 from fastcal.data.predictions import as_tensor
@@ -48,7 +48,7 @@ def count_case(
     )
     reference.scheme.check_channels(found.data.shape[0], found.source)
     check_activation(found)
-    check_probabilities(found, reference.scheme)
+    check_probabilities(found, reference.scheme, counted=True)
     if regions is None:
         regions = reference.regions(counted.rules, prediction=prediction)
     try:
@@ -71,6 +71,7 @@ def count_case(
         raise DataError(found.source, str(error)) from error
     assert statistics is not None
     if statistics.n_invalid:
+        check_range(found)
         raise DataError(
             found.source,
             f"{statistics.n_invalid} voxels without valid probabilities (NaN, or outside [0, 1])",

@@ -77,6 +77,10 @@ COMMANDS = {
         _CASES,
         "Show what a folder of predictions was made with, and which of its cases are finished.",
     ),
+    "view": Row(
+        _CASES,
+        "Look at predicted cases, in a page that only this machine can open.",
+    ),
     "recalibrate": Row(
         _UNCERTAINTY,
         "Fit a calibrator to saved probabilities with labels, and apply it to others.",
@@ -169,5 +173,5 @@ def _completion(name: str, *, help: str) -> Any:
     try:
         from typer._click.shell_completion import CompletionItem
     except ImportError:  # before typer took click in
-        from click.shell_completion import CompletionItem
+        from click.shell_completion import CompletionItem  # type: ignore[assignment]
     return CompletionItem(name, help=help)

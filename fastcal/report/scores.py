@@ -39,7 +39,7 @@ class Scores:
         values = {
             name: shown_value(stats, name, METRICS[name].reduction) for name in shown_metrics(stats)
         }
-        return cls(values, tuple(stats.dice(reduction="case").tolist()))
+        return cls(values, tuple(stats.per_class("dice", "case").tolist()))
 
     def __getitem__(self, name: str) -> float:
         """Return the score of a name."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fastcal.core import atomic
 from fastcal.core.doors import bounded
 from fastcal.core.errors import DataError
+from fastcal.core.lock import sole_use
 from fastcal.report.provenance import command_line, software
 from fastcal.report.scores import (
     ComparedLoss,
@@ -21,7 +22,7 @@ from fastcal.report.scores import (
     markdown,
 )
 from fastcal.report.style import LOSS_NAMES
-from fastcal.study.claim import claim
+from fastcal.study.claim import claim, identity
 from fastcal.study.clock import Clock
 from fastcal.study.design import BOX
 from fastcal.study.training import named_package
@@ -88,7 +89,8 @@ def compare_losses(
         The scores, with the statistics behind them.
 
     Raises:
-        DataError: The dataset cannot be used, or `out` holds an experiment with other settings.
+        DataError: The dataset cannot be used, `out` holds an experiment with other settings,
+            or another one runs in it.
         ValueError: A count is out of range, or a loss is unknown or named twice.
 
     Reference: Mehrtash et al., IEEE TMI 39(12):3868-3878, 2020, sections III and IV.
@@ -119,30 +121,31 @@ def compare_losses(
     )
     _check(plan, losses)
     check_place(folder, opened)
-    recount = _claim(folder, plan.settings(losses))
-    clock = Clock(len(losses), enabled=progress)
-    compared = []
-    for loss in losses:
-        clock.start(f"training {counted(members, 'member')} with {_name(loss)}")
-        _train(plan, loss)
-        clock.start(f"predicting {counted(split[2], 'held-out case')} with {_name(loss)}")
-        compared.append(_predict_and_score(plan, loss, recount=recount))
-        clock.loss_done()
-    comparison = Comparison(
-        dataset=opened.name,
-        structures=tuple(opened.labels),
-        split=split,
-        seed=seed,
-        config=plan.settings(losses)["config"],
-        command=command or command_line(),
-        software=software(),
-        losses=tuple(compared),
-    )
-    clock.start("writing the report")
-    comparison = _write(plan, comparison, min_count=min_count)
-    atomic.write_json(folder / SETTINGS, plan.settings(losses))
-    clock.start(f"done: {folder / PAGE}")
-    return comparison
+    with sole_use(folder, "study"):
+        recount = _claim(folder, plan.settings(losses))
+        clock = Clock(len(losses), enabled=progress)
+        compared = []
+        for loss in losses:
+            clock.start(f"training {counted(members, 'member')} with {_name(loss)}")
+            _train(plan, loss)
+            clock.start(f"predicting {counted(split[2], 'held-out case')} with {_name(loss)}")
+            compared.append(_predict_and_score(plan, loss, recount=recount))
+            clock.loss_done()
+        comparison = Comparison(
+            dataset=opened.name,
+            structures=tuple(opened.labels),
+            split=split,
+            seed=seed,
+            config=plan.settings(losses)["config"],
+            command=command or command_line(),
+            software=software(),
+            losses=tuple(compared),
+        )
+        clock.start("writing the report")
+        comparison = _write(plan, comparison, min_count=min_count)
+        atomic.write_json(folder / SETTINGS, plan.settings(losses))
+        clock.start(f"done: {folder / PAGE}")
+        return comparison
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +181,7 @@ class _Plan:
     def settings(self, losses: Sequence[str]) -> dict[str, Any]:
         """Everything that the results depend on, as JSON gives it back."""
         settings = {
-            "dataset": str(self.dataset.folder.resolve()),
+            "dataset": identity(self.dataset),
             "cases": [case.name for case in self.dataset.cases[: sum(self.split)]],
             "split": list(self.split),
             "members": self.members,
