@@ -1,6 +1,6 @@
 """One headless Chromium for the tests of pages, and what is asked of every page.
 
-A test module takes the fixtures by importing them: ``from browser import browser  # noqa: F401``.
+``conftest.py`` gives every test the fixture `browser`.
 Without Chromium or playwright the tests that need it are skipped.
 """
 

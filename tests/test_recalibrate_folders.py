@@ -143,7 +143,7 @@ def test_cross_validation_folders_are_fitted_and_applied(
     assert (
         main([*apply, "--save-probabilities", "--maps", "entropy", "mean", "-g", str(truth)]) == 0
     )
-    assert "were there already" in capsys.readouterr().out
+    assert "Up to date: 1 case in " in capsys.readouterr().out
     assert files_in(made) == before
 
     counted = ["--fine-bins", "64", "--region", "box:2:1", "-g", str(truth), "--overwrite"]
@@ -256,9 +256,19 @@ def test_every_pass_over_the_cases_is_reported(
     lines = capsys.readouterr().err.splitlines()
     files = (cohort / "data/labelsTr").iterdir()
     cases = sorted(path.name.removesuffix(".nii.gz") for path in files)
-    passes = len(lines) // len(cases)
-    assert lines == [f"pass {k + 1}: {case}" for k in range(passes) for case in cases]
-    assert 1 <= passes <= most
+    total = len(cases)
+    expected = [f"{number}/{total} {case}" for number, case in enumerate(cases, start=1)]
+    told = [re.fullmatch(r"(.*): (\d+/\d+ .*), \d+:\d\d left in this pass", line) for line in lines]
+    steps: dict[str, list[str]] = {}
+    for one in told:
+        assert one is not None
+        steps.setdefault(one[1], []).append(one[2])
+    fitted = {step: shown for step, shown in steps.items() if not step.startswith("fold ")}
+    assert list(fitted.values()) == [expected] * len(fitted)
+    assert list(fitted) == [f"pass {k + 1}" for k in range(len(fitted))]
+    assert 1 <= len(fitted) <= most
+    folds = min(5, total)
+    assert {f"fold {k + 1} of {folds}, scores, pass 1" for k in range(folds)} < set(steps)
     assert main([*fit, "-q"]) == 0
     assert capsys.readouterr().err == ""
 

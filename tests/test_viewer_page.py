@@ -14,7 +14,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from browser import browser, opened, violations  # noqa: F401
+from browser import opened, violations
 from viewer_cases import Made, make
 
 import fastcal
@@ -191,7 +191,7 @@ def wait(shown: Any, expression: str) -> None:
 
 @pytest.mark.slow
 def test_the_page_shows_cases_and_is_walked_by_keys(
-    browser: Any,  # noqa: F811
+    browser: Any,
     server: ViewServer,
     made: Made,
 ) -> None:
@@ -235,7 +235,7 @@ def test_the_page_shows_cases_and_is_walked_by_keys(
 
 
 @pytest.mark.slow
-def test_the_page_of_a_notebook_works_without_a_network(browser: Any, tmp_path: Path) -> None:  # noqa: F811
+def test_the_page_of_a_notebook_works_without_a_network(browser: Any, tmp_path: Path) -> None:
     torch.manual_seed(0)
     members = torch.randn(3, 1, 2, 12, 10, 8)
     result = fastcal.ensemble_statistics(members, maps=("mean", "label", "entropy"))

@@ -226,12 +226,14 @@ class _Sample:
     def __init__(
         self, statistics: MetricReader, measure: Measure, reduction: Reduction | None
     ) -> None:
-        self._cases, self._measure = sorted_cases(statistics, at_least=2), measure
+        words, kind = measure.metric.words, measure.kind
+        self._cases = sorted_cases(statistics, at_least=2).narrowed(words, kind)
+        self._measure = measure
         self._by_case = measured(self._cases, measure)
         self._pooled = (reduction or measure.metric.reduction) == "pooled"
         self.n_cases = len(self._by_case)
         counts = slice(0, self._cases.settings.layout.true_positive.stop)
-        self._columns = np.r_[counts, self._cases.columns(measure.metric.words, measure.kind)]
+        self._columns = np.r_[counts, self._cases.columns(words, kind)]
 
     @property
     def estimate(self) -> float:

@@ -14,6 +14,7 @@ from fastcal.cases.settings import Counted, MapType, Part, Written
 from fastcal.cases.summary import PredictionSummary
 from fastcal.core.bins import Closed
 from fastcal.core.errors import DataError, DataWarning
+from fastcal.core.memory import read_size
 from fastcal.recalibrate.calibrator import Calibrator
 from fastcal.recalibrate.ensemble import EnsembleCalibration
 from fastcal.recalibrate.file import load
@@ -41,6 +42,7 @@ def apply_folders(
     overwrite: bool = False,
     keep_going: bool = False,
     allow_duplicates: bool = False,
+    memory: int | str | None = None,
     progress: ProgressOption = False,
 ) -> PredictionSummary:
     """Calibrate saved probabilities; the files written are those of `ensemble_folders`.
@@ -77,6 +79,9 @@ def apply_folders(
             starts anew, which is refused for a part of its cases.
         keep_going: Go on after a case that fails; the summary lists the failures.
         allow_duplicates: Take a folder that is given twice, or two that hold the same files.
+        memory: The most memory that the process may take, in bytes or as ``"2G"``. Members are then
+            read slab by slab, whatever their size, through the same pass; files are bit-identical
+            to those of a run without a bound. None reads whole members.
         progress: True prints one line per case to stderr; a function is called with a
             `fastcal.predict.Progress`.
 
@@ -99,7 +104,7 @@ def apply_folders(
     """
     counted = Counted(labels, n_bins, closed, fine_bins, regions)
     written = Written(out, maps, dtype, save_probabilities, overwrite, segments=segments)
-    part = Part(num_parts, part_id, keep_going, progress)
+    part = Part(num_parts, part_id, keep_going, progress, memory=read_size(memory, "memory"))
     made = load(calibrator) if isinstance(calibrator, str | Path) else calibrator
     saved = SavedFolders.open(folders, folds=True, allow_duplicates=allow_duplicates)
     found = saved.dataset_json(dataset_json)
