@@ -160,7 +160,7 @@ class CaseContent:
     @classmethod
     def of(cls, results: EnsembleStatistics, reading: MemberReading, like: Geometry) -> CaseContent:
         """Return maps and statistics with a batch axis of one as the content of files."""
-        found = {name: getattr(results, name) for name in MAPS if name != "label"}
+        found = {name: getattr(results, name, None) for name in MAPS if name != "label"}
         maps = {name: _array(values) for name, values in found.items() if values is not None}
         labels = reading.scheme.segmentation(_array(results.label))
         return cls(
