@@ -30,8 +30,7 @@ template <typename Element, int kIndex = 0> Chosen<Element> choose_tier(std::int
 }
 
 template <typename Element> Chosen<Element> choose(const PassArguments &a) {
-  const bool softmax = a.reading.from_logits && !a.reading.logit_space && !a.reading.multilabel &&
-                       a.reading.activation == Activation::kSoftmax;
+  const bool softmax = averages_softmax(a.reading);
   if constexpr (sizeof(Element) < 8) { // double keeps no classes in registers
     if (softmax && a.n_members > 0 && a.split_shift > 0) {
       return {ensemble_pass<Element, kLastTier, 1, true>, 1};
@@ -45,27 +44,6 @@ template <typename Element> Chosen<Element> choose(const PassArguments &a) {
     return {ensemble_pass<Element, 0, kV, false>, kV};
   }
   return {ensemble_pass<Element, 0, 1, false>, 1};
-}
-
-// Whether a member's voxels may be read kV at a time: they must be neighbours in memory, aligned,
-// and in the same row.
-inline bool reads_vectors(const PassArguments &a, int element_bytes, int voxels,
-                          const MemberPointers &members) {
-  const Grid &grid = a.grid;
-  if (voxels == 1 || grid.axes == 0 || members.count == 0) {
-    return false;
-  }
-  const int last = grid.axes - 1;
-  bool fits = a.member.strides[last] == 1 && grid.extents[last] % voxels == 0 &&
-              a.group_voxels % voxels == 0 && a.member.class_stride % voxels == 0;
-  for (int axis = 0; axis < last; ++axis) {
-    fits = fits && a.member.strides[axis] % voxels == 0;
-  }
-  for (std::int64_t m = 0; fits && m < members.count; ++m) {
-    const auto address = reinterpret_cast<std::uintptr_t>(members.entries[m].data);
-    fits = address % static_cast<std::uintptr_t>(voxels * element_bytes) == 0;
-  }
-  return fits;
 }
 
 template <typename Element>

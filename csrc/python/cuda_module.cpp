@@ -1,10 +1,13 @@
 // The module fastcal._cuda: it takes addresses, extents, strides and a stream, and the caller
 // allocates.
+#include <algorithm>
 #include <cstdint>
+#include <iterator>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "cuda/delivery.h"
 #include "cuda/device.h"
 #include "cuda/ensemble.h"
 #include "cuda/segments.h"
@@ -127,6 +130,20 @@ std::int64_t workspace_bytes(int device, std::int64_t classes, std::int64_t plan
   return bytes;
 }
 
+constexpr const char *kVariants[] = {"loads", "ring", "persistent"}; // as cuda::Delivery
+
+std::vector<std::string> variants() { return {std::begin(kVariants), std::end(kVariants)}; }
+
+std::string variant() { return kVariants[static_cast<int>(cuda::delivery())]; }
+
+void set_variant(const std::string &name) {
+  const auto *const found = std::find(std::begin(kVariants), std::end(kVariants), name);
+  if (found == std::end(kVariants)) {
+    throw std::invalid_argument("variant must be loads, ring or persistent, got " + name);
+  }
+  cuda::set_delivery(static_cast<cuda::Delivery>(found - std::begin(kVariants)));
+}
+
 } // namespace
 
 PYBIND11_MODULE(FASTCAL_CUDA_MODULE, module, py::mod_gil_not_used()) {
@@ -139,6 +156,9 @@ PYBIND11_MODULE(FASTCAL_CUDA_MODULE, module, py::mod_gil_not_used()) {
              py::arg("planes"), py::arg("n_members"), py::arg("n_cells"), py::arg("rows"),
              py::arg("wide"),
              "Bytes of device memory that a pass of this size wants; 0 for all but large ones.");
+  module.def("variants", &variants, "The competing ways in which members reach a plain pass.");
+  module.def("variant", &variant);
+  module.def("set_variant", &set_variant, py::arg("name"), "For the whole process.");
   module.def("unavailable", &cuda::unavailable,
              "Empty, or why no GPU here can run the kernels. Touches the driver.");
 }
