@@ -107,6 +107,7 @@ struct CountingArguments {
   bool checks_sum = false; // count voxels whose probabilities do not sum to 1
   bool top_label = false;
   bool classwise = false;
+  bool even_bins = false; // see Thresholds
   std::int32_t n_cells = 0;
   std::int64_t ignore_index = 0;
   double eps = 0.0;

@@ -1,6 +1,7 @@
 #include "cuda/ensemble.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "core/walk.h"
@@ -10,6 +11,17 @@
 namespace fastcal::cuda {
 
 namespace {
+
+// Whether each edge is less than a quarter of a bin from where equal bins have it.
+bool are_even(const double *thresholds, std::int64_t n_cells) {
+  constexpr std::int64_t kMost = 1 << 16; // a float tells their quarters apart
+  bool even = n_cells <= kMost;
+  for (std::int64_t i = 0; even && i < n_cells - 1; ++i) {
+    even = std::abs(thresholds[i] * static_cast<double>(n_cells) - static_cast<double>(i + 1)) <
+           0.25;
+  }
+  return even;
+}
 
 // One pass: its arguments, its tables in the workspace, its launch.
 class Pass {
@@ -59,6 +71,7 @@ public:
     if (finish.counting.wanted) {
       count(finish.counting);
       thresholds_ = thresholds;
+      a_.counting.even_bins = are_even(thresholds, finish.counting.layout.n_cells);
     }
   }
 

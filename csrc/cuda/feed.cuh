@@ -25,8 +25,8 @@ __device__ __forceinline__ std::uint32_t tile_step() {
 // Where the numbers of a tile lie in a member.
 template <int kV> struct Source {
   std::int64_t offset = 0; // of the thread's voxels where it reads vectors, otherwise of the tile
-  int count = 0;
-  bool copied = false;
+  int count = 0;           // voxels of the tile
+  int copies = 0;          // how many of them this thread's copies concern: all or none
 };
 
 // The member's voxels of a tile whose rows are read as they lie. A whole voxel after the other
@@ -38,8 +38,9 @@ public:
   static constexpr int kBytes = stage_bytes(kElement, kC, kV);
   static constexpr int kPitch = kBytes / kC; // a run may begin up to 15 bytes before its row
 
-  __device__ __forceinline__ Stage(const PassArguments &a, unsigned char *memory, int lane)
-      : a_(a), memory_(memory), lane_(lane) {}
+  __device__ __forceinline__ Stage(const PassArguments &a, const SharedPlace &ring, int which,
+                                   int lane)
+      : a_(a), memory_(ring.at(which * kBytes)), lane_(lane) {}
 
   // Starts to copy what this thread copies of a member.
   __device__ __forceinline__ void start(const void *member, const Source<kV> &from) const {
@@ -97,7 +98,7 @@ private:
 
   __device__ __forceinline__ void start_own(const void *member, const Source<kV> &from) const {
     constexpr int kOwn = kV * kElement;
-    if (lane_ * kV < from.count) {
+    if (lane_ * kV < from.copies) {
 #pragma unroll
       for (int k = 0; k < kC; ++k) {
         start_copy<kOwn>(row(k, kPitch) + lane_ * kOwn,
@@ -107,6 +108,9 @@ private:
   }
 
   __device__ __forceinline__ void start_runs(const void *member, const Source<kV> &from) const {
+    if (from.copies == 0) {
+      return;
+    }
     const int pitch = a_.interleaved ? kRow : kPitch;
 #pragma unroll
     for (int k = 0; k < kC; ++k) {
@@ -182,7 +186,7 @@ public:
   static constexpr int kStages = ring_stages(sizeof(Element), kC, kV);
 
   __device__ __forceinline__ Feed(const PassArguments &a, unsigned char *memory, int lane)
-      : a_(a), memory_(memory), lane_(lane) {}
+      : a_(a), ring_(memory), lane_(lane) {}
 
   // Begins with the warp's first tile of a group.
   __device__ __forceinline__ void open(std::uint32_t group, std::uint32_t first) {
@@ -190,29 +194,33 @@ public:
     next_tile_ = first;
     next_member_ = 0;
     stage_ = 0;
-    empty_ = a_.copies_ahead ? kStages : 0;
-    aim();
+    if (a_.copies_ahead) {
+      aim();
+#pragma unroll 1
+      for (int i = 0; i < kStages; ++i) {
+        start_next(i);
+      }
+    }
   }
 
   // Gives the numbers of a member, in the order in which they are handed out.
   __device__ __forceinline__ void take(const MemberEntry &member, const Source<kV> &from,
                                        const std::int64_t *offsets, Numbers<Element, kC, kV> &z) {
-    // At the first call all stages are empty and are filled before one is read. The code that
-    // starts copies is long, and is there only once.
-    for (;;) {
-      const bool ready = empty_ == 0;
-      if (ready) {
-        receive(member, from, offsets, z);
-      }
-      if (!a_.copies_ahead) {
-        return;
+    wait_for_copies<kStages - 1>();
+    if (!a_.vector) {
+      __syncwarp(); // the copies of the other lanes have landed too
+    }
+    if (comes_by_copy(from)) {
+      stage(stage_).read(member.data, from, z);
+    } else {
+      load(member.data, from, offsets, z);
+    }
+    if (a_.copies_ahead) {
+      if (!a_.vector) {
+        __syncwarp(); // every lane has read before the stage is filled again
       }
       start_next(stage_);
       stage_ = stage_ + 1 == kStages ? 0 : stage_ + 1;
-      if (ready) {
-        return;
-      }
-      --empty_;
     }
   }
 
@@ -229,35 +237,26 @@ public:
     from.count = count;
     const int slot = a_.vector && lane_ * kV < count ? lane_ * kV : 0;
     from.offset = offset_of(a_.grid, a_.member.strides, first + slot);
-    from.copied = a_.copies_ahead &&
-                  (a_.vector || (a_.runs && lie_in_one_row(a_.grid, first, count)));
+    const bool copied = a_.copies_ahead &&
+                        (a_.vector || (a_.runs && lie_in_one_row(a_.grid, first, count)));
+    from.copies = copied ? count : 0;
     return from;
+  }
+
+  // Whether a tile's numbers go through the ring; known without a look at the tile where threads
+  // read vectors.
+  __device__ __forceinline__ bool comes_by_copy(const Source<kV> &from) const {
+    return a_.copies_ahead && (a_.vector || from.copies > 0);
   }
 
 private:
   __device__ __forceinline__ Stage<Element, kC, kV> stage(int which) const {
-    return {a_, memory_ + which * Stage<Element, kC, kV>::kBytes, lane_};
-  }
-
-  __device__ __forceinline__ void receive(const MemberEntry &member, const Source<kV> &from,
-                                          const std::int64_t *offsets, Numbers<Element, kC, kV> &z) const {
-    wait_for_copies<kStages - 1>();
-    if (!a_.vector) {
-      __syncwarp(); // the copies of the other lanes have landed too
-    }
-    if (from.copied) {
-      stage(stage_).read(member.data, from, z);
-    } else {
-      load(member.data, from, offsets, z);
-    }
-    if (!a_.vector) {
-      __syncwarp(); // every lane has read before the stage is filled again
-    }
+    return {a_, ring_, which, lane_};
   }
 
   // Turns to the tile whose members are copied next.
   __device__ __forceinline__ void aim() {
-    if (a_.copies_ahead && next_tile_ < a_.tiles) {
+    if (next_tile_ < a_.tiles) {
       const std::int64_t first = std::int64_t{next_tile_} * (kWarpLanes * kV);
       const std::int64_t left = a_.group_voxels - first;
       next_ = source(group_ * a_.group_voxels + first,
@@ -267,9 +266,7 @@ private:
 
   __device__ __forceinline__ void start_next(int into) {
     if (next_tile_ < a_.tiles) {
-      if (next_.copied) {
-        stage(into).start(member_of(a_, next_member_).data, next_);
-      }
+      stage(into).start(member_of(a_, next_member_).data, next_);
       if (++next_member_ == a_.n_members) {
         next_member_ = 0;
         next_tile_ += tile_step();
@@ -312,10 +309,9 @@ private:
   }
 
   const PassArguments &a_;
-  unsigned char *memory_;
+  SharedPlace ring_;
   int lane_;
   int stage_ = 0;
-  int empty_ = 0;
   int next_member_ = 0;
   std::uint32_t group_ = 0;
   std::uint32_t next_tile_ = 0;

@@ -82,7 +82,7 @@ __device__ __forceinline__ void plain_tile(const PassArguments &a, const Counts<
   voxels.slot = a.vector ? lane * kV : lane;
   voxels.step = a.vector ? 1 : kWarpLanes;
   voxels.row = a.vector || lie_in_one_row(a.grid, first, count);
-  if (!a.vector && !from.copied) { // a lane reads back only its own
+  if (!a.vector && !feed.comes_by_copy(from)) { // a lane reads back only its own
 #pragma unroll 1
     for (int slot = lane; slot < count; slot += kWarpLanes) {
       memory.at<std::int64_t>(memory.plan.offsets)[slot] = offset_of(a.grid, a.member.strides, first + slot);
@@ -126,12 +126,10 @@ __device__ __forceinline__ void plain_tile(const PassArguments &a, const Counts<
   }
 }
 
-// kFull writes all maps, counts, and reads and writes a streamed state. Without it the maps are
-// those that the mean probabilities alone give.
+// What the kernel does. kFull writes all maps, counts, and reads and writes a streamed state.
+// Without it the maps are those that the mean probabilities alone give.
 template <typename Element, int kC, int kV, bool kFull>
-__global__ void __launch_bounds__(kMaxWarps *kWarpLanes,
-                                  plain_blocks(sizeof(Element), kC, kFull))
-    plain_pass(const __grid_constant__ PassArguments a) {
+__device__ __forceinline__ void plain_warp(const PassArguments &a) {
   constexpr int kWidth = kWarpLanes * kV;
   unsigned char *const shared = shared_memory();
   const unsigned warp = threadIdx.x / kWarpLanes;
@@ -168,6 +166,13 @@ __global__ void __launch_bounds__(kMaxWarps *kWarpLanes,
       __syncthreads();
     }
   }
+}
+
+template <typename Element, int kC, int kV, bool kFull>
+__global__ void __launch_bounds__(kMaxWarps *kWarpLanes,
+                                  plain_blocks(sizeof(Element), kC, kFull))
+    plain_pass(const __grid_constant__ PassArguments a) {
+  plain_warp<Element, kC, kV, kFull>(a);
 }
 
 } // namespace fastcal::cuda

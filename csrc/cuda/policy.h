@@ -74,13 +74,7 @@ constexpr int plain_voxels(int element_bytes, int classes) {
 
 // Blocks of kMaxWarps that a multiprocessor must be able to hold; see blocks_per_processor.
 constexpr int plain_blocks(int element_bytes, int classes, bool full) {
-#ifdef PB
-  return PB;
-#endif
-  if (full) {
-    return classes <= 5 ? 3 : 2;
-  }
-  return element_bytes == 4 && classes <= 4 ? 4 : 3;
+  return element_bytes == 4 && classes <= 4 && !full ? 4 : classes <= 7 || !full ? 3 : 2;
 }
 
 // Up to this many classes their terms of an entropy are added as they are.
