@@ -7,10 +7,14 @@ warp never takes. What is left is counted whole, which is an upper bound of what
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import re
 import shutil
 import subprocess
+import tempfile
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from fastcal.core.problem import MAPS
@@ -74,7 +78,7 @@ def nvcc() -> str | None:
 
 def tool(name: str) -> Path | None:
     """Find a disassembler that Triton brings; a toolkit of compilers alone has none."""
-    import importlib.util
+
 
     spec = importlib.util.find_spec("triton")
     if spec is None or spec.origin is None:
@@ -175,3 +179,47 @@ def _run(*command: str) -> str:
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     return result.stdout
+
+
+@dataclass(frozen=True)
+class InFlight:
+    """What a warp of a plain pass has on its way, by the numbers of policy.h."""
+
+    bytes_of_warp: int
+    shared_of_warp: int
+    """Bytes of its ring, which have room for rows that do not begin at a multiple of 16 bytes."""
+
+
+def in_flight(element_bytes: int, classes: int) -> InFlight:
+    """Read the numbers of csrc/cuda/policy.h."""
+    stages, stage, row = _policy()[element_bytes, classes]
+    return InFlight(stages * classes * row, stages * stage)
+
+
+@lru_cache(maxsize=1)
+def _policy() -> dict[tuple[int, int], tuple[int, int, int]]:
+    program = r"""
+#include <cstdio>
+#include "cuda/policy.h"
+using namespace fastcal::cuda;
+int main() {
+  for (int bytes = 2; bytes <= 4; bytes += 2) {
+    for (int classes = 2; classes <= kMaxPlainClasses; ++classes) {
+      const int voxels = plain_voxels(bytes, classes);
+      std::printf("%d %d %d %d %d\n", bytes, classes, ring_stages(bytes, classes, voxels),
+                  stage_bytes(bytes, classes, voxels), row_bytes_of(bytes, voxels));
+    }
+  }
+}
+"""
+    with tempfile.TemporaryDirectory() as folder:
+        source, binary = Path(folder) / "policy.cpp", Path(folder) / "policy"
+        source.write_text(program)
+        compiler = os.environ.get("CXX", "g++")
+        _run(compiler, "-std=c++17", f"-I{CSRC}", str(source), "-o", str(binary))
+        lines = _run(str(binary)).splitlines()
+    table = {}
+    for line in lines:
+        element, classes, *numbers = map(int, line.split())
+        table[element, classes] = (numbers[0], numbers[1], numbers[2])
+    return table

@@ -244,9 +244,9 @@ public:
   }
 
   // Whether a tile's numbers go through the ring; known without a look at the tile where threads
-  // read vectors.
+  // read vectors or all voxels are one row.
   __device__ __forceinline__ bool comes_by_copy(const Source<kV> &from) const {
-    return a_.copies_ahead && (a_.vector || from.copies > 0);
+    return a_.copies_ahead && (a_.vector || (a_.runs && a_.grid.axes <= 1) || from.copies > 0);
   }
 
 private:

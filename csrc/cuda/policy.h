@@ -72,9 +72,11 @@ constexpr int plain_voxels(int element_bytes, int classes) {
   return widest < limit ? widest : limit;
 }
 
-// Blocks of kMaxWarps that a multiprocessor must be able to hold; see blocks_per_processor.
+// Blocks of kMaxWarps that a multiprocessor must be able to hold, as many as there are registers for
+// without a spill. Their rings have 64 KB on their way at least, whatever their number.
 constexpr int plain_blocks(int element_bytes, int classes, bool full) {
-  return element_bytes == 4 && classes <= 4 && !full ? 4 : classes <= 7 || !full ? 3 : 2;
+  const bool single = element_bytes == 4;
+  return single && classes <= 4 && !full ? 4 : single && classes > 7 && full ? 2 : 3;
 }
 
 // Up to this many classes their terms of an entropy are added as they are.
