@@ -82,8 +82,9 @@ __device__ __forceinline__ void add_global_real(std::int64_t *hi_lo, std::int64_
   add_global(hi_lo + 1, sum & kFractionMask);
 }
 
-// One histogram of the block: {misses, hits, low, high} per bin in shared memory, where one addition
-// counts a value, or the statistics themselves where all histograms together would not fit there.
+// One histogram of the block: {misses, hits, low, high} per bin in shared memory, where one
+// addition counts a value, or the statistics themselves where all histograms together would not fit
+// there.
 struct Histogram {
   unsigned *shared;
   std::int64_t *global;

@@ -47,8 +47,7 @@ template <typename Real> struct Counts {
                                   : static_cast<const Real *>(a.threshold_table);
   }
   __device__ __forceinline__ Thresholds<Real> bins() const {
-    return {thresholds(), a.counting.n_cells - 1, a.counting.left_closed,
-            a.counting.even_bins};
+    return {thresholds(), a.counting.n_cells - 1, a.counting.left_closed, a.counting.even_bins};
   }
   __device__ __forceinline__ unsigned *scores() const {
     return reinterpret_cast<unsigned *>(in_row(a.shared.scores));

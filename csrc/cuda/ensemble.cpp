@@ -17,8 +17,8 @@ bool are_even(const double *thresholds, std::int64_t n_cells) {
   constexpr std::int64_t kMost = 1 << 16; // a float tells their quarters apart
   bool even = n_cells <= kMost;
   for (std::int64_t i = 0; even && i < n_cells - 1; ++i) {
-    even = std::abs(thresholds[i] * static_cast<double>(n_cells) - static_cast<double>(i + 1)) <
-           0.25;
+    even =
+        std::abs(thresholds[i] * static_cast<double>(n_cells) - static_cast<double>(i + 1)) < 0.25;
   }
   return even;
 }
@@ -180,8 +180,8 @@ private:
     for (std::size_t m = 0; m < count; ++m) {
       const double weight = members_.weights[m];
       const double inverse_temperature = 1.0 / members_.temperatures[m];
-      entries_[m] = {members_.addresses[m], weight, inverse_temperature,
-                     static_cast<float>(weight), static_cast<float>(inverse_temperature)};
+      entries_[m] = {members_.addresses[m], weight, inverse_temperature, static_cast<float>(weight),
+                     static_cast<float>(inverse_temperature)};
     }
     if (a_.n_members <= kInlineMembers) {
       std::copy(entries_.begin(), entries_.end(), a_.members);

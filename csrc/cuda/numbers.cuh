@@ -43,8 +43,7 @@ __device__ __forceinline__ Word<Element> larger_of(Word<Element> a, Word<Element
 }
 
 // For float the maximum is an instruction of its own.
-template <>
-__device__ __forceinline__ Word<float> larger_of<float>(Word<float> a, Word<float> b) {
+template <> __device__ __forceinline__ Word<float> larger_of<float>(Word<float> a, Word<float> b) {
   Word<float> larger;
   larger.elements[0] = fmaxf(a.elements[0], b.elements[0]);
   return larger;
@@ -61,8 +60,7 @@ template <typename Element, int kC, int kV> struct Numbers {
   }
 
   // Reads the neighbours of a class, 16 bytes of them or 8.
-  template <typename Read>
-  __device__ __forceinline__ void set_neighbours(int k, const Read &read) {
+  template <typename Read> __device__ __forceinline__ void set_neighbours(int k, const Read &read) {
     using Bits = typename Packet<kWords * 4>::Type;
     union {
       Bits bits;

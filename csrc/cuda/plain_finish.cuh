@@ -11,9 +11,9 @@
 namespace fastcal::cuda {
 
 template <int kV>
-__device__ __forceinline__ void
-write_valid(const PassArguments &a, Map map, int plane, const PlainMemory &memory,
-            const Voxels<kV> &voxels, const float (&values)[kV], const bool (&valid)[kV]) {
+__device__ __forceinline__ void write_valid(const PassArguments &a, Map map, int plane,
+                                            const PlainMemory &memory, const Voxels<kV> &voxels,
+                                            const float (&values)[kV], const bool (&valid)[kV]) {
   float out[kV];
 #pragma unroll
   for (int v = 0; v < kV; ++v) {

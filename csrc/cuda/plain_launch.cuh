@@ -1,4 +1,4 @@
-// Picks the kernel of a plain pass, plans its shared memory and its grid, and starts it.
+// Picks the kernel of a plain pass and lays out what its warps keep.
 #pragma once
 
 #include <cstdint>
@@ -8,18 +8,18 @@
 #include "core/expects.h"
 #include "cuda/launch.h"
 #include "cuda/plain_pass.cuh"
+#include "cuda/start.cuh"
 
 namespace fastcal::cuda {
 
 struct PlainKernel {
-  void (*kernel)(const PassArguments);
+  PassKernel kernel;
   int voxels_per_thread;
   int stage_bytes;
   int stages;
 };
 
-template <typename Element, int kC = 2>
-PlainKernel choose_plain(std::int64_t classes, bool full) {
+template <typename Element, int kC = 2> PlainKernel choose_plain(std::int64_t classes, bool full) {
   if constexpr (kC < kMaxPlainClasses) {
     if (classes > kC) {
       return choose_plain<Element, kC + 1>(classes, full);
@@ -39,33 +39,12 @@ Error launch_plain(PassArguments a, const MemberPointers &members, const Place &
   const std::int64_t tiles = (a.group_voxels + width - 1) / width;
   expects(tiles < kMaxIndex, "voxels must fit in fewer than 2^31 tiles of 32 or more");
   a.tiles = static_cast<std::uint32_t>(tiles);
-  if (const Error error = plan_plain_access(a, sizeof(Element), chosen.voxels_per_thread, members,
-                                            place.device)) {
+  if (const Error error =
+          plan_plain_access(a, sizeof(Element), chosen.voxels_per_thread, members, place.device)) {
     return error;
   }
   plan_plain_tile(a, width, std::int64_t{chosen.stages} * chosen.stage_bytes);
-  int warps = kMaxWarps;
-  if (const Error error = plan_shared(a, sizeof(float), place, warps)) {
-    return error;
-  }
-  if (a.shared.bytes > kDefaultSharedBytes) {
-    FASTCAL_CUDA_TRY(cudaFuncSetAttribute(
-        chosen.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, a.shared.bytes));
-  }
-  int resident = 1;
-  FASTCAL_CUDA_TRY(cudaOccupancyMaxActiveBlocksPerMultiprocessor(
-      &resident, chosen.kernel, warps * kWarpLanes, static_cast<std::size_t>(a.shared.bytes)));
-  GridSize grid;
-  if (const Error error = plan_grid(a, place, resident, warps, width, &grid)) {
-    return error;
-  }
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(grid.blocks), static_cast<unsigned>(grid.rows));
-  config.blockDim = dim3(static_cast<unsigned>(warps * kWarpLanes));
-  config.dynamicSmemBytes = static_cast<std::size_t>(a.shared.bytes);
-  config.stream = static_cast<cudaStream_t>(place.stream);
-  FASTCAL_CUDA_TRY(cudaLaunchKernelEx(&config, chosen.kernel, a));
-  return {};
+  return start_pass(chosen.kernel, a, sizeof(float), width, place);
 }
 
 } // namespace fastcal::cuda

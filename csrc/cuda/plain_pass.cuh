@@ -71,9 +71,8 @@ __device__ __forceinline__ void count_plain(const PassArguments &a, const Counts
 
 template <typename Element, int kC, int kV, bool kFull>
 __device__ __forceinline__ void plain_tile(const PassArguments &a, const Counts<float> &counts,
-                                           const PlainMemory &memory, int lane,
-                                           std::int64_t first, int count,
-                                           Feed<Element, kC, kV> &feed) {
+                                           const PlainMemory &memory, int lane, std::int64_t first,
+                                           int count, Feed<Element, kC, kV> &feed) {
   const Source<kV> from = feed.source(first, count);
   Voxels<kV> voxels;
   voxels.tile_first = first;
@@ -85,7 +84,8 @@ __device__ __forceinline__ void plain_tile(const PassArguments &a, const Counts<
   if (!a.vector && !feed.comes_by_copy(from)) { // a lane reads back only its own
 #pragma unroll 1
     for (int slot = lane; slot < count; slot += kWarpLanes) {
-      memory.at<std::int64_t>(memory.plan.offsets)[slot] = offset_of(a.grid, a.member.strides, first + slot);
+      memory.at<std::int64_t>(memory.plan.offsets)[slot] =
+          offset_of(a.grid, a.member.strides, first + slot);
     }
   }
 
@@ -155,8 +155,7 @@ __device__ __forceinline__ void plain_warp(const PassArguments &a) {
     for (std::uint32_t i = first_tile; i < a.tiles; i += tile_step()) {
       const std::int64_t first = std::int64_t{i} * kWidth;
       const std::int64_t left = a.group_voxels - first;
-      plain_tile<Element, kC, kV, kFull>(a, counts, memory, lane,
-                                         group * a.group_voxels + first,
+      plain_tile<Element, kC, kV, kFull>(a, counts, memory, lane, group * a.group_voxels + first,
                                          left < kWidth ? static_cast<int>(left) : kWidth, feed);
     }
     feed.close();
@@ -169,8 +168,7 @@ __device__ __forceinline__ void plain_warp(const PassArguments &a) {
 }
 
 template <typename Element, int kC, int kV, bool kFull>
-__global__ void __launch_bounds__(kMaxWarps *kWarpLanes,
-                                  plain_blocks(sizeof(Element), kC, kFull))
+__global__ void __launch_bounds__(kMaxWarps *kWarpLanes, plain_blocks(sizeof(Element), kC, kFull))
     plain_pass(const __grid_constant__ PassArguments a) {
   plain_warp<Element, kC, kV, kFull>(a);
 }

@@ -28,9 +28,8 @@ bool takes_neighbours(const PassArguments &a, const View &view, int element_byte
   for (int axis = 0; axis < last; ++axis) {
     fits = fits && view.strides[axis] % aligned == 0;
   }
-  return fits && reinterpret_cast<std::uintptr_t>(view.data) %
-                         static_cast<std::uintptr_t>(access) ==
-                     0;
+  return fits &&
+         reinterpret_cast<std::uintptr_t>(view.data) % static_cast<std::uintptr_t>(access) == 0;
 }
 
 // Whether the voxels lie in their order, one after the other.
@@ -53,9 +52,7 @@ bool lies_like(const Grid &grid, const View &view, const View &other) {
 
 Delivery delivery() { return chosen_delivery.load(std::memory_order_relaxed); }
 
-void set_delivery(Delivery chosen) {
-  chosen_delivery.store(chosen, std::memory_order_relaxed);
-}
+void set_delivery(Delivery chosen) { chosen_delivery.store(chosen, std::memory_order_relaxed); }
 
 bool reads_vectors(const PassArguments &a, int element_bytes, int voxels,
                    const MemberPointers &members) {

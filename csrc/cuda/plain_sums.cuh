@@ -137,9 +137,8 @@ template <int kC, int kV> struct PlainState {
 #pragma unroll 1
       for (int plane = 0; plane < planes; ++plane) {
         float *const staged = plane_of(plane);
-        voxels.visit(a.grid, a.state, [&](int slot, std::int64_t at) {
-          staged[slot] = element(place(plane))[at];
-        });
+        voxels.visit(a.grid, a.state,
+                     [&](int slot, std::int64_t at) { staged[slot] = element(place(plane))[at]; });
       }
     }
 #pragma unroll

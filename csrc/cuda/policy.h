@@ -72,8 +72,8 @@ constexpr int plain_voxels(int element_bytes, int classes) {
   return widest < limit ? widest : limit;
 }
 
-// Blocks of kMaxWarps that a multiprocessor must be able to hold, as many as there are registers for
-// without a spill. Their rings have 64 KB on their way at least, whatever their number.
+// Blocks of kMaxWarps that a multiprocessor must be able to hold, as many as there are registers
+// for without a spill. Their rings have 64 KB on their way at least, whatever their number.
 constexpr int plain_blocks(int element_bytes, int classes, bool full) {
   const bool single = element_bytes == 4;
   return single && classes <= 4 && !full ? 4 : single && classes > 7 && full ? 2 : 3;

@@ -1,7 +1,7 @@
 // Enough of CUDA to compile the kernels of csrc/cuda with a C++ compiler and to run them on the
 // CPU, with one fibre per lane and collectives that wait for every lane they name. The compiler
-// finds this file before the toolkit's header of the same name. It sees asynchronous copies that nobody
-// waits for, but neither races nor other missing barriers; compute-sanitizer does.
+// finds this file before the toolkit's header of the same name. It sees asynchronous copies that
+// nobody waits for, but neither races nor other missing barriers; compute-sanitizer does.
 #pragma once
 
 #include <algorithm>
