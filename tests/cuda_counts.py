@@ -1,4 +1,4 @@
-"""Counts what a warp issues in a plain pass, in the machine code of nvcc for compute capability 9.0.
+"""Counts what a warp issues in a plain pass, in the machine code for compute capability 9.0.
 
 A pass has options that are settled before a warp begins: which maps are wanted, how members lie. A
 probe is the kernel compiled with these settled, so that its machine code holds no branch that a
@@ -78,7 +78,6 @@ def nvcc() -> str | None:
 
 def tool(name: str) -> Path | None:
     """Find a disassembler that Triton brings; a toolkit of compilers alone has none."""
-
 
     spec = importlib.util.find_spec("triton")
     if spec is None or spec.origin is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import cuda_counts
 import pytest
 
+from benchmarks import model_passes
 from fastcal.core.problem import MAPS
 
 MEMBER_SLOTS = 160
@@ -30,18 +31,27 @@ def assert_wide_and_whole(counts: cuda_counts.Counts) -> None:
     assert "STG.E.128" in counts.stores
 
 
+def assert_near_the_model(counts: cuda_counts.Counts, name: str) -> None:
+    """The predictions of docs/gpu.md are made of what is counted here."""
+    (kernel,) = (kernel for kernel in model_passes.PASSES if kernel.name == name)
+    assert counts.member == pytest.approx(kernel.member_slots, rel=0.1)
+    assert counts.rest == pytest.approx(kernel.voxel_slots, rel=0.15)
+
+
 def test_entropy_alone_takes_few_slots(tmp_path):
     counts = cuda_counts.count(tmp_path, "float32", ("entropy",))
     assert_wide_and_whole(counts)
     assert counts.stores == {"STG.E.128"}
     assert counts.member <= MEMBER_SLOTS
     assert counts.rest <= ENTROPY_SLOTS
+    assert_near_the_model(counts, "float32 entropy")
 
 
 def test_all_maps_take_few_slots(tmp_path):
     counts = cuda_counts.count(tmp_path, "float32", MAPS)
     assert_wide_and_whole(counts)
     assert counts.rest <= ALL_MAPS_SLOTS
+    assert_near_the_model(counts, "float32 all maps")
 
 
 @pytest.mark.slow
@@ -53,6 +63,7 @@ def test_half_precision_takes_no_more_than_single(tmp_path, maps):
     assert counts.rest <= limit
     if len(maps) == 1:
         assert counts.member <= 2 * MEMBER_SLOTS  # twice as many elements
+    assert_near_the_model(counts, f"bfloat16 {'entropy' if len(maps) == 1 else 'all maps'}")
 
 
 @pytest.mark.slow

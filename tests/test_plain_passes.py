@@ -17,6 +17,7 @@ from test_cuda_shim import assert_same, launched, using
 
 import fastcal
 from fastcal.backends.gpu_passes import GpuPasses
+from fastcal.bench import peers
 
 TYPES = (torch.float32, torch.bfloat16, torch.float16)
 VARIANTS = ("loads", "ring", "persistent")
@@ -39,6 +40,7 @@ def _one_variant_again(kernels: GpuPasses) -> Iterator[None]:
 def test_there_are_variants_and_one_is_chosen(kernels):
     module = kernels._module
     assert tuple(module.variants()) == VARIANTS
+    assert tuple(peers.VARIANTS) == tuple(f"cuda-{name}" for name in VARIANTS)
     assert module.variant() in VARIANTS
     with pytest.raises(ValueError, match="variant must be loads, ring or persistent, got other"):
         module.set_variant("other")
@@ -131,9 +133,7 @@ def test_normalised_means_are_those_of_the_stream(kernels):
 
 @pytest.mark.parametrize("n_bins", [1, 2, 15, 100])
 @pytest.mark.parametrize("closed", ["left", "right"])
-def test_values_on_and_beside_an_edge_are_binned_as_by_the_reference(
-    kernels, n_bins, closed
-):
+def test_values_on_and_beside_an_edge_are_binned_as_by_the_reference(kernels, n_bins, closed):
     inner = torch.linspace(0, 1, n_bins + 1)
     near = torch.cat([inner, torch.nextafter(inner, torch.ones(())), inner - 1e-7]).clamp(0, 1)
     p = torch.stack([near, 1 - near])[None]

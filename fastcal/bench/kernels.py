@@ -119,7 +119,7 @@ def run(settings: Settings, say: Callable[[str], None] = lambda _: None) -> Resu
         chosen = [
             peer
             for peer in usable
-            if place == base or settings.peers is not None or peers.PEERS[peer].everywhere
+            if place == base or settings.peers is not None or peers.KNOWN[peer].everywhere
         ]
         try:
             results.rows += _measure_volume(place, outputs, chosen, device, settings)
@@ -132,7 +132,8 @@ def run(settings: Settings, say: Callable[[str], None] = lambda _: None) -> Resu
 
 def _usable_peers(settings: Settings, device: Device, skipped: list[str]) -> list[str]:
     usable = []
-    for name in settings.peers if settings.peers is not None else peers.PEERS:
+    names = settings.peers if settings.peers is not None else tuple(peers.PEERS)
+    for name in (*names, *(peers.VARIANTS if settings.variants else ())):
         if reason := peers.unavailable(name, device):
             skipped.append(f"peer {name}: {reason}")
         else:
@@ -164,7 +165,7 @@ def _measure_row(
 
     peaks: dict[str, int | None] = {}
     for name in chosen:
-        if point.outputs not in peers.PEERS[name].outputs:
+        if point.outputs not in peers.KNOWN[name].outputs:
             continue
         reason = _too_large(name, point, device)
         if reason is None:

@@ -90,7 +90,7 @@ def caption(results: Results) -> str:
 
 def peer_columns(rows: Sequence[PointResult]) -> list[str]:
     """List the peers of which some row has a time."""
-    return [name for name in peers.PEERS if any(name in row.peers for row in rows)]
+    return [name for name in peers.KNOWN if any(name in row.peers for row in rows)]
 
 
 def cells(results: Results, row: PointResult, columns: Sequence[str]) -> list[str]:
@@ -117,7 +117,7 @@ def notes(results: Results) -> Iterator[str]:
     if columns := peer_columns(results.rows):
         yield "the number of a peer says how many times faster fastcal is, in paired rounds"
     for name in columns:
-        yield f"{name}: {peers.PEERS[name].what}"
+        yield f"{name}: {peers.KNOWN[name].what}"
     for line in results.skipped:
         yield f"not measured: {line}"
     for row in results.rows:

@@ -139,6 +139,14 @@ def bench(
     no_peers: Annotated[
         bool, typer.Option("--no-peers", help="Measure fastcal alone.", rich_help_panel=PEERS)
     ] = False,
+    variants: Annotated[
+        bool,
+        typer.Option(
+            "--variants",
+            help="Also measure the competing designs of the CUDA kernels.",
+            rich_help_panel=PEERS,
+        ),
+    ] = False,
     quick: Annotated[
         bool,
         typer.Option(
@@ -226,6 +234,7 @@ def bench(
         axes={**settings.axes, **given},
         sweep=sweep.value,
         peers=chosen,
+        variants=variants,
         device=device,
         threads=threads,
         seconds=settings.seconds if seconds is None else seconds,
