@@ -19,7 +19,7 @@ import fastcal
 from fastcal.core.problem import MAPS
 
 CLASSES = (2, 3, 4, 5, 8, 11, 16, 31, 52, 60, 130, 210)
-SIZES = {"contiguous": 264, "channels_last": 37, "cropped": 67}
+SIZES = {"contiguous": 264, "odd": 133, "channels_last": 37, "cropped": 67}
 KINDS: tuple[dict[str, Any], ...] = (
     {"activation": "sigmoid", "multilabel": True},
     {"from_logits": False},

@@ -78,6 +78,26 @@ def test_every_class_count_has_a_kernel(kernels, n_classes):
         assert torch.equal(alone.entropy, got.entropy)
 
 
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("CAPABILITY", 75),  # has no copies that run ahead
+        ("PROCESSORS", 3),
+        ("SHARED_BYTES", 32768),
+        ("SHARED_BYTES", 20480),
+        ("ORDER", 2),
+    ],
+)
+def test_what_a_device_has_changes_nothing(kernels, monkeypatch, setting, value):
+    members, target = logits(3, 4, (9, 131), batch=1), labels(4, (1, 9, 131))
+    expected = launched(kernels, members, target, maps=MAPS)
+    monkeypatch.setenv(f"FASTCAL_SHIM_{setting}", str(value))
+    kernels._workspace_bytes.cache_clear()
+    got = launched(kernels, members, target, maps=MAPS)
+    kernels._workspace_bytes.cache_clear()
+    assert_same(got, expected)
+
+
 @pytest.mark.parametrize("shift", [1, 2, 3])
 def test_rows_that_begin_anywhere_are_copied_whole(kernels, shift):
     """The aligned bytes around a row are copied, and no others are read."""
