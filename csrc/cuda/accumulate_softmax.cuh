@@ -126,8 +126,8 @@ template <int kTier, int kV, bool kSplit>
 __device__ __forceinline__ void
 add_softmax(const PassArguments &a, const MemberEntry &member, const Share<kSplit> &share,
             const Tile<float> &tile, int slot, float (&z)[kTier][kV], Sums<kTier, kV> &sums) {
-  const float weight = static_cast<float>(member.weight);
-  const float inverse_temperature = static_cast<float>(member.inverse_temperature);
+  const float weight = member.weight_single;
+  const float inverse_temperature = member.inverse_temperature_single;
   float top[kV];
   float total[kV];
   float moment[kV];

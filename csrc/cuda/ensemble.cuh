@@ -1,4 +1,5 @@
-// The kernel of all passes that are not plain (plain_pass.cuh): a warp carries a tile of voxels through both stages, tile after tile.
+// The kernel of all passes that are not plain (plain_pass.cuh): a warp carries a tile of voxels
+// through both stages, tile after tile.
 //
 //   one shot     members -> sums -> maps, statistics
 //   accumulate   state, member -> sums -> state

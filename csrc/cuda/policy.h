@@ -57,7 +57,7 @@ constexpr int kMaxVectorClasses = 16;
 // numbers leave registers for several blocks per multiprocessor, fewer beyond that.
 constexpr int voxels_per_thread(int element_bytes, int tier) {
   const int widest = 16 / element_bytes;
-  const int limit = tier <= 4 ? 8 : tier <= 8 ? 4 : tier <= 16 ? 2 : 1;
+  const int limit = tier <= 16 ? 2 : 1;
   return widest < limit ? widest : limit;
 }
 
