@@ -74,9 +74,16 @@ constexpr int plain_voxels(int element_bytes, int classes) {
 
 // Blocks of kMaxWarps that a multiprocessor must be able to hold, as many as there are registers
 // for without a spill. Their rings have 64 KB on their way at least, whatever their number.
+// The numbers fit compute capability 9.0; elsewhere a block less keeps clear of spills.
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ == 900
+constexpr int kSpareBlocks = 0;
+#else
+constexpr int kSpareBlocks = 1;
+#endif
 constexpr int plain_blocks(int element_bytes, int classes, bool full) {
   const bool single = element_bytes == 4;
-  return single && classes <= 4 && !full ? 4 : single && classes > 7 && full ? 2 : 3;
+  const int blocks = single && classes <= 4 && !full ? 4 : single && classes > 7 && full ? 2 : 3;
+  return blocks - kSpareBlocks;
 }
 
 // Up to this many classes their terms of an entropy are added as they are.
