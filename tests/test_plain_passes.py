@@ -6,6 +6,7 @@ They run on the kernels built for the CPU (tests/cpp/cuda_shim), like test_cuda_
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import cuda_shim
 import oracle
@@ -32,9 +33,10 @@ def kernels() -> GpuPasses:
 
 @pytest.fixture(autouse=True)
 def _one_variant_again(kernels: GpuPasses) -> Iterator[None]:
-    before = kernels._module.variant()
+    module: Any = kernels._module
+    before = module.variant()
     yield
-    kernels._module.set_variant(before)
+    module.set_variant(before)
 
 
 def test_there_are_variants_and_one_is_chosen(kernels):
