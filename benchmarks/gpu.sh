@@ -95,8 +95,8 @@ finish() {
 }
 
 # Tests that a GPU runs without pydantic or MONAI, and those that need them.
-plain=(tests/test_gpu.py tests/test_loss_gpu.py tests/test_bench.py tests/test_info.py)
-trained=(tests/test_train_gpu.py)
+plain=(tests/test_gpu.py tests/test_loss_gpu.py tests/test_upload.py tests/test_bench.py tests/test_info.py)
+trained=(tests/test_train_gpu.py tests/test_predict_devices.py)
 tested() { # NAME LIMIT WORKERS EXPRESSION FILE...: tests on the GPU; not a plugin of every machine
   local parallel=()
   [[ $dry ]] || ! "$python" -c 'import xdist' 2>/dev/null || parallel=(-n "$3")

@@ -15,6 +15,7 @@ from types import ModuleType
 import pybind11
 
 from fastcal.backends.gpu_passes import GpuPasses
+from fastcal.backends.gpu_sums import GpuSums
 
 ROOT = Path(__file__).resolve().parent.parent
 SHIM = ROOT / "tests" / "cpp" / "cuda_shim"
@@ -88,3 +89,8 @@ def load(library: Path) -> ModuleType:
 def backend(library: Path) -> GpuPasses:
     """Return the kernels as a backend for tensors on the CPU."""
     return GpuPasses(load(library), lambda _: (0, 0))
+
+
+def sums(library: Path) -> GpuSums:
+    """Return the passes of losses and temperature scaling in the same way."""
+    return GpuSums(load(library), lambda _: (0, 0))

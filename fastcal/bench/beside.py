@@ -33,7 +33,7 @@ def read_run(file: Path) -> DeviceRun:
         return run_of(read_json(file))
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         reason = f"{type(error).__name__}: {error}"
-        raise DataError(f"{file}: not a kernels.json of fastcal bench ({reason})") from None
+        raise DataError(file, f"not a kernels.json of fastcal bench ({reason})") from None
 
 
 def run_of(found: dict[str, Any]) -> DeviceRun:
