@@ -128,11 +128,11 @@ part_a() {
     stop "the smoke test failed"
   fi
   points=(--sweep product --classes 4 --no-peers --seconds 0.05)
-  bench points 30 "${points[@]}" --dtypes float32 bfloat16 --members 5 50 \
-    --volumes 240x240x155 239x241x155 --outputs entropy all-maps six-maps+calibration \
-    --backgrounds 0.95 --layouts ncdhw
-  bench layouts 20 "${points[@]}" --dtypes float32 bfloat16 --members 5 --volumes 240x240x155 \
-    --outputs entropy all-maps six-maps+calibration --backgrounds 0 --layouts ncdhw channels-last cropped
+  bench points 30 "${points[@]}" --dtype float32 bfloat16 --members 5 50 \
+    --volume 240x240x155 239x241x155 --output entropy all-maps six-maps+calibration \
+    --background 0.95 --layout ncdhw
+  bench layouts 20 "${points[@]}" --dtype float32 bfloat16 --members 5 --volume 240x240x155 \
+    --output entropy all-maps six-maps+calibration --background 0 --layout ncdhw channels-last cropped
   step ncu 60 ncu --clock-control none --set full -k regex:ensemble_pass -c 4 \
     --log-file "$out/ncu.txt" "$python" -m benchmarks.gpu_smoke --profile 4
   tested tests 50 4 "cuda and not compiled" "${plain[@]}"
@@ -148,9 +148,9 @@ part_b() {
   step racecheck 60 bash tests/sanitize_gpu.sh racecheck
   step memcheck 60 bash tests/sanitize_gpu.sh memcheck synccheck
   bench kernels 80 --no-peers
-  bench peers 60 --sweep product --volumes 240x240x155 --classes 4 --members 5 --dtypes float32 bfloat16 \
-    --backgrounds 0.95 --layouts ncdhw --outputs entropy all-maps six-maps+calibration \
-    --peers eager compile triton plain --seconds 0.3
+  bench peers 60 --sweep product --volume 240x240x155 --classes 4 --members 5 --dtype float32 bfloat16 \
+    --background 0.95 --layout ncdhw --output entropy all-maps six-maps+calibration \
+    --peer eager compile triton plain --seconds 0.3
   script calibration 15 bench_calibration
   script training-losses 25 bench_losses
   script training 40 bench_training --rounds 3 --jobs 1

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
-from fastcal.cases.combine import combine
+from fastcal.cases.combine import Combined, combine
 from fastcal.cases.descriptions import copy_description, write_description
 from fastcal.cases.files import CaseFiles
 from fastcal.cases.ledger import Ledger
-from fastcal.cases.loop import run_cases
-from fastcal.cases.reference import LabelMaps
+from fastcal.cases.pipeline import Stages, run_stages
+from fastcal.cases.reference import LabelMap, LabelMaps
 from fastcal.cases.segments import write_folder
 from fastcal.cases.shards import add_statistics, write_statistics
 from fastcal.cases.summary import PredictionSummary
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 def run(source: Source, counted: Counted, written: Written, part: Part) -> PredictionSummary:
     """Combine the members of each case, count it, and write its files.
+
+    While a case is computed, one thread reads ahead what comes next, and another writes the case
+    before; see `fastcal.cases.pipeline`.
 
     A case that has all its files, as they were written and from the inputs that are there now, is
     skipped, so that a killed run resumes where it was and its files are bit-identical to those of
@@ -60,22 +64,34 @@ def run(source: Source, counted: Counted, written: Written, part: Part) -> Predi
     elif written.save_probabilities and source.reading.scheme.num_classes > 1:
         write_description(source.reading.scheme, files.folder, written.file_ending)
 
-    def work(case: str) -> None:
+    def read(case: str) -> Iterator[Any]:
         ledger.begin(case)
+        yield None if references is None else references.read(case)
+        yield from source.read(case)
+
+    def compute(case: str, pieces: Iterator[Any]) -> Combined:
         try:
-            results, like = combine(
-                source, case, counted=counted, written=written, references=references
+            reference: LabelMap | None = next(pieces)
+            return combine(
+                source,
+                case,
+                source.members(case, pieces),
+                counted=counted,
+                written=written,
+                reference=reference,
             )
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             raise OutOfMemoryError(f"{case}: {source.advice}") from error
-        files.write(case, results, source.reading, like)
+
+    def write(case: str, combined: Combined) -> None:
+        files.write(case, combined.statistics, source.reading, combined.like)
         ledger.end(case)
 
-    done = run_cases(
+    done = run_stages(
         cases,
-        work,
+        Stages(read, compute, write),
         finished=ledger.finished,
         keep_going=part.keep_going,
         progress=part.progress,

@@ -17,7 +17,12 @@ def info(
         ),
     ] = False,
 ) -> None:
-    """Show what this installation can do here: versions, processor, GPU, backends."""
+    """Show what this installation can do here: versions, processor, GPU, backends.
+
+    Examples:
+        fastcal info
+        fastcal info --json --no-gpu
+    """
     from fastcal.info import collect, render, to_json
 
     found = collect(gpu=not no_gpu, kernels=kernels)
