@@ -15,6 +15,7 @@ from fastcal.cases.record import digests
 from fastcal.cases.settings import MemberReading
 from fastcal.cases.source import Member, Origin
 from fastcal.core.errors import DataError
+from fastcal.core.upload import Uploads
 from fastcal.data import description, images
 from fastcal.data.predictions import PredictionFolder, Probabilities
 
@@ -285,17 +286,18 @@ class SavedProbabilities:
     def members(self, case: str, pieces: Iterator[Probabilities]) -> Iterator[Member]:
         """Check what was read, and bring it to the device."""
         del case
+        bring = Uploads(self.device)
         for number in range(len(self.saved.folders)):
-            yield self._member(next(pieces), number)
+            yield self._member(next(pieces), number, bring)
 
-    def _member(self, found: Probabilities, number: int) -> Member:
+    def _member(self, found: Probabilities, number: int, bring: Uploads) -> Member:
         check_activation(found, self.reading.activation, multilabel=self.reading.scheme.multilabel)
         if not self.reading.from_logits:
             check_probabilities(found, self.reading.scheme)
         member = Member.of(found)
         return replace(
             member,
-            values=member.values.to(self.device),
+            values=bring(member.values),
             weight=self.weights[number],
             temperature=self.temperatures[number],
         )
