@@ -17,6 +17,13 @@ MANGLED = re.compile(
     r"\s*REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)"
 )
 
+SUMS = re.compile(
+    r"(sum_classes|sum_bins|write_gradient|sum_temperature)I(f|d|6__half|13__nv_bfloat16).*?\n"
+    r"\s*REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)"
+)
+SUM_REGISTERS = 128
+"""Of a thread in the passes of losses and temperatures, which leaves room for four blocks."""
+
 
 @dataclass(frozen=True)
 class Kernel:
@@ -43,19 +50,24 @@ def cuobjdump() -> Path | None:
 
 
 @pytest.fixture(scope="module")
-def kernels() -> list[Kernel]:
+def report() -> str:
+    """What the disassembler says of every kernel of the built module."""
     module = importlib.util.find_spec("fastcal._cuda")
     if module is None or module.origin is None:
         pytest.skip("this installation was built without CUDA")
     tool = cuobjdump()
     if tool is None:
         pytest.skip("no cuobjdump: triton is not installed")
-    report = subprocess.run(
+    return subprocess.run(
         [str(tool), "--dump-resource-usage", module.origin],
         capture_output=True,
         text=True,
         check=True,
     ).stdout
+
+
+@pytest.fixture(scope="module")
+def kernels(report: str) -> list[Kernel]:
     found = []
     for part in re.split(r"(?m)^arch = ", report)[1:]:
         architecture = part.split(None, 1)[0]
@@ -117,3 +129,16 @@ def test_registers_leave_room_for_blocks_enough_to_hide_latency(
     )
     per_warp = -(-registers // 8) * 8 * 32  # registers are given out in eights
     assert 65536 // (4 * per_warp) >= blocks
+
+
+def test_sums_of_losses_and_temperatures_stay_in_registers(report):
+    """Those of float64 are left out, as above."""
+    kinds = set()
+    for part in re.split(r"(?m)^arch = ", report)[1:]:
+        for name, element, registers, stack, local in SUMS.findall(part):
+            kinds.add((name, ELEMENTS[element]))
+            if element != "d":
+                assert int(stack) == int(local) == 0, (name, element)
+                assert int(registers) <= SUM_REGISTERS, (name, element, registers)
+    names = ("sum_classes", "sum_bins", "write_gradient", "sum_temperature")
+    assert kinds == {(name, element) for name in names for element in ELEMENTS.values()}
