@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from fastcal.cases.combine import Combined, combine
+from fastcal.cases.combine import Wanted, combine
 from fastcal.cases.descriptions import copy_description, write_description
-from fastcal.cases.files import CaseFiles
+from fastcal.cases.files import CaseContent, CaseFiles
 from fastcal.cases.ledger import Ledger
 from fastcal.cases.pipeline import Stages, run_stages
-from fastcal.cases.reference import LabelMap, LabelMaps
+from fastcal.cases.reference import LabelMap, LabelMaps, check_extents
 from fastcal.cases.segments import write_folder
 from fastcal.cases.shards import add_statistics, write_statistics
+from fastcal.cases.slabs import Slabs
 from fastcal.cases.summary import PredictionSummary
+from fastcal.core.lock import sole_use
+from fastcal.data import images
 from fastcal.models.memory import OutOfMemoryError, is_out_of_memory
 
 if TYPE_CHECKING:
@@ -41,8 +44,8 @@ def run(source: Source, counted: Counted, written: Written, part: Part) -> Predi
 
     Raises:
         DataError: A file cannot be read or does not fit, an output would take the place of an
-            input, or the folder was made from something else; the message names it. With
-            ``keep_going``, the error of a case is in the summary instead.
+            input, the folder was made from something else, or another command works in it; the
+            message names it. With ``keep_going``, the error of a case is in the summary instead.
         ValueError: Settings do not go together.
         OutOfMemoryError: A ValueError that says what to lower.
         OSError: The error of the disk.
@@ -58,45 +61,65 @@ def run(source: Source, counted: Counted, written: Written, part: Part) -> Predi
         if not part.keep_going:
             references.require(cases)
     ledger = Ledger(source, counted, files, references)
-    ledger.open(cases, part)
-    if source.dataset_json is not None:
-        copy_description(source.dataset_json, files.folder, written.file_ending)
-    elif written.save_probabilities and source.reading.scheme.num_classes > 1:
-        write_description(source.reading.scheme, files.folder, written.file_ending)
+    ledger.check_places(cases)
+    with sole_use(files.folder, "command", part=part.name):
+        ledger.open(cases, part)
+        if source.dataset_json is not None:
+            copy_description(source.dataset_json, files.folder, written.file_ending)
+        elif written.save_probabilities and source.reading.scheme.num_classes > 1:
+            write_description(source.reading.scheme, files.folder, written.file_ending)
 
-    def read(case: str) -> Iterator[Any]:
-        ledger.begin(case)
-        yield None if references is None else references.read(case)
-        yield from source.read(case)
+        wanted = Wanted.of(counted, written)
+        slabs = None if part.memory is None else Slabs(source, wanted, files, part.memory)
 
-    def compute(case: str, pieces: Iterator[Any]) -> Combined:
-        try:
-            reference: LabelMap | None = next(pieces)
-            return combine(
-                source,
-                case,
-                source.members(case, pieces),
-                counted=counted,
-                written=written,
-                reference=reference,
-            )
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise OutOfMemoryError(f"{case}: {source.advice}") from error
+        def read(case: str) -> Iterator[Any]:
+            ledger.begin(case)
+            if slabs is None:
+                yield None if references is None else _labels(source, references, case)
+                yield from source.read(case)
 
-    def write(case: str, combined: Combined) -> None:
-        files.write(case, combined.statistics, source.reading, combined.like)
-        ledger.end(case)
+        def compute(case: str, pieces: Iterator[Any]) -> CaseContent:
+            try:
+                if slabs is not None:
+                    return slabs.combine(case, references)
+                reference: LabelMap | None = next(pieces)
+                members = source.members(case, pieces)
+                combined = combine(
+                    case,
+                    members,
+                    source.reading,
+                    wanted,
+                    reference=reference,
+                    again=lambda: source.members(case, source.read(case)),
+                )
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise OutOfMemoryError(f"{case}: {source.advice}") from error
+            return CaseContent.of(combined.statistics, source.reading, combined.like)
 
-    done = run_stages(
-        cases,
-        Stages(read, compute, write),
-        finished=ledger.finished,
-        keep_going=part.keep_going,
-        progress=part.progress,
-    )
-    return _summary(done, source, counted, files, part)
+        def write(case: str, content: CaseContent) -> None:
+            files.write(case, content)
+            ledger.end(case)
+
+        done = run_stages(
+            cases,
+            Stages(read, compute, write),
+            finished=ledger.finished,
+            keep_going=part.keep_going,
+            progress=part.progress,
+        )
+        return _summary(done, source, counted, files, part)
+
+
+def _labels(source: Source, references: LabelMaps, case: str) -> LabelMap:
+    """Read the labels of a case, once their extents are those of an image that is read too."""
+    places = (path for path in source.inputs(case) if images.ending_of(path.name) is not None)
+    image = next((path for path in places if path.is_file()), None)
+    if image is not None:
+        references.require([case])
+        check_extents(references.paths[case], image)
+    return references.read(case)
 
 
 def _summary(

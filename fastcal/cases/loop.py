@@ -39,10 +39,14 @@ class Progress:
     total: int
     seconds_left: float
     """Mean time of a case so far, times the number of cases that are left."""
+    step: str = ""
+    """What is done with the cases, where a command goes through them several times: the time left
+    is that of the step."""
 
     def __str__(self) -> str:
         minutes, seconds = divmod(round(self.seconds_left), 60)
-        return f"{self.done}/{self.total} {self.case}, {minutes}:{seconds:02d} left"
+        text = f"{self.done}/{self.total} {self.case}, {minutes}:{seconds:02d} left"
+        return f"{self.step}: {text} in this pass" if self.step else text
 
 
 ProgressOption: TypeAlias = "bool | Callable[[Progress], None]"
@@ -142,7 +146,7 @@ class Tally:
         keep_going: bool,
         progress: ProgressOption,
     ) -> None:
-        self._report = _reporter(progress)
+        self._report = reporter(progress)
         self._keep_going, self._total = keep_going, len(cases)
         self.skipped = [] if finished is None else [case for case in cases if finished(case)]
         skipped = set(self.skipped)
@@ -180,7 +184,8 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _reporter(progress: ProgressOption) -> Callable[[Progress], None]:
+def reporter(progress: ProgressOption) -> Callable[[Progress], None]:
+    """Return the function that a `ProgressOption` stands for."""
     if callable(progress):
         return progress
     if progress:

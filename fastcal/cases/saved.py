@@ -17,7 +17,7 @@ from fastcal.cases.source import Member, Origin
 from fastcal.core.errors import DataError
 from fastcal.core.upload import Uploads
 from fastcal.data import description, images
-from fastcal.data.predictions import PredictionFolder, Probabilities
+from fastcal.data.predictions import PredictionFolder, Probabilities, Stack
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +44,8 @@ class SavedFolders:
             allow_duplicates: Take a folder that is there twice.
 
         Raises:
-            DataError: A folder is missing, has no probabilities, or is there twice, by another
-                path or as a copy.
+            DataError: A folder is missing, has no probabilities, names labels otherwise than
+                another one, or is there twice, by another path or as a copy.
             ValueError: There is no folder.
         """
         if isinstance(folders, str | Path) or not folders:
@@ -59,6 +59,7 @@ class SavedFolders:
             if not names:
                 raise DataError(folder.path, "no saved probabilities in this folder")
         found = cls(opened, contents)
+        found._check_described()
         if not allow_duplicates:
             found._check_different()
         return found
@@ -176,6 +177,20 @@ class SavedFolders:
         sigmoid = first.activation == "sigmoid" or scheme.multilabel
         return MemberReading(scheme, "sigmoid" if sigmoid else "softmax")
 
+    def _check_described(self) -> None:
+        """Refuse folders whose ``dataset.json`` give one name to different labels."""
+        values: dict[str, tuple[int, Path]] = {}
+        for folder in self.folders:
+            path = description.find(folder.path)
+            if folder.description is None or path is None:
+                continue
+            for name, value in folder.description.labels.items():
+                known, source = values.setdefault(name, (value, path))
+                if value != known:
+                    raise DataError(
+                        path, f"label {name!r} must be {known} as in {source}, got {value}"
+                    )
+
     def _check_different(self) -> None:
         """Refuse a folder that is there twice: by another path, or as a copy."""
         firsts = [_stored(folder, min(names)) for folder, names in self._each()]
@@ -209,7 +224,7 @@ class SavedFolders:
                 if case not in names:
                     continue
                 try:
-                    return folder.probabilities(case)
+                    return folder.described(case)
                 except DataError as error:
                     if not keep_going:
                         raise
@@ -282,6 +297,11 @@ class SavedProbabilities:
         for folder in self.saved.folders:
             # No local name: the array must be gone when its member is.
             yield folder.probabilities(case)
+
+    def stacks(self, case: str) -> list[Stack]:
+        """Open the files of a case, to read them slab by slab."""
+        self.saved.require(case)
+        return [folder.stack(case) for folder in self.saved.folders]
 
     def members(self, case: str, pieces: Iterator[Probabilities]) -> Iterator[Member]:
         """Check what was read, and bring it to the device."""

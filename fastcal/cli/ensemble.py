@@ -50,6 +50,7 @@ def ensemble(
     part_id: mapping.PartId = 0,
     overwrite: mapping.Overwrite = False,
     keep_going: mapping.KeepGoing = False,
+    memory: mapping.Memory = None,
     allow_duplicates: mapping.AllowDuplicates = False,
     device: Annotated[
         str,
@@ -97,6 +98,7 @@ def ensemble(
         part_id=part_id,
         overwrite=overwrite,
         keep_going=keep_going,
+        memory=memory,
         allow_duplicates=allow_duplicates,
         device=device,
         progress=not quiet,

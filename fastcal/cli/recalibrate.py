@@ -120,7 +120,7 @@ def fit(
 
     Examples:
         fastcal recalibrate fit -i nnUNetTrainer__3d -g labelsTr -o calibrator.json
-        fastcal recalibrate fit -i a b -g labelsTr -o c.json --ensemble member-then-pool
+        fastcal recalibrate fit -i a b -g labelsTr -o c.json --method vector
     """
     del affine  # its callback has chosen the form
     from fastcal.recalibrate import fit_folders
@@ -187,6 +187,7 @@ def apply(
     part_id: mapping.PartId = 0,
     overwrite: mapping.Overwrite = False,
     keep_going: mapping.KeepGoing = False,
+    memory: mapping.Memory = None,
     allow_duplicates: mapping.AllowDuplicates = False,
     affine: mapping.Affine = mapping.AffineForm.auto,
     quiet: mapping.Quiet = False,
@@ -218,6 +219,7 @@ def apply(
         part_id=part_id,
         overwrite=overwrite,
         keep_going=keep_going,
+        memory=memory,
         allow_duplicates=allow_duplicates,
         progress=not quiet,
     )

@@ -6,30 +6,32 @@ import json
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from fastcal import CalibrationStatistics
 from fastcal.calibration.summary import calibration_summary, region_summaries
+from fastcal.cases.case_record import CaseRecord
 from fastcal.cases.count import count_case
 from fastcal.cases.labels import LabelScheme
 from fastcal.cases.loop import ProgressOption
 from fastcal.cases.overlap import overlap
 from fastcal.cases.pipeline import Stages, run_stages
 from fastcal.cases.plausible import contradicted
-from fastcal.cases.reference import LabelMap, LabelMaps
+from fastcal.cases.record import FolderRecord, digests, versions
+from fastcal.cases.reference import LabelMap, LabelMaps, check_extents
 from fastcal.cases.settings import Counted
 from fastcal.core import atomic
 from fastcal.core.arguments import choice, real_number
 from fastcal.core.bins import Closed
 from fastcal.core.errors import DataError, DataWarning
-from fastcal.core.places import check_out_file
+from fastcal.core.places import check_out_file, check_out_folder
 from fastcal.data import description
 from fastcal.data.affines import affine_rule
 from fastcal.data.predictions import PredictionFolder, Probabilities
+from fastcal.evaluate.begun import PARTIAL, Begun, Scored
 from fastcal.evaluate.surface import surface_scores
 
 MissedHd95: TypeAlias = Literal["omit", "diagonal"]
@@ -56,6 +58,9 @@ def evaluate_folder(
     progress: ProgressOption = False,
 ) -> dict[str, Any]:
     """Score a folder of predicted label maps, and their probabilities where they were saved.
+
+    Cases that are scored are kept in the folder ``OUT.partial`` until the file is written: a killed
+    evaluation goes on with those that are left, and ends with the same file.
 
     Args:
         labels: Folder of reference label maps (``CASE.nii.gz`` or ``CASE.nii``).
@@ -138,27 +143,42 @@ def evaluate_folder(
     check_out_file(out_file, [*scoring.inputs, *described])
     # Made now, rather than to fail when everything is scored.
     out_file.parent.mkdir(parents=True, exist_ok=True)
-    pooled = counted.statistics(scheme)
-    records: list[dict[str, Any]] = []
+    partial = out_file.with_name(out_file.name + PARTIAL)
+    check_out_folder(partial, [Path(labels), Path(predictions)])
+    begun = Begun(partial, scoring.record(partial, described).key)
 
-    def keep(case: str, scored: _Scored) -> None:
-        del case
-        if scored.statistics is not None:
-            pooled.merge(scored.statistics)
-        records.append(scored.record)
+    records: dict[str, CaseRecord] = {}
+
+    def read(case: str) -> Iterator[tuple[LabelMap, LabelMap] | Probabilities]:
+        records[case] = scoring.case_record(case, begun)
+        yield from scoring.read(case)
+
+    def keep(case: str, scored: Scored) -> None:
+        begun.write(case, scored, records.pop(case))
+
+    def finished(case: str) -> bool:
+        try:
+            return begun.knows(case) and begun.holds(case, scoring.case_record(case, begun))
+        except DataError:
+            return False  # scoring it says what is wrong
 
     wanted = scoring.predictions if allow_missing else scoring.references
-    stages = Stages(scoring.read, scoring.score, keep)
-    run = run_stages(sorted(wanted.paths), stages, keep_going=keep_going, progress=progress)
-    if not records:
-        reasons = "; ".join(dict.fromkeys(one.reason for one in run.failed))
-        raise DataError(predictions, f"no case could be scored: {reasons}")
-    if scoring.contradictions:
-        warnings.warn(_contradiction(scoring.contradictions), stacklevel=2)
-    summary = _summary(records, pooled, scoring)
-    summary["failed"] = [{"case": one.case, "reason": one.reason} for one in run.failed]
-    # nnU-Net's readers do arithmetic on these numbers: NaN stays NaN.
-    atomic.write_text(out_file, json.dumps(summary, indent=4) + "\n")
+    with begun.held():
+        run = run_stages(
+            sorted(wanted.paths),
+            Stages(read, scoring.score, keep),
+            finished=finished,
+            keep_going=keep_going,
+            progress=progress,
+        )
+        cases = sorted((*run.done, *run.skipped))
+        if not cases:
+            reasons = "; ".join(dict.fromkeys(one.reason for one in run.failed))
+            raise DataError(predictions, f"no case could be scored: {reasons}")
+        summary = _summary(cases, begun, scoring)
+        summary["failed"] = [{"case": one.case, "reason": one.reason} for one in run.failed]
+        # nnU-Net's readers do arithmetic on these numbers: NaN stays NaN.
+        atomic.write_text(out_file, json.dumps(summary, indent=4) + "\n")
     return summary
 
 
@@ -194,15 +214,6 @@ def _descriptions(labels: Path, predictions: Path, dataset_json: str | Path | No
 
 
 @dataclass(frozen=True, slots=True)
-class _Scored:
-    """What is known of a case."""
-
-    record: dict[str, Any]
-    """Its entry of ``metric_per_case``."""
-    statistics: CalibrationStatistics | None
-
-
-@dataclass(frozen=True, slots=True)
 class _Scoring:
     """What is compared, and how."""
 
@@ -215,16 +226,51 @@ class _Scoring:
     tolerance_mm: float | None
     """Of the surface Dice; None for no surface scores."""
     missed_hd95: MissedHd95
-    contradictions: list[tuple[Path, int]] = field(default_factory=list)
-    """Probabilities beside a label map that is not their most probable class, and the voxels."""
 
     @property
     def inputs(self) -> list[Path]:
         """Every file that is read."""
         files = [*self.predictions.paths.values(), *self.references.paths.values()]
-        if self.probabilities is not None:
-            files += [path for case in self.saved for path in self.probabilities.files(case)]
-        return files
+        return [*files, *(path for case in self.saved for path in self._saved_files(case))]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the numbers depend on beside the files."""
+        return {
+            "affine": affine_rule(),
+            "tolerance_mm": self.tolerance_mm,
+            "missed_hd95": self.missed_hd95,
+            "n_bins": self.counted.n_bins,
+            "closed": self.counted.closed,
+            "fine_bins": self.counted.fine_bins,
+            "regions": list(self.counted.regions),
+        }
+
+    def record(self, folder: Path, described: Sequence[Path]) -> FolderRecord:
+        """Return what the scores of every case depend on, for a folder that keeps them.
+
+        Raises:
+            DataError: A description cannot be read.
+        """
+        settings = {
+            "command": "evaluate",
+            **self.settings,
+            "num_classes": self.references.scheme.num_classes,
+            "probabilities": self.probabilities is not None,
+        }
+        return FolderRecord(folder, settings, {}, digests(described, folder), versions())
+
+    def case_record(self, case: str, begun: Begun) -> CaseRecord:
+        """Return the record of a case with the digests that its files have now.
+
+        Raises:
+            DataError: It has no prediction, or a file cannot be read.
+        """
+        members = [self._prediction_of(case), *self._saved_files(case)]
+        reference = self.references.paths.get(case)
+        return CaseRecord.of(
+            begun.key, members, [] if reference is None else [reference], begun.folder
+        )
 
     def check_pairs(self, *, complete: bool) -> None:
         """Raise a `DataError` for a prediction without reference; if ``complete``, the reverse."""
@@ -243,46 +289,57 @@ class _Scoring:
 
     def read(self, case: str) -> Iterator[tuple[LabelMap, LabelMap] | Probabilities]:
         """Read the label maps of a case, then its probabilities where it has any."""
-        if case not in self.predictions.paths:
-            raise DataError(self.predictions.folder, f"no prediction of case {case}")
         yield self._labels(case)
         if self.probabilities is not None and case in self.saved:
             yield self.probabilities.probabilities(case)
 
     def _labels(self, case: str) -> tuple[LabelMap, LabelMap]:
+        self.references.require([case])
+        check_extents(self._prediction_of(case), self.references.paths[case])
         reference = self.references.read(case)
         return reference, self.predictions.read(case, reference.grid, reference.path)
 
-    def score(self, case: str, pieces: Iterator[Any]) -> _Scored:
+    def score(self, case: str, pieces: Iterator[Any]) -> Scored:
         """Score one case from what was read of it."""
         reference, prediction = next(pieces)
         metrics = {
             key: self._structure(group, reference, prediction)
             for key, group in reference.scheme.foreground.items()
         }
-        statistics = None
-        if self.probabilities is not None and case in self.saved:
-            found = next(pieces)
-            statistics = count_case(
-                found,
-                reference,
-                case=case,
-                counted=self.counted,
-                prediction=prediction.labels,
-            )
-            if not reference.scheme.multilabel:
-                differing = contradicted(found, prediction.labels, reference.kept)
-                self.contradictions.extend([(found.source, differing)] if differing else [])
-        record = {
+        if self.probabilities is None or case not in self.saved:
+            return Scored(metrics, None, 0, "")
+        found = next(pieces)
+        statistics = count_case(
+            found, reference, case=case, counted=self.counted, prediction=prediction.labels
+        )
+        contradicting = 0
+        if not reference.scheme.multilabel:
+            contradicting = contradicted(found, prediction.labels, reference.kept)
+        return Scored(metrics, statistics, contradicting, str(found.source))
+
+    def entry(self, case: str, scored: Scored) -> dict[str, Any]:
+        """Return what ``metric_per_case`` holds of a case."""
+        statistics = scored.statistics
+        entry = {
             "case": case,
-            "metrics": metrics,
-            "reference_file": str(reference.path),
-            "prediction_file": str(prediction.path),
+            "metrics": scored.metrics,
+            "reference_file": str(self.references.paths[case]),
+            "prediction_file": str(self.predictions.paths[case]),
             "calibration": None if statistics is None else calibration_summary(statistics),
         }
         if self.counted.regions and statistics is not None:
-            record["calibration_of_regions"] = region_summaries(statistics)
-        return _Scored(record, statistics)
+            entry["calibration_of_regions"] = region_summaries(statistics)
+        return entry
+
+    def _prediction_of(self, case: str) -> Path:
+        if case not in self.predictions.paths:
+            raise DataError(self.predictions.folder, f"no prediction of case {case}")
+        return self.predictions.paths[case]
+
+    def _saved_files(self, case: str) -> list[Path]:
+        if self.probabilities is None or case not in self.saved:
+            return []
+        return self.probabilities.files(case)
 
     def _structure(
         self, group: tuple[int, ...], reference: LabelMap, prediction: LabelMap
@@ -300,10 +357,19 @@ class _Scoring:
         return found
 
 
-def _summary(
-    records: Sequence[dict[str, Any]], pooled: CalibrationStatistics, scoring: _Scoring
-) -> dict[str, Any]:
+def _summary(cases: Sequence[str], begun: Begun, scoring: _Scoring) -> dict[str, Any]:
     scheme, settings = scoring.references.scheme, scoring.counted
+    pooled = settings.statistics(scheme)
+    records, contradictions = [], []
+    for case in cases:
+        scored = begun.read(case)
+        records.append(scoring.entry(case, scored))
+        if scored.statistics is not None:
+            pooled.merge(scored.statistics)
+        if scored.contradicting:
+            contradictions.append((Path(scored.source), scored.contradicting))
+    if contradictions:
+        warnings.warn(_contradiction(contradictions), stacklevel=3)
     keys = list(scheme.foreground)
     names = list(records[0]["metrics"][keys[0]])
     mean = {key: _mean([record["metrics"][key] for record in records]) for key in keys}
@@ -324,7 +390,7 @@ def _summary(
                 "case": region_summaries(pooled, reduction="case"),
             }
     return {
-        "metric_per_case": list(records),
+        "metric_per_case": records,
         "mean": mean,
         "foreground_mean": {
             **{name: float(np.mean([mean[key][name] for key in keys])) for name in names},
@@ -336,15 +402,7 @@ def _summary(
         },
         "calibration": calibration,
         "labels": scheme.names,
-        "settings": {
-            "affine": affine_rule(),
-            "tolerance_mm": scoring.tolerance_mm,
-            "missed_hd95": scoring.missed_hd95,
-            "n_bins": settings.n_bins,
-            "closed": settings.closed,
-            "fine_bins": settings.fine_bins,
-            "regions": list(settings.regions),
-        },
+        "settings": scoring.settings,
     }
 
 

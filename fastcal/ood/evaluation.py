@@ -11,17 +11,20 @@ import torch
 from numpy.typing import NDArray
 
 from fastcal.calibration import ranking
+from fastcal.cases.loop import ProgressOption
 from fastcal.core.arrays import Floats
 from fastcal.core.atomic import write_json
+from fastcal.core.places import check_results
 from fastcal.ood.detector import OODDetector, Verdict, unlike_end
-from fastcal.ood.file import Detectors, load
+from fastcal.ood.file import Detectors, detector_files, opened
 from fastcal.ood.folders import judge, open_networks
-from fastcal.ood.measured import CaseFolder
+from fastcal.ood.measured import CaseFolder, run_files
 from fastcal.scores import Draws, Estimate
 from fastcal.scores.cells import Order
 from fastcal.scores.estimates import as_json
 from fastcal.scores.outputs import write_csv
 
+_NAMES = ("ood_scores.json", "ood_scores.csv")
 TITLES = {
     "auroc": "AUROC",
     "aupr": "AUPR",
@@ -108,7 +111,7 @@ def evaluate_ood(
     level: float = 0.95,
     n_resamples: int = 2000,
     seed: int = 0,
-    progress: Callable[[str], None] | None = None,
+    progress: ProgressOption = False,
 ) -> dict[str, dict[str, Estimate]]:
     """Measure how well fitted detectors tell two folders of cases apart.
 
@@ -124,7 +127,8 @@ def evaluate_ood(
         level: Confidence level of the intervals over cases.
         n_resamples: Sets of cases drawn with replacement.
         seed: Of the draws.
-        progress: Called with the name of each case before its image is read.
+        progress: True prints one line per image to stderr; a function is called with a
+            `Progress`.
 
     Returns:
         The measures of `ood_measures` by score.
@@ -140,7 +144,10 @@ def evaluate_ood(
         0.940 [0.871, 0.986]
     """
     Draws(level, n_resamples, seed)
-    fitted = load(detectors) if isinstance(detectors, str | Path) else detectors
+    if out is not None:
+        read = [*detector_files(detectors), *inside.files, *outside.files, *run_files(run)]
+        check_results(Path(out), _NAMES, read)
+    fitted = opened(detectors)
     networks = open_networks(fitted, run, members, device, trust)
     parts = [
         judge(fitted, folder, networks=networks, progress=progress) for folder in (inside, outside)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,17 +10,25 @@ from typing import Any
 import numpy as np
 import torch
 
+from fastcal.cases.loop import ProgressOption
 from fastcal.core.atomic import write_json
+from fastcal.core.doors import bounded
 from fastcal.core.errors import DataError
+from fastcal.core.places import check_out_file, check_results
 from fastcal.ood.detector import FEATURES, OODDetector, Verdict
-from fastcal.ood.file import Detectors, load
+from fastcal.ood.file import Detectors, detector_files, opened
+from fastcal.ood.histogram import MOST_BINS
 from fastcal.ood.mahalanobis import Covariance
-from fastcal.ood.measured import CaseFolder, Measured, Networks, measure
+from fastcal.ood.measured import CaseFolder, Measured, Networks, measure, run_files
 from fastcal.scores import read_table
 from fastcal.scores.outputs import write_csv
 
 OF_SEGMENTS = ("binary_entropy", "mutual_information", "pairwise_dice")
 """Scores of segments that are used where none is named and the folder has them."""
+
+
+_NAMES = ("ood.csv", "ood.json")
+"""Files that `predict_ood` writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +57,7 @@ def fit_ood(
     members: Sequence[int] | None = None,
     device: torch.device | str | None = None,
     trust: Collection[str] = (),
-    progress: Callable[[str], None] | None = None,
+    progress: ProgressOption = False,
 ) -> Detectors:
     """Fit detectors to cases like those of the training that the networks did not see.
 
@@ -67,13 +75,14 @@ def fit_ood(
         members: Numbers of the members whose features are taken; None for all.
         device: Where the networks run.
         trust: Packages that networks may be imported from.
-        progress: Called with the name of each case before its image is read.
+        progress: True prints one line per image to stderr; a function is called with a
+            `Progress`.
 
     Returns:
         The detectors by score.
 
     Raises:
-        DataError: A file is missing or damaged, or there are too few cases.
+        DataError: A file is missing or damaged, or there are too few cases; ``out`` is an input.
         TypeError, ValueError: A setting is out of range, or a score needs what is not given.
 
     Example:
@@ -81,9 +90,11 @@ def fit_ood(
         >>> fitted.by_score["binary_entropy"].threshold_  # doctest: +SKIP
         0.21
     """
-    for name in scores:
-        OODDetector(name)
+    bounded(n_bins, "n_bins", MOST_BINS, least=2)
+    for name in scores or OF_SEGMENTS:
+        OODDetector(name, false_positive_rate=false_positive_rate, covariance=covariance)
     folder = CaseFolder(predictions, images)
+    check_out_file(Path(out), [*folder.files, *run_files(run)])
     made = {
         name: OODDetector(name, false_positive_rate=false_positive_rate, covariance=covariance)
         for name in scores or _available(folder, run)
@@ -118,7 +129,7 @@ def predict_ood(
     members: Sequence[int] | None = None,
     device: torch.device | str | None = None,
     trust: Collection[str] = (),
-    progress: Callable[[str], None] | None = None,
+    progress: ProgressOption = False,
 ) -> list[JudgedCase]:
     """Judge cases, the most unlike first.
 
@@ -131,22 +142,27 @@ def predict_ood(
         members: Numbers of the members, as in the fit.
         device: Where the networks run.
         trust: Packages that networks may be imported from.
-        progress: Called with the name of each case before its image is read.
+        progress: True prints one line per image to stderr; a function is called with a
+            `Progress`.
 
     Returns:
         The cases: those that more detectors flag first, then by their mean p-value.
 
     Raises:
-        DataError: A file is missing or damaged, or the networks are others than those of the fit.
+        DataError: A file is missing or damaged, or the networks are others than those of the fit;
+            ``out`` would overwrite an input, or holds other data.
         TypeError, ValueError: A setting is out of range, or a score needs what is not given.
 
     Example:
         >>> predict_ood("ood.json", predictions="predicted")[0].flagged  # doctest: +SKIP
         ('binary_entropy', 'pairwise_dice')
     """
-    fitted = load(detectors) if isinstance(detectors, str | Path) else detectors
-    networks = open_networks(fitted, run, members, device, trust)
     folder = CaseFolder(predictions, images)
+    if out is not None:
+        read = [*detector_files(detectors), *folder.files, *run_files(run)]
+        check_results(Path(out), _NAMES, read)
+    fitted = opened(detectors)
+    networks = open_networks(fitted, run, members, device, trust)
     judged = judge(fitted, folder, networks=networks, progress=progress)
     rows = _rows(*judged)
     if out is not None:
@@ -159,7 +175,7 @@ def judge(
     folder: CaseFolder,
     *,
     networks: Networks | None = None,
-    progress: Callable[[str], None] | None = None,
+    progress: ProgressOption = False,
 ) -> tuple[Measured, dict[str, Verdict]]:
     """Measure the cases of a folder for fitted detectors, and judge them.
 

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from fastcal.cases.loop import ProgressOption
+from fastcal.cases.pipeline import read_ahead
+from fastcal.cases.told import told
 from fastcal.core.arrays import Floats
 from fastcal.core.errors import DataError
 from fastcal.data.dataset import Case, image_cases
+from fastcal.data.nifti import Volume
 from fastcal.models.device import choose_device
 from fastcal.models.features import bottleneck_features
 from fastcal.models.network import SegmentationNetwork
 from fastcal.models.run import Run, member_weights, weights_file
 from fastcal.ood.histogram import intensity_histogram
 from fastcal.scores import ScoreTable, read_table
+from fastcal.scores.files import scored_files
 
 ENDING = ".nii.gz"
 _BATCH_SIZES = {2: 16, 3: 2}
@@ -42,6 +48,14 @@ class CaseFolder:
     def __post_init__(self) -> None:
         if self.predictions is None and self.images is None:
             raise ValueError("predictions must be given or else images, got neither")
+
+    @property
+    def files(self) -> list[Path]:
+        """Every file that may be read, for the check that none is overwritten."""
+        found = [] if self.predictions is None else scored_files(self.predictions)
+        if self.images is not None and Path(self.images).is_dir():
+            found += Path(self.images).iterdir()
+        return found
 
 
 @dataclass(frozen=True)
@@ -79,22 +93,29 @@ class Networks:
         for name, value in (("opened", run), ("loaded", networks), ("digests", digests)):
             object.__setattr__(self, name, value)
 
-    def features(self, case: Case) -> Floats:
-        """Return the features of a case, ``[M, F]``.
+    def prepared(self, case: Case, image: NDArray[np.float32], like: Volume) -> torch.Tensor:
+        """Return what the networks see of a case.
+
+        Args:
+            case: The case, for messages.
+            image: Its image as it was read.
+            like: Where it lies.
 
         Raises:
-            DataError: An image cannot be read, or has other channels than the run.
+            DataError: It has other channels than the run, or cannot be preprocessed.
         """
-        image, _, like = case.load()
         wanted = len(self.opened.channel_names)
         if len(image) != wanted:
             raise DataError(
                 case.images[0], f"the number of channels must be {wanted}, got {len(image)}"
             )
         try:
-            images = self.opened.preprocessing.apply(image, like)
+            return self.opened.preprocessing.apply(image, like)
         except ValueError as error:
             raise DataError(case.images[0], str(error)) from error
+
+    def features(self, images: torch.Tensor) -> Floats:
+        """Return the features ``[M, F]`` of what `prepared` gives."""
         found = [
             bottleneck_features(
                 network,
@@ -122,7 +143,7 @@ def measure(
     networks: Networks | None = None,
     n_bins: int = 64,
     structures: Collection[str] | None = None,
-    progress: Callable[[str], None] | None = None,
+    progress: ProgressOption = False,
 ) -> Measured:
     """Measure the cases of a folder.
 
@@ -132,7 +153,8 @@ def measure(
         networks: For ``"mahalanobis"``.
         n_bins: Of ``"histogram"``.
         structures: Whose scores are averaged; None for all.
-        progress: Called with the name of each case before its image is read.
+        progress: True prints one line per image to stderr; a function is called with a
+            `Progress`.
 
     Raises:
         DataError: A file is missing or damaged, or has no such score or structure.
@@ -167,13 +189,14 @@ def measure(
             column = _column(table, name, str(folder.predictions))
             values[name] = np.array([_mean(column[rows]) for rows in by_case.values()])
     found: dict[str, list[Floats]] = {name: [] for name in from_images}
-    for case in cases if from_images else ():
-        if progress is not None:
-            progress(case)
+    shown = cases if from_images else ()
+    ahead = read_ahead(shown, lambda case: images[case].load())
+    for _, (case, (image, _, like)) in zip(told(shown, progress), ahead, strict=True):
         if "histogram" in found:
-            found["histogram"].append(_histogram(images[case], n_bins))
+            found["histogram"].append(_histogram(images[case], image, n_bins))
         if networks is not None and "mahalanobis" in found:
-            found["mahalanobis"].append(networks.features(images[case]))
+            prepared = networks.prepared(images[case], image, like)
+            found["mahalanobis"].append(networks.features(prepared))
     for name, arrays in found.items():
         values[name] = _stacked(arrays, name, str(folder.images))
     return Measured(cases, values)
@@ -208,8 +231,7 @@ def _mean(values: Floats) -> float:
     return float(known.mean()) if known.size else float("nan")
 
 
-def _histogram(case: Case, n_bins: int) -> Floats:
-    image, _, _ = case.load()
+def _histogram(case: Case, image: NDArray[np.float32], n_bins: int) -> Floats:
     try:
         return intensity_histogram(image, n_bins=n_bins)
     except ValueError as error:
@@ -221,3 +243,8 @@ def _stacked(arrays: Sequence[Floats], name: str, source: str) -> Floats:
         raise DataError(source, f"images must have one number of channels for {name}, got several")
     stacked: Floats = np.stack(arrays)
     return stacked
+
+
+def run_files(run: str | Path | None) -> list[Path]:
+    """Return the files of a run folder, for the check that none is overwritten."""
+    return [] if run is None else [path for path in Path(run).rglob("*") if path.is_file()]

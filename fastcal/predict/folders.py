@@ -15,6 +15,7 @@ from fastcal.cases.settings import Counted, MapType, Part, Written
 from fastcal.cases.summary import PredictionSummary
 from fastcal.core.arguments import real_number
 from fastcal.core.bins import Closed
+from fastcal.core.memory import read_size
 from fastcal.core.problem import Space
 from fastcal.models.device import choose_device
 
@@ -44,6 +45,7 @@ def ensemble_folders(
     keep_going: bool = False,
     allow_duplicates: bool = False,
     device: torch.device | str = "cpu",
+    memory: int | str | None = None,
     progress: ProgressOption = False,
 ) -> PredictionSummary:
     """Combine folders of saved probabilities, one folder per member, in one pass per case.
@@ -86,6 +88,9 @@ def ensemble_folders(
         keep_going: Go on after a case that fails; the summary lists the failures.
         allow_duplicates: Take a folder that is given twice, or two that hold the same files.
         device: Where the members are combined.
+        memory: The most memory that the process may take, in bytes or as ``"2G"``. Members are then
+            read slab by slab, whatever their size, through the same pass; files are bit-identical
+            to those of a run without a bound. None reads whole members.
         progress: True prints one line per case to stderr; a function is called with a `Progress`.
 
     Returns:
@@ -109,7 +114,7 @@ def ensemble_folders(
     """
     counted = Counted(labels, n_bins, closed, fine_bins, regions)
     written = Written(out, maps, dtype, save_probabilities, overwrite, segments=segments)
-    part = Part(num_parts, part_id, keep_going, progress)
+    part = Part(num_parts, part_id, keep_going, progress, memory=read_size(memory, "memory"))
     saved = SavedFolders.open(folders, allow_duplicates=allow_duplicates)
     chosen = saved.shared(cases, complete=not keep_going)
     found = saved.dataset_json(dataset_json)

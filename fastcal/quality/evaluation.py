@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from fastcal.cases.loop import ProgressOption
 from fastcal.core.arrays import Floats
 from fastcal.core.atomic import write_json
 from fastcal.core.errors import DataError
-from fastcal.quality.file import opened
+from fastcal.core.places import check_results
+from fastcal.quality.file import opened, predictor_files
 from fastcal.quality.filtered_folder import filtered_curves
 from fastcal.quality.folders import mean_width, save_picture
 from fastcal.quality.predictor import QualityPredictor
@@ -27,8 +29,11 @@ from fastcal.scores import (
     unsure_end,
 )
 from fastcal.scores.estimates import as_json, mean_of_rows
+from fastcal.scores.files import scored_files
 from fastcal.scores.outputs import write_csv
 
+_NAMES = ("quality_scores.json", "quality_scores.csv", "quality.png")
+"""Files that `evaluate_quality` writes."""
 RANDOM, ORACLE, PREDICTED = "random order", "oracle order", "predicted Dice"
 
 
@@ -97,6 +102,7 @@ def evaluate_quality(
     level: float = 0.95,
     n_resamples: int = 2000,
     seed: int = 0,
+    progress: ProgressOption = False,
 ) -> QualityEvaluation:
     """Measure how well the scores of a prediction folder tell the Dice of its structures.
 
@@ -116,9 +122,12 @@ def evaluate_quality(
         level: Confidence level of the intervals over cases.
         n_resamples: Sets of cases drawn with replacement.
         seed: Of the draws.
+        progress: True prints one line per case that is read to stderr; a function is called with a
+            `Progress`.
 
     Raises:
-        DataError: A file is missing or damaged, or has other structures.
+        DataError: A file is missing or damaged, or has other structures; ``out`` would overwrite an
+            input, or holds other data.
         TypeError, ValueError: A setting is out of range.
 
     Example:
@@ -137,8 +146,13 @@ def evaluate_quality(
     measure([], [])  # refuses a wrong setting before any file is read
     if maps and labels is None:
         raise ValueError(f"maps must be empty without labels, got {', '.join(maps)}")
+    if out is not None:
+        read = scored_files(folder, labels=labels, summary=summary, dataset_json=dataset_json)
+        check_results(Path(out), _NAMES, [*predictor_files(predictor), *read])
     chosen = None if predictor is None else opened(predictor)
-    table = read_scored(folder, labels=labels, summary=summary, dataset_json=dataset_json)
+    table = read_scored(
+        folder, labels=labels, summary=summary, dataset_json=dataset_json, progress=progress
+    )
     columns = _columns(table, chosen, folder)
     present = table.rows(~table.absent)
     there = ~table.absent
@@ -161,7 +175,7 @@ def evaluate_quality(
             name: {
                 one.structure: one.mean(draws)
                 for one in filtered_curves(
-                    folder, str(labels), maps=name, dataset_json=dataset_json
+                    folder, str(labels), maps=name, dataset_json=dataset_json, progress=progress
                 )
             }
             for name in maps

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,8 @@ from fastcal.cases.saved import SavedFolders
 from fastcal.cases.settings import Counted, MapType, Part, Written
 from fastcal.cases.summary import PredictionSummary
 from fastcal.core.bins import Closed
+from fastcal.core.errors import DataError, DataWarning
+from fastcal.core.memory import read_size
 from fastcal.recalibrate.calibrator import Calibrator
 from fastcal.recalibrate.ensemble import EnsembleCalibration
 from fastcal.recalibrate.file import load
@@ -39,6 +42,7 @@ def apply_folders(
     overwrite: bool = False,
     keep_going: bool = False,
     allow_duplicates: bool = False,
+    memory: int | str | None = None,
     progress: ProgressOption = False,
 ) -> PredictionSummary:
     """Calibrate saved probabilities; the files written are those of `ensemble_folders`.
@@ -75,6 +79,9 @@ def apply_folders(
             starts anew, which is refused for a part of its cases.
         keep_going: Go on after a case that fails; the summary lists the failures.
         allow_duplicates: Take a folder that is given twice, or two that hold the same files.
+        memory: The most memory that the process may take, in bytes or as ``"2G"``. Members are then
+            read slab by slab, whatever their size, through the same pass; files are bit-identical
+            to those of a run without a bound. None reads whole members.
         progress: True prints one line per case to stderr; a function is called with a
             `fastcal.predict.Progress`.
 
@@ -89,12 +96,15 @@ def apply_folders(
         OutOfMemoryError: A ValueError that says what to lower.
         OSError: The error of the disk.
 
+    Warns:
+        DataWarning: The calibrator was fitted to these very predictions of some of the cases.
+
     Example:
         >>> apply_folders("calibrator.json", ["predictions"], "calibrated")  # doctest: +SKIP
     """
     counted = Counted(labels, n_bins, closed, fine_bins, regions)
     written = Written(out, maps, dtype, save_probabilities, overwrite, segments=segments)
-    part = Part(num_parts, part_id, keep_going, progress)
+    part = Part(num_parts, part_id, keep_going, progress, memory=read_size(memory, "memory"))
     made = load(calibrator) if isinstance(calibrator, str | Path) else calibrator
     saved = SavedFolders.open(folders, folds=True, allow_duplicates=allow_duplicates)
     found = saved.dataset_json(dataset_json)
@@ -102,5 +112,28 @@ def apply_folders(
     source.check_maps(maps)
     if isinstance(calibrator, str | Path):
         source = replace(source, file=Path(calibrator))
+    _warn_of_seen(source)
     written = replace(written, file_ending=saved.file_ending(found))
     return run(source, counted, written, part)
+
+
+def _warn_of_seen(source: CalibratedProbabilities) -> None:
+    """Warn of cases whose files the calibrator was fitted to, by their content."""
+    seen = [case for case in source.cases if _was_seen(source, case)]
+    if seen:
+        more = f" and {len(seen) - 1} more" if len(seen) > 1 else ""
+        warnings.warn(
+            DataWarning(
+                source.inputs(seen[0])[0].parent,
+                f"the calibrator was fitted to these predictions of case {seen[0]}{more}: its "
+                "scores on them are better than on new cases",
+            ),
+            stacklevel=3,
+        )
+
+
+def _was_seen(source: CalibratedProbabilities, case: str) -> bool:
+    try:
+        return any(one.holds(source.inputs(case)) for one in source.fitted_to)
+    except DataError:  # told when the case is read
+        return False

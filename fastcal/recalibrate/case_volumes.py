@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
 
 from torch import Tensor
 
+from fastcal.cases.loop import ProgressOption
 from fastcal.cases.pipeline import ReadAhead
 from fastcal.cases.plausible import check_activation, check_probabilities
 from fastcal.cases.reference import LabelMap, LabelMaps
 from fastcal.cases.source import Member
+from fastcal.cases.told import told
 from fastcal.data.predictions import PredictionFolder, Probabilities
 from fastcal.recalibrate.pool import Pool
-
-Report: TypeAlias = Callable[[int, str], None]
 
 
 class CaseVolumes:
@@ -27,8 +26,8 @@ class CaseVolumes:
         cases: Case names.
         read: Reads the probabilities of one of them.
         references: Their labels.
-        report: Called for every case that is read with the number of the pass, from 1, and the
-            case.
+        progress: Whether, or how, every case of every pass is reported.
+        part: What the passes are a part of, for the reports.
 
     Raises:
         DataError: A case has no labels.
@@ -39,12 +38,14 @@ class CaseVolumes:
         cases: Sequence[str],
         read: Callable[[str], Probabilities],
         references: LabelMaps,
-        report: Report | None = None,
+        progress: ProgressOption = False,
+        part: str = "",
     ) -> None:
         references.require(cases)
         self.cases = list(cases)
         self.current: Path | None = None
-        self._read, self._references, self._report = read, references, report
+        self._read, self._references = read, references
+        self._progress, self._part = progress, part
         self._passes = 0
 
     @classmethod
@@ -52,10 +53,12 @@ class CaseVolumes:
         cls,
         places: Mapping[str, PredictionFolder],
         references: LabelMaps,
-        report: Report | None = None,
+        progress: ProgressOption = False,
     ) -> CaseVolumes:
         """Return the volumes of cases that lie in one folder each."""
-        return cls(list(places), lambda case: places[case].probabilities(case), references, report)
+        return cls(
+            list(places), lambda case: places[case].probabilities(case), references, progress
+        )
 
     @classmethod
     def of_pool(
@@ -63,21 +66,20 @@ class CaseVolumes:
         cases: Sequence[str],
         pool: Pool,
         references: LabelMaps,
-        report: Report | None = None,
+        progress: ProgressOption = False,
     ) -> CaseVolumes:
         """Return the volumes of the means of an ensemble's members."""
-        return cls(cases, pool.mean, references, report)
+        return cls(cases, pool.mean, references, progress)
 
-    def subset(self, cases: Sequence[str]) -> CaseVolumes:
-        """Return the volumes of some of the cases, read without reports."""
-        return CaseVolumes(cases, self._read, self._references)
+    def subset(self, cases: Sequence[str], part: str) -> CaseVolumes:
+        """Return the volumes of some of the cases, reported as a part of the work."""
+        return CaseVolumes(cases, self._read, self._references, self._progress, part)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
         self._passes += 1
+        step = ", ".join(filter(None, (self._part, f"pass {self._passes}")))
         with ReadAhead(self.cases, self._pieces) as ahead:
-            for case in self.cases:
-                if self._report is not None:
-                    self._report(self._passes, case)
+            for case in told(self.cases, self._progress, step=step):
                 # No local name: the case must be gone when the next one is taken.
                 yield self._volume(*next(ahead.of(case)))
 

@@ -51,8 +51,10 @@ def held_out_scores(calibrator: Calibrator, volumes: CaseVolumes, folds: int) ->
     for fold in range(folds):
         left_out = cases[fold::folds]
         own = copy.deepcopy(calibrator)
-        own.fit_stream(volumes.subset([case for case in cases if case not in set(left_out)]))
-        for values, target, mask in volumes.subset(left_out):
+        part = f"fold {fold + 1} of {folds}"
+        others = [case for case in cases if case not in set(left_out)]
+        own.fit_stream(volumes.subset(others, part))
+        for values, target, mask in volumes.subset(left_out, f"{part}, scores"):
             if counted is None:
                 counted = _empty(calibrator, values), _empty(calibrator, values)
             _count(counted[0], _uncalibrated(calibrator, values), target, mask)

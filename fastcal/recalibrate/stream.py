@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from fastcal.core.arrays import to_tensor
+from fastcal.core.sums_to_one import warn_of_logits
 from fastcal.recalibrate.volumes import FitVolume, PredictionReading, Volumes, read_volume
 
 
@@ -72,6 +74,8 @@ class Stream:
             )
             if self._num_classes is None:
                 self._num_classes = volume.num_classes
+                if self._reading.from_logits and not self._reading.multilabel:
+                    warn_of_logits(to_tensor(item[0], "preds"), self._class_dim, stacklevel=4)
             if volume.num_classes != self._num_classes:
                 raise ValueError(
                     f"volumes must agree in their number of classes, got {self._num_classes} in "

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from fastcal.core import atomic
 from fastcal.core.errors import DataError
+from fastcal.core.lock import sole_use
+from fastcal.report.provenance import command_line, software
 from fastcal.study.claim import claim
 from fastcal.study.design import LOSSES, SHIFTS, Design, design
 from fastcal.study.found import Origin, Results
-from fastcal.study.origin import command_line, machine, software
+from fastcal.study.origin import machine
 from fastcal.study.sets import TEST
 from fastcal.study.split import chosen_split
 from fastcal.study.stages import Stages
@@ -79,7 +81,8 @@ def run_study(
         Every number, as the files of ``out`` hold them.
 
     Raises:
-        DataError: A dataset cannot be used, or ``out`` holds a study with other settings.
+        DataError: A dataset cannot be used, ``out`` holds a study with other settings,
+            or another study runs in it.
         ImportError: SciPy, matplotlib, MONAI or crepes is missing; the message names the extra.
         ValueError: An argument is out of range.
 
@@ -123,10 +126,11 @@ def run_study(
     )
     _check(study)
     settings = study.settings()
-    # A pool may grow: its members stay, and others are added.
-    if claim(folder / SETTINGS, settings, free=("members",)) not in (None, settings):
-        atomic.write_json(folder / SETTINGS, settings)
-    return _run(study, command or command_line())
+    with sole_use(folder, "study"):
+        # A pool may grow: its members stay, and others are added.
+        if claim(folder / SETTINGS, settings, free=("members",)) not in (None, settings):
+            atomic.write_json(folder / SETTINGS, settings)
+        return _run(study, command or command_line())
 
 
 def _check_extras() -> None:
@@ -136,7 +140,13 @@ def _check_extras() -> None:
             raise ImportError(f"fastcal study needs {package}: pip install 'fastcal[{extra}]'")
 
 
-_PACKAGES = {"scipy": "report", "matplotlib": "report", "monai": "train", "crepes": "quality"}
+_PACKAGES = {
+    "scipy": "report",
+    "matplotlib": "report",
+    "jinja2": "report",
+    "monai": "train",
+    "crepes": "quality",
+}
 
 
 def _run(study: Study, command: str) -> Results:
