@@ -20,6 +20,13 @@ MANGLED = re.compile(
     r"\s*REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)"
 )
 
+SUMS = re.compile(
+    r"(sum_classes|sum_bins|write_gradient|sum_temperature)I(f|d|6__half|13__nv_bfloat16).*?\n"
+    r"\s*REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)"
+)
+SUM_REGISTERS = 128
+"""Of a thread in the passes of losses and temperatures, which leaves room for four blocks."""
+
 
 @dataclass(frozen=True)
 class Kernel:
@@ -49,19 +56,24 @@ def cuobjdump() -> Path | None:
 
 
 @pytest.fixture(scope="module")
-def kernels() -> list[Kernel]:
+def report() -> str:
+    """What the disassembler says of every kernel of the built module."""
     module = importlib.util.find_spec("fastcal._cuda")
     if module is None or module.origin is None:
         pytest.skip("this installation was built without CUDA")
     tool = cuobjdump()
     if tool is None:
         pytest.skip("no cuobjdump: triton is not installed")
-    report = subprocess.run(
+    return subprocess.run(
         [str(tool), "--dump-resource-usage", module.origin],
         capture_output=True,
         text=True,
         check=True,
     ).stdout
+
+
+@pytest.fixture(scope="module")
+def kernels(report: str) -> list[Kernel]:
     found = []
     for part in re.split(r"(?m)^arch = ", report)[1:]:
         architecture = part.split(None, 1)[0]
@@ -138,3 +150,16 @@ def test_plain_kernels_have_64_kb_on_their_way(kernels, dtype):
         flight = cuda_counts.in_flight(element_bytes, kernel.tier)
         warps = min(warps_that_fit(kernel), SHARED_BYTES // flight.shared_of_warp)
         assert warps * flight.bytes_of_warp >= 64 << 10, kernel
+
+
+def test_sums_of_losses_and_temperatures_stay_in_registers(report):
+    """Those of float64 are left out, as above."""
+    kinds = set()
+    for part in re.split(r"(?m)^arch = ", report)[1:]:
+        for name, element, registers, stack, local in SUMS.findall(part):
+            kinds.add((name, ELEMENTS[element]))
+            if element != "d":
+                assert int(stack) == int(local) == 0, (name, element)
+                assert int(registers) <= SUM_REGISTERS, (name, element, registers)
+    names = ("sum_classes", "sum_bins", "write_gradient", "sum_temperature")
+    assert kinds == {(name, element) for name in names for element in ELEMENTS.values()}

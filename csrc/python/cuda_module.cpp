@@ -10,8 +10,12 @@
 #include "cuda/delivery.h"
 #include "cuda/device.h"
 #include "cuda/ensemble.h"
+#include "cuda/loss.h"
 #include "cuda/segments.h"
+#include "cuda/temperature.h"
+#include "python/loss_input.h"
 #include "python/segment_problem.h"
+#include "python/temperature_problem.h"
 #include "python/views.h"
 
 #ifndef FASTCAL_CUDA_MODULE
@@ -115,6 +119,62 @@ void segment_sums(const py::tuple &shape, const py::tuple &fields, std::uintptr_
   raise(cuda::segment_sums(extents, problem, where));
 }
 
+void temperature_sums(const py::tuple &shape, const py::tuple &fields,
+                      const std::vector<double> &inverse_temperatures, bool per_class,
+                      std::uintptr_t counts, std::uintptr_t sums, const py::tuple &place) {
+  TemperatureProblem problem = temperature_problem_from(fields);
+  problem.per_class = per_class;
+  problem.inverse_temperatures = inverse_temperatures.data();
+  problem.counts = reinterpret_cast<std::int64_t *>(counts);
+  problem.sums = reinterpret_cast<double *>(sums);
+  const auto extents = shape_from(shape);
+  const cuda::Place where = place_from(place);
+  const py::gil_scoped_release release;
+  raise(cuda::temperature_sums(extents, problem, where));
+}
+
+void class_sums(const py::tuple &input, const py::tuple &wanted, std::uintptr_t sums,
+                const py::tuple &place) {
+  const LossInput what = loss_input_from(input);
+  const SumsWanted which = sums_wanted_from(wanted);
+  const cuda::Place where = place_from(place);
+  const py::gil_scoped_release release;
+  raise(cuda::class_sums(what, which, reinterpret_cast<double *>(sums), where));
+}
+
+void class_gradient(const py::tuple &input, const py::tuple &wanted, std::uintptr_t factors,
+                    const py::tuple &gradient, const py::tuple &place) {
+  const LossInput what = loss_input_from(input);
+  const SumsWanted which = sums_wanted_from(wanted);
+  const View to = view_from(gradient);
+  const cuda::Place where = place_from(place);
+  const py::gil_scoped_release release;
+  raise(cuda::class_gradient(what, which, reinterpret_cast<const double *>(factors), to, where));
+}
+
+void bin_gaps(const py::tuple &input, std::int64_t n_bins, bool soft, std::uintptr_t thresholds,
+              std::uintptr_t sums, const py::tuple &place) {
+  const LossInput what = loss_input_from(input);
+  const cuda::Place where = place_from(place);
+  const py::gil_scoped_release release;
+  raise(cuda::bin_gaps(what, {n_bins, soft}, reinterpret_cast<const void *>(thresholds),
+                       reinterpret_cast<double *>(sums), where));
+}
+
+void bin_gradient(const py::tuple &input, std::int64_t n_bins, bool soft, std::uintptr_t thresholds,
+                  std::uintptr_t factors, const py::tuple &gradient, const py::tuple &place) {
+  const LossInput what = loss_input_from(input);
+  const View to = view_from(gradient);
+  const cuda::Place where = place_from(place);
+  const py::gil_scoped_release release;
+  raise(cuda::bin_gradient(what, {n_bins, soft}, reinterpret_cast<const void *>(thresholds),
+                           reinterpret_cast<const double *>(factors), to, where));
+}
+
+std::int64_t loss_workspace_bytes(const py::tuple &input, std::int64_t words) {
+  return cuda::loss_workspace_bytes(loss_input_from(input), words);
+}
+
 std::int64_t workspace_bytes(int device, std::int64_t classes, std::int64_t planes,
                              std::int64_t n_members, std::int64_t n_cells, std::int64_t rows,
                              bool wide) {
@@ -152,6 +212,15 @@ PYBIND11_MODULE(FASTCAL_CUDA_MODULE, module, py::mod_gil_not_used()) {
   module.def("ensemble_accumulate", &ensemble_accumulate);
   module.def("ensemble_finalize", &ensemble_finalize);
   module.def("segment_sums", &segment_sums);
+  module.def("temperature_sums", &temperature_sums);
+  module.def("class_sums", &class_sums);
+  module.def("class_gradient", &class_gradient);
+  module.def("bin_gaps", &bin_gaps);
+  module.def("bin_gradient", &bin_gradient);
+  module.def("loss_workspace_bytes", &loss_workspace_bytes, py::arg("input"), py::arg("words"),
+             "Bytes of device memory for sums of so many words per image.");
+  module.def("temperature_workspace_bytes", &cuda::temperature_workspace_bytes, py::arg("voxels"),
+             py::arg("classes"), py::arg("per_class"));
   module.def("workspace_bytes", &workspace_bytes, py::arg("device"), py::arg("classes"),
              py::arg("planes"), py::arg("n_members"), py::arg("n_cells"), py::arg("rows"),
              py::arg("wide"),

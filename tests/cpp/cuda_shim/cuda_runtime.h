@@ -142,6 +142,9 @@ inline float noise(float x) {
 // The approximations of the hardware, as far off as their documentation allows.
 inline float off_by(float x, float error) { return x + x * (noise(x) * error); }
 inline float exp2_approximate(float x) {
+  if (x == 0.0F) {
+    return 1.0F; // as the documentation of the instruction says
+  }
   return x < -126.0F ? 0.0F : off_by(std::exp2(x), 1.7e-7F); // 2^-22.5
 }
 inline float reciprocal_approximate(float x) { return off_by(1.0F / x, 6e-8F); } // 1 ulp
