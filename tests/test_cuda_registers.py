@@ -11,6 +11,7 @@ from pathlib import Path
 import cuda_counts
 import pytest
 
+CMAKE = Path(__file__).parent.parent / "cmake" / "cuda.cmake"
 SHARED_BYTES = 227 << 10
 """Of a multiprocessor of compute capability 9.0."""
 ARCHITECTURES = {"sm_75", "sm_80", "sm_90", "sm_100", "sm_120"}
@@ -103,13 +104,20 @@ def test_every_architecture_holds_every_kernel(kernels):
         }
         for name in {k.architecture for k in kernels}
     }
-    assert by_architecture.keys() == ARCHITECTURES
-    assert all(held == by_architecture["sm_90"] for held in by_architecture.values())
+    assert by_architecture.keys() <= ARCHITECTURES
+    assert len({frozenset(held) for held in by_architecture.values()}) == 1
     for dtype in ("float32", "float16", "bfloat16"):
         tiers = {k.tier for k in kernels if k.dtype == dtype and not k.plain}
         assert {0, 12, 16, 32, 52} == tiers
         classes = {(k.tier, k.variant) for k in kernels if k.dtype == dtype and k.plain}
         assert {(n, full) for n in range(2, 9) for full in (False, True)} == classes
+
+
+def test_wheels_hold_every_architecture():
+    """A build by make is for one alone, and takes minutes less."""
+    default = re.findall(r"set\(CMAKE_CUDA_ARCHITECTURES ([^)]*)\)", CMAKE.read_text())
+    newest = {f"sm_{number}" for number in re.findall(r"\d+", default[-1])}
+    assert newest == ARCHITECTURES
 
 
 def test_no_kernel_spills_or_keeps_a_stack(kernels):
@@ -131,6 +139,8 @@ def warps_that_fit(kernel: Kernel) -> int:
 def test_registers_leave_room_for_blocks_enough_to_hide_latency(
     kernels, architecture, dtype, tier, blocks
 ):
+    if architecture not in {k.architecture for k in kernels}:
+        pytest.skip(f"this module was built without {architecture}: make build ARCHITECTURES=...")
     (kernel,) = (
         k
         for k in kernels
@@ -144,6 +154,8 @@ def test_registers_leave_room_for_blocks_enough_to_hide_latency(
 def test_plain_kernels_have_64_kb_on_their_way(kernels, dtype):
     """For odd rows too, whose stages are larger: by registers and by shared memory."""
     element_bytes = 4 if dtype == "float32" else 2
+    if "sm_90" not in {k.architecture for k in kernels}:
+        pytest.skip("this module was built without sm_90: make build ARCHITECTURES=90")
     for kernel in kernels:
         if (kernel.architecture, kernel.plain, kernel.dtype) != ("sm_90", True, dtype):
             continue
