@@ -22,17 +22,20 @@ from fastcal.core.problem import SUM_ROWS, GapBins, LossReading, SumsWanted, Tem
 class CompiledSums(Protocol):
     """What of ``csrc/python/cuda_module.cpp`` these passes call."""
 
-    class_sums: Callable[[native.LossInput, tuple[bool, bool, bool], int, Place], None]
-    class_gradient: Callable[
-        [native.LossInput, tuple[bool, bool, bool], int, native.AddressView, Place], None
-    ]
-    bin_gaps: Callable[[native.LossInput, int, bool, int, int, Place], None]
-    bin_gradient: Callable[[native.LossInput, int, bool, int, int, native.AddressView, Place], None]
-    temperature_sums: Callable[
-        [tuple[int, ...], tuple[object, ...], list[float], bool, int, int, Place], None
-    ]
-    loss_workspace_bytes: Callable[[native.LossInput, int], int]
-    temperature_workspace_bytes: Callable[[int, int, bool], int]
+    class_sums: Callable[..., None]
+    """`native.LossInput`, what is wanted, address of the sums, `Place`."""
+    class_gradient: Callable[..., None]
+    """`native.LossInput`, what is wanted, address of the factors, view of the gradient, `Place`."""
+    bin_gaps: Callable[..., None]
+    """`native.LossInput`, bins, soft, addresses of thresholds and sums, `Place`."""
+    bin_gradient: Callable[..., None]
+    """`native.LossInput`, bins, soft, addresses of thresholds and factors, view of the gradient,
+    `Place`."""
+    temperature_sums: Callable[..., None]
+    """Voxel shape, `native.plain_temperature`, inverse temperatures, whether there is one per
+    class, addresses of counts and sums, `Place`."""
+    loss_workspace_bytes: Callable[..., int]
+    temperature_workspace_bytes: Callable[..., int]
 
 
 class GpuSums:

@@ -151,7 +151,22 @@ def plain_wanted(wanted: SumsWanted) -> tuple[bool, bool, bool]:
     return (wanted.overlaps, wanted.likelihood, wanted.rest)
 
 
-def plain_temperature(problem: TemperatureProblem) -> tuple[object, ...]:
+PlainTemperature = tuple[
+    int,
+    AddressView,
+    AddressView,
+    AddressView | None,
+    int | None,
+    bool,
+    bool,
+    bool,
+    float,
+    float,
+]
+"""Fields of a `TemperatureProblem` as the compiled modules take them."""
+
+
+def plain_temperature(problem: TemperatureProblem) -> PlainTemperature:
     """Give the classes and the fields of a problem, with None for what is absent."""
     target = problem.target
     return (

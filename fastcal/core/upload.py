@@ -47,7 +47,7 @@ class Uploads:
         self._turn = (self._turn + 1) % SLOTS
         staging = slot.take(laid)
         if self._stream is None:
-            self._stream = torch.cuda.Stream(self._device)
+            self._stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         with torch.cuda.stream(self._stream):
             # Memory of the copy stream: that of the caller's may still be read by earlier work.
             found = torch.empty_like(

@@ -64,8 +64,8 @@ def choose_devices(
 
 def _number(device: torch.device) -> tuple[str, int]:
     """Tell devices apart; cuda is the current one, 0 unless the caller chose another."""
-    index = device.index
+    index: int | None = device.index
     if index is None:
-        initialised = device.type == "cuda" and torch.cuda.is_initialized()
+        initialised = device.type == "cuda" and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
         index = torch.cuda.current_device() if initialised else 0
     return device.type, index

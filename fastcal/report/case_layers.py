@@ -73,7 +73,8 @@ def _entropy(source: Source, case: str, reference: LabelMap) -> NDArray[Any] | N
     found = source.probabilities.probabilities(case)
     if reference.scheme.multilabel:
         # Every channel is a question of its own; the entropy of all answers is their sum.
-        return np.sum([entropy_of([one, 1.0 - one]) for one in found.data], axis=0)
+        each = np.stack([entropy_of([one, 1.0 - one]) for one in found.data])
+        return np.asarray(each.sum(0))
     return entropy_of(found.data)
 
 

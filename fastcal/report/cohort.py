@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from fastcal.core.arrays import Floats
 from fastcal.report.provenance import Provenance
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from fastcal.report.slices import Layers
 
 Kind = Literal["", "single", "dropout", "ensemble"]
-SINGLE, DROPOUT, ENSEMBLE = "single", "dropout", "ensemble"
+SINGLE: Final = "single"
+DROPOUT: Final = "dropout"
+ENSEMBLE: Final = "ensemble"
 
 
 @dataclass(frozen=True, eq=False)

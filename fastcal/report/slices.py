@@ -212,7 +212,7 @@ class _Turn:
 
 def _window(reference: NDArray[Any], predictions: Sequence[NDArray[Any]]) -> tuple[slice, slice]:
     """Rows and columns of the box around all labels, with a margin, thinned to `WIDEST`."""
-    labelled = (reference > 0).any(0)
+    labelled = np.asarray((reference > 0).any(0))
     for one in predictions:
         labelled |= (one > 0).any(0)
     ranges = []
@@ -230,7 +230,7 @@ def _slices(
     stacks: _Stacks, error: Mapping[str, NDArray[np.uint8]], most: int
 ) -> tuple[NDArray[np.int64], int]:
     """Return the slices that are drawn, and the place among them of the one shown first."""
-    labelled = (stacks.reference > 0).any((1, 2))
+    labelled = np.asarray((stacks.reference > 0).any((1, 2)))
     for one in stacks.predictions.values():
         labelled |= (one > 0).any((1, 2))
     places = np.flatnonzero(labelled)

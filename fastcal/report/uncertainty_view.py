@@ -68,7 +68,8 @@ def uncertainty_view(numbers: Numbers, case_dice: np.ndarray) -> UncertaintyView
             Ranked(
                 model.title,
                 cell("auroc", area),
-                *(_single(name, state) for name in ("aurc", "e_aurc")),
+                _single("aurc", state),
+                _single("e_aurc", state),
                 _sure(state),
             )
         )

@@ -141,8 +141,8 @@ def _between(numbers: Numbers) -> Iterator[str]:
     for (best_name, names), measures in found.items():
         yield _start(f"{best_name} is better than {_and(names)} in {_and(measures)}.")
     if ties:
-        names = _and([_name(model) for model in shown])
-        yield f"In {_and(ties)}, {names} cannot be told apart."
+        together = _and([_name(model) for model in shown])
+        yield f"In {_and(ties)}, {together} cannot be told apart."
 
 
 def _leanings(numbers: Numbers, gaps: dict[str, Gaps]) -> Iterator[str]:

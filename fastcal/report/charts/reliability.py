@@ -142,6 +142,6 @@ def _strip(gaps: Gaps, x: svg.Scale, min_count: int, largest: float) -> list[str
                     end - 6 if part > 0 else end + 14, "value", "end",
                 )
             )  # fmt: skip
-    ends = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
-    parts.append(svg.horizontal_axis(x, top + _STRIP, "", ticks=ends))
+    ticks = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    parts.append(svg.horizontal_axis(x, top + _STRIP, "", ticks=ticks))
     return parts
