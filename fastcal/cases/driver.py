@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from fastcal.cases.combine import combine
 from fastcal.cases.descriptions import copy_description, write_description
 from fastcal.cases.files import CaseFiles
+from fastcal.cases.journal import journal_file
 from fastcal.cases.ledger import Ledger
 from fastcal.cases.loop import run_cases
 from fastcal.cases.reference import LabelMaps
 from fastcal.cases.segments import write_folder
 from fastcal.cases.shards import add_statistics, write_statistics
 from fastcal.cases.summary import PredictionSummary
-from fastcal.models.memory import OutOfMemoryError, is_out_of_memory
+from fastcal.cases.work import CaseWork, DealtWork
 
 if TYPE_CHECKING:
     from fastcal.cases.loop import CaseRun
     from fastcal.cases.settings import Counted, Part, Written
     from fastcal.cases.source import Source
+    from fastcal.cases.workers import Team
 
 
-def run(source: Source, counted: Counted, written: Written, part: Part) -> PredictionSummary:
+def run(
+    source: Source,
+    counted: Counted,
+    written: Written,
+    part: Part,
+    team: Team | None = None,
+) -> PredictionSummary:
     """Combine the members of each case, count it, and write its files.
 
     A case that has all its files, as they were written and from the inputs that are there now, is
@@ -34,12 +42,14 @@ def run(source: Source, counted: Counted, written: Written, part: Part) -> Predi
         counted: What is counted against which labels.
         written: Which files are written, and where.
         part: Which share of the cases is done.
+        team: Workers that do the cases; None for this process. A case that fails then never stops
+            the others.
 
     Raises:
         DataError: A file cannot be read or does not fit, an output would take the place of an
             input, or the folder was made from something else; the message names it. With
             ``keep_going``, the error of a case is in the summary instead.
-        ValueError: Settings do not go together.
+        ValueError: Settings do not go together, or no worker can do the cases.
         OutOfMemoryError: A ValueError that says what to lower.
         OSError: The error of the disk.
     """
@@ -51,7 +61,7 @@ def run(source: Source, counted: Counted, written: Written, part: Part) -> Predi
     references = None
     if counted.labels is not None:
         references = LabelMaps.find(counted.labels, source.reading.scheme)
-        if not part.keep_going:
+        if not part.keep_going and team is None:
             references.require(cases)
     ledger = Ledger(source, counted, files, references)
     ledger.open(cases, part)
@@ -60,27 +70,26 @@ def run(source: Source, counted: Counted, written: Written, part: Part) -> Predi
     elif written.save_probabilities and source.reading.scheme.num_classes > 1:
         write_description(source.reading.scheme, files.folder, written.file_ending)
 
-    def work(case: str) -> None:
-        ledger.begin(case)
-        try:
-            results, like = combine(
-                source, case, counted=counted, written=written, references=references
-            )
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise OutOfMemoryError(f"{case}: {source.advice}") from error
-        files.write(case, results, source.reading, like)
-        ledger.end(case)
-
-    done = run_cases(
-        cases,
-        work,
-        finished=ledger.finished,
-        keep_going=part.keep_going,
-        progress=part.progress,
-    )
-    return _summary(done, source, counted, files, part)
+    work = CaseWork(source, counted, files, references, ledger)
+    journal = None
+    if team is None:
+        done = run_cases(
+            cases,
+            work,
+            finished=ledger.finished,
+            keep_going=part.keep_going,
+            progress=part.progress,
+        )
+    else:
+        journal = journal_file(files.folder, part_id=part.part_id, num_parts=part.num_parts)
+        done = team.run_cases(
+            cases,
+            DealtWork(work, team.device),
+            journal,
+            finished=ledger.finished,
+            progress=part.progress,
+        )
+    return replace(_summary(done, source, counted, files, part), journal=journal)
 
 
 def _summary(

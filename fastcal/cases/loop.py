@@ -13,7 +13,7 @@ from fastcal.core.arguments import whole_number
 
 Case = TypeVar("Case")
 
-_HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 """A full or read-only disk fails every later case too, so that ``keep_going`` does not go on."""
 
 
@@ -109,7 +109,7 @@ def run_cases(
         >>> run.done, run.skipped
         (('b',), ('a',))
     """
-    report = _reporter(progress)
+    report = reporter(progress)
     skipped = [] if finished is None else [case for case in cases if finished(case)]
     waiting = sorted(set(cases) - set(skipped), key=cases.index)
     done: list[str] = []
@@ -119,7 +119,7 @@ def run_cases(
         try:
             work(case)
         except (ValueError, OSError, RuntimeError, MemoryError) as error:
-            if not keep_going or getattr(error, "errno", None) in _HOPELESS:
+            if not keep_going or getattr(error, "errno", None) in HOPELESS:
                 raise
             failed.append(Failure(case, one_line(error)))
         else:
@@ -135,7 +135,8 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _reporter(progress: ProgressOption) -> Callable[[Progress], None]:
+def reporter(progress: ProgressOption) -> Callable[[Progress], None]:
+    """Return the function that a `ProgressOption` stands for."""
     if callable(progress):
         return progress
     if progress:

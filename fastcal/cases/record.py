@@ -64,7 +64,7 @@ class FolderRecord:
             _plain(settings, folder),
             _plain(counted.record, folder),
             digests(origin.shared, folder),
-            {"fastcal": __version__, "torch": torch.__version__.partition("+")[0]},
+            versions(),
         )
 
     @classmethod
@@ -86,9 +86,9 @@ class FolderRecord:
                 "folder, or overwrite",
             )
         shared = validated(path, content.pop(_INPUTS, None), dict[str, Digest], where=_INPUTS)
-        versions = validated(path, content.pop(_VERSIONS, None), dict[str, str], where=_VERSIONS)
+        made_by = validated(path, content.pop(_VERSIONS, None), dict[str, str], where=_VERSIONS)
         counted = {name: content.pop(name) for name in _COUNTED if name in content}
-        return cls(folder, content, counted, shared, versions)
+        return cls(folder, content, counted, shared, made_by)
 
     def write(self) -> None:
         """Write it into its folder."""
@@ -144,6 +144,11 @@ class FolderRecord:
     def _placed(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Settings with paths as they are from here, so that two folders can be compared."""
         return {name: _absolute(value, self.folder) for name, value in settings.items()}
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what computes the numbers."""
+    return {"fastcal": __version__, "torch": torch.__version__.partition("+")[0]}
 
 
 def digests(paths: Sequence[Path], folder: Path) -> dict[str, Digest]:

@@ -42,8 +42,10 @@ def ensemble(
     dtype: mapping.Dtype = mapping.MapType.float32,
     save_probabilities: mapping.SaveProbabilities = False,
     segments: mapping.Segments = True,
-    num_parts: mapping.NumParts = 1,
-    part_id: mapping.PartId = 0,
+    num_parts: mapping.NumParts = None,
+    part_id: mapping.PartId = None,
+    scheduler: mapping.Scheduler = None,
+    workers: mapping.WorkersOption = None,
     overwrite: mapping.Overwrite = False,
     keep_going: mapping.KeepGoing = False,
     allow_duplicates: mapping.AllowDuplicates = False,
@@ -60,6 +62,7 @@ def ensemble(
     del affine  # its callback has chosen the form
     from fastcal.predict import ensemble_folders
 
+    count, own = mapping.chosen_part(num_parts, part_id, quiet=quiet)
     summary = ensemble_folders(
         inputs,
         out,
@@ -78,8 +81,10 @@ def ensemble(
         dtype=dtype.value,
         save_probabilities=save_probabilities,
         segments=segments,
-        num_parts=num_parts,
-        part_id=part_id,
+        num_parts=count,
+        part_id=own,
+        scheduler=scheduler,
+        workers=workers,
         overwrite=overwrite,
         keep_going=keep_going,
         allow_duplicates=allow_duplicates,

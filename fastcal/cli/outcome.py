@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -76,8 +77,22 @@ def finish_predictions(summary: PredictionSummary) -> None:
     if summary.statistics is not None:
         print_statistics(summary.statistics)
     resumed = f", {len(summary.skipped)} were there already" if summary.skipped else ""
+    if summary.journal is not None:
+        print_workers(summary.journal)
     typer.echo(f"{counted(len(summary.done), 'case')} written to {summary.out}{resumed}")
     list_failures((one.case, one.reason) for one in summary.failed)
+
+
+def print_workers(journal: Path) -> None:
+    """Print what each worker did, as a journal has it."""
+    from fastcal.cases.journal import read_journal, tallies
+
+    rows = [
+        [one.worker, str(one.done), str(one.failed), str(one.lost), f"{one.seconds:.1f}"]
+        for one in tallies(read_journal(journal))
+    ]
+    if rows:
+        print_table(["worker", "done", "failed", "lost", "seconds"], rows)
 
 
 def print_statistics(statistics: CalibrationStatistics) -> None:

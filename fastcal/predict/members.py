@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 import zlib
@@ -132,6 +133,16 @@ class RunMembers:
         self._loaded: tuple[Path, SegmentationNetwork] | None = None
         for source in self.sources:
             self._check(source, self._network(source))
+
+    def moved(self, device: torch.device) -> RunMembers:
+        """Return the same members on another device, none loaded yet; those that are loaded stay.
+
+        Args:
+            device: Where their networks run.
+        """
+        made = copy.copy(self)
+        made.device, made._loaded, made._resident = device, None, {}
+        return made
 
     @property
     def record(self) -> dict[str, Any]:

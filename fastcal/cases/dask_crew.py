@@ -1,0 +1,205 @@
+"""Workers of Dask ``distributed`` (the extra ``fastcal[scale]``): the only file that imports it."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import queue
+import uuid
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import dask
+from distributed import Client, Future, LocalCluster, get_worker
+from distributed.diagnostics.plugin import WorkerPlugin
+
+from fastcal.cases.dealer import Answer
+from fastcal.cases.desk import Desk
+
+CONNECT_SECONDS = 15.0
+"""How long a scheduler may take to answer at the beginning."""
+
+
+class DeskPlugin(WorkerPlugin):
+    """Brings a desk to each worker once, also to those that come later."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+
+
+class DaskCrew:
+    """The workers of a scheduler as a `fastcal.cases.dealer.Crew`.
+
+    Args:
+        client: Connected to the scheduler.
+        desk: The task.
+    """
+
+    def __init__(self, client: Client, desk: Desk) -> None:
+        self._client = client
+        self._name = f"fastcal-{uuid.uuid4().hex[:12]}"
+        self._names: dict[str, str] = {}
+        self._answered: queue.SimpleQueue[Future] = queue.SimpleQueue()
+        self._hint: Any = None
+        client.register_plugin(DeskPlugin(desk), name=self._name)
+
+    def send(self, hint: Any) -> None:
+        """Send this along with the cases that are begun from now on."""
+        self._hint = hint
+
+    def close(self) -> None:
+        """Free what the task holds in the workers."""
+        with suppress(OSError, TimeoutError, RuntimeError):
+            self._client.unregister_worker_plugin(self._name)
+
+    def workers(self) -> Mapping[str, str]:
+        """Return the workers that are there now; see `fastcal.cases.dealer.Crew`."""
+        try:
+            here = self._client.nthreads()
+            if not here.keys() <= self._names.keys():
+                self._names |= _names(self._client.scheduler_info(n_workers=-1))
+        except (OSError, TimeoutError, RuntimeError) as error:
+            raise OSError(f"{self._client.scheduler_address()}: {error}") from error
+        return {address: self._names.get(address, address) for address in here}
+
+    def begin(self, case: str, worker: str) -> Future:
+        """Start a case on a worker."""
+        future = self._client.submit(
+            _do,
+            self._name,
+            case,
+            self._hint,
+            key=f"{self._name}-{case}-{uuid.uuid4().hex[:8]}",
+            workers=[worker],
+            # It would be begun elsewhere, without a word, when the worker ends.
+            allow_other_workers=False,
+            pure=False,
+        )
+        future.add_done_callback(self._answered.put)
+        return future
+
+    def answers(
+        self, tickets: Collection[Future], seconds: float
+    ) -> Mapping[Future, Answer | None]:
+        """Wait for the first answer; see `fastcal.cases.dealer.Crew`."""
+        wanted = {ticket.key: ticket for ticket in tickets}
+        found: dict[Future, Answer | None] = {}
+        with suppress(queue.Empty):
+            future = self._answered.get(timeout=seconds)
+            while True:
+                ticket = wanted.get(future.key)
+                if ticket is not None and not self._is_late(ticket, found):
+                    found[ticket] = found.get(ticket)
+                future = self._answered.get_nowait()
+        return found
+
+    def forget(self, ticket: Future) -> None:
+        """Expect no answer any more."""
+        with suppress(OSError, TimeoutError, RuntimeError):
+            ticket.cancel()
+
+    def _is_late(self, ticket: Future, found: dict[Future, Answer | None]) -> bool:
+        """Note the answer of a case; True where it must be waited for after all."""
+        if ticket.status == "finished":
+            try:
+                found[ticket] = ticket.result(timeout=CONNECT_SECONDS)
+            except (OSError, TimeoutError):
+                # The worker ended, or the network paused, between the answer and its collection.
+                ticket.add_done_callback(self._answered.put)
+                return True
+        elif ticket.status == "error":
+            found[ticket] = Answer(error=f"the engine gave it up: {ticket.exception()!r}")
+        return False
+
+
+def _do(name: str, case: str, hint: Any) -> Answer:
+    """In a worker: do a case at the desk that the plugin has brought."""
+    desk: Desk = get_worker().plugins[name].desk
+    return desk.do(case, hint)
+
+
+def _names(info: Mapping[str, Any]) -> dict[str, str]:
+    """Return a name for each worker that stays the same when it is started again."""
+    found = {}
+    for address, worker in info["workers"].items():
+        place = address.rpartition("//")[2]
+        name = str(worker.get("name", address))
+        found[address] = place if place in name else f"worker {name} on {place.rpartition(':')[0]}"
+    return found
+
+
+@contextmanager
+def connected(address: str) -> Iterator[Client]:
+    """Connect to a scheduler.
+
+    Raises:
+        ValueError: No scheduler answers at the address.
+    """
+    try:
+        with _quiet():
+            client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise ValueError(
+            f"scheduler must be the address of a Dask scheduler that answers, got {address!r} "
+            f"({' '.join(str(error).split())})"
+        ) from error
+    try:
+        yield client
+    finally:
+        with suppress(OSError, TimeoutError):
+            client.close()
+
+
+@contextmanager
+def local(environments: Sequence[Mapping[str, str]]) -> Iterator[Client]:
+    """Start workers on this machine, one for each environment; they end with the block."""
+    with (
+        # Nothing of a case stays on a worker, so that there is nothing to move to the disk; and a
+        # worker that has too little memory is ended rather than paused for ever.
+        dask.config.set(
+            {
+                "distributed.worker.memory.target": False,
+                "distributed.worker.memory.spill": False,
+                "distributed.worker.memory.pause": False,
+            }
+        ),
+        _Local(environments) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
+
+
+class _Local(LocalCluster):
+    """Workers that have an environment each, which stays theirs when they are started again."""
+
+    def __init__(self, environments: Sequence[Mapping[str, str]]) -> None:
+        self._environments = environments
+        super().__init__(
+            n_workers=len(environments),
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address=None,
+            silence_logs=logging.CRITICAL,
+        )
+
+    def new_worker_spec(self) -> dict[Any, Any]:
+        """Give the next worker its environment."""
+        made = super().new_worker_spec()
+        for name, spec in made.items():
+            own = self._environments[int(name) % len(self._environments)]
+            made[name] = {**spec, "options": {**spec["options"], "env": dict(own)}}
+        return made
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Let the connection's log be still: what goes wrong is one line."""
+    logger = logging.getLogger("distributed")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
