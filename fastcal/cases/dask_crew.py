@@ -125,7 +125,9 @@ def _names(info: Mapping[str, Any]) -> dict[str, str]:
     for address, worker in info["workers"].items():
         place = address.rpartition("//")[2]
         name = str(worker.get("name", address))
-        found[address] = place if place in name else f"worker {name} on {place.rpartition(':')[0]}"
+        host = place.rpartition(":")[0]
+        host = platform.node() if host == "127.0.0.1" else host
+        found[address] = place if place in name else f"worker {name} on {host}"
     return found
 
 

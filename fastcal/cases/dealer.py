@@ -182,7 +182,8 @@ class _Table:
             done = f"{len(self._done)} of {len(self._cases)} cases are done"
             raise LostCrewError(
                 f"workers must be there for the cases, got {found} for "
-                f"{self._hands.patience:.0f} seconds; {done}, and the same command resumes from here"
+                f"{self._hands.patience:.0f} seconds; {done}, and the same command resumes from "
+                "here"
             )
 
     def _take_back(self, ticket: Any, begun: _Begun) -> None:

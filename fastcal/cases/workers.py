@@ -17,6 +17,7 @@ from fastcal.cases.desk import Desk, Task
 from fastcal.cases.journal import Journal
 from fastcal.cases.loop import CaseRun, Progress, ProgressOption, reporter
 from fastcal.core.arguments import whole_number
+from fastcal.core.heartbeat import alone
 from fastcal.models.device import choose_device
 
 if TYPE_CHECKING:
@@ -159,6 +160,7 @@ class Team:
         Raises:
             ValueError: No scheduler answers, no worker can do the cases, or there has been none for
                 too long.
+            DataError: Another run deals the cases of the folder.
             OSError: No worker has room on its disk.
         """
         skipped = [case for case in cases if finished(case)]
@@ -166,12 +168,20 @@ class Team:
         if not left:
             return CaseRun((), tuple(skipped), ())
         say = reporter(progress)
+        # The name of the journal tells the part, which has a run of its own.
+        sign = f".{journal.stem}.heartbeat"
 
-        def told(state: Progress) -> None:
-            done = len(skipped) + state.done
-            say(Progress(state.case, done, len(cases), state.seconds_left))
+        with (
+            alone(journal.parent, name=sign) as heart,
+            self.workers.crew(task, self.pins) as crew,
+            Journal(journal) as lines,
+        ):
 
-        with self.workers.crew(task, self.pins) as crew, Journal(journal) as lines:
+            def told(state: Progress) -> None:
+                heart.check()
+                done = len(skipped) + state.done
+                say(Progress(state.case, done, len(cases), state.seconds_left))
+
             hands = Hands(
                 journal=lines, finished=finished, report=told, patience=self.workers.patience
             )
