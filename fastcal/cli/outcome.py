@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 if TYPE_CHECKING:
     from fastcal.calibration import CalibrationStatistics
+    from fastcal.cases.journal import WorkerTally
     from fastcal.predict import PredictionSummary
 
 SOME_CASES_FAILED = 1
@@ -78,18 +78,18 @@ def finish_predictions(summary: PredictionSummary) -> None:
         print_statistics(summary.statistics)
     resumed = f", {len(summary.skipped)} were there already" if summary.skipped else ""
     if summary.journal is not None:
-        print_workers(summary.journal)
+        from fastcal.cases.journal import read_journal, tallies
+
+        print_workers(tallies(read_journal(summary.journal)))
     typer.echo(f"{counted(len(summary.done), 'case')} written to {summary.out}{resumed}")
     list_failures((one.case, one.reason) for one in summary.failed)
 
 
-def print_workers(journal: Path) -> None:
-    """Print what each worker did, as a journal has it."""
-    from fastcal.cases.journal import read_journal, tallies
-
+def print_workers(workers: Sequence[WorkerTally]) -> None:
+    """Print what each worker did; nothing where there were none."""
     rows = [
         [one.worker, str(one.done), str(one.failed), str(one.lost), f"{one.seconds:.1f}"]
-        for one in tallies(read_journal(journal))
+        for one in workers
     ]
     if rows:
         print_table(["worker", "done", "failed", "lost", "seconds"], rows)

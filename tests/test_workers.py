@@ -1,0 +1,366 @@
+"""Cases on real workers of Dask: the same bits for any number of them, whatever ends in between."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cohort import CASES, files_in, write_cohort, write_images, write_references, write_run
+from worker_tasks import OddSource
+
+from fastcal.cases import Counted, Part, PredictionSummary, Written, run
+from fastcal.cases.journal import FILE, last_entries, read_journal
+from fastcal.cases.workers import Team, Workers, visible_devices, worker_environments
+from fastcal.cli import main
+from fastcal.core.job_array import array_part
+from fastcal.predict import folder_status, merge_statistics, predict_cases
+
+pytest.importorskip("distributed")
+
+# What the libraries say while processes die under them; the results are what counts.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::pytest.PytestWarning"
+)
+
+NAMES = tuple(f"case_{letter}" for letter in "abcdef")
+
+
+@pytest.fixture(scope="module")
+def stacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``members`` with a file per case, and the ``labels``."""
+    folder = tmp_path_factory.mktemp("workers")
+    _, _, drawn, _ = write_cohort(folder, cases=NAMES)
+    (folder / "members").mkdir()
+    for case, members in drawn.items():
+        np.save(folder / f"members/{case}.npy", np.stack(members))
+    return folder
+
+
+def done(folder: Path, out: Path, team: Team | None = None, **part: Any) -> PredictionSummary:
+    return run(
+        OddSource(folder / "members"),
+        Counted(folder / "labels", fine_bins=64, regions=["foreground"]),
+        Written(out, save_probabilities=True),
+        Part(keep_going=True, **part),
+        team,
+    )
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    """Everything but the journal, which has times in it."""
+    return {name: content for name, content in files_in(folder).items() if name != FILE}
+
+
+def due(folder: Path, **what: dict[str, int]) -> None:
+    for name, cases in what.items():
+        for case, times in cases.items():
+            (folder / f"members/{case}.{name}").write_text(str(times))
+
+
+@pytest.fixture(autouse=True)
+def nothing_due(stacked: Path) -> None:
+    for path in stacked.glob("members/*"):
+        if path.suffix != ".npy":
+            path.unlink()
+
+
+def test_workers_that_are_killed_in_mid_case_cost_that_case_alone(
+    stacked: Path, tmp_path: Path
+) -> None:
+    """One is killed once, one at every try, and a third case is bad; then all is well again."""
+    whole = done(stacked, tmp_path / "whole")
+    due(stacked, kill={"case_b": 1, "case_e": 99}, bad={"case_c": 1})
+    made = done(stacked, tmp_path / "made", Workers(count=2).team())
+    assert made.done == ("case_a", "case_b", "case_d", "case_f")
+    reasons = {one.case: one.reason for one in made.failed}
+    assert reasons.keys() == {"case_c", "case_e"}
+    assert "is torn" in reasons["case_c"]
+    assert "set aside" in reasons["case_e"]
+    lines = read_journal(tmp_path / "made" / FILE)
+    begun = [line.case for line in lines if line.state == "begun"]
+    assert {case: begun.count(case) for case in NAMES} == dict.fromkeys(NAMES, 1) | {
+        "case_b": 2,
+        "case_e": 2,
+    }
+    assert last_entries(lines)["case_e"].state == "aside"
+    status = folder_status(tmp_path / "made")
+    assert status.finished == made.done
+    assert {one.case for one in status.unfit} == {"case_c", "case_e"}
+
+    due(stacked, kill={"case_e": 0}, bad={"case_c": 0})
+    again = done(stacked, tmp_path / "made")
+    assert (again.done, again.skipped) == (("case_c", "case_e"), made.done)
+    assert results(tmp_path / "made") == results(tmp_path / "whole")
+    assert again.statistics == whole.statistics
+
+
+def test_an_address_where_no_scheduler_answers_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastcal.cases.dask_crew.CONNECT_SECONDS", 0.5)
+    folders, labels, _, _ = write_cohort(tmp_path)
+    words = ["ensemble", "-i", *map(str, folders), "-o", str(tmp_path / "out"), "-q"]
+    assert main([*words, "-g", str(labels), "--scheduler", "tcp://127.0.0.1:9"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "scheduler must be the address of a Dask scheduler that answers" in said
+    assert "tcp://127.0.0.1:9" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--workers", "0"], "workers must be from 1 to 1024, got 0"),
+        (["--workers", "2", "--scheduler", "tcp://a:1"], "workers must be None where a scheduler"),
+        (["--scheduler", "somewhere"], "scheduler must be an address such as tcp://"),
+    ],
+)
+def test_bad_options_are_refused_before_anything_is_read(
+    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["ensemble", "-i", "nowhere", "-o", str(tmp_path / "out"), *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_without_dask_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "distributed", None)
+    with pytest.raises(ImportError, match=re.escape("pip install fastcal[scale]")):
+        Workers(count=2)
+
+
+# --- devices --------------------------------------------------------------------------------------
+
+
+def test_each_worker_sees_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-5ab,7")
+    workers = Workers(count=4)
+    for asked in ("cuda", None):
+        team = workers.team(asked)
+        assert team == Team(workers, "cuda", ("4", "GPU-5ab", "7"))
+        seen = [one["CUDA_VISIBLE_DEVICES"] for one in worker_environments(4, team.pins)]
+        assert seen == ["4", "GPU-5ab", "7", "4"]
+    # The second that this process sees is the only one that a worker sees.
+    assert workers.team("cuda:1") == Team(workers, "cuda", ("GPU-5ab",))
+    assert workers.team("cpu") == Team(workers, "cpu")
+    with pytest.raises(ValueError, match="device must exist here"):
+        workers.team("cuda:3")
+    # The machines of a scheduler have other devices than this one.
+    remote = Workers("tcp://node1:8786")
+    assert (remote.team("cuda:9").device, remote.team(None).device) == ("cuda:9", None)
+
+
+def test_without_the_variable_gpus_are_counted() -> None:
+    assert visible_devices(None, 2) == ["0", "1"]
+    assert visible_devices("", 0) == []
+    assert all("CUDA_VISIBLE_DEVICES" not in one for one in worker_environments(2))
+
+
+def test_the_threads_of_a_machine_are_shared() -> None:
+    assert [one["OMP_NUM_THREADS"] for one in worker_environments(2, (), 8)] == ["8", "8"]
+
+
+# --- job arrays -----------------------------------------------------------------------------------
+
+
+def slurm(count: object, own: object, first: object = 0, **more: object) -> dict[str, str]:
+    held = {"COUNT": count, "ID": own, "MIN": first, **more}
+    return {f"SLURM_ARRAY_TASK_{name}": str(value) for name, value in held.items()}
+
+
+@pytest.mark.parametrize(
+    ("environment", "part"),
+    [
+        ({}, (1, 0)),
+        (slurm(4, 3), (4, 3)),
+        (slurm(4, 1, 1, MAX=4), (4, 0)),
+        (slurm(3, 14, 10, MAX=14, STEP=2), (3, 2)),
+        (slurm("four", 1), (1, 0)),
+        ({"SLURM_ARRAY_TASK_ID": "3"}, (1, 0)),
+    ],
+)
+def test_an_array_says_which_part_this_is(
+    environment: dict[str, str], part: tuple[int, int]
+) -> None:
+    assert array_part(environment) == part
+
+
+@pytest.mark.parametrize(
+    "environment", [slurm(2, 5, 1, MAX=5), slurm(3, 7), slurm(2, 1, 0, STEP=2)]
+)
+def test_an_array_with_gaps_is_refused(environment: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="give --num-parts and --part-id"):
+        array_part(environment)
+
+
+def test_an_array_job_needs_no_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders, labels, _, _ = write_cohort(tmp_path)
+    words = ["ensemble", "-i", *map(str, folders), "-g", str(labels)]
+    assert main([*words, "-o", str(tmp_path / "whole"), "-q"]) == 0
+    for own in (1, 2):
+        for name, value in slurm(2, own, 1, MAX=2).items():
+            monkeypatch.setenv(name, value)
+        assert main([*words, "-o", str(tmp_path / "parts")]) == 0
+        assert f"part {own - 1} of 2" in capsys.readouterr().err
+    # What is given counts.
+    given = ["--num-parts", "1", "--part-id", "0", "-o", str(tmp_path / "given"), "-q"]
+    assert main([*words, *given]) == 0
+    merge_statistics(tmp_path / "parts", tmp_path / "parts")
+    whole, parts = files_in(tmp_path / "whole"), files_in(tmp_path / "parts")
+    assert parts["calibration.npz"] == whole["calibration.npz"]
+    assert files_in(tmp_path / "given") == whole
+
+
+# --- all that takes long --------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_any_number_of_workers_gives_the_same_bits(stacked: Path, tmp_path: Path) -> None:
+    whole = done(stacked, tmp_path / "whole")
+    for count in (1, 2, 4):
+        made = done(stacked, tmp_path / f"made_{count}", Workers(count=count).team())
+        assert made.done == whole.done
+        assert made.statistics == whole.statistics
+        assert results(tmp_path / f"made_{count}") == results(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_the_command_tells_what_each_worker_did(
+    stacked: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(stacked)  # paths from here mean the same in a worker
+    words = ["ensemble", "-i", "fold_0", "fold_1", "-g", "labels", "-q"]
+    assert main([*words, "-o", str(tmp_path / "whole")]) == 0
+    capsys.readouterr()
+    path = stacked / "fold_1/case_d.npz"
+    content = path.read_bytes()
+    path.write_bytes(content[:100])
+    try:
+        assert main([*words, "-o", str(tmp_path / "made"), "--workers", "2"]) == 1
+    finally:
+        path.write_bytes(content)
+    said = capsys.readouterr()
+    assert re.search(r"worker 0 on \S+ +\d", said.out)
+    assert "5 cases written" in said.out
+    assert "1 case failed:\n  case_d: fold_1/case_d.npz" in said.err
+    assert main(["status", "-p", str(tmp_path / "made")]) == 1
+    said = capsys.readouterr()
+    assert "5 cases finished" in said.out
+    assert "case_d: fold_1/case_d.npz" in said.err
+    assert main([*words, "-o", str(tmp_path / "made"), "--workers", "1"]) == 0
+    assert results(tmp_path / "made") == results(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_networks_are_loaded_once_in_a_worker_and_predict_the_same_bits(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", members=2)
+    write_images(tmp_path / "images")
+    write_references(tmp_path / "labels")
+    for name, workers in (("whole", None), ("made", 2)):
+        made = predict_cases(
+            tmp_path / "run",
+            tmp_path / "images",
+            tmp_path / name,
+            labels=tmp_path / "labels",
+            save_probabilities=True,
+            workers=workers,
+        )
+        assert made.done == CASES
+    assert results(tmp_path / "made") == results(tmp_path / "whole")
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A scheduler with two workers of 1 GB that fastcal did not start."""
+    import dask
+    from distributed import LocalCluster
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    with (
+        dask.config.set({"distributed.worker.memory.spill": False}),
+        LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            memory_limit="1GB",
+            dashboard_address=None,
+            silence_logs=50,
+        ) as made,
+    ):
+        yield made
+
+
+@pytest.mark.slow
+def test_a_worker_out_of_memory_costs_that_case_alone(
+    stacked: Path, tmp_path: Path, cluster: Any
+) -> None:
+    whole = done(stacked, tmp_path / "whole")
+    due(stacked, memory={"case_c": 1})
+    made = done(stacked, tmp_path / "made", Workers(cluster.scheduler_address).team())
+    assert made.done == whole.done
+    assert results(tmp_path / "made") == results(tmp_path / "whole")
+    begun = [one.case for one in read_journal(tmp_path / "made" / FILE) if one.state == "begun"]
+    assert {case: begun.count(case) for case in NAMES} == dict.fromkeys(NAMES, 1) | {"case_c": 2}
+
+
+@pytest.mark.slow
+def test_a_full_disk_of_one_worker_stops_nothing_and_of_all_everything(
+    stacked: Path, tmp_path: Path, cluster: Any
+) -> None:
+    team = Workers(cluster.scheduler_address).team()
+    due(stacked, full={"case_a": 1})
+    made = done(stacked, tmp_path / "made", team)
+    assert made.done == NAMES
+    assert made.failed == ()
+    due(stacked, full=dict.fromkeys(NAMES, 9))
+    with pytest.raises(OSError, match="No space left on device"):
+        done(stacked, tmp_path / "other", team)
+
+
+@pytest.mark.slow
+def test_a_pause_of_workers_and_of_the_network_changes_nothing(
+    stacked: Path, tmp_path: Path, cluster: Any
+) -> None:
+    whole = done(stacked, tmp_path / "whole")
+    pids = [worker.pid for worker in cluster.workers.values()]
+
+    def pause() -> None:
+        for pid in pids:
+            time.sleep(0.5)
+            os.kill(pid, signal.SIGSTOP)
+            time.sleep(2)
+            os.kill(pid, signal.SIGCONT)
+
+    thread = threading.Thread(target=pause)
+    thread.start()
+    made = done(stacked, tmp_path / "made", Workers(cluster.scheduler_address).team())
+    thread.join()
+    assert made.done == whole.done
+    assert results(tmp_path / "made") == results(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_ends_is_told_and_resumed_from(
+    stacked: Path, tmp_path: Path, cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastcal.cases.workers._PATIENCE_OF_A_SCHEDULER", 2.0)
+    whole = done(stacked, tmp_path / "whole")
+    team = Workers(cluster.scheduler_address).team()
+    with pytest.raises(ValueError, match="the same command resumes from here"):
+        done(stacked, tmp_path / "made", team, progress=lambda _: cluster.close())
+    done(stacked, tmp_path / "made")
+    assert results(tmp_path / "made") == results(tmp_path / "whole")
+    assert json.loads((tmp_path / "made/calibration.json").read_text())["cases"] == list(whole.done)
