@@ -7,7 +7,7 @@ import platform
 import queue
 import sys
 import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -43,26 +43,29 @@ class DaskCrew:
         self._name = f"fastcal-{uuid.uuid4().hex[:12]}"
         self._names: dict[str, str] = {}
         self._answered: queue.SimpleQueue[Future] = queue.SimpleQueue()
-        self._hint: Any = None
+        self._hint: Callable[[str], Any] = _nothing
         client.register_plugin(DeskPlugin(desk), name=self._name)
 
-    def send(self, hint: Any) -> None:
-        """Send this along with the cases that are begun from now on."""
+    def send(self, hint: Callable[[str], Any]) -> None:
+        """Send along what this returns for a case, with those that are begun from now on."""
         self._hint = hint
 
     def close(self) -> None:
         """Free what the task holds in the workers."""
-        with suppress(OSError, TimeoutError, RuntimeError):
-            self._client.unregister_worker_plugin(self._name)
+        if self._client.status == "running":
+            with suppress(OSError, TimeoutError, RuntimeError):
+                self._client.unregister_worker_plugin(self._name)
 
     def workers(self) -> Mapping[str, str]:
         """Return the workers that are there now; see `fastcal.cases.dealer.Crew`."""
+        if self._client.status != "running":
+            raise OSError("the scheduler has gone")
         try:
             here = self._client.nthreads()
             if not here.keys() <= self._names.keys():
                 self._names |= _names(self._client.scheduler_info(n_workers=-1))
         except (OSError, TimeoutError, RuntimeError) as error:
-            raise OSError(f"{self._client.scheduler_address()}: {error}") from error
+            raise OSError(" ".join(str(error).split())) from error
         return {address: self._names.get(address, address) for address in here}
 
     def begin(self, case: str, worker: str) -> Future:
@@ -71,7 +74,7 @@ class DaskCrew:
             _do,
             self._name,
             case,
-            self._hint,
+            self._hint(case),
             key=f"{self._name}-{case}-{uuid.uuid4().hex[:8]}",
             workers=[worker],
             # It would be begun elsewhere, without a word, when the worker ends.
@@ -113,6 +116,10 @@ class DaskCrew:
         elif ticket.status == "error":
             found[ticket] = Answer(error=f"the engine gave it up: {ticket.exception()!r}")
         return False
+
+
+def _nothing(case: str) -> None:
+    del case
 
 
 def _do(name: str, case: str, hint: Any) -> Answer:
@@ -179,7 +186,7 @@ def local(environments: Sequence[Mapping[str, str]]) -> Iterator[Client]:
 _METHOD = (
     {} if sys.platform == "win32" else {"distributed.worker.multiprocessing-method": "forkserver"}
 )
-"""A worker is a fork of a process that has imported everything. It starts in a fraction of a second,
+"""A worker is a fork of a process that has imported everything. It starts in a moment,
 and after a kill again, where a new interpreter takes several for PyTorch alone."""
 _PRELOAD = ("distributed", "nibabel", "fastcal.cases", "fastcal.cases.dask_crew")
 

@@ -165,6 +165,7 @@ class _Table:
         try:
             self._workers = self._crew.workers()
         except OSError as error:
+            self._workers = {}
             self._be_patient(now, f"no answer ({error})")
             return
         for ticket, begun in list(self._running.items()):

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from fastcal.calibration import CalibrationStatistics
     from fastcal.cases.journal import WorkerTally
     from fastcal.predict import PredictionSummary
@@ -77,12 +79,17 @@ def finish_predictions(summary: PredictionSummary) -> None:
     if summary.statistics is not None:
         print_statistics(summary.statistics)
     resumed = f", {len(summary.skipped)} were there already" if summary.skipped else ""
-    if summary.journal is not None:
-        from fastcal.cases.journal import read_journal, tallies
-
-        print_workers(tallies(read_journal(summary.journal)))
+    print_journal(summary.journal)
     typer.echo(f"{counted(len(summary.done), 'case')} written to {summary.out}{resumed}")
     list_failures((one.case, one.reason) for one in summary.failed)
+
+
+def print_journal(journal: Path | None) -> None:
+    """Print what each worker did, where workers did the cases."""
+    if journal is not None:
+        from fastcal.cases.journal import read_journal, tallies
+
+        print_workers(tallies(read_journal(journal)))
 
 
 def print_workers(workers: Sequence[WorkerTally]) -> None:

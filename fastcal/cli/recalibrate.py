@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fastcal.cli import mapping
-from fastcal.cli.outcome import counted, finish_predictions, print_table
+from fastcal.cli.outcome import counted, finish_predictions, print_journal, print_table
 from fastcal.cli.values import SpreadCommand
 
 if TYPE_CHECKING:
@@ -88,6 +88,8 @@ def fit(
         ),
     ] = 5,
     allow_duplicates: mapping.AllowDuplicates = False,
+    scheduler: mapping.Scheduler = None,
+    workers: mapping.WorkersOption = None,
     affine: mapping.Affine = mapping.AffineForm.auto,
     quiet: mapping.Quiet = False,
 ) -> None:
@@ -112,6 +114,8 @@ def fit(
             odir=odir,
             folds=folds,
             allow_duplicates=allow_duplicates,
+            scheduler=scheduler,
+            workers=workers,
             progress=not quiet,
         )
     for warning in caught:
@@ -189,6 +193,7 @@ def apply(
 
 
 def _print_fit(fitted: FolderFit) -> None:
+    print_journal(fitted.journal)
     rows = []
     for number, one in enumerate(fitted.calibrators):
         name = "calibrator" if len(fitted.calibrators) == 1 else f"member {number}"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from torch import Tensor
 
@@ -15,6 +16,15 @@ from fastcal.data.predictions import PredictionFolder, Probabilities
 from fastcal.recalibrate.pool import Pool
 
 Report: TypeAlias = Callable[[int, str], None]
+Volume: TypeAlias = tuple[Tensor, Tensor, Tensor | None]
+Elsewhere: TypeAlias = Callable[
+    [Sequence[str], Callable[[int, Volume], Any], Callable[[Any], None], Callable[[str], None]],
+    None,
+]
+"""Folds cases: their names, what is made of a volume and its number, what takes it in their order,
+and what is told of a case when it is done."""
+
+T = TypeVar("T")
 
 
 class CaseVolumes:
@@ -45,6 +55,7 @@ class CaseVolumes:
         self.current: Path | None = None
         self._read, self._references, self._report = read, references, report
         self._passes = 0
+        self._elsewhere: Elsewhere | None = None
 
     @classmethod
     def of_folders(
@@ -54,7 +65,7 @@ class CaseVolumes:
         report: Report | None = None,
     ) -> CaseVolumes:
         """Return the volumes of cases that lie in one folder each."""
-        return cls(list(places), lambda case: places[case].probabilities(case), references, report)
+        return cls(list(places), _Placed(places), references, report)
 
     @classmethod
     def of_pool(
@@ -69,17 +80,57 @@ class CaseVolumes:
 
     def subset(self, cases: Sequence[str]) -> CaseVolumes:
         """Return the volumes of some of the cases, read without reports."""
-        return CaseVolumes(cases, self._read, self._references)
+        made = CaseVolumes(cases, self._read, self._references)
+        made._elsewhere = self._elsewhere
+        return made
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+    def read_elsewhere(self, elsewhere: Elsewhere | None) -> None:
+        """Let others read the volumes in `fold`, such as the workers of a cluster."""
+        self._elsewhere = elsewhere
+
+    def fold(self, read: Callable[[int, Volume], T], take: Callable[[T], None]) -> None:
+        """Read every volume once, and take what is made of each, in the order of the cases.
+
+        Args:
+            read: Makes something of a volume and its number among the cases. It can be pickled.
+            take: Takes what it made.
+        """
+        if self._elsewhere is None:
+            for number, item in enumerate(self):
+                take(read(number, item))
+            return
+        self._passes += 1
+
+        def report(case: str) -> None:
+            if self._report is not None:
+                self._report(self._passes, case)
+
+        self._elsewhere(self.cases, read, take, report)
+
+    def __getstate__(self) -> tuple[list[str], Callable[[str], Probabilities], LabelMaps]:
+        return self.cases, self._read, self._references
+
+    def __setstate__(
+        self, state: tuple[list[str], Callable[[str], Probabilities], LabelMaps]
+    ) -> None:
+        self.cases, self._read, self._references = state
+        self.current = self._report = self._elsewhere = None
+        self._passes = 0
+
+    def __iter__(self) -> Iterator[Volume]:
         self._passes += 1
         for case in self.cases:
             if self._report is not None:
                 self._report(self._passes, case)
             # No local name: the case must be gone before the next one is read.
-            yield self._volume(case)
+            yield self.volume(case)
 
-    def _volume(self, case: str) -> tuple[Tensor, Tensor, Tensor | None]:
+    def volume(self, case: str) -> Volume:
+        """Read one case.
+
+        Raises:
+            DataError: A file cannot be read, or does not fit.
+        """
         found = self._read(case)
         self.current = found.source
         self._references.scheme.check_channels(found.data.shape[0], found.source)
@@ -90,3 +141,13 @@ class CaseVolumes:
         like = member.like or self._references.geometry(case, shape, member.source)
         reference = self._references.read(case, like, member.source)
         return member.values, reference.target(), reference.mask()
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """Reads cases that lie in one folder each."""
+
+    places: Mapping[str, PredictionFolder]
+
+    def __call__(self, case: str) -> Probabilities:
+        return self.places[case].probabilities(case)
