@@ -104,9 +104,9 @@ main() {
   # shellcheck disable=SC2086
   step tests 90 "$python" -m pytest $marked -m gpu -p no:cacheprovider --durations=10 --junitxml="$out/tests.xml"
   step kernels 120 "$python" -m fastcal bench --device cuda --budget BUDGET -q -o "$out/kernels"
-  step targets 50 "$python" -m fastcal bench --device cuda --budget BUDGET -q --sweep product --volumes 240x240x155 \
-    --classes 2 4 14 --members 5 50 --dtypes float32 bfloat16 --backgrounds 0.95 --layouts ncdhw \
-    --outputs entropy all-maps six-maps+calibration --peers eager triton --seconds 0.3 -o "$out/targets"
+  step targets 50 "$python" -m fastcal bench --device cuda --budget BUDGET -q --sweep product --volume 240x240x155 \
+    --classes 2 4 14 --members 5 50 --dtype float32 bfloat16 --background 0.95 --layout ncdhw \
+    --output entropy all-maps six-maps+calibration --peer eager triton --seconds 0.3 -o "$out/targets"
   absent sanitize tests/sanitize_gpu.sh || step sanitize 60 bash tests/sanitize_gpu.sh
   benchmark calibration 15
   benchmark losses 25

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import typer
 
@@ -20,6 +20,7 @@ from fastcal.cli.app import app
 PAGE = Path(__file__).with_name("cli.md")
 HEADING = re.compile(r"^##+ .*$", re.MULTILINE)
 TABLE = re.compile(r"^\| option \|.*\n(?:\|.*\n)+", re.MULTILINE)
+GENERAL = "Options"
 DEFAULT_IN_HELP = re.compile(r"\s*\[default: (.*)\]$")
 
 
@@ -43,37 +44,32 @@ def shown(value: Any) -> str:
     return str(value.value if isinstance(value, Enum) else value)
 
 
-def choices(annotation: Any) -> list[str]:
-    """The values of the enumeration in an annotation, if there is one."""
-    if isinstance(annotation, type) and issubclass(annotation, Enum):
-        return [str(each.value) for each in annotation]
-    return [value for inner in get_args(annotation) for value in choices(inner)]
-
-
-def row(option: Any, values: list[str]) -> str:
-    """One option: its flags, its default, and its help with the values it may take."""
+def row(option: Any) -> str:
+    """One option: its flags, its default, and its help."""
     help_text, *stated = DEFAULT_IN_HELP.split(option.help or "")
     default = "required" if option.required else stated[0] if stated else shown(option.default)
     names = (*option.opts, *option.secondary_opts)
     if option.param_type_name == "argument":
         names = (option.metavar,)
     flags = ", ".join(f"`{flag}`" for flag in names)
-    if any(value not in help_text for value in values):
-        names = [f"`{value}`" for value in values]
-        number = "Any" if option.multiple else "One"
-        help_text += f" {number} of {', '.join(names[:-1])} or {names[-1]}."
     cells = (flags, default, help_text.replace("|", "\\|"))
     return "| " + " | ".join(cells) + " |\n"
 
 
 def table(command: Any) -> str:
-    hints = get_type_hints(command.callback)
-    rows = (
-        row(option, choices(hints.get(option.name)))
-        for option in command.params
-        if option.name != "help"
-    )
-    return "| option | default | meaning |\n|---|---|---|\n" + "".join(rows)
+    """Its options, in the groups of the help."""
+    groups: dict[str | None, list[str]] = {}
+    for option in command.params:
+        if option.name != "help":
+            panel = getattr(option, "rich_help_panel", None)
+            groups.setdefault(panel or GENERAL, []).append(row(option))
+    general = groups.pop(GENERAL, [])
+    text = "| option | default | meaning |\n|---|---|---|\n"
+    for panel, rows in groups.items():
+        text += f"| **{panel}** | | |\n" + "".join(rows)
+    if general:
+        text += (f"| **{GENERAL}** | | |\n" if groups else "") + "".join(general)
+    return text
 
 
 def written(page: str) -> str:

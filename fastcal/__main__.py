@@ -1,8 +1,6 @@
 """``python -m fastcal`` is ``fastcal``."""
 
-import sys
-
-from fastcal.cli import main
+from fastcal.cli import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -12,6 +12,7 @@ import os
 import platform
 import re
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -74,6 +75,8 @@ class BackendInfo:
     name: str
     available: bool
     reason: str
+    failed: dict[str, str]
+    """Ops whose kernels could not be compiled or launched, with the reason of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,18 +95,22 @@ class Info:
     backends: tuple[BackendInfo, ...]
 
 
-def collect(*, gpu: bool = True) -> Info:
+def collect(*, gpu: bool = True, kernels: bool = False) -> Info:
     """Ask the installation and the machine what they have.
 
     Args:
         gpu: Ask torch and the driver for GPUs, and whether their backends work. This initialises
             the CUDA driver in the process, which a process that forks afterwards may not want.
+        kernels: Run every op once on a small tensor, on a GPU where there is one, which shows the
+            kernels that cannot be compiled or launched. Triton needs a minute for it.
 
     Example:
         >>> from fastcal.info import collect
         >>> collect(gpu=False).cpu.threads >= 1
         True
     """
+    if kernels:
+        _run_every_op("cuda" if gpu and torch.cuda.is_available() else "cpu")
     return Info(
         fastcal=fastcal.__version__,
         python=platform.python_version(),
@@ -113,7 +120,7 @@ def collect(*, gpu: bool = True) -> Info:
         cpu=_cpu(),
         gpu=_gpu() if gpu else None,
         backends=tuple(
-            BackendInfo(status.name, status.available, status.reason)
+            BackendInfo(status.name, status.available, status.reason, status.failed)
             for status in backends.status(gpu=gpu)
         ),
     )
@@ -139,10 +146,12 @@ def render(info: Info) -> str:
         ]
     if info.gpu is not None and info.gpu.devices:
         rows.append(("CUDA tensors", f"take backend {info.gpu.backend}"))
-    rows += [
-        (f"backend {status.name}", "works" if status.available else f"no: {status.reason}")
-        for status in info.backends
-    ]
+    for status in info.backends:
+        works = "works, but for" if status.failed else "works"
+        rows.append(
+            (f"backend {status.name}", works if status.available else f"no: {status.reason}")
+        )
+        rows += [(f"  {op}", reason) for op, reason in status.failed.items()]
     width = max(len(label) for label, _ in rows)
     return "\n".join(f"{label:<{width}}  {value}" for label, value in rows)
 
@@ -153,14 +162,37 @@ def to_json(info: Info) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run ``python -m fastcal.info [--json] [--no-gpu]``."""
+    """Run ``python -m fastcal.info [--json] [--no-gpu] [--kernels]``."""
     parser = argparse.ArgumentParser(prog="python -m fastcal.info", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--no-gpu", action="store_true", help="do not touch the GPU driver")
+    parser.add_argument("--kernels", action="store_true", help="run every op once")
     options = parser.parse_args(arguments)
-    info = collect(gpu=not options.no_gpu)
+    info = collect(gpu=not options.no_gpu, kernels=options.kernels)
     print(to_json(info) if options.json else render(info))
     return 0
+
+
+def _run_every_op(device: str) -> None:
+    """Call what reaches each op once. `backends.status` knows afterwards what failed."""
+    from fastcal.losses import DiceCELoss, SoftL1ACELoss
+    from fastcal.recalibrate import TemperatureScaling
+    from fastcal.segments import segment_scores
+
+    steps = torch.arange(48.0, device=device).view(1, 3, 4, 4)
+    logits = steps.sin().requires_grad_()
+    given = logits.detach()
+    target = (steps[:, 0] % 3).to(torch.int64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fastcal.ensemble_statistics([given, given], target)
+        stream = fastcal.EnsembleAccumulator()
+        stream.update(given)
+        stream.finalize(target)
+        segment_scores(given.softmax(1), component_voxels=None)
+        for loss in (DiceCELoss(), SoftL1ACELoss()):
+            loss(logits, target).backward()
+        TemperatureScaling().fit(given, target)
 
 
 def _instructions(cpu: CpuInfo) -> str:

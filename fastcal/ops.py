@@ -60,7 +60,9 @@ _layout = lru_cache(maxsize=64)(StateLayout.unflatten)
 def _ensemble_statistics(
     members: list[Tensor], weights: list[float], temperatures: list[float], *flat: Any
 ) -> None:
-    backends.select(members[0].device).ensemble_statistics(
+    backends.call(
+        "ensemble_statistics",
+        members[0].device,
         members,
         weights,
         temperatures,
@@ -71,7 +73,9 @@ def _ensemble_statistics(
 
 def _ensemble_accumulate(member: Tensor, weight: float, temperature: float, *flat: Any) -> None:
     *_, state = flat
-    backends.select(member.device).ensemble_accumulate(
+    backends.call(
+        "ensemble_accumulate",
+        member.device,
         member,
         weight,
         temperature,
@@ -83,7 +87,9 @@ def _ensemble_accumulate(member: Tensor, weight: float, temperature: float, *fla
 
 def _ensemble_finalize(state: Tensor, n_members: int, total_weight: float, *flat: Any) -> None:
     finish = _READING + _LAYOUT
-    backends.select(state.device).ensemble_finalize(
+    backends.call(
+        "ensemble_finalize",
+        state.device,
         state,
         n_members,
         total_weight,
@@ -96,45 +102,56 @@ def _ensemble_finalize(state: Tensor, n_members: int, total_weight: float, *flat
 def _temperature_sums(*flat: Any) -> None:
     *arguments, inverse_temperatures, per_class, counts, sums = flat
     problem = TemperatureProblem.unflatten(tuple(arguments))
-    backends.select(problem.values.device, op="temperature_sums").temperature_sums(
-        problem, inverse_temperatures, per_class, counts, sums
+    backends.call(
+        "temperature_sums",
+        problem.values.device,
+        problem,
+        inverse_temperatures,
+        per_class,
+        counts,
+        sums,
     )
 
 
 def _class_sums(logits: Tensor, target: Tensor, *flat: Any) -> None:
     *_, sums = flat
     reading, wanted = LossReading.unflatten(flat[:_LOSS]), SumsWanted.unflatten(flat[_LOSS:-1])
-    backends.select(logits.device, op="class_sums").class_sums(
-        logits, target, reading, wanted, sums
-    )
+    backends.call("class_sums", logits.device, logits, target, reading, wanted, sums)
 
 
 def _class_gradient(logits: Tensor, target: Tensor, *flat: Any) -> None:
     *_, factors, gradient = flat
     reading, wanted = LossReading.unflatten(flat[:_LOSS]), SumsWanted.unflatten(flat[_LOSS:-2])
-    backends.select(logits.device, op="class_gradient").class_gradient(
-        logits, target, reading, wanted, factors.contiguous(), gradient
+    backends.call(
+        "class_gradient",
+        logits.device,
+        logits,
+        target,
+        reading,
+        wanted,
+        factors.contiguous(),
+        gradient,
     )
 
 
 def _bin_gaps(logits: Tensor, target: Tensor, *flat: Any) -> None:
     *_, sums = flat
     reading, bins = LossReading.unflatten(flat[:_LOSS]), GapBins.unflatten(flat[_LOSS:-1])
-    backends.select(logits.device, op="bin_gaps").bin_gaps(logits, target, reading, bins, sums)
+    backends.call("bin_gaps", logits.device, logits, target, reading, bins, sums)
 
 
 def _bin_gradient(logits: Tensor, target: Tensor, *flat: Any) -> None:
     *_, factors, gradient = flat
     reading, bins = LossReading.unflatten(flat[:_LOSS]), GapBins.unflatten(flat[_LOSS:-2])
-    backends.select(logits.device, op="bin_gradient").bin_gradient(
-        logits, target, reading, bins, factors.contiguous(), gradient
+    backends.call(
+        "bin_gradient", logits.device, logits, target, reading, bins, factors.contiguous(), gradient
     )
 
 
 def _segment_sums(*flat: Any) -> None:
     *arguments, sums = flat
     problem = SegmentProblem.unflatten(tuple(arguments))
-    backends.select(problem.mean.device, op="segment_sums").segment_sums(problem, sums)
+    backends.call("segment_sums", problem.mean.device, problem, sums)
 
 
 _IMPLEMENTATIONS = (

@@ -43,10 +43,12 @@ class StackedLogits:
     def inputs(self, case: str) -> list[Path]:
         return [self.folder / f"{case}.npy"]
 
-    def members(self, case: str) -> Iterator[Member]:
-        path = self.folder / f"{case}.npy"
-        for member in np.load(path, mmap_mode="r"):
-            yield Member(torch.from_numpy(member.copy())[None], None, path)
+    def read(self, case: str) -> Iterator[np.ndarray]:
+        yield from np.load(self.folder / f"{case}.npy", mmap_mode="r")
+
+    def members(self, case: str, pieces: Iterator[np.ndarray]) -> Iterator[Member]:
+        for member in pieces:
+            yield Member(torch.from_numpy(member.copy())[None], None, self.folder / f"{case}.npy")
 
 
 @pytest.fixture

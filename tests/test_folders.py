@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import weakref
 from pathlib import Path
+from typing import IO
 
 import nibabel as nib
 import numpy as np
@@ -24,6 +26,7 @@ from cohort import (
 )
 
 from fastcal.core.errors import DataError
+from fastcal.data import nifti
 from fastcal.data.predictions import PredictionFolder
 from fastcal.predict import ensemble_folders
 
@@ -200,7 +203,9 @@ def test_statistics_are_those_of_numpy_and_leave_the_ignore_label_out(tmp_path: 
     assert set(statistics.case_ids) == set(CASES)
 
 
-def test_one_member_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_members_are_in_memory_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folders, labels, *_ = write_cohort(tmp_path, members=4)
     living: list[weakref.ref[np.ndarray]] = []
     most = 0
@@ -216,7 +221,7 @@ def test_one_member_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(PredictionFolder, "probabilities", counted)
     ensemble_folders(folders, tmp_path / "out", labels=labels)
-    assert most == 1
+    assert most <= 2
 
 
 def test_finished_cases_are_skipped_and_a_killed_run_resumes_to_the_same_files(
@@ -379,18 +384,18 @@ def test_full_disk_leaves_nothing_half_written_and_ends_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folders, *_ = write_cohort(tmp_path)
-    save = nib.Nifti1Image.to_filename
+    compressed = nifti.gzip_writer
     written = 0
 
-    def fill_up(image: nib.Nifti1Image, path: Path) -> None:
+    def fill_up(file: IO[bytes]) -> gzip.GzipFile:
         nonlocal written
         written += 1
         if written > 3:
-            Path(path).write_bytes(b"half")
+            file.write(b"half")
             raise OSError(errno.ENOSPC, "No space left on device")
-        save(image, path)
+        return compressed(file)
 
-    monkeypatch.setattr(nib.Nifti1Image, "to_filename", fill_up)
+    monkeypatch.setattr(nifti, "gzip_writer", fill_up)
     with pytest.raises(OSError, match=r"No space left on device: .*case_b\.nii\.gz"):
         ensemble_folders(folders, tmp_path / "out", keep_going=True)
     names = set(files_in(tmp_path / "out"))

@@ -65,7 +65,7 @@ def test_json_holds_what_the_text_shows() -> None:
     report = json.loads(run_info("--json", "--no-gpu"))
     assert report["torch"] == torch.__version__
     assert report["gpu"] is None
-    assert {"name", "available", "reason"} == set(report["backends"][0])
+    assert {"name", "available", "reason", "failed"} == set(report["backends"][0])
 
 
 def test_gpu_is_not_touched_unless_asked_for() -> None:

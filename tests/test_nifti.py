@@ -218,7 +218,7 @@ def test_a_full_disk_leaves_the_earlier_file(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(nib.Nifti1Image, "to_filename", full)
+    monkeypatch.setattr(nifti, "gzip_writer", full)
     with pytest.raises(OSError, match="No space left"):
         nifti.write(image, like.data, like, dtype="int")
     assert image.read_bytes() == before

@@ -224,7 +224,7 @@ def test_filtered_dice_of_a_folder_is_the_mean_of_its_cases(
     assert len(curves["dice"]["mean"]) == 41
     words = ("quality", "evaluate", "-i", predicted, "-g", references, "--maps", "variance")
     assert run(*words) == 2
-    assert "variance: no such folder: predict with --maps variance" in capsys.readouterr().err
+    assert "variance: no such folder: predict with --map variance" in capsys.readouterr().err
 
 
 # --- bad input ------------------------------------------------------------------------------------

@@ -226,7 +226,7 @@ on_every_capability = pytest.mark.parametrize("capability", CAPABILITIES)
 def test_every_kernel_compiles(capability):
     compiled = {kernel.name for _, kernel in launched(capability)}
     expected = {"statistics_kernel", "accumulate_kernel", "finalize_kernel", "fold_kernel"}
-    expected |= {"temperature_kernel", "class_sums_kernel", "class_gradient_kernel"}
+    expected |= {"table_kernel", "temperature_kernel", "class_sums_kernel", "class_gradient_kernel"}
     expected |= {"segment_kernel"}
     assert compiled >= expected
     if capability == ONE:

@@ -215,7 +215,7 @@ def test_command_runs_in_a_clean_environment(clean_python: Path) -> None:
 
 
 def test_benchmark_runs_in_a_clean_environment(clean_python: Path, tmp_path: Path) -> None:
-    words = "--volumes 8 --classes 2 --members 2 --dtypes float32 --backgrounds 0 --layouts ncdhw"
+    words = "--volume 8 --classes 2 --members 2 --dtype float32 --background 0 --layout ncdhw"
     shown = output(
         *(clean_python.parent / "fastcal", "bench", *words.split(), "--no-peers", "-o", tmp_path),
         CUDA_VISIBLE_DEVICES="",

@@ -62,9 +62,12 @@ class OddSource:
     def inputs(self, case: str) -> list[Path]:
         return [self.folder / f"{case}.npy"]
 
-    def members(self, case: str) -> Iterator[Member]:
-        values = np.load(self.folder / f"{case}.npy")
-        for number, member in enumerate(values):
+    def read(self, case: str) -> Iterator[np.ndarray]:
+        for number, member in enumerate(np.load(self.folder / f"{case}.npy")):
             if number == 1:
                 misbehave(self.folder, case)
+            yield member
+
+    def members(self, case: str, pieces: Iterator[np.ndarray]) -> Iterator[Member]:
+        for member in pieces:
             yield Member(torch.from_numpy(member)[None], None, self.folder / f"{case}.npy")

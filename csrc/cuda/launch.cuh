@@ -6,6 +6,7 @@
 #include <cuda_runtime.h>
 
 #include "core/expects.h"
+#include "cuda/device.h"
 #include "cuda/ensemble.cuh"
 #include "cuda/launch.h"
 
@@ -84,8 +85,14 @@ Error launch_pass(PassArguments a, const MemberPointers &members, const Place &p
   }
   const auto kernel = chosen.kernel;
   if (a.shared.bytes > kDefaultSharedBytes) {
-    FASTCAL_CUDA_TRY(
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, a.shared.bytes));
+    // Always the most that a block may have, and not what this launch needs: another thread may be
+    // between its own call and its launch of the same kernel.
+    std::int64_t most = 0;
+    if (const Error error = shared_limit(place.device, &most)) {
+      return error;
+    }
+    FASTCAL_CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                          static_cast<int>(most)));
   }
   int resident = 1;
   if (a.counting.wanted || a.tile_workspace != nullptr) {

@@ -7,15 +7,17 @@ touches neither a driver nor a native module.
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Protocol, cast
+from dataclasses import dataclass, field
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
 
+from fastcal.backends.failures import cannot_launch
 from fastcal.core.problem import (
     Finish,
     GapBins,
@@ -142,10 +144,14 @@ class BackendStatus:
     available: bool
     reason: str
     """Empty when available."""
+    failed: dict[str, str] = field(default_factory=dict, repr=False)
+    """Ops whose kernels this process could not compile or launch, with the reason of each."""
 
 
 _forced: ContextVar[str | None] = ContextVar("fastcal_backend", default=None)
 _loaded: dict[str, Backend | str] = {}
+_failed: dict[tuple[str, str], str] = {}
+"""Backend and op to why its kernel could not be compiled or launched."""
 
 
 def _load(name: str) -> Backend | str:
@@ -169,7 +175,8 @@ def select(device: torch.device, *, op: str = "ensemble_statistics") -> Backend:
 
     Args:
         device: Device of the tensors.
-        op: The function that is wanted. Backends without it are passed over.
+        op: The function that is wanted. Backends without it are passed over, and so are those
+            where its kernel could not be compiled or launched before.
 
     Raises:
         ValueError: The forced backend does not take tensors on this device or lacks the function,
@@ -184,10 +191,57 @@ def select(device: torch.device, *, op: str = "ensemble_statistics") -> Backend:
     for name in (forced,) if forced is not None else _PREFERENCE.get(device.type, ()):
         found = _load(name)
         if not isinstance(found, str) and hasattr(found, op):
+            if forced is None and (name, op) in _failed:
+                continue
             return found
     if forced is not None:
         raise ValueError(f"backend must be one with {op}, got {forced!r}")
     raise ValueError(f"tensors must be on {' or '.join(_PREFERENCE)}, got {device.type}")
+
+
+def call(op: str, device: torch.device, *arguments: Any) -> None:
+    """Run an op on the backend that `select` gives.
+
+    Where its kernel cannot be compiled or launched, a warning says so once, and this op goes to
+    the next backend from then on. `status` keeps the reason. A forced backend has no next one.
+
+    Args:
+        op: Name of the function of a backend.
+        device: Device of the tensors.
+        *arguments: Those of the function.
+
+    Raises:
+        ValueError: See `select`.
+    """
+    while True:
+        chosen = select(device, op=op)
+        try:
+            getattr(chosen, op)(*arguments)
+            return
+        except Exception as error:
+            own = _forced.get() is None and device.type != "cpu" and cannot_launch(error)
+            if not own or not _leave_to_next(chosen, op, device, error):
+                raise
+
+
+def _leave_to_next(chosen: Backend, op: str, device: torch.device, error: Exception) -> bool:
+    """Note that a backend fails at an op, and warn. False where no further backend has it."""
+    able = [name for name in _PREFERENCE[device.type] if hasattr(_load(name), op)]
+    position = next(i for i, name in enumerate(able) if _loaded[name] is chosen)
+    if position + 1 == len(able):
+        return False
+    name, following = able[position : position + 2]
+    if (name, op) not in _failed:  # else another thread was faster
+        lines = str(error).strip().splitlines()
+        reason = f"{type(error).__name__}: {lines[-1][:200]}" if lines else type(error).__name__
+        _failed[name, op] = reason
+        warnings.warn(
+            f"backend {name!r} cannot compile or launch its kernel of {op}, so that {following!r} "
+            f"takes over: {reason}",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    return True
 
 
 @contextmanager
@@ -230,8 +284,13 @@ def status(*, gpu: bool = True) -> list[BackendStatus]:
     """
     names = [name for name, devices in _DEVICES.items() if gpu or "cpu" in devices]
     found = {name: _load(name) for name in names}
+    failed = {
+        name: {op: reason for (of, op), reason in _failed.items() if of == name} for name in found
+    }
     return [
-        BackendStatus(name, not isinstance(it, str), it if isinstance(it, str) else "")
+        BackendStatus(
+            name, not isinstance(it, str), it if isinstance(it, str) else "", failed[name]
+        )
         for name, it in found.items()
     ]
 

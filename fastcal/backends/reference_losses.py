@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from fastcal.core.bins import thresholds
+from fastcal.core.bins import thresholds_on
 from fastcal.core.problem import GapBins, LossReading, SumsWanted
 
 
@@ -134,7 +134,7 @@ def _outcomes(target: Tensor, z: Tensor, reading: LossReading) -> tuple[Tensor, 
     if reading.ignore_index is not None:
         kept = labels != reading.ignore_index
     wrong = kept & ((labels < 0) | (labels >= max(classes, 2)))
-    if not wrong.is_cuda and bool(wrong.any()):
+    if wrong.device.type == "cpu" and bool(wrong.any()):
         found = labels[wrong]
         which = f"the value {int(found[0])}"
         if len(found) > 1:
@@ -154,7 +154,7 @@ def _probabilities(z: Tensor, reading: LossReading) -> Tensor:
 def _shares(p: Tensor, bins: GapBins) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Give the bins of each voxel, its share in each bin, and the derivative of the share by p."""
     if not bins.soft:
-        inner = thresholds(bins.count, p.dtype).to(p.device)
+        inner = thresholds_on(bins.count, p.dtype, p.device)[: bins.count - 1]
         return [(torch.bucketize(p, inner), torch.ones_like(p), torch.zeros_like(p))]
     place = p * bins.count - 0.5  # in bins, counted from the first centre
     left = place.floor().nan_to_num(0.0).clamp(0, bins.count - 1)

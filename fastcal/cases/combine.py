@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 
 from fastcal import EnsembleStatistics
-from fastcal.cases.reference import LabelMaps, check_same_grid
+from fastcal.cases.reference import LabelMap, check_same_grid
 from fastcal.cases.segments import settings
 from fastcal.cases.settings import Counted, Written
 from fastcal.cases.source import Member, Source
@@ -19,26 +20,37 @@ from fastcal.data import properties
 from fastcal.data.nifti import Geometry
 
 
+@dataclass(frozen=True, slots=True)
+class Combined:
+    """The results of a case."""
+
+    statistics: EnsembleStatistics
+    """Maps ``[1, *S]`` and ``[1, C, *S]``, and the statistics of this case."""
+    like: Geometry
+    """The geometry of the first member that has one, else that of the labels."""
+
+
 def combine(
     source: Source,
     case: str,
+    members: Iterator[Member],
     *,
     counted: Counted,
     written: Written,
-    references: LabelMaps | None,
-) -> tuple[EnsembleStatistics, Geometry]:
+    reference: LabelMap | None,
+) -> Combined:
     """Stream the members of a case through one accumulator.
 
     Args:
-        source: Gives the members; it is asked for them again only to find the one that held a NaN.
+        source: Is asked for the members again only to find the one that held a NaN.
         case: Name under which the statistics are counted.
+        members: The members.
         counted: What is counted.
         written: Which maps are computed.
-        references: Labels to count against, or None.
+        reference: Labels to count against, or None.
 
     Returns:
-        Maps ``[1, *S]`` and ``[1, C, *S]`` with the statistics of this case, and the geometry of
-        the first member that has one, else that of the labels.
+        Maps and statistics of this case, with their geometry.
 
     Raises:
         DataError: A member differs from the first in shape, affine or number of classes, or has a
@@ -49,7 +61,7 @@ def combine(
     scored = settings() if written.segments else False
     accumulator = reading.accumulator(written.computed_maps, segments=scored)
     first: _First | None = None
-    for member in source.members(case):
+    for member in members:
         reading.scheme.check_channels(member.values.shape[1], member.source)
         first = _First.of(member) if first is None else first.checked(member)
         values = member.values.to(first.real)
@@ -58,8 +70,9 @@ def combine(
         del member, values
     if first is None:
         raise ValueError(f"members of case {case} must be at least one, got none")
-    like = first.like or _geometry_of_labels(first, references, case)
-    reference = None if references is None else references.read(case, like, first.source)
+    like = first.like or _geometry_of_labels(first, reference)
+    if reference is not None:
+        reference.check_grid(like, first.source)
     batch, classes, *voxels = first.shape
     label_shape = (batch, classes, *voxels) if reading.scheme.multilabel else (batch, *voxels)
     labels = torch.empty(label_shape, dtype=torch.int16, device=first.device)
@@ -76,7 +89,7 @@ def combine(
     )
     if bool((labels < 0).any()):
         raise _culprit(source, case, first.source)
-    return results, like
+    return Combined(results, like)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +130,11 @@ class _First:
         return self
 
 
-def _geometry_of_labels(first: _First, references: LabelMaps | None, case: str) -> Geometry:
+def _geometry_of_labels(first: _First, reference: LabelMap | None) -> Geometry:
     shape = tuple(first.shape[2:])
-    if references is not None:
-        return references.geometry(case, shape, first.source)
+    if reference is not None:
+        check_same_grid(first.source, shape, None, reference.grid, expected=reference.path)
+        return reference.grid
     pickled = first.source.with_suffix(".pkl")
     if not pickled.is_file():
         raise DataError(
@@ -140,7 +154,7 @@ def _geometry_of_labels(first: _First, references: LabelMaps | None, case: str) 
 
 def _culprit(source: Source, case: str, first: Path) -> DataError:
     """Find the member that made a voxel invalid."""
-    for member in source.members(case):
+    for member in source.members(case, source.read(case)):
         values = member.values
         # -inf is a legal logit: probability 0.
         bad = values.isnan() | (values == float("inf"))

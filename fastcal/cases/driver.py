@@ -9,7 +9,7 @@ from fastcal.cases.descriptions import copy_description, write_description
 from fastcal.cases.files import CaseFiles
 from fastcal.cases.journal import journal_file
 from fastcal.cases.ledger import Ledger
-from fastcal.cases.loop import run_cases
+from fastcal.cases.pipeline import run_stages
 from fastcal.cases.reference import LabelMaps
 from fastcal.cases.segments import write_folder
 from fastcal.cases.shards import add_statistics, write_statistics
@@ -31,6 +31,9 @@ def run(
     team: Team | None = None,
 ) -> PredictionSummary:
     """Combine the members of each case, count it, and write its files.
+
+    While a case is computed, one thread reads ahead what comes next, and another writes the case
+    before; see `fastcal.cases.pipeline`.
 
     A case that has all its files, as they were written and from the inputs that are there now, is
     skipped, so that a killed run resumes where it was and its files are bit-identical to those of
@@ -73,9 +76,9 @@ def run(
     work = CaseWork(source, counted, files, references, ledger)
     journal = None
     if team is None:
-        done = run_cases(
+        done = run_stages(
             cases,
-            work,
+            work.stages,
             finished=ledger.finished,
             keep_going=part.keep_going,
             progress=part.progress,

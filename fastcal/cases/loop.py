@@ -17,6 +17,10 @@ HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 """A full or read-only disk fails every later case too, so that ``keep_going`` does not go on."""
 
 
+CASE_ERRORS = (ValueError, OSError, RuntimeError, MemoryError)
+"""What a case fails with; everything else is a fault of the program, or an interrupt."""
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """A case that could not be done, and one line that says why."""
@@ -109,25 +113,66 @@ def run_cases(
         >>> run.done, run.skipped
         (('b',), ('a',))
     """
-    report = reporter(progress)
-    skipped = [] if finished is None else [case for case in cases if finished(case)]
-    waiting = sorted(set(cases) - set(skipped), key=cases.index)
-    done: list[str] = []
-    failed: list[Failure] = []
-    start = time.monotonic()
-    for position, case in enumerate(waiting, start=1):
+    tally = Tally(cases, finished, keep_going=keep_going, progress=progress)
+    for case in tally.waiting:
         try:
             work(case)
-        except (ValueError, OSError, RuntimeError, MemoryError) as error:
-            if not keep_going or getattr(error, "errno", None) in HOPELESS:
-                raise
-            failed.append(Failure(case, one_line(error)))
+        except CASE_ERRORS as error:
+            tally.fail(case, error)
         else:
-            done.append(case)
-        mean = (time.monotonic() - start) / position
-        left = mean * (len(waiting) - position)
-        report(Progress(case, len(skipped) + position, len(cases), left))
-    return CaseRun(tuple(done), tuple(skipped), tuple(failed))
+            tally.succeed(case)
+    return tally.run()
+
+
+class Tally:
+    """The cases of a loop that are done, skipped and failed, and the reports about them.
+
+    Args:
+        cases: Case names.
+        finished: Says whether all files of a case exist already; None if that is true of no case.
+        keep_going: Take note of failures, unless a full disk is the reason, instead of raising.
+        progress: See `run_cases`.
+    """
+
+    def __init__(
+        self,
+        cases: Sequence[str],
+        finished: Callable[[str], bool] | None,
+        *,
+        keep_going: bool,
+        progress: ProgressOption,
+    ) -> None:
+        self._report = reporter(progress)
+        self._keep_going, self._total = keep_going, len(cases)
+        self.skipped = [] if finished is None else [case for case in cases if finished(case)]
+        skipped = set(self.skipped)
+        self.waiting = [case for case in dict.fromkeys(cases) if case not in skipped]
+        """The cases to do, each once, in order."""
+        self.done: list[str] = []
+        self.failed: list[Failure] = []
+        self._start = time.monotonic()
+
+    def succeed(self, case: str) -> None:
+        """Note a case that is done, and report it."""
+        self.done.append(case)
+        self._tell(case)
+
+    def fail(self, case: str, error: BaseException) -> None:
+        """Note a case that failed and report it, or raise its error where the loop must end."""
+        if not self._keep_going or getattr(error, "errno", None) in HOPELESS:
+            raise error
+        self.failed.append(Failure(case, one_line(error)))
+        self._tell(case)
+
+    def run(self) -> CaseRun:
+        """Return what was done with the cases, in the order in which it was done."""
+        return CaseRun(tuple(self.done), tuple(self.skipped), tuple(self.failed))
+
+    def _tell(self, case: str) -> None:
+        position = len(self.done) + len(self.failed)
+        mean = (time.monotonic() - self._start) / position
+        left = mean * (len(self.waiting) - position)
+        self._report(Progress(case, len(self.skipped) + position, self._total, left))
 
 
 def one_line(error: BaseException) -> str:

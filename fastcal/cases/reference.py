@@ -34,6 +34,15 @@ class LabelMap:
     path: Path
     scheme: LabelScheme
 
+    def check_grid(self, like: Geometry, source: Path) -> None:
+        """Raise a `DataError` if the labels do not lie on a grid.
+
+        Args:
+            like: The grid they must lie on.
+            source: The file of that grid, which an error names.
+        """
+        check_same_grid(self.path, self.labels.shape, self.grid, like, expected=source)
+
     def target(self, device: torch.device | str = "cpu") -> Tensor:
         """Return what probabilities are compared with: ``[1, *S]``, ``[1, C, *S]`` for groups."""
         return torch.from_numpy(self.scheme.target(self.labels))[None].to(device)

@@ -279,20 +279,24 @@ class SavedProbabilities:
         other = ", or choose device cpu" if self.device.type == "cuda" else ""
         return f"out of memory on {self.device}: choose fewer maps{other}"
 
-    def members(self, case: str) -> Iterator[Member]:
+    def read(self, case: str) -> Iterator[Probabilities]:
         """Read the probabilities of a case, one folder after another."""
         self.saved.require(case)
-        for number in range(len(self.saved.folders)):
-            # No local name: the array must be gone before the next one is read.
-            yield self._member(case, number)
+        for folder in self.saved.folders:
+            # No local name: the array must be gone when its member is.
+            yield folder.probabilities(case)
 
-    def _member(self, case: str, number: int) -> Member:
-        found = self.saved.folders[number].probabilities(case)
+    def members(self, case: str, pieces: Iterator[Probabilities]) -> Iterator[Member]:
+        """Check what was read, and bring it to the device."""
+        del case
+        for number in range(len(self.saved.folders)):
+            yield self._member(next(pieces), number)
+
+    def _member(self, found: Probabilities, number: int) -> Member:
         check_activation(found, self.reading.activation, multilabel=self.reading.scheme.multilabel)
         if not self.reading.from_logits:
             check_probabilities(found, self.reading.scheme)
         member = Member.of(found)
-        del found  # the array must be gone before the next one is read
         return replace(
             member,
             values=member.values.to(self.device),

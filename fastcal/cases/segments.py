@@ -134,10 +134,11 @@ class _File:
 def settings() -> SegmentSettings:
     """Return what a run over cases measures: everything.
 
-    Volumes are scaled to mm^3 later, when the grid of the case is known. Without SciPy (the
-    ``report`` and ``train`` extras have it) components are not counted.
+    Volumes are scaled to mm^3 later, when the grid of the case is known. Without the extra
+    ``quality`` and without SciPy components are not counted.
     """
-    return SegmentSettings(pairs=True, component_voxels=10 if find_spec("scipy") else None)
+    counts = any(find_spec(package) for package in ("cc3d", "scipy"))
+    return SegmentSettings(pairs=True, component_voxels=10 if counts else None)
 
 
 def table_of(

@@ -88,12 +88,26 @@ class Source(Protocol):
     def inputs(self, case: str) -> Sequence[Path]:
         """The files that the members of a case are read from; they need not exist."""
 
-    def members(self, case: str) -> Iterator[Member]:
-        """Give the members of a case one after another.
+    def read(self, case: str) -> Iterator[Any]:
+        """Read the files of a case, in pieces of the size of a member or below.
 
-        It is called again to find the member that made a voxel invalid. A generator must keep no
-        name for what it has given: one member is in memory at a time.
+        It runs in a thread of its own, while the piece before it is worked on. A generator must
+        keep no name for what it has given, so that two pieces are in memory at a time.
 
         Raises:
             DataError: A file cannot be read; the message names it.
+        """
+
+    def members(self, case: str, pieces: Iterator[Any]) -> Iterator[Member]:
+        """Give the members of a case one after another, made from what `read` gives.
+
+        Both are called again to find the member that made a voxel invalid. A generator must keep
+        no name for what it has given.
+
+        Args:
+            case: Name of the case.
+            pieces: What `read` gives for it.
+
+        Raises:
+            DataError: A file does not fit; the message names it.
         """

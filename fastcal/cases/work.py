@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fastcal.cases.combine import combine
+from fastcal.cases.combine import Combined, combine
 from fastcal.cases.files import CaseFiles
 from fastcal.cases.ledger import Ledger
-from fastcal.cases.reference import LabelMaps
+from fastcal.cases.pipeline import Stages, run_stages
+from fastcal.cases.reference import LabelMap, LabelMaps
 from fastcal.cases.settings import Counted
 from fastcal.cases.source import Source
 from fastcal.models.device import choose_device
@@ -28,28 +30,34 @@ class CaseWork:
     references: LabelMaps | None
     ledger: Ledger
 
-    def __call__(self, case: str) -> None:
-        """Do a case.
+    @property
+    def stages(self) -> Stages[Any, Combined]:
+        """The three steps of a case, for `fastcal.cases.pipeline.run_stages`."""
+        return Stages(self._read, self._compute, self._write)
 
-        Raises:
-            DataError: A file cannot be read or does not fit.
-            OutOfMemoryError: A ValueError that says what to lower.
-            OSError: The error of the disk.
-        """
+    def _read(self, case: str) -> Iterator[Any]:
         self.ledger.begin(case)
+        yield None if self.references is None else self.references.read(case)
+        yield from self.source.read(case)
+
+    def _compute(self, case: str, pieces: Iterator[Any]) -> Combined:
         try:
-            results, like = combine(
+            reference: LabelMap | None = next(pieces)
+            return combine(
                 self.source,
                 case,
+                self.source.members(case, pieces),
                 counted=self.counted,
                 written=self.files.written,
-                references=self.references,
+                reference=reference,
             )
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             raise OutOfMemoryError(f"{case}: {self.source.advice}") from error
-        self.files.write(case, results, self.source.reading, like)
+
+    def _write(self, case: str, combined: Combined) -> None:
+        self.files.write(case, combined.statistics, self.source.reading, combined.like)
         self.ledger.end(case)
 
 
@@ -82,4 +90,4 @@ class DealtWork:
     def __call__(self, case: str, hint: Any = None) -> None:
         """Do a case; its results are its files."""
         del hint
-        self.work(case)
+        run_stages([case], self.work.stages)

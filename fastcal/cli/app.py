@@ -12,24 +12,10 @@ from typing import Annotated, Any
 
 import typer
 
-from fastcal.cli.bench import bench
-from fastcal.cli.convert import convert
-from fastcal.cli.demo import demo
-from fastcal.cli.ensemble import ensemble
-from fastcal.cli.evaluate import evaluate
-from fastcal.cli.export import export
-from fastcal.cli.info import info
+from fastcal.cli.commands import Commands
+from fastcal.cli.interrupts import was_interrupted
 from fastcal.cli.last_door import INTERRUPTED, PIPE_CLOSED, UNEXPECTED, guarded
-from fastcal.cli.merge import merge
-from fastcal.cli.ood import ood
 from fastcal.cli.outcome import SOME_CASES_FAILED
-from fastcal.cli.predict import predict
-from fastcal.cli.quality import quality
-from fastcal.cli.recalibrate import recalibrate
-from fastcal.cli.status import status
-from fastcal.cli.study import study
-from fastcal.cli.train import train
-from fastcal.cli.values import SpreadCommand
 from fastcal.core.errors import DataWarning
 
 BAD_INPUT = 2
@@ -38,6 +24,7 @@ _INPUT_ERRORS = (ValueError, TypeError, OSError, ImportError)
 
 app = typer.Typer(
     name="fastcal",
+    cls=Commands,
     help="Calibrated uncertainty for segmentation ensembles: train, predict, ensemble, evaluate.",
     epilog=(
         f"Exit codes: 0 everything is done, {SOME_CASES_FAILED} some cases failed (--keep-going), "
@@ -46,16 +33,8 @@ app = typer.Typer(
         "FASTCAL_DEBUG=1 shows where an error comes from."
     ),
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-_COMMANDS = (
-    *(convert, train, predict, ensemble, merge, status, evaluate, export),
-    *(demo, study, bench, info),
-)
-for _command in _COMMANDS:
-    app.command(_command.__name__, cls=SpreadCommand)(_command)
-for _group in (recalibrate, quality, ood):
-    app.add_typer(_group)
 
 
 def _show_version(wanted: bool) -> None:
@@ -110,23 +89,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if _was_printing(broken):
             return PIPE_CLOSED  # rich has sent the rest of the help to nowhere
         raise broken from None  # typer exits with 1 whichever pipe it is
-    except _INPUT_ERRORS as error:
-        if debug:
-            raise
-        _complain(_message(error))
-        return BAD_INPUT
     except Exception as error:
-        # Usage errors: their class moved from click into typer between the releases supported.
-        describe = getattr(error, "format_message", None)
-        if describe is None or debug:
+        if was_interrupted(error):
+            code = INTERRUPTED
+        elif debug:
             raise
-        # "Value error" is pydantic's phrase, which says nothing to somebody at a prompt.
-        if message := describe().replace("Value error, ", ""):
-            _complain(f"{message} ({_command_path(error)} --help lists the options)")
-        return int(getattr(error, "exit_code", BAD_INPUT))
+        else:
+            return _told(error)
     if code == INTERRUPTED:
         _complain("interrupted; the same command resumes from here")
     return int(code or 0)
+
+
+def _told(error: Exception) -> int:
+    """Say in one line what is wrong with the input, and return the exit code; raise what is not.
+
+    Raises:
+        Exception: The error is a bug.
+    """
+    if isinstance(error, _INPUT_ERRORS):
+        _complain(_message(error))
+        return BAD_INPUT
+    # Usage errors: their class moved from click into typer between the releases supported.
+    describe = getattr(error, "format_message", None)
+    if describe is None:
+        raise error
+    # "Value error" is pydantic's phrase, which says nothing to somebody at a prompt.
+    if message := describe().replace("Value error, ", ""):
+        _complain(f"{message} ({_command_path(error)} --help lists the options)")
+    return int(getattr(error, "exit_code", BAD_INPUT))
 
 
 def _was_printing(error: BrokenPipeError) -> bool:

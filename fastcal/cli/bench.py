@@ -9,7 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
+from fastcal.cli.mapping import RUN
 from fastcal.cli.outcome import SOME_CASES_FAILED
+from fastcal.cli.values import one_of
+
+POINTS = "What is measured"
+PEERS = "What it is compared with"
 
 
 class Dtype(StrEnum):
@@ -60,45 +65,85 @@ class Sweep(StrEnum):
 
 def bench(
     dtypes: Annotated[
-        list[Dtype] | None, typer.Option("--dtypes", help="Types of the members.")
+        list[Dtype] | None,
+        typer.Option(
+            "--dtype",
+            metavar="TYPE",
+            help=f"Types of the members: {one_of(Dtype)}.",
+            rich_help_panel=POINTS,
+        ),
     ] = None,
     classes: Annotated[
-        list[int] | None, typer.Option("--classes", metavar="C", help="Numbers of classes.")
+        list[int] | None,
+        typer.Option("--classes", metavar="N", help="Numbers of classes.", rich_help_panel=POINTS),
     ] = None,
     members: Annotated[
-        list[int] | None, typer.Option("--members", metavar="M", help="Numbers of members.")
+        list[int] | None,
+        typer.Option("--members", metavar="N", help="Numbers of members.", rich_help_panel=POINTS),
     ] = None,
     volumes: Annotated[
         list[str] | None,
-        typer.Option("--volumes", metavar="N|NxNxN", help="Sizes of the volume in voxels."),
+        typer.Option(
+            "--volume",
+            metavar="SIZE",
+            help="Sizes of the volume in voxels: 128, or 160x160x32.",
+            rich_help_panel=POINTS,
+        ),
     ] = None,
     outputs: Annotated[
-        list[OutputsName] | None, typer.Option("--outputs", help="What a pass computes.")
+        list[OutputsName] | None,
+        typer.Option(
+            "--output",
+            metavar="OUTPUT",
+            help=f"What a pass computes: {one_of(OutputsName)}.",
+            rich_help_panel=POINTS,
+        ),
     ] = None,
     backgrounds: Annotated[
         list[float] | None,
-        typer.Option("--backgrounds", metavar="SHARE", help="Shares of background voxels."),
+        typer.Option(
+            "--background",
+            metavar="SHARE",
+            help="Shares of background voxels.",
+            rich_help_panel=POINTS,
+        ),
     ] = None,
     layouts: Annotated[
-        list[Layout] | None, typer.Option("--layouts", help="Memory layouts of a member.")
+        list[Layout] | None,
+        typer.Option(
+            "--layout",
+            metavar="LAYOUT",
+            help=f"Memory layouts of a member: {one_of(Layout)}.",
+            rich_help_panel=POINTS,
+        ),
     ] = None,
     sweep: Annotated[
         Sweep,
         typer.Option(
             "--sweep",
+            metavar="NAME",
             help="star: vary one axis, others at their first value; product: all combinations.",
+            rich_help_panel=POINTS,
         ),
     ] = Sweep.star,
     peers: Annotated[
         list[PeerName] | None,
         typer.Option(
-            "--peers",
-            help="Measured at every point. By default all peers, torch.compile only once.",
+            "--peer",
+            metavar="PEER",
+            help=f"Measured at every point: {one_of(PeerName)}. By default all, torch.compile only "
+            "once.",
+            rich_help_panel=PEERS,
         ),
     ] = None,
-    no_peers: Annotated[bool, typer.Option("--no-peers", help="Measure fastcal alone.")] = False,
+    no_peers: Annotated[
+        bool, typer.Option("--no-peers", help="Measure fastcal alone.", rich_help_panel=PEERS)
+    ] = False,
     quick: Annotated[
-        bool, typer.Option("--quick", help="A small volume, which takes a minute.")
+        bool,
+        typer.Option(
+            "--quick", help="A small volume, which takes a minute.", rich_help_panel=POINTS
+        ),
     ] = False,
     device: Annotated[
         str | None,
@@ -106,29 +151,52 @@ def bench(
             "--device",
             metavar="DEVICE",
             help="cpu, cuda or cuda:1. By default a GPU where there is one.",
+            rich_help_panel=RUN,
         ),
     ] = None,
     threads: Annotated[
-        int | None, typer.Option("--threads", metavar="N", help="Threads on the CPU.")
+        int | None,
+        typer.Option("--threads", metavar="N", help="Threads on the CPU.", rich_help_panel=RUN),
     ] = None,
     seconds: Annotated[
         float | None,
-        typer.Option("--seconds", metavar="S", help="Time for the timed calls of a row."),
+        typer.Option(
+            "--seconds",
+            metavar="SECONDS",
+            help="Time for the timed calls of a row.",
+            rich_help_panel=RUN,
+        ),
     ] = None,
     budget: Annotated[
         float | None,
-        typer.Option("--budget", metavar="S", help="Begin no further volume after this time."),
+        typer.Option(
+            "--budget",
+            metavar="SECONDS",
+            help="Begin no further volume after this time.",
+            rich_help_panel=RUN,
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Seed of the data.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="N", help="Seed of the data.", rich_help_panel=RUN)
+    ] = 0,
     out: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--out", metavar="FOLDER", help="Write kernels.json, kernels.md, roofline.png."
+            "-o",
+            "--out",
+            metavar="FOLDER",
+            help="Write kernels.json, kernels.md, roofline.png.",
+            rich_help_panel=RUN,
         ),
     ] = None,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Show no progress.")] = False,
 ) -> None:
-    """Time the fused pass beside its peers on this CPU or GPU. Results are checked first."""
+    """Time the fused pass beside its peers on this CPU or GPU. Results are checked first.
+
+    Examples:
+        fastcal bench --quick
+        fastcal bench -o bench --device cuda --classes 4 --members 5 --volume 128
+    """
     from rich.console import Console
 
     from fastcal.bench import Settings, record, run

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from fastcal.cli.mapping import Quiet
+from fastcal.cli.mapping import RUN, Quiet
 from fastcal.cli.outcome import counted, list_failures
+from fastcal.cli.values import one_of
 
 
 class Dataset(StrEnum):
@@ -32,7 +33,7 @@ class Dataset(StrEnum):
 
 def convert(
     dataset: Annotated[
-        Dataset, typer.Argument(metavar="SET", help=f"One of {', '.join(Dataset)}.")
+        Dataset, typer.Argument(metavar="SET", help=f"The dataset: {one_of(Dataset)}.")
     ],
     source: Annotated[
         Path, typer.Argument(metavar="SOURCE", help="Folder that was downloaded and unpacked.")
@@ -41,15 +42,20 @@ def convert(
     keep_going: Annotated[
         bool,
         typer.Option(
-            "--keep-going", help="Leave incomplete or unreadable cases out; list them at the end."
+            "--keep-going",
+            help="Leave incomplete or unreadable cases out; list them at the end.",
+            rich_help_panel=RUN,
         ),
     ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Convert a public dataset (BraTS, ACDC, M&Ms, prostate sets, MSD) to nnU-Net's raw layout.
 
-    For example: fastcal convert acdc ACDC/database Dataset027_ACDC. After an interruption, run it
-    again: finished cases are skipped.
+    A conversion that was interrupted goes on when the command is repeated.
+
+    Examples:
+        fastcal convert acdc ACDC/database Dataset027_ACDC
+        fastcal convert msd Task05_Prostate Dataset005_Prostate
     """
     from fastcal.convert import convert_dataset
 

@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
-from fastcal.cli.mapping import FineBins, RegionOption, TrustOption
+from fastcal.cli.mapping import FILES, RUN, FineBins, RegionOption, TrustOption
 from fastcal.cli.outcome import print_table
 from fastcal.cli.settings import (
+    TRAINING,
     BatchSize,
     ConfigFile,
     Device,
@@ -21,6 +22,7 @@ from fastcal.cli.settings import (
     parse_split,
     training_config,
 )
+from fastcal.cli.values import one_of
 
 
 class Loss(StrEnum):
@@ -41,7 +43,13 @@ class Kind(StrEnum):
 def demo(
     out: Annotated[
         Path,
-        typer.Option("-o", "--out", metavar="FOLDER", help="Folder for everything that is made."),
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="FOLDER",
+            help="Folder for everything that is made.",
+            rich_help_panel=FILES,
+        ),
     ],
     dataset: Annotated[
         Path | None,
@@ -50,10 +58,17 @@ def demo(
             "--dataset",
             metavar="FOLDER",
             help="nnU-Net raw dataset to use instead of phantoms, at full length.",
+            rich_help_panel=FILES,
         ),
     ] = None,
     kind: Annotated[
-        Kind | None, typer.Option("--kind", help="Which phantom to draw.  [default: heart]")
+        Kind | None,
+        typer.Option(
+            "--kind",
+            metavar="KIND",
+            help=f"Which phantom to draw: {one_of(Kind)}.  [default: heart]",
+            rich_help_panel=FILES,
+        ),
     ] = None,
     split: Annotated[
         str | None,
@@ -61,16 +76,32 @@ def demo(
             "--split",
             metavar="TRAIN,VAL,TEST",
             help="Cases of each part, by sorted name; needed with --dataset.",
+            rich_help_panel=FILES,
         ),
     ] = None,
     members: Annotated[
-        int, typer.Option("--members", metavar="N", help="Members for each loss.")
+        int,
+        typer.Option(
+            "--members", metavar="N", help="Members for each loss.", rich_help_panel=TRAINING
+        ),
     ] = 3,
     losses: Annotated[
-        list[Loss], typer.Option("--loss", help="Loss to compare; may be given several times.")
+        list[Loss],
+        typer.Option(
+            "--loss",
+            metavar="LOSS",
+            help=f"Losses to compare: {one_of(Loss)}.",
+            rich_help_panel=TRAINING,
+        ),
     ] = [Loss.ce, Loss.dice],  # noqa: B006  # typer reads it; nothing changes it
     seed: Annotated[
-        int, typer.Option("--seed", metavar="N", help="Seed of the phantoms and of the training.")
+        int,
+        typer.Option(
+            "--seed",
+            metavar="N",
+            help="Seed of the phantoms and of the training.",
+            rich_help_panel=TRAINING,
+        ),
     ] = 0,
     epochs: Epochs = None,
     iterations: Iterations = None,
@@ -80,7 +111,12 @@ def demo(
     device: Device = None,
     jobs: Annotated[
         int,
-        typer.Option("--jobs", metavar="N", help="Members trained at a time, each in a process."),
+        typer.Option(
+            "--jobs",
+            metavar="N",
+            help="Members trained at a time, each in a process.",
+            rich_help_panel=RUN,
+        ),
     ] = 1,
     fine_bins: FineBins = 0,
     region: RegionOption = None,
@@ -89,7 +125,11 @@ def demo(
 ) -> None:
     """Compare losses, and single models with ensembles: the whole job, with a report.
 
-    After an interruption, run it again: it goes on where it stopped.
+    A run that was interrupted goes on when the command is repeated.
+
+    Examples:
+        fastcal demo -o demo-run
+        fastcal demo -o study -d Dataset005_Prostate --split 20,6,6 --members 5
     """
     from fastcal.report.scores import table, titles
     from fastcal.study.demo import SPLIT, demo_config, run_demo

@@ -16,9 +16,10 @@ def ensemble(
         list[Path],
         typer.Option(
             "-i",
-            "--inputs",
+            "--input",
             metavar="FOLDER",
-            help="Folders of saved probabilities, one per member: -i A B C, or -i A -i B -i C.",
+            help="Folders of saved probabilities, one per member, such as those of the folds.",
+            rich_help_panel=mapping.FILES,
         ),
     ],
     out: mapping.Out,
@@ -28,7 +29,10 @@ def ensemble(
     temperature: Annotated[
         list[float] | None,
         typer.Option(
-            "--temperature", metavar="T", help="One temperature for all folders, or one per folder."
+            "--temperature",
+            metavar="T",
+            help="One temperature for all folders, or one per folder.",
+            rich_help_panel=mapping.MEMBERS,
         ),
     ] = None,
     from_logits: mapping.FromLogits = False,
@@ -52,13 +56,24 @@ def ensemble(
     device: Annotated[
         str,
         typer.Option(
-            "--device", metavar="DEVICE", help="Where the members are combined: cpu, cuda, cuda:1."
+            "--device",
+            metavar="DEVICE",
+            help="Where the members are combined: cpu, cuda, cuda:1.",
+            rich_help_panel=mapping.RUN,
         ),
     ] = "cpu",
     affine: mapping.Affine = mapping.AffineForm.auto,
     quiet: mapping.Quiet = False,
 ) -> None:
-    """Combine folders of saved probabilities, such as nnU-Net's: labels, maps, calibration."""
+    """Combine folders of saved probabilities, such as nnU-Net's: labels, maps, calibration.
+
+    A run that was interrupted goes on when the command is repeated: finished cases are skipped.
+
+    Examples:
+        fastcal ensemble -i fold_0 fold_1 fold_2 -o out
+        fastcal ensemble -i fold_0 fold_1 -o out -g labelsTs --map entropy variance
+        fastcal ensemble -i fold_0 fold_1 -o out --save-probabilities --keep-going
+    """
     del affine  # its callback has chosen the form
     from fastcal.predict import ensemble_folders
 

@@ -11,6 +11,8 @@ import typer
 from fastcal.cli import mapping
 from fastcal.cli.outcome import list_failures, print_calibration, print_table
 
+MEASURES = "Measures"
+
 
 class MissedHd95(StrEnum):
     """What ``--missed-hd95`` takes."""
@@ -28,6 +30,7 @@ def evaluate(
             "--predictions",
             metavar="FOLDER",
             help="Folder of predictions: label maps, and npz for calibration.",
+            rich_help_panel=mapping.FILES,
         ),
     ],
     out: mapping.JsonFile,
@@ -38,6 +41,7 @@ def evaluate(
             "--num-classes",
             metavar="N",
             help="Number of classes with the background, where there is no dataset.json.",
+            rich_help_panel=mapping.FILES,
         ),
     ] = None,
     probabilities: Annotated[
@@ -45,21 +49,34 @@ def evaluate(
         typer.Option(
             "--probabilities/--no-probabilities",
             help="Read saved probabilities for the calibration.",
+            rich_help_panel=mapping.CALIBRATION,
         ),
     ] = True,
     surface: Annotated[
-        bool, typer.Option("--surface/--no-surface", help="Compute HD95 and surface Dice.")
+        bool,
+        typer.Option(
+            "--surface/--no-surface",
+            help="Compute HD95 and surface Dice.",
+            rich_help_panel=MEASURES,
+        ),
     ] = True,
     tolerance: Annotated[
         float,
-        typer.Option("--tolerance", metavar="MM", help="Tolerance of the surface Dice in mm."),
+        typer.Option(
+            "--tolerance",
+            metavar="MM",
+            help="Tolerance of the surface Dice in mm.",
+            rich_help_panel=MEASURES,
+        ),
     ] = 1.0,
     missed_hd95: Annotated[
         MissedHd95,
         typer.Option(
             "--missed-hd95",
+            metavar="RULE",
             help="HD95 of a case where only one of reference and prediction has the structure: "
-            "left out, or the diagonal of the image.",
+            "omit the case, or count the diagonal of the image.",
+            rich_help_panel=MEASURES,
         ),
     ] = MissedHd95.omit,
     bins: mapping.Bins = 15,
@@ -71,7 +88,12 @@ def evaluate(
     affine: mapping.Affine = mapping.AffineForm.auto,
     quiet: mapping.Quiet = False,
 ) -> None:
-    """Score predictions: Dice, HD95, surface Dice, volumes, calibration."""
+    """Score predictions: Dice, HD95, surface Dice, volumes, calibration.
+
+    Examples:
+        fastcal evaluate -g labelsTs -p predicted -o scores.json
+        fastcal evaluate -g labelsTs -p predicted -o scores.json --region band:2
+    """
     del affine  # its callback has chosen the form
     from fastcal.evaluate import evaluate_folder
 

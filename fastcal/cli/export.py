@@ -9,6 +9,9 @@ from typing import Annotated
 import typer
 
 from fastcal.cli import mapping
+from fastcal.cli.values import one_of
+
+FORMAT = "Format"
 
 
 class Format(StrEnum):
@@ -23,28 +26,58 @@ def export(
     out: Annotated[
         Path,
         typer.Option(
-            "-o", "--out", metavar="FILE", help=".pt, .pth or .ts for TorchScript, .onnx for ONNX."
+            "-o",
+            "--out",
+            metavar="FILE",
+            help=".pt, .pth or .ts for TorchScript, .onnx for ONNX.",
+            rich_help_panel=mapping.FILES,
         ),
     ],
     member: Annotated[
         int | None,
-        typer.Option("--member", metavar="N", help="Export the logits of this member alone."),
+        typer.Option(
+            "--member",
+            metavar="N",
+            help="Export the logits of this member alone.",
+            rich_help_panel=mapping.MEMBERS,
+        ),
     ] = None,
-    members: mapping.Members = None,
+    members: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--members",
+            metavar="N",
+            help="Numbers of the members of the ensemble; all without it.",
+            rich_help_panel=mapping.MEMBERS,
+        ),
+    ] = None,
     allow_duplicates: mapping.AllowDuplicates = False,
     format: Annotated[
         Format | None,
-        typer.Option("--format", help="Format, if the name of the file does not tell it."),
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help=f"Format, if the name of the file does not tell it: {one_of(Format)}.",
+            rich_help_panel=FORMAT,
+        ),
     ] = None,
     size: Annotated[
         list[int] | None,
         typer.Option(
-            "--size", metavar="EXTENT", help="Spatial extents to fix; without it they are free."
+            "--size",
+            metavar="EXTENT",
+            help="Spatial extents to fix; without it they are free.",
+            rich_help_panel=FORMAT,
         ),
     ] = None,
     trust: mapping.TrustOption = None,
 ) -> None:
-    """Export an ensemble with its uncertainty, or one member, to TorchScript or ONNX."""
+    """Export an ensemble with its uncertainty, or one member, to TorchScript or ONNX.
+
+    Examples:
+        fastcal export -m run -o ensemble.onnx
+        fastcal export -m run -o member_0.pt --member 0
+    """
     from fastcal.models import export_run
 
     made = export_run(

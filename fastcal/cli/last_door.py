@@ -7,7 +7,6 @@ import os
 import platform
 import select
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -98,6 +97,8 @@ def _write_report(error: Exception) -> Path | None:
         text = _report(error)
     except Exception:  # an exception whose own text fails, or memory that has run out
         text = f"{type(error).__name__}, whose traceback cannot be written\n"
+    import tempfile
+
     name = f"fastcal-error-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     for folder in (Path(), Path(tempfile.gettempdir())):
         for number in range(_MOST_NAMES):

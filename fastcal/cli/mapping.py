@@ -9,6 +9,15 @@ from typing import Annotated
 
 import typer
 
+from fastcal.cli.values import one_of
+
+FILES = "Files"
+MEMBERS = "Members"
+CALIBRATION = "Calibration"
+WRITTEN = "What is written"
+RUN = "The run"
+"""Groups of options in the help; options without a group come last."""
+
 
 class Map(StrEnum):
     """Maps that can be written; the names are those of `fastcal.core.problem.MAPS`."""
@@ -39,7 +48,7 @@ class MapType(StrEnum):
 
 
 class Closed(StrEnum):
-    """Which end of a bin belongs to it."""
+    """Which edge of a bin belongs to it."""
 
     right = "right"
     left = "left"
@@ -68,49 +77,94 @@ Affine = Annotated[
         callback=_read_with,
         help="What says where the voxels of a NIfTI file lie: its sform, its qform, or auto, which "
         "is the sform unless its voxel sizes contradict pixdim.",
+        rich_help_panel=RUN,
     ),
 ]
 """It takes effect while the command runs, so that a function has nothing to do with its value."""
 Model = Annotated[
-    Path, typer.Option("-m", "--model", metavar="FOLDER", help="Run folder that train wrote.")
+    Path,
+    typer.Option(
+        "-m",
+        "--model",
+        metavar="FOLDER",
+        help="Run folder that train wrote.",
+        rich_help_panel=FILES,
+    ),
 ]
 Out = Annotated[
-    Path, typer.Option("-o", "--out", metavar="FOLDER", help="Folder of the predictions.")
+    Path,
+    typer.Option(
+        "-o",
+        "--out",
+        metavar="FOLDER",
+        help="Folder of the predictions.",
+        rich_help_panel=FILES,
+    ),
 ]
-JsonFile = Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="JSON file to write.")]
+JsonFile = Annotated[
+    Path,
+    typer.Option("-o", "--out", metavar="FILE", help="JSON file to write.", rich_help_panel=FILES),
+]
 Maps = Annotated[
     list[Map],
     typer.Option(
-        "--maps",
+        "--map",
         metavar="MAP",
-        help="Maps to write, each into a folder of its name: "
-        f"{', '.join(Map)}; several may follow.",
+        help=f"Maps to write, each into a folder of its name: {one_of(Map)}.",
+        rich_help_panel=WRITTEN,
     ),
 ]
 SpaceOption = Annotated[
-    Space, typer.Option("--space", help="Average probabilities, or logits as nnU-Net does.")
+    Space,
+    typer.Option(
+        "--space",
+        metavar="SPACE",
+        help="What is averaged: prob (probabilities), or logit as nnU-Net does.",
+        rich_help_panel=MEMBERS,
+    ),
 ]
 Weights = Annotated[
     list[float] | None,
-    typer.Option("--weights", metavar="W", help="One weight per member; equal without it."),
+    typer.Option(
+        "--weight",
+        metavar="WEIGHT",
+        help="One weight per member; equal without it.",
+        rich_help_panel=MEMBERS,
+    ),
 ]
 FromLogits = Annotated[
-    bool, typer.Option("--from-logits", help="The files hold logits, not probabilities.")
+    bool,
+    typer.Option(
+        "--from-logits",
+        help="The files hold logits, not probabilities.",
+        rich_help_panel=MEMBERS,
+    ),
 ]
 Cases = Annotated[
     list[str] | None,
-    typer.Option("--cases", metavar="CASE", help="Names of the cases to use; all without it."),
+    typer.Option(
+        "--case",
+        metavar="CASE",
+        help="Names of the cases to use; all without it.",
+        rich_help_panel=FILES,
+    ),
 ]
 Members = Annotated[
     list[int] | None,
-    typer.Option("--members", metavar="N", help="Numbers of the members to use; all without it."),
+    typer.Option(
+        "--member",
+        metavar="N",
+        help="Numbers of the members to use; all without it.",
+        rich_help_panel=MEMBERS,
+    ),
 ]
 TrustOption = Annotated[
     list[str] | None,
     typer.Option(
         "--trust",
         metavar="PACKAGE",
-        help="Packages that the networks of a run may be imported from; several may follow.",
+        help="Packages that the networks of a run may be imported from.",
+        rich_help_panel=RUN,
     ),
 ]
 Labels = Annotated[
@@ -120,31 +174,54 @@ Labels = Annotated[
         "--labels",
         metavar="FOLDER",
         help="Folder of reference label maps: adds calibration in the same pass.",
+        rich_help_panel=FILES,
     ),
 ]
 References = Annotated[
     Path,
-    typer.Option("-g", "--labels", metavar="FOLDER", help="Folder of reference label maps."),
+    typer.Option(
+        "-g",
+        "--labels",
+        metavar="FOLDER",
+        help="Folder of reference label maps.",
+        rich_help_panel=FILES,
+    ),
 ]
 DatasetJson = Annotated[
     Path | None,
     typer.Option(
         "--dataset-json",
         metavar="FILE",
-        help="dataset.json with labels, regions and ignore label; by default the one in or above "
-        "the input folders.",
+        help="nnU-Net's dataset.json with labels, regions and ignore label; by default the one in "
+        "or above the input folders.",
+        rich_help_panel=FILES,
     ),
 ]
 Bins = Annotated[
-    int, typer.Option("--bins", metavar="N", help="Number of bins of the calibration errors.")
+    int,
+    typer.Option(
+        "--bins",
+        metavar="N",
+        help="Number of bins of the calibration errors.",
+        rich_help_panel=CALIBRATION,
+    ),
 ]
-ClosedOption = Annotated[Closed, typer.Option("--closed", help="Which end of a bin belongs to it.")]
+ClosedOption = Annotated[
+    Closed,
+    typer.Option(
+        "--bin-edge",
+        metavar="EDGE",
+        help=f"Which edge of a bin belongs to it: {one_of(Closed)}.",
+        rich_help_panel=CALIBRATION,
+    ),
+]
 FineBins = Annotated[
     int,
     typer.Option(
         "--fine-bins",
         metavar="N",
         help="Fine cells, a power of two, for AUROC, AURC and adaptive errors; 0 for none.",
+        rich_help_panel=CALIBRATION,
     ),
 ]
 RegionOption = Annotated[
@@ -153,6 +230,7 @@ RegionOption = Annotated[
         "--region",
         metavar="REGION",
         help="Also count a region of the references: box[:MM[:SLICES]], band:MM or foreground.",
+        rich_help_panel=CALIBRATION,
     ),
 ]
 AnyRegion = Annotated[
@@ -161,6 +239,7 @@ AnyRegion = Annotated[
         "--region",
         metavar="REGION",
         help="Also count a region: box[:MM[:SLICES]], band:MM, foreground or prediction.",
+        rich_help_panel=CALIBRATION,
     ),
 ]
 Dtype = Annotated[
@@ -169,16 +248,23 @@ Dtype = Annotated[
         "--dtype",
         metavar="TYPE",
         help="Voxel type of the maps: float32, or uint8 or uint16 scaled by scl_slope.",
+        rich_help_panel=WRITTEN,
     ),
 ]
 SaveProbabilities = Annotated[
-    bool, typer.Option("--save-probabilities", help="Write the mean as nnU-Net's CASE.npz.")
+    bool,
+    typer.Option(
+        "--save-probabilities",
+        help="Write the mean as CASE.npz. nnU-Net's --save_probabilities.",
+        rich_help_panel=WRITTEN,
+    ),
 ]
 Segments = Annotated[
     bool,
     typer.Option(
         "--segments/--no-segments",
         help="Score the segment of each structure: segments.json and segments.csv.",
+        rich_help_panel=WRITTEN,
     ),
 ]
 NumParts = Annotated[
@@ -186,8 +272,9 @@ NumParts = Annotated[
     typer.Option(
         "--num-parts",
         metavar="N",
-        help="Number of runs that share the cases; in a job array of SLURM, its size.  "
-        "[default: 1]",
+        help="Number of runs that share the cases; in a job array of SLURM, its size. nnU-Net's "
+        "-num_parts.  [default: 1]",
+        rich_help_panel=RUN,
     ),
 ]
 PartId = Annotated[
@@ -195,8 +282,9 @@ PartId = Annotated[
     typer.Option(
         "--part-id",
         metavar="K",
-        help="Which of the parts this run is, from 0; in a job array of SLURM, its place there.  "
-        "[default: 0]",
+        help="Which of the parts this run is, from 0; in a job array of SLURM, its place there. "
+        "nnU-Net's -part_id.  [default: 0]",
+        rich_help_panel=RUN,
     ),
 ]
 
@@ -223,6 +311,7 @@ Scheduler = Annotated[
         "--scheduler",
         metavar="ADDRESS",
         help="Dask scheduler whose workers do the cases, such as tcp://node1:8786.",
+        rich_help_panel=RUN,
     ),
 ]
 WorkersOption = Annotated[
@@ -232,6 +321,7 @@ WorkersOption = Annotated[
         metavar="N",
         help="Processes of this machine that do the cases, each one at a time; several GPUs are "
         "dealt to them.",
+        rich_help_panel=RUN,
     ),
 ]
 Overwrite = Annotated[
@@ -240,26 +330,32 @@ Overwrite = Annotated[
         "--overwrite",
         help="Do finished cases again. With other settings or inputs the folder starts anew, which "
         "is refused for a part of its cases.",
+        rich_help_panel=RUN,
     ),
 ]
 KeepGoing = Annotated[
     bool,
-    typer.Option("--keep-going", help="Go on after a case that fails; list failures at the end."),
+    typer.Option(
+        "--keep-going",
+        help="Go on after a case that fails; list failures at the end.",
+        rich_help_panel=RUN,
+    ),
 ]
 AllowDuplicates = Annotated[
     bool,
     typer.Option(
         "--allow-duplicates",
         help="Take a member that is given twice; it counts twice.",
+        rich_help_panel=MEMBERS,
     ),
 ]
 AllowMissing = Annotated[
     bool,
     typer.Option(
-        "--chill",
         "--allow-missing",
-        help="Score the cases that were predicted, even if there are more labels; --chill is "
-        "nnU-Net's word.",
+        "--chill",
+        help="Ignore references that have no prediction. --chill is nnU-Net's word for it.",
+        rich_help_panel=RUN,
     ),
 ]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Do not print a line for each case.")]

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from fastcal.cli.mapping import FILES
 from fastcal.cli.outcome import counted, print_statistics
 
 
@@ -15,19 +16,28 @@ def merge(
         list[Path],
         typer.Option(
             "-i",
-            "--inputs",
+            "--input",
             metavar="FOLDER",
             help="Folders of the parts (often one folder for all), or their state files.",
+            rich_help_panel=FILES,
         ),
     ],
     out: Annotated[
         Path,
         typer.Option(
-            "-o", "--out", metavar="FOLDER", help="Prediction folder that the sum is written to."
+            "-o",
+            "--out",
+            metavar="FOLDER",
+            help="Prediction folder that the sum is written to.",
+            rich_help_panel=FILES,
         ),
     ],
 ) -> None:
-    """Add the calibration and the scores of the parts of a run with --num-parts, as of one run."""
+    """Add the calibration and the scores of the parts of a run with --num-parts, as of one run.
+
+    Example:
+        fastcal merge -i out -o out
+    """
     from fastcal.cases.segment_parts import parts_in
     from fastcal.cases.shards import holds_statistics
     from fastcal.predict import merge_segments, merge_statistics

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fastcal.cli import mapping
+from fastcal.cli.command import CommandGroup, SpreadCommand
 from fastcal.cli.outcome import counted, print_table
 from fastcal.cli.quality import Level, Resamples, Seed, print_reasons
 from fastcal.cli.settings import Device
-from fastcal.cli.values import SpreadCommand
+from fastcal.cli.values import one_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,9 +23,14 @@ if TYPE_CHECKING:
 
 ood = typer.Typer(
     name="ood",
+    cls=CommandGroup,
+    add_completion=False,
     help="Detect cases that are unlike those that the networks were made for.",
     no_args_is_help=True,
 )
+
+
+DETECTORS = "Detectors"
 
 
 class CovarianceName(StrEnum):
@@ -41,6 +47,7 @@ Predictions = Annotated[
         "--input",
         metavar="FOLDER",
         help="Prediction folder with its segments.json, for scores of segments.",
+        rich_help_panel=mapping.FILES,
     ),
 ]
 Images = Annotated[
@@ -49,21 +56,37 @@ Images = Annotated[
         "--images",
         metavar="FOLDER",
         help="Folder of CASE_0000.nii.gz, for intensity histograms and features of networks.",
+        rich_help_panel=mapping.FILES,
     ),
 ]
 RunFolder = Annotated[
     Path | None,
     typer.Option(
-        "-m", "--model", metavar="FOLDER", help="Run folder whose networks give features."
+        "-m",
+        "--model",
+        metavar="FOLDER",
+        help="Run folder whose networks give features.",
+        rich_help_panel=mapping.FILES,
     ),
 ]
 DetectorFile = Annotated[
-    Path, typer.Option("-c", "--detector", metavar="FILE", help="JSON file that fit wrote.")
+    Path,
+    typer.Option(
+        "-c",
+        "--detector",
+        metavar="FILE",
+        help="JSON file that fit wrote.",
+        rich_help_panel=mapping.FILES,
+    ),
 ]
 OutFolder = Annotated[
     Path | None,
     typer.Option(
-        "-o", "--out", metavar="FOLDER", help="Folder for tables; without it, only print."
+        "-o",
+        "--out",
+        metavar="FOLDER",
+        help="Folder for tables; without it, only print.",
+        rich_help_panel=mapping.FILES,
     ),
 ]
 
@@ -77,37 +100,61 @@ def fit(
     scores: Annotated[
         list[str] | None,
         typer.Option(
-            "--scores",
+            "--score",
             metavar="SCORE",
-            help="Scores of segments, histogram or mahalanobis; several may follow. Without it, "
+            help="Scores of segments, histogram or mahalanobis. Without it, "
             "segment entropy, mutual information, pairwise Dice and both distances, as far as "
             "what is given has them.",
+            rich_help_panel=DETECTORS,
         ),
     ] = None,
     fpr: Annotated[
         float,
         typer.Option(
-            "--fpr", metavar="SHARE", help="Share of cases like these that each score may flag."
+            "--fpr",
+            metavar="SHARE",
+            help="Share of cases like these that each score may flag.",
+            rich_help_panel=DETECTORS,
         ),
     ] = 0.05,
     structures: Annotated[
         list[str] | None,
         typer.Option(
-            "--structures", metavar="NAME", help="Structures whose scores are averaged; else all."
+            "--structure",
+            metavar="NAME",
+            help="Structures whose scores are averaged; else all.",
+            rich_help_panel=DETECTORS,
         ),
     ] = None,
     covariance: Annotated[
-        CovarianceName, typer.Option("--covariance", help="Estimate of the features' covariance.")
+        CovarianceName,
+        typer.Option(
+            "--covariance",
+            metavar="NAME",
+            help=f"Estimate of the features' covariance: {one_of(CovarianceName)}.",
+            rich_help_panel=DETECTORS,
+        ),
     ] = CovarianceName.ledoit_wolf,
     bins: Annotated[
-        int, typer.Option("--bins", metavar="N", help="Number of bins of intensity histograms.")
+        int,
+        typer.Option(
+            "--bins",
+            metavar="N",
+            help="Number of bins of intensity histograms.",
+            rich_help_panel=DETECTORS,
+        ),
     ] = 64,
     members: mapping.Members = None,
     device: Device = None,
     trust: mapping.TrustOption = None,
     quiet: mapping.Quiet = False,
 ) -> None:
-    """Fit detectors to cases like those of the training, which the networks have not seen."""
+    """Fit detectors to cases like those of the training, which the networks have not seen.
+
+    Examples:
+        fastcal ood fit -i validation -o ood.json
+        fastcal ood fit --images imagesTr -m run -o ood.json --score mahalanobis
+    """
     from fastcal.ood import fit_ood
 
     fitted = fit_ood(
@@ -141,7 +188,11 @@ def predict(
     trust: mapping.TrustOption = None,
     quiet: mapping.Quiet = False,
 ) -> None:
-    """Judge cases, and print the most unlike first."""
+    """Judge cases, and print the most unlike first.
+
+    Example:
+        fastcal ood predict -c ood.json -i predicted -o unlike
+    """
     from fastcal.ood import predict_ood
 
     rows = predict_ood(
@@ -171,11 +222,17 @@ def evaluate(
             "--ood",
             metavar="FOLDER",
             help="Prediction folder of the cases that are to be found.",
+            rich_help_panel=mapping.FILES,
         ),
     ] = None,
     ood_images: Annotated[
         Path | None,
-        typer.Option("--ood-images", metavar="FOLDER", help="Folder of their images."),
+        typer.Option(
+            "--ood-images",
+            metavar="FOLDER",
+            help="Folder of their images.",
+            rich_help_panel=mapping.FILES,
+        ),
     ] = None,
     model: RunFolder = None,
     out: OutFolder = None,
@@ -187,7 +244,11 @@ def evaluate(
     seed: Seed = 0,
     quiet: mapping.Quiet = False,
 ) -> None:
-    """Measure how well detectors tell cases like the training's from others."""
+    """Measure how well detectors tell cases like the training's from others.
+
+    Example:
+        fastcal ood evaluate -c ood.json -i predicted --ood predicted-elsewhere
+    """
     from fastcal.ood import CaseFolder, evaluate_ood
 
     if ood_predictions is None and ood_images is None:

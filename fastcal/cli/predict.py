@@ -11,6 +11,10 @@ import typer
 from fastcal.cli import mapping
 from fastcal.cli.outcome import finish_predictions
 from fastcal.cli.settings import Device
+from fastcal.cli.values import one_of
+
+AUGMENTATION = "Test-time augmentation"
+NETWORKS = "Networks"
 
 SPLITS: tuple[Literal["train", "val", "test"], ...] = ("train", "val", "test")
 
@@ -35,54 +39,83 @@ def predict(
     images: Annotated[
         Path,
         typer.Option(
-            "-i", "--images", metavar="FOLDER", help="Folder of images, CASE_0000.nii.gz."
+            "-i",
+            "--images",
+            metavar="FOLDER",
+            help="Folder of images, CASE_0000.nii.gz.",
+            rich_help_panel=mapping.FILES,
         ),
     ],
     out: mapping.Out,
     cases: Annotated[
         list[str] | None,
         typer.Option(
-            "--cases",
+            "--case",
             metavar="CASE",
             help="Names of the cases to use, or train, val or test: that part of the split.",
+            rich_help_panel=mapping.FILES,
         ),
     ] = None,
     members: mapping.Members = None,
     mc_dropout: Annotated[
         int,
-        typer.Option("--mc-dropout", metavar="T", help="Stochastic passes per member; 0 for none."),
+        typer.Option(
+            "--mc-dropout",
+            metavar="T",
+            help="Stochastic passes per member; 0 for none.",
+            rich_help_panel=mapping.MEMBERS,
+        ),
     ] = 0,
     seed: Annotated[
-        int, typer.Option("--seed", metavar="N", help="Seed of the dropout masks and the noise.")
+        int,
+        typer.Option(
+            "--seed",
+            metavar="N",
+            help="Seed of the dropout masks and the noise.",
+            rich_help_panel=mapping.MEMBERS,
+        ),
     ] = 0,
     mirror: Annotated[
         list[int] | None,
         typer.Option(
             "--mirror",
             metavar="AXIS",
-            help="Test-time augmentation: all mirrorings along these axes (0 1 for slices).",
+            help="All mirrorings along these axes (0 1 for slices).",
+            rich_help_panel=AUGMENTATION,
         ),
     ] = None,
     rotate: Annotated[
         bool,
-        typer.Option("--rotate", help="Test-time augmentation: quarter turns of axes 0 and 1."),
+        typer.Option(
+            "--rotate",
+            help="Quarter turns of axes 0 and 1.",
+            rich_help_panel=AUGMENTATION,
+        ),
     ] = False,
     noise: Annotated[
         float,
         typer.Option(
             "--noise",
             metavar="SIGMA",
-            help="Test-time augmentation: Gaussian noise on the normalised image.",
+            help="Gaussian noise on the normalised image.",
+            rich_help_panel=AUGMENTATION,
         ),
     ] = 0.0,
     draws: Annotated[
-        int, typer.Option("--draws", metavar="N", help="Number of noisy copies of each view.")
+        int,
+        typer.Option(
+            "--draws",
+            metavar="N",
+            help="Number of noisy copies of each view.",
+            rich_help_panel=AUGMENTATION,
+        ),
     ] = 1,
     views_as_members: Annotated[
         bool,
         typer.Option(
             "--views-as-members",
             help="Views count as members; without it their logits are averaged per member.",
+            rich_help_panel=AUGMENTATION,
         ),
     ] = False,
     maps: mapping.Maps = [mapping.Map.entropy],  # noqa: B006  # typer reads it, nobody changes it
@@ -90,13 +123,20 @@ def predict(
     temperature: Annotated[
         float,
         typer.Option(
-            "--temperature", metavar="T", help="Number that the logits are divided by first."
+            "--temperature",
+            metavar="T",
+            help="Divide logits by T before averaging.",
+            rich_help_panel=mapping.MEMBERS,
         ),
     ] = 1.0,
     resample: Annotated[
         Resampling,
         typer.Option(
-            "--resample", help="What is resampled to the grid of the image, if it must be."
+            "--resample",
+            metavar="VALUES",
+            help="What is resampled to the grid of the image, if it must be: "
+            f"{one_of(Resampling)}.",
+            rich_help_panel=NETWORKS,
         ),
     ] = Resampling.probabilities,
     overlap: Annotated[
@@ -105,11 +145,17 @@ def predict(
             "--overlap",
             metavar="SHARE",
             help="Overlap of neighbouring windows, for networks trained on patches.",
+            rich_help_panel=NETWORKS,
         ),
     ] = 0.5,
     precision: Annotated[
         Precision,
-        typer.Option("--precision", help="Precision of the arithmetic; bf16 is fast on a GPU."),
+        typer.Option(
+            "--precision",
+            metavar="TYPE",
+            help=f"Precision of the arithmetic, {one_of(Precision)}; bf16 is fast on a GPU.",
+            rich_help_panel=NETWORKS,
+        ),
     ] = Precision.float32,
     labels: mapping.Labels = None,
     bins: mapping.Bins = 15,
@@ -133,13 +179,22 @@ def predict(
             "--batch-size",
             metavar="N",
             help="Slices or windows per forward pass; without it 16 slices or 2 windows.",
+            rich_help_panel=NETWORKS,
         ),
     ] = None,
     trust: mapping.TrustOption = None,
     affine: mapping.Affine = mapping.AffineForm.auto,
     quiet: mapping.Quiet = False,
 ) -> None:
-    """Predict cases with a trained ensemble: labels, uncertainty maps, calibration."""
+    """Predict cases with a trained ensemble: labels, uncertainty maps, calibration.
+
+    A run that was interrupted goes on when the command is repeated: finished cases are skipped.
+
+    Examples:
+        fastcal predict -m run -i imagesTs -o predicted
+        fastcal predict -m run -i imagesTr -o validation -g labelsTr --case val
+        fastcal predict -m run -i imagesTs -o out --mc-dropout 10 --map variance
+    """
     del affine  # its callback has chosen the form
     from fastcal.predict import InferenceAugmentation, predict_cases
 

@@ -9,17 +9,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fastcal.cli import mapping
+from fastcal.cli.command import CommandGroup, SpreadCommand
 from fastcal.cli.outcome import counted, print_table
-from fastcal.cli.values import SpreadCommand
 
 if TYPE_CHECKING:
     from fastcal.quality import PredictedQuality, QualityEvaluation, QualityFit
 
 quality = typer.Typer(
     name="quality",
+    cls=CommandGroup,
+    add_completion=False,
     help="Predict the Dice of structures from their uncertainty, and list the cases to look at.",
     no_args_is_help=True,
 )
+
+
+FIT = "The fit"
+INTERVALS = "Intervals"
+MEASURES = "Measures"
 
 
 class Model(StrEnum):
@@ -41,12 +48,22 @@ class Interval(StrEnum):
 Folder = Annotated[
     Path,
     typer.Option(
-        "-i", "--input", metavar="FOLDER", help="Prediction folder with its segments.json."
+        "-i",
+        "--input",
+        metavar="FOLDER",
+        help="Prediction folder with its segments.json.",
+        rich_help_panel=mapping.FILES,
     ),
 ]
 ReferenceLabels = Annotated[
     Path | None,
-    typer.Option("-g", "--labels", metavar="FOLDER", help="Folder of reference label maps."),
+    typer.Option(
+        "-g",
+        "--labels",
+        metavar="FOLDER",
+        help="Folder of reference label maps.",
+        rich_help_panel=mapping.FILES,
+    ),
 ]
 Summary = Annotated[
     Path | None,
@@ -54,16 +71,30 @@ Summary = Annotated[
         "--summary",
         metavar="FILE",
         help="JSON file of fastcal evaluate, in place of the label maps.",
+        rich_help_panel=mapping.FILES,
     ),
 ]
 Level = Annotated[
     float,
-    typer.Option("--level", metavar="SHARE", help="Share that the intervals are to hold."),
+    typer.Option(
+        "--level",
+        metavar="SHARE",
+        help="Share that the intervals are to hold.",
+        rich_help_panel=INTERVALS,
+    ),
 ]
-Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Seed of what is drawn.")]
+Seed = Annotated[
+    int,
+    typer.Option("--seed", metavar="N", help="Seed of what is drawn.", rich_help_panel=INTERVALS),
+]
 Resamples = Annotated[
     int,
-    typer.Option("--resamples", metavar="N", help="Sets of cases drawn for the intervals."),
+    typer.Option(
+        "--resamples",
+        metavar="N",
+        help="Sets of cases drawn for the intervals.",
+        rich_help_panel=INTERVALS,
+    ),
 ]
 
 
@@ -76,27 +107,44 @@ def fit(
     dataset_json: mapping.DatasetJson = None,
     model: Annotated[
         Model,
-        typer.Option("--model", help="The regression; linear is the paper's and takes one score."),
+        typer.Option(
+            "--model",
+            metavar="NAME",
+            help="The regression: linear (the paper's, of one score), ridge or forest.",
+            rich_help_panel=FIT,
+        ),
     ] = Model.linear,
     scores: Annotated[
         list[str],
-        typer.Option("--scores", metavar="SCORE", help="Scores to use; several may follow."),
+        typer.Option(
+            "--score",
+            metavar="SCORE",
+            help="Scores to use.",
+            rich_help_panel=FIT,
+        ),
     ] = ["binary_entropy"],  # noqa: B006  # typer reads it, nobody changes it
     per_structure: Annotated[
-        bool, typer.Option("--per-structure", help="Fit each structure on its own.")
+        bool,
+        typer.Option("--per-structure", help="Fit each structure on its own.", rich_help_panel=FIT),
     ] = False,
     interval: Annotated[
         Interval | None,
         typer.Option(
             "--interval",
-            help="Band of the linear fit, or conformal intervals of one width or of widths that "
-            "follow the errors; without it, band for linear and split for the others.",
+            metavar="KIND",
+            help="band (of the linear fit), or conformal: split (of one width) or normalised "
+            "(widths follow the errors). Without it, band for linear and split for the others.",
+            rich_help_panel=INTERVALS,
         ),
     ] = None,
     level: Level = 0.95,
     seed: Seed = 0,
 ) -> None:
-    """Fit a predictor of Dice to predictions of cases that have references."""
+    """Fit a predictor of Dice to predictions of cases that have references.
+
+    Example:
+        fastcal quality fit -i validation -g labelsTr -o quality.json
+    """
     from fastcal.quality import fit_quality
 
     found = fit_quality(
@@ -119,7 +167,13 @@ def fit(
 def predict(
     predictor: Annotated[
         Path,
-        typer.Option("-c", "--predictor", metavar="FILE", help="JSON file that fit wrote."),
+        typer.Option(
+            "-c",
+            "--predictor",
+            metavar="FILE",
+            help="JSON file that fit wrote.",
+            rich_help_panel=mapping.FILES,
+        ),
     ],
     folder: Folder,
     out: Annotated[
@@ -129,11 +183,16 @@ def predict(
             "--out",
             metavar="FOLDER",
             help="Folder for quality.csv, quality.json and quality.png; without it, only print.",
+            rich_help_panel=mapping.FILES,
         ),
     ] = None,
     top: Annotated[int, typer.Option("--top", metavar="N", help="Rows to print; 0 for all.")] = 20,
 ) -> None:
-    """Predict the Dice of every structure, and print the worst first, with the reason."""
+    """Predict the Dice of every structure, and print the worst first, with the reason.
+
+    Example:
+        fastcal quality predict -c quality.json -i predicted -o quality --top 10
+    """
     from fastcal.quality import predict_quality
 
     if top < 0:
@@ -157,6 +216,7 @@ def evaluate(
             "--predictor",
             metavar="FILE",
             help="JSON file that fit wrote from other cases: adds its errors and coverage.",
+            rich_help_panel=mapping.FILES,
         ),
     ] = None,
     out: Annotated[
@@ -166,24 +226,36 @@ def evaluate(
             "--out",
             metavar="FOLDER",
             help="Folder for quality_scores.json, quality_scores.csv and the predictor's picture.",
+            rich_help_panel=mapping.FILES,
         ),
     ] = None,
     failure_dice: Annotated[
-        float, typer.Option("--failure-dice", metavar="DICE", help="A Dice below it is a failure.")
+        float,
+        typer.Option(
+            "--failure-dice",
+            metavar="DICE",
+            help="A Dice below it is a failure.",
+            rich_help_panel=MEASURES,
+        ),
     ] = 0.7,
     maps: Annotated[
         list[str] | None,
         typer.Option(
-            "--maps",
+            "--map",
             metavar="MAP",
             help="Uncertainty maps whose filtered Dice (QU-BraTS) is computed; needs --labels.",
+            rich_help_panel=MEASURES,
         ),
     ] = None,
     level: Level = 0.95,
     resamples: Resamples = 2000,
     seed: Seed = 0,
 ) -> None:
-    """Measure how well each score tells the quality of structures and finds those that failed."""
+    """Measure how well each score tells the quality of structures and finds those that failed.
+
+    Example:
+        fastcal quality evaluate -i predicted -g labelsTs -c quality.json -o quality
+    """
     from fastcal.quality import evaluate_quality
 
     found = evaluate_quality(

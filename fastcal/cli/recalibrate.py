@@ -10,17 +10,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fastcal.cli import mapping
+from fastcal.cli.command import CommandGroup, SpreadCommand
 from fastcal.cli.outcome import counted, finish_predictions, print_journal, print_table
-from fastcal.cli.values import SpreadCommand
+from fastcal.cli.values import one_of
 
 if TYPE_CHECKING:
     from fastcal.recalibrate import Calibrator, FolderFit
 
 recalibrate = typer.Typer(
     name="recalibrate",
+    cls=CommandGroup,
+    add_completion=False,
     help="Fit a calibrator to saved probabilities with labels, and apply it to others.",
     no_args_is_help=True,
 )
+
+
+FIT = "The fit"
 
 
 class Method(StrEnum):
@@ -47,22 +53,31 @@ def fit(
         list[Path],
         typer.Option(
             "-i",
-            "--inputs",
+            "--input",
             metavar="FOLDER",
             help="Folders of saved probabilities; one with fold_*/validation stands for these.",
+            rich_help_panel=mapping.FILES,
         ),
     ],
     labels: mapping.References,
     out: mapping.JsonFile,
     method: Annotated[
-        Method, typer.Option("--method", help="The calibrator that is fitted.")
+        Method,
+        typer.Option(
+            "--method",
+            metavar="NAME",
+            help=f"The calibrator that is fitted: {one_of(Method)}.",
+            rich_help_panel=FIT,
+        ),
     ] = Method.temperature,
     ensemble: Annotated[
         Order | None,
         typer.Option(
             "--ensemble",
-            help="Folders are members: calibrate their mean, or each of them. Without it, "
-            "folders hold different cases for one calibrator.",
+            metavar="ORDER",
+            help="Folders are members: pool-then-calibrate their mean, or member-then-pool for a "
+            "calibrator of each. Without it, folders hold different cases for one calibrator.",
+            rich_help_panel=mapping.MEMBERS,
         ),
     ] = None,
     weights: mapping.Weights = None,
@@ -71,12 +86,21 @@ def fit(
     cases: mapping.Cases = None,
     dataset_json: mapping.DatasetJson = None,
     bins: Annotated[
-        int, typer.Option("--bins", metavar="N", help="Number of bins of the histogram method.")
+        int,
+        typer.Option(
+            "--bins",
+            metavar="N",
+            help="Number of bins of the histogram method.",
+            rich_help_panel=FIT,
+        ),
     ] = 15,
     odir: Annotated[
         float,
         typer.Option(
-            "--odir", metavar="WEIGHT", help="Off-diagonal penalty of the dirichlet method."
+            "--odir",
+            metavar="WEIGHT",
+            help="Off-diagonal penalty of the dirichlet method.",
+            rich_help_panel=FIT,
         ),
     ] = 1e-5,
     folds: Annotated[
@@ -85,6 +109,7 @@ def fit(
             "--folds",
             metavar="N",
             help="Score the method on N held-out folds of the cases; 0 spares the time.",
+            rich_help_panel=FIT,
         ),
     ] = 5,
     allow_duplicates: mapping.AllowDuplicates = False,
@@ -93,7 +118,12 @@ def fit(
     affine: mapping.Affine = mapping.AffineForm.auto,
     quiet: mapping.Quiet = False,
 ) -> None:
-    """Fit a calibrator to saved probabilities, such as nnU-Net's cross validation."""
+    """Fit a calibrator to saved probabilities, such as nnU-Net's cross validation.
+
+    Examples:
+        fastcal recalibrate fit -i nnUNetTrainer__3d -g labelsTr -o calibrator.json
+        fastcal recalibrate fit -i a b -g labelsTr -o c.json --ensemble member-then-pool
+    """
     del affine  # its callback has chosen the form
     from fastcal.recalibrate import fit_folders
 
@@ -127,15 +157,22 @@ def fit(
 def apply(
     calibrator: Annotated[
         Path,
-        typer.Option("-c", "--calibrator", metavar="FILE", help="JSON file that fit wrote."),
+        typer.Option(
+            "-c",
+            "--calibrator",
+            metavar="FILE",
+            help="JSON file that fit wrote.",
+            rich_help_panel=mapping.FILES,
+        ),
     ],
     inputs: Annotated[
         list[Path],
         typer.Option(
             "-i",
-            "--inputs",
+            "--input",
             metavar="FOLDER",
             help="Folders of saved probabilities; for an ensemble one per member, as in the fit.",
+            rich_help_panel=mapping.FILES,
         ),
     ],
     out: mapping.Out,
@@ -160,7 +197,11 @@ def apply(
     affine: mapping.Affine = mapping.AffineForm.auto,
     quiet: mapping.Quiet = False,
 ) -> None:
-    """Calibrate saved probabilities; write labels, maps and npz as ensemble does."""
+    """Calibrate saved probabilities; write labels, maps and npz as ensemble does.
+
+    Example:
+        fastcal recalibrate apply -c calibrator.json -i fold_0 fold_1 -o calibrated
+    """
     del affine  # its callback has chosen the form
     from fastcal.recalibrate import apply_folders
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fastcal.cli.mapping import RUN
 from fastcal.core.errors import DataError
 
 if TYPE_CHECKING:
@@ -33,21 +34,26 @@ class StrategyName(StrEnum):
     processes = "processes"
 
 
+TRAINING = "Training"
+"""Group of options in the help."""
+
 PresetOption = Annotated[
     Preset | None,
     typer.Option(
         "--preset",
-        help="Settings to start from: the paper's, or nnU-Net's usual ones.  [default: paper]",
+        metavar="NAME",
+        help="Settings to start from: paper, or standard, which are nnU-Net's usual ones.  "
+        "[default: paper]",
+        rich_help_panel=TRAINING,
     ),
 ]
 Dims = Annotated[
     int | None,
     typer.Option(
         "--dims",
-        metavar="2|3",
+        metavar="N",
         help="Axes of the networks: 2 for slices, 3 for volumes.  [default: 2]",
-        min=2,
-        max=3,
+        rich_help_panel=TRAINING,
     ),
 ]
 ConfigFile = Annotated[
@@ -55,7 +61,8 @@ ConfigFile = Annotated[
     typer.Option(
         "--config",
         metavar="FILE",
-        help="YAML or JSON file of fastcal.train.TrainConfig settings; options override it.",
+        help="YAML or JSON file of the settings of a training; command-line options override it.",
+        rich_help_panel=TRAINING,
     ),
 ]
 Settings = Annotated[
@@ -63,12 +70,18 @@ Settings = Annotated[
     typer.Option(
         "--set",
         metavar="NAME=VALUE",
-        help="One setting, such as loop.ema=0.999; several may follow.",
+        help="A setting of the training, such as loop.ema=0.999.",
+        rich_help_panel=TRAINING,
     ),
 ]
 Epochs = Annotated[
     int | None,
-    typer.Option("--epochs", metavar="N", help="Maximum number of epochs per member."),
+    typer.Option(
+        "--epochs",
+        metavar="N",
+        help="Maximum number of epochs per member.",
+        rich_help_panel=TRAINING,
+    ),
 ]
 Iterations = Annotated[
     int | None,
@@ -76,14 +89,26 @@ Iterations = Annotated[
         "--iterations",
         metavar="N",
         help="Steps per epoch; without it an epoch sees every slice or volume once.",
+        rich_help_panel=TRAINING,
     ),
 ]
 BatchSize = Annotated[
-    int | None, typer.Option("--batch-size", metavar="N", help="Slices or patches per step.")
+    int | None,
+    typer.Option(
+        "--batch-size",
+        metavar="N",
+        help="Slices or patches per step.",
+        rich_help_panel=TRAINING,
+    ),
 ]
 LearningRate = Annotated[
     float | None,
-    typer.Option("--learning-rate", metavar="RATE", help="Initial learning rate of the optimiser."),
+    typer.Option(
+        "--learning-rate",
+        metavar="RATE",
+        help="Initial learning rate of the optimiser.",
+        rich_help_panel=TRAINING,
+    ),
 ]
 Dropout = Annotated[
     float | None,
@@ -91,12 +116,16 @@ Dropout = Annotated[
         "--dropout",
         metavar="RATE",
         help="Dropout rate in the deepest blocks; --mc-dropout needs it above 0.",
+        rich_help_panel=TRAINING,
     ),
 ]
 Device = Annotated[
     str | None,
     typer.Option(
-        "--device", metavar="DEVICE", help="cpu, cuda or cuda:1; by default a GPU if there is one."
+        "--device",
+        metavar="DEVICE",
+        help="cpu, cuda or cuda:1; by default a GPU if there is one.",
+        rich_help_panel=RUN,
     ),
 ]
 

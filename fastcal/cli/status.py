@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from fastcal.cli.mapping import FILES
 from fastcal.cli.outcome import counted, list_failures, print_workers
 
 
@@ -18,10 +19,15 @@ def status(
             "--predictions",
             metavar="FOLDER",
             help="Folder that predict, ensemble or recalibrate apply wrote.",
+            rich_help_panel=FILES,
         ),
     ],
 ) -> None:
-    """Show what a folder of predictions was made with, and which of its cases are finished."""
+    """Show what a folder of predictions was made with, and which of its cases are finished.
+
+    Example:
+        fastcal status -p predicted
+    """
     from fastcal.predict import folder_status
 
     found = folder_status(predictions)

@@ -8,7 +8,11 @@ from typing import Annotated
 
 import typer
 
-from fastcal.cli.settings import Device, Settings, parse_split, parse_values
+from fastcal.cli.mapping import FILES, RUN
+from fastcal.cli.settings import TRAINING, Device, Settings, parse_split, parse_values
+from fastcal.cli.values import one_of
+
+SHIFTS = "Shifts"
 
 
 class Application(StrEnum):
@@ -31,10 +35,18 @@ class Shift(StrEnum):
 
 
 def study(
-    application: Annotated[Application, typer.Argument(help="Which study.", metavar="STUDY")],
+    application: Annotated[
+        Application, typer.Argument(help=f"Which study: {one_of(Application)}.", metavar="STUDY")
+    ],
     out: Annotated[
         Path,
-        typer.Option("-o", "--out", metavar="FOLDER", help="Folder for everything that is made."),
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="FOLDER",
+            help="Folder for everything that is made.",
+            rich_help_panel=FILES,
+        ),
     ],
     data: Annotated[
         Path | None,
@@ -43,6 +55,7 @@ def study(
             "--data",
             metavar="FOLDER",
             help="Dataset in nnU-Net's raw layout, as convert writes it; not for phantom.",
+            rich_help_panel=FILES,
         ),
     ] = None,
     outside: Annotated[
@@ -51,14 +64,25 @@ def study(
             "--outside",
             metavar="FOLDER",
             help="Dataset of cases to be detected as out of distribution, such as PROMISE12.",
+            rich_help_panel=FILES,
         ),
     ] = None,
     members: Annotated[
         int | None,
-        typer.Option("--members", metavar="N", help="Members for each loss.  [default: 50]"),
+        typer.Option(
+            "--members",
+            metavar="N",
+            help="Members for each loss.  [default: 50]",
+            rich_help_panel=TRAINING,
+        ),
     ] = None,
     fast: Annotated[
-        bool, typer.Option("--fast", help="A small version for a CPU: 10 members, short training.")
+        bool,
+        typer.Option(
+            "--fast",
+            help="A small version for a CPU: 10 members, short training.",
+            rich_help_panel=TRAINING,
+        ),
     ] = False,
     split: Annotated[
         str | None,
@@ -66,37 +90,60 @@ def study(
             "--split",
             metavar="TRAIN,VAL,TEST",
             help="Cases of each part, by sorted name; without it the dataset's or the paper's.",
+            rich_help_panel=FILES,
         ),
     ] = None,
     shift: Annotated[
         list[Shift] | None,
-        typer.Option("--shift", help="Shift of the held-out cases; all of them without it."),
+        typer.Option(
+            "--shift",
+            metavar="SHIFT",
+            help=f"Shift of the held-out cases, {one_of(Shift)}; all of them without it.",
+            rich_help_panel=SHIFTS,
+        ),
     ] = None,
     no_shifts: Annotated[
-        bool, typer.Option("--no-shifts", help="Look at no shifts of the held-out cases.")
+        bool,
+        typer.Option(
+            "--no-shifts", help="Look at no shifts of the held-out cases.", rich_help_panel=SHIFTS
+        ),
     ] = False,
     values: Settings = None,
     seed: Annotated[
         int,
-        typer.Option("--seed", metavar="N", help="Seed of phantoms, training and ensembles."),
+        typer.Option(
+            "--seed",
+            metavar="N",
+            help="Seed of phantoms, training and ensembles.",
+            rich_help_panel=TRAINING,
+        ),
     ] = 0,
     device: Device = None,
     jobs: Annotated[
         int,
-        typer.Option("--jobs", metavar="N", help="Members trained at a time, each in a process."),
+        typer.Option(
+            "--jobs",
+            metavar="N",
+            help="Members trained at a time, each in a process.",
+            rich_help_panel=RUN,
+        ),
     ] = 1,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print only the results.")] = False,
 ) -> None:
     """Run a study of the paper: losses, ensembles, MC dropout, calibration, quality, detection.
 
-    After an interruption, run it again: it goes on where it stopped.
+    A study that was interrupted goes on when the command is repeated.
+
+    Examples:
+        fastcal study phantom -o phantom-study --fast
+        fastcal study prostate -d Dataset005_Prostate -o prostate-study
     """
-    from fastcal.study.design import SHIFTS
+    from fastcal.study import design
     from fastcal.study.run import run_study
 
     if no_shifts and shift:
         raise ValueError(f"--shift must be left out with --no-shifts, got {shift[0].value}")
-    shifts = [one.value for one in shift] if shift else ([] if no_shifts else list(SHIFTS))
+    shifts = [one.value for one in shift] if shift else ([] if no_shifts else list(design.SHIFTS))
     run_study(
         application.value,
         out,

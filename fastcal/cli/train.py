@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fastcal.cli.mapping import Affine, AffineForm, TrustOption
+from fastcal.cli.mapping import FILES, RUN, Affine, AffineForm, TrustOption
 from fastcal.cli.outcome import counted
 from fastcal.cli.settings import (
+    TRAINING,
     BatchSize,
     ConfigFile,
     Device,
@@ -35,7 +36,11 @@ def train(
     dataset: Annotated[
         Path,
         typer.Option(
-            "-d", "--dataset", metavar="FOLDER", help="Dataset folder in nnU-Net's raw layout."
+            "-d",
+            "--dataset",
+            metavar="FOLDER",
+            help="Dataset folder in nnU-Net's raw layout.",
+            rich_help_panel=FILES,
         ),
     ],
     out: Annotated[
@@ -45,6 +50,7 @@ def train(
             "--out",
             metavar="FOLDER",
             help="Run folder; a run that exists there resumes with its own settings.",
+            rich_help_panel=FILES,
         ),
     ],
     loss: Annotated[
@@ -54,25 +60,35 @@ def train(
             metavar="NAME",
             help="ce, dice (the paper's), soft-dice, dice-ce, focal, label-smoothing, svls, nacl, "
             "mbls; +soft-l1ace or +hard-l1ace may follow.  [default: the preset's]",
+            rich_help_panel=TRAINING,
         ),
     ] = None,
     members: Annotated[
         int | None,
-        typer.Option("--members", metavar="N", help="Number of members.  [default: 5]"),
+        typer.Option(
+            "--members",
+            metavar="N",
+            help="Number of members.  [default: 5]",
+            rich_help_panel=TRAINING,
+        ),
     ] = None,
     seed: Annotated[
         int | None,
         typer.Option(
-            "--seed", metavar="N", help="Seed of the ensemble; members derive theirs.  [default: 0]"
+            "--seed",
+            metavar="N",
+            help="Seed of the ensemble; members derive theirs.  [default: 0]",
+            rich_help_panel=TRAINING,
         ),
     ] = None,
     split: Annotated[
         str | None,
         typer.Option(
             "--split",
-            metavar="TRAIN,VAL,TEST|FILE",
-            help="Numbers of cases, sorted by name, or a JSON file of names; without it the "
-            "dataset's splits.json, or else the last fifth validates.",
+            metavar="SPLIT",
+            help="Numbers of cases by sorted name, TRAIN,VAL,TEST, or a JSON file of names; "
+            "without it the dataset's splits.json, or else the last fifth validates.",
+            rich_help_panel=FILES,
         ),
     ] = None,
     fold: Annotated[
@@ -82,6 +98,7 @@ def train(
             metavar="K",
             help="Fold of the dataset's splits_final.json, or of the five that nnU-Net makes where "
             "there is none; with --split, of those in its file.",
+            rich_help_panel=FILES,
         ),
     ] = None,
     preset: PresetOption = None,
@@ -99,6 +116,7 @@ def train(
             "--snapshots",
             metavar="K",
             help="Take K members from each training, one at the end of each of K cosine cycles.",
+            rich_help_panel=TRAINING,
         ),
     ] = None,
     device: Device = None,
@@ -106,8 +124,10 @@ def train(
         StrategyName,
         typer.Option(
             "--strategy",
-            help="Train members in turn, together as one network, or in processes on GPUs or "
-            "shares of a CPU; auto times a few steps of each.",
+            metavar="NAME",
+            help="How members are trained: sequential (in turn), vectorised (together as one "
+            "network), processes (on GPUs or shares of a CPU), or auto, which times each.",
+            rich_help_panel=RUN,
         ),
     ] = StrategyName.auto,
     jobs: Annotated[
@@ -116,11 +136,16 @@ def train(
             "--jobs",
             metavar="N",
             help="Maximum number of members trained at a time.  [default: all]",
+            rich_help_panel=RUN,
         ),
     ] = None,
     ddp: Annotated[
         bool,
-        typer.Option("--ddp", help="Under torchrun: all processes train each member together."),
+        typer.Option(
+            "--ddp",
+            help="Under torchrun: all processes train each member together.",
+            rich_help_panel=RUN,
+        ),
     ] = False,
     prepared: Annotated[
         Path | None,
@@ -128,6 +153,7 @@ def train(
             "--prepared",
             metavar="FOLDER",
             help="Cache of preprocessed cases, for several runs.  [default: OUT/prepared]",
+            rich_help_panel=FILES,
         ),
     ] = None,
     trust: TrustOption = None,
@@ -137,6 +163,10 @@ def train(
     """Train the members of an ensemble, each from its own initialisation and data order.
 
     In the folder of a run the training resumes: settings that are not given are the run's.
+
+    Examples:
+        fastcal train -d Dataset001_Mine -o run --loss ce --members 5
+        fastcal train -d Dataset001_Mine -o run-3d --preset standard --dims 3
     """
     del affine  # its callback has chosen the form
     from fastcal.models.run import CONFIG

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Literal
 
 import numpy as np
@@ -43,6 +43,21 @@ def thresholds(n_bins: int, dtype: torch.dtype) -> Tensor:
         inner = [k * (1.0 / n_bins) for k in range(1, n_bins)]
         return torch.tensor(inner, dtype=torch.float64).to(dtype)
     return _thresholds(n_bins, dtype)
+
+
+@cache
+def thresholds_on(n_bins: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Give `thresholds` on a device, where they stay, and a 1 where there are none.
+
+    Only the first call of a kind copies and waits for the device, so it cannot be captured in a
+    CUDA graph. The tensor is shared between calls: do not write to it.
+
+    Example:
+        >>> thresholds_on(1, torch.float32, torch.device("cpu"))
+        tensor([1.])
+    """
+    inner = thresholds(n_bins, dtype)
+    return (inner if len(inner) > 0 else torch.ones(1, dtype=dtype)).to(device)
 
 
 def check_bins(n_bins: int, closed: str) -> int:

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import logging
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fastcal.core.arrays import Floats
 from fastcal.core.atomic import atomic_path
-from fastcal.core.doors import NiftiFile, open_nifti
+from fastcal.core.doors import NiftiFile, gzip_writer, open_nifti
 from fastcal.core.errors import DataError
 from fastcal.data.affines import mend, place, same_place, same_sizes, voxel_sizes
+from fastcal.data.coding import DTYPES, Coding, Planes, coding_of, planes_of
 
 ENDINGS = (".nii.gz", ".nii")
-DTYPES = ("float32", "float64", "uint8", "uint16", "int")
 
-_SCALED = {"uint8": 255, "uint16": 65535}
 G = TypeVar("G", bound="Geometry")
 
 _SILENT = logging.Logger("fastcal.nifti", logging.CRITICAL + 1)
@@ -158,7 +160,9 @@ def shape_and_affine(path: str | Path) -> tuple[tuple[int, ...], Floats]:
     return header.shape, header.affine
 
 
-def write(path: str | Path, array: NDArray[Any], like: Geometry, *, dtype: str = "float32") -> None:
+def write(
+    path: str | Path, array: NDArray[Any] | Planes, like: Geometry, *, dtype: str = "float32"
+) -> None:
     """Write an array ``[X, Y, Z]`` or ``[X, Y, Z, C]`` in the geometry of ``like``.
 
     Affine, qform and sform with their codes, and units are those of ``like``, and a map of a 2-D
@@ -166,7 +170,7 @@ def write(path: str | Path, array: NDArray[Any], like: Geometry, *, dtype: str =
 
     Args:
         path: A name that ends in ``.nii`` or ``.nii.gz``.
-        array: The voxels.
+        array: The voxels, in memory or plane by plane.
         like: The geometry of the file.
         dtype: ``"float32"`` or ``"float64"``; ``"int"`` for label maps, which are stored in the
             smallest of uint8, int16 and int32 that holds them; or ``"uint8"`` or ``"uint16"``,
@@ -182,8 +186,6 @@ def write(path: str | Path, array: NDArray[Any], like: Geometry, *, dtype: str =
         >>> image = read("imagesTr/heart_000_0000.nii.gz")  # doctest: +SKIP
         >>> write("entropy/heart_000.nii.gz", entropy, image, dtype="uint8")  # doctest: +SKIP
     """
-    import nibabel as nib
-
     path = _checked(path)
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
@@ -192,23 +194,17 @@ def write(path: str | Path, array: NDArray[Any], like: Geometry, *, dtype: str =
             f"array must have the shape of its image, {tuple(like.shape[:3])}, for {path}, "
             f"got {tuple(array.shape)}"
         )
-    voxels, slope, intercept = _encode(array, dtype, path)
-    stored_axes = int(like.header["dim"][0])
-    if stored_axes < 3 and voxels.ndim == 3:
-        # The label map of a 2-D image is 2-D to nnU-Net and SimpleITK.
-        voxels = voxels.reshape(voxels.shape[: max(stored_axes, 1)])
-
-    header = like.header.copy()
-    header.extensions.clear()
-    header["descrip"] = b""
-    header["cal_min"] = header["cal_max"] = 0
-    header.set_intent("none")
-    header.set_data_dtype(voxels.dtype)
-    image_class: Any = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
-    image = image_class(voxels, None, header)
-    image.header.set_slope_inter(slope, intercept)
-    with atomic_path(path) as temporary:
-        image.to_filename(temporary)
+    coding = coding_of(array, dtype, path)
+    compressed = path.name.endswith(".gz")
+    with (
+        atomic_path(path) as temporary,
+        temporary.open("wb") as file,
+        gzip_writer(file) if compressed else nullcontext(file) as stream,
+    ):
+        stored = _write_header(stream, array.shape, like, coding)
+        for plane in planes_of(array):
+            coded = coding.coded(plane).astype(stored, copy=False)
+            stream.write(np.ascontiguousarray(coded.T))
 
 
 def _checked(path: str | Path) -> Path:
@@ -276,36 +272,28 @@ def _voxels(path: Path, file: NiftiFile, header: Any) -> NDArray[Any]:
     return voxels
 
 
-def _encode(array: NDArray[Any], dtype: str, path: Path) -> tuple[NDArray[Any], float, float]:
-    """Return voxels as they are stored, with the slope and intercept that decode them."""
-    if dtype in ("float32", "float64"):
-        return array.astype(dtype, copy=False), 1.0, 0.0
-    if array.dtype.kind in "iub":
-        stored = _label_dtype(array) if dtype == "int" else np.dtype(dtype)
-        limits = np.iinfo(stored)
-        if array.size and not limits.min <= array.min() <= array.max() <= limits.max:
-            raise ValueError(
-                f"array must fit {stored} for {path}, got values in [{array.min()}, {array.max()}]"
-            )
-        return array.astype(stored, copy=False), 1.0, 0.0
-    if dtype == "int":
-        raise ValueError(f"array must hold integers for dtype 'int' of {path}, got {array.dtype}")
-    if not np.isfinite(array).all():
-        raise ValueError(
-            f"array must be finite for dtype {dtype!r} of {path}, got NaN or infinity: use float32"
-        )
-    steps = _SCALED[dtype]
-    low = min(float(array.min(initial=0.0)), 0.0)
-    slope = float(np.float32((float(array.max(initial=0.0)) - low) / steps)) or 1.0
-    low = float(np.float32(low))
-    codes = np.rint((array - low) / slope)
-    return np.clip(codes, 0, steps).astype(dtype), slope, low
+def _write_header(
+    stream: IO[bytes] | gzip.GzipFile, shape: tuple[int, ...], like: Geometry, coding: Coding
+) -> np.dtype[Any]:
+    """Write what stands before the voxels, and return the type that they have in the file."""
+    import nibabel as nib
 
-
-def _label_dtype(array: NDArray[Any]) -> np.dtype[Any]:
-    low, high = (int(array.min()), int(array.max())) if array.size else (0, 0)
-    candidates = (np.dtype(np.uint8), np.dtype(np.int16), np.dtype(np.int32))
-    for candidate in candidates:
-        if np.iinfo(candidate).min <= low and high <= np.iinfo(candidate).max:
-            return candidate
-    return candidates[-1]
+    stored_axes = int(like.header["dim"][0])
+    if stored_axes < 3 and len(shape) == 3:
+        # The label map of a 2-D image is 2-D to nnU-Net and SimpleITK.
+        shape = shape[: max(stored_axes, 1)]
+    header = like.header.copy()
+    header.extensions.clear()
+    header["descrip"] = b""
+    header["cal_min"] = header["cal_max"] = 0
+    header.set_intent("none")
+    header.set_data_dtype(coding.dtype)
+    image_class: Any = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
+    # Of an image without voxels of its own: nibabel makes the header fit its shape.
+    image = image_class(np.broadcast_to(coding.dtype.type(0), shape), None, header)
+    image.header.set_slope_inter(coding.slope, coding.low)
+    raw = io.BytesIO()
+    image.header.write_to(raw)
+    stream.write(raw.getvalue().ljust(image.header.get_data_offset(), b"\0"))
+    stored: np.dtype[Any] = image.header.get_data_dtype()
+    return stored

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fastcal.core.arrays import Floats
 from fastcal.core.atomic import atomic_path
-from fastcal.core.doors import check_claim, open_npz, read_npy
+from fastcal.core.doors import ZipWriter, check_claim, npy_header, open_npz, read_npy
 from fastcal.core.doors.bounds import array_bytes
 from fastcal.core.errors import DataError
 from fastcal.data import description as dataset_json
@@ -205,11 +205,18 @@ def write_npz(
     if activation not in ("softmax", "sigmoid"):
         raise ValueError(f"activation must be 'softmax' or 'sigmoid', got {activation!r}")
     stored = probabilities.transpose(0, 3, 2, 1)
-    with atomic_path(path) as temporary:
-        if activation == "softmax":
-            np.savez_compressed(temporary, probabilities=stored)
-        else:
-            np.savez_compressed(temporary, probabilities=stored, activation=np.array(activation))
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        writer = ZipWriter(file)
+        with writer.member("probabilities.npy") as member:
+            member.write(npy_header(stored.shape, stored.dtype))
+            for planes in stored:
+                for plane in planes:
+                    member.write(np.ascontiguousarray(plane))
+        if activation != "softmax":
+            named = np.array(activation)
+            with writer.member("activation.npy") as member:
+                member.write(npy_header((), named.dtype) + named.tobytes())
+        writer.end()
 
 
 def as_tensor(found: Probabilities) -> torch.Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -16,8 +16,9 @@ from fastcal import CalibrationStatistics
 from fastcal.calibration.summary import calibration_summary, region_summaries
 from fastcal.cases.count import count_case
 from fastcal.cases.labels import LabelScheme
-from fastcal.cases.loop import ProgressOption, run_cases
+from fastcal.cases.loop import ProgressOption
 from fastcal.cases.overlap import overlap
+from fastcal.cases.pipeline import Stages, run_stages
 from fastcal.cases.plausible import contradicted
 from fastcal.cases.reference import LabelMap, LabelMaps
 from fastcal.cases.settings import Counted
@@ -28,7 +29,7 @@ from fastcal.core.errors import DataError, DataWarning
 from fastcal.core.places import check_out_file
 from fastcal.data import description
 from fastcal.data.affines import affine_rule
-from fastcal.data.predictions import PredictionFolder
+from fastcal.data.predictions import PredictionFolder, Probabilities
 from fastcal.evaluate.surface import surface_scores
 
 MissedHd95: TypeAlias = Literal["omit", "diagonal"]
@@ -140,14 +141,15 @@ def evaluate_folder(
     pooled = counted.statistics(scheme)
     records: list[dict[str, Any]] = []
 
-    def score(case: str) -> None:
-        record, statistics = scoring.score(case)
-        if statistics is not None:
-            pooled.merge(statistics)
-        records.append(record)
+    def keep(case: str, scored: _Scored) -> None:
+        del case
+        if scored.statistics is not None:
+            pooled.merge(scored.statistics)
+        records.append(scored.record)
 
     wanted = scoring.predictions if allow_missing else scoring.references
-    run = run_cases(sorted(wanted.paths), score, keep_going=keep_going, progress=progress)
+    stages = Stages(scoring.read, scoring.score, keep)
+    run = run_stages(sorted(wanted.paths), stages, keep_going=keep_going, progress=progress)
     if not records:
         reasons = "; ".join(dict.fromkeys(one.reason for one in run.failed))
         raise DataError(predictions, f"no case could be scored: {reasons}")
@@ -192,6 +194,15 @@ def _descriptions(labels: Path, predictions: Path, dataset_json: str | Path | No
 
 
 @dataclass(frozen=True, slots=True)
+class _Scored:
+    """What is known of a case."""
+
+    record: dict[str, Any]
+    """Its entry of ``metric_per_case``."""
+    statistics: CalibrationStatistics | None
+
+
+@dataclass(frozen=True, slots=True)
 class _Scoring:
     """What is compared, and how."""
 
@@ -230,19 +241,28 @@ class _Scoring:
                 "(--allow-missing) scores the others",
             )
 
-    def score(self, case: str) -> tuple[dict[str, Any], CalibrationStatistics | None]:
-        """Score one case."""
+    def read(self, case: str) -> Iterator[tuple[LabelMap, LabelMap] | Probabilities]:
+        """Read the label maps of a case, then its probabilities where it has any."""
         if case not in self.predictions.paths:
             raise DataError(self.predictions.folder, f"no prediction of case {case}")
+        yield self._labels(case)
+        if self.probabilities is not None and case in self.saved:
+            yield self.probabilities.probabilities(case)
+
+    def _labels(self, case: str) -> tuple[LabelMap, LabelMap]:
         reference = self.references.read(case)
-        prediction = self.predictions.read(case, reference.grid, reference.path)
+        return reference, self.predictions.read(case, reference.grid, reference.path)
+
+    def score(self, case: str, pieces: Iterator[Any]) -> _Scored:
+        """Score one case from what was read of it."""
+        reference, prediction = next(pieces)
         metrics = {
             key: self._structure(group, reference, prediction)
             for key, group in reference.scheme.foreground.items()
         }
         statistics = None
         if self.probabilities is not None and case in self.saved:
-            found = self.probabilities.probabilities(case)
+            found = next(pieces)
             statistics = count_case(
                 found,
                 reference,
@@ -262,7 +282,7 @@ class _Scoring:
         }
         if self.counted.regions and statistics is not None:
             record["calibration_of_regions"] = region_summaries(statistics)
-        return record, statistics
+        return _Scored(record, statistics)
 
     def _structure(
         self, group: tuple[int, ...], reference: LabelMap, prediction: LabelMap

@@ -51,8 +51,9 @@ def ensemble_folders(
 ) -> PredictionSummary:
     """Combine folders of saved probabilities, one folder per member, in one pass per case.
 
-    One member is in memory at a time. A case that has all its files is skipped, so that a killed
-    run resumes where it was; its files are bit-identical to those of a run that was not killed.
+    Two members are in memory at a time: one is read while the other is added. A case that has all
+    its files is skipped, so that a killed run resumes where it was; its files are bit-identical to
+    those of a run that was not killed.
 
     Args:
         folders: One folder per member, with ``CASE.npz`` as nnU-Net's ``--save_probabilities``

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -18,6 +19,11 @@ from fastcal.data.dataset import Case, image_cases
 from fastcal.models.run import DATASET, Run
 from fastcal.predict.members import RunMembers
 from fastcal.predict.progress import PassProgress
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fastcal.data.nifti import Volume
 
 
 class NetworkPredictions:
@@ -81,9 +87,13 @@ class NetworkPredictions:
         """What to do when memory runs out."""
         return self._networks.advice
 
-    def members(self, case: str) -> Iterator[Member]:
+    def read(self, case: str) -> Iterator[tuple[Tensor, Volume]]:
+        """Read and preprocess the images of a case."""
+        yield self._networks.read(self._images[case])
+
+    def members(self, case: str, pieces: Iterator[tuple[Tensor, Volume]]) -> Iterator[Member]:
         """Predict a case with one network, pass and view after another."""
-        images, like = self._networks.read(self._images[case])
+        images, like = next(pieces)
         on_pass = PassProgress(case) if self._tell else None
         yield from self._networks.of(case, images, like, on_pass=on_pass)
 

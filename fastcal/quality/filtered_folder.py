@@ -84,7 +84,7 @@ def filtered_curves(
     scheme = LabelScheme.read(described)
     place = folder / maps
     if not place.is_dir():
-        raise DataError(place, f"no such folder: predict with --maps {maps}")
+        raise DataError(place, f"no such folder: predict with --map {maps}")
     references = LabelMaps(labels, find_label_maps(labels), scheme)
     predictions = LabelMaps(folder, find_label_maps(folder), scheme)
     files = find_label_maps(place)

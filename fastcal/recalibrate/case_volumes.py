@@ -1,4 +1,4 @@
-"""Cases on disk as the volumes of a fit: read again at every pass, one in memory at a time."""
+"""Cases on disk as the volumes of a fit: read again at every pass, one ahead of the other."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any, TypeAlias, TypeVar
 
 from torch import Tensor
 
+from fastcal.cases.pipeline import ReadAhead
 from fastcal.cases.plausible import check_activation, check_probabilities
-from fastcal.cases.reference import LabelMaps
+from fastcal.cases.reference import LabelMap, LabelMaps
 from fastcal.cases.source import Member
 from fastcal.data.predictions import PredictionFolder, Probabilities
 from fastcal.recalibrate.pool import Pool
@@ -119,11 +120,12 @@ class CaseVolumes:
 
     def __iter__(self) -> Iterator[Volume]:
         self._passes += 1
-        for case in self.cases:
-            if self._report is not None:
-                self._report(self._passes, case)
-            # No local name: the case must be gone before the next one is read.
-            yield self.volume(case)
+        with ReadAhead(self.cases, self._pieces) as ahead:
+            for case in self.cases:
+                if self._report is not None:
+                    self._report(self._passes, case)
+                # No local name: the case must be gone when the next one is taken.
+                yield self._volume(*next(ahead.of(case)))
 
     def volume(self, case: str) -> Volume:
         """Read one case.
@@ -131,16 +133,22 @@ class CaseVolumes:
         Raises:
             DataError: A file cannot be read, or does not fit.
         """
+        return self._volume(*self._whole(case))
+
+    def _pieces(self, case: str) -> Iterator[tuple[Probabilities, LabelMap]]:
+        yield self._whole(case)
+
+    def _whole(self, case: str) -> tuple[Probabilities, LabelMap]:
         found = self._read(case)
+        like = found.like or self._references.geometry(case, found.data.shape[1:], found.source)
+        return found, self._references.read(case, like, found.source)
+
+    def _volume(self, found: Probabilities, reference: LabelMap) -> Volume:
         self.current = found.source
         self._references.scheme.check_channels(found.data.shape[0], found.source)
         check_activation(found)
         check_probabilities(found, self._references.scheme)
-        member = Member.of(found)
-        shape = tuple(member.values.shape[2:])
-        like = member.like or self._references.geometry(case, shape, member.source)
-        reference = self._references.read(case, like, member.source)
-        return member.values, reference.target(), reference.mask()
+        return Member.of(found).values, reference.target(), reference.mask()
 
 
 @dataclass(frozen=True, slots=True)

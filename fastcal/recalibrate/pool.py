@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,8 +22,12 @@ class Pool:
     folders: Sequence[PredictionFolder]
     ensemble: EnsembleCalibration
 
-    def mean(self, case: str) -> Probabilities:
+    def mean(self, case: str, members: Iterator[Probabilities] | None = None) -> Probabilities:
         """Return the mean probabilities of a case ``[C, X, Y, Z]``, one member in memory at a time.
+
+        Args:
+            case: Its name.
+            members: What the folders hold of it; None to read it.
 
         Raises:
             DataError: A file cannot be read, differs from the first in shape, type or place, or
@@ -39,8 +43,9 @@ class Pool:
         )
         first: Probabilities | None = None
         weights = self.ensemble.weights or [1.0] * len(self.folders)
-        for folder, weight in zip(self.folders, weights, strict=True):
-            found = folder.probabilities(case)
+        pieces = (one.probabilities(case) for one in self.folders) if members is None else members
+        for weight in weights:
+            found = next(pieces)
             if first is not None:
                 _check_member(found, first)
             try:

@@ -120,20 +120,26 @@ class CalibratedProbabilities:
                     f"'member-then-pool', got {name!r}"
                 )
 
-    def members(self, case: str) -> Iterator[Member]:
+    def read(self, case: str) -> Iterator[Probabilities]:
+        """Read the probabilities of a case, one folder after another."""
+        if not isinstance(self.calibrator, Calibrator):
+            self.saved.require(case)
+        for folder in self.places[case]:
+            # No local name: the array must be gone when its member is.
+            yield folder.probabilities(case)
+
+    def members(self, case: str, pieces: Iterator[Probabilities]) -> Iterator[Member]:
         """Give the calibrated probabilities of a case, one member after another."""
         whole, folders = self.calibrator, self.places[case]
         if isinstance(whole, Calibrator):
-            yield self._calibrated(folders[0].probabilities(case), whole)
+            yield self._calibrated(next(pieces), whole)
         elif _of_members(whole) is None:
             assert whole.calibrators_ is not None
-            self.saved.require(case)
-            yield self._calibrated(Pool(folders, whole).mean(case), whole.calibrators_[0])
+            yield self._calibrated(Pool(folders, whole).mean(case, pieces), whole.calibrators_[0])
         else:
-            self.saved.require(case)
             weights = whole.weights or [1.0] * len(folders)
-            for folder, own, weight in zip(folders, whole.calibrators_ or (), weights, strict=True):
-                yield self._calibrated(folder.probabilities(case), own, weight)
+            for own, weight in zip(whole.calibrators_ or (), weights, strict=True):
+                yield self._calibrated(next(pieces), own, weight)
 
     def _calibrated(
         self, found: Probabilities, calibrator: Calibrator, weight: float = 1.0

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
+
+from fastcal.segments.sweep import sweep
 
 
 def interior(labels: Tensor, depth: float, steps: Sequence[float]) -> Tensor:
@@ -50,21 +53,23 @@ def _interior_of_box(labels: Tensor, depth: float, steps: Sequence[float]) -> Te
     beyond = math.floor(limit) + 1 if small else 2 * limit + 1
     squared = torch.full(labels.shape, beyond, dtype=dtype, device=labels.device)
     for axis, step in enumerate(steps):
-        size = labels.shape[axis]
-        nearest = squared.clone()
-        for k in range(1, min(math.floor(depth / step * (1 + 1e-6)), size - 1) + 1):
-            along = (k * step) ** 2
-            across = torch.tensor(along, dtype=dtype, device=labels.device)
-            front, back = (slice(0, size - k), slice(k, size))
-            first, second = _along(axis, front), _along(axis, back)
-            same = labels[first] == labels[second]
-            for here, there in ((first, second), (second, first)):
-                # A product, since `where` is several times slower on bytes.
-                candidate = squared[there] * same + across
-                torch.minimum(nearest[here], candidate, out=nearest[here])
-        squared = nearest
+        squared = sweep(squared, axis, partial(_nearest, axis=axis, step=step, depth=depth), labels)
     # Distances are sums of products of floats, whose last bits must not decide.
     return squared > (math.floor(limit) if small else limit * (1 + 1e-6))
+
+
+def _nearest(squared: Tensor, labels: Tensor, *, axis: int, step: float, depth: float) -> Tensor:
+    """Give the smallest squared distance to another label, with the steps along this axis too."""
+    size, nearest = labels.shape[axis], squared.clone()
+    for k in range(1, min(math.floor(depth / step * (1 + 1e-6)), size - 1) + 1):
+        across = torch.tensor((k * step) ** 2, dtype=squared.dtype, device=labels.device)
+        first, second = _along(axis, slice(0, size - k)), _along(axis, slice(k, size))
+        same = labels[first] == labels[second]
+        for here, there in ((first, second), (second, first)):
+            # A product, since `where` is several times slower on bytes.
+            candidate = squared[there] * same + across
+            torch.minimum(nearest[here], candidate, out=nearest[here])
+    return nearest
 
 
 def _along(axis: int, part: slice) -> tuple[slice, ...]:
@@ -74,28 +79,17 @@ def _along(axis: int, part: slice) -> tuple[slice, ...]:
 def _around_boundaries(
     labels: Tensor, depth: float, steps: Sequence[float]
 ) -> tuple[slice, ...] | None:
-    """Give the box outside which every voxel is farther than ``depth`` from any boundary."""
-    axes = labels.dim()
-    bounds: list[tuple[int, int]] | None = None
-    for axis in range(axes):
-        size = labels.shape[axis]
-        front, back = _along(axis, slice(0, size - 1)), _along(axis, slice(1, size))
-        differs = labels[front] != labels[back]
-        if not bool(differs.any()):
-            continue
-        found = []
-        for other in range(axes):
-            rest = [a for a in range(axes) if a != other]
-            where = (differs.amax(rest) if rest else differs).nonzero()
-            found.append((int(where[0]), int(where[-1]) + 1 + (other == axis)))
-        if bounds is None:
-            bounds = found
-        else:
-            bounds = [(min(a, c), max(b, d)) for (a, b), (c, d) in zip(bounds, found, strict=True)]
-    if bounds is None:
-        return None
-    margins = [math.floor(depth / step * (1 + 1e-6)) for step in steps]
-    return tuple(
-        slice(max(0, start - margin), min(size, stop + margin))
-        for (start, stop), margin, size in zip(bounds, margins, labels.shape, strict=True)
-    )
+    """Give a box outside which every voxel is farther than ``depth`` from any boundary.
+
+    It is that of the voxels with another label than the first one, which mostly is background.
+    """
+    other = (labels != labels.reshape(-1)[0]).view(torch.uint8)
+    box = []
+    for axis, (step, size) in enumerate(zip(steps, labels.shape, strict=True)):
+        rest = [a for a in range(labels.dim()) if a != axis]
+        where = (other.amax(rest) if rest else other).nonzero()
+        if not len(where):
+            return None
+        margin = math.floor(depth / step * (1 + 1e-6))
+        box.append(slice(max(0, int(where[0]) - margin), min(size, int(where[-1]) + 1 + margin)))
+    return tuple(box)

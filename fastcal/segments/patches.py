@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
+
+from fastcal.segments.sweep import pieces, sweep
 
 
 def patch_maxima(values: Tensor, label: Tensor, num_classes: int, size: int) -> Tensor:
@@ -30,38 +34,64 @@ def patch_maxima(values: Tensor, label: Tensor, num_classes: int, size: int) -> 
     found = torch.full(
         (len(values), num_classes), -torch.inf, dtype=torch.float64, device=values.device
     )
+    if values[:1].numel() == 0:
+        return torch.full_like(found, torch.nan)
+    shared = label.dim() == values.dim()
     for item, volume in enumerate(values):
-        means = _patch_means(volume.nan_to_num(0.0), size)
-        if label.dim() == values.dim():
-            index = label[item].reshape(-1).to(torch.int64)
-            # One place more for the voxels that belong to no class.
-            index = torch.where((index >= 0) & (index < num_classes), index, num_classes)
-            largest = found.new_full((num_classes + 1,), -torch.inf)
-            largest.scatter_reduce_(0, index, means.reshape(-1), "amax")
-            found[item] = largest[:num_classes]
-        else:
-            for k in range(num_classes):
-                inside = means[label[item, k] == 1]
-                if inside.numel():
-                    found[item, k] = inside.max()
+        sums, voxels = volume.nan_to_num(0.0), 1
+        starts = []
+        for axis, extent in enumerate(volume.shape):
+            width = min(size, extent)
+            sums = sweep(sums, axis, partial(_window_sums, axis=axis, width=width))
+            index = torch.arange(extent, device=volume.device) - width // 2
+            starts.append(index.clamp(0, extent - width))
+            voxels *= width
+        for part in pieces(volume, 0):
+            patches = sums
+            for axis, start in enumerate(starts):
+                patches = patches.index_select(axis, start[part] if axis == 0 else start)
+            largest = (
+                _largest(patches, label[item][part], num_classes)
+                if shared
+                else _largest_of_planes(patches, label[item][:, part])
+            )
+            found[item] = torch.maximum(found[item], largest.to(torch.float64) / voxels)
     return torch.where(found == -torch.inf, torch.nan, found)
 
 
-def _patch_means(volume: Tensor, size: int) -> Tensor:
-    """Give every voxel the mean over its patch, by running sums along each axis in float64."""
-    means = volume.to(torch.float64)
-    for axis, extent in enumerate(volume.shape):
-        width = min(size, extent)
-        if width < 2:
-            continue
-        running = means.cumsum(axis)
-        ends = running.narrow(axis, width - 1, extent - width + 1).clone()
-        ends.narrow(axis, 1, extent - width).sub_(running.narrow(axis, 0, extent - width))
-        before = min(size // 2, width - 1)
-        edges = ((0, before), (extent - width, width - 1 - before))
-        start, end = (
-            ends.narrow(axis, at, 1).expand([n if a == axis else -1 for a in range(ends.dim())])
-            for at, n in edges
-        )
-        means = torch.cat((start, ends, end), axis).div_(width)
-    return means
+def _window_sums(values: Tensor, *, axis: int, width: int) -> Tensor:
+    """Add ``width`` neighbours along an axis, from sums of 1, 2, 4, ... of them.
+
+    No sum is the difference of larger ones, so that float32 keeps all but its last bits.
+    """
+    power, length = values, 1
+    result: Tensor | None = None
+    covered = 0
+    while True:
+        if width & length:
+            if result is None:
+                result = power
+            else:
+                extent = power.shape[axis] - covered
+                result = result.narrow(axis, 0, extent) + power.narrow(axis, covered, extent)
+            covered += length
+        if 2 * length > width:
+            assert result is not None
+            return result
+        extent = power.shape[axis] - length
+        power = power.narrow(axis, 0, extent) + power.narrow(axis, length, extent)
+        length *= 2
+
+
+def _largest(values: Tensor, label: Tensor, num_classes: int) -> Tensor:
+    """Give the largest value of each class, -inf for one without voxels."""
+    index = label.reshape(-1).to(torch.int64)
+    # One place more for the voxels that belong to no class.
+    index = torch.where((index >= 0) & (index < num_classes), index, num_classes)
+    largest = values.new_full((num_classes + 1,), -torch.inf)
+    return largest.scatter_reduce_(0, index, values.reshape(-1), "amax")[:num_classes]
+
+
+def _largest_of_planes(values: Tensor, planes: Tensor) -> Tensor:
+    """The same for a label of 0 or 1 per class, ``[C, *S]``."""
+    return torch.where(planes == 1, values, -torch.inf).flatten(1).amax(1)

@@ -9,8 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastcal.core import bins as edges
 from fastcal.core.arrays import accumulation_type
+from fastcal.core.bins import thresholds_on
 from fastcal.core.problem import GapBins, LossReading
 from fastcal.triton_kernels.loss_tile import (
     load_tile,
@@ -75,7 +75,7 @@ def bin_gaps_kernel(
     o_classes = tl.arange(0, P.rows).to(tl.int64)
     m_classes = o_classes < P.classes
     row = partial + (i_part * P.classes + o_classes) * words
-    reference = tl.zeros([P.rows], tl.float64)
+    reference = tl.zeros([tl.constexpr(P.rows)], tl.float64)
     wrong = 0
     for i_block in range(tl.program_id(0), n_blocks, tl.num_programs(0)):
         z, hot, counts, n_wrong = load_tile(
@@ -158,7 +158,7 @@ def bin_gaps(
     bin_gaps_kernel[launch.grid](
         *launch.images,
         partial,
-        _thresholds(logits, bins),
+        thresholds_on(bins.count, accumulation_type(logits.dtype), logits.device),
         bins.count,
         *launch.walk,
         P=launch.plan,
@@ -181,11 +181,11 @@ def bin_gradient(
     launch = loss_launch(logits, target, reading, [gradient])
     if launch.grid[0] * launch.grid[1] == 0:
         return
-    thresholds = _thresholds(logits, bins)
+    real = accumulation_type(logits.dtype)
     bin_gradient_kernel[launch.grid](
         *launch.images,
-        factors.to(thresholds.dtype),
-        thresholds,
+        factors.to(real),
+        thresholds_on(bins.count, real, logits.device),
         bins.count,
         *launch.walk,
         P=launch.plan,
@@ -193,10 +193,3 @@ def bin_gradient(
         num_warps=launch.warps,
         enable_fp_fusion=False,
     )
-
-
-def _thresholds(logits: Tensor, bins: GapBins) -> Tensor:
-    """Give the interior edges on the device. A single bin has none, but needs an address."""
-    real = accumulation_type(logits.dtype)
-    inner = edges.thresholds(bins.count, real)
-    return (inner if len(inner) > 0 else torch.ones(1, dtype=real)).to(logits.device)

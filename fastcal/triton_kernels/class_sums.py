@@ -45,7 +45,7 @@ def class_sums_kernel(
     ``logits`` and ``target`` are `Images`. ``partial`` is float64
     ``[images, programs, 6, classes]``. ``W`` are the `SumsWanted`.
     """
-    overlap = tl.zeros([P.rows], tl.float64)
+    overlap = tl.zeros([tl.constexpr(P.rows)], tl.float64)
     predicted = overlap
     squared = overlap
     reference = overlap

@@ -104,10 +104,10 @@ def finalize_kernel(
     scale = from_bits(scale, P)
     members = tl.cast(n_members, P.real)
     stage = Stage(maps, count, ignore_index, from_bits(eps, P), n_cells, members)
-    zero = tl.zeros([P.block], P.real)
+    zero = tl.zeros([tl.constexpr(P.block)], P.real)
     words = zero
     kept = m_voxels
-    target = tl.zeros([P.block], tl.int32) - 1
+    target = tl.zeros([tl.constexpr(P.block)], tl.int32) - 1
     if F.count:
         words = row_words(count, lanes.i_outer)
         kept, target = keep_voxels(stage, words, lanes, F)
@@ -115,7 +115,7 @@ def finalize_kernel(
     top, inverse_total = mean_logit_moments(state, o_state, m_voxels, scale, P)
     total = zero
     spread = zero
-    off = tl.zeros([P.block], tl.int32)
+    off = tl.zeros([tl.constexpr(P.block)], tl.int32)
     if F.normalise:
         for k in range(C):
             p = mean_class(state, o_state, k, m_voxels, scale, top, inverse_total, P)
@@ -123,7 +123,7 @@ def finalize_kernel(
 
     lowest = zero
     highest = zero
-    label = tl.zeros([P.block], tl.int32)
+    label = tl.zeros([tl.constexpr(P.block)], tl.int32)
     class_sum = zero
     entropy = zero
     lost = zero

@@ -44,7 +44,7 @@ def zeros(N: tl.constexpr, P: tl.constexpr):
     """Make a tuple of ``N`` rows of zeros."""
     rows = ()
     for _ in tl.static_range(N):
-        rows = rows + (tl.zeros([P.block], P.real),)
+        rows = rows + (tl.zeros([tl.constexpr(P.block)], P.real),)
     return rows
 
 
@@ -148,7 +148,7 @@ def add_members(members, weights, inverse_temperatures, lanes, P: tl.constexpr):
     """Compute the `BlockSums` of the members."""
     sums = BlockSums(
         zeros(P.classes, P),
-        tl.zeros([P.block], P.real),
+        tl.zeros([tl.constexpr(P.block)], P.real),
         zeros(P.classes * P.square, P),
         zeros(P.classes * P.votes, P),
     )

@@ -20,6 +20,7 @@ from fastcal.core.problem import TemperatureLayout, TemperatureProblem
 from fastcal.triton_kernels import policy
 from fastcal.triton_kernels.activation import divide
 from fastcal.triton_kernels.fixed_point import logarithm
+from fastcal.triton_kernels.tables import table
 from fastcal.triton_kernels.walk import (
     block_lanes,
     class_view,
@@ -88,8 +89,8 @@ def temperature_kernel(
     n_bad = tl.zeros((), tl.int64)
     loss = tl.zeros((), tl.float64)
     if P.per_class:
-        gradient = tl.zeros((P.columns,), tl.float64)
-        curvature = tl.zeros((P.columns,), tl.float64)
+        gradient = tl.zeros([tl.constexpr(P.columns)], tl.float64)
+        curvature = tl.zeros([tl.constexpr(P.columns)], tl.float64)
     else:
         gradient = tl.zeros((), tl.float64)
         curvature = tl.zeros((), tl.float64)
@@ -284,11 +285,7 @@ def temperature_sums(
     n_blocks = walk.n_outer * triton.cdiv(walk.n_inner, block)
     n_programs = min(n_blocks, policy.resident_programs(values.device))
     low = torch.tensor(problem.tiny, dtype=torch.float64).log().item()
-    numbers = torch.tensor(
-        [problem.tiny, problem.rest, low, *inverse_temperatures],
-        dtype=torch.float64,
-        device=values.device,
-    )
+    numbers = table([problem.tiny, problem.rest, low, *inverse_temperatures], values.device)
     n_words = TemperatureLayout(num_classes if per_class else 1).words
     row_counts = counts.new_zeros(n_programs, len(counts))
     row_sums = sums.new_zeros(n_programs, n_words)

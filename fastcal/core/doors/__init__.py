@@ -8,12 +8,13 @@ allocates, bounds nesting and expansion, checks what it read, and turns whatever
 from fastcal.core.doors.archive import Archive, open_archive
 from fastcal.core.doors.bounds import bounded, check_claim, check_expansion
 from fastcal.core.doors.checkpoint import read_checkpoint, sealed
+from fastcal.core.doors.deflate import gzip_writer
 from fastcal.core.doors.digest import Digest, digest
 from fastcal.core.doors.failures import MissingFileError, one_error
 from fastcal.core.doors.itk_header import ItkHeader, itk_header
 from fastcal.core.doors.json_text import parse_json, read_json, read_json_lines
 from fastcal.core.doors.nifti_header import NiftiFile, NiftiHeader, nifti_header, open_nifti
-from fastcal.core.doors.npy import read_npy
+from fastcal.core.doors.npy import npy_header, read_npy
 from fastcal.core.doors.npz import Npz, open_npz, read_npz
 from fastcal.core.doors.opening import RegularFile, open_regular, read_bytes, read_text
 from fastcal.core.doors.pickle_file import read_pickle
@@ -22,6 +23,7 @@ from fastcal.core.doors.schema import validated
 from fastcal.core.doors.state import StateFile, read_state
 from fastcal.core.doors.writing import remove_leftovers, settle, sync, sync_folder, temporary_beside
 from fastcal.core.doors.yaml_text import parse_yaml, read_yaml
+from fastcal.core.doors.zip_writing import ZipWriter
 
 __all__ = [
     "Archive",
@@ -34,12 +36,15 @@ __all__ = [
     "RegularFile",
     "Safetensors",
     "StateFile",
+    "ZipWriter",
     "bounded",
     "check_claim",
     "check_expansion",
     "digest",
+    "gzip_writer",
     "itk_header",
     "nifti_header",
+    "npy_header",
     "one_error",
     "open_archive",
     "open_nifti",

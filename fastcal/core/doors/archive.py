@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from fastcal.core.doors.bounds import KIB, MIB, check_expansion, size
+from fastcal.core.doors.deflate import framed, gzip_reader
 from fastcal.core.doors.failures import one_error, shown
 from fastcal.core.doors.opening import open_regular
 
@@ -97,19 +98,33 @@ class Member:
 
     @contextmanager
     def open(self) -> Iterator[IO[bytes]]:
-        """The content; its checksum is compared when its last byte has been read."""
-        with self._archive.open(self._info) as stream:
-            yield stream
+        """The content; length and checksum are compared when one asks for what follows it."""
+        if self.stored:
+            with self._archive.open(self._info) as stream:
+                yield stream
+            return
+        packed = framed(
+            self._archive.stream,
+            self.start,
+            self._info.compress_size,
+            size=self.size,
+            checksum=self._info.CRC,
+        )
+        with gzip_reader(packed) as inflated:
+            yield inflated  # type: ignore[misc]  # a GzipFile lacks nothing that is read with
 
     def check(self) -> None:
         """Read the content once, so that its checksum is compared.
 
         Raises:
-            zipfile.BadZipFile: The checksum differs.
+            zipfile.BadZipFile, gzip.BadGzipFile: The checksum differs.
         """
         with self.open() as stream:
-            while stream.read(MIB):
-                pass
+            left = self.size
+            while piece := stream.read(MIB):
+                left -= len(piece)
+                if left < 0:
+                    raise ValueError(f"{shown(self.name)} must have {self.size} bytes, got more")
 
     def read(self, most_bytes: int) -> bytes:
         """The whole content.

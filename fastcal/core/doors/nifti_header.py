@@ -18,6 +18,7 @@ from fastcal.core.doors.bounds import (
     check_expansion,
     size,
 )
+from fastcal.core.doors.deflate import gzip_reader
 from fastcal.core.doors.failures import one_error
 from fastcal.core.doors.opening import open_regular
 from fastcal.core.errors import DataError
@@ -116,7 +117,7 @@ def open_nifti(
             file.stream.seek(0)
             yield NiftiFile(header, file.stream)
             return
-        with gzip.GzipFile(fileobj=file.stream, mode="rb") as stream:
+        with gzip_reader(file.stream) as stream:
             header = _parsed(stream.read(540))
             check_expansion(header.offset + header.nbytes, file.size, what="the voxels")
             check_claim(header.nbytes, most=most_bytes, what="the voxels")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -20,6 +22,7 @@ Array = npt.NDArray[Any]
 NUMBERS = "biuf"
 """Kinds of dtypes that are real numbers: bool, signed, unsigned, floating."""
 
+_PIECE = 1 << 22
 _MAGIC = b"\x93NUMPY"
 _LONGEST_HEADER = 10_000
 _ITEM = (
@@ -29,7 +32,6 @@ _ITEM = (
 )
 _ITEMS = tuple(re.compile(item) for item in _ITEM)
 _ANY_ITEM = "|".join(re.sub(r"\?P<\w+>", "?:", item) for item in _ITEM)
-# Possessive throughout: a header that does not match must not be tried in every other way.
 # Possessive throughout: a header that does not match must not be tried in every other way.
 _HEADER = re.compile(rf"\{{\s*+(?:(?:{_ANY_ITEM})\s*+,?+\s*+){{3}}\}}\s*+")
 
@@ -87,6 +89,19 @@ def read_npy_header(stream: IO[bytes], *, kinds: str = NUMBERS) -> NpyHeader:
     return NpyHeader(extents, dtype, fortran == "True", 8 + width + length)
 
 
+def npy_header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
+    """What stands before the numbers of an array in C order.
+
+    Example:
+        >>> len(npy_header((2, 3), np.dtype(np.float32)))
+        128
+    """
+    made = io.BytesIO()
+    described = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(made, described)
+    return made.getvalue()
+
+
 def read_array(stream: IO[bytes], header: NpyHeader) -> Array:
     """Read the numbers behind a header, whose size the caller has checked.
 
@@ -95,14 +110,15 @@ def read_array(stream: IO[bytes], header: NpyHeader) -> Array:
     """
     flat = np.empty(header.nbytes, np.uint8)
     view = flat.data
+    # Straight into the array; every stream that is read here is a buffered one.
+    readinto: Callable[[memoryview], int] = stream.readinto  # type: ignore[attr-defined]
     filled = 0
     while filled < header.nbytes:
         # In pieces: memory that is only promised costs nothing until bytes arrive.
-        piece = stream.read(min(1 << 20, header.nbytes - filled))
-        if not piece:
+        count = readinto(view[filled : filled + _PIECE])
+        if not count:
             raise ValueError(f"must hold {size(header.nbytes)}, got {size(filled)}")
-        view[filled : filled + len(piece)] = piece
-        filled += len(piece)
+        filled += count
     if stream.read(1):
         raise ValueError("more bytes than the header says")
     values: Array = flat.view(header.dtype)

@@ -4,12 +4,14 @@
 // __syncwarp; compute-sanitizer does.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <utility>
 
 #define FASTCAL_CUDA_SHIM 1
@@ -191,7 +193,29 @@ inline cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, 
   }
   return cudaSuccess;
 }
-template <typename Kernel> cudaError_t cudaFuncSetAttribute(Kernel, cudaFuncAttribute, int) {
+namespace shim {
+
+constexpr int kDefaultShared = 48 << 10;
+
+// What a kernel may have of dynamic shared memory.
+template <typename Kernel> int &allowed_shared(Kernel kernel) {
+  static std::map<Kernel, int> allowed;
+  return allowed.try_emplace(kernel, kDefaultShared).first->second;
+}
+
+} // namespace shim
+
+// A number that a later launch lowers could be lowered by another thread just before a launch that
+// needs the larger one.
+template <typename Kernel>
+cudaError_t cudaFuncSetAttribute(Kernel kernel, cudaFuncAttribute, int bytes) {
+  int &allowed = shim::allowed_shared(kernel);
+  int limit = 0;
+  cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0);
+  if (bytes > limit || (bytes < allowed && bytes < limit)) {
+    return cudaErrorInvalidValue;
+  }
+  allowed = bytes;
   return cudaSuccess;
 }
 template <typename Kernel>
@@ -214,7 +238,8 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t *config, void (*kernel)(
   static_assert((sizeof(Parameters) + ...) <= 4096, "beyond the parameter space");
   int limit = 0;
   cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0);
-  if (config->dynamicSmemBytes > static_cast<std::size_t>(limit)) {
+  const int allowed = std::min(limit, shim::allowed_shared(kernel));
+  if (config->dynamicSmemBytes > static_cast<std::size_t>(allowed)) {
     return cudaErrorInvalidValue;
   }
   auto call = [kernel, arguments...] { kernel(arguments...); };
