@@ -46,7 +46,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Recorder:
 
 def summary(out: str = "out", failed: tuple[Any, ...] = ()) -> SimpleNamespace:
     return SimpleNamespace(
-        out=Path(out), done=("a", "b"), skipped=("c",), failed=failed, statistics=None
+        out=Path(out), done=("a", "b"), skipped=("c",), failed=failed, statistics=None, journal=None
     )
 
 
@@ -94,7 +94,7 @@ def test_train_takes_a_file_as_split(recorded: Recorder) -> None:
 
 
 SHARED = (
-    "--space logit --bins 20 --closed left --dtype uint8 --save-probabilities --num-parts 3 "
+    "--workers 3 --space logit --bins 20 --closed left --dtype uint8 --save-probabilities --num-parts 3 "
     "--part-id 1 --overwrite --keep-going --maps entropy variance -g labels -q "
     "--region box:8:2 foreground --fine-bins 64 --no-segments"
 )
@@ -107,6 +107,8 @@ SHARED_OPTIONS = {
     "segments": False,
     "num_parts": 3,
     "part_id": 1,
+    "scheduler": None,
+    "workers": 3,
     "overwrite": True,
     "keep_going": True,
     "maps": ["entropy", "variance"],
