@@ -94,8 +94,8 @@ def test_train_takes_a_file_as_split(recorded: Recorder) -> None:
 
 
 SHARED = (
-    "--workers 3 --space logit --bins 20 --closed left --dtype uint8 --save-probabilities --num-parts 3 "
-    "--part-id 1 --overwrite --keep-going --maps entropy variance -g labels -q "
+    "--space logit --bins 20 --closed left --dtype uint8 --save-probabilities --num-parts 3 "
+    "--part-id 1 --workers 3 --overwrite --keep-going --maps entropy variance -g labels -q "
     "--region box:8:2 foreground --fine-bins 64 --no-segments"
 )
 SHARED_OPTIONS = {
@@ -202,7 +202,7 @@ def test_evaluate_passes_every_option_on(recorded: Recorder) -> None:
     arguments = (
         "--dataset-json d.json --num-classes 3 --no-probabilities --no-surface --tolerance 2 "
         "--bins 20 --closed left --chill --keep-going -q --region band:2 --fine-bins 8 "
-        "--missed-hd95 diagonal"
+        "--missed-hd95 diagonal --scheduler tcp://node1:8786"
     )
     assert main([*EVALUATE, *arguments.split()]) == 0
     assert call == {
@@ -219,6 +219,8 @@ def test_evaluate_passes_every_option_on(recorded: Recorder) -> None:
         "closed": "left",
         "allow_missing": True,
         "keep_going": True,
+        "scheduler": "tcp://node1:8786",
+        "workers": None,
         "progress": False,
     }
 

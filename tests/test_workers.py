@@ -21,7 +21,9 @@ from fastcal.cases.journal import FILE, last_entries, read_journal
 from fastcal.cases.workers import Team, Workers, visible_devices, worker_environments
 from fastcal.cli import main
 from fastcal.core.job_array import array_part
+from fastcal.evaluate import evaluate_folder
 from fastcal.predict import folder_status, merge_statistics, predict_cases
+from fastcal.recalibrate import fit_folders
 
 pytest.importorskip("distributed")
 
@@ -315,6 +317,67 @@ def test_a_worker_out_of_memory_costs_that_case_alone(
     assert results(tmp_path / "made") == results(tmp_path / "whole")
     begun = [one.case for one in read_journal(tmp_path / "made" / FILE) if one.state == "begun"]
     assert {case: begun.count(case) for case in NAMES} == dict.fromkeys(NAMES, 1) | {"case_c": 2}
+
+
+@pytest.mark.slow
+def test_scores_and_fits_are_the_same_to_the_last_bit(
+    stacked: Path, tmp_path: Path, cluster: Any
+) -> None:
+    address, folds = cluster.scheduler_address, sorted(stacked.glob("fold_*"))
+    for name, scheduler in (("whole", None), ("made", address)):
+        (tmp_path / name).mkdir()
+        evaluate_folder(
+            stacked / "labels",
+            folds[0],
+            tmp_path / name / "scores.json",
+            num_classes=3,
+            surface=False,
+            regions=["prediction"],
+            scheduler=scheduler,
+        )
+        for method in ("temperature", "temperature-per-class", "vector", "histogram", "isotonic"):
+            file = tmp_path / name / f"{method}.json"
+            fit = fit_folders(
+                folds[:1],
+                stacked / "labels",
+                file,
+                method=method,
+                folds=2 if method == "vector" else 0,
+                scheduler=scheduler,
+            )
+            if fit.held_out:
+                fit.held_out[0].after.save(tmp_path / name / f"{method}-after.npz")
+        ensemble = tmp_path / name / "members.json"
+        fit_folders(
+            folds,
+            stacked / "labels",
+            ensemble,
+            ensemble="member-then-pool",
+            folds=0,
+            scheduler=scheduler,
+        )
+    made = {name: one for name, one in files_in(tmp_path / "made").items() if "journal" not in name}
+    assert made == files_in(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_a_bad_case_ends_a_fit_with_its_file(stacked: Path, tmp_path: Path, cluster: Any) -> None:
+    path = stacked / "fold_2/case_d.npz"
+    content = path.read_bytes()
+    path.write_bytes(content[:100])
+    try:
+        with pytest.raises(ValueError, match=re.escape(str(path))):
+            fit_folders(
+                [stacked / "fold_2"],
+                stacked / "labels",
+                tmp_path / "fit.json",
+                scheduler=cluster.scheduler_address,
+            )
+    finally:
+        path.write_bytes(content)
+    lines = read_journal(tmp_path / "fit.journal.jsonl")
+    assert {one.case for one in lines if one.state == "failed"} == {"case_d"}
+    assert not (tmp_path / "fit.json").exists()
 
 
 @pytest.mark.slow

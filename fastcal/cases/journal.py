@@ -49,6 +49,11 @@ def journal_file(folder: Path, *, part_id: int = 0, num_parts: int = 1) -> Path:
     return folder / (FILE if num_parts == 1 else f"journal.part-{part_id}-of-{num_parts}.jsonl")
 
 
+def journal_beside(file: Path) -> Path:
+    """Return the journal of a command that writes one file, which lies beside it."""
+    return file.with_name(f"{file.stem}.journal.jsonl")
+
+
 class Journal:
     """Appends lines to a journal; a context manager.
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -145,16 +145,19 @@ class Team:
         task: Task,
         journal: Path,
         *,
-        finished: Callable[[str], bool],
+        finished: Callable[[str], bool] | None = None,
+        taken: Callable[[str, Any], None] | None = None,
         progress: ProgressOption = False,
     ) -> CaseRun:
         """Do every case that is not finished, on the workers; failures do not stop the others.
 
         Args:
             cases: Case names.
-            task: What is done to each; its results are files that ``finished`` looks at.
+            task: What is done to each.
             journal: The file that gets a line for whatever happens.
-            finished: Says whether all files of a case exist already.
+            finished: Says whether all files of a case exist already; None if that is true of no
+                case.
+            taken: Takes what the task returned of a case.
             progress: See `fastcal.cases.loop.run_cases`.
 
         Raises:
@@ -163,8 +166,9 @@ class Team:
             DataError: Another run deals the cases of the folder.
             OSError: No worker has room on its disk.
         """
-        skipped = [case for case in cases if finished(case)]
-        left = sorted(set(cases) - set(skipped), key=cases.index)
+        skipped = [] if finished is None else [case for case in cases if finished(case)]
+        there = set(skipped)
+        left = [case for case in dict.fromkeys(cases) if case not in there]
         if not left:
             return CaseRun((), tuple(skipped), ())
         say = reporter(progress)
@@ -183,7 +187,11 @@ class Team:
                 say(Progress(state.case, done, len(cases), state.seconds_left))
 
             hands = Hands(
-                journal=lines, finished=finished, report=told, patience=self.workers.patience
+                taken=taken,
+                journal=lines,
+                finished=finished,
+                report=told,
+                patience=self.workers.patience,
             )
             run = deal(left, crew, hands)
         return CaseRun(run.done, tuple(skipped), run.failed)

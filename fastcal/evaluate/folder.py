@@ -6,7 +6,7 @@ import json
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -15,6 +15,7 @@ import numpy as np
 from fastcal import CalibrationStatistics
 from fastcal.calibration.summary import calibration_summary, region_summaries
 from fastcal.cases.count import count_case
+from fastcal.cases.journal import journal_beside
 from fastcal.cases.labels import LabelScheme
 from fastcal.cases.loop import ProgressOption
 from fastcal.cases.overlap import overlap
@@ -22,6 +23,7 @@ from fastcal.cases.pipeline import Stages, run_stages
 from fastcal.cases.plausible import contradicted
 from fastcal.cases.reference import LabelMap, LabelMaps
 from fastcal.cases.settings import Counted
+from fastcal.cases.workers import Workers
 from fastcal.core import atomic
 from fastcal.core.arguments import choice, real_number
 from fastcal.core.bins import Closed
@@ -53,6 +55,8 @@ def evaluate_folder(
     regions: Sequence[str] = (),
     allow_missing: bool = False,
     keep_going: bool = False,
+    scheduler: str | None = None,
+    workers: int | None = None,
     progress: ProgressOption = False,
 ) -> dict[str, Any]:
     """Score a folder of predicted label maps, and their probabilities where they were saved.
@@ -87,6 +91,10 @@ def evaluate_folder(
             ``--chill``).
         keep_going: Go on after a case that fails or was not predicted; failures are listed under
             ``"failed"``.
+        scheduler: Address of a Dask scheduler whose workers score the cases, see docs/scale.md. A
+            case that fails is listed then, and does not stop the others. What became of each is in
+            ``NAME.journal.jsonl`` beside the file.
+        workers: Number of processes of this machine that score the cases, likewise.
         progress: True prints one line per case to stderr; a function is called with a `Progress`.
 
     Returns:
@@ -108,7 +116,8 @@ def evaluate_folder(
         DataError: A folder has no cases, a case has no prediction (unless ``allow_missing`` or
             ``keep_going``) or no reference, a file cannot be read, shapes, affines or numbers of
             classes differ, or a label is out of range. The message names the file.
-        ImportError: ``surface`` is True and MONAI is not installed.
+        ImportError: ``surface`` is True and MONAI is not installed; or workers are wanted, and Dask
+            ``distributed`` is not.
         TypeError: An option has the wrong type.
         ValueError: An option is out of range.
 
@@ -120,6 +129,8 @@ def evaluate_folder(
     if not real_number(tolerance_mm, "tolerance_mm") >= 0:
         raise ValueError(f"tolerance_mm must be at least 0, got {tolerance_mm}")
     choice(missed_hd95, "missed_hd95", ("omit", "diagonal"))
+    hired = Workers.of(scheduler, workers)
+    keep_going = keep_going or hired is not None
     counted = Counted(labels, n_bins, closed, fine_bins, regions)
     described = _descriptions(Path(labels), Path(predictions), dataset_json)
     scheme = _scheme(Path(labels), Path(predictions), dataset_json, num_classes)
@@ -138,24 +149,30 @@ def evaluate_folder(
     check_out_file(out_file, [*scoring.inputs, *described])
     # Made now, rather than to fail when everything is scored.
     out_file.parent.mkdir(parents=True, exist_ok=True)
+    found: dict[str, _Scored] = {}
+    cases = sorted((scoring.predictions if allow_missing else scoring.references).paths)
+    if hired is None:
+        stages = Stages(scoring.read, scoring.score, found.__setitem__)
+        run = run_stages(cases, stages, keep_going=keep_going, progress=progress)
+    else:
+        run = hired.team().run_cases(
+            cases,
+            _DealtScoring(scoring, out_file.absolute().parent),
+            journal_beside(out_file),
+            taken=found.__setitem__,
+            progress=progress,
+        )
     pooled = counted.statistics(scheme)
-    records: list[dict[str, Any]] = []
-
-    def keep(case: str, scored: _Scored) -> None:
-        del case
-        if scored.statistics is not None:
-            pooled.merge(scored.statistics)
-        records.append(scored.record)
-
-    wanted = scoring.predictions if allow_missing else scoring.references
-    stages = Stages(scoring.read, scoring.score, keep)
-    run = run_stages(sorted(wanted.paths), stages, keep_going=keep_going, progress=progress)
-    if not records:
+    scored = [found[case] for case in cases if case in found]  # workers answer in another order
+    for one in scored:
+        if one.statistics is not None:
+            pooled.merge(one.statistics)
+    if not scored:
         reasons = "; ".join(dict.fromkeys(one.reason for one in run.failed))
         raise DataError(predictions, f"no case could be scored: {reasons}")
-    if scoring.contradictions:
-        warnings.warn(_contradiction(scoring.contradictions), stacklevel=2)
-    summary = _summary(records, pooled, scoring)
+    if contradictions := [one.contradiction for one in scored if one.contradiction is not None]:
+        warnings.warn(_contradiction(contradictions), stacklevel=2)
+    summary = _summary([one.record for one in scored], pooled, scoring)
     summary["failed"] = [{"case": one.case, "reason": one.reason} for one in run.failed]
     # nnU-Net's readers do arithmetic on these numbers: NaN stays NaN.
     atomic.write_text(out_file, json.dumps(summary, indent=4) + "\n")
@@ -200,6 +217,25 @@ class _Scored:
     record: dict[str, Any]
     """Its entry of ``metric_per_case``."""
     statistics: CalibrationStatistics | None
+    contradiction: tuple[Path, int] | None = None
+    """Probabilities beside a label map that is not their most probable class, and the voxels."""
+
+
+@dataclass(frozen=True, slots=True)
+class _DealtScoring:
+    """`_Scoring` as a task of workers, see `fastcal.cases.desk.Task`."""
+
+    scoring: _Scoring
+    folder: Path
+    """Where the file of results goes."""
+
+    def prepare(self) -> None:
+        """Nothing needs to be made ready."""
+
+    def __call__(self, case: str, hint: Any = None) -> _Scored:
+        """Score a case."""
+        del hint
+        return self.scoring.score(case, self.scoring.read(case))
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,8 +251,6 @@ class _Scoring:
     tolerance_mm: float | None
     """Of the surface Dice; None for no surface scores."""
     missed_hd95: MissedHd95
-    contradictions: list[tuple[Path, int]] = field(default_factory=list)
-    """Probabilities beside a label map that is not their most probable class, and the voxels."""
 
     @property
     def inputs(self) -> list[Path]:
@@ -260,7 +294,7 @@ class _Scoring:
             key: self._structure(group, reference, prediction)
             for key, group in reference.scheme.foreground.items()
         }
-        statistics = None
+        statistics = contradiction = None
         if self.probabilities is not None and case in self.saved:
             found = next(pieces)
             statistics = count_case(
@@ -272,7 +306,7 @@ class _Scoring:
             )
             if not reference.scheme.multilabel:
                 differing = contradicted(found, prediction.labels, reference.kept)
-                self.contradictions.extend([(found.source, differing)] if differing else [])
+                contradiction = (found.source, differing) if differing else None
         record = {
             "case": case,
             "metrics": metrics,
@@ -282,7 +316,7 @@ class _Scoring:
         }
         if self.counted.regions and statistics is not None:
             record["calibration_of_regions"] = region_summaries(statistics)
-        return _Scored(record, statistics)
+        return _Scored(record, statistics, contradiction)
 
     def _structure(
         self, group: tuple[int, ...], reference: LabelMap, prediction: LabelMap

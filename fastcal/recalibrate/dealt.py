@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastcal.cases.dealer import Hands, deal
-from fastcal.cases.journal import Journal
+from fastcal.cases.journal import Journal, journal_beside
 from fastcal.cases.workers import Workers
 from fastcal.core.heartbeat import alone
 from fastcal.recalibrate.case_volumes import CaseVolumes, Volume
@@ -43,7 +43,7 @@ def read_by(
     if workers is None:
         yield None
         return
-    path = out.with_name(f"{out.stem}.journal.jsonl")
+    path = journal_beside(out)
     with ExitStack() as held:
         heart = held.enter_context(alone(out.absolute().parent, name=f".{out.name}.heartbeat"))
         crew = held.enter_context(workers.crew(VolumeTask(tuple(streams), out.absolute().parent)))
