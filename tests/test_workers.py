@@ -299,7 +299,8 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Any:
             n_workers=2,
             threads_per_worker=1,
             memory_limit="1GB",
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
+            scheduler_kwargs={"dashboard": False},
             silence_logs=50,
         ) as made,
     ):
