@@ -112,6 +112,8 @@ class Watch:
                 continue
             self.own.append(_size(this))
             self.largest.append(max(sizes))
+            if len(workers) < 2:  # somebody must be there to go on
+                continue
             if time.monotonic() - last >= self._kill_every:
                 last = time.monotonic()
                 os.kill(self._random.choice(workers).pid, signal.SIGKILL)

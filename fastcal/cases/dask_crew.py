@@ -6,13 +6,14 @@ import logging
 import platform
 import queue
 import sys
+import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import dask
-from distributed import Client, Future, LocalCluster, get_worker
+from distributed import Client, Future, LocalCluster, Status, get_worker
 from distributed.diagnostics.plugin import WorkerPlugin
 from distributed.utils import get_mp_context
 
@@ -21,6 +22,8 @@ from fastcal.cases.desk import Desk
 
 CONNECT_SECONDS = 15.0
 """How long a scheduler may take to answer at the beginning."""
+_ABSENT_SECONDS = 60.0
+"""After which a worker that its nanny has started again is not waited for any more."""
 
 
 class DeskPlugin(WorkerPlugin):
@@ -36,10 +39,11 @@ class DaskCrew:
     Args:
         client: Connected to the scheduler.
         desk: The task.
+        mend: Called now and then to start workers again that have failed to start.
     """
 
-    def __init__(self, client: Client, desk: Desk) -> None:
-        self._client = client
+    def __init__(self, client: Client, desk: Desk, mend: Callable[[], None] | None = None) -> None:
+        self._client, self._mend = client, mend
         self._name = f"fastcal-{uuid.uuid4().hex[:12]}"
         self._names: dict[str, str] = {}
         self._answered: queue.SimpleQueue[Future] = queue.SimpleQueue()
@@ -61,6 +65,8 @@ class DaskCrew:
         if self._client.status != "running":
             raise OSError("the scheduler has gone")
         try:
+            if self._mend is not None:
+                self._mend()
             here = self._client.nthreads()
             if not here.keys() <= self._names.keys():
                 self._names |= _names(self._client.scheduler_info(n_workers=-1))
@@ -141,7 +147,7 @@ def _names(info: Mapping[str, Any]) -> dict[str, str]:
 
 
 @contextmanager
-def connected(address: str) -> Iterator[Client]:
+def connected(address: str) -> Iterator[tuple[Client, None]]:
     """Connect to a scheduler.
 
     Raises:
@@ -156,15 +162,19 @@ def connected(address: str) -> Iterator[Client]:
             f"({' '.join(str(error).split())})"
         ) from error
     try:
-        yield client
+        yield client, None
     finally:
         with suppress(OSError, TimeoutError):
             client.close()
 
 
 @contextmanager
-def local(environments: Sequence[Mapping[str, str]]) -> Iterator[Client]:
-    """Start workers on this machine, one for each environment; they end with the block."""
+def local(environments: Sequence[Mapping[str, str]]) -> Iterator[tuple[Client, Callable[[], None]]]:
+    """Start workers on this machine, one for each environment; they end with the block.
+
+    Yields:
+        What is connected to them, and what starts those again that have failed to start.
+    """
     _fork_warm()
     with (
         # Nothing of a case stays on a worker, so that there is nothing to move to the disk; and a
@@ -180,7 +190,7 @@ def local(environments: Sequence[Mapping[str, str]]) -> Iterator[Client]:
         _Local(environments) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
-        yield client
+        yield client, cluster.mend
 
 
 _METHOD = (
@@ -203,8 +213,11 @@ class _Local(LocalCluster):
 
     def __init__(self, environments: Sequence[Mapping[str, str]]) -> None:
         self._environments = environments
+        self._given: dict[Any, int] = {}
+        self._absent: dict[Any, float] = {}
         super().__init__(
-            n_workers=len(environments),
+            # They come one by one, and the cases are not kept waiting for the last.
+            n_workers=0,
             threads_per_worker=1,
             processes=True,
             host="127.0.0.1",
@@ -213,14 +226,33 @@ class _Local(LocalCluster):
             scheduler_kwargs={"dashboard": False},
             silence_logs=logging.CRITICAL,
         )
+        self.scale(len(environments))
 
     def new_worker_spec(self) -> dict[Any, Any]:
-        """Give the next worker its environment."""
+        """Give the next worker an environment that none has."""
         made = super().new_worker_spec()
         for name, spec in made.items():
-            own = self._environments[int(name) % len(self._environments)]
-            made[name] = {**spec, "options": {**spec["options"], "env": dict(own)}}
+            taken = {self._given[other] for other in self.worker_spec if other in self._given}
+            free = (number for number in range(len(self._environments)) if number not in taken)
+            self._given[name] = next(free, 0)
+            own = dict(self._environments[self._given[name]])
+            made[name] = {**spec, "options": {**spec["options"], "env": own}}
         return made
+
+    def mend(self) -> None:
+        """Replace workers that have failed to start, which their nannies do not try again."""
+        now = time.monotonic()
+        there = {worker.address for worker in self.scheduler.workers.values()}
+        for name, nanny in list(self.workers.items()):
+            if nanny.worker_address in there:
+                self._absent.pop(name, None)
+                continue
+            since = self._absent.setdefault(name, now)
+            if nanny.status == Status.failed or now - since > _ABSENT_SECONDS:
+                self.worker_spec.pop(name, None)
+                del self._absent[name]
+        if len(self.worker_spec) < len(self._environments):
+            self.scale(len(self._environments))
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 MOST_WORKERS = 1024
 _ADDRESS = re.compile(r"[a-z]+://\S+|\S+:\d+")
-_PATIENCE = 60.0
+_PATIENCE = 300.0
 _PATIENCE_OF_A_SCHEDULER = 600.0
 """Seconds without any worker. Nodes of a cluster may take minutes to start."""
 
@@ -116,17 +116,20 @@ class Workers:
         if self.count is not None:
             threads = max(1, _processors() // self.count)
         desk = Desk(task, threads)
-        if self.count is not None:
-            session = dask_crew.local(worker_environments(self.count, pins, threads or 1))
-        else:
-            assert self.scheduler is not None
-            session = dask_crew.connected(self.scheduler)
-        with session as client:
-            made = dask_crew.DaskCrew(client, desk)
+        with self._session(threads or 1, pins) as (client, mend):
+            made = dask_crew.DaskCrew(client, desk, mend)
             try:
                 yield made
             finally:
                 made.close()
+
+    def _session(self, threads: int, pins: Sequence[str]) -> AbstractContextManager[Any]:
+        from fastcal.cases import dask_crew
+
+        if self.scheduler is not None:
+            return dask_crew.connected(self.scheduler)
+        assert self.count is not None
+        return dask_crew.local(worker_environments(self.count, pins, threads))
 
 
 @dataclass(frozen=True, slots=True)
