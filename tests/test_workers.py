@@ -6,6 +6,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -418,14 +420,31 @@ def test_a_pause_of_workers_and_of_the_network_changes_nothing(
 
 
 @pytest.mark.slow
-def test_a_scheduler_that_ends_is_told_and_resumed_from(
-    stacked: Path, tmp_path: Path, cluster: Any, monkeypatch: pytest.MonkeyPatch
+def test_a_scheduler_that_is_killed_is_told_and_resumed_from(
+    stacked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fastcal.cases.workers._PATIENCE_OF_A_SCHEDULER", 2.0)
+    monkeypatch.setattr("fastcal.cases.workers._PATIENCE_OF_A_SCHEDULER", 3.0)
     whole = done(stacked, tmp_path / "whole")
-    team = Workers(cluster.scheduler_address).team()
-    with pytest.raises(ValueError, match="the same command resumes from here"):
-        done(stacked, tmp_path / "made", team, progress=lambda _: cluster.close())
-    done(stacked, tmp_path / "made")
+    file = str(tmp_path / "scheduler.json")
+    paths = os.pathsep.join((str(Path(__file__).parent), str(Path(__file__).parent.parent)))
+    dask, env = (sys.executable, "-m", "dask"), os.environ | {"PYTHONPATH": paths}
+    words = (*dask, "scheduler", "--scheduler-file", file, "--port", "0", "--no-dashboard")
+    with subprocess.Popen(
+        [*words, "--host", "127.0.0.1"], env=env, stderr=subprocess.DEVNULL
+    ) as one:
+        words = (*dask, "worker", "--scheduler-file", file, "--nthreads", "1", "--no-dashboard")
+        with subprocess.Popen(words, env=env, stderr=subprocess.DEVNULL) as worker:
+            try:
+                while not Path(file).exists():
+                    time.sleep(0.1)
+                address = json.loads(Path(file).read_text())["address"]
+                team = Workers(address).team()
+                with pytest.raises(ValueError, match="the same command resumes from here"):
+                    done(stacked, tmp_path / "made", team, progress=lambda _: one.kill())
+            finally:
+                one.kill()
+                worker.terminate()
+    made = done(stacked, tmp_path / "made")
+    assert made.skipped
     assert results(tmp_path / "made") == results(tmp_path / "whole")
-    assert json.loads((tmp_path / "made/calibration.json").read_text())["cases"] == list(whole.done)
+    assert made.statistics == whole.statistics

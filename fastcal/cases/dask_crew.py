@@ -46,6 +46,7 @@ class DaskCrew:
         self._client, self._mend = client, mend
         self._name = f"fastcal-{uuid.uuid4().hex[:12]}"
         self._names: dict[str, str] = {}
+        self._reached = True
         self._answered: queue.SimpleQueue[Future] = queue.SimpleQueue()
         self._hint: Callable[[str], Any] = _nothing
         client.register_plugin(DeskPlugin(desk), name=self._name)
@@ -56,22 +57,24 @@ class DaskCrew:
 
     def close(self) -> None:
         """Free what the task holds in the workers."""
-        if self._client.status == "running":
+        if self._client.status == "running" and self._reached:
             with suppress(OSError, TimeoutError, RuntimeError):
                 self._client.unregister_worker_plugin(self._name)
 
     def workers(self) -> Mapping[str, str]:
         """Return the workers that are there now; see `fastcal.cases.dealer.Crew`."""
+        self._reached = False
         if self._client.status != "running":
             raise OSError("the scheduler has gone")
         try:
             if self._mend is not None:
                 self._mend()
-            here = self._client.nthreads()
+            here = self._client.nthreads(callback_timeout=CONNECT_SECONDS)
             if not here.keys() <= self._names.keys():
                 self._names |= _names(self._client.scheduler_info(n_workers=-1))
         except (OSError, TimeoutError, RuntimeError) as error:
-            raise OSError(" ".join(str(error).split())) from error
+            raise OSError(" ".join(str(error).split()) or "the scheduler is silent") from error
+        self._reached = True
         return {address: self._names.get(address, address) for address in here}
 
     def begin(self, case: str, worker: str) -> Future:
@@ -107,8 +110,8 @@ class DaskCrew:
 
     def forget(self, ticket: Future) -> None:
         """Expect no answer any more."""
-        with suppress(OSError, TimeoutError, RuntimeError):
-            ticket.cancel()
+        # Not `cancel`, which waits for a scheduler that may not answer.
+        ticket.release()
 
     def _is_late(self, ticket: Future, found: dict[Future, Answer | None]) -> bool:
         """Note the answer of a case; True where it must be waited for after all."""
@@ -165,7 +168,7 @@ def connected(address: str) -> Iterator[tuple[Client, None]]:
         yield client, None
     finally:
         with suppress(OSError, TimeoutError):
-            client.close()
+            client.close(timeout=CONNECT_SECONDS)
 
 
 @contextmanager
@@ -177,6 +180,7 @@ def local(environments: Sequence[Mapping[str, str]]) -> Iterator[tuple[Client, C
     """
     _fork_warm()
     with (
+        _quiet(),
         # Nothing of a case stays on a worker, so that there is nothing to move to the disk; and a
         # worker that has too little memory is ended rather than paused for ever.
         dask.config.set(
@@ -257,11 +261,13 @@ class _Local(LocalCluster):
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Let the connection's log be still: what goes wrong is one line."""
-    logger = logging.getLogger("distributed")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
+    """Let the logs of the engine be still: what goes wrong is told in one line."""
+    loggers = [logging.getLogger(name) for name in ("distributed", "tornado", "asyncio")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
