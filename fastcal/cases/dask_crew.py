@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, cast
 
 import dask
 from distributed import Client, Future, LocalCluster, Status, get_worker
@@ -47,7 +47,7 @@ class DaskCrew:
         self._name = f"fastcal-{uuid.uuid4().hex[:12]}"
         self._names: dict[str, str] = {}
         self._reached = True
-        self._answered: queue.SimpleQueue[Future] = queue.SimpleQueue()
+        self._answered: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
         self._hint: Callable[[str], Any] = _nothing
         client.register_plugin(DeskPlugin(desk), name=self._name)
 
@@ -77,7 +77,7 @@ class DaskCrew:
         self._reached = True
         return {address: self._names.get(address, address) for address in here}
 
-    def begin(self, case: str, worker: str) -> Future:
+    def begin(self, case: str, worker: str) -> Future[Any]:
         """Start a case on a worker."""
         future = self._client.submit(
             _do,
@@ -94,11 +94,11 @@ class DaskCrew:
         return future
 
     def answers(
-        self, tickets: Collection[Future], seconds: float
-    ) -> Mapping[Future, Answer | None]:
+        self, tickets: Collection[Future[Any]], seconds: float
+    ) -> Mapping[Future[Any], Answer | None]:
         """Wait for the first answer; see `fastcal.cases.dealer.Crew`."""
         wanted = {ticket.key: ticket for ticket in tickets}
-        found: dict[Future, Answer | None] = {}
+        found: dict[Future[Any], Answer | None] = {}
         with suppress(queue.Empty):
             future = self._answered.get(timeout=seconds)
             while True:
@@ -108,12 +108,12 @@ class DaskCrew:
                 future = self._answered.get_nowait()
         return found
 
-    def forget(self, ticket: Future) -> None:
+    def forget(self, ticket: Future[Any]) -> None:
         """Expect no answer any more."""
         # Not `cancel`, which waits for a scheduler that may not answer.
         ticket.release()
 
-    def _is_late(self, ticket: Future, found: dict[Future, Answer | None]) -> bool:
+    def _is_late(self, ticket: Future[Any], found: dict[Future[Any], Answer | None]) -> bool:
         """Note the answer of a case; True where it must be waited for after all."""
         if ticket.status == "finished":
             try:
@@ -133,7 +133,8 @@ def _nothing(case: str) -> None:
 
 def _do(name: str, case: str, hint: Any) -> Answer:
     """In a worker: do a case at the desk that the plugin has brought."""
-    desk: Desk = get_worker().plugins[name].desk
+    plugin: Any = get_worker().plugins[name]
+    desk: Desk = plugin.desk
     return desk.do(case, hint)
 
 
@@ -234,7 +235,7 @@ class _Local(LocalCluster):
 
     def new_worker_spec(self) -> dict[Any, Any]:
         """Give the next worker an environment that none has."""
-        made = super().new_worker_spec()
+        made: dict[Any, Any] = super().new_worker_spec()
         for name, spec in made.items():
             taken = {self._given[other] for other in self.worker_spec if other in self._given}
             free = (number for number in range(len(self._environments)) if number not in taken)
@@ -245,8 +246,8 @@ class _Local(LocalCluster):
 
     def mend(self) -> None:
         """Replace workers that have failed to start, which their nannies do not try again."""
-        now = time.monotonic()
-        there = {worker.address for worker in self.scheduler.workers.values()}
+        now, scheduler = time.monotonic(), cast("Any", self.scheduler)
+        there = {worker.address for worker in scheduler.workers.values()}
         for name, nanny in list(self.workers.items()):
             if nanny.worker_address in there:
                 self._absent.pop(name, None)
