@@ -134,12 +134,14 @@ def _size(process: psutil.Process) -> float:
         return 0.0
 
 
-def combine(folder: Path, out: str, workers: int | None, told: list[float]) -> PredictionSummary:
+def combine(
+    folder: Path, out: str, workers: int | None, told: list[tuple[float, float]]
+) -> PredictionSummary:
     """Combine the members of all cases."""
 
     def tell(state: Progress) -> None:
         del state
-        told.append(time.monotonic())
+        told.append((time.monotonic(), time.process_time()))
 
     return ensemble_folders(
         sorted(folder.glob("fold_*")),
@@ -166,11 +168,11 @@ def soak(cases: int, workers: int, kill_every: float) -> Soak:
         folder = Path(name)
         write_cases(folder, cases)
         print(f"{cases} cases are written", flush=True)
-        told: list[float] = []
-        start, processor = time.monotonic(), time.process_time()
+        told: list[tuple[float, float]] = []
+        start = time.monotonic()
         with Watch(kill_every) as watch:
             made = combine(folder, "made", workers, told)
-        seconds, processor = time.monotonic() - start, time.process_time() - processor
+        seconds = time.monotonic() - start
         print(f"{len(made.done)} cases are done after {watch.kills} kills", flush=True)
         whole = combine(folder, "whole", None, [])
         if made.done != whole.done or files(folder / "made") != files(folder / "whole"):
@@ -178,8 +180,9 @@ def soak(cases: int, workers: int, kill_every: float) -> Soak:
         lines = read_journal(folder / "made" / FILE)
     done = [line.seconds or 0.0 for line in lines if line.state == "done"]
     begun = sum(line.state == "begun" for line in lines)
-    first = told[0] - start - done[0]
-    busy = workers * (told[-1] - start - first)
+    (begin, used), (end, all_used) = told[0], told[-1]
+    first = begin - start - done[0]
+    busy = workers * (end - start - first)
     quarter = max(1, len(watch.own) // 4)
     return Soak(
         cases=cases,
@@ -188,10 +191,10 @@ def soak(cases: int, workers: int, kill_every: float) -> Soak:
         repeated=begun - cases,
         seconds=seconds,
         starting=first,
-        merging=start + seconds - told[-1],
+        merging=start + seconds - end,
         case=sum(done) / cases,
         dealing=(busy - sum(done)) / cases,
-        client=processor / cases,
+        client=(all_used - used) / max(1, cases - 1),
         own_mb=(max(watch.own[:quarter]), max(watch.own[-quarter:])),
         worker_mb=(max(watch.largest[:quarter]), max(watch.largest[-quarter:])),
     )
