@@ -17,7 +17,7 @@ MAKEFLAGS += --no-print-directory
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test test-all build lint test-cpp test-python sanitize format clean distclean
+.PHONY: demo test test-all build docs lint test-cpp test-python sanitize format clean distclean
 
 demo: $(VENV)/.demo-ready
 	$(PIP_INSTALL) $(EDITABLE) --no-deps -e .
@@ -54,6 +54,12 @@ test-python:
 sanitize: $(VENV)/.test-ready
 	$(BIN)/python tests/sanitize.py address,undefined
 	$(BIN)/python tests/sanitize.py thread
+
+# The site, in build/docs. A warning is an error.
+docs: build
+	$(PIP_INSTALL) $(EDITABLE) $(WITH_CPP_TESTS) -e '.[docs,train,report,quality]'
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
+	@echo "open build/docs/index.html"
 
 format: $(VENV)/.test-ready
 	$(BIN)/ruff check --fix .
