@@ -107,8 +107,11 @@ def serve() -> None:
     """Answer until stdin ends."""
     import torch
 
+    import fastcal.convert
     import fastcal.evaluate
+    import fastcal.ood
     import fastcal.predict
+    import fastcal.quality
     import fastcal.recalibrate
     import fastcal.study.demo
     import fastcal.train  # noqa: F401

@@ -23,10 +23,16 @@ PACKAGES = (
     *("fastcal", "fastcal.functional", "fastcal.regions", "fastcal.calibration"),
     *("fastcal.losses", "fastcal.models", "fastcal.torchmetrics", "fastcal.monai"),
     *("fastcal.predict", "fastcal.evaluate", "fastcal.recalibrate", "fastcal.train"),
+    *("fastcal.quality", "fastcal.ood", "fastcal.scores", "fastcal.convert", "fastcal.segments"),
     "fastcal.report.plots",
 )
 # Dataclasses that a user makes; all others are results, which only fastcal makes.
-SETTINGS = frozenset({"Measure", "InferenceAugmentation", "SegmentSettings"})
+SETTINGS = frozenset(
+    {
+        *("Measure", "InferenceAugmentation", "SegmentSettings"),
+        *("QualityPredictor", "OODDetector", "Draws"),
+    }
+)
 
 # Values of required arguments. The folders do not exist, so that opening one first is an error.
 GOOD: dict[str, Callable[[], Any]] = {
@@ -74,6 +80,12 @@ GOOD: dict[str, Callable[[], Any]] = {
         ("run", "out", "out_file", "predictions", "dataset", "path", "parts"),
         lambda: "no-such-folder",
     ),
+    **dict.fromkeys(("folder", "detectors", "source"), lambda: "no-such-folder"),
+    **dict.fromkeys(("inside", "outside"), lambda: case_folder()),
+    "image": lambda: torch.rand(1, 8, 8).numpy(),
+    "is_ood": lambda: [False, True],
+    **dict.fromkeys(("score", "dice", "predicted", "unlikeness"), lambda: [0.25, 0.75]),
+    "uncertainty": lambda: torch.rand(4, 4, 4).numpy(),
 }
 GOOD_THERE: dict[tuple[str, str], Callable[[], Any]] = {
     **dict.fromkeys(
@@ -84,6 +96,8 @@ GOOD_THERE: dict[tuple[str, str], Callable[[], Any]] = {
         lambda: [GOOD["preds"](), GOOD["preds"]()],
     ),
     ("EnsembleCalibration.fit_stream", "volumes"): lambda: [([GOOD["preds"]()], GOOD["target"]())],
+    ("OODDetector", "score"): lambda: "binary_entropy",
+    ("convert_dataset", "name"): lambda: "acdc",
     ("binary_calibration_error", "preds"): lambda: torch.full((1, 4, 4), 0.5),
     ("multilabel_calibration_error", "target"): lambda: torch.zeros(1, 3, 4, 4, dtype=torch.int64),
 }
@@ -93,6 +107,7 @@ ALWAYS = {
     **dict.fromkeys(("boundary_band", "dilated_box"), ("spacing",)),
     "build_network": ("in_channels", "num_classes", "dims"),
     "fit_folders": ("ensemble",),
+    "fit_ood": ("predictions",),
 }
 
 NONSENSE = "nonsense"
@@ -103,6 +118,7 @@ BAD: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(("n_bins", "num_bins", "num_classes", "num_labels", "in_channels"), (0, -1)),
     **dict.fromkeys(("batch_size", "draws", "num_parts", "columns", "jobs", "n_resamples"), (0,)),
     **dict.fromkeys(("min_count", "mc_dropout", "margin_slices", "entropy_bins"), (-1,)),
+    **dict.fromkeys(("n_trees", "n_thresholds"), (0, 10**9)),
     "fine_bins": (-1, 3),
     "dims": (0, 7),
     "class_dim": (9,),
@@ -116,7 +132,8 @@ BAD: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(("noise", "gamma", "alpha", "factor", "margin", "ridge", "odir"), NEGATIVE),
     **dict.fromkeys(("lambda_dice", "lambda_ce"), NEGATIVE),
     **dict.fromkeys(("overlap", "dropout", "label_smoothing", "smoothing"), (-0.1, 1.0)),
-    **dict.fromkeys(("level", "interval"), (0.0, 1.0)),
+    **dict.fromkeys(("level", "interval", "false_positive_rate"), (0.0, 1.0)),
+    **dict.fromkeys(("clip", "calibration_share", "failure_dice"), (-0.5, 1.5)),
     **dict.fromkeys(("sigma", "empty_weight"), (0.0,)),
     "temperature": (0.0, -1.0),
     "threshold": (-0.5, 1.5),
@@ -131,7 +148,7 @@ BAD: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(("norm", "average", "reduction", "kind", "measure", "nan_policy"), CHOICE),
     **dict.fromkeys(("method", "alternative", "order", "ensemble", "strategy", "task"), CHOICE),
     **dict.fromkeys(("precision", "resample", "dtype", "head", "kernel", "distance"), CHOICE),
-    **dict.fromkeys(("downsampling", "loss"), CHOICE),
+    **dict.fromkeys(("downsampling", "loss", "covariance", "unsure"), CHOICE),
     "maps": ((NONSENSE,),),
     # tensors
     "logits": (torch.zeros(1, 3, 4, 4, dtype=torch.int64),),
@@ -161,6 +178,12 @@ WRONG_TYPE: dict[str, tuple[Any, ...]] = {
 BAD_THERE: dict[tuple[str, str], tuple[Any, ...]] = {
     # These take modules, not names.
     **dict.fromkeys((("AuxiliaryLoss", "loss"), ("DeepSupervisionLoss", "loss")), ()),
+    # A number of draws elsewhere.
+    ("mean_absolute_error", "draws"): (),
+    **dict.fromkeys((("QualityPredictor", "model"), ("fit_quality", "model")), CHOICE),
+    **dict.fromkeys((("QualityPredictor", "seed"), ("Draws", "seed")), (-1, 2**70)),
+    ("OODDetector", "score"): CHOICE,
+    ("convert_dataset", "name"): CHOICE,
     # pydantic checks these, with messages of its own.
     ("TrainConfig", "loss"): (),
     # These can only be checked once there is a member or a network.
@@ -197,6 +220,12 @@ def statistics() -> Any:
     for case in ("one", "two"):
         counted.update(probs, target, case_id=case)
     return counted
+
+
+def case_folder() -> Any:
+    from fastcal.ood import CaseFolder
+
+    return CaseFolder("no-such-folder")
 
 
 def accumulator() -> Any:

@@ -25,8 +25,11 @@ _TRAIN = (
     *("--strategy", "sequential", "--iterations", "2", "--batch-size", "2", "-q"),
     *("--set", "network.widths=4,8", "loop.tensorboard=false", "loop.channels_last=false"),
 )
-_UNLIKE = ("log.jsonl", "last.pt", "execution.json", "curves.png", "results.json", "report.html")
-"""Files with times in them. They must be there, but differ between any two runs."""
+_UNLIKE = (
+    *("log.jsonl", "last.pt", "execution.json", "curves.png", "results.json", "report.html"),
+    "conversion.json",
+)
+"""Files with times or paths in them. They must be there, but differ between any two runs."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ CASES = {
     "evaluate": Case(
         ("evaluate", "-p", "folds/fold_0", "-o", "scores.json", "--no-surface", *_COUNTED),
         "scores.json",
+        always=(0, 4),
     ),
     "merge": Case(
         ("merge", "-i", "out", "-o", "out"),
@@ -74,6 +78,18 @@ CASES = {
     ),
     "predict": Case(
         ("predict", "-m", "run", "-i", "images", "-o", "out", *_COUNTED), "out", trained=True
+    ),
+    "convert": Case(("convert", "msd", "msd", "out", "-q"), "out", trained=True),
+    "quality fit": Case(
+        ("quality", "fit", "-i", "done", "-g", "labels", "-o", "fitted.json"),
+        "fitted.json",
+        trained=True,
+    ),
+    "quality predict": Case(
+        ("quality", "predict", "-c", "quality.json", "-i", "done", "-o", "out"), "out", trained=True
+    ),
+    "ood predict": Case(
+        ("ood", "predict", "-c", "ood.json", "-i", "done", "-o", "out"), "out", trained=True
     ),
     "export": Case(("export", "-m", "run", "-o", "out.ts"), "out.ts", trained=True),
     "train": Case((*_TRAIN, "-o", "out"), "out", trained=True),
@@ -130,7 +146,9 @@ def made(folder: Path, case: Case) -> dict[str, bytes]:
     return {
         name: b"" if Path(name).name in _UNLIKE or "prepared" in name else content
         for name, content in found.items()
-        if case.out == name or name.startswith(f"{case.out}/") or "/.tmp-" in f"/{name}"
+        if name.startswith((f"{case.out}/", f"{case.out}.partial/"))
+        or case.out == name
+        or "/.tmp-" in f"/{name}"
     }
 
 

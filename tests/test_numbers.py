@@ -289,8 +289,8 @@ def test_an_output_that_shares_memory_with_regions_is_refused():
         )
 
 
-def _streamed(z):
-    stream = fastcal.EnsembleAccumulator()
+def _streamed(z, **options):
+    stream = fastcal.EnsembleAccumulator(**options)
     stream.update(z)
     return stream.finalize().entropy
 
@@ -301,6 +301,9 @@ def _streamed(z):
         lambda z: fastcal.ensemble_entropy([z]),
         lambda z: fastcal.ensemble_mean([z]),
         _streamed,
+        lambda z: fastcal.ensemble_entropy([z], from_logits=False),
+        lambda z: fastcal.ensemble_statistics([z], maps=("label",), from_logits=False).label,
+        lambda z: _streamed(z, from_logits=False),
     ],
 )
 def test_vmap_says_what_to_do_instead(function):

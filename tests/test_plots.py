@@ -183,7 +183,7 @@ def test_intervals_need_a_level_and_cases() -> None:
         plots.reliability_diagram(counted(1), ax=axes(), interval=0.95)
     with pytest.raises(ValueError, match="interval must lie between 0 and 1, got 95"):
         plots.reliability_diagram(counted(), ax=axes(), interval=95)
-    with pytest.raises(ValueError, match="n_resamples must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="n_resamples must be from 1 to 10000000, got 0"):
         plots.reliability_diagram(counted(), ax=axes(), interval=0.95, n_resamples=0)
 
 

@@ -215,5 +215,5 @@ def test_absent_folders_and_cases_are_named(tmp_path: Path) -> None:
     assert folder.cases() == []
     with pytest.raises(DataError, match="no probabilities of case a"):
         folder.probabilities("a")
-    with pytest.raises(DataError, match="no array named probabilities or softmax"):
+    with pytest.raises(DataError, match="must have one array named probabilities or softmax"):
         folder.probabilities("other")

@@ -262,8 +262,8 @@ def test_importing_crepes_leaves_the_filters_of_warnings_alone(monkeypatch) -> N
         ({"level": 1.0}, "level must lie between 0 and 1, got 1"),
         ({"calibration_share": 0.0}, "calibration_share must lie between 0 and 1, got 0"),
         ({"clip": 0.5}, "clip must lie between 0 and 0.5, got 0.5"),
-        ({"n_trees": 0}, "n_trees must be at least 1, got 0"),
-        ({"seed": -1}, "seed must be at least 0, got -1"),
+        ({"n_trees": 0}, "n_trees must be from 1 to 100000, got 0"),
+        ({"seed": -1}, "seed must be from 0 to 4294967295, got -1"),
     ],
 )
 def test_settings_out_of_range_are_named(options, message) -> None:
@@ -397,7 +397,7 @@ def test_certain_voxels_that_are_right_give_the_best_score() -> None:
         ({"uncertainty": [0.1, np.nan]}, "uncertainty must be at least 0, got nan"),
         ({"prediction": [1, 0]}, "prediction must be a mask of True and False"),
         ({"reference": [True]}, "reference must have the shape of uncertainty"),
-        ({"n_thresholds": 0}, "n_thresholds must be at least 1, got 0"),
+        ({"n_thresholds": 0}, "n_thresholds must be from 1 to 1000000, got 0"),
     ],
 )
 def test_masks_and_uncertainties_that_do_not_fit_are_named(change, message) -> None:

@@ -252,7 +252,7 @@ def test_bad_input_of_the_commands_is_one_line(
         ((*fit, "--summary", tmp_path / "no.json"), "no.json: no such file"),
         (
             ("quality", "fit", "-i", few, "--summary", few / "summary.json", "-o", file),
-            f"{few}: X must hold at least 3 structures",
+            f"{few}: must hold at least 3 structures",
         ),
         (
             ("quality", "predict", "-c", file, "-i", liver),
@@ -263,7 +263,7 @@ def test_bad_input_of_the_commands_is_one_line(
         (("quality", "predict", "-c", file, "-i", new, "--top", -1), "--top must be at least 0"),
         (
             (*fit_kept, "--scores", "pairwise_dice"),
-            f"{kept}: X must hold at least 3 structures with scores and a Dice for the model",
+            f"{kept}: must hold at least 3 structures with scores and a Dice for the model",
         ),
         (
             ("quality", "evaluate", "-i", folder, *summary, "--maps", "entropy"),

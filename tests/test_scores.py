@@ -202,7 +202,7 @@ def test_mean_absolute_error_leaves_out_structures_without_a_dice() -> None:
         ({"failure_dice": 0.0}, "failure_dice must be above 0 and at most 1, got 0"),
         ({"measures": ["nll"]}, "measures must be 'pearson'"),
         ({"level": 1.0}, "level must lie between 0 and 1, got 1"),
-        ({"n_resamples": 0}, "n_resamples must be at least 1, got 0"),
+        ({"n_resamples": 0}, "n_resamples must be from 1 to 10000000, got 0"),
     ],
 )
 def test_wrong_arguments_are_named(options, message) -> None:

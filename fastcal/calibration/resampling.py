@@ -16,12 +16,15 @@ from fastcal.calibration import values
 from fastcal.calibration.reader import MetricReader
 from fastcal.calibration.rows import Rows
 from fastcal.calibration.values import Floats, Integers
-from fastcal.core.arguments import real_number, whole_number
+from fastcal.core.arguments import real_number
+from fastcal.core.doors import bounded
 
 _EXACT = 2.0**53
 """Whole numbers below it are added and multiplied exactly in float64."""
 _CHUNK = 1 << 20
 """Draws held at a time."""
+MOST_RESAMPLES = 10**7
+"""An interval of more would not be told from it by three digits, and takes hours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +46,8 @@ class Resampling:
         """Check every number."""
         if not 0 < real_number(self.level, "level") < 1:
             raise ValueError(f"level must lie between 0 and 1, got {self.level:g}")
-        if whole_number(self.n_resamples, "n_resamples") < 1:
-            raise ValueError(f"n_resamples must be at least 1, got {self.n_resamples}")
-        whole_number(self.seed, "seed")
+        bounded(self.n_resamples, "n_resamples", MOST_RESAMPLES)
+        bounded(self.seed, "seed", 2**63 - 1, least=0)
 
     @property
     def tails(self) -> Floats:

@@ -63,7 +63,13 @@ def combine(
     first: _First | None = None
     for member in members:
         reading.scheme.check_channels(member.values.shape[1], member.source)
-        first = _First.of(member) if first is None else first.checked(member)
+        if first is None:
+            first = _First.of(member)
+            if reference is not None and first.like is not None:
+                # Before time is spent on members that the labels do not fit.
+                reference.check_grid(first.like, first.source)
+        else:
+            first = first.checked(member)
         values = member.values.to(first.real)
         accumulator.update(values, weight=member.weight, temperature=member.temperature)
         # Otherwise this member would stay in memory while the next is read.

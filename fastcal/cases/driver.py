@@ -15,6 +15,7 @@ from fastcal.cases.segments import write_folder
 from fastcal.cases.shards import add_statistics, write_statistics
 from fastcal.cases.summary import PredictionSummary
 from fastcal.cases.work import CaseWork, DealtWork
+from fastcal.core.lock import sole_use
 
 if TYPE_CHECKING:
     from fastcal.cases.loop import CaseRun
@@ -50,8 +51,8 @@ def run(
 
     Raises:
         DataError: A file cannot be read or does not fit, an output would take the place of an
-            input, or the folder was made from something else; the message names it. With
-            ``keep_going``, the error of a case is in the summary instead.
+            input, the folder was made from something else, or another command works in it; the
+            message names it. With ``keep_going``, the error of a case is in the summary instead.
         ValueError: Settings do not go together, or no worker can do the cases.
         OutOfMemoryError: A ValueError that says what to lower.
         OSError: The error of the disk.
@@ -67,32 +68,34 @@ def run(
         if not part.keep_going and team is None:
             references.require(cases)
     ledger = Ledger(source, counted, files, references)
-    ledger.open(cases, part)
-    if source.dataset_json is not None:
-        copy_description(source.dataset_json, files.folder, written.file_ending)
-    elif written.save_probabilities and source.reading.scheme.num_classes > 1:
-        write_description(source.reading.scheme, files.folder, written.file_ending)
+    ledger.check_places(cases)
+    with sole_use(files.folder, "command", part=part.name):
+        ledger.open(cases, part)
+        if source.dataset_json is not None:
+            copy_description(source.dataset_json, files.folder, written.file_ending)
+        elif written.save_probabilities and source.reading.scheme.num_classes > 1:
+            write_description(source.reading.scheme, files.folder, written.file_ending)
 
-    work = CaseWork(source, counted, files, references, ledger)
-    journal = None
-    if team is None:
-        done = run_stages(
-            cases,
-            work.stages,
-            finished=ledger.finished,
-            keep_going=part.keep_going,
-            progress=part.progress,
-        )
-    else:
-        journal = journal_file(files.folder, part_id=part.part_id, num_parts=part.num_parts)
-        done = team.run_cases(
-            cases,
-            DealtWork(work, team.device),
-            journal,
-            finished=ledger.finished,
-            progress=part.progress,
-        )
-    return replace(_summary(done, source, counted, files, part), journal=journal)
+        work = CaseWork(source, counted, files, references, ledger)
+        journal = None
+        if team is None:
+            done = run_stages(
+                cases,
+                work.stages,
+                finished=ledger.finished,
+                keep_going=part.keep_going,
+                progress=part.progress,
+            )
+        else:
+            journal = journal_file(files.folder, part_id=part.part_id, num_parts=part.num_parts)
+            done = team.run_cases(
+                cases,
+                DealtWork(work, team.device),
+                journal,
+                finished=ledger.finished,
+                progress=part.progress,
+            )
+        return replace(_summary(done, source, counted, files, part), journal=journal)
 
 
 def _summary(

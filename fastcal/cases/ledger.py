@@ -42,22 +42,53 @@ class Ledger:
         self._changed: dict[str, DataError] = {}
         self._begun: dict[str, CaseRecord] = {}
 
+    def check_places(self, cases: Sequence[str]) -> None:
+        """Refuse outputs in a wrong place, before anything is written, the lock included.
+
+        Args:
+            cases: The cases to do.
+
+        Raises:
+            DataError: An output would take the place of an input, or the folder holds what fastcal
+                did not write.
+        """
+        files, folder = self._files, self._files.folder
+        read = list(self._origin.folders)
+        inputs = [path for case in self._source.cases for path in self._source.inputs(case)]
+        inputs += self._origin.shared
+        if self._references is not None:
+            read.append(self._references.folder)
+            inputs += self._references.paths.values()
+        outputs = [path for case in cases for path in files.of(case)]
+        for place in dict.fromkeys([folder, *(path.parent for path in files.of("any"))]):
+            check_out_folder(place, read)
+        check_outputs([*outputs, *self._summaries()], inputs)
+        if (folder / FILE).exists():
+            return
+        if not CaseRecord.cases(folder):
+            try:
+                check_own(folder, outputs)
+            except DataError:
+                # Another part may have begun the folder at this moment.
+                if not (folder / FILE).exists():
+                    raise
+        elif not files.written.overwrite:
+            raise _lost(folder)
+
     def open(self, cases: Sequence[str], part: Part) -> None:
         """Check the folder against the run, make it, and record the run in it.
 
-        Nothing is written before everything is checked.
+        Nothing is written before everything is checked. `check_places` comes before.
 
         Args:
             cases: The cases to do.
             part: Which share of all cases they are.
 
         Raises:
-            DataError: An output would take the place of an input, the folder holds what fastcal
-                did not write, it was made from something else, or the inputs of a finished case
+            DataError: The folder was made from something else, or the inputs of a finished case
                 have changed (with ``keep_going`` that case fails instead).
             OSError: The error of the disk.
         """
-        self._check_places(cases)
         written = self._files.written
         if written.overwrite:
             record = self._overwritten(cases, part)
@@ -104,30 +135,6 @@ class Ledger:
             OSError: The error of the disk.
         """
         self._begun.pop(case).write(self._files.folder, case, self._files.of(case))
-
-    def _check_places(self, cases: Sequence[str]) -> None:
-        files, folder = self._files, self._files.folder
-        read = list(self._origin.folders)
-        inputs = [path for case in self._source.cases for path in self._source.inputs(case)]
-        inputs += self._origin.shared
-        if self._references is not None:
-            read.append(self._references.folder)
-            inputs += self._references.paths.values()
-        outputs = [path for case in cases for path in files.of(case)]
-        for place in dict.fromkeys([folder, *(path.parent for path in files.of("any"))]):
-            check_out_folder(place, read)
-        check_outputs([*outputs, *self._summaries()], inputs)
-        if (folder / FILE).exists():
-            return
-        if not CaseRecord.cases(folder):
-            try:
-                check_own(folder, outputs)
-            except DataError:
-                # Another part may have begun the folder at this moment.
-                if not (folder / FILE).exists():
-                    raise
-        elif not files.written.overwrite:
-            raise _lost(folder)
 
     def _summaries(self) -> Iterable[Path]:
         folder, described = self._files.folder, self._source.dataset_json

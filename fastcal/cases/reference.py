@@ -114,6 +114,9 @@ class LabelMaps:
         """
         self.require([case])
         path = self.paths[case]
+        if like is not None and source is not None:
+            # Before memory is taken for voxels that do not fit.
+            check_same_grid(path, images.geometry(path).shape, None, like, expected=source)
         labels, volume = read_labels(path)
         if like is not None and source is not None:
             check_same_grid(path, labels.shape, volume, like, expected=source)
@@ -157,6 +160,18 @@ def read_labels(path: Path) -> tuple[NDArray[Any], Volume]:
             path, f"a label map must have three axes, got shape {_times(volume.data.shape)}"
         )
     return checks.integers(path, volume.data), volume
+
+
+def check_extents(path: Path, image: Path) -> None:
+    """Compare the extents of two images by their headers, before memory is taken for voxels.
+
+    A compressed file of 2 MB may hold gigabytes.
+
+    Raises:
+        DataError: They differ, or a header cannot be read; the message names ``path``.
+    """
+    like = images.geometry(image)
+    check_same_grid(path, images.geometry(path).shape, None, like, expected=image)
 
 
 def check_same_grid(

@@ -43,8 +43,8 @@ class SavedFolders:
             allow_duplicates: Take a folder that is there twice.
 
         Raises:
-            DataError: A folder is missing, has no probabilities, or is there twice, by another
-                path or as a copy.
+            DataError: A folder is missing, has no probabilities, names labels otherwise than
+                another one, or is there twice, by another path or as a copy.
             ValueError: There is no folder.
         """
         if isinstance(folders, str | Path) or not folders:
@@ -58,6 +58,7 @@ class SavedFolders:
             if not names:
                 raise DataError(folder.path, "no saved probabilities in this folder")
         found = cls(opened, contents)
+        found._check_described()
         if not allow_duplicates:
             found._check_different()
         return found
@@ -174,6 +175,20 @@ class SavedFolders:
             scheme = LabelScheme.read(dataset_json)
         sigmoid = first.activation == "sigmoid" or scheme.multilabel
         return MemberReading(scheme, "sigmoid" if sigmoid else "softmax")
+
+    def _check_described(self) -> None:
+        """Refuse folders whose ``dataset.json`` give one name to different labels."""
+        values: dict[str, tuple[int, Path]] = {}
+        for folder in self.folders:
+            path = description.find(folder.path)
+            if folder.description is None or path is None:
+                continue
+            for name, value in folder.description.labels.items():
+                known, source = values.setdefault(name, (value, path))
+                if value != known:
+                    raise DataError(
+                        path, f"label {name!r} must be {known} as in {source}, got {value}"
+                    )
 
     def _check_different(self) -> None:
         """Refuse a folder that is there twice: by another path, or as a copy."""

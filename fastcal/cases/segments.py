@@ -179,6 +179,8 @@ def read(path: str | Path) -> SegmentTable:
     file = Path(path)
     file = file / f"{SEGMENTS}.json" if file.is_dir() else file
     found: _File = read_json(file, _File)
+    if len(set(found.structures)) < len(found.structures):
+        raise DataError(file, f"structures must be different ones, got {found.structures}")
     cases: dict[str, Scores] = {}
     for case, structures in found.cases.items():
         unknown = structures.keys() - set(found.structures)

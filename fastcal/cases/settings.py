@@ -174,6 +174,11 @@ class Part:
         self.of(())
         flag(self.keep_going, "keep_going")
 
+    @property
+    def name(self) -> str:
+        """What tells the part from the others, ``part-K-of-N``; empty where it is the whole."""
+        return "" if self.num_parts == 1 else f"part-{self.part_id}-of-{self.num_parts}"
+
     def of(self, cases: Sequence[str]) -> list[str]:
         """Return every ``num_parts``-th case, starting at ``part_id``."""
         return part_of(cases, num_parts=self.num_parts, part_id=self.part_id)

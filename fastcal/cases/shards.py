@@ -14,6 +14,7 @@ from fastcal.cases.files import STATISTICS
 from fastcal.cases.parts import check_parts
 from fastcal.core import atomic
 from fastcal.core.errors import DataError
+from fastcal.core.lock import sole_use
 
 _PART = re.compile(rf"{STATISTICS}\.part-(\d+)-of-(\d+)\.npz")
 
@@ -46,7 +47,7 @@ def merge_statistics(parts: str | Path | Sequence[str | Path], out: str | Path) 
         DataError: A folder has no parts, a part is missing or given twice, a case is counted in
             two parts, a file cannot be read, or the bins differ; parts were made from different
             things, the inputs of a case have changed since, or a part is older than its cases;
-            ``out`` holds other predictions.
+            ``out`` holds other predictions, or another command works in it.
         ValueError: There are no parts.
 
     Example:
@@ -62,7 +63,8 @@ def merge_statistics(parts: str | Path | Sequence[str | Path], out: str | Path) 
     total = add_statistics(files)
     folder = Path(out)
     check_parts(files, folder)
-    state_file, summary_file = write_statistics(total, folder)
+    with sole_use(folder, "command"):
+        state_file, summary_file = write_statistics(total, folder)
     return MergedStatistics(total, state_file, summary_file, tuple(files))
 
 

@@ -13,9 +13,10 @@ from fastcal.cases.combine import Combined, combine
 from fastcal.cases.files import CaseFiles
 from fastcal.cases.ledger import Ledger
 from fastcal.cases.pipeline import Stages, run_stages
-from fastcal.cases.reference import LabelMap, LabelMaps
+from fastcal.cases.reference import LabelMap, LabelMaps, check_extents
 from fastcal.cases.settings import Counted
 from fastcal.cases.source import Source
+from fastcal.data import images
 from fastcal.models.device import choose_device
 from fastcal.models.memory import OutOfMemoryError, is_out_of_memory
 
@@ -37,7 +38,7 @@ class CaseWork:
 
     def _read(self, case: str) -> Iterator[Any]:
         self.ledger.begin(case)
-        yield None if self.references is None else self.references.read(case)
+        yield None if self.references is None else _labels(self.source, self.references, case)
         yield from self.source.read(case)
 
     def _compute(self, case: str, pieces: Iterator[Any]) -> Combined:
@@ -59,6 +60,16 @@ class CaseWork:
     def _write(self, case: str, combined: Combined) -> None:
         self.files.write(case, combined.statistics, self.source.reading, combined.like)
         self.ledger.end(case)
+
+
+def _labels(source: Source, references: LabelMaps, case: str) -> LabelMap:
+    """Read the labels of a case, once their extents are those of an image that is read too."""
+    places = (path for path in source.inputs(case) if images.ending_of(path.name) is not None)
+    image = next((path for path in places if path.is_file()), None)
+    if image is not None:
+        references.require([case])
+        check_extents(references.paths[case], image)
+    return references.read(case)
 
 
 @dataclass(slots=True)

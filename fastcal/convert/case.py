@@ -44,15 +44,6 @@ class CasePaths:
         """Every file, in the order of writing: the label is last."""
         return (*self.images, *(() if self.label is None else (self.label,)))
 
-    def finished(self, case: FoundCase) -> bool:
-        """Whether every file is there, and none is older than a file that it was made of."""
-        if not all(path.is_file() for path in self.all):
-            return False
-        sources = {source.path for source in (*case.images, case.label) if source is not None}
-        files = {part for path in sources for part in images.parts(path)}
-        oldest = min(path.stat().st_mtime_ns for path in self.all)
-        return all(path.stat().st_mtime_ns <= oldest for path in files)
-
 
 def convert_case(
     case: FoundCase, paths: CasePaths, label_map: Mapping[int, int] | None

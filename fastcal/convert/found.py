@@ -42,6 +42,16 @@ class FoundCase:
     """What else is known of the case, for cases.csv."""
 
     @property
+    def files(self) -> list[Path]:
+        """Every file that the case is made of.
+
+        Raises:
+            DataError: The header of one that lies in two files cannot be read.
+        """
+        sources = dict.fromkeys(one.path for one in (*self.images, self.label) if one is not None)
+        return [part for path in sources for part in images.parts(path)]
+
+    @property
     def trains(self) -> bool:
         """Whether the case goes to imagesTr: labelled, and no test case."""
         return self.label is not None and self.part != "test"

@@ -27,7 +27,8 @@ def read(search: Search) -> FoundSet:
     cases: list[FoundCase] = []
     for folder in search.folders():
         name = f"{folder.name}_sa"
-        image = search.file(folder, name, required=False)
+        # A folder of a patient; others, such as those above, have no image of their name.
+        image = search.file(folder, name, required=folder.name in table)
         if image is not None:
             cases += _patient(search, folder, image, table)
     return FoundSet("MnMs", ("cineMRI",), LABELS, _LABEL_MAP, cases, group="vendor")

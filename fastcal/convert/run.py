@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fastcal.cases.case_record import FOLDER as RECORDS
+from fastcal.cases.case_record import CaseRecord
 from fastcal.cases.loop import Failure, ProgressOption, run_cases
+from fastcal.cases.record import digests, first_change, versions
 from fastcal.convert.case import CasePaths, convert_case
 from fastcal.convert.found import FoundSet, Search
 from fastcal.convert.listing import write_listing
@@ -15,6 +18,7 @@ from fastcal.convert.sets import SETS
 from fastcal.core.atomic import write_json
 from fastcal.core.doors import MissingFileError, read_json
 from fastcal.core.errors import DataError
+from fastcal.core.lock import LOCK, sole_use
 from fastcal.data import checks
 
 RECORD = "conversion.json"
@@ -28,7 +32,7 @@ class Conversion:
     done: tuple[str, ...]
     """Cases that were converted now."""
     skipped: tuple[str, ...]
-    """Cases that an earlier call had converted."""
+    """Cases that an earlier call had converted, from the files that are there now."""
     failed: tuple[Failure, ...]
     """Cases that could not be converted, with ``keep_going``."""
     notes: tuple[str, ...]
@@ -67,7 +71,7 @@ def convert_dataset(
 
     Raises:
         DataError: There is no such folder, no case in it, files are missing, a file cannot be read
-            or holds unknown labels, or ``out`` holds something else.
+            or holds unknown labels, ``out`` holds something else, or another conversion writes it.
         ImportError: SimpleITK is needed and missing.
         ValueError: There is no such dataset.
         OSError: The error of the disk.
@@ -91,19 +95,37 @@ def convert_dataset(
         if problems:
             checks.complain(source, problems)
         raise DataError(source, f"has no cases of {name}, such as {SETS[name].layout}")
-    _open_folder(out, {"set": name, "source": str(source.resolve())})
-    cases = {case.name: case for case in found.cases}
-    paths = {name: CasePaths.of(case, out) for name, case in cases.items()}
-    notes: list[str] = []
-    done = run_cases(
-        sorted(cases),
-        lambda case: notes.extend(convert_case(cases[case], paths[case], found.label_map)),
-        finished=lambda case: paths[case].finished(cases[case]),
-        keep_going=keep_going,
-        progress=progress,
-    )
-    kept = [cases[case] for case in (*done.done, *done.skipped)]
-    write_listing(found, kept, out)
+    with sole_use(out, "conversion"):
+        _open_folder(out, {"set": name, "source": str(source.resolve())})
+        cases = {case.name: case for case in found.cases}
+        paths = {name: CasePaths.of(case, out) for name, case in cases.items()}
+        notes: list[str] = []
+        key = f"{name} {versions()['fastcal']}"
+
+        def work(case: str) -> None:
+            record = CaseRecord.of(key, cases[case].files, [], out)
+            notes.extend(convert_case(cases[case], paths[case], found.label_map))
+            (out / RECORDS).mkdir(exist_ok=True)
+            record.write(out, case, paths[case].all)
+
+        def finished(case: str) -> bool:
+            known = CaseRecord.read(out, case)
+            if known is None or known.key != key or not known.holds(out, paths[case].all):
+                return False
+            try:
+                return first_change(known.members, digests(cases[case].files, out)) is None
+            except DataError:
+                return False  # converting it says what is wrong
+
+        done = run_cases(
+            sorted(cases),
+            work,
+            finished=finished,
+            keep_going=keep_going,
+            progress=progress,
+        )
+        kept = [cases[case] for case in (*done.done, *done.skipped)]
+        write_listing(found, kept, out)
     left_out = tuple(Failure(problem.path.name, str(problem)) for problem in problems)
     return Conversion(out, done.done, done.skipped, (*left_out, *done.failed), tuple(notes))
 
@@ -118,13 +140,13 @@ def _check_out(source: Path, out: Path) -> None:
 
 
 def _open_folder(out: Path, settings: dict[str, str]) -> None:
-    """Make the folder, or see that it is that of the same conversion."""
+    """Record the conversion in its folder, or see that it is that of the same one."""
     try:
         known: Any = read_json(out / RECORD, dict[str, str])
     except MissingFileError:
-        if out.is_dir() and any(out.iterdir()):
+        # A conversion that was killed at its very start left a lock or a temporary file.
+        if any(not path.name.startswith((LOCK, ".tmp-")) for path in out.iterdir()):
             raise DataError(out, "must be a new or empty folder, got one with files") from None
-        out.mkdir(parents=True, exist_ok=True)
         write_json(out / RECORD, settings)
         return
     for key, value in settings.items():

@@ -1,11 +1,13 @@
-"""A folder that one process works in at a time."""
+"""A folder that one process works in at a time, or several on a part of their own each."""
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from fastcal.core.errors import DataError
@@ -15,18 +17,20 @@ LOCK = ".lock"
 
 
 @contextmanager
-def sole_use(folder: str | Path, work: str) -> Iterator[None]:
+def sole_use(folder: str | Path, work: str, *, part: str = "") -> Iterator[None]:
     """Hold a folder, so that a second process that asks for it is refused.
 
     The lock is the operating system's (``flock``): it ends with its process, however that ends. A
-    file system that has none leaves the folder unlocked.
+    file system that has none, or a folder that may not be written to, stays unlocked.
 
     Args:
         folder: The folder, which is made if it is missing.
         work: What is done in it, for the message.
+        part: The share of the folder that is worked on, such as ``"part-0-of-4"``. Processes may
+            hold different parts of a folder at a time; without one, the whole folder is held.
 
     Raises:
-        DataError: Another process holds the folder; the message says which.
+        DataError: Another process holds the folder or the part; the message says which.
         OSError: The folder cannot be made.
 
     Example:
@@ -36,29 +40,48 @@ def sole_use(folder: str | Path, work: str) -> Iterator[None]:
     folder = Path(folder)
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = None if sys.platform == "win32" else _taken(folder, work)
     try:
-        yield
+        with ExitStack() as held:
+            if sys.platform != "win32":
+                held.enter_context(_held(folder, LOCK, work, shared=bool(part)))
+                if part:
+                    held.enter_context(_held(folder, f"{LOCK}-{part}", work, shared=False))
+            yield
     finally:
-        if descriptor is not None:
-            # Removed while it is held: whoever has opened it meanwhile finds that it is gone.
-            with suppress(OSError):
-                (folder / LOCK).unlink()
-            os.close(descriptor)
         if made:
             # What was refused before it wrote a file leaves no folder behind.
             with suppress(OSError):
                 folder.rmdir()
 
 
-def _taken(folder: Path, work: str) -> int | None:
+@contextmanager
+def _held(folder: Path, name: str, work: str, *, shared: bool) -> Iterator[None]:
     import fcntl
 
-    path = folder / LOCK
+    descriptor = _taken(folder, name, work, shared=shared)
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            # Removed while it is held by this process alone: whoever has opened it meanwhile finds
+            # that it is gone.
+            with suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                (folder / name).unlink()
+            os.close(descriptor)
+
+
+def _taken(folder: Path, name: str, work: str, *, shared: bool) -> int | None:
+    """The descriptor of a lock that is held; None where there are no locks."""
+    import fcntl
+
+    path = folder / name
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        descriptor = _opened(path)
+        if descriptor is None:
+            return None
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.read(descriptor, 200).decode(errors="replace").strip()
             os.close(descriptor)
@@ -69,7 +92,34 @@ def _taken(folder: Path, work: str) -> int | None:
             return None
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(descriptor), path.stat()):
-                os.ftruncate(descriptor, 0)
-                os.write(descriptor, f"process {os.getpid()} on {os.uname().nodename}\n".encode())
+                with suppress(OSError):  # a full disk; the lock holds without its text
+                    os.ftruncate(descriptor, 0)
+                    holder = f"process {os.getpid()} on {os.uname().nodename}\n"
+                    os.pwrite(descriptor, holder.encode(), 0)
                 return descriptor
         os.close(descriptor)  # its last holder has just removed it
+
+
+def _opened(path: Path) -> int | None:
+    """The file of a lock, which is made if it is missing; None where it may not be made.
+
+    Raises:
+        DataError: What lies there is not a file of this module: it would be written to.
+        OSError: The error of the disk.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        descriptor = os.open(path, flags, 0o666)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            return None  # the outputs cannot be written either, which names them
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            raise DataError(
+                path, "must be the lock of a command, got a link or a device"
+            ) from error
+        raise
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+        os.close(descriptor)
+        raise DataError(path, "must be the lock of a command, got another file")
+    return descriptor

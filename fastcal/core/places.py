@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -86,6 +86,21 @@ def check_out_folder(folder: Path, read: Iterable[Path]) -> None:
         if same or os.path.realpath(folder) == os.path.realpath(other):
             named = "" if folder == other else f" ({other})"
             raise DataError(folder, f"is a folder of inputs{named}; out must be another one")
+
+
+def check_results(folder: Path, names: Collection[str], inputs: Iterable[Path]) -> None:
+    """Refuse a folder of results that would take the place of an input, or that holds other data.
+
+    Args:
+        folder: The output folder, which may be missing.
+        names: Of the files to write into it, which an earlier call may have written.
+        inputs: Files that are read.
+
+    Raises:
+        DataError: One of the files is an input, or the folder holds data of other commands.
+    """
+    check_outputs([folder / name for name in names], inputs)
+    check_own(folder, but=names)
 
 
 def check_own(folder: Path, outputs: Iterable[Path] = (), *, but: Iterable[str] = ()) -> None:

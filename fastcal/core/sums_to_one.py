@@ -42,6 +42,9 @@ def warn_of_sums(
     """
     if torch.compiler.is_compiling() or members[0].device.type != "cpu":
         return
+    # The numbers of a tensor under vmap cannot be looked at; the op then says what to do instead.
+    if any(torch._C._functorch.is_batchedtensor(member) for member in members):
+        return
     total = torch.zeros(())
     for tensor, weight in zip(members, weights, strict=True):
         total = total + weight / math.fsum(weights) * _sampled(tensor, class_dim).sum(0)

@@ -5,6 +5,7 @@ One case is in memory at a time, and an uncompressed file is mapped rather than 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -80,10 +81,15 @@ class PredictionFolder:
         """List the names of cases with probabilities, sorted.
 
         An npz with other contents is not a case, and neither is a NIfTI label map. A file that
-        cannot be opened counts as one, so that reading it reports what is wrong.
+        cannot be opened counts as one, so that reading it reports what is wrong; so does an npz
+        with other contents that stands beside the pkl or the label map of its case.
         """
         found = {path.name[: -len(".npy")] for path in self._files(".npy")}
-        found |= {p.name[: -len(".npz")] for p in self._files(".npz") if _may_hold(p)}
+        found |= {
+            path.name[: -len(".npz")]
+            for path in self._files(".npz")
+            if _may_hold(path) or self._is_of_case(path)
+        }
         for ending in nifti.ENDINGS:
             for path in self._files(ending):
                 case = path.name.removesuffix(ending)
@@ -124,6 +130,10 @@ class PredictionFolder:
         # What is no regular file, such as a FIFO or a folder, is refused by name when it is read.
         return list(listing.entries(self.path, ending))
 
+    def _is_of_case(self, npz: Path) -> bool:
+        stem = npz.name.removesuffix(".npz")
+        return any(_is_there(self.path / f"{stem}{end}") for end in (".pkl", *images.ENDINGS))
+
     def _check_once(self, case: str) -> None:
         """Refuse a case that has two files of probabilities."""
         stored = [self.path / f"{case}{ending}" for ending in (".npz", ".npy")]
@@ -142,23 +152,38 @@ class PredictionFolder:
         return self._result(np.moveaxis(data, -1, 0), volume.grid, None, path)
 
     def _from_numpy(self, case: str, path: Path) -> Probabilities:
-        stored, activation = _read_npz(path) if path.suffix == ".npz" else (read_npy(path), None)
-        if stored.ndim != 4:
-            raise DataError(path, f"must have shape (classes, Z, Y, X), got {stored.shape}")
-        _check_real(path, stored)
-        stored = stored.astype(stored.dtype.newbyteorder("="), copy=False)
         pickled = self.path / f"{case}.pkl"
         saved = properties.read(pickled) if _is_there(pickled) else None
+        beside = [self.path / f"{case}{ending}" for ending in images.ENDINGS]
+        image = next(filter(_is_there, beside), None)
+        like = None if image is None else images.geometry(image)
+        crop = None if saved is None or saved.full_shape is None else saved.crop
+
+        def fits(shape: tuple[int, ...]) -> None:
+            if len(shape) != 4:
+                raise DataError(path, f"must have shape (classes, Z, Y, X), got {shape}")
+            if crop is not None:
+                _check_box(path, shape[1:], crop)
+                return
+            if saved is not None:
+                saved.check_extents(pickled, shape[1:])
+            # Readers of nnU-Net turn images, which moves extents.
+            if like is not None and image is not None and sorted(shape[1:]) != sorted(like.shape):
+                raise _other_extents(path, image, like, shape[:0:-1])
+
+        if path.suffix == ".npz":
+            stored, activation = _read_npz(path, fits)
+        else:
+            stored, activation = read_npy(path), None
+            fits(stored.shape)
+        _check_real(path, stored)
+        stored = stored.astype(stored.dtype.newbyteorder("="), copy=False)
         if saved is not None and saved.crop is not None and saved.full_shape is not None:
             stored = _uncropped(path, stored, saved.crop, saved.full_shape, self._has_background)
         data, affine = stored.transpose(0, 3, 2, 1), None
         if saved is not None:
             data, affine = saved.image(pickled, data)
-        beside = [self.path / f"{case}{ending}" for ending in images.ENDINGS]
-        image = next(filter(_is_there, beside), None)
-        like: nifti.Geometry | None = None
-        if image is not None:
-            like = images.geometry(image)
+        if like is not None and image is not None:
             data = _onto(like, image, data, affine, path)
         elif affine is not None:
             like = nifti.Geometry.from_affine(affine, data.shape[1:])
@@ -268,19 +293,29 @@ def _is_stack(path: Path) -> bool:
     return bool((voxels % 1 != 0).any())
 
 
-def _read_npz(path: Path) -> tuple[NDArray[Any], str | None]:
+def _read_npz(
+    path: Path, fits: Callable[[tuple[int, ...]], None]
+) -> tuple[NDArray[Any], str | None]:
     """Read the array, mapped where it is stored uncompressed, and the activation recorded."""
     with open_npz(path) as arrays:
-        key = next((key for key in KEYS if key in arrays.names), None)
-        if key is None:
-            raise DataError(path, f"has no array named {' or '.join(KEYS)}")
+        keys = [key for key in KEYS if key in arrays.names]
+        if len(keys) != 1:
+            found = " and ".join(keys) or "none of them"
+            raise DataError(path, f"must have one array named {' or '.join(KEYS)}, got {found}")
+        key = keys[0]
         activation = arrays.text("activation") if "activation" in arrays.names else None
-        return arrays.array(key, mapped=True), activation
+        return arrays.array(key, mapped=True, fits=fits), activation
 
 
 def _check_real(path: Path, data: NDArray[Any]) -> None:
     if data.dtype.kind != "f" or data.dtype.itemsize > 8:
         raise DataError(path, f"must hold float16, float32 or float64 numbers, got {data.dtype}")
+
+
+def _check_box(path: Path, extents: tuple[int, ...], crop: tuple[slice, slice, slice]) -> None:
+    box = tuple(part.stop - part.start for part in crop)
+    if extents != box:
+        raise DataError(path, f"has shape {extents}, which does not fit the box {box} of its pkl")
 
 
 def _uncropped(
@@ -291,12 +326,7 @@ def _uncropped(
     has_background: bool,
 ) -> NDArray[Any]:
     """Put a box of version 1 back into its image, with background around it, as v1 exports it."""
-    box = tuple(part.stop - part.start for part in crop)
-    if stored.shape[1:] != box:
-        raise DataError(
-            path, f"has shape {stored.shape[1:]}, which does not fit the box {box} of its pkl"
-        )
-    if box == full_shape:
+    if stored.shape[1:] == full_shape:
         return stored
     try:
         check_claim(array_bytes((len(stored), *full_shape), stored.itemsize), what="the image")
@@ -307,6 +337,12 @@ def _uncropped(
         full[0] = 1
     full[(slice(None), *crop)] = stored
     return full
+
+
+def _other_extents(
+    path: Path, image: Path, like: nifti.Geometry, extents: tuple[int, ...]
+) -> DataError:
+    return DataError(path, f"must have the (X, Y, Z) of {image.name}, {like.shape}, got {extents}")
 
 
 def _onto(
@@ -321,9 +357,7 @@ def _onto(
         if like.agrees(nifti.Geometry(turn.shape(shape), turn.affine(affine, shape), None)):
             return turn.array(data)
     if like.shape != data.shape[1:]:
-        raise DataError(
-            path, f"must have the (X, Y, Z) of {image.name}, {like.shape}, got {data.shape[1:]}"
-        )
+        raise _other_extents(path, image, like, data.shape[1:])
     if affine is not None and like.stated:
         raise DataError(
             path.with_suffix(".pkl"),

@@ -44,6 +44,19 @@ class Properties:
     spacing: tuple[float, float, float] | None
     """Voxel size of the array along (x, y, z): all there is where no reader knows an affine."""
 
+    def check_extents(self, path: Path, stored: tuple[int, ...]) -> None:
+        """Compare the extents of an array, as it is stored, with those that were noted.
+
+        Raises:
+            DataError: They differ.
+        """
+        if self.extents is not None and sorted(stored) != sorted(self.extents):
+            raise DataError(
+                path,
+                f"shape_before_cropping must hold the extents of the array, {stored}, got "
+                f"{self.extents}",
+            )
+
     def image(self, path: Path, data: NDArray[Any]) -> tuple[NDArray[Any], Floats | None]:
         """Bring an array to the axes of the image file.
 
@@ -58,12 +71,7 @@ class Properties:
             DataError: The properties are those of another array, or contradict themselves.
         """
         shape = data.shape[1:]
-        if self.extents is not None and sorted(shape) != sorted(self.extents):
-            raise DataError(
-                path,
-                f"shape_before_cropping must hold the extents of the array, {shape[::-1]}, got "
-                f"{self.extents}",
-            )
+        self.check_extents(path, shape[::-1])
         affine = self.stored_affine
         if self.turn is None:
             return data, affine

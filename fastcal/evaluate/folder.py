@@ -6,14 +6,14 @@ import json
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from fastcal import CalibrationStatistics
 from fastcal.calibration.summary import calibration_summary, region_summaries
+from fastcal.cases.case_record import CaseRecord
 from fastcal.cases.count import count_case
 from fastcal.cases.journal import journal_beside
 from fastcal.cases.labels import LabelScheme
@@ -21,17 +21,19 @@ from fastcal.cases.loop import ProgressOption
 from fastcal.cases.overlap import overlap
 from fastcal.cases.pipeline import Stages, run_stages
 from fastcal.cases.plausible import contradicted
-from fastcal.cases.reference import LabelMap, LabelMaps
+from fastcal.cases.record import FolderRecord, digests, versions
+from fastcal.cases.reference import LabelMap, LabelMaps, check_extents
 from fastcal.cases.settings import Counted
 from fastcal.cases.workers import Workers
 from fastcal.core import atomic
 from fastcal.core.arguments import choice, real_number
 from fastcal.core.bins import Closed
 from fastcal.core.errors import DataError, DataWarning
-from fastcal.core.places import check_out_file
+from fastcal.core.places import check_out_file, check_out_folder
 from fastcal.data import description
 from fastcal.data.affines import affine_rule
 from fastcal.data.predictions import PredictionFolder, Probabilities
+from fastcal.evaluate.begun import PARTIAL, Begun, Scored
 from fastcal.evaluate.surface import surface_scores
 
 MissedHd95: TypeAlias = Literal["omit", "diagonal"]
@@ -60,6 +62,9 @@ def evaluate_folder(
     progress: ProgressOption = False,
 ) -> dict[str, Any]:
     """Score a folder of predicted label maps, and their probabilities where they were saved.
+
+    Cases that are scored are kept in the folder ``OUT.partial`` until the file is written: a killed
+    evaluation goes on with those that are left, and ends with the same file.
 
     Args:
         labels: Folder of reference label maps (``CASE.nii.gz`` or ``CASE.nii``).
@@ -149,33 +154,36 @@ def evaluate_folder(
     check_out_file(out_file, [*scoring.inputs, *described])
     # Made now, rather than to fail when everything is scored.
     out_file.parent.mkdir(parents=True, exist_ok=True)
-    found: dict[str, _Scored] = {}
-    cases = sorted((scoring.predictions if allow_missing else scoring.references).paths)
-    if hired is None:
-        stages = Stages(scoring.read, scoring.score, found.__setitem__)
-        run = run_stages(cases, stages, keep_going=keep_going, progress=progress)
-    else:
-        run = hired.team().run_cases(
-            cases,
-            _DealtScoring(scoring, out_file.absolute().parent),
-            journal_beside(out_file),
-            taken=found.__setitem__,
-            progress=progress,
-        )
-    pooled = counted.statistics(scheme)
-    scored = [found[case] for case in cases if case in found]  # workers answer in another order
-    for one in scored:
-        if one.statistics is not None:
-            pooled.merge(one.statistics)
-    if not scored:
-        reasons = "; ".join(dict.fromkeys(one.reason for one in run.failed))
-        raise DataError(predictions, f"no case could be scored: {reasons}")
-    if contradictions := [one.contradiction for one in scored if one.contradiction is not None]:
-        warnings.warn(_contradiction(contradictions), stacklevel=2)
-    summary = _summary([one.record for one in scored], pooled, scoring)
-    summary["failed"] = [{"case": one.case, "reason": one.reason} for one in run.failed]
-    # nnU-Net's readers do arithmetic on these numbers: NaN stays NaN.
-    atomic.write_text(out_file, json.dumps(summary, indent=4) + "\n")
+    partial = out_file.with_name(out_file.name + PARTIAL)
+    check_out_folder(partial, [Path(labels), Path(predictions)])
+    begun = Begun(partial, scoring.record(partial, described).key)
+    work = _Work(scoring, begun)
+    wanted = sorted((scoring.predictions if allow_missing else scoring.references).paths)
+    with begun.held():
+        if hired is None:
+            run = run_stages(
+                wanted,
+                work.stages,
+                finished=work.finished,
+                keep_going=keep_going,
+                progress=progress,
+            )
+        else:
+            run = hired.team().run_cases(
+                wanted,
+                work,
+                journal_beside(out_file),
+                finished=work.finished,
+                progress=progress,
+            )
+        cases = sorted((*run.done, *run.skipped))
+        if not cases:
+            reasons = "; ".join(dict.fromkeys(one.reason for one in run.failed))
+            raise DataError(predictions, f"no case could be scored: {reasons}")
+        summary = _summary(cases, begun, scoring)
+        summary["failed"] = [{"case": one.case, "reason": one.reason} for one in run.failed]
+        # nnU-Net's readers do arithmetic on these numbers: NaN stays NaN.
+        atomic.write_text(out_file, json.dumps(summary, indent=4) + "\n")
     return summary
 
 
@@ -211,31 +219,47 @@ def _descriptions(labels: Path, predictions: Path, dataset_json: str | Path | No
 
 
 @dataclass(frozen=True, slots=True)
-class _Scored:
-    """What is known of a case."""
-
-    record: dict[str, Any]
-    """Its entry of ``metric_per_case``."""
-    statistics: CalibrationStatistics | None
-    contradiction: tuple[Path, int] | None = None
-    """Probabilities beside a label map that is not their most probable class, and the voxels."""
-
-
-@dataclass(frozen=True, slots=True)
-class _DealtScoring:
-    """`_Scoring` as a task of workers, see `fastcal.cases.desk.Task`."""
+class _Work:
+    """Scores a case and keeps it, in this process or as a task of workers."""
 
     scoring: _Scoring
-    folder: Path
-    """Where the file of results goes."""
+    begun: Begun
+    records: dict[str, CaseRecord] = field(default_factory=dict)
+    """Of the cases that are being read."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the cases that are kept; see `fastcal.cases.desk.Task`."""
+        return self.begun.folder
+
+    @property
+    def stages(self) -> Stages[Any, Scored]:
+        """The three steps of a case."""
+        return Stages(self._read, self.scoring.score, self._keep)
 
     def prepare(self) -> None:
         """Nothing needs to be made ready."""
 
-    def __call__(self, case: str, hint: Any = None) -> _Scored:
-        """Score a case."""
+    def __call__(self, case: str, hint: Any = None) -> None:
+        """Score a case; its results are its files."""
         del hint
-        return self.scoring.score(case, self.scoring.read(case))
+        run_stages([case], self.stages)
+
+    def finished(self, case: str) -> bool:
+        """Whether a case is kept, and its inputs are what they were."""
+        try:
+            return self.begun.knows(case) and self.begun.holds(
+                case, self.scoring.case_record(case, self.begun)
+            )
+        except DataError:
+            return False  # scoring it says what is wrong
+
+    def _read(self, case: str) -> Iterator[tuple[LabelMap, LabelMap] | Probabilities]:
+        self.records[case] = self.scoring.case_record(case, self.begun)
+        yield from self.scoring.read(case)
+
+    def _keep(self, case: str, scored: Scored) -> None:
+        self.begun.write(case, scored, self.records.pop(case))
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,9 +280,46 @@ class _Scoring:
     def inputs(self) -> list[Path]:
         """Every file that is read."""
         files = [*self.predictions.paths.values(), *self.references.paths.values()]
-        if self.probabilities is not None:
-            files += [path for case in self.saved for path in self.probabilities.files(case)]
-        return files
+        return [*files, *(path for case in self.saved for path in self._saved_files(case))]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the numbers depend on beside the files."""
+        return {
+            "affine": affine_rule(),
+            "tolerance_mm": self.tolerance_mm,
+            "missed_hd95": self.missed_hd95,
+            "n_bins": self.counted.n_bins,
+            "closed": self.counted.closed,
+            "fine_bins": self.counted.fine_bins,
+            "regions": list(self.counted.regions),
+        }
+
+    def record(self, folder: Path, described: Sequence[Path]) -> FolderRecord:
+        """Return what the scores of every case depend on, for a folder that keeps them.
+
+        Raises:
+            DataError: A description cannot be read.
+        """
+        settings = {
+            "command": "evaluate",
+            **self.settings,
+            "num_classes": self.references.scheme.num_classes,
+            "probabilities": self.probabilities is not None,
+        }
+        return FolderRecord(folder, settings, {}, digests(described, folder), versions())
+
+    def case_record(self, case: str, begun: Begun) -> CaseRecord:
+        """Return the record of a case with the digests that its files have now.
+
+        Raises:
+            DataError: It has no prediction, or a file cannot be read.
+        """
+        members = [self._prediction_of(case), *self._saved_files(case)]
+        reference = self.references.paths.get(case)
+        return CaseRecord.of(
+            begun.key, members, [] if reference is None else [reference], begun.folder
+        )
 
     def check_pairs(self, *, complete: bool) -> None:
         """Raise a `DataError` for a prediction without reference; if ``complete``, the reverse."""
@@ -277,46 +338,57 @@ class _Scoring:
 
     def read(self, case: str) -> Iterator[tuple[LabelMap, LabelMap] | Probabilities]:
         """Read the label maps of a case, then its probabilities where it has any."""
-        if case not in self.predictions.paths:
-            raise DataError(self.predictions.folder, f"no prediction of case {case}")
         yield self._labels(case)
         if self.probabilities is not None and case in self.saved:
             yield self.probabilities.probabilities(case)
 
     def _labels(self, case: str) -> tuple[LabelMap, LabelMap]:
+        self.references.require([case])
+        check_extents(self._prediction_of(case), self.references.paths[case])
         reference = self.references.read(case)
         return reference, self.predictions.read(case, reference.grid, reference.path)
 
-    def score(self, case: str, pieces: Iterator[Any]) -> _Scored:
+    def score(self, case: str, pieces: Iterator[Any]) -> Scored:
         """Score one case from what was read of it."""
         reference, prediction = next(pieces)
         metrics = {
             key: self._structure(group, reference, prediction)
             for key, group in reference.scheme.foreground.items()
         }
-        statistics = contradiction = None
-        if self.probabilities is not None and case in self.saved:
-            found = next(pieces)
-            statistics = count_case(
-                found,
-                reference,
-                case=case,
-                counted=self.counted,
-                prediction=prediction.labels,
-            )
-            if not reference.scheme.multilabel:
-                differing = contradicted(found, prediction.labels, reference.kept)
-                contradiction = (found.source, differing) if differing else None
-        record = {
+        if self.probabilities is None or case not in self.saved:
+            return Scored(metrics, None, 0, "")
+        found = next(pieces)
+        statistics = count_case(
+            found, reference, case=case, counted=self.counted, prediction=prediction.labels
+        )
+        contradicting = 0
+        if not reference.scheme.multilabel:
+            contradicting = contradicted(found, prediction.labels, reference.kept)
+        return Scored(metrics, statistics, contradicting, str(found.source))
+
+    def entry(self, case: str, scored: Scored) -> dict[str, Any]:
+        """Return what ``metric_per_case`` holds of a case."""
+        statistics = scored.statistics
+        entry = {
             "case": case,
-            "metrics": metrics,
-            "reference_file": str(reference.path),
-            "prediction_file": str(prediction.path),
+            "metrics": scored.metrics,
+            "reference_file": str(self.references.paths[case]),
+            "prediction_file": str(self.predictions.paths[case]),
             "calibration": None if statistics is None else calibration_summary(statistics),
         }
         if self.counted.regions and statistics is not None:
-            record["calibration_of_regions"] = region_summaries(statistics)
-        return _Scored(record, statistics, contradiction)
+            entry["calibration_of_regions"] = region_summaries(statistics)
+        return entry
+
+    def _prediction_of(self, case: str) -> Path:
+        if case not in self.predictions.paths:
+            raise DataError(self.predictions.folder, f"no prediction of case {case}")
+        return self.predictions.paths[case]
+
+    def _saved_files(self, case: str) -> list[Path]:
+        if self.probabilities is None or case not in self.saved:
+            return []
+        return self.probabilities.files(case)
 
     def _structure(
         self, group: tuple[int, ...], reference: LabelMap, prediction: LabelMap
@@ -334,10 +406,19 @@ class _Scoring:
         return found
 
 
-def _summary(
-    records: Sequence[dict[str, Any]], pooled: CalibrationStatistics, scoring: _Scoring
-) -> dict[str, Any]:
+def _summary(cases: Sequence[str], begun: Begun, scoring: _Scoring) -> dict[str, Any]:
     scheme, settings = scoring.references.scheme, scoring.counted
+    pooled = settings.statistics(scheme)
+    records, contradictions = [], []
+    for case in cases:
+        scored = begun.read(case)
+        records.append(scoring.entry(case, scored))
+        if scored.statistics is not None:
+            pooled.merge(scored.statistics)
+        if scored.contradicting:
+            contradictions.append((Path(scored.source), scored.contradicting))
+    if contradictions:
+        warnings.warn(_contradiction(contradictions), stacklevel=3)
     keys = list(scheme.foreground)
     names = list(records[0]["metrics"][keys[0]])
     mean = {key: _mean([record["metrics"][key] for record in records]) for key in keys}
@@ -358,7 +439,7 @@ def _summary(
                 "case": region_summaries(pooled, reduction="case"),
             }
     return {
-        "metric_per_case": list(records),
+        "metric_per_case": records,
         "mean": mean,
         "foreground_mean": {
             **{name: float(np.mean([mean[key][name] for key in keys])) for name in names},
@@ -370,15 +451,7 @@ def _summary(
         },
         "calibration": calibration,
         "labels": scheme.names,
-        "settings": {
-            "affine": affine_rule(),
-            "tolerance_mm": scoring.tolerance_mm,
-            "missed_hd95": scoring.missed_hd95,
-            "n_bins": settings.n_bins,
-            "closed": settings.closed,
-            "fine_bins": settings.fine_bins,
-            "regions": list(settings.regions),
-        },
+        "settings": scoring.settings,
     }
 
 

@@ -13,15 +13,17 @@ from numpy.typing import NDArray
 from fastcal.calibration import ranking
 from fastcal.core.arrays import Floats
 from fastcal.core.atomic import write_json
+from fastcal.core.places import check_results
 from fastcal.ood.detector import OODDetector, Verdict, unlike_end
-from fastcal.ood.file import Detectors, load
+from fastcal.ood.file import Detectors, detector_files, opened
 from fastcal.ood.folders import judge, open_networks
-from fastcal.ood.measured import CaseFolder
+from fastcal.ood.measured import CaseFolder, run_files
 from fastcal.scores import Draws, Estimate
 from fastcal.scores.cells import Order
 from fastcal.scores.estimates import as_json
 from fastcal.scores.outputs import write_csv
 
+_NAMES = ("ood_scores.json", "ood_scores.csv")
 TITLES = {
     "auroc": "AUROC",
     "aupr": "AUPR",
@@ -140,7 +142,10 @@ def evaluate_ood(
         0.940 [0.871, 0.986]
     """
     Draws(level, n_resamples, seed)
-    fitted = load(detectors) if isinstance(detectors, str | Path) else detectors
+    if out is not None:
+        read = [*detector_files(detectors), *inside.files, *outside.files, *run_files(run)]
+        check_results(Path(out), _NAMES, read)
+    fitted = opened(detectors)
     networks = open_networks(fitted, run, members, device, trust)
     parts = [
         judge(fitted, folder, networks=networks, progress=progress) for folder in (inside, outside)

@@ -10,9 +10,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from fastcal.core.atomic import write_json
-from fastcal.core.doors import read_json
+from fastcal.core.doors import bounded, read_json
 from fastcal.core.errors import DataError
 from fastcal.ood.detector import FEATURES, OODDetector
+from fastcal.ood.histogram import MOST_BINS
 
 FORMAT = "fastcal ood detectors"
 _LARGEST = 512 << 20
@@ -102,6 +103,8 @@ def load(path: str | Path) -> Detectors:
     found = {}
     try:
         for one in content.detectors:
+            if one.score in found:
+                raise ValueError(f"detectors must be of different scores, got {one.score!r} twice")
             detector = OODDetector(
                 one.score,
                 false_positive_rate=one.false_positive_rate,
@@ -116,8 +119,7 @@ def load(path: str | Path) -> Detectors:
             found[one.score] = detector.fit(values)
         if not found:
             raise ValueError("detectors must hold at least one, got none")
-        if content.n_bins < 2:
-            raise ValueError(f"n_bins must be at least 2, got {content.n_bins}")
+        bounded(content.n_bins, "n_bins", MOST_BINS, least=2)
     except (TypeError, ValueError) as error:
         raise DataError(path, f"cannot be read as {FORMAT} ({error})") from error
     return Detectors(
@@ -126,3 +128,13 @@ def load(path: str | Path) -> Detectors:
         None if content.structures is None else tuple(content.structures),
         None if content.weights is None else tuple(content.weights),
     )
+
+
+def detector_files(detectors: Detectors | str | Path) -> list[Path]:
+    """Return the file of detectors, where a path is given."""
+    return [Path(detectors)] if isinstance(detectors, str | Path) else []
+
+
+def opened(detectors: Detectors | str | Path) -> Detectors:
+    """Return detectors, read from their file where a path is given."""
+    return load(detectors) if isinstance(detectors, str | Path) else detectors

@@ -11,16 +11,23 @@ import numpy as np
 import torch
 
 from fastcal.core.atomic import write_json
+from fastcal.core.doors import bounded
 from fastcal.core.errors import DataError
+from fastcal.core.places import check_out_file, check_results
 from fastcal.ood.detector import FEATURES, OODDetector, Verdict
-from fastcal.ood.file import Detectors, load
+from fastcal.ood.file import Detectors, detector_files, opened
+from fastcal.ood.histogram import MOST_BINS
 from fastcal.ood.mahalanobis import Covariance
-from fastcal.ood.measured import CaseFolder, Measured, Networks, measure
+from fastcal.ood.measured import CaseFolder, Measured, Networks, measure, run_files
 from fastcal.scores import read_table
 from fastcal.scores.outputs import write_csv
 
 OF_SEGMENTS = ("binary_entropy", "mutual_information", "pairwise_dice")
 """Scores of segments that are used where none is named and the folder has them."""
+
+
+_NAMES = ("ood.csv", "ood.json")
+"""Files that `predict_ood` writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +80,7 @@ def fit_ood(
         The detectors by score.
 
     Raises:
-        DataError: A file is missing or damaged, or there are too few cases.
+        DataError: A file is missing or damaged, or there are too few cases; ``out`` is an input.
         TypeError, ValueError: A setting is out of range, or a score needs what is not given.
 
     Example:
@@ -81,9 +88,11 @@ def fit_ood(
         >>> fitted.by_score["binary_entropy"].threshold_  # doctest: +SKIP
         0.21
     """
-    for name in scores:
-        OODDetector(name)
+    bounded(n_bins, "n_bins", MOST_BINS, least=2)
+    for name in scores or OF_SEGMENTS:
+        OODDetector(name, false_positive_rate=false_positive_rate, covariance=covariance)
     folder = CaseFolder(predictions, images)
+    check_out_file(Path(out), [*folder.files, *run_files(run)])
     made = {
         name: OODDetector(name, false_positive_rate=false_positive_rate, covariance=covariance)
         for name in scores or _available(folder, run)
@@ -137,16 +146,20 @@ def predict_ood(
         The cases: those that more detectors flag first, then by their mean p-value.
 
     Raises:
-        DataError: A file is missing or damaged, or the networks are others than those of the fit.
+        DataError: A file is missing or damaged, or the networks are others than those of the fit;
+            ``out`` would overwrite an input, or holds other data.
         TypeError, ValueError: A setting is out of range, or a score needs what is not given.
 
     Example:
         >>> predict_ood("ood.json", predictions="predicted")[0].flagged  # doctest: +SKIP
         ('binary_entropy', 'pairwise_dice')
     """
-    fitted = load(detectors) if isinstance(detectors, str | Path) else detectors
-    networks = open_networks(fitted, run, members, device, trust)
     folder = CaseFolder(predictions, images)
+    if out is not None:
+        read = [*detector_files(detectors), *folder.files, *run_files(run)]
+        check_results(Path(out), _NAMES, read)
+    fitted = opened(detectors)
+    networks = open_networks(fitted, run, members, device, trust)
     judged = judge(fitted, folder, networks=networks, progress=progress)
     rows = _rows(*judged)
     if out is not None:

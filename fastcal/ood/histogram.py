@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from fastcal.core.arguments import whole_number
 from fastcal.core.arrays import Floats
+from fastcal.core.doors import bounded
 
+MOST_BINS = 65_536
+"""An image has no more grey values that a scanner tells apart."""
 PERCENTILES = (1.0, 99.0)
 """They become 0 and 1, as in the preprocessing of the paper."""
 
@@ -42,8 +44,7 @@ def intensity_histogram(image: Any, *, n_bins: int = 64) -> Floats:
         raise ValueError(
             f"image must be numbers [Ch, *S], got {values.dtype} of shape {values.shape}"
         )
-    if whole_number(n_bins, "n_bins") < 2:
-        raise ValueError(f"n_bins must be at least 2, got {n_bins}")
+    bounded(n_bins, "n_bins", MOST_BINS, least=2)
     if not np.isfinite(values).all():
         raise ValueError("image must hold finite numbers, got NaN or infinity")
     shares = []

@@ -20,6 +20,7 @@ from fastcal.models.network import SegmentationNetwork
 from fastcal.models.run import Run, member_weights, weights_file
 from fastcal.ood.histogram import intensity_histogram
 from fastcal.scores import ScoreTable, read_table
+from fastcal.scores.files import scored_files
 
 ENDING = ".nii.gz"
 _BATCH_SIZES = {2: 16, 3: 2}
@@ -42,6 +43,14 @@ class CaseFolder:
     def __post_init__(self) -> None:
         if self.predictions is None and self.images is None:
             raise ValueError("predictions must be given or else images, got neither")
+
+    @property
+    def files(self) -> list[Path]:
+        """Every file that may be read, for the check that none is overwritten."""
+        found = [] if self.predictions is None else scored_files(self.predictions)
+        if self.images is not None and Path(self.images).is_dir():
+            found += Path(self.images).iterdir()
+        return found
 
 
 @dataclass(frozen=True)
@@ -221,3 +230,8 @@ def _stacked(arrays: Sequence[Floats], name: str, source: str) -> Floats:
         raise DataError(source, f"images must have one number of channels for {name}, got several")
     stacked: Floats = np.stack(arrays)
     return stacked
+
+
+def run_files(run: str | Path | None) -> list[Path]:
+    """Return the files of a run folder, for the check that none is overwritten."""
+    return [] if run is None else [path for path in Path(run).rglob("*") if path.is_file()]

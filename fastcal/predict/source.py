@@ -16,7 +16,8 @@ from fastcal.core.errors import DataError
 from fastcal.core.problem import Space
 from fastcal.data import images
 from fastcal.data.dataset import Case, image_cases
-from fastcal.models.run import DATASET, Run
+from fastcal.data.images import DEFAULT
+from fastcal.models.run import CONFIG, DATASET, Run
 from fastcal.predict.members import RunMembers
 from fastcal.predict.progress import PassProgress
 
@@ -113,7 +114,13 @@ def choose_images(
         ValueError: There is no such part of the split, or no case at all.
     """
     if isinstance(images, str | Path):
-        found = {case.name: case for case in image_cases(images, run.file_ending)}
+        try:
+            found = {case.name: case for case in image_cases(images, run.file_ending)}
+        except DataError as error:
+            if run.file_ending == DEFAULT:
+                raise
+            told = f"{error.problem}; the ending is that of {run.path / CONFIG}"
+            raise DataError(error.path, told) from error
     else:
         found = {case.name: case for case in images}
         if not found:

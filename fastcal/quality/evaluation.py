@@ -13,7 +13,8 @@ import numpy as np
 from fastcal.core.arrays import Floats
 from fastcal.core.atomic import write_json
 from fastcal.core.errors import DataError
-from fastcal.quality.file import opened
+from fastcal.core.places import check_results
+from fastcal.quality.file import opened, predictor_files
 from fastcal.quality.filtered_folder import filtered_curves
 from fastcal.quality.folders import mean_width, save_picture
 from fastcal.quality.predictor import QualityPredictor
@@ -27,8 +28,11 @@ from fastcal.scores import (
     unsure_end,
 )
 from fastcal.scores.estimates import as_json, mean_of_rows
+from fastcal.scores.files import scored_files
 from fastcal.scores.outputs import write_csv
 
+_NAMES = ("quality_scores.json", "quality_scores.csv", "quality.png")
+"""Files that `evaluate_quality` writes."""
 RANDOM, ORACLE, PREDICTED = "random order", "oracle order", "predicted Dice"
 
 
@@ -118,7 +122,8 @@ def evaluate_quality(
         seed: Of the draws.
 
     Raises:
-        DataError: A file is missing or damaged, or has other structures.
+        DataError: A file is missing or damaged, or has other structures; ``out`` would overwrite an
+            input, or holds other data.
         TypeError, ValueError: A setting is out of range.
 
     Example:
@@ -137,6 +142,9 @@ def evaluate_quality(
     measure([], [])  # refuses a wrong setting before any file is read
     if maps and labels is None:
         raise ValueError(f"maps must be empty without labels, got {', '.join(maps)}")
+    if out is not None:
+        read = scored_files(folder, labels=labels, summary=summary, dataset_json=dataset_json)
+        check_results(Path(out), _NAMES, [*predictor_files(predictor), *read])
     chosen = None if predictor is None else opened(predictor)
     table = read_scored(folder, labels=labels, summary=summary, dataset_json=dataset_json)
     columns = _columns(table, chosen, folder)

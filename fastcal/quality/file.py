@@ -49,3 +49,8 @@ def load(path: str | Path) -> QualityPredictor:
 def opened(predictor: QualityPredictor | str | Path) -> QualityPredictor:
     """Return a predictor, read from its file where a path is given."""
     return load(predictor) if isinstance(predictor, str | Path) else predictor
+
+
+def predictor_files(predictor: QualityPredictor | str | Path | None) -> list[Path]:
+    """Return the file of a predictor, where a path is given."""
+    return [Path(predictor)] if isinstance(predictor, str | Path) else []

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcal.core.arguments import whole_number
 from fastcal.core.arrays import Floats
+from fastcal.core.doors import bounded
+
+MOST_THRESHOLDS = 10**6
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +77,7 @@ def filtered_dice(
         _mask(given, name, values.shape)
         for name, given in (("prediction", prediction), ("reference", reference))
     ]
-    steps = whole_number(n_thresholds, "n_thresholds")
-    if steps < 1:
-        raise ValueError(f"n_thresholds must be at least 1, got {n_thresholds}")
+    steps = bounded(n_thresholds, "n_thresholds", MOST_THRESHOLDS)
     if kept is not None:
         inside = _mask(kept, "kept", values.shape)
         values, masks = values[inside], [mask[inside] for mask in masks]

@@ -88,9 +88,12 @@ def filtered_curves(
     references = LabelMaps(labels, find_label_maps(labels), scheme)
     predictions = LabelMaps(folder, find_label_maps(folder), scheme)
     files = find_label_maps(place)
-    cases = [case for case in predictions.paths if case in references.paths and case in files]
+    cases = [case for case in predictions.paths if case in references.paths]
     if not cases:
-        raise DataError(place, f"no case that {labels} has too")
+        raise DataError(folder, f"no case that {labels} has too")
+    for case in cases:
+        if case not in files:
+            raise DataError(place, f"no map of case {case}, which {folder} and {labels} have")
     found: dict[str, list[FilteredDice]] = {key: [] for key in scheme.foreground}
     for case in cases:
         reference = references.read(case)

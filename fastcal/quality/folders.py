@@ -11,13 +11,18 @@ import numpy as np
 
 from fastcal.core.atomic import atomic_path, write_json
 from fastcal.core.errors import DataError
-from fastcal.quality.file import opened
+from fastcal.core.places import check_out_file, check_results
+from fastcal.quality.file import opened, predictor_files
 from fastcal.quality.observed import Observed
 from fastcal.quality.pictures import fit_picture
 from fastcal.quality.predictor import IntervalName, ModelName, QualityPredictor
 from fastcal.quality.reasons import TrainingRange
 from fastcal.scores import ScoreTable, read_scored, read_table
+from fastcal.scores.files import scored_files
 from fastcal.scores.outputs import write_csv
+
+_NAMES = ("quality.csv", "quality.json", "quality.png")
+"""Files that `predict_quality` writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +84,8 @@ def fit_quality(
         seed: Of the forest and of the choice of cases for calibration.
 
     Raises:
-        DataError: A file is missing or damaged, or has too few structures or other ones.
+        DataError: A file is missing or damaged, or has too few structures or other ones; ``out``
+            is an input.
         TypeError, ValueError: A setting is out of range.
 
     Example:
@@ -95,12 +101,15 @@ def fit_quality(
         level=level,
         seed=seed,
     )
+    out = Path(out)
+    read = scored_files(folder, labels=labels, summary=summary, dataset_json=dataset_json)
+    check_out_file(out, read)
     table = read_scored(folder, labels=labels, summary=summary, dataset_json=dataset_json)
     try:
         predictor.fit(table)
     except ValueError as error:
-        raise DataError(folder, str(error)) from error
-    out = Path(out)
+        # What the predictor calls X is this folder.
+        raise DataError(folder, str(error).removeprefix("X ")) from error
     out.parent.mkdir(parents=True, exist_ok=True)
     predictor.save(out)
     calibration = predictor.calibration_
@@ -130,13 +139,15 @@ def predict_quality(
 
     Raises:
         DataError: A file is missing or damaged, lacks a score, or has structures that the predictor
-            was not fitted to.
+            was not fitted to; ``out`` would overwrite an input, or holds other data.
 
     Example:
         >>> for row in predict_quality("quality.json", "predicted")[:3]:  # doctest: +SKIP
         ...     print(row.case, row.structure, round(row.dice, 2), row.reason)
         case_17 anterior 0.61 binary_entropy 0.41 is above every one of the training (largest 0.38)
     """
+    if out is not None:
+        check_results(Path(out), _NAMES, [*predictor_files(predictor), *scored_files(folder)])
     chosen = opened(predictor)
     table = read_table(folder)
     rows = predicted_table(chosen, table, source=folder)

@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fastcal.core.arguments import choice, flag, real_number, whole_number
+from fastcal.core.arguments import choice, flag, real_number
 from fastcal.core.arrays import Floats
+from fastcal.core.doors import bounded
 from fastcal.quality.conformal import Conformal, fewest_for
 from fastcal.quality.logit import bounds_of, logit, unlogit
 from fastcal.quality.observed import Observed
@@ -24,6 +25,7 @@ except ImportError as error:
         "fastcal.quality needs scikit-learn: pip install 'fastcal[quality]'"
     ) from error
 
+MOST_TREES = 100_000
 ModelName = Literal["linear", "ridge", "forest"]
 IntervalName = Literal["band", "split", "normalised"]
 INTERVALS: tuple[IntervalName, ...] = ("band", "split", "normalised")
@@ -287,10 +289,8 @@ class QualityPredictor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         _share(self.calibration_share, "calibration_share")
         if not 0 < real_number(self.clip, "clip") < 0.5:
             raise ValueError(f"clip must lie between 0 and 0.5, got {self.clip:g}")
-        if whole_number(self.n_trees, "n_trees") < 1:
-            raise ValueError(f"n_trees must be at least 1, got {self.n_trees}")
-        if whole_number(self.seed, "seed") < 0:
-            raise ValueError(f"seed must be at least 0, got {self.seed}")
+        bounded(self.n_trees, "n_trees", MOST_TREES)
+        bounded(self.seed, "seed", 2**32 - 1, least=0)  # scikit-learn's seeds have 32 bits
 
     @property
     def _kind(self) -> str:

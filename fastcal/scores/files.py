@@ -16,7 +16,7 @@ from fastcal.cases.overlap import overlap
 from fastcal.cases.reference import LabelMaps, find_label_maps
 from fastcal.core.doors import parse_json, read_text, validated
 from fastcal.core.errors import DataError
-from fastcal.data import description
+from fastcal.data import description, images
 from fastcal.scores.names import BACKGROUND
 from fastcal.scores.table import ScoreTable
 
@@ -164,6 +164,26 @@ def read_scored(
     )
 
 
+def scored_files(
+    folder: str | Path,
+    *,
+    labels: str | Path | None = None,
+    summary: str | Path | None = None,
+    dataset_json: str | Path | None = None,
+) -> list[Path]:
+    """Return every file that `read_scored` may read, for the check that none is overwritten."""
+    place = Path(folder)
+    found = [place if place.suffix == ".json" else place / SEGMENTS]
+    found += [Path(one) for one in (summary, dataset_json) if one is not None]
+    searched = [place] if labels is None else [place, Path(labels)]
+    for one in searched:
+        described = description.find(one)
+        found += [] if described is None else [described]
+        if one.is_dir():
+            found += [path for path in one.iterdir() if path.name.endswith(images.ENDINGS)]
+    return found
+
+
 def _dice_of_summary(path: Path) -> Found:
     try:
         # nnU-Net's readers do arithmetic on NaN, which is therefore written as such.
@@ -179,6 +199,10 @@ def _dice_of_summary(path: Path) -> Found:
         if case is None:
             raise DataError(path, f"metric_per_case.{number} has no case and no prediction_file")
         for key, metrics in one.metrics.items():
+            if (case, key) in found:
+                raise DataError(
+                    path, f"metric_per_case must hold every case once, got {case} twice"
+                )
             value = metrics.get("Dice")
             if isinstance(value, bool) or not isinstance(value, int | float | None):
                 raise DataError(path, f"Dice of {case} must be a number, got {value!r}")

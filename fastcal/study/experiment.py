@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fastcal.core import atomic
 from fastcal.core.doors import bounded
 from fastcal.core.errors import DataError
+from fastcal.core.lock import sole_use
 from fastcal.report.scores import (
     ComparedLoss,
     Comparison,
@@ -89,7 +90,8 @@ def compare_losses(
         The scores, with the statistics behind them.
 
     Raises:
-        DataError: The dataset cannot be used, or `out` holds an experiment with other settings.
+        DataError: The dataset cannot be used, `out` holds an experiment with other settings,
+            or another one runs in it.
         ValueError: A count is out of range, or a loss is unknown or named twice.
 
     Reference: Mehrtash et al., IEEE TMI 39(12):3868-3878, 2020, sections III and IV.
@@ -120,30 +122,31 @@ def compare_losses(
     )
     _check(plan, losses, panel_cases)
     check_place(folder, opened)
-    recount = _claim(folder, plan.settings(losses))
-    clock = Clock(len(losses), enabled=progress)
-    compared = []
-    for loss in losses:
-        clock.start(f"training {counted(members, 'member')} with {_name(loss)}")
-        _train(plan, loss)
-        clock.start(f"predicting {counted(split[2], 'held-out case')} with {_name(loss)}")
-        compared.append(_predict_and_score(plan, loss, recount=recount))
-        clock.loss_done()
-    comparison = Comparison(
-        dataset=opened.name,
-        structures=tuple(opened.labels),
-        split=split,
-        seed=seed,
-        config=plan.settings(losses)["config"],
-        command=command or command_line(),
-        software=software(),
-        losses=tuple(compared),
-    )
-    clock.start("writing the report")
-    _write(plan, comparison, panel_cases=panel_cases, min_count=min_count)
-    atomic.write_json(folder / SETTINGS, plan.settings(losses))
-    clock.start(f"done: {folder / PAGE}")
-    return comparison
+    with sole_use(folder, "study"):
+        recount = _claim(folder, plan.settings(losses))
+        clock = Clock(len(losses), enabled=progress)
+        compared = []
+        for loss in losses:
+            clock.start(f"training {counted(members, 'member')} with {_name(loss)}")
+            _train(plan, loss)
+            clock.start(f"predicting {counted(split[2], 'held-out case')} with {_name(loss)}")
+            compared.append(_predict_and_score(plan, loss, recount=recount))
+            clock.loss_done()
+        comparison = Comparison(
+            dataset=opened.name,
+            structures=tuple(opened.labels),
+            split=split,
+            seed=seed,
+            config=plan.settings(losses)["config"],
+            command=command or command_line(),
+            software=software(),
+            losses=tuple(compared),
+        )
+        clock.start("writing the report")
+        _write(plan, comparison, panel_cases=panel_cases, min_count=min_count)
+        atomic.write_json(folder / SETTINGS, plan.settings(losses))
+        clock.start(f"done: {folder / PAGE}")
+        return comparison
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastcal.core import atomic
 from fastcal.core.errors import DataError
+from fastcal.core.lock import sole_use
 from fastcal.study.claim import claim
 from fastcal.study.design import LOSSES, SHIFTS, Design, design
 from fastcal.study.found import Origin, Results
@@ -79,7 +80,8 @@ def run_study(
         Every number, as the files of ``out`` hold them.
 
     Raises:
-        DataError: A dataset cannot be used, or ``out`` holds a study with other settings.
+        DataError: A dataset cannot be used, ``out`` holds a study with other settings,
+            or another study runs in it.
         ImportError: SciPy, matplotlib, MONAI or crepes is missing; the message names the extra.
         ValueError: An argument is out of range.
 
@@ -123,10 +125,11 @@ def run_study(
     )
     _check(study)
     settings = study.settings()
-    # A pool may grow: its members stay, and others are added.
-    if claim(folder / SETTINGS, settings, free=("members",)) not in (None, settings):
-        atomic.write_json(folder / SETTINGS, settings)
-    return _run(study, command or command_line())
+    with sole_use(folder, "study"):
+        # A pool may grow: its members stay, and others are added.
+        if claim(folder / SETTINGS, settings, free=("members",)) not in (None, settings):
+            atomic.write_json(folder / SETTINGS, settings)
+        return _run(study, command or command_line())
 
 
 def _check_extras() -> None:

@@ -269,3 +269,90 @@ def tensors(path: Path) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
     return dict(load_file(path))
+
+
+_SCORED = ("done", "labels")
+QUALITY_FIT = Command(
+    "quality fit",
+    ("quality", "fit", "-i", "done", "-g", "labels", "-o", "fitted.json"),
+    (*_SCORED, "images", "summary.json"),
+    "fitted.json",
+)
+QUALITY_SUMMARY = Command(
+    "quality fit --summary",
+    ("quality", "fit", "-i", "done", "--summary", "summary.json", "-o", "fitted.json"),
+    ("done", "summary.json"),
+    "fitted.json",
+)
+QUALITY_PREDICT = Command(
+    "quality predict",
+    ("quality", "predict", "-c", "quality.json", "-i", "done", "-o", "out"),
+    ("done", "labels", "quality.json"),
+    "out",
+)
+QUALITY_EVALUATE = Command(
+    "quality evaluate",
+    (
+        *("quality", "evaluate", "-i", "done", "-g", "labels", "-c", "quality.json"),
+        *("-o", "out", "--resamples", "20"),
+    ),
+    (*_SCORED, "quality.json"),
+    "out",
+)
+QUALITY_MAPS = Command(
+    "quality evaluate --maps",
+    (
+        *("quality", "evaluate", "-i", "done", "-g", "labels", "-o", "out"),
+        *("--resamples", "20", "--maps", "entropy"),
+    ),
+    _SCORED,
+    "out",
+)
+OOD_FIT = Command(
+    "ood fit",
+    ("ood", "fit", "-i", "done", "--fpr", "0.5", "-o", "fitted.json"),
+    (*_SCORED, "images"),
+    "fitted.json",
+)
+OOD_IMAGES = Command(
+    "ood fit --images",
+    (
+        *("ood", "fit", "--images", "data/imagesTr", "-m", "run", "--fpr", "0.5"),
+        *("-o", "fitted.json"),
+    ),
+    ("data", "run"),
+    "fitted.json",
+)
+OOD_PREDICT = Command(
+    "ood predict",
+    ("ood", "predict", "-c", "ood.json", "-i", "done", "-o", "out"),
+    ("done", "ood.json"),
+    "out",
+)
+OOD_EVALUATE = Command(
+    "ood evaluate",
+    (
+        *("ood", "evaluate", "-c", "ood.json", "-i", "done", "--ood", "done", "-o", "out"),
+        *("--resamples", "20"),
+    ),
+    ("done", "labels", "ood.json"),
+    "out",
+)
+STATUS = Command(
+    "status", ("status", "-p", "done"), ("done", "labels", "ood.json", "run", "folds"), "nothing"
+)
+
+
+def converted(folder: Path) -> None:
+    """A conversion that is done."""
+    from fastcal.convert import convert_dataset
+
+    convert_dataset("msd", folder / "msd", folder / "made")
+
+
+CONVERT_ACDC = Command("convert acdc", ("convert", "acdc", "acdc", "out", "-q"), ("acdc",), "out")
+CONVERT_MNMS = Command("convert mnms", ("convert", "mnms", "mnms", "out", "-q"), ("mnms",), "out")
+CONVERT_MSD = Command("convert msd", ("convert", "msd", "msd", "out", "-q"), ("msd",), "out")
+CONVERT_AGAIN = Command(
+    "convert again", ("convert", "msd", "msd", "made", "-q"), ("msd",), "made", converted, True
+)

@@ -64,6 +64,17 @@ def _told(run: Callable[[], Any], words: tuple[str, ...]) -> str | None:
     return "accepted without a word"
 
 
+def _marked(members: list[torch.Tensor]) -> str | None:
+    """Invalid voxels are NaN in float maps and -1 in labels, as docs/numerics.md has it."""
+    from fastcal import ensemble_statistics
+
+    found = ensemble_statistics(members, from_logits=False, maps=("label", "expected_entropy"))
+    assert found.label is not None
+    assert found.expected_entropy is not None
+    marked = bool((found.label < 0).all()) and bool(found.expected_entropy.isnan().all())
+    return None if marked else "accepted without a word"
+
+
 def _maps_of(values: str) -> Callable[[Path], str | None]:
     def run(_: Path) -> str | None:
         from fastcal import ensemble_statistics
@@ -76,7 +87,7 @@ def _maps_of(values: str) -> Callable[[Path], str | None]:
             members = [p * 0, p * 0]
         elif values == "one member 1.4 and -0.4":
             odd = torch.tensor([1.4, -0.4]).reshape(1, 2, 1).expand(1, 2, 8).contiguous()
-            members = [odd, 1 - odd]
+            return _marked([odd, 1 - odd])
         words = ("sum", "probabilities", "invalid", "range")
         return _told(lambda: ensemble_statistics(members, from_logits=False), words)
 

@@ -233,6 +233,10 @@ def _compared(name: Path) -> bool:
         "calibration.json",
         "scores.json",
         "fitted.json",
+        "quality.json",
+        "quality_scores.json",
+        "ood.json",
+        "ood_scores.json",
     )
 
 

@@ -7,11 +7,13 @@ from functools import cache
 from . import (
     table_arguments,
     table_contents,
+    table_converted,
     table_files,
     table_geometry,
     table_joins,
     table_keys,
     table_outputs,
+    table_scored,
     table_scores,
 )
 from .kinds import Kind, Table
@@ -24,6 +26,7 @@ def all_kinds() -> dict[str, Kind]:
     for module in (
         *(table_files, table_keys, table_contents, table_arguments),
         *(table_joins, table_outputs, table_geometry, table_scores),
+        *(table_scored, table_converted),
     ):
         table.add(module.kinds())
     return table.kinds

@@ -278,10 +278,10 @@ def kinds() -> Iterator[Kind]:
             for kind in option.kinds(group):
                 if "pipe" in kind.name:
                     kind = replace(kind, damage=_pipe)
-                yield _named_by_value(kind)
+                yield named_by_value(kind)
 
 
-def _named_by_value(kind: Kind) -> Kind:
+def named_by_value(kind: Kind) -> Kind:
     """A word or a path that is given is named by itself too."""
     words = () if kind.command is None else kind.command.argv
     last = words[-1] if words else ""

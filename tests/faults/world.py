@@ -152,7 +152,44 @@ def _inputs() -> None:
         "loop:\n  max_epochs: 1\n  iterations_per_epoch: 2\n  tensorboard: false\n"
         "sampling:\n  batch_size: 2\n"
     )
+    _downloads()
     Path("demo.yaml").write_text("network:\n  widths: [4, 8]\nloop:\n  tensorboard: false\n")
+
+
+def _downloads() -> None:
+    """Two patients of ACDC, two of M&Ms, two cases of the decathlon, as they are downloaded."""
+    rng = np.random.default_rng(3)
+    moving = rng.integers(0, 1000, (*SHAPE, 2)).astype(np.int16)
+    for number in (1, 2):
+        patient = Path(f"acdc/training/patient{number:03d}")
+        name = f"A{number}B{number}C{number}"
+        for frame in (1, 2):
+            stem = patient / f"{patient.name}_frame{frame:02d}"
+            save_nifti(stem.with_name(f"{stem.name}.nii.gz"), moving[..., frame - 1])
+            save_nifti(stem.with_name(f"{stem.name}_gt.nii.gz"), reference(CASES[frame]))
+        (patient / "Info.cfg").write_text("ED: 1\nES: 2\nGroup: NOR\nNbFrame: 2\n")
+        place = Path(f"mnms/Training/Labeled/{name}")
+        save_nifti(place / f"{name}_sa.nii.gz", moving)
+        labels = np.stack([reference(CASES[frame]) for frame in (1, 2)], -1)
+        save_nifti(place / f"{name}_sa_gt.nii.gz", labels)
+        save_nifti(Path(f"msd/imagesTr/part_{number}.nii.gz"), moving[..., 0])
+        save_nifti(Path(f"msd/labelsTr/part_{number}.nii.gz"), reference(CASES[number]))
+    Path("mnms/table.csv").write_text(
+        "External code,VendorName,Vendor,Centre,ED,ES\n"
+        "A1B1C1,Siemens,A,1,0,1\nA2B2C2,Philips,B,2,0,1\n"
+    )
+    content = {
+        "name": "Part",
+        "modality": {"0": "MRI"},
+        "labels": {"0": "background", "1": "a", "2": "b"},
+        "numTraining": 2,
+        "training": [
+            {"image": f"./imagesTr/part_{k}.nii.gz", "label": f"./labelsTr/part_{k}.nii.gz"}
+            for k in (1, 2)
+        ],
+        "test": [],
+    }
+    write_json(Path("msd/dataset.json"), content)
 
 
 def _runs() -> None:
@@ -192,3 +229,6 @@ def _outputs() -> None:
         run("recalibrate", "fit", *fit, "--method", method, "-q")
     one = ("-c", "calibrators/temperature.json", "-i", "folds/fold_0")
     run("recalibrate", "apply", *one, "-o", "applied", "-g", "labels", "-q")
+    run("evaluate", "-g", "labels", "-p", "done", "-o", "summary.json", "-q")
+    run("quality", "fit", "-i", "done", "-g", "labels", "-o", "quality.json")
+    run("ood", "fit", "-i", "done", "--fpr", "0.5", "-o", "ood.json")

@@ -49,15 +49,19 @@ def warm() -> None:
     import pydantic  # noqa: F401
     import safetensors.torch  # noqa: F401
     import scipy.ndimage  # noqa: F401
+    import sklearn.linear_model  # noqa: F401
     import torch
     import torch._dynamo
     import torchmetrics  # noqa: F401
     import yaml  # noqa: F401
 
     import fastcal.backends.cpu
+    import fastcal.convert
     import fastcal.evaluate
     import fastcal.monai
+    import fastcal.ood
     import fastcal.predict
+    import fastcal.quality
     import fastcal.recalibrate
     import fastcal.report.html
     import fastcal.study.demo

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,6 +27,7 @@ class Npz:
         kinds: str = NUMBERS,
         most_bytes: int | None = None,
         mapped: bool = False,
+        fits: Callable[[tuple[int, ...]], None] | None = None,
     ) -> Array:
         """An array by its name.
 
@@ -36,6 +37,7 @@ class Npz:
             most_bytes: The most that the caller expects; None is what the compressed bytes can
                 hold and this machine's memory.
             mapped: Map an array that is stored uncompressed, once its checksum agrees.
+            fits: Raises for a shape that is not what the caller expects, before memory is taken.
 
         Raises:
             KeyError: There is no such array.
@@ -49,6 +51,8 @@ class Npz:
                     f"{name} must take {size(header.nbytes)} by its header, got "
                     f"{size(member.size - header.length)}"
                 )
+            if fits is not None:
+                fits(header.shape)
             maps = mapped and member.stored
             check_claim(header.nbytes, most=most_bytes, what=name, in_memory=not maps)
             if not maps:
