@@ -423,7 +423,9 @@ def test_a_pause_of_workers_and_of_the_network_changes_nothing(
 def test_a_scheduler_that_is_killed_is_told_and_resumed_from(
     stacked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fastcal.cases.workers._PATIENCE_OF_A_SCHEDULER", 3.0)
+    monkeypatch.setattr("fastcal.cases.workers._PATIENCE_OF_A_SCHEDULER", 10.0)
+    from distributed import Client
+
     whole = done(stacked, tmp_path / "whole")
     file = str(tmp_path / "scheduler.json")
     paths = os.pathsep.join((str(Path(__file__).parent), str(Path(__file__).parent.parent)))
@@ -438,12 +440,14 @@ def test_a_scheduler_that_is_killed_is_told_and_resumed_from(
                 while not Path(file).exists():
                     time.sleep(0.1)
                 address = json.loads(Path(file).read_text())["address"]
+                with Client(address, set_as_default=False) as client:
+                    client.wait_for_workers(1, timeout=120)
                 team = Workers(address).team()
                 with pytest.raises(ValueError, match="the same command resumes from here"):
                     done(stacked, tmp_path / "made", team, progress=lambda _: one.kill())
             finally:
                 one.kill()
-                worker.terminate()
+                worker.kill()
     made = done(stacked, tmp_path / "made")
     assert made.skipped
     assert results(tmp_path / "made") == results(tmp_path / "whole")
