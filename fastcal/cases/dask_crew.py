@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import platform
 import queue
@@ -270,5 +271,6 @@ def _quiet() -> Iterator[None]:
     try:
         yield
     finally:
+        gc.collect()  # what is still to be said of answers that were lost is said here
         for logger, level in zip(loggers, before, strict=True):
             logger.setLevel(level)
