@@ -180,7 +180,7 @@ def soak(cases: int, workers: int, kill_every: float) -> Soak:
             raise RuntimeError(f"cases failed: {made.failed}")
         if made.failed:  # killed at both tries: the same command does what is left
             combine(folder, "made", None, [])
-        whole = combine(folder, "whole", None, [])
+        combine(folder, "whole", None, [])
         if files(folder / "made") != files(folder / "whole"):
             raise RuntimeError("the files differ from those of one process")
         lines = read_journal(folder / "made" / FILE)
