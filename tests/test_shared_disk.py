@@ -55,8 +55,12 @@ for number in range(12):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"lose": 2, "late": 20}, {"twice": 3}, {"late": 100}],
-    ids=["renames are lost", "renames are answered twice", "answers are late"],
+    [
+        {"lose": 2, "twice": 5, "late": 5},
+        pytest.param({"twice": 3}, marks=pytest.mark.slow),
+        pytest.param({"late": 100}, marks=pytest.mark.slow),
+    ],
+    ids=["all of it", "renames are answered twice", "answers are late"],
 )
 def test_every_file_arrives_whole(shim: Path, tmp_path: Path, settings: dict[str, int]) -> None:
     ended(preloaded(shim, _WRITES, str(tmp_path), only="case_", **settings))
@@ -64,6 +68,7 @@ def test_every_file_arrives_whole(shim: Path, tmp_path: Path, settings: dict[str
     assert found == {f"case_{number}.json": f"case {number}" for number in range(12)}
 
 
+@pytest.mark.slow
 def test_a_rename_that_never_arrives_is_an_error_that_names_the_file(
     shim: Path, tmp_path: Path
 ) -> None:
