@@ -43,6 +43,7 @@ lint: $(VENV)/.test-ready
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run -Werror $(CXX_SOURCES)
 	$(BIN)/repo-review --show err .
+	$(BIN)/zizmor --offline --no-progress --quiet .github
 
 test-cpp:
 	$(BIN)/ctest --test-dir $(BUILD) --output-on-failure --no-tests=error
@@ -69,7 +70,7 @@ format: $(VENV)/.test-ready
 $(VENV)/.tools-ready: constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"fastcal needs Python 3.11 or newer; $(PYTHON) is {v.major}.{v.minor} (make PYTHON=python3.x)")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP_INSTALL) scikit-build-core pybind11 cmake ninja
+	$(PIP_INSTALL) scikit-build-core setuptools-scm pybind11 cmake ninja
 	touch $@
 
 # The demo's set is the smaller one: the test tools are of no use to somebody who only looks.

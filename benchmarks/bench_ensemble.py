@@ -98,7 +98,7 @@ class Workloads:
             got = fastcal.ensemble_statistics(members, target, maps=SIX, out=out)
             c = got.calibration
             assert c is not None
-            values = (c.ece(), c.classwise_ece(), c.nll(), c.brier(), c.dice())
+            values = (c.ece(), c.classwise_ece(), c.nll(), c.brier(), c.per_class("dice", "pooled"))
             return out, plain.PlainScores(
                 *(torch.as_tensor(v, dtype=torch.float64) for v in values)
             )

@@ -14,14 +14,11 @@ if _TYPE_CHECKING:
     from fastcal.accumulator import EnsembleAccumulator
     from fastcal.backends import backend
     from fastcal.calibration import CalibrationStatistics
-    from fastcal.ensemble import (
-        EnsembleStatistics,
-        ensemble_entropy,
-        ensemble_mean,
-        ensemble_statistics,
-    )
+    from fastcal.ensemble import ensemble_entropy, ensemble_mean, ensemble_statistics
     from fastcal.models.ensemble import load_ensemble
+    from fastcal.results import EnsembleStatistics
     from fastcal.segments import SegmentScores, SegmentSettings, segment_scores
+    from fastcal.viewer import view
 
     __version__: str
 
@@ -38,12 +35,13 @@ __all__ = [
     "ensemble_statistics",
     "load_ensemble",
     "segment_scores",
+    "view",
 ]
 
 _HOMES = {
     "CalibrationStatistics": "calibration",
     "EnsembleAccumulator": "accumulator",
-    "EnsembleStatistics": "ensemble",
+    "EnsembleStatistics": "results",
     "SegmentScores": "segments",
     "SegmentSettings": "segments",
     "backend": "backends",
@@ -52,12 +50,14 @@ _HOMES = {
     "ensemble_statistics": "ensemble",
     "load_ensemble": "models.ensemble",
     "segment_scores": "segments",
+    "view": "viewer",
 }
 
 _ROOMS = frozenset(
     {
         "backends",
         "calibration",
+        "convert",
         "data",
         "evaluate",
         "functional",
@@ -70,9 +70,11 @@ _ROOMS = frozenset(
         "recalibrate",
         "regions",
         "report",
+        "scores",
         "segments",
         "torchmetrics",
         "train",
+        "viewer",
     }
 )
 """Packages that `fastcal.NAME` opens without an import of their own."""

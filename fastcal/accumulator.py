@@ -15,6 +15,7 @@ from fastcal.core import bins, outputs
 from fastcal.core.arguments import flag, whole_number
 from fastcal.core.arrays import Array, real_dtype, to_tensor
 from fastcal.core.members import (
+    check_batched,
     check_member,
     check_reading,
     check_several_classes,
@@ -25,18 +26,19 @@ from fastcal.core.members import (
 from fastcal.core.predictions import Predictions
 from fastcal.core.problem import Activation, Finish, Reading, Space, StateLayout
 from fastcal.core.region_bits import Regions
-from fastcal.core.sums_to_one import warn_of_sums
+from fastcal.core.sums_to_one import warn_of_logits, warn_of_sums
 from fastcal.core.targets import CaseId, GivenTarget
 from fastcal.core.whole import Whole
 from fastcal.ensemble import (
     CountSettings,
-    EnsembleStatistics,
     check_room_for_sums,
     gather,
+    logits_of_exclusive_classes,
     means_are_members,
     open_count,
     read_by,
 )
+from fastcal.results import EnsembleStatistics
 from fastcal.segments import SegmentSettings, SegmentStream, read_settings
 
 
@@ -119,6 +121,7 @@ class EnsembleAccumulator:
             TypeError: An argument has the wrong type. Nothing was added.
             ValueError: An argument does not fit. Nothing was added.
         """
+        check_batched(member, self._reading.class_dim, "member")
         tensor = to_tensor(member, "member")
         weight, temperature = (
             check_weight(weight, "weight"),
@@ -136,6 +139,8 @@ class EnsembleAccumulator:
                 tensor.shape, tensor.device, real, axis, self._reading.multilabel
             )
             check_several_classes(predictions)
+            if logits_of_exclusive_classes(self._reading):
+                warn_of_logits(tensor, axis, stacklevel=4)
             if self._scored is not None:
                 self._stream = SegmentStream(self._scored, predictions)
         elif tensor.shape != predictions.shape:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from torch import Tensor
@@ -17,40 +16,10 @@ from fastcal.core.members import Members, check_reading, read_members
 from fastcal.core.predictions import Predictions
 from fastcal.core.problem import CALIBRATIONS, Activation, Finish, Reading, Space
 from fastcal.core.region_bits import Regions
-from fastcal.core.sums_to_one import MOST_CLASSES, warn_of_sums
+from fastcal.core.sums_to_one import MOST_CLASSES, warn_of_logits, warn_of_sums
 from fastcal.core.targets import CaseId, GivenTarget, Wording, check_nan_policy, read_targets
+from fastcal.results import EnsembleStatistics
 from fastcal.segments import SegmentScores, SegmentSettings, SegmentStream, read_settings
-
-
-@dataclass(slots=True)
-class EnsembleStatistics:
-    """The maps and the calibration that a pass gave. A map that was not wanted is None.
-
-    Float maps are float32, or float64 for float64 members. Voxels without valid probabilities hold
-    NaN in float maps and -1 in ``label`` (all bits set in unsigned types).
-    """
-
-    mean: Array | None = None
-    """Mean probabilities, ``[B, C, *S]``."""
-    label: Array | None = None
-    """Class of the largest mean probability, the lowest class where several are equal, ``[B, *S]``;
-    ``[B, C, *S]`` of 0 and 1 when multilabel."""
-    confidence: Array | None = None
-    """Largest mean probability, ``[B, *S]``; ``max(p, 1 - p)``, ``[B, C, *S]``, when multilabel."""
-    entropy: Array | None = None
-    """Entropy of the mean in nats, ``[B, *S]``."""
-    expected_entropy: Array | None = None
-    """Mean entropy of the members in nats, ``[B, *S]``."""
-    mutual_information: Array | None = None
-    """Entropy minus expected entropy, at least 0, in nats, ``[B, *S]``."""
-    variance: Array | None = None
-    """Variance over the members, averaged over classes, ``[B, *S]``."""
-    disagreement: Array | None = None
-    """Fraction of members whose label is not the most frequent one, ``[B, *S]``."""
-    calibration: CalibrationStatistics | None = None
-    """Calibration of the mean against the target."""
-    segments: SegmentScores | None = None
-    """Scores of the segment of each class, ``[B, C]`` each."""
 
 
 class CountSettings(NamedTuple):
@@ -255,7 +224,7 @@ def ensemble_statistics(
     """
     used = check_reading(from_logits, activation, multilabel, space)
     names = outputs.check_maps(maps, space)
-    members = read_members(preds, class_dim, weights, temperature)
+    members = read_members(preds, class_dim, weights, temperature, confirmed=target is not None)
     predictions = members.predictions(multilabel=multilabel)
     tensors = outputs.map_tensors(names, out, predictions)
     if flag(normalise, "normalise") and multilabel:
@@ -270,6 +239,8 @@ def ensemble_statistics(
     check_room_for_sums(predictions, reading, normalise, counts=count is not None)
     if out is not None:
         outputs.check_apart(names, tensors, {"preds": members.tensors, **read_by(count)})
+    if logits_of_exclusive_classes(reading):
+        warn_of_logits(members.tensors[0], members.class_dim, stacklevel=3)
     if count is None and not normalise:
         _warn_of_sums(members, reading, stacklevel=4)
     written = dict(zip(names, tensors, strict=True))
@@ -362,6 +333,11 @@ def means_are_members(reading: Reading) -> bool:
     return exclusive and not reading.from_logits and reading.space == "prob"
 
 
+def logits_of_exclusive_classes(reading: Reading) -> bool:
+    """Whether members are read as logits of classes that exclude each other."""
+    return reading.from_logits and not reading.multilabel
+
+
 def read_by(count: OpenCount[CalibrationStatistics] | None) -> dict[str, list[Tensor]]:
     """Give the tensors that counting reads, by argument."""
     if count is None:
@@ -399,6 +375,8 @@ def _one_map(name: str, members: Members, reading: Reading, out: Array | None) -
     (tensor,) = tensors = outputs.map_tensors((name,), out, predictions)
     if out is not None:
         outputs.check_apart((name,), tensors, {"preds": members.tensors})
+    if logits_of_exclusive_classes(reading):
+        warn_of_logits(members.tensors[0], members.class_dim, stacklevel=4)
     _warn_of_sums(members, reading, stacklevel=5)
     ops.ensemble_statistics(
         members.tensors,

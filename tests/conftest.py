@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from browser import browser as browser
 from engines import ENGINES, Engine, using
 from hypothesis import HealthCheck, settings
 

@@ -50,4 +50,4 @@ def assert_scores_match(
     assert got.nll() == pytest.approx(want.nll, nan_ok=True, **near)
     assert got.accuracy() == pytest.approx(want.accuracy, abs=1e-12, nan_ok=True)
     if dice:
-        np.testing.assert_allclose(got.dice(), want.dice, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(got.per_class("dice", "pooled"), want.dice, rtol=0, atol=1e-12)

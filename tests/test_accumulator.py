@@ -24,7 +24,7 @@ LOGIT_MAPS = ("mean", "label", "confidence", "entropy", "disagreement")
 
 def assert_same_bits(a: fastcal.EnsembleStatistics, b: fastcal.EnsembleStatistics) -> None:
     for name in MAPS:
-        left, right = getattr(a, name), getattr(b, name)
+        left, right = getattr(a, name, None), getattr(b, name, None)
         assert (left is None) == (right is None), name
         if left is not None:
             assert left.dtype == right.dtype

@@ -138,8 +138,8 @@ def test_a_wrong_pass_gets_no_time_and_the_command_says_so(
         return got
 
     monkeypatch.setattr(fastcal, "ensemble_statistics", off)
-    words = "--volumes 8 --classes 2 --members 2 --dtypes float32 --backgrounds 0 --layouts ncdhw"
-    words += " --outputs entropy --no-peers --device cpu -q -o"
+    words = "--volume 8 --classes 2 --members 2 --dtype float32 --background 0 --layout ncdhw"
+    words += " --output entropy --no-peers --device cpu -q -o"
     assert main(["bench", *words.split(), str(tmp_path)]) == 1
     (row,) = json.loads((tmp_path / "kernels.json").read_text())["rows"]
     assert row["fastcal"] is row["bytes_per_second"] is None
@@ -200,8 +200,8 @@ def test_a_slow_peer_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_run_is_written_as_json_markdown_and_picture(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = "--volumes 8 --classes 2 --members 2 3 --dtypes bfloat16 --backgrounds 0.5 --layouts"
-    words += " cropped --outputs six-maps all-maps six-maps+calibration --peers eager plain"
+    words = "--volume 8 --classes 2 --members 2 3 --dtype bfloat16 --background 0.5 --layout"
+    words += " cropped --output six-maps all-maps six-maps+calibration --peer eager plain"
     words += " --seconds 0.001 --device cpu -q -o"
     assert main(["bench", *words.split(), str(tmp_path)]) == 0
     found = json.loads((tmp_path / "kernels.json").read_text())
@@ -240,13 +240,13 @@ def command_enum(name: str) -> Any:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--volumes 3x4", "volumes must be N or NxNxN, got '3x4'"),
+        ("--volume 3x4", "volumes must be N or NxNxN, got '3x4'"),
         ("--device tpu", "--device must be cpu, cuda or cuda:N, got 'tpu'"),
         ("--classes 1", "classes must be from 2 to 65535, got 1"),
-        ("--backgrounds 95", "backgrounds must be between 0 and 1, got 95"),
+        ("--background 95", "backgrounds must be between 0 and 1, got 95"),
         ("--seconds 0", "seconds must be positive, got 0"),
         ("--threads 0", "threads must be from 1 to 4096, got 0"),
-        ("--dtypes float8", "float8"),
+        ("--dtype float8", "float8"),
     ],
 )
 def test_bad_option_is_one_line(

@@ -260,7 +260,9 @@ def test_reliability_and_scores_agree_with_sklearn(sample):
     label = p[0].argmax(0).numpy()
     assert got.nll() == pytest.approx(log_loss(truth, p[0].T.numpy()), abs=1e-12)
     assert got.accuracy() == pytest.approx(accuracy_score(truth, label), abs=1e-12)
-    np.testing.assert_allclose(got.dice(), f1_score(truth, label, average=None), atol=1e-12)
+    np.testing.assert_allclose(
+        got.per_class("dice", "pooled"), f1_score(truth, label, average=None), atol=1e-12
+    )
 
 
 # Cases

@@ -171,14 +171,14 @@ def test_nothing_left_gives_nan_not_zero():
     assert got.n_voxels == 0
     assert all(math.isnan(v) for v in (got.ece(), got.brier(), got.nll(), got.accuracy()))
     assert np.isnan(got.classwise_ece()).all()
-    assert np.isnan(got.dice()).all()
+    assert np.isnan(got.per_class("dice", "pooled")).all()
     assert np.isnan(got.reliability().mean_confidence).all()
 
 
 @on_every_engine
 def test_an_absent_class_has_no_dice_and_the_others_keep_theirs():
     p = torch.tensor([[[0.9, 0.1], [0.1, 0.9], [0.0, 0.0]]])
-    dice = np.asarray(counted(p, torch.tensor([[0, 1]])).dice())
+    dice = np.asarray(counted(p, torch.tensor([[0, 1]])).per_class("dice", "pooled"))
     np.testing.assert_array_equal(dice, [1, 1, np.nan])
 
 

@@ -189,7 +189,7 @@ def test_interrupt_is_one_line_and_exit_code_130(
         (["predict", "--no-such"], "--no-such"),
         (["launch"], "launch"),
         (["evaluate", "-g", "labels"], "--predictions"),
-        (["ensemble", "-i", "a", "-o", "b", "--maps", "entropie"], "entropie"),
+        (["ensemble", "-i", "a", "-o", "b", "--map", "entropie"], "entropie"),
         (["train", "-d", "a", "-o", "b", "--members", "many"], "--members"),
     ],
 )
@@ -234,14 +234,14 @@ def test_python_m_fastcal_is_the_command_with_its_exit_code(tmp_path: Path) -> N
     [
         ("-i a b c -o d", "-i a -i b -i c -o d"),
         ("-i a -i b -o d", "-i a -i b -o d"),
-        ("--inputs=a b", "--inputs=a --inputs b"),
+        ("--input=a b", "--input=a --input b"),
         ("-o d e", "-o d e"),
         ("-w 1 -2 3 -q", "-w 1 -w -2 -w 3 -q"),
         ("", ""),
     ],
 )
 def test_values_are_spread_over_repeated_flags(words: str, expected: str) -> None:
-    assert spread(words.split(), {"-i", "--inputs", "-w"}) == expected.split()
+    assert spread(words.split(), {"-i", "--input", "-w"}) == expected.split()
 
 
 def test_folders_may_follow_one_flag_or_have_one_each(folds: list[Path], tmp_path: Path) -> None:

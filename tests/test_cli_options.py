@@ -94,8 +94,8 @@ def test_train_takes_a_file_as_split(recorded: Recorder) -> None:
 
 
 SHARED = (
-    "--space logit --bins 20 --closed left --dtype uint8 --save-probabilities --num-parts 3 "
-    "--part-id 1 --workers 3 --overwrite --keep-going --maps entropy variance -g labels -q "
+    "--space logit --bins 20 --bin-edge left --dtype uint8 --save-probabilities --num-parts 3 "
+    "--part-id 1 --workers 3 --overwrite --keep-going --map entropy variance -g labels -q "
     "--region box:8:2 foreground --fine-bins 64 --no-segments"
 )
 SHARED_OPTIONS = {
@@ -122,7 +122,7 @@ SHARED_OPTIONS = {
 def test_predict_passes_every_option_on(recorded: Recorder) -> None:
     call = recorded("fastcal.predict.predict_cases", summary())
     arguments = (
-        "predict -m run -i images -o out --cases a b --members 0 2 --mc-dropout 5 --seed 3 "
+        "predict -m run -i images -o out --case a b --member 0 2 --mc-dropout 5 --seed 3 "
         "--mirror 0 1 --rotate --noise 0.1 --draws 2 --views-as-members --resample logits "
         "--overlap 0.25 --precision bf16 --temperature 1.5 --device cpu --batch-size 4 "
         f"--trust mylab other.networks --allow-duplicates {SHARED}"
@@ -166,7 +166,7 @@ def test_export_passes_every_option_on(recorded: Recorder) -> None:
 
 def test_predict_takes_a_part_of_the_split_as_cases(recorded: Recorder) -> None:
     call = recorded("fastcal.predict.predict_cases", summary())
-    assert main(["predict", "-m", "run", "-i", "images", "-o", "out", "--cases", "test"]) == 0
+    assert main(["predict", "-m", "run", "-i", "images", "-o", "out", "--case", "test"]) == 0
     assert call["cases"] == "test"
     assert main(["predict", "-m", "run", "-i", "images", "-o", "out"]) == 0
     assert call["cases"] is None
@@ -175,8 +175,8 @@ def test_predict_takes_a_part_of_the_split_as_cases(recorded: Recorder) -> None:
 def test_ensemble_passes_every_option_on(recorded: Recorder) -> None:
     call = recorded("fastcal.predict.ensemble_folders", summary())
     arguments = (
-        "ensemble -i a b -i c -o out --weights 1 2 0.5 --temperature 1 2 3 --from-logits "
-        f"--cases x --dataset-json d.json --device cuda:1 --allow-duplicates {SHARED}"
+        "ensemble -i a b -i c -o out --weight 1 2 0.5 --temperature 1 2 3 --from-logits "
+        f"--case x --dataset-json d.json --device cuda:1 --allow-duplicates {SHARED}"
     )
     assert main(arguments.split()) == 0
     assert call == SHARED_OPTIONS | {
@@ -201,7 +201,7 @@ def test_evaluate_passes_every_option_on(recorded: Recorder) -> None:
     call = recorded("fastcal.evaluate.evaluate_folder", scores | {"calibration": None})
     arguments = (
         "--dataset-json d.json --num-classes 3 --no-probabilities --no-surface --tolerance 2 "
-        "--bins 20 --closed left --chill --keep-going -q --region band:2 --fine-bins 8 "
+        "--bins 20 --bin-edge left --chill --keep-going -q --region band:2 --fine-bins 8 "
         "--missed-hd95 diagonal --scheduler tcp://node1:8786"
     )
     assert main([*EVALUATE, *arguments.split()]) == 0

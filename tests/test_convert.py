@@ -296,6 +296,6 @@ def test_the_command_prints_what_it_did_and_one_line_of_what_is_wrong(
     assert f"14 cases written to {tmp_path / 'out'}" in printed.out
     assert printed.err.count("\n") == 14
     assert main(["convert", "mnms", str(source), str(tmp_path / "out"), "-q"]) == 0
-    assert "14 were there already" in capsys.readouterr().out
+    assert "Up to date: 14 cases in " in capsys.readouterr().out
     assert main(["convert", "mnms", str(tmp_path / "none"), str(tmp_path / "x")]) == 2
     assert capsys.readouterr().err == f"fastcal: {tmp_path / 'none'}: no such folder\n"

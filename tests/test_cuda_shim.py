@@ -100,7 +100,7 @@ def launched(
 
 def assert_same(a: fastcal.EnsembleStatistics, b: fastcal.EnsembleStatistics) -> None:
     for name in MAPS:
-        x, y = getattr(a, name), getattr(b, name)
+        x, y = getattr(a, name, None), getattr(b, name, None)
         assert x is y is None or torch.equal(x.nan_to_num(7), y.nan_to_num(7)), name
     if a.calibration is not None:
         assert a.calibration == b.calibration

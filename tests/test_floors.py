@@ -24,10 +24,10 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("backends",),
     ("ops",),
     ("calibration",),
-    ("regions", "segments", "ensemble", "accumulator", "functional", "fastcal"),
-    ("data", "models", "losses", "report", "torchmetrics", "monai"),
-    ("cases", "scores"),
-    ("convert", "evaluate", "predict", "recalibrate", "quality", "ood", "train"),
+    ("regions", "segments", "results", "ensemble", "accumulator", "functional", "fastcal"),
+    ("data", "models", "losses", "torchmetrics", "monai"),
+    ("cases", "scores", "report"),
+    ("convert", "evaluate", "predict", "recalibrate", "quality", "ood", "train", "viewer"),
     ("info", "study", "bench"),
     ("cli",),
     ("__main__",),
@@ -36,7 +36,9 @@ POSITION = {
     room: (floor, place) for floor, rooms in enumerate(FLOORS) for place, room in enumerate(rooms)
 }
 # What users do: none of these stands on another, not on the one to its left either.
-SIBLINGS = frozenset({"convert", "evaluate", "predict", "recalibrate", "quality", "ood", "train"})
+SIBLINGS = frozenset(
+    {"convert", "evaluate", "predict", "recalibrate", "quality", "ood", "train", "viewer"}
+)
 
 # Folder of csrc -> folders whose headers it may include, and a pattern for the <...> headers.
 STANDARD = r"[a-z_0-9]+"
@@ -57,8 +59,8 @@ ISA_FILE = re.compile(r"_(baseline|avx2|avx512|neon)\.cpp$|\.inl$")
 ISA_HEADERS = r"cstdint|cstring|immintrin\.h|arm_neon\.h"
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*(?:"([^"]+)"|<([^>]+)>)', re.MULTILINE)
 
-# The one door between floors: fastcal.load_ensemble, opened when it is asked for.
-DOORS = {("fastcal", "models")}
+# Doors between floors: fastcal.load_ensemble and fastcal.view, opened when they are asked for.
+DOORS = {("fastcal", "models"), ("fastcal", "viewer")}
 
 FORBIDDEN_AT_IMPORT = (
     *("triton", "matplotlib", "scipy", "nibabel", "monai"),

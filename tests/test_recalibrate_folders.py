@@ -19,7 +19,7 @@ from cohort import write_nifti as write_label_map
 import fastcal
 from fastcal.cases.reference import read_labels
 from fastcal.cli import main
-from fastcal.core.errors import DataError
+from fastcal.core.errors import DataError, DataWarning
 from fastcal.data import phantom
 from fastcal.data.predictions import PredictionFolder
 from fastcal.evaluate import evaluate_folder
@@ -124,11 +124,26 @@ def test_cross_validation_folders_are_fitted_and_applied(
     assert summary["pooled"]["ECE"] == pytest.approx(ece(truth, made), abs=1e-6)
     assert ece(truth, made) < 0.5 * ece(truth, source)
 
+    assert summary["settings"]["n_bins"] == 15
+    assert summary["cases"] == [case]
+    assert fitted.fitted_to_ is not None
+    assert set(fitted.fitted_to_.cases) == set(stacked)
+    assert fitted.fitted_to_.version == fastcal.__version__
+    again = fit_folders([cohort / "trainer"], labels, out, folds=0).calibrator
+    assert isinstance(again, TemperatureScaling)
+    assert f"T          {again.temperature_:.4g}" in repr(again)
+    assert f"fitted to  4 cases, {again.n_voxels_:,} voxels" in repr(again)
+    assert repr(load(out)).endswith("fitted to  4 cases")
+    assert "was fitted to these predictions" not in capsys.readouterr().err
+    (seen, *_) = stacked
+    with pytest.warns(DataWarning, match=f"was fitted to these predictions of case {seen}: its"):
+        apply_folders(out, [cohort / "trainer"], tmp_path / "seen", cases=[seen])
+
     before = files_in(made)
     assert (
         main([*apply, "--save-probabilities", "--maps", "entropy", "mean", "-g", str(truth)]) == 0
     )
-    assert "were there already" in capsys.readouterr().out
+    assert "Up to date: 1 case in " in capsys.readouterr().out
     assert files_in(made) == before
 
     counted = ["--fine-bins", "64", "--region", "box:2:1", "-g", str(truth), "--overwrite"]
@@ -209,8 +224,10 @@ def test_member_with_nan_is_named(
     for command in ([*fit, "-i"], [*apply, "-i"]):
         capsys.readouterr()
         assert main([*command, str(healthy), str(spoiled)]) == 2
-        (line,) = capsys.readouterr().err.splitlines()
+        *told, line = capsys.readouterr().err.splitlines()
         assert line.startswith(f"fastcal: {spoiled / case}.npz: 1 voxels without valid values")
+        # The healthy member was part of the fit.
+        assert len(told) == (0 if command[1] == "fit" else 1)
 
 
 def test_case_that_a_member_lacks_is_listed_with_keep_going(cohort: Path, tmp_path: Path) -> None:
@@ -239,9 +256,19 @@ def test_every_pass_over_the_cases_is_reported(
     lines = capsys.readouterr().err.splitlines()
     files = (cohort / "data/labelsTr").iterdir()
     cases = sorted(path.name.removesuffix(".nii.gz") for path in files)
-    passes = len(lines) // len(cases)
-    assert lines == [f"pass {k + 1}: {case}" for k in range(passes) for case in cases]
-    assert 1 <= passes <= most
+    total = len(cases)
+    expected = [f"{number}/{total} {case}" for number, case in enumerate(cases, start=1)]
+    told = [re.fullmatch(r"(.*): (\d+/\d+ .*), \d+:\d\d left in this pass", line) for line in lines]
+    steps: dict[str, list[str]] = {}
+    for one in told:
+        assert one is not None
+        steps.setdefault(one[1], []).append(one[2])
+    fitted = {step: shown for step, shown in steps.items() if not step.startswith("fold ")}
+    assert list(fitted.values()) == [expected] * len(fitted)
+    assert list(fitted) == [f"pass {k + 1}" for k in range(len(fitted))]
+    assert 1 <= len(fitted) <= most
+    folds = min(5, total)
+    assert {f"fold {k + 1} of {folds}, scores, pass 1" for k in range(folds)} < set(steps)
     assert main([*fit, "-q"]) == 0
     assert capsys.readouterr().err == ""
 

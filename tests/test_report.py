@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,17 +16,16 @@ from matplotlib.figure import Figure
 
 from fastcal import CalibrationStatistics
 from fastcal.calibration import METRICS
+from fastcal.core import atomic
 from fastcal.core.errors import DataError
-from fastcal.report import html, panels, plots
-from fastcal.report.gallery import spread_over
-from fastcal.report.region_scores import region_tables
+from fastcal.report import plots
+from fastcal.report.claims import Evidence, Sign
 from fastcal.report.scores import (
     ComparedLoss,
     Comparison,
     Scored,
     Scores,
     markdown,
-    signs,
     table,
     titles,
 )
@@ -163,7 +160,7 @@ def test_scores_are_those_of_the_statistics() -> None:
         stats.brier(),
         stats.accuracy(),
     )
-    assert scores["dice"] == pytest.approx(stats.dice(reduction="case")[1:].mean())
+    assert scores["dice"] == pytest.approx(stats.dice())
     assert scores["classwise_ece"] == pytest.approx(stats.classwise_ece().mean())
 
 
@@ -179,27 +176,6 @@ def test_table_has_means_ranges_and_ensembles(comparison: Comparison) -> None:
         assert sum(row.best[column] for row in rows) == 1
 
 
-def test_signs_compare_the_numbers_they_show(comparison: Comparison) -> None:
-    found = {sign.claim: sign for sign in signs(comparison)}
-    worse = found["Dice loss has the worse NLL than cross entropy, single models"]
-    ce, dice = (loss.mean("nll") for loss in comparison.losses)
-    assert worse.holds == (dice > ce)
-    assert worse.numbers == f"{dice:.4f} against {ce:.4f}"
-    better = found["Dice loss: the ensemble has the better ECE than its members' mean"]
-    loss = comparison.losses[1]
-    assert better.holds == (loss.ensemble.scores["ece"] < loss.mean("ece"))
-    assert len(found) == 11
-
-
-def test_a_sign_that_fails_is_shown_as_failed(comparison: Comparison) -> None:
-    ce, dice = comparison.losses
-    swapped = replace(comparison, losses=(replace(ce, loss="dice"), replace(dice, loss="ce")))
-    held = {sign.claim: sign.holds for sign in signs(comparison)}
-    claim = "Dice loss has the worse NLL than cross entropy, single models"
-    assert {sign.claim: sign.holds for sign in signs(swapped)}[claim] is not held[claim]
-    assert "**no**" in markdown(swapped)
-
-
 def test_markdown_has_the_command_and_every_number(comparison: Comparison) -> None:
     text = markdown(comparison)
     assert "```sh\nfastcal demo -o out\n```" in text
@@ -211,6 +187,30 @@ def test_markdown_has_the_command_and_every_number(comparison: Comparison) -> No
     assert widths <= {4, 8}
 
 
+def test_verdicts_are_in_the_table_and_come_back_from_json(
+    comparison: Comparison, tmp_path: Path
+) -> None:
+    tests = (
+        Evidence("NLL: a and b", "1 against 2", -1.0, -1.5, -0.5, 0.01),
+        Evidence("ECE: a and b", "3 % against 3 %", 0.0, -0.1, 0.1, math.nan),
+    )
+    judged = replace(comparison, signs=(Sign("A beats b", tests),))
+    text = markdown(judged)
+    assert "| A beats b | undecided | ECE: a and b: 3 % against 3 % (-0.1000 to 0.1000) |" in text
+    file = tmp_path / "results.json"
+    atomic.write_json(file, judged.to_dict())
+    loaded = Comparison.load(file)
+    assert markdown(loaded) == text
+    assert [sign.verdict for sign in loaded.signs] == ["undecided"]
+
+
+def test_signs_without_intervals_decide_nothing(comparison: Comparison, tmp_path: Path) -> None:
+    content = comparison.to_dict() | {"signs": [{"claim": "c", "holds": True, "numbers": "1"}]}
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps(content))
+    assert Comparison.load(file).signs == ()
+
+
 def test_results_come_back_from_json(comparison: Comparison, tmp_path: Path) -> None:
     file = tmp_path / "results.json"
     file.write_text(json.dumps(comparison.to_dict()))
@@ -220,8 +220,6 @@ def test_results_come_back_from_json(comparison: Comparison, tmp_path: Path) -> 
 
 
 def test_undefined_scores_are_a_dash_and_null(comparison: Comparison, tmp_path: Path) -> None:
-    from fastcal.core import atomic
-
     ce = comparison.losses[0]
     undefined = replace(ce.ensemble.scores, values={**ce.ensemble.scores.values, "nll": math.nan})
     holed = replace(comparison, losses=(replace(ce, ensemble=Scored("ensemble", undefined)),))
@@ -252,26 +250,6 @@ def test_table_and_json_have_the_order_of_the_confidence_if_it_was_counted(
     assert "auroc" not in json.dumps(comparison.to_dict())
 
 
-def test_regions_have_tables_of_their_own_scores(
-    comparison: Comparison, detailed: Comparison
-) -> None:
-    found = region_tables(detailed)
-    assert [(one.name, one.share) for one in found] == [("box:8:2", 0.25), ("band:<3>", 0.125)]
-    for region in found:
-        for loss, single, together in zip(
-            detailed.losses, region.rows[::2], region.rows[1::2], strict=True
-        ):
-            inside = [
-                model.statistics.region(region.name)  # type: ignore[union-attr]
-                for model in (*loss.members, loss.ensemble)
-            ]
-            assert together.values[1] == f"{100 * inside[-1].ece():.2f} %"
-            assert together.values[3] == f"{inside[-1].nll():.4f}"
-            assert together.values[5] == f"{inside[-1].auroc():.4f}"
-            assert single.values[4] == f"{np.mean([one.brier() for one in inside[:-1]]):.4f}"
-    assert region_tables(comparison) == []
-
-
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"losses": 1}'])
 def test_a_file_that_holds_no_results_is_named(text: str, tmp_path: Path) -> None:
     file = tmp_path / "results.json"
@@ -291,133 +269,3 @@ RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
 def test_documented_results_are_those_of_their_json(file: Path) -> None:
     page = RESULTS.with_suffix(".md").read_text(encoding="utf-8")
     assert markdown(Comparison.load(file)) in page
-
-
-# --- panels ---------------------------------------------------------------------------------------
-
-
-def view(affine: np.ndarray, shape: tuple[int, int, int] = (6, 8, 4)) -> panels.CaseView:
-    label = np.zeros(shape, dtype=np.uint8)
-    label[2:4, 2:6, 2] = 1
-    image = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
-    model = panels.ModelView("CE", label, np.full(shape, 0.3, dtype=np.float32))
-    return panels.CaseView("case", image, label, affine, (model,))
-
-
-def picture(affine: np.ndarray, mark: tuple[int, int]) -> tuple[int, int]:
-    """Row and column at which a voxel of slice 2 is drawn."""
-    case = view(affine)
-    image = np.zeros_like(case.image)
-    image[mark[0], mark[1], 2] = 1
-    figure = panels.case_panels([replace(case, image=image)], {1: "structure"})
-    shown = np.asarray(figure.axes[0].images[0].get_array())
-    row, column = np.unravel_index(shown.argmax(), shown.shape)
-    return int(row), int(column)
-
-
-def test_the_patients_left_front_is_drawn_at_the_top_right() -> None:
-    ras, lps = np.diag([1.0, 1.0, 1.0, 1.0]), np.diag([-1.0, -1.0, 1.0, 1.0])
-    assert picture(ras, (0, 7)) == (0, 5)
-    assert picture(lps, (5, 0)) == (0, 5)
-
-
-def test_panels_show_image_reference_prediction_and_entropy_on_one_scale() -> None:
-    figure = panels.case_panels([view(np.eye(4)), view(np.eye(4))], {1: "a", 2: "b"})
-    assert [ax.get_title() for ax in figure.axes[:4]] == [
-        "Image",
-        "Reference",
-        "CE",
-        "CE: entropy",
-    ]
-    for row in (0, 1):
-        entropy = figure.axes[4 * row + 3].images[0]
-        assert entropy.get_clim() == (0, pytest.approx(math.log(3)))
-        assert len(figure.axes[4 * row + 2].collections) == 1
-
-
-def test_pixels_keep_the_proportions_of_the_voxels() -> None:
-    figure = panels.case_panels([view(np.diag([1.0, 2.0, 5.0, 1.0]))], {1: "structure"})
-    assert figure.axes[0].get_aspect() == pytest.approx(2.0)
-
-
-def test_volumes_that_do_not_fit_are_an_error_that_names_the_case() -> None:
-    case = view(np.eye(4))
-    with pytest.raises(ValueError, match=r"label of case must have .*got \(2, 2, 2\)"):
-        panels.case_panels([replace(case, label=np.zeros((2, 2, 2), dtype=int))], {1: "a"})
-    with pytest.raises(ValueError, match="got none"):
-        panels.case_panels([], {1: "a"})
-
-
-def test_shown_cases_are_spread_over_the_list() -> None:
-    names: list[object] = list("abcdefg")
-    assert spread_over(names, 3) == ["a", "d", "g"]  # type: ignore[arg-type]
-    assert spread_over(names, 9) == names  # type: ignore[arg-type]
-    assert spread_over(names, 0) == []  # type: ignore[arg-type]
-
-
-# --- the page -------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def page(comparison: Comparison, tmp_path_factory: pytest.TempPathFactory) -> str:
-    file = tmp_path_factory.mktemp("page") / "new" / "report.html"
-    html.write_report(file, comparison, cases=[view(np.eye(4))], min_count=10)
-    return file.read_text()
-
-
-def test_page_asks_the_network_for_nothing(page: str) -> None:
-    assert not re.search(r"""(src|href)\s*=\s*["'](?!data:)""", page)
-    assert "url(" not in page
-    assert "<script" not in page
-
-
-def test_page_holds_its_pictures(page: str) -> None:
-    pictures = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
-    assert len(pictures) == 3
-    assert all(base64.b64decode(p).startswith(b"\x89PNG\r\n") for p in pictures)
-
-
-def test_page_holds_every_number_and_escapes_names(page: str, comparison: Comparison) -> None:
-    assert "Cohort &lt;1&gt;" in page
-    for row in table(comparison):
-        assert all(value in page for value in row.values)
-    assert "bins\nof 10 voxels or fewer" in page
-
-
-def test_page_tells_settings_in_words(page: str) -> None:
-    assert "<dd>name UNet; widths 4, 8; head none</dd>" in page
-    assert "<dd>3</dd>" in page
-
-
-def test_page_without_regions_and_cells_names_the_options_that_count_them(page: str) -> None:
-    hints = re.findall(r'<p class="hint"><code>(--[a-z-]+) [^<]*</code> adds', page)
-    assert hints == ["--fine-bins", "--region"]
-    assert "Risk-coverage curves" not in page
-
-
-def test_page_with_regions_and_cells_shows_their_numbers(
-    detailed: Comparison, tmp_path: Path
-) -> None:
-    page = html.write_report(tmp_path / "report.html", detailed).read_text()
-    assert 'class="hint"' not in page
-    assert len(re.findall(r'src="data:image/png;base64,', page)) == 3
-    assert page.count('<th class="number">AURC</th>') == 3, "the whole and two regions"
-    whole, *parts = page.split("<h3>")
-    assert all(value in whole for row in table(detailed) for value in row.values)
-    for part, region in zip(parts, region_tables(detailed), strict=True):
-        assert part.startswith(region.name.replace("<3>", "&lt;3&gt;"))
-        assert f"{100 * region.share:.3g} % of the voxels" in part
-        assert all(value in part for row in region.rows for value in row.values)
-
-
-def test_page_without_statistics_is_an_error_and_leaves_the_old_page(
-    comparison: Comparison, tmp_path: Path
-) -> None:
-    ce = comparison.losses[0]
-    bare = replace(comparison, losses=(replace(ce, ensemble=Scored("e", ce.ensemble.scores)),))
-    file = tmp_path / "report.html"
-    file.write_text("old")
-    with pytest.raises(ValueError, match="got none for ce e"):
-        html.write_report(file, bare)
-    assert file.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [file]

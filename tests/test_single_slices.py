@@ -213,20 +213,3 @@ def test_the_plan_stacks_slices_along_the_axis_that_has_one(
     assert label is not None
     assert planned.apply(image, like).shape == (1, 1, 16, 12)
     assert planned.apply_label(label, like).shape == (1, 16, 12)
-
-
-@pytest.mark.parametrize("across", [0, 1, 2])
-def test_a_figure_shows_the_only_slice(across: int) -> None:
-    panels = pytest.importorskip("fastcal.report.panels")
-    pytest.importorskip("matplotlib")
-    shape = [6, 5, 4]
-    shape[across] = 1
-    label = np.ones(shape, np.uint8)
-    case = panels.CaseView("c", label.astype(np.float32), label, np.diag([1.0, 2.0, 3.0, 1.0]), ())
-    figure = panels.case_panels([case], {1: "a"})
-    (picture,) = figure.axes[0].images
-    first, second = (n for k, n in enumerate(shape) if k != across)
-    assert picture.get_array().shape == (second, first)
-    assert figure.axes[0].get_aspect() == pytest.approx(
-        (3.0, 3.0, 2.0)[across] / (2.0, 1.0, 1.0)[across]
-    )

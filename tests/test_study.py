@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from functools import partial
@@ -21,6 +22,7 @@ from fastcal.predict import predict_cases
 from fastcal.regions import dilated_box
 from fastcal.report import style
 from fastcal.study import design, run_study
+from fastcal.study.comparison import ENSEMBLE, IN_BOX, Quantity
 from fastcal.study.found import Results
 from fastcal.study.records import CaseRecord
 
@@ -53,8 +55,8 @@ def _small() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         fast = {"draws": 2, "passes": PASSES, "length_members": 2, "length_epochs": 2}
         patch.setattr(design, "_FAST", {**design._FAST, **fast})
-        for module in ("scores", "quality"):
-            patch.setattr(f"fastcal.study.{module}.N_RESAMPLES", 200)
+        for module in ("report.measured", "study.quality"):
+            patch.setattr(f"fastcal.{module}.N_RESAMPLES", 200)
         patch.setattr(style, "png_bytes", partial(style.png_bytes, dpi=20))
         # Drawing the curves of each member takes longer than training it.
         patch.setattr("fastcal.train.learner.draw_curves", lambda _: None)
@@ -236,6 +238,14 @@ def test_every_table_and_figure_is_written(finished: tuple[Path, Results]) -> No
     assert {row["steps"] for row in rows(out, "lengths")} == {"20", "40"}
     names = {file.stem for file in (out / "figures").glob("*.png")}
     assert {"members", "reliability_box", "reliability_whole", "outside", "lengths"} <= names
+    page = (out / "report.html").read_text(encoding="utf-8")
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    assert found is not None
+    shown = json.loads(found[1])
+    assert [one["claim"] for one in shown["findings"]] == [sign.claim for sign in results.signs]
+    numbers = {(n["model"], n["measure"], n["region"]): n["estimate"] for n in shown["numbers"]}
+    ensemble = results.comparison.of("dice", ENSEMBLE).measured[Quantity("nll", IN_BOX)]
+    assert numbers["Dice loss, ensemble of 3", "nll", "box:8:2"] == ensemble.estimate
     section = (out / "results.md").read_text()
     assert section.startswith("## Prostate, PROSTATEx\n")
     assert all(sign.claim in section for sign in results.signs)

@@ -17,13 +17,13 @@ from fastcal.core.errors import DataError
 from fastcal.data.dataset import Dataset
 from fastcal.data.nifti import Geometry
 from fastcal.data.preprocess import Preprocessing
+from fastcal.report.claims import CONTRADICTED, SUPPORTED, UNDECIDED, Evidence, Sign
+from fastcal.report.measured import Measured, difference, mean_of_cases
 from fastcal.study import slabs as slabs_module
 from fastcal.study.claim import claim
 from fastcal.study.design import LOSSES, STUDIES, design
 from fastcal.study.quality import detection
 from fastcal.study.records import CaseRecord, Streamed, is_current
-from fastcal.study.scores import Measured, difference, mean_of_cases
-from fastcal.study.signs import CONTRADICTED, SUPPORTED, UNDECIDED, Evidence, Sign
 from fastcal.study.slabs import slabs
 from fastcal.study.split import chosen_split
 from fastcal.study.stages import Stages

@@ -286,6 +286,32 @@ def test_unknown_cuda_setting_is_an_error_that_lists_the_known(tmp_path: Path) -
     assert "AUTO" in result.stderr
 
 
+@pytest.mark.slow
+def test_two_builds_of_the_sdist_are_equal(tmp_path: Path) -> None:
+    built = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        hook = "from scikit_build_core.build import build_sdist as hook; print(hook({!r}))"
+        program = hook.format(str(tmp_path / name))
+        where = output(sys.executable, "-c", program, SOURCE_DATE_EPOCH="1700000000")
+        built.append((tmp_path / name / where.splitlines()[-1]).read_bytes())
+    assert built[0] == built[1]
+
+
+def test_a_tree_without_git_has_the_version_of_its_sdist(tmp_path: Path) -> None:
+    sdist = build("sdist", tmp_path)
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (tree,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    read = (
+        "import os; from scikit_build_core.metadata import setuptools_scm as scm; "
+        f"os.chdir({str(tree)!r}); print(scm.dynamic_metadata('version', {{}}))"
+    )
+    assert output(sys.executable, "-c", read).strip() == tree.name.removeprefix("fastcal-")
+    (tree / "PKG-INFO").unlink()
+    assert output(sys.executable, "-c", read).strip() == "0.1.0.dev0"
+
+
 def test_sdist_holds_every_source_and_configures(tmp_path: Path) -> None:
     sdist = build("sdist", tmp_path)
     assert sdist.stat().st_size < SIZE_LIMIT

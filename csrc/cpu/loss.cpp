@@ -12,7 +12,9 @@
 #include "cpu/thread_pool.h"
 
 #if defined(__linux__)
+#if defined(__linux__)
 #include <sys/mman.h>
+#endif
 #endif
 
 namespace fastcal::cpu {

@@ -15,7 +15,7 @@ from fastcal.bench.points import DTYPES, OUTPUTS, Point
 from fastcal.bench.reference import Scores64, map_error, maps_64, scores_64
 from fastcal.bench.timing import Candidate
 from fastcal.bench.volumes import make_case
-from fastcal.ensemble import EnsembleStatistics
+from fastcal.results import EnsembleStatistics
 
 MOST_SETS = 8
 _PAD = 4
@@ -154,7 +154,7 @@ def score_error(scores: plain.PlainScores, want: Scores64) -> float:
 def _scores(got: EnsembleStatistics) -> plain.PlainScores:
     c = got.calibration
     assert c is not None
-    values = (c.ece(), c.classwise_ece(), c.nll(), c.brier(), c.dice())
+    values = (c.ece(), c.classwise_ece(), c.nll(), c.brier(), c.per_class("dice", "pooled"))
     return plain.PlainScores(*(torch.as_tensor(v, dtype=torch.float64) for v in values))
 
 

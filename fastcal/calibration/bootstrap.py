@@ -23,6 +23,8 @@ from fastcal.calibration.resampling import (
 )
 from fastcal.calibration.rows import Rows
 from fastcal.calibration.values import Floats, Integers
+from fastcal.core.shown import Rows as ShownRows
+from fastcal.core.shown import as_html, as_text, counted
 
 Method = Literal["percentile", "bca"]
 Alternative = Literal["two-sided", "less", "greater"]
@@ -45,6 +47,24 @@ class Interval:
     distribution: Floats
     """``[n_resamples]``, the measure of each resample."""
 
+    def __repr__(self) -> str:
+        return as_text(self._heading, self._rows)
+
+    def _repr_html_(self) -> str:
+        return as_html(self._heading, self._rows)
+
+    @property
+    def _heading(self) -> str:
+        return f"Interval {self.estimate:.4g} [{self.low:.4g}, {self.high:.4g}]"
+
+    @property
+    def _rows(self) -> ShownRows:
+        return [
+            ("level", f"{100 * self.level:g} %"),
+            ("cases", f"{self.n_cases:,}"),
+            ("drawn", counted(len(self.distribution), "resample")),
+        ]
+
 
 @dataclass(frozen=True, slots=True)
 class SignedRank:
@@ -62,7 +82,7 @@ def bootstrap(
     statistics: MetricReader,
     measure: Measure | str = "ece",
     *,
-    reduction: Reduction = "pooled",
+    reduction: Reduction | None = None,
     method: Method = "percentile",
     level: float = 0.95,
     n_resamples: int = 10_000,
@@ -75,6 +95,7 @@ def bootstrap(
         measure: A name of `METRICS`, or a `Measure` with its options.
         reduction: ``"pooled"``: the measure of all voxels of the cases drawn. ``"case"``: the mean
             over the cases drawn; cases without a value (Dice of an absent class) are left out.
+            None is ``"case"`` for Dice and ``"pooled"`` for all others.
         method: ``"percentile"``, or ``"bca"``, which corrects bias and skewness (Efron, JASA
             1987). Prefer it for errors near 0, whose distribution is skewed.
         level: Confidence level, between 0 and 1.
@@ -112,7 +133,7 @@ def paired_bootstrap(
     second: MetricReader,
     measure: Measure | str = "ece",
     *,
-    reduction: Reduction = "pooled",
+    reduction: Reduction | None = None,
     method: Method = "percentile",
     level: float = 0.95,
     n_resamples: int = 10_000,
@@ -202,13 +223,17 @@ def wilcoxon(
 class _Sample:
     """A measure of the cases of one method, and of any resample of them."""
 
-    def __init__(self, statistics: MetricReader, measure: Measure, reduction: Reduction) -> None:
-        self._cases, self._measure = sorted_cases(statistics, at_least=2), measure
+    def __init__(
+        self, statistics: MetricReader, measure: Measure, reduction: Reduction | None
+    ) -> None:
+        words, kind = measure.metric.words, measure.kind
+        self._cases = sorted_cases(statistics, at_least=2).narrowed(words, kind)
+        self._measure = measure
         self._by_case = measured(self._cases, measure)
-        self._pooled = reduction == "pooled"
+        self._pooled = (reduction or measure.metric.reduction) == "pooled"
         self.n_cases = len(self._by_case)
         counts = slice(0, self._cases.settings.layout.true_positive.stop)
-        self._columns = np.r_[counts, self._cases.columns(measure.metric.words, measure.kind)]
+        self._columns = np.r_[counts, self._cases.columns(words, kind)]
 
     @property
     def estimate(self) -> float:
@@ -293,8 +318,8 @@ def _corrected(shares: Floats, shift: Floats, without_each: Floats) -> Floats:
     return np.array([normal.cdf(bias + z / (1 - acceleration * z)) for z in shifted])
 
 
-def _check(reduction: str, method: str) -> None:
-    if reduction not in ("pooled", "case"):
+def _check(reduction: str | None, method: str) -> None:
+    if reduction not in (None, "pooled", "case"):
         raise ValueError(f"reduction must be 'pooled' or 'case', got {reduction!r}")
     if method not in ("percentile", "bca"):
         raise ValueError(f"method must be 'percentile' or 'bca', got {method!r}")

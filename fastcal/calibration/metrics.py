@@ -19,7 +19,7 @@ from fastcal.calibration import ranking, values
 from fastcal.calibration.rows import Kind, Rows, Words
 from fastcal.calibration.settings import CalibrationSettings
 from fastcal.calibration.values import Floats
-from fastcal.core.arguments import real_number, whole_number
+from fastcal.core.arguments import flag, real_number, whole_number
 
 Norm = Literal["l1", "l2", "max"]
 Reduction = Literal["pooled", "case"]
@@ -43,6 +43,8 @@ class Measure:
         class_index: Of a metric of classes: which class; None for the mean over those defined.
         threshold: Of ``"classwise_adaptive_ece"`` and ``"tace"``: smaller probabilities are left
             out. None is 0, or 0.01 for ``"tace"``.
+        background: Of ``"dice"``: whether the mean over the classes holds class 0. It never is left
+            out where every class is a Bernoulli of its own.
 
     Raises:
         TypeError, ValueError: An option is unknown, or the metric does not have it.
@@ -59,6 +61,7 @@ class Measure:
     kind: Kind | None = None
     class_index: int | None = None
     threshold: float | None = None
+    background: bool = False
 
     def __post_init__(self) -> None:
         """Check the options against those of the metric."""
@@ -75,6 +78,7 @@ class Measure:
         threshold = self.threshold
         if threshold is not None and not 0 <= real_number(threshold, "threshold") <= 1:
             raise ValueError(f"threshold must lie in [0, 1], got {threshold:g}")
+        flag(self.background, "background")
         for option in fields(self)[1:]:
             given = getattr(self, option.name)
             if given != option.default and option.name not in self.metric.options:
@@ -114,13 +118,13 @@ class Metric:
     """One number for each class; where one number is asked for, it is the mean over the classes
     that are defined."""
     foreground: bool = False
-    """That mean leaves out class 0 in tables."""
+    """That mean leaves out class 0, unless `Measure.background` says otherwise."""
     options: tuple[str, ...] = ()
     """Fields of `Measure` that it has."""
     kind: Kind | None = None
     """`Measure.kind` in tables."""
     reduction: Reduction = "pooled"
-    """How the report reduces it."""
+    """How it is reduced where nothing else is said, in Python and in the report."""
     key: str = ""
     """Key of the one number in ``calibration.json``; "" leaves it out of every table."""
     class_key: str = ""
@@ -162,9 +166,15 @@ def measured(rows: Rows, measure: Measure) -> Floats:
     if not measure.metric.per_class:
         return found
     if measure.class_index is None:
-        return values.mean_over_classes(found)
+        return mean_of_classes(found, measure, rows.settings)
     check_class(measure.class_index, rows.settings.num_classes)
     return found[..., measure.class_index]
+
+
+def mean_of_classes(of_classes: Floats, measure: Measure, settings: CalibrationSettings) -> Floats:
+    """Return the mean over the classes that are defined, ``[...]`` of ``[..., C]``."""
+    everything = measure.background or settings.multilabel or not measure.metric.foreground
+    return values.mean_over_classes(of_classes if everything else of_classes[..., 1:])
 
 
 def as_measure(measure: Measure | str) -> Measure:
@@ -237,7 +247,7 @@ METRICS: dict[str, Metric] = {
         better="higher",
         per_class=True,
         foreground=True,
-        options=("class_index",),
+        options=("class_index", "background"),
         reduction="case",
         key="Dice_foreground_mean",
         class_key="Dice",

@@ -15,6 +15,7 @@ from fastcal.calibration.metrics import (
     Reduction,
     as_measure,
     check_class,
+    mean_of_classes,
     measured,
 )
 from fastcal.calibration.rows import Kind, Rows
@@ -89,13 +90,14 @@ class MetricReader:
         state = self.state
         return Rows(state.total if reduction == "pooled" else state.case_rows, self.settings)
 
-    def measure(self, measure: Measure | str = "ece", reduction: Reduction = "pooled") -> float:
+    def measure(self, measure: Measure | str = "ece", reduction: Reduction | None = None) -> float:
         """Return any row of `METRICS` as one number.
 
         Args:
             measure: A metric's name, or a `Measure` with its options. A metric of classes gives
                 the mean over the classes that are defined, or one class (``class_index``).
-            reduction: ``"pooled"`` over all voxels, or ``"case"``, the mean over cases.
+            reduction: ``"pooled"`` over all voxels, or ``"case"``, the mean over cases. None is
+                ``"case"`` for Dice and ``"pooled"`` for all others.
 
         Raises:
             ValueError: There is no such metric, the words needed were not kept, or no case ids were
@@ -110,19 +112,20 @@ class MetricReader:
             True
         """
         chosen = as_measure(measure)
+        reduction = reduction or chosen.metric.reduction
         if reduction == "pooled" or not chosen.metric.per_class:
             found = measured(self.rows(reduction), chosen)
             return float(values.mean_over_cases(found) if reduction == "case" else found)
         of_classes = self.per_class(chosen, reduction)
         if chosen.class_index is None:
-            return float(values.mean_over_classes(of_classes))
+            return float(mean_of_classes(of_classes, chosen, self.settings))
         check_class(chosen.class_index, len(of_classes))
         return float(of_classes[chosen.class_index])
 
     def per_class(
-        self, measure: Measure | str = "classwise_ece", reduction: Reduction = "pooled"
+        self, measure: Measure | str = "classwise_ece", reduction: Reduction | None = None
     ) -> Floats:
-        """Return a metric of classes for each class, ``[C]``.
+        """Return a metric of classes for each class, ``[C]``; see `measure` for ``reduction``.
 
         Raises:
             ValueError: See `measure`; or the metric is one number.
@@ -130,6 +133,7 @@ class MetricReader:
         chosen = as_measure(measure)
         if not chosen.metric.per_class:
             raise ValueError(f"measure must be a metric of classes, got {chosen.name!r}")
+        reduction = reduction or chosen.metric.reduction
         found = chosen.metric.read(self.rows(reduction), chosen)
         return values.mean_over_cases(found) if reduction == "case" else found
 
@@ -310,12 +314,21 @@ class MetricReader:
         """Share of voxels (of voxels and classes when multilabel) labelled as the target."""
         return self.measure("accuracy", reduction)
 
-    def dice(self, reduction: Reduction = "pooled") -> Floats:
-        """Dice coefficient of each class, ``[C]``; NaN where neither target nor prediction has it.
+    def dice(self, reduction: Reduction = "case", *, background: bool = False) -> float:
+        """Dice coefficient: the mean over cases, then over the classes but the background.
 
-        With ``reduction="case"`` such cases are left out of the class's mean.
+        ``per_class("dice")`` gives each class, ``[C]``. It is NaN where neither target nor
+        prediction has the class; such cases are left out of the class's mean, and a class without
+        any case out of the mean over classes.
+
+        Args:
+            reduction: ``"case"``, or ``"pooled"`` for the Dice of all voxels as one volume.
+            background: Whether class 0 counts among the classes.
+
+        Raises:
+            ValueError: No case ids were given for ``reduction="case"``.
         """
-        return self.per_class("dice", reduction)
+        return self.measure(Measure("dice", background=background), reduction)
 
     def volume_bias(self, reduction: Reduction = "pooled") -> Floats:
         """Soft volume less reference volume of each class, ``sum p - sum y`` in voxels, ``[C]``.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
+
+import numpy as np
 
 from fastcal.calibration.settings import CalibrationSettings
 from fastcal.calibration.values import LOW_BITS, Floats, Histogram, Integers, mean_of_sum
@@ -51,6 +53,30 @@ class Rows:
         if words.endswith("bins"):
             return layout.classwise if classwise else layout.top_label
         return layout.fine_classwise if classwise else layout.fine_top_label
+
+    def narrowed(self, words: Words, kind: Kind | None) -> Rows:
+        """Return rows that hold the counts and what is named, and little else.
+
+        Fine cells make a row hundreds of times as long; whoever adds up thousands of rows for a
+        metric that does not read them should not carry them along.
+        """
+        settings, layout = self.settings, self.settings.layout
+        plain = replace(settings, moments=False, entropy_bins=0, regions=())
+        kept = settings.calibration
+        top_label = words.startswith("top-label") or (
+            not words.startswith("classwise")
+            and (words == "counts" or self.kind(kind) == "top-label")
+        )
+        if top_label and kept != "classwise":
+            kept = "top-label"
+        end = layout.top_label.stop if kept == "top-label" else layout.classwise.stop
+        if not words.endswith("fine cells"):
+            shorter = replace(plain, calibration=kept, fine_bins=0)
+            return Rows(self.words[..., :end], shorter)
+        if kept != "top-label":
+            return self
+        parts = np.r_[slice(0, end), layout.fine_top_label]
+        return Rows(self.words[..., parts], replace(plain, calibration=kept))
 
     def mean_of(self, word: int) -> Floats:
         """Return the mean over voxels, ``[...]``, of the sum that begins at a word."""

@@ -18,9 +18,9 @@ from fastcal.calibration.counting import (
     counting_into,
     read_batch,
 )
-from fastcal.calibration.reader import MetricReader
 from fastcal.calibration.settings import CalibrationSettings, first_difference
 from fastcal.calibration.state import CalibrationState
+from fastcal.calibration.summary import DescribedReader
 from fastcal.calibration.values import Integers
 from fastcal.core import bins
 from fastcal.core.arguments import flag
@@ -28,6 +28,7 @@ from fastcal.core.arrays import Array
 from fastcal.core.errors import DataError
 from fastcal.core.predictions import Predictions
 from fastcal.core.region_bits import Regions
+from fastcal.core.sums_to_one import warn_of_logits
 from fastcal.core.targets import CaseId, GivenTarget, Targets, Wording, read_targets
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 
-class CalibrationStatistics(MetricReader):
+class CalibrationStatistics(DescribedReader):
     """Calibration of probabilities over any number of volumes, in a state of a few kilobytes.
 
     The state is integers (sums of probabilities in steps of 2^-40): bit-identical for any number of
@@ -273,6 +274,8 @@ class CalibrationStatistics(MetricReader):
             )
         name = wording.predictions
         values, predictions = read_batch(array, given, class_dim, name, self.settings)
+        if from_logits and not self.settings.multilabel:
+            warn_of_logits(values, predictions.class_dim, stacklevel=4)
         if not from_logits:
             predictions = predictions._replace(stored=values.dtype)
         targets = read_targets(given, predictions, self.regions)
@@ -433,10 +436,6 @@ class CalibrationStatistics(MetricReader):
         )
 
     __hash__ = None  # type: ignore[assignment]
-
-    def __repr__(self) -> str:
-        arguments = self.settings.arguments().items()
-        return f"CalibrationStatistics({', '.join(f'{k}={v!r}' for k, v in arguments)})"
 
     def _empty(self) -> Self:
         return type(self)(**self.settings.arguments())

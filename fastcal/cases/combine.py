@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from fastcal import EnsembleStatistics
+from fastcal import EnsembleStatistics, SegmentSettings
 from fastcal.cases.reference import LabelMap, check_same_grid
 from fastcal.cases.segments import settings
-from fastcal.cases.settings import Counted, Written
-from fastcal.cases.source import Member, Source
+from fastcal.cases.settings import Counted, MemberReading, Written
+from fastcal.cases.source import Member
 from fastcal.core.errors import DataError, DataWarning
 from fastcal.data import properties
 from fastcal.data.nifti import Geometry
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is computed of a case."""
+
+    counted: Counted
+    maps: tuple[str, ...]
+    segments: SegmentSettings | None
+
+    @classmethod
+    def of(cls, counted: Counted, written: Written) -> Wanted:
+        """Return what the files of a run are made from."""
+        return cls(counted, written.computed_maps, settings() if written.segments else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,35 +45,36 @@ class Combined:
 
 
 def combine(
-    source: Source,
     case: str,
     members: Iterator[Member],
+    reading: MemberReading,
+    wanted: Wanted,
     *,
-    counted: Counted,
-    written: Written,
     reference: LabelMap | None,
+    again: Callable[[], Iterator[Member]],
+    extents: tuple[int, ...] | None = None,
 ) -> Combined:
-    """Stream the members of a case through one accumulator.
+    """Stream the members of a case, or of a slab of it, through one accumulator.
 
     Args:
-        source: Is asked for the members again only to find the one that held a NaN.
         case: Name under which the statistics are counted.
         members: The members.
-        counted: What is counted.
-        written: Which maps are computed.
-        reference: Labels to count against, or None.
+        reading: What their numbers mean.
+        wanted: What is computed.
+        reference: Labels to count against, of the same slab, or None.
+        again: Gives the members once more, to find the one that held a NaN.
+        extents: ``(X, Y, Z)`` of the whole volume, if the members are of a slab.
 
     Returns:
-        Maps and statistics of this case, with their geometry.
+        Maps and statistics of this case, with the geometry of the whole volume.
 
     Raises:
         DataError: A member differs from the first in shape, affine or number of classes, or has a
             voxel that is NaN or a probability outside [0, 1]; there is no geometry; the labels do
             not fit. The message names the file.
     """
-    reading = source.reading
-    scored = settings() if written.segments else False
-    accumulator = reading.accumulator(written.computed_maps, segments=scored)
+    counted = wanted.counted
+    accumulator = reading.accumulator(wanted.maps, segments=wanted.segments or False)
     first: _First | None = None
     for member in members:
         reading.scheme.check_channels(member.values.shape[1], member.source)
@@ -76,7 +91,8 @@ def combine(
         del member, values
     if first is None:
         raise ValueError(f"members of case {case} must be at least one, got none")
-    like = first.like or _geometry_of_labels(first, reference)
+    shape = tuple(first.shape[2:]) if extents is None else extents
+    like = first.like or _geometry_of_labels(first.source, shape, reference)
     if reference is not None:
         reference.check_grid(like, first.source)
     batch, classes, *voxels = first.shape
@@ -94,7 +110,7 @@ def combine(
         out={"label": labels},
     )
     if bool((labels < 0).any()):
-        raise _culprit(source, case, first.source)
+        raise _culprit(again(), first.source, reading)
     return Combined(results, like)
 
 
@@ -136,15 +152,16 @@ class _First:
         return self
 
 
-def _geometry_of_labels(first: _First, reference: LabelMap | None) -> Geometry:
-    shape = tuple(first.shape[2:])
+def _geometry_of_labels(
+    source: Path, shape: tuple[int, ...], reference: LabelMap | None
+) -> Geometry:
     if reference is not None:
-        check_same_grid(first.source, shape, None, reference.grid, expected=reference.path)
+        check_same_grid(source, shape, None, reference.grid, expected=reference.path)
         return reference.grid
-    pickled = first.source.with_suffix(".pkl")
+    pickled = source.with_suffix(".pkl")
     if not pickled.is_file():
         raise DataError(
-            first.source, "no geometry: there must be CASE.nii.gz or CASE.pkl beside it, or labels"
+            source, "no geometry: there must be CASE.nii.gz or CASE.pkl beside it, or labels"
         )
     # Pictures have no place in the world. nnU-Net notes the size of their voxels alone, and makes
     # it 999 across the only slice.
@@ -158,15 +175,15 @@ def _geometry_of_labels(first: _First, reference: LabelMap | None) -> Geometry:
     return Geometry.from_affine(np.diag([*spacing, 1.0]), shape)
 
 
-def _culprit(source: Source, case: str, first: Path) -> DataError:
+def _culprit(members: Iterator[Member], first: Path, reading: MemberReading) -> DataError:
     """Find the member that made a voxel invalid."""
-    for member in source.members(case, source.read(case)):
+    for member in members:
         values = member.values
         # -inf is a legal logit: probability 0.
         bad = values.isnan() | (values == float("inf"))
         if bool(bad.any()):
             return DataError(member.source, f"{int(bad.sum())} values are NaN or infinite")
-        if not source.reading.from_logits:
+        if not reading.from_logits:
             low, high = float(values.min()), float(values.max())
             if low < -1e-3 or high > 1 + 1e-3:
                 return DataError(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from fastcal import ensemble_statistics
-from fastcal.cases.plausible import check_activation, check_probabilities
+from fastcal.cases.plausible import check_activation, check_probabilities, check_range
 from fastcal.cases.reference import check_same_grid
 from fastcal.core.errors import DataError
 from fastcal.data.predictions import as_tensor
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fastcal import CalibrationStatistics
     from fastcal.cases.reference import LabelMap
     from fastcal.cases.settings import Counted
+    from fastcal.core.region_bits import Regions
     from fastcal.data.predictions import Probabilities
 
 
@@ -26,6 +27,7 @@ def count_case(
     case: str,
     counted: Counted,
     prediction: NDArray[Any] | None = None,
+    regions: Regions | None = None,
 ) -> CalibrationStatistics:
     """Count the saved probabilities of a case against its labels.
 
@@ -35,6 +37,7 @@ def count_case(
         case: Name under which they are counted.
         counted: What is counted.
         prediction: Predicted labels ``[X, Y, Z]``, where a region is made from them.
+        regions: The regions of the case, where they were made before; None makes them.
 
     Raises:
         DataError: The grid or the number of classes differs, or there are voxels without valid
@@ -45,8 +48,9 @@ def count_case(
     )
     reference.scheme.check_channels(found.data.shape[0], found.source)
     check_activation(found)
-    check_probabilities(found, reference.scheme)
-    regions = reference.regions(counted.rules, prediction=prediction)
+    check_probabilities(found, reference.scheme, counted=True)
+    if regions is None:
+        regions = reference.regions(counted.rules, prediction=prediction)
     try:
         statistics = ensemble_statistics(
             [as_tensor(found)[None]],
@@ -67,6 +71,7 @@ def count_case(
         raise DataError(found.source, str(error)) from error
     assert statistics is not None
     if statistics.n_invalid:
+        check_range(found)
         raise DataError(
             found.source,
             f"{statistics.n_invalid} voxels without valid probabilities (NaN, or outside [0, 1])",

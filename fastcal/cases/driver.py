@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from fastcal.cases.combine import Wanted
 from fastcal.cases.descriptions import copy_description, write_description
 from fastcal.cases.files import CaseFiles
 from fastcal.cases.journal import journal_file
@@ -76,7 +77,7 @@ def run(
         elif written.save_probabilities and source.reading.scheme.num_classes > 1:
             write_description(source.reading.scheme, files.folder, written.file_ending)
 
-        work = CaseWork(source, counted, files, references, ledger)
+        work = CaseWork(source, Wanted.of(counted, written), files, references, ledger, part.memory)
         journal = None
         if team is None:
             done = run_stages(

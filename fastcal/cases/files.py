@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from fastcal.cases.case_record import CaseRecord
 from fastcal.cases.segments import SEGMENTS, table_of
+from fastcal.core.problem import MAPS
 from fastcal.data import images, nnunet, predictions
 
 if TYPE_CHECKING:
-    from fastcal import EnsembleStatistics
+    from fastcal import CalibrationStatistics, EnsembleStatistics, SegmentScores
     from fastcal.cases.settings import MemberReading, Written
+    from fastcal.data.coding import Planes
     from fastcal.data.nifti import Geometry
 
 STATISTICS = "calibration"
@@ -109,40 +111,70 @@ class CaseFiles:
         for path in (*self.of("any"), CaseRecord.path(self.folder, "any")):
             path.parent.mkdir(parents=True, exist_ok=True)
 
-    def write(
-        self, case: str, results: EnsembleStatistics, reading: MemberReading, like: Geometry
-    ) -> None:
+    def write(self, case: str, content: CaseContent) -> None:
         """Write the files of a case, each whole or not at all, its labels last.
 
         Args:
             case: Name of the case.
-            results: Maps with a batch axis of one.
-            reading: What the channels of the mean stand for.
-            like: Geometry of the files.
+            content: What they hold.
 
         Raises:
             OSError: The error of the disk; the file that was being written is removed.
         """
         # From here on, a case that is done again is unfinished.
         self.forget([case])
+        like, reading = content.like, content.reading
         if self.written.save_probabilities:
             path = self.probabilities_of(case)
-            predictions.write_npz(path, _array(results.mean), activation=reading.activation)
+            predictions.write_npz(path, content.mean, activation=reading.activation)
             ending = self.written.file_ending
             nnunet.write_properties(self.properties_of(case), like, ending)
             nnunet.write_plans(self.folder, like, ending)
         for name in self.written.map_folders:
-            values = _array(getattr(results, name))
-            if values.ndim == 4:
-                values = np.moveaxis(values, 0, -1)
-            images.write(self.map_of(case, name), values, like, dtype=self.written.dtype)
-        if results.calibration is not None:
-            results.calibration.save(self.statistics_of(case))
-        if results.segments is not None:
-            scores = table_of(case, results.segments, like.spacing, reading.scheme)
+            path = self.map_of(case, name)
+            images.write(path, content.maps[name], like, dtype=self.written.dtype)
+        if content.statistics is not None:
+            content.statistics.save(self.statistics_of(case))
+        if content.segments is not None:
+            scores = table_of(case, content.segments, like.spacing, reading.scheme)
             scores.write_json(self.segments_of(case))
+        images.write(self.labels_of(case), content.labels, like, dtype="int")
+
+
+@dataclass(frozen=True, slots=True)
+class CaseContent:
+    """What the files of a case hold."""
+
+    maps: Mapping[str, NDArray[Any] | Planes]
+    """Maps by name, ``[X, Y, Z]`` or ``[X, Y, Z, C]``."""
+    mean: NDArray[Any] | Planes
+    """``[C, X, Y, Z]``, or planes of ``[X, Y, Z, C]``; empty where it is not saved."""
+    labels: NDArray[Any] | Planes
+    """The label map ``[X, Y, Z]``."""
+    statistics: CalibrationStatistics | None
+    segments: SegmentScores | None
+    like: Geometry
+    reading: MemberReading
+    """What the channels stand for."""
+
+    @classmethod
+    def of(cls, results: EnsembleStatistics, reading: MemberReading, like: Geometry) -> CaseContent:
+        """Return maps and statistics with a batch axis of one as the content of files."""
+        found = {name: getattr(results, name) for name in MAPS if name != "label"}
+        maps = {name: _array(values) for name, values in found.items() if values is not None}
         labels = reading.scheme.segmentation(_array(results.label))
-        images.write(self.labels_of(case), labels, like, dtype="int")
+        return cls(
+            {
+                name: np.moveaxis(values, 0, -1) if values.ndim == 4 else values
+                for name, values in maps.items()
+            },
+            maps.get("mean", np.empty((0, 0, 0, 0))),
+            labels,
+            results.calibration,
+            results.segments,
+            like,
+            reading,
+        )
 
 
 def _array(values: Any) -> NDArray[Any]:

@@ -39,10 +39,14 @@ class Progress:
     total: int
     seconds_left: float
     """Mean time of a case so far, times the number of cases that are left."""
+    step: str = ""
+    """What is done with the cases, where a command goes through them several times: the time left
+    is that of the step."""
 
     def __str__(self) -> str:
         minutes, seconds = divmod(round(self.seconds_left), 60)
-        return f"{self.done}/{self.total} {self.case}, {minutes}:{seconds:02d} left"
+        text = f"{self.done}/{self.total} {self.case}, {minutes}:{seconds:02d} left"
+        return f"{self.step}: {text} in this pass" if self.step else text
 
 
 ProgressOption: TypeAlias = "bool | Callable[[Progress], None]"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from fastcal.cases.loop import CASE_ERRORS, CaseRun, ProgressOption, Tally
 
@@ -183,6 +183,26 @@ class ReadAhead(Generic[Piece]):
         return not self._unwanted
 
 
+def read_ahead(cases: Sequence[str], read: Callable[[str], Piece]) -> Iterator[tuple[str, Piece]]:
+    """Give every case with what is read of it, while the next is read.
+
+    Args:
+        cases: Their names.
+        read: Reads a case, in a thread of its own. What it raises is raised here.
+
+    Example:
+        >>> list(read_ahead(["a", "b"], str.upper))
+        [('a', 'A'), ('b', 'B')]
+    """
+
+    def pieces(case: str) -> Iterator[Piece]:
+        yield read(case)
+
+    with ReadAhead(cases, pieces) as ahead:
+        for case in cases:
+            yield case, next(ahead.of(case))
+
+
 @dataclass(frozen=True, slots=True)
 class _End:
     """Follows the last piece of a case."""
@@ -193,7 +213,7 @@ class _End:
 class _Pieces(Generic[Piece]):
     """The pieces of one case. An object, since a generator would name what it gives."""
 
-    def __init__(self, case: str, take: Callable[[str], Any]) -> None:
+    def __init__(self, case: str, take: Callable[[str], Piece | _End]) -> None:
         self._case, self._take, self._ended = case, take, False
 
     def __iter__(self) -> _Pieces[Piece]:

@@ -51,7 +51,9 @@ def check_activation(
         )
 
 
-def check_probabilities(found: Probabilities, scheme: LabelScheme) -> None:
+def check_probabilities(
+    found: Probabilities, scheme: LabelScheme, *, counted: bool = False
+) -> None:
     """Refuse numbers that are no probabilities of the classes, which logits are not either.
 
     NaN passes; whoever counts it names its voxels.
@@ -59,6 +61,8 @@ def check_probabilities(found: Probabilities, scheme: LabelScheme) -> None:
     Args:
         found: Probabilities ``[C, X, Y, Z]``.
         scheme: What the channels stand for.
+        counted: The caller counts every voxel and calls `check_range` where one was invalid, so
+            that numbers of exclusive classes are read once here.
 
     Raises:
         DataError: A number lies outside [0, 1], or those of exclusive classes do not sum to 1.
@@ -66,24 +70,36 @@ def check_probabilities(found: Probabilities, scheme: LabelScheme) -> None:
     values = as_tensor(found)
     if values.numel() == 0:
         return
-    low, high = (float(one) for one in values.aminmax())
-    if low < -_RANGE_TOLERANCE or high > 1 + _RANGE_TOLERANCE:
-        raise DataError(
-            found.source,
-            f"probabilities must be from 0 to 1, got {low:.4g} to {high:.4g}; logits need "
-            "from_logits",
-        )
-    if scheme.multilabel or found.activation == "sigmoid":
-        return
-    sums = values.sum(0, dtype=torch.float32)
-    off = (sums - 1).abs() > SUM_TOLERANCE
-    count = int(off.sum())
+    exclusive = not (scheme.multilabel or found.activation == "sigmoid")
+    count = 0
+    if exclusive:
+        sums = values.sum(0, dtype=torch.float32)
+        off = (sums - 1).abs_() > SUM_TOLERANCE
+        count = int(torch.count_nonzero(off))
+        if counted and not count:
+            return
+    check_range(found)
     if count:
         lowest, highest = (float(one) for one in sums[off].aminmax())
         raise DataError(
             found.source,
             f"probabilities must sum to 1 over the classes, got sums of {lowest:.4g} to "
             f"{highest:.4g} in {count} of {off.numel()} voxels",
+        )
+
+
+def check_range(found: Probabilities) -> None:
+    """Refuse numbers outside [0, 1]; NaN passes.
+
+    Raises:
+        DataError: There is one.
+    """
+    low, high = (float(one) for one in as_tensor(found).aminmax())
+    if low < -_RANGE_TOLERANCE or high > 1 + _RANGE_TOLERANCE:
+        raise DataError(
+            found.source,
+            f"probabilities must be from 0 to 1, got {low:.4g} to {high:.4g}; logits need "
+            "from_logits",
         )
 
 

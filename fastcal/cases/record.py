@@ -141,6 +141,10 @@ class FolderRecord:
         """Return this record with what is counted now, where nothing was counted before."""
         return self if self.counted else replace(self, counted=wanted.counted)
 
+    def placed(self, name: str) -> Any:
+        """Return an entry with its paths absolute; None where there is none."""
+        return _absolute({**self.settings, **self.counted}.get(name), self.folder)
+
     def _placed(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Settings with paths as they are from here, so that two folders can be compared."""
         return {name: _absolute(value, self.folder) for name, value in settings.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,22 @@ class LabelMap:
     grid: Geometry
     path: Path
     scheme: LabelScheme
+    held: Regions | None = None
+    """Masks of regions ``[X, Y, Z]`` that were made before, if any."""
+
+    def part(self, place: tuple[slice, slice, slice]) -> LabelMap:
+        """Return the labels of a part of the volume; the grid stays that of the whole."""
+        kept = None if self.kept is None else self.kept[place]
+        held = None if self.held is None else Regions(self.held.bits[place], self.held.names)
+        return replace(self, labels=self.labels[place], kept=kept, held=held)
+
+    def with_regions(self, rules: Sequence[RegionRule]) -> LabelMap:
+        """Return the labels with the masks of regions, which depend on the whole volume."""
+        if not rules:
+            return self
+        return replace(
+            self, held=case_regions(rules, self.labels, self.kept, self.grid.affine, None)
+        )
 
     def check_grid(self, like: Geometry, source: Path) -> None:
         """Raise a `DataError` if the labels do not lie on a grid.
@@ -41,7 +57,7 @@ class LabelMap:
             like: The grid they must lie on.
             source: The file of that grid, which an error names.
         """
-        check_same_grid(self.path, self.labels.shape, self.grid, like, expected=source)
+        check_same_grid(self.path, self.grid.shape, self.grid, like, expected=source)
 
     def target(self, device: torch.device | str = "cpu") -> Tensor:
         """Return what probabilities are compared with: ``[1, *S]``, ``[1, C, *S]`` for groups."""
@@ -58,7 +74,9 @@ class LabelMap:
         prediction: NDArray[Any] | None = None,
     ) -> Regions | None:
         """Return the regions of the case with a batch axis of one, or None without rules."""
-        found = case_regions(rules, self.labels, self.kept, self.grid.affine, prediction)
+        found = self.held
+        if found is None:
+            found = case_regions(rules, self.labels, self.kept, self.grid.affine, prediction)
         return None if found is None else Regions(found.bits[None].to(device), found.names)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from fastcal.cases.labels import LabelScheme
 from fastcal.cases.plausible import check_activation, check_probabilities
@@ -16,7 +17,7 @@ from fastcal.cases.settings import MemberReading
 from fastcal.cases.source import Member, Origin
 from fastcal.core.errors import DataError
 from fastcal.data import description, images
-from fastcal.data.predictions import PredictionFolder, Probabilities
+from fastcal.data.predictions import PredictionFolder, Probabilities, Stack
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +224,7 @@ class SavedFolders:
                 if case not in names:
                     continue
                 try:
-                    return folder.probabilities(case)
+                    return folder.described(case)
                 except DataError as error:
                     if not keep_going:
                         raise
@@ -301,6 +302,11 @@ class SavedProbabilities:
             # No local name: the array must be gone when its member is.
             yield folder.probabilities(case)
 
+    def stacks(self, case: str) -> list[Stack]:
+        """Open the files of a case, to read them slab by slab."""
+        self.saved.require(case)
+        return [folder.stack(case) for folder in self.saved.folders]
+
     def members(self, case: str, pieces: Iterator[Probabilities]) -> Iterator[Member]:
         """Check what was read, and bring it to the device."""
         del case
@@ -314,10 +320,18 @@ class SavedProbabilities:
         member = Member.of(found)
         return replace(
             member,
-            values=member.values.to(self.device),
+            values=_moved(member.values, self.device),
             weight=self.weights[number],
             temperature=self.temperatures[number],
         )
+
+
+def _moved(values: Tensor, device: torch.device) -> Tensor:
+    """Bring values to a device; from pinned memory, while the next are read, where it is a GPU."""
+    if device.type != "cuda":
+        return values.to(device)
+    # torch keeps pinned blocks for the next call, and reuses one when its copy has ended.
+    return values.pin_memory().to(device, non_blocking=True)
 
 
 def _stored(folder: PredictionFolder, case: str) -> list[tuple[int, str]]:

@@ -11,7 +11,7 @@ from fastcal import CalibrationStatistics, EnsembleAccumulator, SegmentSettings
 from fastcal.cases.labels import LabelScheme
 from fastcal.cases.loop import ProgressOption, part_of
 from fastcal.cases.region_rules import RegionRule, parse_rules
-from fastcal.core.arguments import flag
+from fastcal.core.arguments import flag, whole_number
 from fastcal.core.bins import Closed
 from fastcal.core.problem import MAPS, Activation, Space
 from fastcal.data import images
@@ -169,10 +169,14 @@ class Part:
     keep_going: bool = False
     """Go on after a case that fails."""
     progress: ProgressOption = False
+    memory: int | None = None
+    """The most bytes of memory that the process may take; None reads whole cases."""
 
     def __post_init__(self) -> None:
         self.of(())
         flag(self.keep_going, "keep_going")
+        if self.memory is not None and whole_number(self.memory, "memory") < 1:
+            raise ValueError(f"memory must be at least 1 byte, got {self.memory}")
 
     @property
     def name(self) -> str:

@@ -120,6 +120,7 @@ def _summary(statistics: CalibrationStatistics) -> dict[str, Any]:
         "pooled": calibration_summary(statistics),
         "case": calibration_summary(statistics, reduction="case") if cases else None,
         "cases": cases,
+        "settings": statistics.settings.arguments(),
     }
     if statistics.regions:
         summary["regions"] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from fastcal.cases.settings import MemberReading
     from fastcal.data.nifti import Geometry
-    from fastcal.data.predictions import Probabilities
+    from fastcal.data.predictions import Probabilities, Stack
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,4 +110,20 @@ class Source(Protocol):
 
         Raises:
             DataError: A file does not fit; the message names it.
+        """
+
+
+@runtime_checkable
+class SlabSource(Source, Protocol):
+    """A source whose members need not be in memory as a whole.
+
+    `members` takes what `stacks` gives of a slab, one piece per stack, as it takes that of a whole
+    case.
+    """
+
+    def stacks(self, case: str) -> Sequence[Stack]:
+        """Open the files of a case, in the order in which `read` reads them.
+
+        Raises:
+            DataError: A file cannot be read; the message names it.
         """

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fastcal.cases.combine import Combined, combine
-from fastcal.cases.files import CaseFiles
+from fastcal.cases.combine import Wanted, combine
+from fastcal.cases.files import CaseContent, CaseFiles
 from fastcal.cases.ledger import Ledger
 from fastcal.cases.pipeline import Stages, run_stages
 from fastcal.cases.reference import LabelMap, LabelMaps, check_extents
-from fastcal.cases.settings import Counted
+from fastcal.cases.slabs import Slabs
 from fastcal.cases.source import Source
 from fastcal.data import images
 from fastcal.models.device import choose_device
@@ -26,39 +26,51 @@ class CaseWork:
     """Combines the members of a case, counts it, writes its files, and records it."""
 
     source: Source
-    counted: Counted
+    wanted: Wanted
     files: CaseFiles
     references: LabelMaps | None
     ledger: Ledger
+    memory: int | None = None
+    """Bytes that a process may take; None reads whole cases."""
+    slabs: Slabs | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        if self.memory is not None:
+            self.slabs = Slabs(self.source, self.wanted, self.files, self.memory)
 
     @property
-    def stages(self) -> Stages[Any, Combined]:
+    def stages(self) -> Stages[Any, CaseContent]:
         """The three steps of a case, for `fastcal.cases.pipeline.run_stages`."""
         return Stages(self._read, self._compute, self._write)
 
     def _read(self, case: str) -> Iterator[Any]:
         self.ledger.begin(case)
-        yield None if self.references is None else _labels(self.source, self.references, case)
-        yield from self.source.read(case)
+        if self.slabs is None:
+            yield None if self.references is None else _labels(self.source, self.references, case)
+            yield from self.source.read(case)
 
-    def _compute(self, case: str, pieces: Iterator[Any]) -> Combined:
+    def _compute(self, case: str, pieces: Iterator[Any]) -> CaseContent:
+        source = self.source
         try:
+            if self.slabs is not None:
+                return self.slabs.combine(case, self.references)
             reference: LabelMap | None = next(pieces)
-            return combine(
-                self.source,
+            combined = combine(
                 case,
-                self.source.members(case, pieces),
-                counted=self.counted,
-                written=self.files.written,
+                source.members(case, pieces),
+                source.reading,
+                self.wanted,
                 reference=reference,
+                again=lambda: source.members(case, source.read(case)),
             )
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            raise OutOfMemoryError(f"{case}: {self.source.advice}") from error
+            raise OutOfMemoryError(f"{case}: {source.advice}") from error
+        return CaseContent.of(combined.statistics, source.reading, combined.like)
 
-    def _write(self, case: str, combined: Combined) -> None:
-        self.files.write(case, combined.statistics, self.source.reading, combined.like)
+    def _write(self, case: str, content: CaseContent) -> None:
+        self.files.write(case, content)
         self.ledger.end(case)
 
 

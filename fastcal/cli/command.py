@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
+import typer
 from typer.core import TyperCommand, TyperGroup
 
 from fastcal.cli.values import read_arguments, spreads
 
 _COLUMN = 26
 """Width of the options; 50 characters of a terminal of 80 columns remain for what they mean."""
+_HELD = "fastcal.cli.command.held"
 _GENERAL = "Options"
 _EXAMPLES = ("Example:", "Examples:")
 _HYPHEN, _SPACE = "\N{NON-BREAKING HYPHEN}", "\N{NO-BREAK SPACE}"
@@ -27,9 +30,19 @@ class SpreadCommand(TyperCommand):
     takes as long as everything else together.
     """
 
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the parameters, with that of the help."""
+        return _light(super().get_params(ctx))
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Give each value its flag and each option its name, then parse as usual."""
         return super().parse_args(ctx, read_arguments(args, self.params))
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the function within what options asked for, see `held_while_it_runs`."""
+        for enter in ctx.meta.pop(_HELD, ()):
+            ctx.with_resource(enter())
+        return super().invoke(ctx)
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Return the required options and the arguments of the first line."""
@@ -52,8 +65,31 @@ class SpreadCommand(TyperCommand):
                     formatter.write(f"  {line}\n")
 
 
+def held_while_it_runs(ctx: Any, enter: Callable[[], AbstractContextManager[Any]]) -> None:
+    """Enter a context when the function of a command begins, and leave it at its end.
+
+    Until all arguments are known to be right nothing is entered, nor imported for it.
+
+    Args:
+        ctx: The context of the command.
+        enter: Makes the context manager.
+    """
+    ctx.meta.setdefault(_HELD, []).append(enter)
+
+
 class CommandGroup(TyperGroup):
     """A command that has commands, with help of the same layout."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the parameters, with that of the help."""
+        return _light(super().get_params(ctx))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the words before the inner command; without any, print the help."""
+        if not args and self.no_args_is_help and not ctx.resilient_parsing:
+            typer.echo(ctx.get_help())
+            raise typer.Exit
+        return super().parse_args(ctx, args)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help: what the commands are for, their names, options."""
@@ -72,6 +108,17 @@ class CommandGroup(TyperGroup):
         """Return the group of a command and its sentence."""
         command = self.get_command(ctx, name)
         return "Commands", summary_of(command)
+
+
+def _light(params: list[Any]) -> list[Any]:
+    """Give the flags of help and completion a default.
+
+    Typer gives them None, and imports pydantic to read it, which takes as long as all the rest.
+    """
+    for param in params:
+        if not param.expose_value and getattr(param, "is_flag", False) and param.default is None:
+            param.default = False
+    return params
 
 
 def summary_of(command: Any) -> str:
@@ -137,4 +184,4 @@ def _is_argument(param: Any) -> bool:
 
 
 def _metavar(param: Any, *, several: bool = False) -> str:
-    return (param.metavar or param.name.upper()) + "..." * several
+    return str(param.metavar or param.name.upper()) + "..." * several

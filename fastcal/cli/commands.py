@@ -65,6 +65,10 @@ COMMANDS = {
         _CASES,
         "Score predictions: Dice, HD95, surface Dice, volumes, calibration.",
     ),
+    "report": Row(
+        _CASES,
+        "Compare prediction folders in one HTML page: verdict, numbers, calibration, cases.",
+    ),
     "merge": Row(
         _CASES,
         "Add the calibration and the scores of the parts of a run with --num-parts, as of one run.",
@@ -72,6 +76,10 @@ COMMANDS = {
     "status": Row(
         _CASES,
         "Show what a folder of predictions was made with, and which of its cases are finished.",
+    ),
+    "view": Row(
+        _CASES,
+        "Look at predicted cases, in a page that only this machine can open.",
     ),
     "recalibrate": Row(
         _UNCERTAINTY,
@@ -165,5 +173,5 @@ def _completion(name: str, *, help: str) -> Any:
     try:
         from typer._click.shell_completion import CompletionItem
     except ImportError:  # before typer took click in
-        from click.shell_completion import CompletionItem
+        from click.shell_completion import CompletionItem  # type: ignore[assignment]
     return CompletionItem(name, help=help)

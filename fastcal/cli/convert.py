@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from fastcal.cli.mapping import RUN, Quiet
-from fastcal.cli.outcome import counted, list_failures
+from fastcal.cli.outcome import finish_cases
 from fastcal.cli.values import one_of
 
 
@@ -62,6 +62,4 @@ def convert(
     made = convert_dataset(dataset.value, source, out, keep_going=keep_going, progress=not quiet)
     for note in made.notes:
         typer.echo(note)
-    resumed = f", {len(made.skipped)} were there already" if made.skipped else ""
-    typer.echo(f"{counted(len(made.done), 'case')} written to {made.out}{resumed}")
-    list_failures((one.case, one.reason) for one in made.failed)
+    finish_cases(made)

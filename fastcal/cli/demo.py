@@ -23,6 +23,7 @@ from fastcal.cli.settings import (
     training_config,
 )
 from fastcal.cli.values import one_of
+from fastcal.cli.waiting import wait_politely_where_it_is_busy
 
 
 class Loss(StrEnum):
@@ -131,6 +132,7 @@ def demo(
         fastcal demo -o demo-run
         fastcal demo -o study -d Dataset005_Prostate --split 20,6,6 --members 5
     """
+    wait_politely_where_it_is_busy()
     from fastcal.report.scores import table, titles
     from fastcal.study.demo import SPLIT, demo_config, run_demo
     from fastcal.study.experiment import compare_losses

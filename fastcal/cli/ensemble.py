@@ -52,6 +52,7 @@ def ensemble(
     workers: mapping.WorkersOption = None,
     overwrite: mapping.Overwrite = False,
     keep_going: mapping.KeepGoing = False,
+    memory: mapping.Memory = None,
     allow_duplicates: mapping.AllowDuplicates = False,
     device: Annotated[
         str,
@@ -102,6 +103,7 @@ def ensemble(
         workers=workers,
         overwrite=overwrite,
         keep_going=keep_going,
+        memory=memory,
         allow_duplicates=allow_duplicates,
         device=device,
         progress=not quiet,

@@ -22,13 +22,21 @@ def heard_everywhere() -> None:
 
     def hook(found: Any) -> None:
         if issubclass(found.exc_type, KeyboardInterrupt):
-            again = threading.Timer(_SOON, interrupt_main)
+            again = threading.Timer(_SOON, _interrupt)
             again.daemon = True
             again.start()
         else:
             others(found)
 
     sys.unraisablehook = hook
+
+
+def _interrupt() -> None:
+    """Send the main thread the signal itself, which also ends a sleep or another wait."""
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+    else:
+        interrupt_main()
 
 
 def quiet_end() -> None:

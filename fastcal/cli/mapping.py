@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from fastcal.cli.command import held_while_it_runs
 from fastcal.cli.values import one_of
 
 FILES = "Files"
@@ -63,9 +65,12 @@ class AffineForm(StrEnum):
 
 
 def _read_with(context: typer.Context, form: AffineForm) -> AffineForm:
-    from fastcal.data.affines import affine_from
+    def enter() -> AbstractContextManager[None]:
+        from fastcal.data.affines import affine_from
 
-    context.with_resource(affine_from(form.value))
+        return affine_from(form.value)
+
+    held_while_it_runs(context, enter)
     return form
 
 
@@ -338,6 +343,15 @@ KeepGoing = Annotated[
     typer.Option(
         "--keep-going",
         help="Go on after a case that fails; list failures at the end.",
+        rich_help_panel=RUN,
+    ),
+]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        "--memory",
+        metavar="SIZE",
+        help="Most memory that the process takes, such as 2G; members are read slab by slab.",
         rich_help_panel=RUN,
     ),
 ]

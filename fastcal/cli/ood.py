@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,8 +16,6 @@ from fastcal.cli.settings import Device
 from fastcal.cli.values import one_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from fastcal.ood import Detectors, Estimate, JudgedCase
 
 ood = typer.Typer(
@@ -170,7 +167,7 @@ def fit(
         members=members or None,
         device=device,
         trust=trust or (),
-        progress=_progress(quiet),
+        progress=not quiet,
     )
     _print_fit(fitted)
     typer.echo(f"written: {out}")
@@ -204,7 +201,7 @@ def predict(
         members=members or None,
         device=device,
         trust=trust or (),
-        progress=_progress(quiet),
+        progress=not quiet,
     )
     _print_cases(rows)
     if out is not None:
@@ -265,15 +262,11 @@ def evaluate(
         level=level,
         n_resamples=resamples,
         seed=seed,
-        progress=_progress(quiet),
+        progress=not quiet,
     )
     _print_measures(found)
     if out is not None:
         typer.echo(f"written: {out}")
-
-
-def _progress(quiet: bool) -> Callable[[str], None] | None:
-    return None if quiet else lambda case: print(case, file=sys.stderr, flush=True)
 
 
 def _print_fit(fitted: Detectors) -> None:

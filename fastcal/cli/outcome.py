@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from fastcal.calibration import CalibrationStatistics
     from fastcal.cases.journal import WorkerTally
+    from fastcal.convert import Conversion
     from fastcal.predict import PredictionSummary
 
 SOME_CASES_FAILED = 1
@@ -78,10 +79,18 @@ def finish_predictions(summary: PredictionSummary) -> None:
     """Print what a run over cases did; failed cases are listed and lead to an exit code of 1."""
     if summary.statistics is not None:
         print_statistics(summary.statistics)
-    resumed = f", {len(summary.skipped)} were there already" if summary.skipped else ""
     print_journal(summary.journal)
-    typer.echo(f"{counted(len(summary.done), 'case')} written to {summary.out}{resumed}")
-    list_failures((one.case, one.reason) for one in summary.failed)
+    finish_cases(summary)
+
+
+def finish_cases(made: PredictionSummary | Conversion) -> None:
+    """Say how many cases were written; failed cases are listed and lead to an exit code of 1."""
+    if made.skipped and not made.done and not made.failed:
+        typer.echo(f"Up to date: {counted(len(made.skipped), 'case')} in {made.out}")
+        return
+    resumed = f", {len(made.skipped)} were there already" if made.skipped else ""
+    typer.echo(f"{counted(len(made.done), 'case')} written to {made.out}{resumed}")
+    list_failures((one.case, one.reason) for one in made.failed)
 
 
 def print_journal(journal: Path | None) -> None:

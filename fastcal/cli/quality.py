@@ -139,6 +139,7 @@ def fit(
     ] = None,
     level: Level = 0.95,
     seed: Seed = 0,
+    quiet: mapping.Quiet = False,
 ) -> None:
     """Fit a predictor of Dice to predictions of cases that have references.
 
@@ -159,6 +160,7 @@ def fit(
         interval=None if interval is None else interval.value,
         level=level,
         seed=seed,
+        progress=not quiet,
     )
     _print_fit(found)
 
@@ -250,6 +252,7 @@ def evaluate(
     level: Level = 0.95,
     resamples: Resamples = 2000,
     seed: Seed = 0,
+    quiet: mapping.Quiet = False,
 ) -> None:
     """Measure how well each score tells the quality of structures and finds those that failed.
 
@@ -270,6 +273,7 @@ def evaluate(
         level=level,
         n_resamples=resamples,
         seed=seed,
+        progress=not quiet,
     )
     _print_evaluation(found)
     if out is not None:

@@ -122,7 +122,7 @@ def fit(
 
     Examples:
         fastcal recalibrate fit -i nnUNetTrainer__3d -g labelsTr -o calibrator.json
-        fastcal recalibrate fit -i a b -g labelsTr -o c.json --ensemble member-then-pool
+        fastcal recalibrate fit -i a b -g labelsTr -o c.json --method vector
     """
     del affine  # its callback has chosen the form
     from fastcal.recalibrate import fit_folders
@@ -193,6 +193,7 @@ def apply(
     workers: mapping.WorkersOption = None,
     overwrite: mapping.Overwrite = False,
     keep_going: mapping.KeepGoing = False,
+    memory: mapping.Memory = None,
     allow_duplicates: mapping.AllowDuplicates = False,
     affine: mapping.Affine = mapping.AffineForm.auto,
     quiet: mapping.Quiet = False,
@@ -227,6 +228,7 @@ def apply(
         workers=workers,
         overwrite=overwrite,
         keep_going=keep_going,
+        memory=memory,
         allow_duplicates=allow_duplicates,
         progress=not quiet,
     )

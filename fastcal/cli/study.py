@@ -11,6 +11,7 @@ import typer
 from fastcal.cli.mapping import FILES, RUN
 from fastcal.cli.settings import TRAINING, Device, Settings, parse_split, parse_values
 from fastcal.cli.values import one_of
+from fastcal.cli.waiting import wait_politely_where_it_is_busy
 
 SHIFTS = "Shifts"
 
@@ -138,6 +139,7 @@ def study(
         fastcal study phantom -o phantom-study --fast
         fastcal study prostate -d Dataset005_Prostate -o prostate-study
     """
+    wait_politely_where_it_is_busy()
     from fastcal.study import design
     from fastcal.study.run import run_study
 
@@ -161,5 +163,6 @@ def study(
     )
     typer.echo((out / "results.md").read_text(encoding="utf-8"))
     typer.echo(
-        f"tables: {out / 'tables'}\nfigures: {out / 'figures'}\nnumbers: {out / 'results.json'}"
+        f"report: {out / 'report.html'}\ntables: {out / 'tables'}\nfigures: {out / 'figures'}\n"
+        f"numbers: {out / 'results.json'}"
     )

@@ -27,6 +27,7 @@ from fastcal.cli.settings import (
     parse_split,
     training_config,
 )
+from fastcal.cli.waiting import wait_politely_where_it_is_busy
 
 if TYPE_CHECKING:
     from fastcal.train.splits import SplitSource
@@ -169,6 +170,7 @@ def train(
         fastcal train -d Dataset001_Mine -o run-3d --preset standard --dims 3
     """
     del affine  # its callback has chosen the form
+    wait_politely_where_it_is_busy()
     from fastcal.models.run import CONFIG
     from fastcal.train import train_ensemble
     from fastcal.train.folder import MEMBERS, Begun

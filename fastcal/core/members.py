@@ -24,6 +24,9 @@ COLDEST, HOTTEST = 1e-6, 1e6
 MANY_CLASSES = 256
 """An axis with more entries than this is more likely a spatial axis than the class axis."""
 
+_FEWEST_SPATIAL = 8
+"""An axis of space with fewer entries could as well be one of classes."""
+
 
 class Members(NamedTuple):
     """Tensors of one shape, type and device, with their weights and temperatures."""
@@ -56,8 +59,18 @@ def read_members(
     class_dim: int,
     weights: Sequence[float] | Array | None,
     temperature: float | Sequence[float] | Array,
+    *,
+    confirmed: bool = False,
 ) -> Members:
     """Check ``preds`` and what belongs to each member. A member of weight 0 is left out.
+
+    Args:
+        preds: The members.
+        class_dim: Their class axis.
+        weights: One per member.
+        temperature: One for all, or one per member.
+        confirmed: A target tells whether the axes are what they seem; without one, a single tensor
+            whose classes look like an axis of space is refused.
 
     Raises:
         TypeError: An argument has a type that the public functions do not document.
@@ -65,6 +78,8 @@ def read_members(
     """
     if isinstance(preds, list | tuple):
         numpy = len(preds) > 0 and isinstance(preds[0], np.ndarray)
+        for index, member in enumerate(preds):
+            check_batched(member, class_dim, f"preds[{index}]")
         tensors = [
             member
             if type(member) is Tensor
@@ -82,6 +97,8 @@ def read_members(
                 f"got a tensor of shape {tuple(whole.shape)}"
             )
         tensors = list(whole.unbind(0))
+        if not confirmed and class_dim == 1:
+            _check_lone(whole)
     if not tensors:
         raise ValueError("preds must hold at least one member, got none")
     first = tensors[0]
@@ -123,6 +140,51 @@ def read_members(
         exponent = weight_exponent(max(chosen))
         chosen = [math.ldexp(weight, -exponent) for weight in chosen]
     return Members(tensors, chosen, temperatures, axis, real_dtype(first, "preds"), numpy)
+
+
+def check_batched(member: Array, class_dim: int, name: str) -> None:
+    """Refuse an item ``[C, *S]`` of a MONAI batch that would be read as ``[B, C, *S]``.
+
+    A MetaTensor knows whether it is a batch; one that was made by hand does not, so that the axis
+    read as classes must look like one of space, too.
+    """
+    if (
+        getattr(member, "is_batch", None) is not False
+        or class_dim != 1
+        or member.ndim not in (3, 4)
+    ):
+        return
+    batch, classes, *space = member.shape
+    if classes > batch and classes >= _FEWEST_SPATIAL and 8 * classes >= min(space):
+        raise ValueError(
+            f"{name} must be a member [B, C, *S], got a MetaTensor of one item of a batch, of "
+            f"shape {tuple(member.shape)}, which would be read as B = {batch}, C = {classes}; add "
+            "the batch axis, item[None], or pass class_dim=0"
+        )
+
+
+def _check_lone(whole: Tensor) -> None:
+    """Refuse one tensor ``[B, C, *S]`` that would be read as ``[M, B, C, *S]``.
+
+    It is seen by classes that are as many as the voxels along one of the axes of space. Where they
+    are only as many as such an axis could have, there is a warning.
+    """
+    if whole.dim() not in (4, 5) or whole.numel() == 0:
+        return
+    n_members, batch, classes, *space = whole.shape
+    reading = f"M = {n_members}, B = {batch}, C = {classes}"
+    advice = "put a single member into a list, [preds], or split the members, list(preds)"
+    if classes >= _FEWEST_SPATIAL and classes in space:
+        raise ValueError(
+            "preds must be a list of members [B, C, *S] or one tensor [M, B, C, *S], got a tensor "
+            f"of shape {tuple(whole.shape)}, which would be read as {reading}; {advice}"
+        )
+    if classes > 32 and 4 * classes >= min(space) and not torch.compiler.is_compiling():
+        warnings.warn(
+            f"preds of shape {tuple(whole.shape)} is read as {reading} classes along axis 2; if "
+            f"that is a spatial axis, {advice}",
+            stacklevel=4,
+        )
 
 
 def check_member(member: Tensor, class_dim: int, name: str, *, stacklevel: int = 3) -> int:

@@ -18,6 +18,10 @@ than 2^11 in fixed point."""
 
 SAMPLED_VOXELS = 4096
 
+_FEW_VOXELS = 16
+_LEAST_VOXELS = 4
+"""Fewer voxels of logits may be between 0 and 1 with the sum 1 by chance, as in examples."""
+
 
 def warn_of_sums(
     members: Sequence[Tensor],
@@ -58,12 +62,46 @@ def warn_of_sums(
         )
 
 
-def _sampled(tensor: Tensor, class_dim: int) -> Tensor:
+def warn_of_logits(logits: Tensor, class_dim: int, *, stacklevel: int = 3) -> None:
+    """Warn where what is read as logits can only be probabilities: from 0 to 1, with the sum 1.
+
+    The softmax of probabilities is a valid distribution, only far too flat, so that nothing else
+    would tell. As in `warn_of_sums`, some voxels are looked at, and none on a GPU.
+
+    Args:
+        logits: A tensor with a class axis.
+        class_dim: Its class axis.
+        stacklevel: Frames from here to the user's line.
+    """
+    if torch.compiler.is_compiling() or logits.device.type != "cpu":
+        return
+    # Logits differ in the first few voxels as a rule, and these cost a call next to nothing.
+    slack = max(SLACK, torch.finfo(logits.dtype).eps)  # what rounding to a short type costs
+    for most in (_FEW_VOXELS, SAMPLED_VOXELS):
+        voxels = _sampled(logits, class_dim, most)
+        n_voxels = voxels[0].numel()
+        if n_voxels < _LEAST_VOXELS or not _are_probabilities(voxels, slack):
+            return
+    warnings.warn(
+        f"the logits of all {n_voxels} voxels looked at lie between 0 and 1 and sum to 1, as "
+        "probabilities do; pass from_logits=False if they are",
+        stacklevel=stacklevel,
+    )
+
+
+def _are_probabilities(voxels: Tensor, slack: float) -> bool:
+    low, high = voxels.aminmax()
+    if not (low >= 0 and high <= 1):
+        return False
+    return bool(((voxels.sum(0) - 1).abs() <= slack).all())
+
+
+def _sampled(tensor: Tensor, class_dim: int, most: int = SAMPLED_VOXELS) -> Tensor:
     """Give evenly spread voxels ``[C, *S']`` of a tensor as float32 or float64."""
     first = tensor.movedim(class_dim, 0)
     steps = [1] * (first.dim() - 1)
     extents = list(first.shape[1:])
-    while math.prod(extents) > SAMPLED_VOXELS:
+    while math.prod(extents) > most:
         axis = max(range(len(extents)), key=extents.__getitem__)
         steps[axis] *= 2
         extents[axis] = -(-first.shape[1 + axis] // steps[axis])

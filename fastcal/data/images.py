@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from fastcal.core.errors import DataError
 from fastcal.data import itk, nifti, pictures
+from fastcal.data.coding import Planes
 from fastcal.data.nifti import Geometry, Volume
 
 DEFAULT = ".nii.gz"
@@ -147,7 +149,9 @@ def geometry(path: str | Path) -> Geometry:
     return format_of(path).geometry(path)
 
 
-def write(path: str | Path, array: NDArray[Any], like: Geometry, *, dtype: str = "float32") -> None:
+def write(
+    path: str | Path, array: NDArray[Any] | Planes, like: Geometry, *, dtype: str = "float32"
+) -> None:
     """Write an image in the format of its name; see `fastcal.data.nifti.write`.
 
     Raises:
@@ -156,4 +160,8 @@ def write(path: str | Path, array: NDArray[Any], like: Geometry, *, dtype: str =
         ValueError: The shape differs from that of ``like``, or values do not fit the format.
         OSError: The disk reports an error, for example that it is full.
     """
-    format_of(path).write(path, array, like, dtype=dtype)
+    one = format_of(path)
+    if isinstance(array, np.ndarray):
+        one.write(path, array, like, dtype=dtype)
+    else:  # the other formats are written as a whole
+        nifti.write(path, array, like, dtype=dtype)

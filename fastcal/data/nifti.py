@@ -19,6 +19,7 @@ from fastcal.core.doors import NiftiFile, gzip_writer, open_nifti
 from fastcal.core.errors import DataError
 from fastcal.data.affines import mend, place, same_place, same_sizes, voxel_sizes
 from fastcal.data.coding import DTYPES, Coding, Planes, coding_of, planes_of
+from fastcal.data.stored import Inflated, Mapped, Scaled, Stored, Swapped
 
 ENDINGS = (".nii.gz", ".nii")
 
@@ -81,7 +82,9 @@ class Geometry:
         import nibabel as nib
 
         matrix = np.asarray(affine, dtype=np.float64)
-        header: Any = nib.Nifti1Header()  # type: ignore[no-untyped-call]
+        # Extents of version 1 have 16 bits.
+        kind = nib.Nifti1Header if max(shape, default=0) < 1 << 15 else nib.Nifti2Header
+        header: Any = kind()  # type: ignore[no-untyped-call]
         header.set_data_shape(shape)
         header.set_xyzt_units("mm")
         header.set_qform(matrix, code="scanner")
@@ -136,6 +139,33 @@ def read(path: str | Path) -> Volume:
         header = _header(file)
         data = _voxels(path, file, header).reshape(shape, order="F")
     return _laid_out(Volume, path, header, shape, file.header.shape, data)
+
+
+def stored(path: str | Path) -> tuple[Stored, Geometry]:
+    """Open the voxels ``[C, Z, Y, X]`` of an image, which are read slab by slab, and its geometry.
+
+    Raises:
+        DataError: See `read`; voxels are not checked yet.
+
+    Warns:
+        DataWarning: See `read`.
+    """
+    path = _checked(path)
+    with open_nifti(path, whole=False, in_memory=False) as file:
+        shape = _shape(path, file.header.shape)
+        header = _header(file)
+        offset, length = file.header.offset, path.stat().st_size
+    dtype, slope, intercept = _kind(path, header)
+    extents = (*shape, 1)[3::-1]
+    found: Stored
+    if path.name.endswith(".gz"):
+        found = Inflated(path, extents, dtype, 0, length, offset)
+    else:
+        found = Mapped(path, extents, dtype, offset)
+    laid_out = _laid_out(Geometry, path, header, shape, file.header.shape)
+    if (slope, intercept) != (1.0, 0.0):
+        return Scaled(found, slope, intercept), laid_out
+    return Swapped.native(found), laid_out
 
 
 def geometry(path: str | Path) -> Geometry:
@@ -204,7 +234,7 @@ def write(
         stored = _write_header(stream, array.shape, like, coding)
         for plane in planes_of(array):
             coded = coding.coded(plane).astype(stored, copy=False)
-            stream.write(np.ascontiguousarray(coded.T))
+            stream.write(np.ascontiguousarray(coded.T).data)
 
 
 def _checked(path: str | Path) -> Path:
@@ -255,14 +285,19 @@ def _laid_out(
     )
 
 
-def _voxels(path: Path, file: NiftiFile, header: Any) -> NDArray[Any]:
-    from nibabel.arrayproxy import ArrayProxy
-
-    dtype = np.dtype(header.get_data_dtype())
+def _kind(path: Path, header: Any) -> tuple[np.dtype[Any], float, float]:
+    """The type of the voxels in the file, with slope and intercept."""
+    dtype: np.dtype[Any] = np.dtype(header.get_data_dtype())
     if dtype.kind not in "iuf":
         raise DataError(path, f"must hold real numbers, got voxels of type {dtype}")
     slope, intercept = header.get_slope_inter()
-    scaling = (1.0, 0.0) if slope is None else (slope, intercept)
+    return (dtype, 1.0, 0.0) if slope is None else (dtype, slope, intercept)
+
+
+def _voxels(path: Path, file: NiftiFile, header: Any) -> NDArray[Any]:
+    from nibabel.arrayproxy import ArrayProxy
+
+    dtype, *scaling = _kind(path, header)
     layout = (file.header.shape, dtype, file.header.offset, *scaling)
     proxy: Any = ArrayProxy(file.stream, layout)  # type: ignore[no-untyped-call]
     if (proxy.slope, proxy.inter) != (1.0, 0.0):

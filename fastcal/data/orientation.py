@@ -63,13 +63,9 @@ class Turn:
         return turned
 
     def array(self, data: NDArray[Any]) -> NDArray[Any]:
-        """Turn ``[C, X, Y, Z]``.
-
-        It is copied where an axis is flipped, because torch has no negative strides.
-        """
+        """Turn ``[C, X, Y, Z]``: a view, in which an axis that is flipped has a negative stride."""
         flips = [slice(None, None, int(flip)) for flip in self.orientation[:, 1]]
-        turned = data[(slice(None), *flips)].transpose(0, *(axis + 1 for axis in self._order))
-        return np.ascontiguousarray(turned) if min(turned.strides) < 0 else turned
+        return data[(slice(None), *flips)].transpose(0, *(axis + 1 for axis in self._order))
 
     @property
     def _order(self) -> tuple[int, ...]:

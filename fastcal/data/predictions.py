@@ -5,8 +5,8 @@ One case is in memory at a time, and an uncompressed file is mapped rather than 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +16,24 @@ from numpy.typing import NDArray
 
 from fastcal.core.arrays import Floats
 from fastcal.core.atomic import atomic_path
-from fastcal.core.doors import ZipWriter, check_claim, npy_header, open_npz, read_npy
+from fastcal.core.doors import (
+    ZipWriter,
+    check_claim,
+    npy_header,
+    one_error,
+    open_npz,
+    read_npy,
+)
 from fastcal.core.doors.bounds import array_bytes
 from fastcal.core.errors import DataError
 from fastcal.data import description as dataset_json
 from fastcal.data import images, listing, nifti, properties
+from fastcal.data.coding import Planes, planes_of
 from fastcal.data.description import Description
 from fastcal.data.orientation import Turn
-
-KEYS = ("probabilities", "softmax")
-"""Names of the array in an npz of nnU-Net version 2 and version 1."""
+from fastcal.data.saved_stack import Box, Slabs, View, unread
+from fastcal.data.stored import Cut, Stored
+from fastcal.data.stored_files import KEYS, key_of, open_stored
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +52,20 @@ class Probabilities:
     """The label values of each channel, where these are label groups: a multilabel problem."""
     source: Path
     """The file that the numbers came from."""
+
+
+@dataclass(frozen=True)
+class Stack(Slabs):
+    """What one member predicts for one case, of which nothing but the header was read."""
+
+    about: Probabilities = field(kw_only=True)
+    """Everything but the numbers, in whose place there are zeros without memory."""
+
+    def pieces(self, cuts: Sequence[Cut]) -> Iterator[Probabilities]:
+        """Give the probabilities of slabs; see `Slabs.read`."""
+        for slab in self.read(cuts):
+            yield replace(self.about, data=_forwards(slab))
+            del slab
 
 
 class PredictionFolder:
@@ -85,6 +107,7 @@ class PredictionFolder:
         with other contents that stands beside the pkl or the label map of its case.
         """
         found = {path.name[: -len(".npy")] for path in self._files(".npy")}
+        found |= {path.name[: -len(".zarr")] for path in self.path.glob("*.zarr")}
         found |= {
             path.name[: -len(".npz")]
             for path in self._files(".npz")
@@ -104,19 +127,45 @@ class PredictionFolder:
             DataError: The case has no file, or its file is truncated, corrupt, does not hold real
                 numbers, or does not fit its image.
         """
+        path = self._path(case)
+        if path.suffix == ".zarr":
+            stack = self._stack(case, path, in_memory=True)
+            cuts = [(0, stack.extent)]
+            (found,) = stack.pieces(cuts)
+            return found
+        numpy = path.suffix in (".npz", ".npy")
+        found = self._from_numpy(case, path) if numpy else self._from_nifti(path)
+        return self._checked(found)
+
+    def described(self, case: str) -> Probabilities:
+        """Read everything about one case but its numbers, in whose place there are zeros.
+
+        Raises:
+            DataError: See `probabilities`.
+        """
+        return self._stack(case, self._path(case), in_memory=True).about
+
+    def stack(self, case: str) -> Stack:
+        """Open one case to read it slab by slab; its numbers are not read yet.
+
+        Raises:
+            DataError: See `probabilities`.
+        """
+        return self._stack(case, self._path(case))
+
+    def _path(self, case: str) -> Path:
         self._check_once(case)
-        for ending in (".npz", ".npy", *nifti.ENDINGS):
+        for ending in (".npz", ".npy", ".zarr", *nifti.ENDINGS):
             path = self.path / f"{case}{ending}"
             if _is_there(path):
-                break
-        else:
-            raise DataError(self.path, f"has no probabilities of case {case}")
-        numpy = ending not in nifti.ENDINGS
-        found = self._from_numpy(case, path) if numpy else self._from_nifti(path)
+                return path
+        raise DataError(self.path, f"has no probabilities of case {case}")
+
+    def _checked(self, found: Probabilities) -> Probabilities:
         groups = found.label_groups
         if groups is not None and len(groups) != len(found.data):
             raise DataError(
-                path,
+                found.source,
                 f"must have {len(groups)} channels, one per label group of dataset.json, "
                 f"got {len(found.data)}",
             )
@@ -124,7 +173,10 @@ class PredictionFolder:
 
     def files(self, case: str) -> list[Path]:
         """Return every file that `probabilities` may read for a case, whether it exists or not."""
-        return [self.path / f"{case}{end}" for end in (".npz", ".npy", ".pkl", *images.ENDINGS)]
+        endings = (".npz", ".npy", ".pkl", *images.ENDINGS)
+        chunks = self.path / f"{case}.zarr"
+        inside = sorted(path for path in chunks.rglob("*") if path.is_file())
+        return [*(self.path / f"{case}{end}" for end in endings), *inside]
 
     def _files(self, ending: str) -> list[Path]:
         # What is no regular file, such as a FIFO or a folder, is refused by name when it is read.
@@ -136,7 +188,7 @@ class PredictionFolder:
 
     def _check_once(self, case: str) -> None:
         """Refuse a case that has two files of probabilities."""
-        stored = [self.path / f"{case}{ending}" for ending in (".npz", ".npy")]
+        stored = [self.path / f"{case}{ending}" for ending in (".npz", ".npy", ".zarr")]
         found = [path for path in stored if _is_there(path)]
         stacks = [self.path / f"{case}{ending}" for ending in nifti.ENDINGS]
         found += [path for path in stacks if path.is_file() and _is_readable_stack(path)]
@@ -152,42 +204,72 @@ class PredictionFolder:
         return self._result(np.moveaxis(data, -1, 0), volume.grid, None, path)
 
     def _from_numpy(self, case: str, path: Path) -> Probabilities:
-        pickled = self.path / f"{case}.pkl"
-        saved = properties.read(pickled) if _is_there(pickled) else None
-        beside = [self.path / f"{case}{ending}" for ending in images.ENDINGS]
-        image = next(filter(_is_there, beside), None)
-        like = None if image is None else images.geometry(image)
-        crop = None if saved is None or saved.full_shape is None else saved.crop
-
-        def fits(shape: tuple[int, ...]) -> None:
-            if len(shape) != 4:
-                raise DataError(path, f"must have shape (classes, Z, Y, X), got {shape}")
-            if crop is not None:
-                _check_box(path, shape[1:], crop)
-                return
-            if saved is not None:
-                saved.check_extents(pickled, shape[1:])
-            # Readers of nnU-Net turn images, which moves extents.
-            if like is not None and image is not None and sorted(shape[1:]) != sorted(like.shape):
-                raise _other_extents(path, image, like, shape[:0:-1])
-
-        if path.suffix == ".npz":
-            stored, activation = _read_npz(path, fits)
-        else:
-            stored, activation = read_npy(path), None
-            fits(stored.shape)
-        _check_real(path, stored)
+        # Whatever does not fit is found before the numbers are read.
+        stack = self._stack(case, path, in_memory=True)
+        stored = _read_npz(path) if path.suffix == ".npz" else read_npy(path)
         stored = stored.astype(stored.dtype.newbyteorder("="), copy=False)
-        if saved is not None and saved.crop is not None and saved.full_shape is not None:
-            stored = _uncropped(path, stored, saved.crop, saved.full_shape, self._has_background)
+        if stack.box is not None:
+            stored = _uncropped(stored, stack.box)
+        return replace(stack.about, data=_forwards(stack.view(stored)))
+
+    def _properties(self, case: str) -> tuple[Path, properties.Properties | None]:
+        pickled = self.path / f"{case}.pkl"
+        return pickled, properties.read(pickled) if _is_there(pickled) else None
+
+    def _placed(
+        self,
+        case: str,
+        path: Path,
+        stored: NDArray[Any],
+        pickled: Path,
+        saved: properties.Properties | None,
+        activation: str | None,
+    ) -> Probabilities:
+        """Turn ``[C, Z, Y, X]`` to the axes of its image; the numbers are not read."""
         data, affine = stored.transpose(0, 3, 2, 1), None
         if saved is not None:
             data, affine = saved.image(pickled, data)
-        if like is not None and image is not None:
+        beside = [self.path / f"{case}{ending}" for ending in images.ENDINGS]
+        image = next(filter(_is_there, beside), None)
+        like: nifti.Geometry | None = None
+        if image is not None:
+            like = images.geometry(image)
             data = _onto(like, image, data, affine, path)
         elif affine is not None:
             like = nifti.Geometry.from_affine(affine, data.shape[1:])
         return self._result(data, like, activation, path)
+
+    def _stack(self, case: str, path: Path, *, in_memory: bool = False) -> Stack:
+        if path.name.endswith(nifti.ENDINGS):
+            stored, like = nifti.stored(path)
+            _check_real(path, stored)
+            dummy = unread(stored.shape, stored.dtype).transpose(0, 3, 2, 1)
+            return self._opened(self._result(dummy, like, None, path), stored, None)
+        stored, activation = open_stored(path, check=not in_memory)
+        _check_stored(path, stored)
+        if in_memory and path.suffix == ".zarr":
+            claimed = array_bytes(stored.shape, stored.dtype.itemsize)
+            with one_error(path, "a Zarr array of version 3"):
+                check_claim(claimed, what="the array")
+        pickled, saved = self._properties(case)
+        box = None
+        if saved is not None and saved.crop is not None and saved.full_shape is not None:
+            _check_box(path, stored.shape, saved.crop)
+            box = Box(saved.crop, saved.full_shape, self._has_background)
+            whole = array_bytes((stored.shape[0], *box.shape), stored.dtype.itemsize)
+            with one_error(pickled, "the properties of an image"):
+                check_claim(whole, what="the image", in_memory=in_memory)
+        shape = stored.shape if box is None else (stored.shape[0], *box.shape)
+        dummy = unread(shape, stored.dtype)
+        return self._opened(
+            self._placed(case, path, dummy, pickled, saved, activation), stored, box
+        )
+
+    def _opened(self, found: Probabilities, stored: Stored, box: Box | None) -> Stack:
+        view = View.of(found.data)
+        nothing = np.broadcast_to(np.zeros((), stored.dtype), found.data.shape)
+        about = self._checked(replace(found, data=nothing))
+        return Stack(stored, view, box, about=about)
 
     @property
     def _has_background(self) -> bool:
@@ -207,13 +289,14 @@ class PredictionFolder:
 
 
 def write_npz(
-    path: str | Path, probabilities: NDArray[Any], *, activation: str = "softmax"
+    path: str | Path, probabilities: NDArray[Any] | Planes, *, activation: str = "softmax"
 ) -> None:
     """Write nnU-Net's npz, whole or not at all.
 
     Args:
         path: The file.
-        probabilities: ``[C, X, Y, Z]``, stored as (C, Z, Y, X) under ``probabilities``.
+        probabilities: ``[C, X, Y, Z]``, or planes of ``[X, Y, Z, C]``. They are stored as
+            (C, Z, Y, X) under ``probabilities``.
         activation: ``"softmax"``, or ``"sigmoid"``, which is recorded in the file, because nnU-Net
             has no place for it.
 
@@ -225,18 +308,19 @@ def write_npz(
         >>> write_npz("predicted/heart_000.npz", probabilities)  # doctest: +SKIP
     """
     path = Path(path)
-    if probabilities.ndim != 4:
+    if len(probabilities.shape) != 4:
         raise ValueError(f"probabilities must have shape [C, X, Y, Z], got {probabilities.shape}")
     if activation not in ("softmax", "sigmoid"):
         raise ValueError(f"activation must be 'softmax' or 'sigmoid', got {activation!r}")
-    stored = probabilities.transpose(0, 3, 2, 1)
+    if isinstance(probabilities, np.ndarray):
+        probabilities = np.moveaxis(probabilities, 0, -1)
+    dtype = probabilities.dtype
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         writer = ZipWriter(file)
         with writer.member("probabilities.npy") as member:
-            member.write(npy_header(stored.shape, stored.dtype))
-            for planes in stored:
-                for plane in planes:
-                    member.write(np.ascontiguousarray(plane))
+            member.write(npy_header(probabilities.shape[::-1], dtype))
+            for plane in planes_of(probabilities):
+                member.write(np.ascontiguousarray(plane.T).data)
         if activation != "softmax":
             named = np.array(activation)
             with writer.member("activation.npy") as member:
@@ -293,56 +377,43 @@ def _is_stack(path: Path) -> bool:
     return bool((voxels % 1 != 0).any())
 
 
-def _read_npz(
-    path: Path, fits: Callable[[tuple[int, ...]], None]
-) -> tuple[NDArray[Any], str | None]:
-    """Read the array, mapped where it is stored uncompressed, and the activation recorded."""
+def _read_npz(path: Path) -> NDArray[Any]:
+    """Read the array, mapped where it is stored uncompressed."""
     with open_npz(path) as arrays:
-        keys = [key for key in KEYS if key in arrays.names]
-        if len(keys) != 1:
-            found = " and ".join(keys) or "none of them"
-            raise DataError(path, f"must have one array named {' or '.join(KEYS)}, got {found}")
-        key = keys[0]
-        activation = arrays.text("activation") if "activation" in arrays.names else None
-        return arrays.array(key, mapped=True, fits=fits), activation
+        return arrays.array(key_of(path, arrays), mapped=True)
 
 
-def _check_real(path: Path, data: NDArray[Any]) -> None:
+def _forwards(data: NDArray[Any]) -> NDArray[Any]:
+    """Copy an array with a flipped axis: torch has no negative strides."""
+    return np.ascontiguousarray(data) if min(data.strides, default=0) < 0 else data
+
+
+def _check_stored(path: Path, stored: NDArray[Any] | Stored) -> None:
+    if len(stored.shape) != 4:
+        raise DataError(path, f"must have shape (classes, Z, Y, X), got {stored.shape}")
+    _check_real(path, stored)
+
+
+def _check_box(path: Path, shape: tuple[int, ...], crop: tuple[slice, slice, slice]) -> None:
+    box = tuple(part.stop - part.start for part in crop)
+    if shape[1:] != box:
+        raise DataError(path, f"has shape {shape[1:]}, which does not fit the box {box} of its pkl")
+
+
+def _check_real(path: Path, data: NDArray[Any] | Stored) -> None:
     if data.dtype.kind != "f" or data.dtype.itemsize > 8:
         raise DataError(path, f"must hold float16, float32 or float64 numbers, got {data.dtype}")
 
 
-def _check_box(path: Path, extents: tuple[int, ...], crop: tuple[slice, slice, slice]) -> None:
-    box = tuple(part.stop - part.start for part in crop)
-    if extents != box:
-        raise DataError(path, f"has shape {extents}, which does not fit the box {box} of its pkl")
-
-
-def _uncropped(
-    path: Path,
-    stored: NDArray[Any],
-    crop: tuple[slice, slice, slice],
-    full_shape: tuple[int, int, int],
-    has_background: bool,
-) -> NDArray[Any]:
+def _uncropped(stored: NDArray[Any], box: Box) -> NDArray[Any]:
     """Put a box of version 1 back into its image, with background around it, as v1 exports it."""
-    if stored.shape[1:] == full_shape:
+    if stored.shape[1:] == box.shape:
         return stored
-    try:
-        check_claim(array_bytes((len(stored), *full_shape), stored.itemsize), what="the image")
-    except ValueError as error:
-        raise DataError(path.with_suffix(".pkl"), str(error)) from error
-    full = np.zeros((stored.shape[0], *full_shape), stored.dtype)
-    if has_background:
+    full = np.zeros((stored.shape[0], *box.shape), stored.dtype)
+    if box.background:
         full[0] = 1
-    full[(slice(None), *crop)] = stored
+    full[(slice(None), *box.place)] = stored
     return full
-
-
-def _other_extents(
-    path: Path, image: Path, like: nifti.Geometry, extents: tuple[int, ...]
-) -> DataError:
-    return DataError(path, f"must have the (X, Y, Z) of {image.name}, {like.shape}, got {extents}")
 
 
 def _onto(
@@ -357,7 +428,9 @@ def _onto(
         if like.agrees(nifti.Geometry(turn.shape(shape), turn.affine(affine, shape), None)):
             return turn.array(data)
     if like.shape != data.shape[1:]:
-        raise _other_extents(path, image, like, data.shape[1:])
+        raise DataError(
+            path, f"must have the (X, Y, Z) of {image.name}, {like.shape}, got {data.shape[1:]}"
+        )
     if affine is not None and like.stated:
         raise DataError(
             path.with_suffix(".pkl"),

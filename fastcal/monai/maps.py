@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastcal.core.arrays import Array
 from fastcal.core.problem import MAPS
-from fastcal.ensemble import EnsembleStatistics
+from fastcal.results import EnsembleStatistics
 
 
 def check_maps(maps: str | Sequence[str]) -> tuple[str, ...]:

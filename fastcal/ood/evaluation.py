@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from fastcal.calibration import ranking
+from fastcal.cases.loop import ProgressOption
 from fastcal.core.arrays import Floats
 from fastcal.core.atomic import write_json
 from fastcal.core.places import check_results
@@ -110,7 +111,7 @@ def evaluate_ood(
     level: float = 0.95,
     n_resamples: int = 2000,
     seed: int = 0,
-    progress: Callable[[str], None] | None = None,
+    progress: ProgressOption = False,
 ) -> dict[str, dict[str, Estimate]]:
     """Measure how well fitted detectors tell two folders of cases apart.
 
@@ -126,7 +127,8 @@ def evaluate_ood(
         level: Confidence level of the intervals over cases.
         n_resamples: Sets of cases drawn with replacement.
         seed: Of the draws.
-        progress: Called with the name of each case before its image is read.
+        progress: True prints one line per image to stderr; a function is called with a
+            `Progress`.
 
     Returns:
         The measures of `ood_measures` by score.

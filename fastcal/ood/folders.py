@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fastcal.cases.loop import ProgressOption
 from fastcal.core.atomic import write_json
 from fastcal.core.doors import bounded
 from fastcal.core.errors import DataError
@@ -56,7 +57,7 @@ def fit_ood(
     members: Sequence[int] | None = None,
     device: torch.device | str | None = None,
     trust: Collection[str] = (),
-    progress: Callable[[str], None] | None = None,
+    progress: ProgressOption = False,
 ) -> Detectors:
     """Fit detectors to cases like those of the training that the networks did not see.
 
@@ -74,7 +75,8 @@ def fit_ood(
         members: Numbers of the members whose features are taken; None for all.
         device: Where the networks run.
         trust: Packages that networks may be imported from.
-        progress: Called with the name of each case before its image is read.
+        progress: True prints one line per image to stderr; a function is called with a
+            `Progress`.
 
     Returns:
         The detectors by score.
@@ -127,7 +129,7 @@ def predict_ood(
     members: Sequence[int] | None = None,
     device: torch.device | str | None = None,
     trust: Collection[str] = (),
-    progress: Callable[[str], None] | None = None,
+    progress: ProgressOption = False,
 ) -> list[JudgedCase]:
     """Judge cases, the most unlike first.
 
@@ -140,7 +142,8 @@ def predict_ood(
         members: Numbers of the members, as in the fit.
         device: Where the networks run.
         trust: Packages that networks may be imported from.
-        progress: Called with the name of each case before its image is read.
+        progress: True prints one line per image to stderr; a function is called with a
+            `Progress`.
 
     Returns:
         The cases: those that more detectors flag first, then by their mean p-value.
@@ -172,7 +175,7 @@ def judge(
     folder: CaseFolder,
     *,
     networks: Networks | None = None,
-    progress: Callable[[str], None] | None = None,
+    progress: ProgressOption = False,
 ) -> tuple[Measured, dict[str, Verdict]]:
     """Measure the cases of a folder for fitted detectors, and judge them.
 

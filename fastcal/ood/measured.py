@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from fastcal.cases.loop import ProgressOption
+from fastcal.cases.pipeline import read_ahead
+from fastcal.cases.told import told
 from fastcal.core.arrays import Floats
 from fastcal.core.errors import DataError
 from fastcal.data.dataset import Case, image_cases
+from fastcal.data.nifti import Volume
 from fastcal.models.device import choose_device
 from fastcal.models.features import bottleneck_features
 from fastcal.models.network import SegmentationNetwork
@@ -88,22 +93,29 @@ class Networks:
         for name, value in (("opened", run), ("loaded", networks), ("digests", digests)):
             object.__setattr__(self, name, value)
 
-    def features(self, case: Case) -> Floats:
-        """Return the features of a case, ``[M, F]``.
+    def prepared(self, case: Case, image: NDArray[np.float32], like: Volume) -> torch.Tensor:
+        """Return what the networks see of a case.
+
+        Args:
+            case: The case, for messages.
+            image: Its image as it was read.
+            like: Where it lies.
 
         Raises:
-            DataError: An image cannot be read, or has other channels than the run.
+            DataError: It has other channels than the run, or cannot be preprocessed.
         """
-        image, _, like = case.load()
         wanted = len(self.opened.channel_names)
         if len(image) != wanted:
             raise DataError(
                 case.images[0], f"the number of channels must be {wanted}, got {len(image)}"
             )
         try:
-            images = self.opened.preprocessing.apply(image, like)
+            return self.opened.preprocessing.apply(image, like)
         except ValueError as error:
             raise DataError(case.images[0], str(error)) from error
+
+    def features(self, images: torch.Tensor) -> Floats:
+        """Return the features ``[M, F]`` of what `prepared` gives."""
         found = [
             bottleneck_features(
                 network,
@@ -131,7 +143,7 @@ def measure(
     networks: Networks | None = None,
     n_bins: int = 64,
     structures: Collection[str] | None = None,
-    progress: Callable[[str], None] | None = None,
+    progress: ProgressOption = False,
 ) -> Measured:
     """Measure the cases of a folder.
 
@@ -141,7 +153,8 @@ def measure(
         networks: For ``"mahalanobis"``.
         n_bins: Of ``"histogram"``.
         structures: Whose scores are averaged; None for all.
-        progress: Called with the name of each case before its image is read.
+        progress: True prints one line per image to stderr; a function is called with a
+            `Progress`.
 
     Raises:
         DataError: A file is missing or damaged, or has no such score or structure.
@@ -176,13 +189,14 @@ def measure(
             column = _column(table, name, str(folder.predictions))
             values[name] = np.array([_mean(column[rows]) for rows in by_case.values()])
     found: dict[str, list[Floats]] = {name: [] for name in from_images}
-    for case in cases if from_images else ():
-        if progress is not None:
-            progress(case)
+    shown = cases if from_images else ()
+    ahead = read_ahead(shown, lambda case: images[case].load())
+    for _, (case, (image, _, like)) in zip(told(shown, progress), ahead, strict=True):
         if "histogram" in found:
-            found["histogram"].append(_histogram(images[case], n_bins))
+            found["histogram"].append(_histogram(images[case], image, n_bins))
         if networks is not None and "mahalanobis" in found:
-            found["mahalanobis"].append(networks.features(images[case]))
+            prepared = networks.prepared(images[case], image, like)
+            found["mahalanobis"].append(networks.features(prepared))
     for name, arrays in found.items():
         values[name] = _stacked(arrays, name, str(folder.images))
     return Measured(cases, values)
@@ -217,8 +231,7 @@ def _mean(values: Floats) -> float:
     return float(known.mean()) if known.size else float("nan")
 
 
-def _histogram(case: Case, n_bins: int) -> Floats:
-    image, _, _ = case.load()
+def _histogram(case: Case, image: NDArray[np.float32], n_bins: int) -> Floats:
     try:
         return intensity_histogram(image, n_bins=n_bins)
     except ValueError as error:

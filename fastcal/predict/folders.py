@@ -16,6 +16,7 @@ from fastcal.cases.summary import PredictionSummary
 from fastcal.cases.workers import Workers
 from fastcal.core.arguments import real_number
 from fastcal.core.bins import Closed
+from fastcal.core.memory import read_size
 from fastcal.core.problem import Space
 from fastcal.models.device import choose_device
 
@@ -47,6 +48,7 @@ def ensemble_folders(
     device: torch.device | str = "cpu",
     scheduler: str | None = None,
     workers: int | None = None,
+    memory: int | str | None = None,
     progress: ProgressOption = False,
 ) -> PredictionSummary:
     """Combine folders of saved probabilities, one folder per member, in one pass per case.
@@ -92,6 +94,9 @@ def ensemble_folders(
         scheduler: Address of a Dask scheduler whose workers do the cases, see docs/scale.md. A case
             that fails is in the summary then, and does not stop the others.
         workers: Number of processes of this machine that do the cases, likewise.
+        memory: The most memory that the process may take, in bytes or as ``"2G"``. Members are then
+            read slab by slab, whatever their size, through the same pass; files are bit-identical
+            to those of a run without a bound. None reads whole members.
         progress: True prints one line per case to stderr; a function is called with a `Progress`.
 
     Returns:
@@ -118,7 +123,13 @@ def ensemble_folders(
     written = Written(out, maps, dtype, save_probabilities, overwrite, segments=segments)
     hired = Workers.of(scheduler, workers)
     team = None if hired is None else hired.team(device)
-    part = Part(num_parts, part_id, keep_going or team is not None, progress)
+    part = Part(
+        num_parts,
+        part_id,
+        keep_going or team is not None,
+        progress,
+        memory=read_size(memory, "memory"),
+    )
     saved = SavedFolders.open(folders, allow_duplicates=allow_duplicates)
     chosen = saved.shared(cases, complete=not part.keep_going)
     found = saved.dataset_json(dataset_json)

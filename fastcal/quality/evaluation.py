@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from fastcal.cases.loop import ProgressOption
 from fastcal.core.arrays import Floats
 from fastcal.core.atomic import write_json
 from fastcal.core.errors import DataError
@@ -101,6 +102,7 @@ def evaluate_quality(
     level: float = 0.95,
     n_resamples: int = 2000,
     seed: int = 0,
+    progress: ProgressOption = False,
 ) -> QualityEvaluation:
     """Measure how well the scores of a prediction folder tell the Dice of its structures.
 
@@ -120,6 +122,8 @@ def evaluate_quality(
         level: Confidence level of the intervals over cases.
         n_resamples: Sets of cases drawn with replacement.
         seed: Of the draws.
+        progress: True prints one line per case that is read to stderr; a function is called with a
+            `Progress`.
 
     Raises:
         DataError: A file is missing or damaged, or has other structures; ``out`` would overwrite an
@@ -146,7 +150,9 @@ def evaluate_quality(
         read = scored_files(folder, labels=labels, summary=summary, dataset_json=dataset_json)
         check_results(Path(out), _NAMES, [*predictor_files(predictor), *read])
     chosen = None if predictor is None else opened(predictor)
-    table = read_scored(folder, labels=labels, summary=summary, dataset_json=dataset_json)
+    table = read_scored(
+        folder, labels=labels, summary=summary, dataset_json=dataset_json, progress=progress
+    )
     columns = _columns(table, chosen, folder)
     present = table.rows(~table.absent)
     there = ~table.absent
@@ -169,7 +175,7 @@ def evaluate_quality(
             name: {
                 one.structure: one.mean(draws)
                 for one in filtered_curves(
-                    folder, str(labels), maps=name, dataset_json=dataset_json
+                    folder, str(labels), maps=name, dataset_json=dataset_json, progress=progress
                 )
             }
             for name in maps

@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 
 from fastcal.cases.labels import LabelScheme
+from fastcal.cases.loop import ProgressOption
+from fastcal.cases.pipeline import read_ahead
 from fastcal.cases.reference import LabelMap, LabelMaps, find_label_maps
+from fastcal.cases.told import told
 from fastcal.core.arrays import Floats
 from fastcal.core.errors import DataError
 from fastcal.data import description, nifti
@@ -61,6 +64,7 @@ def filtered_curves(
     maps: str = "entropy",
     dataset_json: str | Path | None = None,
     n_thresholds: int = 40,
+    progress: ProgressOption = False,
 ) -> list[FilteredCurves]:
     """Compute the curves of every structure of every case that has a reference.
 
@@ -73,6 +77,7 @@ def filtered_curves(
         dataset_json: nnU-Net's ``dataset.json``; by default the one in or above ``folder``, then
             ``labels``.
         n_thresholds: Steps of the thresholds.
+        progress: True prints one line per case to stderr; a function is called with a `Progress`.
 
     Raises:
         DataError: There is no ``dataset.json``, no such map, or a file cannot be read.
@@ -95,10 +100,16 @@ def filtered_curves(
         if case not in files:
             raise DataError(place, f"no map of case {case}, which {folder} and {labels} have")
     found: dict[str, list[FilteredDice]] = {key: [] for key in scheme.foreground}
-    for case in cases:
+
+    def read(case: str) -> tuple[LabelMap, LabelMap, Floats]:
         reference = references.read(case)
         prediction = predictions.read(case, reference.grid, reference.path)
-        values = _uncertainty(files[case], maps, scheme, reference)
+        return reference, prediction, _uncertainty(files[case], maps, scheme, reference)
+
+    reported = told(cases, progress, step=f"filtered Dice by {maps}")
+    for _, (_, (reference, prediction, values)) in zip(
+        reported, read_ahead(cases, read), strict=True
+    ):
         for number, (key, group) in enumerate(scheme.foreground.items()):
             found[key].append(
                 filtered_dice(

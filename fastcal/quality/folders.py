@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fastcal.cases.loop import ProgressOption
 from fastcal.core.atomic import atomic_path, write_json
 from fastcal.core.errors import DataError
 from fastcal.core.places import check_out_file, check_results
@@ -66,6 +67,7 @@ def fit_quality(
     interval: IntervalName | None = None,
     level: float = 0.95,
     seed: int = 0,
+    progress: ProgressOption = False,
 ) -> QualityFit:
     """Fit a `QualityPredictor` to the cases of a prediction folder, and save it as JSON.
 
@@ -82,6 +84,8 @@ def fit_quality(
         interval: Kind of the intervals.
         level: Share of structures that an interval is to hold.
         seed: Of the forest and of the choice of cases for calibration.
+        progress: True prints one line per case of ``labels`` to stderr; a function is called with a
+            `Progress`.
 
     Raises:
         DataError: A file is missing or damaged, or has too few structures or other ones; ``out``
@@ -104,7 +108,9 @@ def fit_quality(
     out = Path(out)
     read = scored_files(folder, labels=labels, summary=summary, dataset_json=dataset_json)
     check_out_file(out, read)
-    table = read_scored(folder, labels=labels, summary=summary, dataset_json=dataset_json)
+    table = read_scored(
+        folder, labels=labels, summary=summary, dataset_json=dataset_json, progress=progress
+    )
     try:
         predictor.fit(table)
     except ValueError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,8 @@ from fastcal.cases.settings import Counted, MapType, Part, Written
 from fastcal.cases.summary import PredictionSummary
 from fastcal.cases.workers import Workers
 from fastcal.core.bins import Closed
+from fastcal.core.errors import DataError, DataWarning
+from fastcal.core.memory import read_size
 from fastcal.recalibrate.calibrator import Calibrator
 from fastcal.recalibrate.ensemble import EnsembleCalibration
 from fastcal.recalibrate.file import load
@@ -42,6 +45,7 @@ def apply_folders(
     allow_duplicates: bool = False,
     scheduler: str | None = None,
     workers: int | None = None,
+    memory: int | str | None = None,
     progress: ProgressOption = False,
 ) -> PredictionSummary:
     """Calibrate saved probabilities; the files written are those of `ensemble_folders`.
@@ -81,6 +85,9 @@ def apply_folders(
         scheduler: Address of a Dask scheduler whose workers do the cases, see docs/scale.md. A case
             that fails is in the summary then, and does not stop the others.
         workers: Number of processes of this machine that do the cases, likewise.
+        memory: The most memory that the process may take, in bytes or as ``"2G"``. Members are then
+            read slab by slab, whatever their size, through the same pass; files are bit-identical
+            to those of a run without a bound. None reads whole members.
         progress: True prints one line per case to stderr; a function is called with a
             `fastcal.predict.Progress`.
 
@@ -96,6 +103,9 @@ def apply_folders(
         OutOfMemoryError: A ValueError that says what to lower.
         OSError: The error of the disk.
 
+    Warns:
+        DataWarning: The calibrator was fitted to these very predictions of some of the cases.
+
     Example:
         >>> apply_folders("calibrator.json", ["predictions"], "calibrated")  # doctest: +SKIP
     """
@@ -103,7 +113,13 @@ def apply_folders(
     written = Written(out, maps, dtype, save_probabilities, overwrite, segments=segments)
     hired = Workers.of(scheduler, workers)
     team = None if hired is None else hired.team()
-    part = Part(num_parts, part_id, keep_going or team is not None, progress)
+    part = Part(
+        num_parts,
+        part_id,
+        keep_going or team is not None,
+        progress,
+        memory=read_size(memory, "memory"),
+    )
     made = load(calibrator) if isinstance(calibrator, str | Path) else calibrator
     saved = SavedFolders.open(folders, folds=True, allow_duplicates=allow_duplicates)
     found = saved.dataset_json(dataset_json)
@@ -111,5 +127,28 @@ def apply_folders(
     source.check_maps(maps)
     if isinstance(calibrator, str | Path):
         source = replace(source, file=Path(calibrator))
+    _warn_of_seen(source)
     written = replace(written, file_ending=saved.file_ending(found))
     return run(source, counted, written, part, team)
+
+
+def _warn_of_seen(source: CalibratedProbabilities) -> None:
+    """Warn of cases whose files the calibrator was fitted to, by their content."""
+    seen = [case for case in source.cases if _was_seen(source, case)]
+    if seen:
+        more = f" and {len(seen) - 1} more" if len(seen) > 1 else ""
+        warnings.warn(
+            DataWarning(
+                source.inputs(seen[0])[0].parent,
+                f"the calibrator was fitted to these predictions of case {seen[0]}{more}: its "
+                "scores on them are better than on new cases",
+            ),
+            stacklevel=3,
+        )
+
+
+def _was_seen(source: CalibratedProbabilities, case: str) -> bool:
+    try:
+        return any(one.holds(source.inputs(case)) for one in source.fitted_to)
+    except DataError:  # told when the case is read
+        return False

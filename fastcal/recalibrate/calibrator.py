@@ -16,6 +16,8 @@ from fastcal.core.doors import bounded, read_json
 from fastcal.core.errors import DataError
 from fastcal.core.members import check_member
 from fastcal.core.problem import Activation
+from fastcal.core.shown import as_html, as_text
+from fastcal.recalibrate.fitted_to import FittedTo
 from fastcal.recalibrate.stream import Stream, check_volumes
 from fastcal.recalibrate.volumes import PredictionReading, Volumes, walk_pairs
 
@@ -68,6 +70,8 @@ class Calibrator(ABC):
         self.eps = eps
         self.num_classes_: int | None = None
         """Number of classes C; None before the fit."""
+        self.fitted_to_: FittedTo | None = None
+        """Cases of a fit to folders; None for a fit to arrays."""
 
     @property
     def reading(self) -> PredictionReading:
@@ -136,7 +140,7 @@ class Calibrator(ABC):
         check_volumes(volumes)
         stream = Stream(volumes, self.reading, class_dim, ignore_index, nan_policy)
         self._fit(stream)
-        self.num_classes_ = stream.num_classes
+        self.num_classes_, self.fitted_to_ = stream.num_classes, None
         return self
 
     def fit_transform(
@@ -211,6 +215,7 @@ class Calibrator(ABC):
             "settings": self.settings(),
             "num_classes": self._fitted(),
             "fitted": self._state(),
+            **({} if self.fitted_to_ is None else {"fitted_to": self.fitted_to_.to_dict()}),
         }
 
     @classmethod
@@ -229,6 +234,8 @@ class Calibrator(ABC):
         number = bounded(content["num_classes"], "num_classes", _MOST_CLASSES)
         made._restore(content["fitted"], number)
         made.num_classes_ = number
+        if "fitted_to" in content:  # files of fits to arrays, and of older versions, have none
+            made.fitted_to_ = FittedTo.from_dict(content["fitted_to"])
         return made
 
     @classmethod
@@ -250,9 +257,30 @@ class Calibrator(ABC):
         }
 
     def __repr__(self) -> str:
-        return (
-            f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.settings().items())})"
-        )
+        return as_text(self._heading, self._shown_rows())
+
+    def _repr_html_(self) -> str:
+        return as_html(self._heading, self._shown_rows())
+
+    @property
+    def _heading(self) -> str:
+        usual = type(self)().settings()
+        given = {name: value for name, value in self.settings().items() if value != usual[name]}
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in given.items())})"
+
+    def _shown_rows(self) -> list[tuple[str, str]]:
+        if self.num_classes_ is None:
+            return [("fitted", "not yet")]
+        voxels = getattr(self, "n_voxels_", None)
+        where = [] if voxels is None else [f"{voxels:,} voxels"]
+        if self.fitted_to_ is not None:
+            where = [f"{len(self.fitted_to_.cases):,} cases", *where]
+        rows = [*self._parameters(), ("classes", str(self.num_classes_))]
+        return [*rows, ("fitted to", ", ".join(where) or "arrays")]
+
+    def _parameters(self) -> list[tuple[str, str]]:
+        """What was fitted, where a few numbers say it."""
+        return []
 
     def _fitted(self) -> int:
         if self.num_classes_ is None:

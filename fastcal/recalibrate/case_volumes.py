@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 from torch import Tensor
 
+from fastcal.cases.loop import Progress, ProgressOption, reporter
 from fastcal.cases.pipeline import ReadAhead
 from fastcal.cases.plausible import check_activation, check_probabilities
 from fastcal.cases.reference import LabelMap, LabelMaps
 from fastcal.cases.source import Member
+from fastcal.cases.told import told
 from fastcal.data.predictions import PredictionFolder, Probabilities
 from fastcal.recalibrate.pool import Pool
 
-Report: TypeAlias = Callable[[int, str], None]
 Volume: TypeAlias = tuple[Tensor, Tensor, Tensor | None]
 Elsewhere: TypeAlias = Callable[
-    [Sequence[str], Callable[[int, Volume], Any], Callable[[Any], None], Callable[[str], None]],
+    [
+        Sequence[str],
+        Callable[[int, Volume], Any],
+        Callable[[Any], None],
+        Callable[[Progress], None],
+    ],
     None,
 ]
 """Folds cases: their names, what is made of a volume and its number, what takes it in their order,
-and what is told of a case when it is done."""
+and what is told when a case is done."""
 
 T = TypeVar("T")
 
@@ -37,8 +43,8 @@ class CaseVolumes:
         cases: Case names.
         read: Reads the probabilities of one of them.
         references: Their labels.
-        report: Called for every case that is read with the number of the pass, from 1, and the
-            case.
+        progress: Whether, or how, every case of every pass is reported.
+        part: What the passes are a part of, for the reports.
 
     Raises:
         DataError: A case has no labels.
@@ -49,12 +55,14 @@ class CaseVolumes:
         cases: Sequence[str],
         read: Callable[[str], Probabilities],
         references: LabelMaps,
-        report: Report | None = None,
+        progress: ProgressOption = False,
+        part: str = "",
     ) -> None:
         references.require(cases)
         self.cases = list(cases)
         self.current: Path | None = None
-        self._read, self._references, self._report = read, references, report
+        self._read, self._references = read, references
+        self._progress, self._part = progress, part
         self._passes = 0
         self._elsewhere: Elsewhere | None = None
 
@@ -63,10 +71,10 @@ class CaseVolumes:
         cls,
         places: Mapping[str, PredictionFolder],
         references: LabelMaps,
-        report: Report | None = None,
+        progress: ProgressOption = False,
     ) -> CaseVolumes:
         """Return the volumes of cases that lie in one folder each."""
-        return cls(list(places), _Placed(places), references, report)
+        return cls(list(places), _Placed(places), references, progress)
 
     @classmethod
     def of_pool(
@@ -74,14 +82,14 @@ class CaseVolumes:
         cases: Sequence[str],
         pool: Pool,
         references: LabelMaps,
-        report: Report | None = None,
+        progress: ProgressOption = False,
     ) -> CaseVolumes:
         """Return the volumes of the means of an ensemble's members."""
-        return cls(cases, pool.mean, references, report)
+        return cls(cases, pool.mean, references, progress)
 
-    def subset(self, cases: Sequence[str]) -> CaseVolumes:
-        """Return the volumes of some of the cases, read without reports."""
-        made = CaseVolumes(cases, self._read, self._references)
+    def subset(self, cases: Sequence[str], part: str) -> CaseVolumes:
+        """Return the volumes of some of the cases, reported as a part of the work."""
+        made = CaseVolumes(cases, self._read, self._references, self._progress, part)
         made._elsewhere = self._elsewhere
         return made
 
@@ -100,13 +108,12 @@ class CaseVolumes:
             for number, item in enumerate(self):
                 take(read(number, item))
             return
+        say, step = reporter(self._progress), self._next_step()
+        self._elsewhere(self.cases, read, take, lambda state: say(replace(state, step=step)))
+
+    def _next_step(self) -> str:
         self._passes += 1
-
-        def report(case: str) -> None:
-            if self._report is not None:
-                self._report(self._passes, case)
-
-        self._elsewhere(self.cases, read, take, report)
+        return ", ".join(filter(None, (self._part, f"pass {self._passes}")))
 
     def __getstate__(self) -> tuple[list[str], Callable[[str], Probabilities], LabelMaps]:
         return self.cases, self._read, self._references
@@ -115,15 +122,13 @@ class CaseVolumes:
         self, state: tuple[list[str], Callable[[str], Probabilities], LabelMaps]
     ) -> None:
         self.cases, self._read, self._references = state
-        self.current = self._report = self._elsewhere = None
-        self._passes = 0
+        self.current = self._elsewhere = None
+        self._progress, self._part, self._passes = False, "", 0
 
     def __iter__(self) -> Iterator[Volume]:
-        self._passes += 1
+        step = self._next_step()
         with ReadAhead(self.cases, self._pieces) as ahead:
-            for case in self.cases:
-                if self._report is not None:
-                    self._report(self._passes, case)
+            for case in told(self.cases, self._progress, step=step):
                 # No local name: the case must be gone when the next one is taken.
                 yield self._volume(*next(ahead.of(case)))
 

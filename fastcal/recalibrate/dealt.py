@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastcal.cases.dealer import Hands, deal
 from fastcal.cases.journal import Journal, journal_beside
+from fastcal.cases.loop import Progress
 from fastcal.cases.workers import Workers
 from fastcal.core.heartbeat import alone
 from fastcal.recalibrate.case_volumes import CaseVolumes, Volume
@@ -92,7 +93,7 @@ class _Dealt:
         cases: Sequence[str],
         read: Callable[[int, Volume], Any],
         take: Callable[[Any], None],
-        report: Callable[[str], None],
+        report: Callable[[Progress], None],
     ) -> None:
         numbers = {case: number for number, case in enumerate(cases)}
         early: dict[int, Any] = {}
@@ -102,14 +103,13 @@ class _Dealt:
             """Hold what comes early until all before it is taken."""
             nonlocal due
             self.check()
-            report(case)
             early[numbers[case]] = value
             while due in early:
                 take(early.pop(due))
                 due += 1
 
         self.crew.send(partial(_hint, self.stream, numbers, read))
-        run = deal(cases, self.crew, replace(self.hands, taken=taken))
+        run = deal(cases, self.crew, replace(self.hands, taken=taken, report=report))
         if run.failed:
             first, others = run.failed[0], len(run.failed) - 1
             more = f" (and {others} more cases failed)" if others else ""

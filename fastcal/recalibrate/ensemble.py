@@ -11,8 +11,10 @@ from typing import Any, Literal
 from fastcal.core.arguments import real_number
 from fastcal.core.arrays import Array
 from fastcal.core.atomic import write_json
+from fastcal.core.shown import as_html, as_text
 from fastcal.ensemble import ensemble_mean
 from fastcal.recalibrate.calibrator import FORMAT, VERSION, Calibrator
+from fastcal.recalibrate.fitted_to import FittedTo
 from fastcal.recalibrate.stream import check_volumes
 from fastcal.recalibrate.volumes import Volumes
 
@@ -243,10 +245,32 @@ class EnsembleCalibration:
         }
 
     def __repr__(self) -> str:
-        return (
-            f"EnsembleCalibration({self.calibrator!r}, order={self.order!r}, "
-            f"weights={self.weights!r}, space={self.space!r})"
-        )
+        return as_text(self._heading, self._shown_rows())
+
+    def _repr_html_(self) -> str:
+        return as_html(self._heading, self._shown_rows())
+
+    @property
+    def _heading(self) -> str:
+        weights = "" if self.weights is None else f", weights={self.weights!r}"
+        kind = type(self.calibrator).__name__
+        return f"EnsembleCalibration({kind}, order={self.order!r}{weights}, space={self.space!r})"
+
+    def _shown_rows(self) -> list[tuple[str, str]]:
+        if self.calibrators_ is None:
+            return [("fitted", "not yet")]
+        rows = []
+        for number, one in enumerate(self.calibrators_):
+            lines = [" ".join(line.split()) for line in repr(one).splitlines()[1:]]
+            of_mean = self.order == "pool-then-calibrate"
+            rows.append(("mean" if of_mean else f"member {number}", "; ".join(lines)))
+        return rows
+
+    @property
+    def fitted_to_(self) -> tuple[FittedTo, ...]:
+        """Cases of the fit of each calibrator; empty for a fit to arrays."""
+        found = (one.fitted_to_ for one in self.calibrators_ or ())
+        return tuple(one for one in found if one is not None)
 
     def _fitted(self) -> list[Calibrator]:
         if self.calibrators_ is None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fastcal.cases.loop import ProgressOption
 from fastcal.cases.reference import LabelMaps
 from fastcal.cases.saved import SavedFolders
 from fastcal.cases.workers import Workers
@@ -17,9 +17,10 @@ from fastcal.core.places import check_out_file
 from fastcal.core.problem import Space
 from fastcal.recalibrate import methods
 from fastcal.recalibrate.calibrator import Calibrator
-from fastcal.recalibrate.case_volumes import CaseVolumes, Report
+from fastcal.recalibrate.case_volumes import CaseVolumes
 from fastcal.recalibrate.dealt import read_by
 from fastcal.recalibrate.ensemble import ORDERS, EnsembleCalibration, EnsembleOrder
+from fastcal.recalibrate.fitted_to import FittedTo
 from fastcal.recalibrate.held_out import HeldOut, all_held_out_scores
 from fastcal.recalibrate.pool import Pool, named
 
@@ -64,7 +65,7 @@ def fit_folders(
     allow_duplicates: bool = False,
     scheduler: str | None = None,
     workers: int | None = None,
-    progress: bool | Report = False,
+    progress: ProgressOption = False,
 ) -> FolderFit:
     """Fit a calibrator to saved probabilities and write it as JSON.
 
@@ -96,8 +97,8 @@ def fit_folders(
         scheduler: Address of a Dask scheduler whose workers read the cases, see docs/scale.md. The
             fit is the same, to the last bit.
         workers: Number of processes of this machine that read the cases, likewise.
-        progress: True prints one line per case and pass to stderr; a function is called with the
-            number of the pass (of one calibrator, from 1) and the case.
+        progress: True prints one line per case and pass to stderr; a function is called with a
+            `Progress`.
 
     Returns:
         The calibrator of all cases, its file, the cases it was fitted to, and the scores of
@@ -148,13 +149,15 @@ def fit_folders(
     )
     if isinstance(calibrator, Calibrator) and ensemble is not None:
         calibrator = EnsembleCalibration(calibrator, order=ensemble, weights=weights, space=space)
-    report = (_print_case if progress else None) if isinstance(progress, bool) else progress
-    streams = _streams(calibrator, saved, cases, references, report)
+    streams = _streams(calibrator, saved, cases, references, progress)
     plain = calibrator if isinstance(calibrator, Calibrator) else calibrator.calibrator
     unfitted = [copy.deepcopy(plain) for _ in streams]
     with read_by(hired, streams, out) as journal:
         _fit(calibrator, streams)
         scores = all_held_out_scores(unfitted, streams, folds)
+    places = _places(calibrator, saved, cases)
+    for one, files_of_cases in zip(_plain(calibrator), places, strict=True):
+        one.fitted_to_ = FittedTo.of(files_of_cases)
     calibrator.save(out)
     fitted_to = tuple(sorted({case for stream in streams for case in stream.cases}))
     return FolderFit(calibrator, out, fitted_to, scores, journal)
@@ -165,15 +168,34 @@ def _streams(
     saved: SavedFolders,
     cases: Sequence[str] | None,
     references: LabelMaps,
-    report: Report | None,
+    progress: ProgressOption,
 ) -> list[CaseVolumes]:
     """Return the volumes that each calibrator is fitted to."""
     if isinstance(calibrator, Calibrator):
-        return [CaseVolumes.of_folders(saved.union(cases), references, report)]
+        return [CaseVolumes.of_folders(saved.union(cases), references, progress)]
     if calibrator.order == "pool-then-calibrate":
         pool = Pool(saved.folders, calibrator)
-        return [CaseVolumes.of_pool(saved.shared(cases), pool, references, report)]
-    return [CaseVolumes.of_folders(own, references, report) for own in saved.each(cases)]
+        return [CaseVolumes.of_pool(saved.shared(cases), pool, references, progress)]
+    return [CaseVolumes.of_folders(own, references, progress) for own in saved.each(cases)]
+
+
+def _plain(calibrator: Calibrator | EnsembleCalibration) -> list[Calibrator]:
+    return [calibrator] if isinstance(calibrator, Calibrator) else calibrator.calibrators_ or []
+
+
+def _places(
+    calibrator: Calibrator | EnsembleCalibration, saved: SavedFolders, cases: Sequence[str] | None
+) -> list[dict[str, list[Path]]]:
+    """Return the files of the cases that each calibrator was fitted to."""
+    if isinstance(calibrator, Calibrator):
+        union = saved.union(cases)
+        return [{case: folder.files(case) for case, folder in union.items()}]
+    if calibrator.order == "pool-then-calibrate":
+        shared = saved.shared(cases)
+        return [
+            {case: [path for one in saved.folders for path in one.files(case)] for case in shared}
+        ]
+    return [{case: folder.files(case) for case, folder in own.items()} for own in saved.each(cases)]
 
 
 def _fit(calibrator: Calibrator | EnsembleCalibration, streams: Sequence[CaseVolumes]) -> None:
@@ -185,7 +207,3 @@ def _fit(calibrator: Calibrator | EnsembleCalibration, streams: Sequence[CaseVol
     except ValueError as error:
         last = [stream.current for stream in streams if stream.current is not None]
         raise named(error, last[-1] if last else None) from error
-
-
-def _print_case(number: int, case: str) -> None:
-    print(f"pass {number}: {case}", file=sys.stderr, flush=True)

@@ -58,8 +58,10 @@ def held_out_scores(calibrator: Calibrator, volumes: CaseVolumes, folds: int) ->
     for fold in range(folds):
         left_out = cases[fold::folds]
         own = copy.deepcopy(calibrator)
-        own.fit_stream(volumes.subset([case for case in cases if case not in set(left_out)]))
-        volumes.subset(left_out).fold(_BeforeAndAfter(calibrator, own), take)
+        part = f"fold {fold + 1} of {folds}"
+        others = [case for case in cases if case not in set(left_out)]
+        own.fit_stream(volumes.subset(others, part))
+        volumes.subset(left_out, f"{part}, scores").fold(_BeforeAndAfter(calibrator, own), take)
     return HeldOut(*counts[0], folds)
 
 

@@ -15,9 +15,10 @@ from fastcal.cases.saved import SavedFolders
 from fastcal.cases.settings import MemberReading
 from fastcal.cases.source import Member, Origin
 from fastcal.core.errors import DataError
-from fastcal.data.predictions import PredictionFolder, Probabilities
+from fastcal.data.predictions import PredictionFolder, Probabilities, Stack
 from fastcal.recalibrate.calibrator import Calibrator
 from fastcal.recalibrate.ensemble import EnsembleCalibration
+from fastcal.recalibrate.fitted_to import FittedTo
 from fastcal.recalibrate.pool import Pool, invalid, named
 
 _COMPARE_MEMBERS = ("expected_entropy", "mutual_information", "variance", "disagreement")
@@ -103,6 +104,12 @@ class CalibratedProbabilities:
         return [path for folder in self.places[case] for path in folder.files(case)]
 
     @property
+    def fitted_to(self) -> tuple[FittedTo, ...]:
+        """What the calibrator, or each of an ensemble's, was fitted to, where that is known."""
+        found = self.calibrator.fitted_to_
+        return found if isinstance(found, tuple) else (() if found is None else (found,))
+
+    @property
     def advice(self) -> str:
         """What to do when memory runs out."""
         return "out of memory: choose fewer maps"
@@ -127,6 +134,12 @@ class CalibratedProbabilities:
         for folder in self.places[case]:
             # No local name: the array must be gone when its member is.
             yield folder.probabilities(case)
+
+    def stacks(self, case: str) -> list[Stack]:
+        """Open the files of a case, to read them slab by slab."""
+        if not isinstance(self.calibrator, Calibrator):
+            self.saved.require(case)
+        return [folder.stack(case) for folder in self.places[case]]
 
     def members(self, case: str, pieces: Iterator[Probabilities]) -> Iterator[Member]:
         """Give the calibrated probabilities of a case, one member after another."""

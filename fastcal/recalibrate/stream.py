@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, Self, TypeVar, runtime_checkable
 
+from fastcal.core.arrays import to_tensor
+from fastcal.core.sums_to_one import warn_of_logits
 from fastcal.recalibrate.volumes import FitVolume, PredictionReading, Volumes, read_volume
 
 T = TypeVar("T")
@@ -79,7 +81,14 @@ class Stream:
         Raises:
             TypeError, ValueError: A volume does not fit, or there is none.
         """
-        reader = _Reader(read, self._reading, self._class_dim, self._ignore_index, self._nan_policy)
+        reader = _Reader(
+            read,
+            self._reading,
+            self._class_dim,
+            self._ignore_index,
+            self._nan_policy,
+            first=self._num_classes is None,
+        )
         numbers = iter(range(sys.maxsize))
 
         def checked(found: tuple[int, T]) -> None:
@@ -126,6 +135,8 @@ class _Reader(Generic[T]):
     class_dim: int
     ignore_index: int | None
     nan_policy: str
+    first: bool
+    """Whether this is the first pass."""
 
     def __call__(self, number: int, item: tuple[Any, ...]) -> tuple[int, T]:
         if not isinstance(item, tuple) or len(item) not in (2, 3):
@@ -140,4 +151,6 @@ class _Reader(Generic[T]):
             ignore_index=self.ignore_index,
             nan_policy=self.nan_policy,
         )
+        if self.first and number == 0 and self.reading.from_logits and not self.reading.multilabel:
+            warn_of_logits(to_tensor(item[0], "preds"), self.class_dim, stacklevel=4)
         return volume.num_classes, self.read(number, volume)

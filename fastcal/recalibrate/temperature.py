@@ -119,6 +119,11 @@ class TemperatureScaling(LogitScaling):
         assert self._temperature is not None
         return z / self._temperature.to(z.device)[:, None]
 
+    def _parameters(self) -> list[tuple[str, str]]:
+        found = self.temperature_
+        each = [found] if isinstance(found, float) else found.tolist()
+        return [("T", ", ".join(f"{one:.4g}" for one in each))]
+
     def _state(self) -> dict[str, Any]:
         found = self.temperature_
         return {"temperature": found if isinstance(found, float) else found.tolist()}

@@ -13,6 +13,7 @@ from fastcal.calibration.summary import shown_metrics, shown_value
 from fastcal.calibration.values import mean_of_defined
 from fastcal.core.doors import read_json
 from fastcal.core.errors import DataError
+from fastcal.report.claims import SUPPORTED, Evidence, Sign
 from fastcal.report.style import LOSS_NAMES
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Scores:
         values = {
             name: shown_value(stats, name, METRICS[name].reduction) for name in shown_metrics(stats)
         }
-        return cls(values, tuple(stats.dice(reduction="case").tolist()))
+        return cls(values, tuple(stats.per_class("dice", "case").tolist()))
 
     def __getitem__(self, name: str) -> float:
         """Return the score of a name."""
@@ -95,6 +96,8 @@ class Comparison:
     command: str
     software: str
     losses: tuple[ComparedLoss, ...]
+    signs: tuple[Sign, ...] = ()
+    """The paper's claims, by paired intervals; none where only scores are known."""
 
     @property
     def n_members(self) -> int:
@@ -119,7 +122,7 @@ class Comparison:
                 }
                 for loss in self.losses
             },
-            "signs": [asdict(sign) for sign in signs(self)],
+            "signs": [_sign(sign) for sign in self.signs],
         }
 
     @classmethod
@@ -149,6 +152,8 @@ class Comparison:
                 raw["command"],
                 raw["software"],
                 losses,
+                # Earlier versions had signs without intervals, which decide nothing.
+                tuple(_read_sign(sign) for sign in raw.get("signs", ()) if "tests" in sign),
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise DataError(path, f"is not the results.json of a comparison ({error!r})") from error
@@ -159,53 +164,22 @@ def _scores(raw: Mapping[str, Any]) -> Scores:
     return Scores(numbers, tuple(_number(dice) for dice in raw["dice_per_class"]))
 
 
+def _sign(sign: Sign) -> dict[str, Any]:
+    tests = [{**asdict(test), "verdict": test.verdict} for test in sign.tests]
+    return {"claim": sign.claim, "verdict": sign.verdict, "tests": tests}
+
+
+def _read_sign(raw: Mapping[str, Any]) -> Sign:
+    tests = []
+    for test in raw["tests"]:
+        values = {name: _number(test[name]) for name in ("value", "low", "high", "p_value")}
+        tests.append(Evidence(test["name"], test["numbers"], **values, limit=test["limit"]))
+    return Sign(raw["claim"], tuple(tests))
+
+
 def _number(value: float | None) -> float:
     """JSON has no NaN: it is null there."""
     return math.nan if value is None else float(value)
-
-
-@dataclass(frozen=True, slots=True)
-class Sign:
-    """One of the paper's claims, and whether these numbers agree with it."""
-
-    claim: str
-    holds: bool
-    numbers: str
-
-
-def signs(comparison: Comparison) -> list[Sign]:
-    """Return the paper's claims of better and worse, each with the two numbers it rests on.
-
-    Reference: Mehrtash et al., IEEE TMI 39(12):3868-3878, 2020.
-    """
-    found = []
-    by_name = {loss.loss: loss for loss in comparison.losses}
-    if {"ce", "dice"} <= by_name.keys():
-        ce, dice = by_name["ce"], by_name["dice"]
-        found += [
-            _sign("Dice loss has the better Dice than cross entropy, single models", "dice",
-                  dice.mean("dice"), ce.mean("dice")),
-            *(
-                _sign(f"Dice loss has the worse {name} than cross entropy, single models",
-                      measure, ce.mean(measure), dice.mean(measure), swapped=True)
-                for measure, name in (("ece", "ECE"), ("nll", "NLL"))
-            ),
-        ]  # fmt: skip
-    for loss in comparison.losses:
-        found += [
-            _sign(f"{loss.title}: the ensemble has the better {name} than its members' mean",
-                  measure, loss.ensemble.scores[measure], loss.mean(measure))
-            for measure, name in
-            (("dice", "Dice"), ("ece", "ECE"), ("nll", "NLL"), ("brier", "Brier score"))
-        ]  # fmt: skip
-    return found
-
-
-def _sign(claim: str, measure: str, better: float, worse: float, *, swapped: bool = False) -> Sign:
-    metric = METRICS[measure]
-    holds = better > worse if metric.better == "higher" else better < worse
-    first, second = (worse, better) if swapped else (better, worse)
-    return Sign(claim, holds, f"{metric.text(first)} against {metric.text(second)}")
 
 
 def columns(comparison: Comparison) -> tuple[str, ...]:
@@ -308,11 +282,15 @@ def markdown(comparison: Comparison) -> str:
         ):
             cells = [METRICS["dice"].text(d) for d in dice]
             lines.append(f"| {loss.title}, {model} | " + " | ".join(cells) + " |")
-    lines += ["", "| claim of the paper | numbers | holds |", "|---|---|---|"]
-    lines += [
-        f"| {sign.claim} | {sign.numbers} | {'yes' if sign.holds else '**no**'} |"
-        for sign in signs(comparison)
-    ]
+    if comparison.signs:
+        lines += ["", "| claim of the paper | verdict | comparisons that do not support it |"]
+        lines.append("|---|---|---|")
+    for sign in comparison.signs:
+        against = [test for test in sign.tests if test.verdict != SUPPORTED]
+        reasons = "; ".join(
+            f"{test.name}: {test.numbers} ({test.low:.4f} to {test.high:.4f})" for test in against
+        )
+        lines.append(f"| {sign.claim} | {sign.verdict} | {reasons or '-'} |")
     return "\n".join(lines) + "\n"
 
 

@@ -12,8 +12,11 @@ from pydantic import BaseModel
 
 from fastcal.cases import segments
 from fastcal.cases.labels import LabelScheme
+from fastcal.cases.loop import ProgressOption
 from fastcal.cases.overlap import overlap
-from fastcal.cases.reference import LabelMaps, find_label_maps
+from fastcal.cases.pipeline import read_ahead
+from fastcal.cases.reference import LabelMap, LabelMaps, find_label_maps
+from fastcal.cases.told import told
 from fastcal.core.doors import parse_json, read_text, validated
 from fastcal.core.errors import DataError
 from fastcal.data import description, images
@@ -121,6 +124,7 @@ def read_scored(
     labels: str | Path | None = None,
     summary: str | Path | None = None,
     dataset_json: str | Path | None = None,
+    progress: ProgressOption = False,
 ) -> ScoreTable:
     """Read the scores of a prediction folder with the Dice of its structures.
 
@@ -130,6 +134,8 @@ def read_scored(
         summary: The ``summary.json`` of ``fastcal evaluate``, in place of ``labels``.
         dataset_json: nnU-Net's ``dataset.json`` for ``labels``; by default the one in or above
             ``folder``, then ``labels``. Without any, the structures are labels 1, 2, ... in order.
+        progress: True prints one line per case of ``labels`` to stderr; a function is called with a
+            `Progress`.
 
     Returns:
         The rows whose case and structure have a reference.
@@ -148,7 +154,7 @@ def read_scored(
     else:
         source = Path(str(labels))
         references, dice = _dice_of_labels(
-            Path(folder), source, dataset_json, structures, table.cases_present
+            Path(folder), source, dataset_json, structures, table.cases_present, progress
         )
     if not {case for case, _ in dice} & set(table.cases):
         raise DataError(source, f"has none of the {len(table.cases_present)} cases of {folder}")
@@ -223,6 +229,7 @@ def _dice_of_labels(
     dataset_json: str | Path | None,
     structures: Structures,
     cases: Sequence[str],
+    progress: ProgressOption,
 ) -> Found:
     folder = folder if folder.suffix != ".json" else folder.parent
     described = Path(dataset_json) if dataset_json else description.find(folder, labels)
@@ -232,12 +239,15 @@ def _dice_of_labels(
         scheme = LabelScheme.read(described)
     references = LabelMaps(labels, find_label_maps(labels), scheme)
     predictions = LabelMaps(folder, find_label_maps(folder), scheme)
-    found = {}
-    for case in cases:
-        if case not in references.paths:
-            continue
+
+    def read(case: str) -> tuple[LabelMap, LabelMap]:
         reference = references.read(case)
-        prediction = predictions.read(case, reference.grid, reference.path)
+        return reference, predictions.read(case, reference.grid, reference.path)
+
+    found = {}
+    known = [case for case in cases if case in references.paths]
+    ahead = read_ahead(known, read)
+    for _, (case, (reference, prediction)) in zip(told(known, progress), ahead, strict=True):
         for key, group in scheme.foreground.items():
             masks = np.isin(reference.labels, group), np.isin(prediction.labels, group)
             found[case, key] = overlap(*masks, kept=reference.kept)["Dice"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from fastcal.segments.agreement import overlaps, pairwise_dice, pooled_pairwise_
 from fastcal.segments.components import count_components
 from fastcal.segments.interior import interior
 from fastcal.segments.patches import patch_maxima
-from fastcal.segments.scores import SegmentScores
+from fastcal.segments.scores import SCORES, SegmentScores, SegmentTotals
 from fastcal.segments.settings import SegmentSettings
 
 
@@ -82,20 +82,49 @@ def measure(
         True,
         settings.paper_clip,
     )
-    sums = segment_sums(problem)
+    components = None
+    if settings.component_voxels is not None:
+        components = count_components(
+            label, classes, settings.component_voxels, multilabel=multilabel
+        )
+    words = SegmentTotals(
+        sums=segment_sums(problem),
+        patches=patch_maxima(prediction.entropy, label, classes, settings.patch),
+        components=components,
+        members=None if members is None else torch.stack(members.sums),
+        overlaps=overlaps(members.labels, classes, multilabel=multilabel)
+        if members is not None and members.labels
+        else None,
+        informed=prediction.mutual_information is not None,
+    )
+    return scores_of(words, settings, numpy=numpy)
+
+
+def scores_of(
+    totals: SegmentTotals, settings: SegmentSettings, *, numpy: bool = False
+) -> SegmentScores:
+    """Compute the scores from what was counted.
+
+    Args:
+        totals: What was counted of whole volumes.
+        settings: What the scores depend on.
+        numpy: Give NumPy arrays instead of tensors.
+
+    Raises:
+        ValueError: There were numbers that are no probabilities, labels or entropies.
+    """
+    sums = totals.sums
     _check(sums)
     found = _means(sums, settings.voxel_volume)
-    if prediction.mutual_information is not None:
+    if totals.informed:
         found["mutual_information"] = _mean(sums, SegmentWords.INFORMATION)
-    found["patch_entropy"] = patch_maxima(prediction.entropy, label, classes, settings.patch)
-    if settings.component_voxels is not None:
-        smallest = settings.component_voxels
-        counts = count_components(label, classes, smallest, multilabel=multilabel)
-        found["components"] = counts.to(torch.float64)
-    if members is not None:
-        found.update(_of_members(sums, members, settings, multilabel=multilabel))
+    found["patch_entropy"] = totals.patches
+    if totals.components is not None:
+        found["components"] = totals.components.to(torch.float64)
+    if totals.members is not None:
+        found.update(_of_members(sums, totals.members, totals.overlaps, settings))
     arrays = {name: value.numpy() if numpy else value for name, value in found.items()}
-    return SegmentScores(**{field.name: arrays.get(field.name) for field in fields(SegmentScores)})
+    return SegmentScores(**{name: arrays.get(name) for name in SCORES}, totals=totals)
 
 
 def segment_sums(problem: SegmentProblem) -> Tensor:
@@ -163,10 +192,9 @@ def _means(sums: Tensor, voxel_volume: float) -> dict[str, Tensor]:
 
 
 def _of_members(
-    sums: Tensor, members: MemberSegments, settings: SegmentSettings, *, multilabel: bool
+    sums: Tensor, each: Tensor, overlapping: Tensor | None, settings: SegmentSettings
 ) -> dict[str, Tensor]:
-    n_members, volume = len(members.sums), settings.voxel_volume
-    each = torch.stack(members.sums)
+    n_members, volume = len(each), settings.voxel_volume
     found = {
         "volume_spread": _spread(each[..., SegmentWords.VOXELS].double() * volume),
         "soft_volume_spread": _spread(_real(each, SegmentWords.SOFT) * volume),
@@ -174,9 +202,8 @@ def _of_members(
             sums[..., SegmentWords.VOTES], sums[..., SegmentWords.VOTE_PAIRS], n_members
         ),
     }
-    if members.labels:
-        counts = overlaps(members.labels, sums.shape[1], multilabel=multilabel)
-        found["pairwise_dice"] = pairwise_dice(counts)
+    if overlapping is not None:
+        found["pairwise_dice"] = pairwise_dice(overlapping)
     return found
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 
 import torch
+from torch import Tensor
 
 from fastcal.core.arrays import Array
 
@@ -22,6 +23,30 @@ NEEDS = {
 
 VOLUMES = ("volume", "soft_volume", "volume_spread", "soft_volume_spread")
 """Scores in mm^3, or in voxels."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentTotals:
+    """What is counted of segments. The integers of the parts of a volume add up to its own."""
+
+    sums: Tensor
+    """int64 ``[B, C, SegmentWords.COUNT]``."""
+    patches: Tensor
+    """The largest mean entropy over a patch, float64 ``[B, C]``."""
+    components: Tensor | None
+    """Numbers of components, int64 ``[B, C]``."""
+    members: Tensor | None
+    """The words of each member, int64 ``[M, B, C, SegmentWords.COUNT]``."""
+    overlaps: Tensor | None
+    """Voxels that each pair of members gives to each class, int64 ``[B, C, M, M]``."""
+    informed: bool
+    """Whether the mutual information was summed."""
+
+    def added(self, other: SegmentTotals) -> SegmentTotals:
+        """Return the sums of two parts; what depends on the whole volume is that of this part."""
+        pairs = ((self.members, other.members), (self.overlaps, other.overlaps))
+        members, overlaps = (None if a is None or b is None else a + b for a, b in pairs)
+        return replace(self, sums=self.sums + other.sums, members=members, overlaps=overlaps)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +88,8 @@ class SegmentScores:
     it is NaN only where no member has the structure."""
     pairwise_dice: Array | None
     """Mean Dice coefficient over the pairs of members."""
+    totals: SegmentTotals | None = field(default=None, repr=False, compare=False)
+    """What the scores were computed from; None for those that were made in another way."""
 
     @property
     def available(self) -> tuple[str, ...]:
@@ -143,5 +170,5 @@ members: segments=SegmentSettings(pairs=True), got None
             }
 
 
-SCORES = tuple(field.name for field in fields(SegmentScores))
+SCORES = tuple(one.name for one in fields(SegmentScores) if one.name != "totals")
 """Names of all scores, in the order in which they are written."""

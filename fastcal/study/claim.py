@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+import hashlib
 import reprlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastcal.core import atomic
 from fastcal.core.doors import MissingFileError, read_json
 from fastcal.core.errors import DataError
+from fastcal.models.run import DATASET
+
+if TYPE_CHECKING:
+    from fastcal.data.dataset import Dataset
+
+
+def identity(dataset: Dataset) -> str:
+    """Return a name of a dataset's content, wherever its folder lies and a study's folder does.
+
+    It holds the hash of ``dataset.json`` and of the names and sizes of the files of every case.
+    """
+    found = hashlib.sha256((dataset.folder / DATASET).read_bytes())
+    for case in dataset.cases:
+        files = [*case.images, *([] if case.label is None else [case.label])]
+        for path in files:
+            size = path.stat().st_size if path.exists() else -1  # told when the case is read
+            found.update(f"{case.name}/{path.name}:{size}\n".encode(errors="surrogateescape"))
+    return f"{dataset.name} ({found.hexdigest()[:16]})"
+
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = 120  # long enough for a path

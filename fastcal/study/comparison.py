@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fastcal.calibration.metrics import METRICS
-from fastcal.study.design import BOX, LOSSES
-from fastcal.study.scores import (
+from fastcal.report.measured import (
     Difference,
     Measured,
     calibration_of,
@@ -18,6 +17,7 @@ from fastcal.study.scores import (
     mean_of_cases,
     mean_of_known,
 )
+from fastcal.study.design import BOX, LOSSES
 
 if TYPE_CHECKING:
     from fastcal import CalibrationStatistics

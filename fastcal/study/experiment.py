@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from fastcal.core import atomic
 from fastcal.core.doors import bounded
 from fastcal.core.errors import DataError
 from fastcal.core.lock import sole_use
+from fastcal.report.provenance import command_line, software
 from fastcal.report.scores import (
     ComparedLoss,
     Comparison,
@@ -21,9 +22,9 @@ from fastcal.report.scores import (
     markdown,
 )
 from fastcal.report.style import LOSS_NAMES
-from fastcal.study.claim import claim
+from fastcal.study.claim import claim, identity
 from fastcal.study.clock import Clock
-from fastcal.study.origin import command_line, software
+from fastcal.study.design import BOX
 from fastcal.study.training import named_package
 
 if TYPE_CHECKING:
@@ -50,7 +51,6 @@ def compare_losses(
     jobs: int = 1,
     fine_bins: int = 0,
     regions: Sequence[str] = (),
-    panel_cases: int = 3,
     min_count: int = 100,
     command: str | None = None,
     progress: bool = True,
@@ -78,11 +78,10 @@ def compare_losses(
         jobs: Members trained at a time, each in a process; see `fastcal.train.train_ensemble`.
         fine_bins: Fine cells of the confidence, a power of two, for AUROC, AURC and the
             risk-coverage curve; 0 keeps none.
-        regions: Parts of the held-out cases that are scored beside the whole, as
-            ``"box:8:2"``; see `fastcal.evaluate.evaluate_folder`. With another choice an existing
-            experiment predicts again, and trains nothing.
-        panel_cases: Held-out cases drawn in the report, at equal distances in the list of names.
-        min_count: Bins of this many voxels or fewer are not drawn in reliability diagrams.
+        regions: Parts of the held-out cases that are scored beside the whole, see
+            `fastcal.evaluate.evaluate_folder`; the paper's box is added where there is none. With
+            another choice an existing experiment predicts again, and trains nothing.
+        min_count: Bins of this many voxels or fewer are hidden in reliability diagrams at first.
         command: What the results say made them; the process's own command line when None.
         progress: Say on stderr what is being done and how long it will take.
 
@@ -118,9 +117,9 @@ def compare_losses(
         jobs=jobs,
         progress=progress,
         fine_bins=fine_bins,
-        regions=tuple(regions),
+        regions=with_box(regions),
     )
-    _check(plan, losses, panel_cases)
+    _check(plan, losses)
     check_place(folder, opened)
     with sole_use(folder, "study"):
         recount = _claim(folder, plan.settings(losses))
@@ -143,7 +142,7 @@ def compare_losses(
             losses=tuple(compared),
         )
         clock.start("writing the report")
-        _write(plan, comparison, panel_cases=panel_cases, min_count=min_count)
+        comparison = _write(plan, comparison, min_count=min_count)
         atomic.write_json(folder / SETTINGS, plan.settings(losses))
         clock.start(f"done: {folder / PAGE}")
         return comparison
@@ -182,7 +181,7 @@ class _Plan:
     def settings(self, losses: Sequence[str]) -> dict[str, Any]:
         """Everything that the results depend on, as JSON gives it back."""
         settings = {
-            "dataset": str(self.dataset.folder.resolve()),
+            "dataset": identity(self.dataset),
             "cases": [case.name for case in self.dataset.cases[: sum(self.split)]],
             "split": list(self.split),
             "members": self.members,
@@ -196,7 +195,7 @@ class _Plan:
         return plain
 
 
-def _check(plan: _Plan, losses: Sequence[str], panel_cases: int) -> None:
+def _check(plan: _Plan, losses: Sequence[str]) -> None:
     from fastcal.cases.settings import Counted
     from fastcal.models.run_schema import MOST_MEMBERS
 
@@ -205,8 +204,6 @@ def _check(plan: _Plan, losses: Sequence[str], panel_cases: int) -> None:
     bounded(plan.members, "members", MOST_MEMBERS)
     counted = Counted(plan.labels, fine_bins=plan.fine_bins, regions=plan.regions)
     counted.check_without_prediction()
-    if panel_cases < 0:
-        raise ValueError(f"panel_cases must be at least 0, got {panel_cases}")
     if not losses or len(set(losses)) < len(losses) or not set(losses) <= LOSS_NAMES.keys():
         known = ", ".join(LOSS_NAMES)
         raise ValueError(f"losses must be some of {known}, each once, got {tuple(losses)}")
@@ -297,17 +294,31 @@ def _scored(name: str, predicted: PredictionSummary) -> Scored:
     return Scored(name, Scores.from_statistics(stats), stats)
 
 
-def _write(plan: _Plan, comparison: Comparison, *, panel_cases: int, min_count: int) -> None:
-    from fastcal.report.gallery import load_views, spread_over
-    from fastcal.report.html import write_report
+def _write(plan: _Plan, comparison: Comparison, *, min_count: int) -> Comparison:
+    """Write the results, and return the comparison with its verdicts."""
+    from fastcal.report.findings import findings
+    from fastcal.report.page import PageSettings, write_page
+    from fastcal.report.quantities import numbers_of
+    from fastcal.study.experiment_page import cohort_of
 
-    models = {loss.title: plan.predictions(loss.loss, ENSEMBLE) for loss in comparison.losses}
-    cases = load_views(
-        spread_over(plan.test_cases, panel_cases), models, file_ending=plan.dataset.file_ending
-    )
-    atomic.write_json(plan.folder / RESULTS, comparison.to_dict())
-    atomic.write_text(plan.folder / TABLE, markdown(comparison))
-    write_report(plan.folder / PAGE, comparison, cases=cases, min_count=min_count)
+    ensembles = {loss.loss: plan.predictions(loss.loss, ENSEMBLE) for loss in comparison.losses}
+    numbers = numbers_of(cohort_of(comparison, plan.test_cases, plan.labels, ensembles))
+    judged = replace(comparison, signs=findings(numbers)[0])
+    atomic.write_json(plan.folder / RESULTS, judged.to_dict())
+    atomic.write_text(plan.folder / TABLE, markdown(judged))
+    write_page(plan.folder / PAGE, numbers, PageSettings(min_count=min_count))
+    return judged
+
+
+def with_box(regions: Sequence[str]) -> tuple[str, ...]:
+    """Return regions with the paper's box, in which its claims are tested.
+
+    Example:
+        >>> with_box(["band:2"]), with_box(["box:4:1"])
+        (('box:8:2', 'band:2'), ('box:4:1',))
+    """
+    given = tuple(regions)
+    return given if any(name.startswith("box") for name in given) else (BOX, *given)
 
 
 def _name(loss: str) -> str:

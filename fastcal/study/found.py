@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from fastcal.report.claims import Sign
     from fastcal.study.comparison import Comparison
     from fastcal.study.lengths import LengthPoint
     from fastcal.study.quality import Coverage, Detector, EntropyFit, Outside
-    from fastcal.study.signs import Sign
     from fastcal.study.stages import StageTime
 
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fastcal.calibration import values
+from fastcal.report.measured import Difference, Measured, calibration_of, difference, mean_of_known
 from fastcal.study.comparison import REGIONS, WHOLE
 from fastcal.study.design import BOX
-from fastcal.study.scores import Difference, Measured, calibration_of, difference, mean_of_known
 
 if TYPE_CHECKING:
     from fastcal import CalibrationStatistics

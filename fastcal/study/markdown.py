@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fastcal.report.claims import SUPPORTED
 from fastcal.report.style import LOSS_NAMES
 from fastcal.scores import MEASURES, SEGMENT_SCORES
 from fastcal.study.comparison import (
@@ -25,7 +26,6 @@ from fastcal.study.design import LOSSES
 from fastcal.study.lengths import Gap
 from fastcal.study.quality import DETECTORS, ENTROPY, FAILURE_DICE, ORACLE
 from fastcal.study.sets import OUTSIDE
-from fastcal.study.signs import SUPPORTED
 from fastcal.study.stages import minutes
 
 if TYPE_CHECKING:

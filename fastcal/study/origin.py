@@ -1,29 +1,6 @@
-"""How results were made: the command, the versions, and the machine."""
+"""The machine that made results."""
 
 from __future__ import annotations
-
-import platform
-import shlex
-import sys
-from pathlib import Path
-
-
-def command_line() -> str:
-    """Return the command line of this process, as a user would type it."""
-    program = Path(sys.argv[0]).name
-    return shlex.join(["fastcal" if program == "__main__.py" else program, *sys.argv[1:]])
-
-
-def software() -> str:
-    """Return the versions that numbers may depend on, and the number of threads."""
-    import torch
-
-    from fastcal import __version__
-
-    return (
-        f"fastcal {__version__}, torch {torch.__version__}, Python {platform.python_version()}, "
-        f"{torch.get_num_threads()} threads"
-    )
 
 
 def machine() -> str:

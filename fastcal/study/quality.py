@@ -11,16 +11,16 @@ import numpy as np
 from fastcal.calibration import ranking, values
 from fastcal.quality import Line, QualityPredictor
 from fastcal.quality.logit import logit
-from fastcal.scores import Draws, Estimate, ScoreTable, score_measures, unsure_end
-from fastcal.scores.cells import Order
-from fastcal.scores.estimates import mean_of_rows
-from fastcal.study.scores import (
+from fastcal.report.measured import (
     LEVEL,
     N_RESAMPLES,
     draws_of_cases,
     interval_of,
     mean_of_known,
 )
+from fastcal.scores import Draws, Estimate, ScoreTable, score_measures, unsure_end
+from fastcal.scores.cells import Order
+from fastcal.scores.estimates import mean_of_rows
 
 if TYPE_CHECKING:
     from fastcal.core.arrays import Floats

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastcal.core import atomic
 from fastcal.report import style
+from fastcal.report.page import write_page
 from fastcal.study import figures, tables
 from fastcal.study.comparison import DROPOUT, ENSEMBLE, SINGLE, compare
 from fastcal.study.design import LOSSES
@@ -26,13 +27,14 @@ from fastcal.study.quality import (
 )
 from fastcal.study.sets import TEST
 from fastcal.study.signs import signs
+from fastcal.study.study_page import numbers_of_study
 
 if TYPE_CHECKING:
     from fastcal.study.records import Streamed
     from fastcal.study.stages import StageTime
     from fastcal.study.study import Study
 
-RESULTS, SECTION = "results.json", "results.md"
+RESULTS, SECTION, PAGE = "results.json", "results.md", "report.html"
 
 
 def results_of(
@@ -83,6 +85,8 @@ def results_of(
         found,
         tuple(times),
     )
+    page = numbers_of_study(study, origin, comparison, (pools, dropout), found)
+    write_page(study.folder / PAGE, page)
     _write(study, results)
     return results
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from fastcal.core import atomic
 from fastcal.core.errors import DataError
 from fastcal.core.lock import sole_use
+from fastcal.report.provenance import command_line, software
 from fastcal.study.claim import claim
 from fastcal.study.design import LOSSES, SHIFTS, Design, design
 from fastcal.study.found import Origin, Results
-from fastcal.study.origin import command_line, machine, software
+from fastcal.study.origin import machine
 from fastcal.study.sets import TEST
 from fastcal.study.split import chosen_split
 from fastcal.study.stages import Stages
@@ -139,7 +140,13 @@ def _check_extras() -> None:
             raise ImportError(f"fastcal study needs {package}: pip install 'fastcal[{extra}]'")
 
 
-_PACKAGES = {"scipy": "report", "matplotlib": "report", "monai": "train", "crepes": "quality"}
+_PACKAGES = {
+    "scipy": "report",
+    "matplotlib": "report",
+    "jinja2": "report",
+    "monai": "train",
+    "crepes": "quality",
+}
 
 
 def _run(study: Study, command: str) -> Results:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fastcal.report.claims import Evidence, Sign
+from fastcal.report.measured import interval_of
 from fastcal.report.style import LOSS_NAMES
 from fastcal.study.comparison import (
     CALIBRATION,
@@ -20,53 +21,14 @@ from fastcal.study.comparison import (
     Quantity,
 )
 from fastcal.study.design import LOSSES
-from fastcal.study.scores import interval_of
 
 if TYPE_CHECKING:
     from fastcal.study.quality import EntropyFit, Outside
 
-SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "undecided"
 STRONG = -0.5
 """A correlation below it is strongly negative; the paper has -0.92, -0.78 and -0.77."""
 EARLY = 5
 """Members after which the paper's cross entropy hardly gains any more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """One comparison behind a claim: what must be below 0, with its 95 % interval over cases."""
-
-    name: str
-    numbers: str
-    value: float
-    low: float
-    high: float
-    p_value: float
-    limit: float = 0.0
-    """What the value must lie below."""
-
-    @property
-    def verdict(self) -> str:
-        """By the interval: wholly below the limit, wholly above it, or neither."""
-        if self.high < self.limit:
-            return SUPPORTED
-        return CONTRADICTED if self.low > self.limit else UNDECIDED
-
-
-@dataclass(frozen=True, slots=True)
-class Sign:
-    """A claim with its comparisons."""
-
-    claim: str
-    tests: tuple[Evidence, ...]
-
-    @property
-    def verdict(self) -> str:
-        """Contradicted where one comparison is; supported where all of them are."""
-        found = {test.verdict for test in self.tests}
-        if CONTRADICTED in found:
-            return CONTRADICTED
-        return SUPPORTED if found == {SUPPORTED} else UNDECIDED
 
 
 def signs(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastcal.study.claim import identity
 from fastcal.study.sets import EvaluationSet, evaluation_sets
 from fastcal.study.subsets import Subset, draw_subsets
 
@@ -70,8 +71,8 @@ class Study:
         design = self.design
         settings = {
             "study": design.name,
-            "dataset": str(self.dataset.folder.resolve()),
-            "outside": None if self.outside is None else str(self.outside.folder.resolve()),
+            "dataset": identity(self.dataset),
+            "outside": None if self.outside is None else identity(self.outside),
             "split": self.split,
             "members": self.members,
             "seed": self.seed,

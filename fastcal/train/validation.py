@@ -80,7 +80,7 @@ def validate(
         assert found is not None
         statistics.merge(found)
     network.train(training)
-    dice = statistics.dice(reduction="case")
+    dice = statistics.per_class("dice", "case")
     return Validation(
         dice=float(np.nanmean(dice[1:])) if np.isfinite(dice[1:]).any() else np.nan,
         dice_per_class=dice.tolist(),

@@ -145,7 +145,7 @@ def _places() -> Iterator[Kind]:
             group="convert",
             command=command,
             damage=damage,
-            names=(source, out, Path(out).name, Path(source).name),
+            names=(source, out, Path(out).name, Path(source).name, str(Path(out).parent)),
             check=accepted,
         )
 

@@ -63,7 +63,7 @@ def warm() -> None:
     import fastcal.predict
     import fastcal.quality
     import fastcal.recalibrate
-    import fastcal.report.html
+    import fastcal.report.builder
     import fastcal.study.demo
     import fastcal.study.experiment
     import fastcal.torchmetrics

@@ -8,14 +8,14 @@ allocates, bounds nesting and expansion, checks what it read, and turns whatever
 from fastcal.core.doors.archive import Archive, open_archive
 from fastcal.core.doors.bounds import bounded, check_claim, check_expansion
 from fastcal.core.doors.checkpoint import read_checkpoint, sealed
-from fastcal.core.doors.deflate import gzip_writer
+from fastcal.core.doors.deflate import framed, gzip_reader, gzip_writer
 from fastcal.core.doors.digest import Digest, digest
 from fastcal.core.doors.failures import MissingFileError, one_error
 from fastcal.core.doors.itk_header import ItkHeader, itk_header
 from fastcal.core.doors.json_text import parse_json, read_json, read_json_lines
 from fastcal.core.doors.nifti_header import NiftiFile, NiftiHeader, nifti_header, open_nifti
-from fastcal.core.doors.npy import npy_header, read_npy
-from fastcal.core.doors.npz import Npz, open_npz, read_npz
+from fastcal.core.doors.npy import NpyHeader, npy_header, npy_place, read_npy
+from fastcal.core.doors.npz import ArchivePlace, Npz, open_npz, read_npz
 from fastcal.core.doors.opening import RegularFile, open_regular, read_bytes, read_text
 from fastcal.core.doors.pickle_file import read_pickle
 from fastcal.core.doors.safetensors_file import Safetensors, read_safetensors, state_digest
@@ -27,11 +27,13 @@ from fastcal.core.doors.zip_writing import ZipWriter
 
 __all__ = [
     "Archive",
+    "ArchivePlace",
     "Digest",
     "ItkHeader",
     "MissingFileError",
     "NiftiFile",
     "NiftiHeader",
+    "NpyHeader",
     "Npz",
     "RegularFile",
     "Safetensors",
@@ -41,10 +43,13 @@ __all__ = [
     "check_claim",
     "check_expansion",
     "digest",
+    "framed",
+    "gzip_reader",
     "gzip_writer",
     "itk_header",
     "nifti_header",
     "npy_header",
+    "npy_place",
     "one_error",
     "open_archive",
     "open_nifti",

@@ -94,6 +94,8 @@ class Member:
         check_expansion(info.file_size, info.compress_size, what=name)
         self.name = info.filename
         self.size = info.file_size
+        self.compressed_size = info.compress_size
+        self.checksum = info.CRC
         self._archive, self._info = archive, info
 
     @contextmanager

@@ -13,9 +13,7 @@ from functools import cache
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Buffer
-else:
-    Buffer = Any
+    from _typeshed import ReadableBuffer
 
 _ZLIB_LEVEL = 1
 """Of nibabel too. Higher levels take several times as long for a few per cent of the size."""
@@ -24,7 +22,7 @@ _ZLIB_LEVEL = 1
 class Deflater(Protocol):
     """Compresses a stream of bytes."""
 
-    def compress(self, data: Buffer, /) -> bytes:
+    def compress(self, data: ReadableBuffer, /) -> bytes:
         """Compress more bytes."""
 
     def flush(self) -> bytes:
@@ -47,7 +45,8 @@ def gzip_reader(stream: IO[bytes]) -> gzip.GzipFile:
     Args:
         stream: At the start of the gzip stream.
     """
-    return _gzip_class()(fileobj=stream, mode="rb")
+    reader: gzip.GzipFile = _gzip_class()(fileobj=stream, mode="rb")
+    return reader
 
 
 def gzip_writer(stream: IO[bytes]) -> gzip.GzipFile:
@@ -57,7 +56,8 @@ def gzip_writer(stream: IO[bytes]) -> gzip.GzipFile:
         stream: Where the compressed bytes go. It stays open when the writer is closed.
     """
     level = {} if engine() == "isal" else {"compresslevel": _ZLIB_LEVEL}
-    return _gzip_class()(filename="", fileobj=stream, mode="wb", mtime=0, **level)
+    writer: gzip.GzipFile = _gzip_class()(filename="", fileobj=stream, mode="wb", mtime=0, **level)
+    return writer
 
 
 def deflater() -> Deflater:
@@ -70,7 +70,7 @@ def deflater() -> Deflater:
     return zlib.compressobj(_ZLIB_LEVEL, wbits=-15)
 
 
-def crc32(data: Buffer, value: int = 0) -> int:
+def crc32(data: ReadableBuffer, value: int = 0) -> int:
     """Compute the checksum of gzip and ZIP, going on from that of the bytes before."""
     if engine() == "isal":
         from isal import isal_zlib

@@ -85,7 +85,11 @@ def nifti_header(path: str | Path, *, most_bytes: int | None = None) -> NiftiHea
 
 @contextmanager
 def open_nifti(
-    path: str | Path, *, most_bytes: int | None = None, whole: bool = True
+    path: str | Path,
+    *,
+    most_bytes: int | None = None,
+    whole: bool = True,
+    in_memory: bool = True,
 ) -> Iterator[NiftiFile]:
     """Open a NIfTI file whose claims have been checked, for nibabel's ``from_stream``.
 
@@ -94,6 +98,7 @@ def open_nifti(
         most_bytes: The most that the caller expects of the voxels.
         whole: When the block ends, read a compressed file to its end, so that its checksum
             covers every voxel. What follows the voxels may be as large again, and no larger.
+        in_memory: The voxels must fit the memory of this machine.
 
     Yields:
         The header and the uncompressed stream. Whatever the block raises becomes a `DataError`.
@@ -120,7 +125,7 @@ def open_nifti(
         with gzip_reader(file.stream) as stream:
             header = _parsed(stream.read(540))
             check_expansion(header.offset + header.nbytes, file.size, what="the voxels")
-            check_claim(header.nbytes, most=most_bytes, what="the voxels")
+            check_claim(header.nbytes, most=most_bytes, what="the voxels", in_memory=in_memory)
             stream.seek(0)
             yield NiftiFile(header, stream)
             if whole:

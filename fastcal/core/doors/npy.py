@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from fastcal.core.doors.bounds import array_bytes, check_claim, size
 from fastcal.core.doors.failures import clean, one_error
-from fastcal.core.doors.opening import open_regular
+from fastcal.core.doors.opening import RegularFile, open_regular
 from fastcal.core.errors import DataError
 
 Array = npt.NDArray[Any]
@@ -140,6 +140,24 @@ def map_array(stream: IO[bytes], header: NpyHeader, offset: int) -> Array:
     return np.memmap(source, header.dtype, "c", offset, header.shape, order)
 
 
+def npy_place(
+    path: str | Path, *, kinds: str = NUMBERS, most_bytes: int | None = None
+) -> tuple[NpyHeader, int]:
+    """Return the header of an ``.npy`` file, and where its numbers begin.
+
+    Args:
+        path: The file.
+        kinds: The kinds of dtype that are allowed.
+        most_bytes: The most that the caller expects; None is what the file has.
+
+    Raises:
+        MissingFileError: There is no such file.
+        DataError: It is no npy file, or its header does not agree with its size.
+    """
+    with open_regular(path) as file, one_error(path, "an array in NumPy's format"):
+        return _checked_header(file, kinds, most_bytes)
+
+
 def read_npy(path: str | Path, *, kinds: str = NUMBERS, most_bytes: int | None = None) -> Array:
     """Map an ``.npy`` file; what is written to the array stays in memory.
 
@@ -157,12 +175,17 @@ def read_npy(path: str | Path, *, kinds: str = NUMBERS, most_bytes: int | None =
         (8, 1, 176, 176)
     """
     with open_regular(path) as file, one_error(path, "an array in NumPy's format"):
-        header = read_npy_header(file.stream, kinds=kinds)
-        check_claim(header.nbytes, most=most_bytes, what="the array", in_memory=False)
-        if header.length + header.nbytes != file.size:
-            raise DataError(
-                path,
-                f"its array must take {size(header.nbytes)} by its header, got "
-                f"{size(file.size - header.length)}",
-            )
-        return map_array(file.stream, header, header.length)
+        header, start = _checked_header(file, kinds, most_bytes)
+        return map_array(file.stream, header, start)
+
+
+def _checked_header(file: RegularFile, kinds: str, most_bytes: int | None) -> tuple[NpyHeader, int]:
+    header = read_npy_header(file.stream, kinds=kinds)
+    check_claim(header.nbytes, most=most_bytes, what="the array", in_memory=False)
+    if header.length + header.nbytes != file.size:
+        raise DataError(
+            file.path,
+            f"its array must take {size(header.nbytes)} by its header, got "
+            f"{size(file.size - header.length)}",
+        )
+    return header, header.length

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
-from fastcal.core.doors.archive import Archive, open_archive
+from fastcal.core.doors.archive import Archive, Member, open_archive
 from fastcal.core.doors.bounds import KIB, check_claim, size
-from fastcal.core.doors.npy import NUMBERS, Array, map_array, read_array, read_npy_header
+from fastcal.core.doors.npy import (
+    NUMBERS,
+    Array,
+    NpyHeader,
+    map_array,
+    read_array,
+    read_npy_header,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ArchivePlace:
+    """An array of an archive that was not read yet."""
+
+    header: NpyHeader
+    member: Member
 
 
 class Npz:
@@ -27,7 +44,6 @@ class Npz:
         kinds: str = NUMBERS,
         most_bytes: int | None = None,
         mapped: bool = False,
-        fits: Callable[[tuple[int, ...]], None] | None = None,
     ) -> Array:
         """An array by its name.
 
@@ -37,7 +53,6 @@ class Npz:
             most_bytes: The most that the caller expects; None is what the compressed bytes can
                 hold and this machine's memory.
             mapped: Map an array that is stored uncompressed, once its checksum agrees.
-            fits: Raises for a shape that is not what the caller expects, before memory is taken.
 
         Raises:
             KeyError: There is no such array.
@@ -45,14 +60,7 @@ class Npz:
         """
         member = self._archive.member(f"{name}.npy")
         with member.open() as stream:
-            header = read_npy_header(stream, kinds=kinds)
-            if header.length + header.nbytes != member.size:
-                raise ValueError(
-                    f"{name} must take {size(header.nbytes)} by its header, got "
-                    f"{size(member.size - header.length)}"
-                )
-            if fits is not None:
-                fits(header.shape)
+            header = _header(name, member, stream, kinds)
             maps = mapped and member.stored
             check_claim(header.nbytes, most=most_bytes, what=name, in_memory=not maps)
             if not maps:
@@ -60,6 +68,17 @@ class Npz:
         # The checksum costs one read, which leaves the pages in the cache.
         member.check()
         return map_array(self._archive.stream, header, member.start + header.length)
+
+    def place(self, name: str, *, kinds: str = NUMBERS) -> ArchivePlace:
+        """Where an array lies and what it holds; its numbers are not read.
+
+        Raises:
+            KeyError: There is no such array.
+            ValueError: It is damaged, or of another kind.
+        """
+        member = self._archive.member(f"{name}.npy")
+        with member.open() as stream:
+            return ArchivePlace(_header(name, member, stream, kinds), member)
 
     def text(self, name: str, *, most_bytes: int = 64 * KIB) -> str:
         """A text that is stored as an array without axes.
@@ -72,6 +91,16 @@ class Npz:
         if found.shape != ():
             raise ValueError(f"{name} must be one text, got an array of shape {found.shape}")
         return str(found)
+
+
+def _header(name: str, member: Member, stream: IO[bytes], kinds: str) -> NpyHeader:
+    header = read_npy_header(stream, kinds=kinds)
+    if header.length + header.nbytes != member.size:
+        raise ValueError(
+            f"{name} must take {size(header.nbytes)} by its header, got "
+            f"{size(member.size - header.length)}"
+        )
+    return header
 
 
 @contextmanager

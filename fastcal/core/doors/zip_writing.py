@@ -10,14 +10,12 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 from fastcal.core.doors.deflate import crc32, deflater
 
 if TYPE_CHECKING:
-    from collections.abc import Buffer
-else:
-    Buffer = Any
+    from _typeshed import ReadableBuffer
 
 _LOCAL = struct.Struct("<4s5H3I2H")
 _CENTRAL = struct.Struct("<4s6H3I5H2I")
@@ -45,7 +43,7 @@ class ZipMember:
     def __init__(self, stream: IO[bytes], entry: _Entry) -> None:
         self._stream, self._entry, self._deflater = stream, entry, deflater()
 
-    def write(self, data: Buffer) -> None:
+    def write(self, data: ReadableBuffer) -> None:
         """Compress and write bytes."""
         self._entry.checksum = crc32(data, self._entry.checksum)
         self._entry.size += memoryview(data).nbytes

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from fastcal.calibration.bootstrap import bootstrap
+from fastcal.calibration.metrics import Measure
 from fastcal.calibration.resampling import Resampling, percentiles, weighted_mean
 from fastcal.core.arrays import Floats
 
@@ -54,18 +55,23 @@ def interval_of(distribution: Floats) -> tuple[float, float]:
 
 
 def calibration_of(
-    models: Sequence[CalibrationStatistics], measure: str, *, seed: int = 0
+    models: Sequence[CalibrationStatistics], measure: Measure | str, *, seed: int = 0
 ) -> Measured:
     """Return a calibration measure, the mean over several models, each pooled over its cases.
 
     Args:
         models: Statistics of the same cases, with case ids.
-        measure: A name of `fastcal.calibration.METRICS`.
+        measure: A name of `fastcal.calibration.METRICS`, or a `Measure` with its options. One case
+            has a number, and no distribution.
         seed: Of the cases drawn; models are compared with equal seeds.
     """
-    found = [bootstrap(one, measure, n_resamples=N_RESAMPLES, seed=seed) for one in models]
     cases = sorted(models[0].case_ids)
-    per_case = [[one.per_case(measure)[case] for case in cases] for one in models]
+    by_case = [one.per_case(measure) for one in models]
+    per_case = [[one[case] for case in cases] for one in by_case]
+    if len(cases) < 2:
+        value = float(np.mean([one.measure(measure) for one in models]))
+        return Measured(value, np.mean(per_case, axis=0), np.full(N_RESAMPLES, np.nan))
+    found = [bootstrap(one, measure, n_resamples=N_RESAMPLES, seed=seed) for one in models]
     return Measured(
         float(np.mean([one.estimate for one in found])),
         np.mean(per_case, axis=0),
@@ -75,8 +81,10 @@ def calibration_of(
 
 def mean_of_cases(values: Floats, *, seed: int = 0) -> Measured:
     """Return the mean over cases of a number per case ``[n]``, cases without a value left out."""
-    distribution = weighted_mean(draws_of_cases(len(values), seed=seed), values)
     estimate = float(weighted_mean(np.ones((1, len(values))), values)[0])
+    if len(values) < 2:
+        return Measured(estimate, values, np.full(N_RESAMPLES, np.nan))
+    distribution = weighted_mean(draws_of_cases(len(values), seed=seed), values)
     return Measured(estimate, values, distribution)
 
 

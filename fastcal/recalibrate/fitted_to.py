@@ -1,0 +1,84 @@
+"""What a calibrator was fitted to: cases, the content of their files, and the version."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fastcal import __version__
+from fastcal.core.doors import MissingFileError, digest
+
+
+@dataclass(frozen=True, slots=True)
+class FittedTo:
+    """The cases of a fit, as files of calibrators record them."""
+
+    cases: Mapping[str, tuple[str, ...]]
+    """For each case the digests of its files: size and SHA-256 of both ends, wherever they lay."""
+    version: str = field(default_factory=lambda: __version__)
+    """The version of fastcal."""
+
+    @classmethod
+    def of(cls, files: Mapping[str, Sequence[Path]]) -> FittedTo:
+        """Read the digests of the files of cases; those that do not exist are left out.
+
+        Raises:
+            DataError: A file cannot be read.
+        """
+        return cls({case: digests_of(paths) for case, paths in files.items()})
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> FittedTo:
+        """Make what `to_dict` described.
+
+        Raises:
+            ValueError, TypeError, KeyError, AttributeError: The content describes none.
+        """
+        cases = {
+            _text(case): tuple(_text(one) for one in found)
+            for case, found in content["cases"].items()
+        }
+        return cls(cases, _text(content["version"]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return {
+            "version": self.version,
+            "cases": {case: list(found) for case, found in self.cases.items()},
+        }
+
+    def holds(self, files: Sequence[Path]) -> bool:
+        """Whether one of these files was part of the fit, by its content.
+
+        Raises:
+            DataError: A file cannot be read.
+        """
+        known = {one for found in self.cases.values() for one in found}
+        return not known.isdisjoint(digests_of(files))
+
+
+def digests_of(files: Sequence[Path]) -> tuple[str, ...]:
+    """Return a digest for each of the files that hold probabilities.
+
+    Properties in a pkl, and a label map beside an npz, may be the same for two cases.
+
+    Raises:
+        DataError: One cannot be read.
+    """
+    arrays = [path for path in files if path.suffix in (".npz", ".npy") and path.exists()]
+    found = []
+    for path in arrays or [path for path in files if path.suffix != ".pkl"]:
+        try:
+            one = digest(path)
+        except MissingFileError:
+            continue
+        found.append(f"{one.size}:{one.sha256}")
+    return tuple(found)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"fitted_to must hold texts, got {value!r}")
+    return value

@@ -1,0 +1,1 @@
+"""Figures of the page as SVG, in the colours of its theme."""

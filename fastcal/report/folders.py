@@ -1,0 +1,248 @@
+"""Prediction folders of nnU-Net and of fastcal as the models of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastcal.calibration import CalibrationStatistics
+from fastcal.cases import segments
+from fastcal.cases.count import count_case
+from fastcal.cases.labels import LabelScheme
+from fastcal.cases.overlap import overlap
+from fastcal.cases.plausible import contradicted
+from fastcal.cases.record import FolderRecord
+from fastcal.cases.reference import LabelMap, LabelMaps
+from fastcal.cases.settings import Counted
+from fastcal.core.arrays import Floats
+from fastcal.core.errors import DataError
+from fastcal.core.region_bits import Regions
+from fastcal.data import images
+from fastcal.data.predictions import PredictionFolder
+from fastcal.report.segment_entropy import binary_entropies
+
+CountCase = Callable[[str, LabelMap, Regions | None], CalibrationStatistics]
+"""Counts a case of a member: its name, its labels and its regions."""
+
+STATISTICS = "calibration.npz"
+ENTROPY = "entropy"
+_SCORE = "binary_entropy"
+ADVICE = (
+    "has no probabilities: calibration and entropy are missing "
+    "(nnUNetv2_predict --save_probabilities, fastcal predict --save-probabilities)"
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A folder of predictions: which cases it has, and what can be read of each."""
+
+    path: Path
+    labels: LabelMaps
+    probabilities: PredictionFolder
+    saved: frozenset[str]
+    """Cases with probabilities."""
+    stored: CalibrationStatistics | None
+    """What was counted when the predictions were made, where probabilities were not saved."""
+    scores: Mapping[str, Mapping[str, Mapping[str, float]]]
+    """Scores of segments by case and nnU-Net's key; empty where there are none."""
+    members: tuple[Path, ...]
+    """Folders of the members that an ensemble was made of."""
+
+    @classmethod
+    def open(cls, path: str | Path, scheme: LabelScheme, references: Path) -> Source:
+        """Look into a folder.
+
+        Raises:
+            DataError: The folder or what describes it cannot be read.
+        """
+        folder = Path(path)
+        labels = LabelMaps.find(folder, scheme)
+        probabilities = PredictionFolder(folder)
+        record = FolderRecord.read(folder)
+        table: dict[str, segments.Scores] = {}
+        if (folder / f"{segments.SEGMENTS}.json").exists():
+            table = segments.read(folder).cases
+        return cls(
+            folder,
+            labels,
+            probabilities,
+            frozenset(probabilities.cases()),
+            _stored(folder, record, scheme, references),
+            table,
+            () if record is None else _members(record),
+        )
+
+    @property
+    def counts(self) -> frozenset[str]:
+        """Cases whose calibration is known."""
+        stored = () if self.stored is None else self.stored.case_ids
+        return self.saved | frozenset(stored)
+
+    def entropy_map(self, case: str) -> Path | None:
+        """Return the file of a case's entropy, if there is one."""
+        folder = self.path / ENTROPY
+        found = (folder / f"{case}{ending}" for ending in images.ENDINGS)
+        return next((path for path in found if path.exists()), None)
+
+    def files(self, case: str) -> list[Path]:
+        """Return the files of a case that a report reads."""
+        found = [self.labels.paths[case]]
+        if case in self.saved:
+            found += [path for path in self.probabilities.files(case) if path.exists()]
+        return list(dict.fromkeys(found))
+
+
+def _stored(
+    folder: Path, record: FolderRecord | None, scheme: LabelScheme, references: Path
+) -> CalibrationStatistics | None:
+    """Statistics of the folder, if they were counted against these labels and classes."""
+    if record is None or not (folder / STATISTICS).exists():
+        return None
+    counted = record.placed("labels")
+    if counted is None or Path(counted).resolve() != references.resolve():
+        return None
+    found = CalibrationStatistics.load(folder / STATISTICS)
+    return found if found.num_classes == scheme.num_classes else None
+
+
+def _members(record: FolderRecord) -> tuple[Path, ...]:
+    if record.settings.get("command") != "ensemble":
+        return ()
+    folders = tuple(Path(str(path)) for path in record.placed("folders") or ())
+    return folders if all(path.is_dir() for path in folders) else ()
+
+
+@dataclass
+class Scored:
+    """What was found in a folder, case by case."""
+
+    source: Source
+    dice: list[list[float]] = field(default_factory=list)
+    entropy: list[list[float]] = field(default_factory=list)
+    statistics: CalibrationStatistics | None = None
+    contradictions: list[str] = field(default_factory=list)
+    """Cases whose label map is not the most probable class."""
+    missed: list[tuple[str, str]] = field(default_factory=list)
+    """Case and key of structures that the reference has and the prediction has not."""
+
+    def entropies(self) -> Floats | None:
+        """``[cases, K]``, or None where no case has any."""
+        found = np.array(self.entropy, np.float64)
+        return None if np.isnan(found).all() else found
+
+    def add(
+        self, case: str, reference: LabelMap, counted: Counted, regions: Regions | None
+    ) -> None:
+        """Score one case.
+
+        Args:
+            case: Its name.
+            reference: Its labels.
+            counted: What is counted.
+            regions: Its regions.
+
+        Raises:
+            DataError: A file of the case cannot be read, or does not fit its reference.
+        """
+        source = self.source
+        prediction = source.labels.read(case, reference.grid, reference.path)
+        groups = reference.scheme.foreground
+        masks = {key: np.isin(prediction.labels, group) for key, group in groups.items()}
+        row = []
+        for key, group in groups.items():
+            found = overlap(np.isin(reference.labels, group), masks[key], kept=reference.kept)
+            row.append(found["Dice"])
+            if found["n_ref"] and not found["n_pred"]:
+                self.missed.append((case, key))
+        self.dice.append(row)
+        known = source.scores.get(case, {})
+        entropies = [known.get(key, {}).get(_SCORE, np.nan) for key in groups]
+        one: CalibrationStatistics | None = None
+        if case in source.saved:
+            read = source.probabilities.probabilities(case)
+            one = count_case(read, reference, case=case, counted=counted, regions=regions)
+            if not reference.scheme.multilabel and contradicted(
+                read, prediction.labels, reference.kept
+            ):
+                self.contradictions.append(case)
+            if not known:
+                channels = read.data if reference.scheme.multilabel else read.data[1:]
+                entropies = binary_entropies(channels, list(masks.values()))
+        elif source.stored is not None and case in source.stored.case_ids:
+            one = source.stored.case(case)
+        if one is not None:
+            if self.statistics is None:
+                self.statistics = one
+            else:
+                self.statistics.merge(one)
+        self.entropy.append(entropies)
+
+
+def member_dice(statistics: CalibrationStatistics, cases: Sequence[str]) -> Floats:
+    """Return the Dice of every structure of each case ``[cases, K]``, from what was counted."""
+    first = 0 if statistics.multilabel else 1
+    by_class = [statistics.per_case(_class_dice(k)) for k in range(first, statistics.num_classes)]
+    return np.array([[one[case] for one in by_class] for case in cases])
+
+
+def _class_dice(class_index: int) -> Any:
+    from fastcal.calibration.metrics import Measure
+
+    return Measure("dice", class_index=class_index)
+
+
+def common_cases(
+    references: LabelMaps, sources: Sequence[Source]
+) -> tuple[list[str], dict[str, str]]:
+    """Return the cases that every folder can be scored on, and why others are left out.
+
+    Raises:
+        DataError: There is none.
+    """
+    left: dict[str, str] = {}
+    for source in sources:
+        for case in references.paths:
+            if case not in source.labels.paths:
+                left.setdefault(case, f"no prediction in {source.path}")
+            elif source.counts and case not in source.counts:
+                left.setdefault(case, f"no probabilities in {source.path}")
+        for case in source.labels.paths:
+            if case not in references.paths:
+                left.setdefault(case, f"no reference in {references.folder}")
+    cases = [case for case in references.paths if case not in left]
+    if not cases:
+        first = sources[0].path
+        raise DataError(
+            first, f"has no case in common with {references.folder} and the other folders"
+        )
+    return sorted(cases), left
+
+
+def score_members(
+    source: Source, cases: Sequence[str], references: LabelMaps, counted: Counted
+) -> Iterator[CountCase]:
+    """Yield a function per member of an ensemble that counts a case; none where a case is missing.
+
+    Raises:
+        DataError: A folder cannot be read.
+    """
+    folders = [Source.open(path, references.scheme, references.folder) for path in source.members]
+    if not all(set(cases) <= folder.counts for folder in folders):
+        return
+    for folder in folders:
+
+        def count(
+            case: str, reference: LabelMap, regions: Regions | None, folder: Source = folder
+        ) -> CalibrationStatistics:
+            if case in folder.saved:
+                found = folder.probabilities.probabilities(case)
+                return count_case(found, reference, case=case, counted=counted, regions=regions)
+            assert folder.stored is not None
+            return folder.stored.case(case)
+
+        yield count
