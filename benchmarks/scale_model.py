@@ -41,11 +41,11 @@ class Cohort:
     """Bytes a second of all of them together."""
     dealing: float = 0.05
     """Seconds between the answer of a case and the beginning of the next, by the network."""
-    client: float = 0.004
+    client: float = 0.08
     """Seconds of the dealing process, which has all workers wait for it in turn."""
     starting: float = 30.0
     """Seconds until the workers have imported everything and got the list of the cases."""
-    merging: float = 0.003
+    merging: float = 0.006
     """Seconds at the end: the statistics of a case are read and added."""
     lost: float = 0.001
     """Share of the cases in the middle of which a worker ends."""

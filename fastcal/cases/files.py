@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from fastcal.cases.case_record import CaseRecord
 from fastcal.cases.segments import SEGMENTS, table_of
-from fastcal.core.problem import MAPS
 from fastcal.data import images, nnunet, predictions
 
 if TYPE_CHECKING:
@@ -160,8 +159,7 @@ class CaseContent:
     @classmethod
     def of(cls, results: EnsembleStatistics, reading: MemberReading, like: Geometry) -> CaseContent:
         """Return maps and statistics with a batch axis of one as the content of files."""
-        found = {name: getattr(results, name) for name in MAPS if name != "label"}
-        maps = {name: _array(values) for name, values in found.items() if values is not None}
+        maps = {name: _array(values) for name, values in results.maps.items() if name != "label"}
         labels = reading.scheme.segmentation(_array(results.label))
         return cls(
             {
