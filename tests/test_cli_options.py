@@ -188,6 +188,7 @@ def test_ensemble_passes_every_option_on(recorded: Recorder) -> None:
         "dataset_json": Path("d.json"),
         "device": "cuda:1",
         "allow_duplicates": True,
+        "memory": None,
     }
 
 
