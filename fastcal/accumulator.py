@@ -139,8 +139,6 @@ class EnsembleAccumulator:
                 tensor.shape, tensor.device, real, axis, self._reading.multilabel
             )
             check_several_classes(predictions)
-            if logits_of_exclusive_classes(self._reading):
-                warn_of_logits(tensor, axis, stacklevel=4)
             if self._scored is not None:
                 self._stream = SegmentStream(self._scored, predictions)
         elif tensor.shape != predictions.shape:
@@ -171,6 +169,8 @@ class EnsembleAccumulator:
         ops.ensemble_accumulate(
             tensor, scaled, temperature, *reading.flatten(), *layout.flatten(), state
         )
+        if self._state is None and logits_of_exclusive_classes(reading):
+            warn_of_logits(tensor, reading.class_dim, stacklevel=4)
         if self._stream is not None:
             self._stream.add(tensor, temperature, reading)
         if self._state is None:

@@ -239,8 +239,6 @@ def ensemble_statistics(
     check_room_for_sums(predictions, reading, normalise, counts=count is not None)
     if out is not None:
         outputs.check_apart(names, tensors, {"preds": members.tensors, **read_by(count)})
-    if logits_of_exclusive_classes(reading):
-        warn_of_logits(members.tensors[0], members.class_dim, stacklevel=3)
     if count is None and not normalise:
         _warn_of_sums(members, reading, stacklevel=4)
     written = dict(zip(names, tensors, strict=True))
@@ -256,6 +254,8 @@ def ensemble_statistics(
             *reading.flatten(),
             *finish.flatten(),
         )
+    if logits_of_exclusive_classes(reading):  # after the op, which refuses vmap in plain words
+        warn_of_logits(members.tensors[0], members.class_dim, stacklevel=3)
     statistics = None if count is None else count.close()
     return gather(names, tensors, out, members.numpy, statistics, scores)
 
@@ -375,8 +375,6 @@ def _one_map(name: str, members: Members, reading: Reading, out: Array | None) -
     (tensor,) = tensors = outputs.map_tensors((name,), out, predictions)
     if out is not None:
         outputs.check_apart((name,), tensors, {"preds": members.tensors})
-    if logits_of_exclusive_classes(reading):
-        warn_of_logits(members.tensors[0], members.class_dim, stacklevel=4)
     _warn_of_sums(members, reading, stacklevel=5)
     ops.ensemble_statistics(
         members.tensors,
@@ -385,4 +383,6 @@ def _one_map(name: str, members: Members, reading: Reading, out: Array | None) -
         *reading.flatten(),
         *Finish({name: tensor}, False, None).flatten(),
     )
+    if logits_of_exclusive_classes(reading):
+        warn_of_logits(members.tensors[0], members.class_dim, stacklevel=4)
     return outputs.given_back(name, tensor, out, members.numpy)
