@@ -7,10 +7,13 @@ BUILD := build/dev
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 # The build tools are in .venv already: an isolated build would fetch them again at every rebuild.
-EDITABLE = --no-build-isolation -C build-dir=$(BUILD) -C cmake.define.FASTCAL_CUDA=$(CUDA)
+EDITABLE = --no-build-isolation -C build-dir=$(BUILD) -C cmake.define.FASTCAL_CUDA=$(CUDA) \
+	-C cmake.define.CMAKE_CUDA_ARCHITECTURES=$(ARCHITECTURES)
 WITH_CPP_TESTS := -C cmake.define.FASTCAL_BUILD_TESTS=ON
 # AUTO, ON or OFF: `make build CUDA=OFF` spares minutes while other parts of csrc/ are worked on.
 CUDA ?= AUTO
+# Of the CUDA module: that of this machine's GPU. A wheel holds all, which takes minutes more.
+ARCHITECTURES ?= $(or $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 | tr -d .),90)
 CXX_SOURCES = $(shell find csrc tests/cpp -name '*.h' -o -name '*.cpp' -o -name '*.inl' -o -name '*.cu' -o -name '*.cuh')
 PYTEST_ARGS ?=
 MAKEFLAGS += --no-print-directory

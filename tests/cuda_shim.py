@@ -10,11 +10,12 @@ import sys
 import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pybind11
 
 from fastcal.backends.gpu_passes import GpuPasses
+from fastcal.backends.gpu_sums import GpuSums
 
 ROOT = Path(__file__).resolve().parent.parent
 SHIM = ROOT / "tests" / "cpp" / "cuda_shim"
@@ -86,5 +87,19 @@ def load(library: Path) -> ModuleType:
 
 
 def backend(library: Path) -> GpuPasses:
-    """Return the kernels as a backend for tensors on the CPU."""
+    """Return the passes of ensembles as a backend for tensors on the CPU."""
     return GpuPasses(load(library), lambda _: (0, 0))
+
+
+def sums(library: Path) -> GpuSums:
+    """Return the passes of losses and temperature scaling in the same way."""
+    return GpuSums(load(library), lambda _: (0, 0))
+
+
+def whole(library: Path) -> SimpleNamespace:
+    """Return all of them as one backend."""
+    found = {}
+    for passes in (backend(library), sums(library)):
+        names = [name for name in dir(passes) if not name.startswith("_")]
+        found |= {name: getattr(passes, name) for name in names}
+    return SimpleNamespace(**found)

@@ -16,10 +16,11 @@ from members import DTYPES, arranged, labels, logits, pairwise, probabilities
 from torch import Tensor
 
 import fastcal
-from fastcal.core.problem import MAPS
+from fastcal import ops
+from fastcal.core.problem import MAPS, LossReading, TemperatureLayout, TemperatureProblem
 
 CLASSES = (2, 3, 4, 5, 8, 11, 16, 31, 52, 60, 130, 210)
-SIZES = {"contiguous": 264, "channels_last": 37, "cropped": 67}
+SIZES = {"contiguous": 264, "odd": 133, "channels_last": 37, "cropped": 67}
 KINDS: tuple[dict[str, Any], ...] = (
     {"activation": "sigmoid", "multilabel": True},
     {"from_logits": False},
@@ -68,6 +69,7 @@ def _cases(device: str, few: bool) -> Iterator[None]:
         **extras,  # type: ignore[arg-type]
     )
     yield
+    yield from _sums(device, few)
     # Tiles in the workspace, and more cases than it has room for at once.
     wide = [member.to(device) for member in logits(1, 1000, (33,), batch=70)]
     target = labels(1000, (70, 33)).to(device)
@@ -75,6 +77,37 @@ def _cases(device: str, few: bool) -> Iterator[None]:
         wide, target, maps=("disagreement",), case_id=list(range(70)), calibration="top-label"
     )
     yield
+
+
+def _sums(device: str, few: bool) -> Iterator[None]:
+    """Losses, their gradients, and temperature scaling."""
+    classes = (1, 5) if few else (1, 4, 5, 33)
+    for dtype, n_classes, layout in pairwise(DTYPES[: 2 if few else 4], classes, tuple(SIZES)):
+        shape = (2, SIZES[layout])
+        (made,) = logits(1, n_classes, shape, dtype=dtype)
+        z = arranged(made.to(device), layout)[None]
+        target = labels(max(n_classes, 2), (1, 2, *shape)).to(device)
+        reading = LossReading("sigmoid" if n_classes == 1 else "softmax", 1)
+        sums = torch.empty(1, 2, 6, n_classes, dtype=torch.float64, device=device)
+        given = (z, target, *reading.flatten(), True, True, True)
+        ops.class_sums(*given, sums)
+        ops.class_gradient(*given, sums, torch.empty_like(z))
+        for n_bins, soft in ((20, True), (40, False)):
+            gaps = torch.empty(1, 2, n_classes, 2 * n_bins + 1, dtype=torch.float64, device=device)
+            binned = (z, target, *reading.flatten(), n_bins, soft)
+            ops.bin_gaps(*binned, gaps)
+            ops.bin_gradient(*binned, gaps, torch.empty_like(z))
+        for inverse in ([0.7], [0.7] * n_classes):
+            per_class = len(inverse) > 1
+            problem = TemperatureProblem(
+                *(z[0].movedim(1, 0), target[0] % max(n_classes, 2), None, 1, True),
+                *(n_classes == 1, False, 1e-30, 1e-8),
+            )
+            words = TemperatureLayout(len(inverse)).words
+            found = torch.zeros(words, dtype=torch.float64, device=device)
+            counts = torch.zeros(3, dtype=torch.int64, device=device)
+            ops.temperature_sums(*problem.flatten(), inverse, per_class, counts, found)
+        yield
 
 
 def _stream_and_one_shot(

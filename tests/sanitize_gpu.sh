@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The CUDA kernels on a GPU under compute-sanitizer: memory accesses, then races in shared memory.
-# PYTHON names the interpreter (python3). Ends with 0 where both are clean.
+# The CUDA kernels on a GPU under compute-sanitizer: races in shared memory, then memory accesses and
+# barriers; or the tools that are named. The first finds what no test on a CPU can. PYTHON names the
+# interpreter (python3). Ends with 0 where all are clean.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
 
@@ -21,6 +22,8 @@ check() { # TOOL ARGUMENTS...: of kernel_cases.py
     echo "== $1 FAILED"
   fi
 }
-check memcheck
-check racecheck --few
+(($#)) || set -- racecheck memcheck synccheck
+for one in "$@"; do
+  check "$one" --few
+done
 exit $failed

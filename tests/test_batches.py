@@ -201,20 +201,6 @@ def test_an_error_in_the_thread_surfaces_and_a_reader_may_leave() -> None:
     endless.close()
 
 
-@pytest.mark.gpu
-def test_pinned_batches_are_those_of_the_cpu() -> None:
-    here = BatchSource(VOLUMES, batch_size=2, patch=(8, 8, 8))
-    there = BatchSource(VOLUMES, batch_size=2, patch=(8, 8, 8), device="cuda")
-    assert not there.resident
-    resident = BatchSource(VOLUMES.to("cuda"), batch_size=2, patch=(8, 8, 8))
-    assert resident.resident
-    for step, batch in enumerate(prefetching(there, range(20))):
-        expected = here.batch(step)
-        assert torch.equal(batch.images.cpu(), expected.images)
-        assert torch.equal(batch.labels.cpu(), expected.labels)
-        assert torch.equal(resident.batch(step).images.cpu(), expected.images)
-
-
 # --- refused
 
 

@@ -13,9 +13,10 @@ import oracle
 import pytest
 import torch
 from members import logits
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import fastcal
-from fastcal.bench import Settings, device, kernels, record, run
+from fastcal.bench import Settings, beside, device, kernels, record, run
 from fastcal.bench.peers import PEERS
 from fastcal.bench.points import AXES, DTYPES, LAYOUTS, OUTPUTS, SWEEPS, Point, points, read_volume
 from fastcal.bench.reference import map_error, maps_64
@@ -277,3 +278,72 @@ def test_benchmark_on_a_gpu_refuses_nothing() -> None:
     assert [row.refused for row in results.refused] == []
     assert all(row.timing is not None for row in results.rows)
     assert device.open_device(None).torch.type == "cuda"
+
+
+def test_a_gpu_is_timed_with_a_clean_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Written lines would go back to memory in the time of the call, so a reading comes last."""
+    done: list[str] = []
+
+    class Event:
+        def __init__(self, **_: object) -> None: ...
+
+        def record(self) -> None:
+            done.append("event")
+
+        def synchronize(self) -> None:
+            done.append("wait")
+
+        def elapsed_time(self, _: object) -> float:
+            return 3.0
+
+    class Noting(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None):
+            done.append(str(func).split(".")[1])
+            return func(*args, **(kwargs or {}))
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    gpu = object.__new__(device.Cuda)
+    gpu._scratch, gpu._clean = torch.zeros(64, dtype=torch.int64), torch.zeros(9, dtype=torch.int64)
+    gpu._seen = torch.zeros((), dtype=torch.int64)
+    with Noting():
+        assert gpu.seconds(lambda: done.append("call")) == 3e-3
+    assert done == ["zero_", "amax", "event", "call", "event", "wait"]
+
+
+def test_shares_of_a_clone_stand_beside_those_of_the_copy() -> None:
+    results = run(tiny(outputs=("entropy", "six-maps")))
+    found = record.to_json(results)
+    for row in found["rows"]:
+        assert row["share_of_clone"] == row["bytes_per_second"] / found["clone_bytes_per_second"]
+    assert "| of copy | of clone |" in record.markdown(results)
+
+
+def test_results_are_kept_after_every_volume() -> None:
+    kept: list[int] = []
+    run(
+        tiny(members=(1, 2), outputs=("entropy",)),
+        keep=lambda results: kept.append(len(results.rows)),
+    )
+    assert kept == [1, 2]
+
+
+def test_two_devices_are_shown_side_by_side(tmp_path: Path) -> None:
+    files = []
+    for name, share in (("NVIDIA H100", 0.9), ("NVIDIA H200", 0.8)):
+        found = record.to_json(run(tiny()))
+        found["device"] = "cuda:0"
+        found["machine"]["gpu"] = {"devices": [f"{name}, sm_90, 80 GiB"]}
+        found["rows"][0] |= {"share_of_copy": share, "share_of_clone": share / 2}
+        files.append(tmp_path / f"{name}.json")
+        files[-1].write_text(json.dumps(found))
+    head, _, row = beside.table([beside.read_run(file) for file in files]).splitlines()
+    assert head == "| point | NVIDIA H100: of copy | of clone | NVIDIA H200: of copy | of clone |"
+    assert row.endswith("| 0.90 | 0.45 | 0.80 | 0.40 |")
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"machine": {"gpu": null}, "device": "cpu"}', "3"])
+def test_a_file_that_is_no_run_is_refused_by_name(tmp_path: Path, text: str, capsys) -> None:
+    file = tmp_path / "kernels.json"
+    file.write_text(text)
+    assert main(["bench", "--beside", str(file), "--device", "cpu"]) == 2
+    assert capsys.readouterr().err.startswith(f"fastcal: {file}: not a kernels.json")

@@ -272,3 +272,11 @@ def test_a_barrier_that_not_every_lane_reaches_ends_the_program(tmp_path):
     result = subprocess.run([str(program)], capture_output=True, text=True, check=False)
     assert result.returncode != 0
     assert "not all of them reach" in result.stderr
+
+
+def test_the_limit_of_shared_memory_is_never_lowered(kernels):
+    """Another thread may be between its own call and its launch; the shim refuses a lower limit."""
+    for size, n_classes in ((203, 150), (203, 120), (203, 150)):
+        members, target = logits(2, n_classes, (size,), batch=1), labels(n_classes, (1, size))
+        got = launched(kernels, members, target, maps=("mean",))
+        torch.testing.assert_close(got.mean.sum(1), torch.ones(1, size))

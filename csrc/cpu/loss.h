@@ -6,26 +6,11 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
-#include "core/problem.h"
+#include "core/loss_input.h"
 #include "cpu/loss_kernels.h"
 
 namespace fastcal::cpu {
-
-struct LossReading {
-  Activation head = Activation::kSoftmax;
-  bool has_ignore_index = false;
-  std::int64_t ignore_index = 0;
-};
-
-struct LossInput {
-  std::vector<std::int64_t> shape;
-  std::int64_t classes = 0;
-  View logits;
-  View target;
-  LossReading reading;
-};
 
 // sums: [groups * items][sum::kRows][classes]. Throws std::invalid_argument where a target is not a
 // class.

@@ -110,12 +110,12 @@ __device__ __forceinline__ void exponentiate(float (&z)[kTier][kV], const float 
       for (int k = first; k < (first + kSumBlock < kTier ? first + kSumBlock : kTier); ++k) {
         const float d = z[k][v] - top[v];
         z[k][v] = exp_scaled(d, factor);
-        part = part + z[k][v];
+        part = k == first ? z[k][v] : part + z[k][v];
         if (kMoment) {
           moment_part = fused(z[k][v], fmaxf(d, kLowest), moment_part);
         }
       }
-      total[v] = total[v] + part;
+      total[v] = first == 0 ? part : total[v] + part;
       moment[v] = moment[v] + moment_part;
     }
   }
@@ -126,8 +126,8 @@ template <int kTier, int kV, bool kSplit>
 __device__ __forceinline__ void
 add_softmax(const PassArguments &a, const MemberEntry &member, const Share<kSplit> &share,
             const Tile<float> &tile, int slot, float (&z)[kTier][kV], Sums<kTier, kV> &sums) {
-  const float weight = static_cast<float>(member.weight);
-  const float inverse_temperature = static_cast<float>(member.inverse_temperature);
+  const float weight = member.weight_single;
+  const float inverse_temperature = member.inverse_temperature_single;
   float top[kV];
   float total[kV];
   float moment[kV];

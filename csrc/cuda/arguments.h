@@ -76,10 +76,28 @@ FASTCAL_HOST_DEVICE inline std::int64_t offset_of(const Grid &grid, const std::i
   return grid.axes <= 1 ? voxel * strides[0] : offset_over_axes(grid, strides, voxel);
 }
 
+// Whether the voxels [first, first + count) lie in one row of the grid.
+FASTCAL_HOST_DEVICE FASTCAL_NOINLINE inline bool share_a_row(const Grid &grid, std::int64_t first,
+                                                             int count) {
+  const int last = grid.axes - 1;
+  if (grid.narrow) {
+    const Divider &divider = grid.dividers[last];
+    return divider.divide(static_cast<std::uint32_t>(first)) ==
+           divider.divide(static_cast<std::uint32_t>(first + count - 1));
+  }
+  return first / grid.extents[last] == (first + count - 1) / grid.extents[last];
+}
+
+FASTCAL_HOST_DEVICE inline bool lie_in_one_row(const Grid &grid, std::int64_t first, int count) {
+  return grid.axes <= 1 || share_a_row(grid, first, count);
+}
+
 struct MemberEntry {
   const void *data;
   double weight;
   double inverse_temperature;
+  float weight_single; // rounded here, once for all threads
+  float inverse_temperature_single;
 };
 
 struct CountingArguments {
@@ -89,6 +107,7 @@ struct CountingArguments {
   bool checks_sum = false; // count voxels whose probabilities do not sum to 1
   bool top_label = false;
   bool classwise = false;
+  bool even_bins = false; // see Thresholds
   std::int32_t n_cells = 0;
   std::int64_t ignore_index = 0;
   double eps = 0.0;
@@ -127,6 +146,20 @@ struct SharedPlan {
   std::int32_t cleared_words = 0; // 32-bit words from `scores` that start at zero
 };
 
+// Byte offsets of what a warp of a plain pass keeps in its part of the shared memory.
+struct PlainPlan {
+  std::int32_t offsets = 0; // [width] 64-bit offsets of the voxels in a member
+  // [planes][width] values on their way to maps that do not take 16 bytes at a time
+  std::int32_t staged[kMapCount] = {};
+  bool any_staged = false;
+  std::int32_t state = 0;   // [planes][width] of a streamed state that does not
+  std::int32_t sum = 0;     // [classes][width] probabilities, where they are counted
+  std::int32_t target = 0;  // [width]
+  std::int32_t regions = 0; // [width] bytes
+  std::int32_t votes = 0;   // [classes][width], for more members than a packed counter holds
+  std::int32_t ring = 0;    // [stages] of the members' numbers
+};
+
 struct PassArguments {
   Grid grid;
   std::int64_t group_voxels = 0; // voxels of each group
@@ -148,6 +181,15 @@ struct PassArguments {
   bool bins_in_shared = false;
   bool thresholds_in_shared = false;
   bool accepts_squares = false; // each class may have its own plane of squares
+  // Of plain passes:
+  bool persistent = false;     // the grid stays resident and loops over its tiles
+  bool copies_ahead = false;   // members go through the ring in shared memory
+  bool runs = false;           // the voxels of one row of the grid are neighbours in a member,
+  bool interleaved = false;    // with all classes of one before those of the next
+  bool wide_state = false;     // the state is read and written 16 bytes at a time
+  std::uint32_t wide_maps = 0; // maps that are, as bits
+  std::uint32_t maps_like_member = 0; // of these, maps that lie like a member; others lie in order
+  PlainPlan plain;
 
   std::int32_t n_members = 0; // read by this launch
   double scale = 1.0;         // 1 / sum of weights

@@ -82,8 +82,9 @@ __device__ __forceinline__ void add_global_real(std::int64_t *hi_lo, std::int64_
   add_global(hi_lo + 1, sum & kFractionMask);
 }
 
-// One histogram of the block: {count, hits, low, high} per bin in shared memory, or the statistics
-// themselves where all histograms together would not fit there.
+// One histogram of the block: {misses, hits, low, high} per bin in shared memory, where one
+// addition counts a value, or the statistics themselves where all histograms together would not fit
+// there.
 struct Histogram {
   unsigned *shared;
   std::int64_t *global;
@@ -92,7 +93,9 @@ struct Histogram {
                                       std::int64_t sum) const {
     if (shared != nullptr) {
       unsigned *bin = shared + kBinWords * cell;
-      atomicAdd(bin, count);
+      if (count != hits) {
+        atomicAdd(bin, count - hits);
+      }
       if (hits != 0) {
         atomicAdd(bin + 1, hits);
       }
@@ -110,6 +113,7 @@ template <typename Real> struct Thresholds {
   const Real *values;
   int count;
   bool left_closed;
+  bool even; // each edge is less than a quarter of a bin from where equal bins have it
 
   // The edges of the outer bins.
   __device__ __forceinline__ Real first() const { return count > 0 ? values[0] : infinity<Real>(); }
@@ -120,7 +124,21 @@ template <typename Real> struct Thresholds {
   __device__ __forceinline__ bool above(Real p, Real threshold) const {
     return left_closed ? p >= threshold : p > threshold;
   }
-  __device__ __forceinline__ int cell_of(Real p) const {
+  // How many thresholds p is above.
+  __device__ __forceinline__ int cell_of(Real p) const { return even ? near(p) : search(p); }
+
+private:
+  // Among equal bins the right one is at most one away from a product.
+  __device__ __forceinline__ int near(Real p) const {
+    int cell = static_cast<int>(multiply_exact(p, static_cast<Real>(count + 1)));
+    cell = cell < 0 ? 0 : cell > count ? count : cell;
+    if (cell < count && above(p, values[cell])) {
+      return cell + 1;
+    }
+    return cell > 0 && !above(p, values[cell - 1]) ? cell - 1 : cell;
+  }
+
+  __device__ __forceinline__ int search(Real p) const {
     int low = 0;
     int high = count;
 #pragma unroll 1

@@ -233,32 +233,28 @@ __device__ __forceinline__ void count_multilabel(const PassArguments &a, const C
   }
 }
 
-// Writes the maps and counts the statistics of a warp's tile.
+// Leaves in the tile how one of its voxels counts: its class and its label, and its regions.
 template <bool kPlain, typename Real>
-__device__ __forceinline__ void finish_tile(const PassArguments &a, const Counts<Real> &counts,
-                                            const Tile<Real> &tile) {
+__device__ __forceinline__ void note_target(const PassArguments &a, const Counts<Real> &counts,
+                                            const Tile<Real> &tile, int slot,
+                                            const Outcome<Real> &out) {
   const CountingArguments &c = a.counting;
-  const View &regions = c.regions;
-#pragma unroll 1
-  for (int slot = tile.lane; slot < tile.count; slot += kWarpLanes) {
-    const Outcome<Real> out = finish_voxel<kPlain>(a, tile, slot);
-    if (!c.wanted) {
-      continue;
-    }
-    const std::int64_t voxel = tile.first + slot;
-    std::uint8_t inside = 0;
-    if (c.rows > 1) {
-      inside = static_cast<const std::uint8_t *>(
-          regions.data)[offset_of(a.grid, regions.strides, voxel)];
-      tile.regions[slot] = inside;
-    }
-    const int target = read_target<kPlain>(a, counts, voxel, out, inside);
-    tile.target[slot] = target < 0 ? target : target | out.label << kLabelShift;
+  const std::int64_t voxel = tile.first + slot;
+  std::uint8_t inside = 0;
+  if (c.rows > 1) {
+    inside = static_cast<const std::uint8_t *>(
+        c.regions.data)[offset_of(a.grid, c.regions.strides, voxel)];
+    tile.regions[slot] = inside;
   }
-  if (!c.wanted) {
-    return;
-  }
-  __syncwarp();
+  const int target = read_target<kPlain>(a, counts, voxel, out, inside);
+  tile.target[slot] = target < 0 ? target : target | out.label << kLabelShift;
+}
+
+// Counts what note_target left.
+template <bool kPlain, typename Real>
+__device__ __forceinline__ void count_tile(const PassArguments &a, const Counts<Real> &counts,
+                                           const Tile<Real> &tile) {
+  const CountingArguments &c = a.counting;
 #pragma unroll 1
   for (int row = 0; row < c.rows; ++row) {
     const Counts<Real> of_row = counts.of_row(row);
@@ -271,6 +267,23 @@ __device__ __forceinline__ void finish_tile(const PassArguments &a, const Counts
     if (c.moments || c.fine_bins > 0 || c.entropy_bins > 0) {
       count_extras<kPlain>(a, of_row, tile);
     }
+  }
+}
+
+// Writes the maps and counts the statistics of a warp's tile.
+template <bool kPlain, typename Real>
+__device__ __forceinline__ void finish_tile(const PassArguments &a, const Counts<Real> &counts,
+                                            const Tile<Real> &tile) {
+#pragma unroll 1
+  for (int slot = tile.lane; slot < tile.count; slot += kWarpLanes) {
+    const Outcome<Real> out = finish_voxel<kPlain>(a, tile, slot);
+    if (a.counting.wanted) {
+      note_target<kPlain>(a, counts, tile, slot, out);
+    }
+  }
+  if (a.counting.wanted) {
+    __syncwarp();
+    count_tile<kPlain>(a, counts, tile);
   }
 }
 

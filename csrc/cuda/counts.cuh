@@ -47,7 +47,7 @@ template <typename Real> struct Counts {
                                   : static_cast<const Real *>(a.threshold_table);
   }
   __device__ __forceinline__ Thresholds<Real> bins() const {
-    return {thresholds(), a.counting.n_cells - 1, a.counting.left_closed};
+    return {thresholds(), a.counting.n_cells - 1, a.counting.left_closed, a.counting.even_bins};
   }
   __device__ __forceinline__ unsigned *scores() const {
     return reinterpret_cast<unsigned *>(in_row(a.shared.scores));
@@ -149,7 +149,7 @@ __device__ __forceinline__ void add_row(const PassArguments &a, const Counts<Rea
   for (int i = thread; i < n_bins; i += threads) {
     const unsigned *bin = counts.shared_bins() + kBinWords * i;
     std::int64_t *to = row + a.counting.top_label_bins + std::int64_t{kBinWords} * i;
-    add_global(to, bin[0]);
+    add_global(to, std::int64_t{bin[0]} + bin[1]);
     add_global(to + 1, bin[1]);
     add_global_real(to + 2, static_cast<std::int64_t>(read_shared(bin + 2)));
   }

@@ -80,6 +80,15 @@ Error processors(int device, std::int64_t *count) {
   return {};
 }
 
+Error compute_capability(int device, int *capability) {
+  int major = 0;
+  int minor = 0;
+  FASTCAL_CUDA_TRY(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+  FASTCAL_CUDA_TRY(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device));
+  *capability = 10 * major + minor;
+  return {};
+}
+
 std::string unavailable() {
   int count = 0;
   const cudaError_t status = cudaGetDeviceCount(&count);

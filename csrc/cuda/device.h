@@ -28,6 +28,9 @@ Error shared_limit(int device, std::int64_t *bytes);
 
 Error processors(int device, std::int64_t *count);
 
+// 90 for 9.0
+Error compute_capability(int device, int *capability);
+
 // Empty, or the reason why no GPU of this machine can run the kernels. Touches the driver.
 std::string unavailable();
 

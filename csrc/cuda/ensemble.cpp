@@ -1,6 +1,7 @@
 #include "cuda/ensemble.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "core/walk.h"
@@ -10,6 +11,17 @@
 namespace fastcal::cuda {
 
 namespace {
+
+// Whether each edge is less than a quarter of a bin from where equal bins have it.
+bool are_even(const double *thresholds, std::int64_t n_cells) {
+  constexpr std::int64_t kMost = 1 << 16; // a float tells their quarters apart
+  bool even = n_cells <= kMost;
+  for (std::int64_t i = 0; even && i < n_cells - 1; ++i) {
+    even =
+        std::abs(thresholds[i] * static_cast<double>(n_cells) - static_cast<double>(i + 1)) < 0.25;
+  }
+  return even;
+}
 
 // One pass: its arguments, its tables in the workspace, its launch.
 class Pass {
@@ -59,6 +71,7 @@ public:
     if (finish.counting.wanted) {
       count(finish.counting);
       thresholds_ = thresholds;
+      a_.counting.even_bins = are_even(thresholds, finish.counting.layout.n_cells);
     }
   }
 
@@ -165,7 +178,10 @@ private:
     a_.n_members = static_cast<std::int32_t>(count);
     entries_.resize(count);
     for (std::size_t m = 0; m < count; ++m) {
-      entries_[m] = {members_.addresses[m], members_.weights[m], 1.0 / members_.temperatures[m]};
+      const double weight = members_.weights[m];
+      const double inverse_temperature = 1.0 / members_.temperatures[m];
+      entries_[m] = {members_.addresses[m], weight, inverse_temperature, static_cast<float>(weight),
+                     static_cast<float>(inverse_temperature)};
     }
     if (a_.n_members <= kInlineMembers) {
       std::copy(entries_.begin(), entries_.end(), a_.members);
@@ -203,15 +219,16 @@ private:
 
   Error launch() const {
     const MemberPointers pointers{entries_.data(), a_.n_members};
+    const bool plain = is_plain(a_);
     switch (dtype()) {
     case Dtype::kFloat64:
       return launch_f64(a_, pointers, place_);
     case Dtype::kFloat16:
-      return launch_f16(a_, pointers, place_);
+      return (plain ? launch_plain_f16 : launch_f16)(a_, pointers, place_);
     case Dtype::kBFloat16:
-      return launch_bf16(a_, pointers, place_);
+      return (plain ? launch_plain_bf16 : launch_bf16)(a_, pointers, place_);
     default:
-      return launch_f32(a_, pointers, place_);
+      return (plain ? launch_plain_f32 : launch_f32)(a_, pointers, place_);
     }
   }
 

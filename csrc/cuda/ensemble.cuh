@@ -1,4 +1,5 @@
-// The one kernel: a warp carries a tile of voxels through both stages, tile after tile.
+// The kernel of all passes that are not plain (plain_pass.cuh): a warp carries a tile of voxels
+// through both stages, tile after tile.
 //
 //   one shot     members -> sums -> maps, statistics
 //   accumulate   state, member -> sums -> state
@@ -10,15 +11,9 @@
 #include "cuda/accumulate_by_class.cuh"
 #include "cuda/accumulate_softmax.cuh"
 #include "cuda/count.cuh"
+#include "cuda/shared_memory.cuh"
 
 namespace fastcal::cuda {
-
-#ifndef FASTCAL_CUDA_SHIM
-__device__ __forceinline__ unsigned char *shared_memory() {
-  extern __shared__ __align__(16) unsigned char memory[];
-  return memory;
-}
-#endif
 
 // kTier is the number of classes in registers, or 0 for class by class; kV is the number of voxels
 // per thread; with kSplit the classes of a voxel are dealt out to several lanes.

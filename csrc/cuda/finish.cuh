@@ -100,6 +100,8 @@ __device__ __forceinline__ Outcome<Real> conclude_exclusive(const PassArguments 
   Real lowest = 0;
   Real lost = 0;
   const bool entropy = wants_entropy(a);
+  // The rounding errors of a few classes are not worth carrying along.
+  const bool few = a.classes <= kFewClasses;
   [[maybe_unused]] constexpr int kUnroll = kClassUnroll<Real>;
 #pragma unroll kUnroll
   for (int c = 0; c < a.classes; ++c) {
@@ -112,10 +114,13 @@ __device__ __forceinline__ Outcome<Real> conclude_exclusive(const PassArguments 
     out.class_sum = add_exact(out.class_sum, p);
     out.label = p > out.confidence ? c : out.label;
     out.confidence = p > out.confidence ? p : out.confidence;
-    if (entropy) {
-      add_compensated(out.entropy, lost, -p_log_p(p));
+    if (entropy && few) {
+      out.entropy = add_p_log_p(p, out.entropy);
+    } else if (entropy) {
+      add_compensated(out.entropy, lost, add_p_log_p(p, Real{0}));
     }
   }
+  out.entropy = entropy_of_sum(out.entropy);
   out.finite = is_finite(out.class_sum) && is_finite(lowest);
   out.valid = out.finite &&
               !(is_checked<kPlain>(a) && (lowest < Real(-1e-3) || out.confidence > Real(1.001)));

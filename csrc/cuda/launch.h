@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "cuda/arguments.h"
+#include "cuda/delivery.h"
 #include "cuda/ensemble.h"
 
 namespace fastcal::cuda {
@@ -13,14 +14,41 @@ struct MemberPointers {
   std::int64_t count;
 };
 
+// Whether the members are logits whose softmax is averaged.
+inline bool averages_softmax(const Reading &reading) {
+  return reading.from_logits && !reading.logit_space && !reading.multilabel &&
+         reading.activation == Activation::kSoftmax;
+}
+
+// Whether plain_pass.cuh does this pass.
+inline bool is_plain(const PassArguments &a) {
+  return averages_softmax(a.reading) && a.n_members > 0 && a.classes > 1 &&
+         a.classes <= kMaxPlainClasses && a.member.dtype != Dtype::kFloat64;
+}
+
+// Whether a member's voxels may be read so many at a time: they must be neighbours in memory,
+// aligned, and in the same row.
+bool reads_vectors(const PassArguments &a, int element_bytes, int voxels,
+                   const MemberPointers &members);
+
+// How the threads of a plain pass reach the members, the maps and the state.
+Error plan_plain_access(PassArguments &a, int element_bytes, int voxels,
+                        const MemberPointers &members, int device);
+
+// Lays out what a warp of a plain pass keeps: a ring of so many bytes, and what else is needed.
+void plan_plain_tile(PassArguments &a, int width, std::int64_t ring);
+
 // Each in its own file, so that they compile in parallel.
 Error launch_f32(const PassArguments &a, const MemberPointers &members, const Place &place);
 Error launch_f16(const PassArguments &a, const MemberPointers &members, const Place &place);
 Error launch_bf16(const PassArguments &a, const MemberPointers &members, const Place &place);
+Error launch_plain_f32(const PassArguments &a, const MemberPointers &members, const Place &place);
+Error launch_plain_f16(const PassArguments &a, const MemberPointers &members, const Place &place);
+Error launch_plain_bf16(const PassArguments &a, const MemberPointers &members, const Place &place);
 Error launch_f64(const PassArguments &a, const MemberPointers &members, const Place &place);
 
 // 64-bit words of one MemberEntry in a table.
-constexpr std::int64_t kMemberWords = 3;
+constexpr std::int64_t kMemberWords = 4;
 
 constexpr std::int64_t round_up(std::int64_t n, std::int64_t multiple) {
   return (n + multiple - 1) / multiple * multiple;

@@ -87,7 +87,8 @@ Error plan_grid(const PassArguments &a, const Place &place, int resident, int wa
   const std::int64_t tiles_per_block = std::max<std::int64_t>(kValuesPerBlock / values_per_tile, 1);
   const std::int64_t least = (tiles + tiles_per_block - 1) / tiles_per_block;
   most = std::max((most + grid->rows - 1) / grid->rows, least);
-  grid->blocks = std::min({a.counting.wanted ? most : blocks, blocks, kMaxGrid});
+  const bool stays = a.counting.wanted || a.persistent;
+  grid->blocks = std::min({stays ? most : blocks, blocks, kMaxGrid});
   return {};
 }
 

@@ -40,10 +40,9 @@ constexpr std::int64_t kMaxIndex = std::int64_t{1} << 31;
 constexpr std::int64_t kMaxGrid = (std::int64_t{1} << 31) - 1;
 constexpr std::int64_t kMaxGridRows = 65535;
 
-// Class counts whose softmax is held in registers. Other counts take the next larger tier, and the
-// surplus classes hold minus infinity. Small counts, for which a surplus class costs most, have
-// tiers of their own.
-constexpr int kTiers[] = {2, 3, 4, 6, 8, 12, 16, 32, 52};
+// Class counts beyond those of plain passes whose softmax is held in registers. Other counts take
+// the next larger tier, and the surplus classes hold minus infinity.
+constexpr int kTiers[] = {12, 16, 32, 52};
 constexpr int kTierCount = sizeof(kTiers) / sizeof(kTiers[0]);
 constexpr int kLastTier = 52;
 // Beyond the last tier the classes of a voxel are dealt out to up to this many lanes. With more
@@ -58,9 +57,69 @@ constexpr int kMaxVectorClasses = 16;
 // numbers leave registers for several blocks per multiprocessor, fewer beyond that.
 constexpr int voxels_per_thread(int element_bytes, int tier) {
   const int widest = 16 / element_bytes;
-  const int limit = tier <= 4 ? 8 : tier <= 8 ? 4 : tier <= 16 ? 2 : 1;
+  const int limit = tier <= 16 ? 2 : 1;
   return widest < limit ? widest : limit;
 }
+
+// A plain pass takes the softmax of the logits of up to this many classes, and keeps all that
+// follows from a voxel in registers. Each class count has a kernel of its own.
+constexpr int kMaxPlainClasses = 8;
+
+// Voxels of a thread in a plain pass.
+constexpr int plain_voxels(int element_bytes, int classes) {
+  const int widest = 16 / element_bytes;
+  const int limit = classes <= 4 ? 8 : 4;
+  return widest < limit ? widest : limit;
+}
+
+// Blocks of kMaxWarps that a multiprocessor must be able to hold, as many as there are registers
+// for without a spill. Their rings have 64 KB on their way at least, whatever their number.
+// The numbers fit compute capability 9.0; elsewhere a block less keeps clear of spills.
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ == 900
+constexpr int kSpareBlocks = 0;
+#else
+constexpr int kSpareBlocks = 1;
+#endif
+constexpr int plain_blocks(int element_bytes, int classes, bool full) {
+  const bool single = element_bytes == 4;
+  const int blocks = single && classes <= 4 && !full ? 4 : single && classes > 7 && full ? 2 : 3;
+  return blocks - kSpareBlocks;
+}
+
+// Up to this many classes their terms of an entropy are added as they are.
+constexpr int kFewClasses = 16;
+
+// How the members of a plain pass reach the registers. Only a device can tell which is the fastest;
+// `--variants` of the benchmark times all of them.
+enum class Delivery : int {
+  kLoads = 0,      // straight from device memory; a warp takes one tile
+  kRing = 1,       // copied ahead into shared memory; a warp takes one tile
+  kPersistent = 2, // copied ahead, and a warp goes on to the next tile with its copies on their way
+};
+constexpr Delivery kDelivery = Delivery::kPersistent;
+
+// What a warp has on its way, at least, where copies run ahead. Sixteen warps have 96 KB then; an
+// H100 needs about 64 KB per multiprocessor for its bandwidth times its latency.
+constexpr int kRingBytes = 6 << 10;
+constexpr int kMaxStages = 6;
+
+constexpr int row_bytes_of(int element_bytes, int voxels) {
+  return kWarpLanes * voxels * element_bytes;
+}
+
+// A stage of the ring has room for the aligned 16 bytes around a row of each class.
+constexpr int stage_bytes(int element_bytes, int classes, int voxels) {
+  return classes * (row_bytes_of(element_bytes, voxels) + 16);
+}
+
+constexpr int ring_stages(int element_bytes, int classes, int voxels) {
+  const int bytes = classes * row_bytes_of(element_bytes, voxels);
+  const int wanted = (kRingBytes + bytes - 1) / bytes;
+  return wanted < 2 ? 2 : wanted > kMaxStages ? kMaxStages : wanted;
+}
+
+// Members whose votes a packed counter of 8 bits holds.
+constexpr int kPackedVotes = 255;
 
 // Blocks of kMaxWarps that a multiprocessor must be able to hold, which caps the registers of a
 // thread. Without the cap the compiler would rather spill than give up a block. A thread needs two

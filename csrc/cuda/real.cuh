@@ -35,6 +35,7 @@ constexpr float kLog2E = 1.44269504F;
 #ifdef FASTCAL_CUDA_SHIM
 using shim::exp2_approximate;
 using shim::log2_approximate;
+using shim::reciprocal_approximate;
 #else
 __device__ __forceinline__ float exp2_approximate(float x) {
   float y;
@@ -45,6 +46,13 @@ __device__ __forceinline__ float exp2_approximate(float x) {
 __device__ __forceinline__ float log2_approximate(float x) {
   float y;
   asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+// 1 / x within one unit in the last place, for x between 2^-126 and 2^126.
+__device__ __forceinline__ float reciprocal_approximate(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
 #endif
@@ -105,6 +113,21 @@ template <typename Real> __device__ __forceinline__ bool is_finite(Real x) {
 
 template <typename Real> __device__ __forceinline__ Real not_negative(Real x) {
   return x < Real{0} ? Real{0} : x; // NaN stays
+}
+
+// The entropy of exclusive classes is -kEntropyUnit times the sum of p log p, with 0 log 0 = 0 and
+// the logarithm that the hardware has.
+__device__ __forceinline__ float log_of_units(float x) { return log2_approximate(x); }
+__device__ __forceinline__ double log_of_units(double x) { return log(x); }
+template <typename Real>
+constexpr Real kEntropyUnit = sizeof(Real) == 4 ? static_cast<Real>(kLn2) : Real{1};
+template <typename Real> __device__ __forceinline__ Real entropy_of_sum(Real sum) {
+  return fused(-kEntropyUnit<Real>, sum, Real{0}); // 0, not -0, where one class is certain
+}
+
+// For p >= 0 or NaN.
+template <typename Real> __device__ __forceinline__ Real add_p_log_p(Real p, Real sum) {
+  return fused(p, log_of_units(larger(p, smallest_normal<Real>())), sum);
 }
 
 // p ln p with 0 ln 0 = 0, for p >= 0 or NaN.

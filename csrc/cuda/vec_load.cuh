@@ -22,23 +22,35 @@ template <> struct Packet<16> {
   using Type = uint4;
 };
 
-__device__ __forceinline__ const MemberEntry &member_of(const PassArguments &a, int m) {
-  return a.member_table == nullptr ? a.members[m] : a.member_table[m];
+// By value, so that the two kinds of memory are read by instructions of their own.
+__device__ __forceinline__ MemberEntry member_of(const PassArguments &a, int m) {
+  if (a.member_table == nullptr) {
+    return a.members[m];
+  }
+  return a.member_table[m];
+}
+
+// Turns packed numbers into the accumulation type.
+template <typename Element, int kCount>
+__device__ __forceinline__ void
+unpack(typename Packet<kCount *static_cast<int>(sizeof(Element))>::Type bits,
+       Real<Element> (&values)[kCount]) {
+  union {
+    decltype(bits) packed;
+    Element elements[kCount];
+  } packet;
+  packet.packed = bits;
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) {
+    values[i] = to_real(packet.elements[i]);
+  }
 }
 
 // Reads kCount neighbours in one access. The address must be a multiple of their size together.
 template <typename Element, int kCount>
 __device__ __forceinline__ void load_run(const Element *from, Real<Element> (&values)[kCount]) {
   using Bits = typename Packet<kCount *static_cast<int>(sizeof(Element))>::Type;
-  union {
-    Bits bits;
-    Element elements[kCount];
-  } packet;
-  packet.bits = __ldcs(reinterpret_cast<const Bits *>(from));
-#pragma unroll
-  for (int i = 0; i < kCount; ++i) {
-    values[i] = to_real(packet.elements[i]);
-  }
+  unpack<Element, kCount>(__ldcs(reinterpret_cast<const Bits *>(from)), values);
 }
 
 template <typename Element> __device__ __forceinline__ Real<Element> load_one(const Element *from) {

@@ -11,7 +11,9 @@
 #include "cpu/segments.h"
 #include "cpu/temperature.h"
 #include "cpu/thread_pool.h"
+#include "python/loss_input.h"
 #include "python/segment_problem.h"
+#include "python/temperature_problem.h"
 #include "python/views.h"
 
 namespace fastcal::python {
@@ -59,27 +61,6 @@ void ensemble_finalize(const py::tuple &shape, const py::tuple &state, const py:
   cpu::ensemble_finalize(extents, from, planes, {n_members, total_weight}, how, what, n_threads);
 }
 
-// (classes, values, target, mask or None, ignore index or None, from logits, Bernoullis,
-// multilabel, smallest p, smallest 1 - p)
-TemperatureProblem temperature_problem_from(const py::tuple &fields) {
-  TemperatureProblem problem;
-  problem.classes = fields[0].cast<std::int64_t>();
-  problem.values = view_from(fields[1]);
-  problem.target = view_from(fields[2]);
-  if (!fields[3].is_none()) {
-    problem.mask = view_from(fields[3]);
-  }
-  problem.has_ignore_index = !fields[4].is_none();
-  if (problem.has_ignore_index) {
-    problem.ignore_index = fields[4].cast<std::int64_t>();
-  }
-  problem.from_logits = fields[5].cast<bool>();
-  problem.bernoulli = fields[6].cast<bool>();
-  problem.multilabel = fields[7].cast<bool>();
-  problem.floor = {fields[8].cast<double>(), fields[9].cast<double>()};
-  return problem;
-}
-
 void temperature_sums(const py::tuple &shape, const py::tuple &fields,
                       const std::vector<double> &inverse_temperatures, bool per_class,
                       std::uintptr_t counts, std::uintptr_t sums, int n_threads) {
@@ -93,38 +74,18 @@ void temperature_sums(const py::tuple &shape, const py::tuple &fields,
   cpu::temperature_sums(extents, problem, n_threads);
 }
 
-// (shape, classes, logits, target, head, ignore index or None)
-cpu::LossInput loss_input_from(const py::tuple &fields) {
-  cpu::LossInput input;
-  input.shape = fields[0].cast<std::vector<std::int64_t>>();
-  input.classes = fields[1].cast<std::int64_t>();
-  input.logits = view_from(fields[2]);
-  input.target = view_from(fields[3]);
-  input.reading.head = static_cast<Activation>(fields[4].cast<std::int32_t>());
-  input.reading.has_ignore_index = !fields[5].is_none();
-  if (input.reading.has_ignore_index) {
-    input.reading.ignore_index = fields[5].cast<std::int64_t>();
-  }
-  return input;
-}
-
-// (overlaps, likelihood, rest)
-cpu::SumsWanted sums_wanted_from(const py::tuple &fields) {
-  return {fields[0].cast<bool>(), fields[1].cast<bool>(), fields[2].cast<bool>()};
-}
-
 void class_sums(const py::tuple &input, const py::tuple &wanted, std::uintptr_t sums,
                 int n_threads) {
-  const cpu::LossInput what = loss_input_from(input);
-  const cpu::SumsWanted which = sums_wanted_from(wanted);
+  const LossInput what = loss_input_from(input);
+  const SumsWanted which = sums_wanted_from(wanted);
   const py::gil_scoped_release release;
   cpu::class_sums(what, which, reinterpret_cast<double *>(sums), n_threads);
 }
 
 void class_gradient(const py::tuple &input, const py::tuple &wanted, std::uintptr_t factors,
                     const py::tuple &gradient, int n_threads) {
-  const cpu::LossInput what = loss_input_from(input);
-  const cpu::SumsWanted which = sums_wanted_from(wanted);
+  const LossInput what = loss_input_from(input);
+  const SumsWanted which = sums_wanted_from(wanted);
   const View to = view_from(gradient);
   const py::gil_scoped_release release;
   cpu::class_gradient(what, which, reinterpret_cast<const double *>(factors), to, n_threads);
@@ -132,7 +93,7 @@ void class_gradient(const py::tuple &input, const py::tuple &wanted, std::uintpt
 
 void bin_gaps(const py::tuple &input, std::int64_t n_bins, bool soft, std::uintptr_t thresholds,
               std::uintptr_t sums, int n_threads) {
-  const cpu::LossInput what = loss_input_from(input);
+  const LossInput what = loss_input_from(input);
   const py::gil_scoped_release release;
   cpu::bin_gaps(what, {n_bins, soft}, reinterpret_cast<const void *>(thresholds),
                 reinterpret_cast<double *>(sums), n_threads);
@@ -140,7 +101,7 @@ void bin_gaps(const py::tuple &input, std::int64_t n_bins, bool soft, std::uintp
 
 void bin_gradient(const py::tuple &input, std::int64_t n_bins, bool soft, std::uintptr_t thresholds,
                   std::uintptr_t factors, const py::tuple &gradient, int n_threads) {
-  const cpu::LossInput what = loss_input_from(input);
+  const LossInput what = loss_input_from(input);
   const View to = view_from(gradient);
   const py::gil_scoped_release release;
   cpu::bin_gradient(what, {n_bins, soft}, reinterpret_cast<const void *>(thresholds),

@@ -1,14 +1,21 @@
 // The module fastcal._cuda: it takes addresses, extents, strides and a stream, and the caller
 // allocates.
+#include <algorithm>
 #include <cstdint>
+#include <iterator>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "cuda/delivery.h"
 #include "cuda/device.h"
 #include "cuda/ensemble.h"
+#include "cuda/loss.h"
 #include "cuda/segments.h"
+#include "cuda/temperature.h"
+#include "python/loss_input.h"
 #include "python/segment_problem.h"
+#include "python/temperature_problem.h"
 #include "python/views.h"
 
 #ifndef FASTCAL_CUDA_MODULE
@@ -112,6 +119,62 @@ void segment_sums(const py::tuple &shape, const py::tuple &fields, std::uintptr_
   raise(cuda::segment_sums(extents, problem, where));
 }
 
+void temperature_sums(const py::tuple &shape, const py::tuple &fields,
+                      const std::vector<double> &inverse_temperatures, bool per_class,
+                      std::uintptr_t counts, std::uintptr_t sums, const py::tuple &place) {
+  TemperatureProblem problem = temperature_problem_from(fields);
+  problem.per_class = per_class;
+  problem.inverse_temperatures = inverse_temperatures.data();
+  problem.counts = reinterpret_cast<std::int64_t *>(counts);
+  problem.sums = reinterpret_cast<double *>(sums);
+  const auto extents = shape_from(shape);
+  const cuda::Place where = place_from(place);
+  const py::gil_scoped_release release;
+  raise(cuda::temperature_sums(extents, problem, where));
+}
+
+void class_sums(const py::tuple &input, const py::tuple &wanted, std::uintptr_t sums,
+                const py::tuple &place) {
+  const LossInput what = loss_input_from(input);
+  const SumsWanted which = sums_wanted_from(wanted);
+  const cuda::Place where = place_from(place);
+  const py::gil_scoped_release release;
+  raise(cuda::class_sums(what, which, reinterpret_cast<double *>(sums), where));
+}
+
+void class_gradient(const py::tuple &input, const py::tuple &wanted, std::uintptr_t factors,
+                    const py::tuple &gradient, const py::tuple &place) {
+  const LossInput what = loss_input_from(input);
+  const SumsWanted which = sums_wanted_from(wanted);
+  const View to = view_from(gradient);
+  const cuda::Place where = place_from(place);
+  const py::gil_scoped_release release;
+  raise(cuda::class_gradient(what, which, reinterpret_cast<const double *>(factors), to, where));
+}
+
+void bin_gaps(const py::tuple &input, std::int64_t n_bins, bool soft, std::uintptr_t thresholds,
+              std::uintptr_t sums, const py::tuple &place) {
+  const LossInput what = loss_input_from(input);
+  const cuda::Place where = place_from(place);
+  const py::gil_scoped_release release;
+  raise(cuda::bin_gaps(what, {n_bins, soft}, reinterpret_cast<const void *>(thresholds),
+                       reinterpret_cast<double *>(sums), where));
+}
+
+void bin_gradient(const py::tuple &input, std::int64_t n_bins, bool soft, std::uintptr_t thresholds,
+                  std::uintptr_t factors, const py::tuple &gradient, const py::tuple &place) {
+  const LossInput what = loss_input_from(input);
+  const View to = view_from(gradient);
+  const cuda::Place where = place_from(place);
+  const py::gil_scoped_release release;
+  raise(cuda::bin_gradient(what, {n_bins, soft}, reinterpret_cast<const void *>(thresholds),
+                           reinterpret_cast<const double *>(factors), to, where));
+}
+
+std::int64_t loss_workspace_bytes(const py::tuple &input, std::int64_t words) {
+  return cuda::loss_workspace_bytes(loss_input_from(input), words);
+}
+
 std::int64_t workspace_bytes(int device, std::int64_t classes, std::int64_t planes,
                              std::int64_t n_members, std::int64_t n_cells, std::int64_t rows,
                              bool wide) {
@@ -127,6 +190,20 @@ std::int64_t workspace_bytes(int device, std::int64_t classes, std::int64_t plan
   return bytes;
 }
 
+constexpr const char *kVariants[] = {"loads", "ring", "persistent"}; // as cuda::Delivery
+
+std::vector<std::string> variants() { return {std::begin(kVariants), std::end(kVariants)}; }
+
+std::string variant() { return kVariants[static_cast<int>(cuda::delivery())]; }
+
+void set_variant(const std::string &name) {
+  const auto *const found = std::find(std::begin(kVariants), std::end(kVariants), name);
+  if (found == std::end(kVariants)) {
+    throw std::invalid_argument("variant must be loads, ring or persistent, got " + name);
+  }
+  cuda::set_delivery(static_cast<cuda::Delivery>(found - std::begin(kVariants)));
+}
+
 } // namespace
 
 PYBIND11_MODULE(FASTCAL_CUDA_MODULE, module, py::mod_gil_not_used()) {
@@ -135,10 +212,22 @@ PYBIND11_MODULE(FASTCAL_CUDA_MODULE, module, py::mod_gil_not_used()) {
   module.def("ensemble_accumulate", &ensemble_accumulate);
   module.def("ensemble_finalize", &ensemble_finalize);
   module.def("segment_sums", &segment_sums);
+  module.def("temperature_sums", &temperature_sums);
+  module.def("class_sums", &class_sums);
+  module.def("class_gradient", &class_gradient);
+  module.def("bin_gaps", &bin_gaps);
+  module.def("bin_gradient", &bin_gradient);
+  module.def("loss_workspace_bytes", &loss_workspace_bytes, py::arg("input"), py::arg("words"),
+             "Bytes of device memory for sums of so many words per image.");
+  module.def("temperature_workspace_bytes", &cuda::temperature_workspace_bytes, py::arg("voxels"),
+             py::arg("classes"), py::arg("per_class"));
   module.def("workspace_bytes", &workspace_bytes, py::arg("device"), py::arg("classes"),
              py::arg("planes"), py::arg("n_members"), py::arg("n_cells"), py::arg("rows"),
              py::arg("wide"),
              "Bytes of device memory that a pass of this size wants; 0 for all but large ones.");
+  module.def("variants", &variants, "The competing ways in which members reach a plain pass.");
+  module.def("variant", &variant);
+  module.def("set_variant", &set_variant, py::arg("name"), "For the whole process.");
   module.def("unavailable", &cuda::unavailable,
              "Empty, or why no GPU here can run the kernels. Touches the driver.");
 }

@@ -96,21 +96,9 @@ def temperature_sums(
     sums: Tensor,
 ) -> None:
     """Add a volume to ``counts`` and ``sums``."""
-    target, mask = problem.target, problem.mask
     _cpu.temperature_sums(
         native.voxel_shape(problem.values, 0),
-        (
-            problem.values.shape[0],
-            native.class_view(problem.values, 0),
-            native.class_view(target, 0) if problem.multilabel else native.voxel_view(target),
-            None if mask is None else native.voxel_view(mask),
-            problem.ignore_index,
-            problem.from_logits,
-            problem.bernoulli,
-            problem.multilabel,
-            problem.tiny,
-            problem.rest,
-        ),
+        native.plain_temperature(problem),
         inverse_temperatures,
         per_class,
         counts.data_ptr(),

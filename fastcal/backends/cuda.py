@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from fastcal.backends.gpu_passes import GpuPasses
+from fastcal.backends.gpu_sums import GpuSums
 
 try:
     from fastcal import _cuda
@@ -36,3 +37,10 @@ ensemble_statistics = _passes.ensemble_statistics
 ensemble_accumulate = _passes.ensemble_accumulate
 ensemble_finalize = _passes.ensemble_finalize
 segment_sums = _passes.segment_sums
+
+_sums = GpuSums(_cuda, _stream)
+class_sums = _sums.class_sums
+class_gradient = _sums.class_gradient
+bin_gaps = _sums.bin_gaps
+bin_gradient = _sums.bin_gradient
+temperature_sums = _sums.temperature_sums

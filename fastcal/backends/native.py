@@ -17,6 +17,7 @@ from fastcal.core.problem import (
     Reading,
     StateLayout,
     SumsWanted,
+    TemperatureProblem,
 )
 from fastcal.core.segment_problem import SegmentProblem
 
@@ -148,6 +149,23 @@ def loss_input(logits: Tensor, target: Tensor, reading: LossReading) -> LossInpu
 def plain_wanted(wanted: SumsWanted) -> tuple[bool, bool, bool]:
     """Give the fields of a choice of sums."""
     return (wanted.overlaps, wanted.likelihood, wanted.rest)
+
+
+def plain_temperature(problem: TemperatureProblem) -> tuple[object, ...]:
+    """Give the classes and the fields of a problem, with None for what is absent."""
+    target = problem.target
+    return (
+        problem.values.shape[0],
+        class_view(problem.values, 0),
+        class_view(target, 0) if problem.multilabel else voxel_view(target),
+        _voxel_view_or_none(problem.mask),
+        problem.ignore_index,
+        problem.from_logits,
+        problem.bernoulli,
+        problem.multilabel,
+        problem.tiny,
+        problem.rest,
+    )
 
 
 SEGMENT_CLASS_DIM = 1

@@ -85,6 +85,17 @@ def copy_bandwidth(device: Device, rounds: int = 11) -> float:
     return 2 * source.nbytes / statistics.median(taken[1:])
 
 
+def clone_bandwidth(device: Device, rounds: int = 11) -> float:
+    """Measure the bandwidth of `torch.Tensor.clone`, bytes read plus bytes written per second.
+
+    On a GPU it is the most that a kernel reaches; a copy by ``copy_`` may take the copy engine.
+    """
+    size = min(device.copy_size, device.free_bytes() // 8)
+    source = torch.zeros(size // 4, device=device.torch)
+    taken = [device.seconds(source.clone) for _ in range(rounds)]
+    return 2 * source.nbytes / statistics.median(taken[1:])
+
+
 class Cpu:
     """The processor. Memory is that of the process."""
 
@@ -143,13 +154,20 @@ class Cuda:
         # Larger than the cache asks for, so that the device is busy with it while the call is
         # queued, and the time between the events holds no waiting for Python.
         size = max(4 * self.cache_bytes, _CUDA_FLUSH)
-        self._scratch = torch.zeros(size, dtype=torch.uint8, device=self.torch)
+        self._scratch = torch.zeros(size // 8, dtype=torch.int64, device=self.torch)
+        self._clean = torch.zeros(2 * self.cache_bytes // 8, dtype=torch.int64, device=self.torch)
+        self._seen = torch.zeros((), dtype=torch.int64, device=self.torch)
 
     def seconds(self, run: Callable[[], object]) -> float:
-        """Time one call between two events, after a buffer larger than the cache was written."""
+        """Time one call between two events, after buffers larger than the cache passed through it.
+
+        The buffer that is read comes last: lines of the cache that were written would go back to
+        memory within the time of the call.
+        """
         start = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         end = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         self._scratch.zero_()
+        torch.amax(self._clean, 0, out=self._seen)
         start.record()
         run()
         end.record()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from fastcal.bench import peers
-from fastcal.bench.device import Device, copy_bandwidth, open_device
+from fastcal.bench.device import Device, clone_bandwidth, copy_bandwidth, open_device
 from fastcal.bench.host import HostTime, host_times
 from fastcal.bench.machine import machine
 from fastcal.bench.peers import Deviation
@@ -63,6 +63,8 @@ class Results:
     device: torch.device
     copy: float
     """Bytes per second of a copy on the device in this process, read plus written."""
+    clone: float
+    """The same of `torch.Tensor.clone`."""
     rows: list[PointResult] = field(default_factory=list)
     host: list[HostTime] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
@@ -73,18 +75,28 @@ class Results:
         """Give the bandwidth of a row as a share of the copy bandwidth."""
         return None if row.bytes_per_second is None else row.bytes_per_second / self.copy
 
+    def share_of_clone(self, row: PointResult) -> float | None:
+        """Give the bandwidth of a row as a share of that of a clone."""
+        return None if row.bytes_per_second is None else row.bytes_per_second / self.clone
+
     @property
     def refused(self) -> list[PointResult]:
         """Rows where fastcal's own result was wrong."""
         return [row for row in self.rows if row.refused is not None]
 
 
-def run(settings: Settings, say: Callable[[str], None] = lambda _: None) -> Results:
+def run(
+    settings: Settings,
+    say: Callable[[str], None] = lambda _: None,
+    keep: Callable[[Results], None] = lambda _: None,
+) -> Results:
     """Measure every point of the settings.
 
     Args:
         settings: What is measured, and for how long.
         say: Called with each line of progress.
+        keep: Called with the results so far after each volume, so that nothing is lost where a run
+            is killed.
 
     Raises:
         ValueError: There is no such device here.
@@ -95,7 +107,8 @@ def run(settings: Settings, say: Callable[[str], None] = lambda _: None) -> Resu
     device = open_device(settings.device)
     gpu = device.torch.type == "cuda"
     say(f"copy bandwidth of {device.torch}")
-    results = Results(settings, machine(gpu=gpu), device.torch, copy_bandwidth(device))
+    roofs = copy_bandwidth(device), clone_bandwidth(device)
+    results = Results(settings, machine(gpu=gpu), device.torch, *roofs)
     usable = _usable_peers(settings, device, results.skipped)
     if settings.host:
         results.host = host_times(device)
@@ -119,20 +132,23 @@ def run(settings: Settings, say: Callable[[str], None] = lambda _: None) -> Resu
         chosen = [
             peer
             for peer in usable
-            if place == base or settings.peers is not None or peers.PEERS[peer].everywhere
+            if place == base or settings.peers is not None or peers.KNOWN[peer].everywhere
         ]
         try:
             results.rows += _measure_volume(place, outputs, chosen, device, settings)
         except RuntimeError as error:  # out of memory, or a device that fails
             results.skipped.append(f"{name}: {_first_line(error)}")
         device.release()
+        results.seconds = time.monotonic() - begun
+        keep(results)
     results.seconds = time.monotonic() - begun
     return results
 
 
 def _usable_peers(settings: Settings, device: Device, skipped: list[str]) -> list[str]:
     usable = []
-    for name in settings.peers if settings.peers is not None else peers.PEERS:
+    names = settings.peers if settings.peers is not None else tuple(peers.PEERS)
+    for name in (*names, *(peers.VARIANTS if settings.variants else ())):
         if reason := peers.unavailable(name, device):
             skipped.append(f"peer {name}: {reason}")
         else:
@@ -164,7 +180,7 @@ def _measure_row(
 
     peaks: dict[str, int | None] = {}
     for name in chosen:
-        if point.outputs not in peers.PEERS[name].outputs:
+        if point.outputs not in peers.KNOWN[name].outputs:
             continue
         reason = _too_large(name, point, device)
         if reason is None:

@@ -16,6 +16,7 @@ from fastcal.bench.device import Device
 from fastcal.bench.points import OUTPUTS, Point
 from fastcal.bench.reference import map_error
 from fastcal.bench.timing import Candidate
+from fastcal.bench.variants import variant
 from fastcal.bench.workload import Workload, forced, ours, score_error
 
 _PLAIN_TOLERANCE = 1e-4
@@ -72,12 +73,25 @@ PEERS = {
     "triton": Peer("fastcal's Triton backend", tuple(OUTPUTS)),
 }
 
+VARIANTS = {
+    "cuda-loads": Peer("CUDA kernels that load straight to registers", tuple(OUTPUTS)),
+    "cuda-ring": Peer("CUDA kernels that copy members ahead", tuple(OUTPUTS)),
+    "cuda-persistent": Peer("CUDA kernels that copy members and tiles ahead", tuple(OUTPUTS)),
+}
+"""Competing designs of fastcal's own kernels (docs/gpu.md), measured only on request."""
+
+KNOWN = PEERS | VARIANTS
+
 
 def unavailable(name: str, device: Device) -> str | None:
-    """Say why a peer cannot run here; None where it can."""
-    missing = [package for package in PEERS[name].packages if find_spec(package) is None]
+    """Say why a peer or a variant cannot run here; None where it can."""
+    missing = [package for package in KNOWN[name].packages if find_spec(package) is None]
     if missing:
         return f"{' and '.join(missing)} not installed"
+    if name in VARIANTS:
+        if device.torch.type != "cuda":
+            return "needs a GPU"
+        return None if serving(device) == "cuda" else "fastcal does not run on its CUDA kernels"
     if name == "triton":
         if device.torch.type != "cuda":
             return "needs a GPU"
@@ -106,13 +120,15 @@ def candidate(name: str, volume: Workload, outputs: str, deviations: list[Deviat
     """Make the call of a peer on a workload.
 
     Args:
-        name: Name in `PEERS`.
+        name: Name in `KNOWN`.
         volume: What the peer reads.
         outputs: Name of outputs that the peer has.
         deviations: Collects the calibration errors that the peer finds when it is judged.
     """
     if name == "triton":
         return forced(ours(volume, outputs), "triton")
+    if name in VARIANTS:
+        return variant(ours(volume, outputs), name)
     run = _CALLS[name, outputs](volume)
 
     def error(result: object) -> float:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _WORTH_SAYING = 1e-4
 """The relative error of a library's ECE from which on it is mentioned."""
 
-COLUMNS = ("ms", "p20-p80", "GB/s", "of copy", "MB")
+COLUMNS = ("ms", "p20-p80", "GB/s", "of copy", "of clone", "MB")
 
 
 def to_json(results: Results) -> dict[str, Any]:
@@ -30,6 +30,7 @@ def to_json(results: Results) -> dict[str, Any]:
         "machine": results.about,
         "settings": asdict(results.settings),
         "copy_bytes_per_second": results.copy,
+        "clone_bytes_per_second": results.clone,
         "seconds": results.seconds,
         "rows": [_row_json(results, row) for row in results.rows],
         "host": [asdict(host) for host in results.host],
@@ -45,6 +46,7 @@ def _row_json(results: Results, row: PointResult) -> dict[str, Any]:
         "operations": row.point.operations,
         "bytes_per_second": row.bytes_per_second,
         "share_of_copy": results.share(row),
+        "share_of_clone": results.share_of_clone(row),
         "peak_bytes": row.peak_bytes,
         "peers": {
             name: {
@@ -90,19 +92,21 @@ def caption(results: Results) -> str:
 
 def peer_columns(rows: Sequence[PointResult]) -> list[str]:
     """List the peers of which some row has a time."""
-    return [name for name in peers.PEERS if any(name in row.peers for row in rows)]
+    return [name for name in peers.KNOWN if any(name in row.peers for row in rows)]
 
 
 def cells(results: Results, row: PointResult, columns: Sequence[str]) -> list[str]:
     """Format the cells of `COLUMNS` and the ratios of the peers."""
     if row.timing is None:
         return [f"refused: {row.refused}", *[""] * (len(COLUMNS) - 1 + len(columns))]
-    share, speed, peak = results.share(row), row.bytes_per_second, row.peak_bytes
+    share, clone = results.share(row), results.share_of_clone(row)
+    speed, peak = row.bytes_per_second, row.peak_bytes
     return [
         _number(row.timing.median * 1e3),
         f"{_number(row.timing.percentile(20) * 1e3)}-{_number(row.timing.percentile(80) * 1e3)}",
         "" if speed is None else f"{speed / 1e9:.1f}" if speed < 1e11 else f"{speed / 1e9:.0f}",
         "" if share is None else f"{share:.2f}",
+        "" if clone is None else f"{clone:.2f}",
         "" if peak is None else f"{peak / 1e6:.1f}",
         *(_ratio(row.peers.get(name)) for name in columns),
     ]
@@ -111,13 +115,14 @@ def cells(results: Results, row: PointResult, columns: Sequence[str]) -> list[st
 def notes(results: Results) -> Iterator[str]:
     """Yield the lines below the tables: the roof, what was left out, how far peers were off."""
     yield (
-        f"a copy on {results.device} moves {results.copy / 1e9:.1f} GB/s, read plus written; "
+        f"a copy on {results.device} moves {results.copy / 1e9:.1f} GB/s and a clone "
+        f"{results.clone / 1e9:.1f} GB/s, read plus written; "
         f"the run took {results.seconds:.0f} s"
     )
     if columns := peer_columns(results.rows):
         yield "the number of a peer says how many times faster fastcal is, in paired rounds"
     for name in columns:
-        yield f"{name}: {peers.PEERS[name].what}"
+        yield f"{name}: {peers.KNOWN[name].what}"
     for line in results.skipped:
         yield f"not measured: {line}"
     for row in results.rows:
@@ -193,13 +198,20 @@ def write(results: Results, folder: Path) -> list[Path]:
             picture = roofline.draw(results)
         except ImportError as error:
             results.skipped.append(f"roofline.png: {error}")
-    written = [folder / "kernels.json", folder / "kernels.md"]
-    write_json(written[0], to_json(results))
-    write_text(written[1], markdown(results))
+    written = write_tables(results, folder)
     if picture is not None:
         written.append(folder / "roofline.png")
         with atomic_path(written[-1]) as temporary:
             temporary.write_bytes(picture)
+    return written
+
+
+def write_tables(results: Results, folder: Path) -> list[Path]:
+    """Write ``kernels.json`` and ``kernels.md``: all of a run, or what there is of it so far."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = [folder / "kernels.json", folder / "kernels.md"]
+    write_json(written[0], to_json(results))
+    write_text(written[1], markdown(results))
     return written
 
 

@@ -25,6 +25,8 @@ class Settings:
     sweep: Sweep = "star"
     peers: tuple[str, ...] | None = None
     """Names of `PEERS`, measured at every point. None takes all, slow ones only at the base."""
+    variants: bool = False
+    """Also measure the competing designs of the CUDA kernels, at every point."""
     device: str | None = None
     threads: int | None = None
     seconds: float = 2.0

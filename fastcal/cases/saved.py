@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from fastcal.cases.labels import LabelScheme
 from fastcal.cases.plausible import check_activation, check_probabilities
@@ -16,6 +15,7 @@ from fastcal.cases.record import digests
 from fastcal.cases.settings import MemberReading
 from fastcal.cases.source import Member, Origin
 from fastcal.core.errors import DataError
+from fastcal.core.upload import Uploads
 from fastcal.data import description, images
 from fastcal.data.predictions import PredictionFolder, Probabilities, Stack
 
@@ -310,28 +310,21 @@ class SavedProbabilities:
     def members(self, case: str, pieces: Iterator[Probabilities]) -> Iterator[Member]:
         """Check what was read, and bring it to the device."""
         del case
+        bring = Uploads(self.device)
         for number in range(len(self.saved.folders)):
-            yield self._member(next(pieces), number)
+            yield self._member(next(pieces), number, bring)
 
-    def _member(self, found: Probabilities, number: int) -> Member:
+    def _member(self, found: Probabilities, number: int, bring: Uploads) -> Member:
         check_activation(found, self.reading.activation, multilabel=self.reading.scheme.multilabel)
         if not self.reading.from_logits:
             check_probabilities(found, self.reading.scheme)
         member = Member.of(found)
         return replace(
             member,
-            values=_moved(member.values, self.device),
+            values=bring(member.values),
             weight=self.weights[number],
             temperature=self.temperatures[number],
         )
-
-
-def _moved(values: Tensor, device: torch.device) -> Tensor:
-    """Bring values to a device; from pinned memory, while the next are read, where it is a GPU."""
-    if device.type != "cuda":
-        return values.to(device)
-    # torch keeps pinned blocks for the next call, and reuses one when its copy has ended.
-    return values.pin_memory().to(device, non_blocking=True)
 
 
 def _stored(folder: PredictionFolder, case: str) -> list[tuple[int, str]]:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fastcal.cli.mapping import RUN
 from fastcal.cli.outcome import SOME_CASES_FAILED
 from fastcal.cli.values import one_of
+
+if TYPE_CHECKING:
+    from fastcal.bench import Results
 
 POINTS = "What is measured"
 PEERS = "What it is compared with"
@@ -139,6 +142,14 @@ def bench(
     no_peers: Annotated[
         bool, typer.Option("--no-peers", help="Measure fastcal alone.", rich_help_panel=PEERS)
     ] = False,
+    variants: Annotated[
+        bool,
+        typer.Option(
+            "--variants",
+            help="Also measure the competing designs of the CUDA kernels.",
+            rich_help_panel=PEERS,
+        ),
+    ] = False,
     quick: Annotated[
         bool,
         typer.Option(
@@ -189,6 +200,15 @@ def bench(
             rich_help_panel=RUN,
         ),
     ] = None,
+    beside: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--beside",
+            metavar="FILE",
+            help="kernels.json of another device, whose shares are shown beside these.",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Show no progress.")] = False,
 ) -> None:
     """Time the fused pass beside its peers on this CPU or GPU. Results are checked first.
@@ -200,10 +220,12 @@ def bench(
     from rich.console import Console
 
     from fastcal.bench import Settings, record, run
+    from fastcal.bench.beside import read_run, run_of, table
     from fastcal.bench.device import open_device
     from fastcal.bench.points import read_volume
     from fastcal.core.places import check_own
 
+    others = [read_run(file) for file in beside or ()]
     gpu = open_device(device).torch.type == "cuda"
     settings = Settings.quick(gpu=gpu) if quick else Settings.default(gpu=gpu)
     axes: dict[str, list[Any] | None] = {
@@ -226,6 +248,7 @@ def bench(
         axes={**settings.axes, **given},
         sweep=sweep.value,
         peers=chosen,
+        variants=variants,
         device=device,
         threads=threads,
         seconds=settings.seconds if seconds is None else seconds,
@@ -238,14 +261,24 @@ def bench(
     if not console.is_terminal:
         console.width = max(console.width, 120)
     results = run(
-        settings, say=_silent if quiet else lambda line: progress.print(line, style="dim")
+        settings,
+        say=_silent if quiet else lambda line: progress.print(line, style="dim"),
+        keep=lambda results: None if out is None else _keep(results, out),
     )
     written = [] if out is None else record.write(results, out)
     record.show(results, console)
+    if others:
+        typer.echo(table([run_of(record.to_json(results)), *others]))
     for path in written:
         typer.echo(f"written: {path}")
     if results.refused:
         raise typer.Exit(SOME_CASES_FAILED)
+
+
+def _keep(results: Results, out: Path) -> None:
+    from fastcal.bench.record import write_tables
+
+    write_tables(results, out)
 
 
 def _silent(_: str) -> None:

@@ -10,7 +10,7 @@ import typer
 
 from fastcal.cli import mapping
 from fastcal.cli.outcome import finish_predictions
-from fastcal.cli.settings import Device
+from fastcal.cli.settings import Devices
 from fastcal.cli.values import one_of
 
 AUGMENTATION = "Test-time augmentation"
@@ -172,7 +172,7 @@ def predict(
     overwrite: mapping.Overwrite = False,
     keep_going: mapping.KeepGoing = False,
     allow_duplicates: mapping.AllowDuplicates = False,
-    device: Device = None,
+    device: Devices = None,
     batch_size: Annotated[
         int | None,
         typer.Option(
@@ -236,7 +236,7 @@ def predict(
         overwrite=overwrite,
         keep_going=keep_going,
         allow_duplicates=allow_duplicates,
-        device=device,
+        device=device if device is None or len(device) > 1 else device[0],
         batch_size=batch_size,
         trust=trust or (),
         progress=not quiet,

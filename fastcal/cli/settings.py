@@ -128,6 +128,16 @@ Device = Annotated[
         rich_help_panel=RUN,
     ),
 ]
+Devices = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--device",
+        metavar="DEVICE",
+        help="cpu, cuda or cuda:1, several of them, or all for every GPU; by default a GPU if "
+        "there is one.",
+        rich_help_panel=RUN,
+    ),
+]
 
 SHORTCUTS = {
     "epochs": "loop.max_epochs",

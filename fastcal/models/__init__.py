@@ -1,7 +1,7 @@
 """Networks, ensembles of them, and the run folders that hold their trained members."""
 
 from fastcal.models.build import build_network, network_spec
-from fastcal.models.device import choose_device
+from fastcal.models.device import choose_device, choose_devices
 from fastcal.models.ensemble import Ensemble, EnsembleOutput, load_ensemble
 from fastcal.models.export import Exported, export_run
 from fastcal.models.network import SegmentationNetwork
@@ -19,6 +19,7 @@ __all__ = [
     "UNet",
     "build_network",
     "choose_device",
+    "choose_devices",
     "export_run",
     "load_ensemble",
     "load_member",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 
@@ -31,3 +33,39 @@ def choose_device(device: torch.device | str | None) -> torch.device:
                 f"device must exist here, where torch finds {gpus}, got {str(device)!r}"
             )
     return chosen
+
+
+def choose_devices(
+    device: torch.device | str | Sequence[torch.device | str] | None,
+) -> tuple[torch.device, ...]:
+    """Return the devices asked for: one or several, or every GPU for ``"all"``.
+
+    Raises:
+        ValueError: See `choose_device`; or a device is there twice, or there is none.
+
+    Example:
+        >>> choose_devices("cpu")
+        (device(type='cpu'),)
+    """
+    if device is None or isinstance(device, torch.device):
+        return (choose_device(device),)
+    if device == "all":
+        found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if found == 0:
+            raise ValueError("device must exist here, where torch finds no GPU, got 'all'")
+        return tuple(torch.device("cuda", index) for index in range(found))
+    names = [device] if isinstance(device, str) else list(device)
+    chosen = tuple(choose_device(name) for name in names)
+    if not chosen or len({_number(one) for one in chosen}) < len(chosen):
+        shown = ", ".join(map(str, names)) or "none"
+        raise ValueError(f"device must name each device once, got {shown}")
+    return chosen
+
+
+def _number(device: torch.device) -> tuple[str, int]:
+    """Tell devices apart; cuda is the current one, 0 unless the caller chose another."""
+    index = device.index
+    if index is None:
+        initialised = device.type == "cuda" and torch.cuda.is_initialized()
+        index = torch.cuda.current_device() if initialised else 0
+    return device.type, index

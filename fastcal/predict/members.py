@@ -19,12 +19,13 @@ from fastcal.core.arguments import real_number, whole_number
 from fastcal.core.doors import bounded
 from fastcal.core.errors import DataError
 from fastcal.data.dataset import Case
-from fastcal.models.device import choose_device
+from fastcal.models.device import choose_devices
 from fastcal.models.network import SegmentationNetwork
 from fastcal.models.run import CONFIG, Run, epoch_weights, member_weights, weights_file
 from fastcal.models.unet import set_mc_dropout
 from fastcal.models.views import MOST_PASSES, InferenceAugmentation, Predictor, View, averaged
 from fastcal.models.window import sliding_window
+from fastcal.predict.dealing import dealt
 
 if TYPE_CHECKING:
     from fastcal.data.nifti import Geometry, Volume
@@ -81,14 +82,28 @@ class Inference:
         return self.mc_dropout > 0 or self.augmentation.noise > 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """One application of a member's network, whose logits make a member of the ensemble."""
+
+    number: int
+    source: Path
+    views: Sequence[View]
+    seed: int
+
+
 class RunMembers:
     """The members of a run; the weights of one are in memory at a time, unless all stay.
+
+    On several devices each has the weights of one member, and the members come in the same order
+    with the same numbers as on one.
 
     Args:
         run: The run they belong to.
         numbers: Which of them; None for all that are finished.
         inference: How they are applied.
-        device: Where the networks run; None for a GPU if there is one.
+        device: Where the networks run; None for a GPU if there is one. Members are dealt to several
+            devices, or to every GPU for ``"all"``; the first combines them.
         trust: Packages that networks may be imported from, see `fastcal.load_ensemble`.
         epoch: Take the weights that ``loop.keep_epochs`` kept after this epoch; None for the best.
         resident: Keep the network of every member, for many cases in turn.
@@ -98,8 +113,9 @@ class RunMembers:
         UntrustedNetworkError: A network is not built in, nor of a trusted package.
         DataError: There is no finished member, or the weights of one cannot be read or do not fit
             the run.
-        ValueError: A number has no member, a view is not defined for networks of these axes, or
-            networks without dropout are asked for Monte Carlo dropout.
+        ValueError: A number has no member, a view is not defined for networks of these axes,
+            networks without dropout are asked for Monte Carlo dropout, or passes that draw random
+            numbers are dealt to several devices, which draw in no order.
     """
 
     def __init__(
@@ -107,7 +123,7 @@ class RunMembers:
         run: Run,
         numbers: Sequence[int] | None,
         inference: Inference,
-        device: torch.device | str | None,
+        device: torch.device | str | Sequence[torch.device | str] | None,
         trust: Collection[str] = (),
         *,
         epoch: int | None = None,
@@ -116,7 +132,11 @@ class RunMembers:
     ) -> None:
         inference.augmentation.check(run.dims)
         self.inference = inference
-        self.device = choose_device(device)
+        self.devices = choose_devices(device)
+        self.device = self.devices[0]
+        if inference.random and len(self.devices) > 1:
+            names = ", ".join(map(str, self.devices))
+            raise ValueError(f"device must be one device for mc_dropout and noise, got {names}")
         if numbers is None:
             run.tell_unfinished()
         chosen = run.chosen(numbers, allow_duplicates=allow_duplicates)
@@ -130,7 +150,11 @@ class RunMembers:
         self._preprocessing = run.preprocessing
         self._channels = len(run.channel_names)
         self._resident: dict[Path, SegmentationNetwork] | None = {} if resident else None
-        self._loaded: tuple[Path, SegmentationNetwork] | None = None
+        self._loaded: dict[torch.device, tuple[Path, SegmentationNetwork]] = {}
+        members = dict.fromkeys(self.sources)
+        self._device_of = {
+            source: self.devices[i % len(self.devices)] for i, source in enumerate(members)
+        }
         for source in self.sources:
             self._check(source, self._network(source))
 
@@ -212,79 +236,102 @@ class RunMembers:
             like: Where the case lies.
             on_pass: Called before each pass with the number of passes done and their total.
         """
-        images = images.to(self._place_of(images))
+        seen = {device: images.to(self._place_of(images, device)) for device in self.devices}
+        passes = self._passes(case)
+
+        def begin(one: _Pass) -> _Pass:
+            if on_pass is not None:
+                on_pass(one.number, len(passes))
+            return one
+
+        if len(self.devices) == 1:
+            for one in passes:
+                yield self._member(begin(one), seen, like)
+            return
+        made = dealt(
+            passes,
+            len(self.devices),
+            lambda one: self.devices.index(self._device_of[one.source]),
+            lambda one: self._member(one, seen, like),
+        )
+        first = seen[self.device].device
+        for one in passes:
+            begin(one)
+            member = next(made)
+            yield replace(member, values=member.values.to(first))
+
+    def _passes(self, case: str) -> list[_Pass]:
         views = self.inference.augmentation.views()
         groups = [[view] for view in views] if self.inference.augmentation.as_members else [views]
-        passes = range(max(self.inference.mc_dropout, 1))
-        done, total = 0, len(self.sources) * len(passes) * len(groups)
+        found: list[_Pass] = []
         for source in self.sources:
-            for number in passes:
+            for number in range(max(self.inference.mc_dropout, 1)):
                 for position, group in enumerate(groups):
-                    if on_pass is not None:
-                        on_pass(done, total)
-                    done += 1
                     # Each pass has a seed of its own: skipping finished cases changes no other.
                     name = f"{self.inference.seed}/{case}/{source.parent.name}/{number}"
                     name += f"/{position}" if position else ""
-                    yield self._member(source, images, like, group, zlib.crc32(name.encode()))
+                    found.append(_Pass(len(found), source, group, zlib.crc32(name.encode())))
+        return found
 
-    def _member(
-        self, source: Path, images: Tensor, like: Geometry, views: Sequence[View], seed: int
-    ) -> Member:
-        network = self._network(source)
-        values = self._logits(network, images, views, seed)
+    def _member(self, one: _Pass, seen: dict[torch.device, Tensor], like: Geometry) -> Member:
+        device = self._device_of[one.source]
+        network = self._network(one.source)
+        values = self._logits(network, seen[device], one, device)
         temperature = self.inference.temperature
         if not self.inference.gives_logits(self._preprocessing):
             values = network.probabilities(values / temperature if temperature != 1 else values)
             temperature = 1.0
         # A name for anything that is not returned would keep it in memory.
         values = self._preprocessing.invert(values, like)[None]
-        return Member(values, like, source, temperature=temperature)
+        return Member(values, like, one.source, temperature=temperature)
 
     def _logits(
-        self, network: SegmentationNetwork, images: Tensor, views: Sequence[View], seed: int
+        self, network: SegmentationNetwork, images: Tensor, one: _Pass, device: torch.device
     ) -> Tensor:
-        devices = [self.device] if self.device.type == "cuda" else []
+        devices = [device] if device.type == "cuda" else []
         with torch.random.fork_rng(devices, enabled=self.inference.random):
             if self.inference.random:
-                torch.manual_seed(seed)
+                torch.manual_seed(one.seed)
             return sliding_window(
-                averaged(self._autocast(network), views),
+                averaged(self._autocast(network, device), one.views),
                 images,
                 patch=self._run.patch,
                 overlap=self.inference.overlap,
                 batch_size=self.batch_size,
-                device=self.device,
+                device=device,
             )
 
-    def _autocast(self, network: SegmentationNetwork) -> Predictor:
+    def _autocast(self, network: SegmentationNetwork, device: torch.device) -> Predictor:
         dtype = _HALVES.get(self.inference.precision)
         if dtype is None:
             return network
 
         def predict(windows: Tensor) -> Tensor:
-            with torch.autocast(self.device.type, dtype):
+            with torch.autocast(device.type, dtype):
                 logits: Tensor = network(windows)
             return logits
 
         return predict
 
     def _network(self, source: Path) -> SegmentationNetwork:
-        """Load the network of a member in place of the weights of the member before it."""
+        """Load the network of a member in place of the weights of the one before on its device."""
         if self._resident is not None and source in self._resident:
             return self._resident[source]
-        if self._loaded is not None and self._loaded[0] == source:
-            return self._loaded[1]
+        device = self._device_of[source]
+        loaded = self._loaded.get(device)
+        if loaded is not None and loaded[0] == source:
+            return loaded[1]
         weights = member_weights(source)
-        if self._loaded is not None and weights.describes(self._loaded[1]):
-            network = self._loaded[1]
+        if loaded is not None and weights.describes(loaded[1]):
+            network = loaded[1]
             weights.load_into(network)
         else:
-            self._loaded = None
-            network = weights.build(self._trust).to(self.device)
+            self._loaded.pop(device, None)
+            del loaded  # before the next network takes memory
+            network = weights.build(self._trust).to(device)
             set_mc_dropout(network, self.inference.mc_dropout > 0)
         if self._resident is None:
-            self._loaded = (source, network)
+            self._loaded[device] = (source, network)
         else:
             self._resident[source] = network
         return network
@@ -311,16 +358,16 @@ class RunMembers:
                 case.images[0], f"the number of channels must be {self._channels}, got {channels}"
             )
 
-    def _place_of(self, images: Tensor) -> torch.device:
+    def _place_of(self, images: Tensor, device: torch.device) -> torch.device:
         """Choose where whole images and their logits lie: on the GPU if they leave room there."""
-        if self.device.type != "cuda":
-            return self.device
+        if device.type != "cuda":
+            return device
         voxels = images[:, 0].numel()
         # The image, and at most four tensors of the size of the logits: the windows put together,
         # activated, on the grid of the case, and the sums over the members.
         needed = 4 * voxels * (self._channels + 4 * self._run.num_classes)
-        free, _ = torch.cuda.mem_get_info(self.device)
-        return self.device if needed < free // 2 else torch.device("cpu")
+        free, _ = torch.cuda.mem_get_info(device)
+        return device if needed < free // 2 else torch.device("cpu")
 
 
 def _either(choices: Sequence[str]) -> str:

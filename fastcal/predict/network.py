@@ -50,7 +50,7 @@ def predict_cases(
     part_id: int = 0,
     overwrite: bool = False,
     keep_going: bool = False,
-    device: torch.device | str | None = None,
+    device: torch.device | str | Sequence[torch.device | str] | None = None,
     batch_size: int | None = None,
     trust: Collection[str] = (),
     allow_duplicates: bool = False,
@@ -105,7 +105,8 @@ def predict_cases(
         overwrite: Do finished cases again. Where ``out`` was made from other settings or inputs, it
             starts anew, which is refused for a part of its cases.
         keep_going: Go on after a case that fails; the summary lists the failures.
-        device: Where the networks run; None for a GPU if there is one.
+        device: Where the networks run; None for a GPU if there is one. Several devices, or every
+            GPU for ``"all"``, share the members of each case; the files are the same.
         batch_size: Slices or windows per forward pass; None for 16 slices or 2 windows.
         trust: Packages that networks may be imported from, see `fastcal.load_ensemble`.
         allow_duplicates: A number among ``members`` may be there twice, and counts twice.

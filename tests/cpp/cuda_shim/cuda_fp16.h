@@ -17,3 +17,10 @@ inline float __half2float(__half half) {
   bits |= static_cast<std::uint32_t>(half.bits & 0x8000) << 16;
   return shim_bits<float>(bits);
 }
+
+inline __half __float2half_rn(float value) {
+  const auto half = static_cast<_Float16>(value);
+  __half rounded;
+  std::memcpy(&rounded.bits, &half, sizeof rounded.bits);
+  return rounded;
+}

@@ -1,7 +1,7 @@
 // Enough of CUDA to compile the kernels of csrc/cuda with a C++ compiler and to run them on the
 // CPU, with one fibre per lane and collectives that wait for every lane they name. The compiler
-// finds this file before the toolkit's header of the same name. It sees neither races nor a missing
-// __syncwarp; compute-sanitizer does.
+// finds this file before the toolkit's header of the same name. It sees asynchronous copies that
+// nobody waits for, but neither races nor other missing barriers; compute-sanitizer does.
 #pragma once
 
 #include <algorithm>
@@ -94,6 +94,21 @@ template <typename T> T atomicAdd(T *at, T value) {
   return before;
 }
 
+// Asynchronous copies. A copy is taken down when it is started, and lands when its lane waits for
+// its group; until then its place holds NaN in every floating-point type.
+namespace shim {
+void note_copy(void *to, const void *from, int size, int bytes);
+void close_group();
+void land_copies(int pending);
+
+template <int kBytes> void start_copy(void *to, const void *from, int bytes) {
+  static_assert(kBytes == 8 || kBytes == 16);
+  note_copy(to, from, kBytes, bytes);
+}
+inline void commit_copies() { close_group(); }
+template <int kPending> void wait_for_copies() { land_copies(kPending); }
+} // namespace shim
+
 template <typename T> T __ldcs(const T *from) { return shim::aligned_read(from); }
 
 inline float __fadd_rn(float a, float b) { return a + b; }
@@ -127,8 +142,12 @@ inline float noise(float x) {
 // The approximations of the hardware, as far off as their documentation allows.
 inline float off_by(float x, float error) { return x + x * (noise(x) * error); }
 inline float exp2_approximate(float x) {
+  if (x == 0.0F) {
+    return 1.0F; // as the documentation of the instruction says
+  }
   return x < -126.0F ? 0.0F : off_by(std::exp2(x), 1.7e-7F); // 2^-22.5
 }
+inline float reciprocal_approximate(float x) { return off_by(1.0F / x, 6e-8F); } // 1 ulp
 inline float log2_approximate(float x) {
   const float log = std::log2(x);
   const float size = std::fabs(log) < 1.0F ? 1.0F : std::fabs(log);

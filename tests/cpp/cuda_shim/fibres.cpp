@@ -25,6 +25,7 @@ namespace {
 
 constexpr std::size_t kStackBytes = 256 << 10;
 constexpr unsigned char kUnsetShared = 0xcd;
+constexpr unsigned char kOnItsWay = 0xff;
 
 #if defined(__x86_64__)
 using Context = void *; // the stack pointer, with the callee-saved registers pushed
@@ -56,6 +57,13 @@ fastcal_shim_switch:
 using Context = ucontext_t;
 #endif
 
+struct Copy {
+  unsigned char *to;
+  const unsigned char *from;
+  int size;
+  int bytes;
+};
+
 struct Lane {
   Context context{};
   std::unique_ptr<char[]> stack;
@@ -65,6 +73,8 @@ struct Lane {
   unsigned mask = 0;
   std::uint64_t brought = 0;
   std::uint64_t seen[kLanes] = {};
+  std::vector<std::vector<Copy>> groups; // of copies on their way, oldest first
+  std::vector<Copy> open_group;
   void *fake_stack = nullptr; // of the address sanitizer
 };
 
@@ -116,6 +126,14 @@ void lane_main() {
   __sanitizer_finish_switch_fiber(nullptr, &scheduler_stack, &scheduler_stack_bytes);
 #endif
   body(argument);
+  if (!current->open_group.empty()) {
+    fail("a lane ends with copies that no group holds");
+  }
+  for (const auto &group : current->groups) {
+    if (!group.empty()) {
+      fail("a lane ends with copies that it has not waited for");
+    }
+  }
   current->finished = true;
   leave_lane(*current);
   fail("a finished lane was resumed");
@@ -128,6 +146,8 @@ void prepare(Lane &lane, unsigned thread) {
   lane.index = dim3(thread, 0, 0);
   lane.finished = false;
   lane.waits = Kind::kNone;
+  lane.groups.clear();
+  lane.open_group.clear();
   lane.fake_stack = nullptr;
 #if defined(__x86_64__)
   auto top = reinterpret_cast<std::uintptr_t>(lane.stack.get() + kStackBytes) / 16 * 16;
@@ -210,6 +230,37 @@ unsigned char *dynamic_shared() { return shared.data(); }
 long long setting(const char *name, long long otherwise) {
   const char *text = std::getenv(name);
   return text == nullptr ? otherwise : std::atoll(text);
+}
+
+void note_copy(void *to, const void *from, int size, int bytes) {
+  const auto misaligned = [size](const void *at) {
+    return reinterpret_cast<std::uintptr_t>(at) % static_cast<std::uintptr_t>(size) != 0;
+  };
+  if (misaligned(to) || misaligned(from)) {
+    fail("a copy to or from an address that is not aligned to its size");
+  }
+  auto *const place = static_cast<unsigned char *>(to);
+  if (place < shared.data() || place + size > shared.data() + shared.size()) {
+    fail("a copy to a place outside the shared memory");
+  }
+  std::memset(place, kOnItsWay, static_cast<std::size_t>(size));
+  current->open_group.push_back({place, static_cast<const unsigned char *>(from), size, bytes});
+}
+
+void close_group() {
+  current->groups.push_back(std::move(current->open_group));
+  current->open_group.clear();
+}
+
+void land_copies(int pending) {
+  auto &groups = current->groups;
+  while (groups.size() > static_cast<std::size_t>(pending)) {
+    for (const Copy &copy : groups.front()) {
+      std::memset(copy.to, 0, static_cast<std::size_t>(copy.size));
+      std::memcpy(copy.to, copy.from, static_cast<std::size_t>(copy.bytes));
+    }
+    groups.erase(groups.begin());
+  }
 }
 
 const std::uint64_t *collect(Kind kind, unsigned mask, std::uint64_t value) {
