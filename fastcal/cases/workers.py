@@ -18,7 +18,7 @@ from fastcal.cases.journal import Journal
 from fastcal.cases.loop import CaseRun, Progress, ProgressOption, reporter
 from fastcal.core.arguments import whole_number
 from fastcal.core.heartbeat import alone
-from fastcal.models.device import choose_device
+from fastcal.models.device import choose_devices
 
 if TYPE_CHECKING:
     from fastcal.cases.dask_crew import DaskCrew
@@ -79,7 +79,7 @@ class Workers:
             return None
         return cls(scheduler, workers)
 
-    def team(self, asked: torch.device | str | None = "cpu") -> Team:
+    def team(self, asked: torch.device | str | Sequence[torch.device | str] | None = "cpu") -> Team:
         """Return the workers with the device that each of them computes on.
 
         Args:
@@ -90,13 +90,21 @@ class Workers:
             ValueError: It is no device, or this computer, which starts the workers, lacks it.
         """
         if self.count is None:
-            return Team(self, None if asked is None else str(asked))
-        chosen = choose_device(asked)
-        if chosen.type == "cpu":
+            several = None if asked is None or isinstance(asked, str | torch.device) else [*asked]
+            if several is not None and len(several) != 1:
+                raise ValueError(
+                    f"device must be one device for the workers of a scheduler, got {several}"
+                )
+            one = several[0] if several else asked
+            return Team(self, None if one is None else str(one))
+        chosen = choose_devices(asked)
+        if chosen[0].type == "cpu":
             return Team(self, "cpu")
         given = os.environ.get("CUDA_VISIBLE_DEVICES")
         seen = visible_devices(given, torch.cuda.device_count())
-        return Team(self, "cuda", tuple(seen if chosen.index is None else [seen[chosen.index]]))
+        if len(chosen) == 1 and chosen[0].index is None:
+            return Team(self, "cuda", tuple(seen))
+        return Team(self, "cuda", tuple(seen[one.index or 0] for one in chosen))
 
     @property
     def patience(self) -> float:

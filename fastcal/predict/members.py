@@ -165,7 +165,8 @@ class RunMembers:
             device: Where their networks run.
         """
         made = copy.copy(self)
-        made.device, made._loaded, made._resident = device, None, {}
+        made.device, made.devices, made._loaded, made._resident = device, (device,), {}, {}
+        made._device_of = dict.fromkeys(self._device_of, device)
         return made
 
     @property
