@@ -102,11 +102,11 @@ def test_a_click_opens_a_case_and_the_slider_moves_through_its_slices(
         slider = article.locator("input.slice")
         place = "(one) => getComputedStyle(one).backgroundPositionY"
         layer = article.locator(".layer").first
-        before, text = layer.evaluate(place), article.locator("output").text_content()
         slider.focus()
         page.keyboard.press("Home")
+        before = layer.evaluate(place)
         page.keyboard.press("ArrowRight")
-        assert layer.evaluate(place) != before or article.locator("output").text_content() != text
+        assert layer.evaluate(place) != before
         number = page.evaluate(
             "document.querySelector('article.case:not([hidden])').dataset.numbers"
         )
