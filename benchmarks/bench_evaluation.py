@@ -34,7 +34,7 @@ from fastcal.bench.volumes import make_case
 from fastcal.core import atomic
 from fastcal.data import nifti, predictions
 from fastcal.evaluate import evaluate_folder
-from fastcal.evaluate import folder as evaluation
+from fastcal.evaluate import scoring as evaluation
 
 PARTS: dict[str, tuple[Any, str]] = {
     "reading probabilities": (predictions.PredictionFolder, "probabilities"),

@@ -36,6 +36,10 @@ class StackedLogits:
     def origin(self) -> Origin:
         return Origin(command="stacked", settings={"folder": self.folder}, folders=[self.folder])
 
+    def moved(self, device: torch.device) -> StackedLogits:
+        del device
+        return self
+
     def inputs(self, case: str) -> list[Path]:
         return [self.folder / f"{case}.npy"]
 

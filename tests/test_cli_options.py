@@ -46,7 +46,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Recorder:
 
 def summary(out: str = "out", failed: tuple[Any, ...] = ()) -> SimpleNamespace:
     return SimpleNamespace(
-        out=Path(out), done=("a", "b"), skipped=("c",), failed=failed, statistics=None
+        out=Path(out), done=("a", "b"), skipped=("c",), failed=failed, statistics=None, journal=None
     )
 
 
@@ -95,7 +95,7 @@ def test_train_takes_a_file_as_split(recorded: Recorder) -> None:
 
 SHARED = (
     "--space logit --bins 20 --bin-edge left --dtype uint8 --save-probabilities --num-parts 3 "
-    "--part-id 1 --overwrite --keep-going --map entropy variance -g labels -q "
+    "--part-id 1 --workers 3 --overwrite --keep-going --map entropy variance -g labels -q "
     "--region box:8:2 foreground --fine-bins 64 --no-segments"
 )
 SHARED_OPTIONS = {
@@ -107,6 +107,8 @@ SHARED_OPTIONS = {
     "segments": False,
     "num_parts": 3,
     "part_id": 1,
+    "scheduler": None,
+    "workers": 3,
     "overwrite": True,
     "keep_going": True,
     "maps": ["entropy", "variance"],
@@ -186,6 +188,7 @@ def test_ensemble_passes_every_option_on(recorded: Recorder) -> None:
         "dataset_json": Path("d.json"),
         "device": "cuda:1",
         "allow_duplicates": True,
+        "memory": None,
     }
 
 
@@ -200,7 +203,7 @@ def test_evaluate_passes_every_option_on(recorded: Recorder) -> None:
     arguments = (
         "--dataset-json d.json --num-classes 3 --no-probabilities --no-surface --tolerance 2 "
         "--bins 20 --bin-edge left --chill --keep-going -q --region band:2 --fine-bins 8 "
-        "--missed-hd95 diagonal"
+        "--missed-hd95 diagonal --scheduler tcp://node1:8786"
     )
     assert main([*EVALUATE, *arguments.split()]) == 0
     assert call == {
@@ -217,6 +220,8 @@ def test_evaluate_passes_every_option_on(recorded: Recorder) -> None:
         "closed": "left",
         "allow_missing": True,
         "keep_going": True,
+        "scheduler": "tcp://node1:8786",
+        "workers": None,
         "progress": False,
     }
 

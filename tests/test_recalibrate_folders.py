@@ -230,6 +230,7 @@ def test_member_with_nan_is_named(
         assert len(told) == (0 if command[1] == "fit" else 1)
 
 
+@pytest.mark.filterwarnings("ignore:.*was fitted to these predictions")
 def test_case_that_a_member_lacks_is_listed_with_keep_going(cohort: Path, tmp_path: Path) -> None:
     train, labels = [cohort / f"members/Tr/{k}" for k in range(2)], cohort / "data/labelsTr"
     fitted = fit_folders(train, labels, tmp_path / "c.json", ensemble="member-then-pool").calibrator

@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from fastcal.cases.combine import Wanted, combine
+from fastcal.cases.combine import Wanted
 from fastcal.cases.descriptions import copy_description, write_description
-from fastcal.cases.files import CaseContent, CaseFiles
+from fastcal.cases.files import CaseFiles
+from fastcal.cases.journal import journal_file
 from fastcal.cases.ledger import Ledger
-from fastcal.cases.pipeline import Stages, run_stages
-from fastcal.cases.reference import LabelMap, LabelMaps, check_extents
+from fastcal.cases.pipeline import run_stages
+from fastcal.cases.reference import LabelMaps
 from fastcal.cases.segments import write_folder
 from fastcal.cases.shards import add_statistics, write_statistics
-from fastcal.cases.slabs import Slabs
 from fastcal.cases.summary import PredictionSummary
+from fastcal.cases.work import CaseWork, DealtWork
 from fastcal.core.lock import sole_use
-from fastcal.data import images
-from fastcal.models.memory import OutOfMemoryError, is_out_of_memory
 
 if TYPE_CHECKING:
     from fastcal.cases.loop import CaseRun
     from fastcal.cases.settings import Counted, Part, Written
     from fastcal.cases.source import Source
+    from fastcal.cases.workers import Team
 
 
-def run(source: Source, counted: Counted, written: Written, part: Part) -> PredictionSummary:
+def run(
+    source: Source,
+    counted: Counted,
+    written: Written,
+    part: Part,
+    team: Team | None = None,
+) -> PredictionSummary:
     """Combine the members of each case, count it, and write its files.
 
     While a case is computed, one thread reads ahead what comes next, and another writes the case
@@ -41,12 +47,14 @@ def run(source: Source, counted: Counted, written: Written, part: Part) -> Predi
         counted: What is counted against which labels.
         written: Which files are written, and where.
         part: Which share of the cases is done.
+        team: Workers that do the cases; None for this process. A case that fails then never stops
+            the others.
 
     Raises:
         DataError: A file cannot be read or does not fit, an output would take the place of an
             input, the folder was made from something else, or another command works in it; the
             message names it. With ``keep_going``, the error of a case is in the summary instead.
-        ValueError: Settings do not go together.
+        ValueError: Settings do not go together, or no worker can do the cases.
         OutOfMemoryError: A ValueError that says what to lower.
         OSError: The error of the disk.
     """
@@ -58,7 +66,7 @@ def run(source: Source, counted: Counted, written: Written, part: Part) -> Predi
     references = None
     if counted.labels is not None:
         references = LabelMaps.find(counted.labels, source.reading.scheme)
-        if not part.keep_going:
+        if not part.keep_going and team is None:
             references.require(cases)
     ledger = Ledger(source, counted, files, references)
     ledger.check_places(cases)
@@ -69,57 +77,26 @@ def run(source: Source, counted: Counted, written: Written, part: Part) -> Predi
         elif written.save_probabilities and source.reading.scheme.num_classes > 1:
             write_description(source.reading.scheme, files.folder, written.file_ending)
 
-        wanted = Wanted.of(counted, written)
-        slabs = None if part.memory is None else Slabs(source, wanted, files, part.memory)
-
-        def read(case: str) -> Iterator[Any]:
-            ledger.begin(case)
-            if slabs is None:
-                yield None if references is None else _labels(source, references, case)
-                yield from source.read(case)
-
-        def compute(case: str, pieces: Iterator[Any]) -> CaseContent:
-            try:
-                if slabs is not None:
-                    return slabs.combine(case, references)
-                reference: LabelMap | None = next(pieces)
-                members = source.members(case, pieces)
-                combined = combine(
-                    case,
-                    members,
-                    source.reading,
-                    wanted,
-                    reference=reference,
-                    again=lambda: source.members(case, source.read(case)),
-                )
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                raise OutOfMemoryError(f"{case}: {source.advice}") from error
-            return CaseContent.of(combined.statistics, source.reading, combined.like)
-
-        def write(case: str, content: CaseContent) -> None:
-            files.write(case, content)
-            ledger.end(case)
-
-        done = run_stages(
-            cases,
-            Stages(read, compute, write),
-            finished=ledger.finished,
-            keep_going=part.keep_going,
-            progress=part.progress,
-        )
-        return _summary(done, source, counted, files, part)
-
-
-def _labels(source: Source, references: LabelMaps, case: str) -> LabelMap:
-    """Read the labels of a case, once their extents are those of an image that is read too."""
-    places = (path for path in source.inputs(case) if images.ending_of(path.name) is not None)
-    image = next((path for path in places if path.is_file()), None)
-    if image is not None:
-        references.require([case])
-        check_extents(references.paths[case], image)
-    return references.read(case)
+        work = CaseWork(source, Wanted.of(counted, written), files, references, ledger, part.memory)
+        journal = None
+        if team is None:
+            done = run_stages(
+                cases,
+                work.stages,
+                finished=ledger.finished,
+                keep_going=part.keep_going,
+                progress=part.progress,
+            )
+        else:
+            journal = journal_file(files.folder, part_id=part.part_id, num_parts=part.num_parts)
+            done = team.run_cases(
+                cases,
+                DealtWork(work, team.device),
+                journal,
+                finished=ledger.finished,
+                progress=part.progress,
+            )
+        return replace(_summary(done, source, counted, files, part), journal=journal)
 
 
 def _summary(

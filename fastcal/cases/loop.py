@@ -13,7 +13,7 @@ from fastcal.core.arguments import whole_number
 
 Case = TypeVar("Case")
 
-_HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 """A full or read-only disk fails every later case too, so that ``keep_going`` does not go on."""
 
 
@@ -163,7 +163,7 @@ class Tally:
 
     def fail(self, case: str, error: BaseException) -> None:
         """Note a case that failed and report it, or raise its error where the loop must end."""
-        if not self._keep_going or getattr(error, "errno", None) in _HOPELESS:
+        if not self._keep_going or getattr(error, "errno", None) in HOPELESS:
             raise error
         self.failed.append(Failure(case, one_line(error)))
         self._tell(case)

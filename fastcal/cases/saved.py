@@ -281,6 +281,10 @@ class SavedProbabilities:
             shared=self.saved.shared_files(self.dataset_json),
         )
 
+    def moved(self, device: torch.device) -> SavedProbabilities:
+        """Return the source on another device."""
+        return replace(self, device=device)
+
     def inputs(self, case: str) -> list[Path]:
         """The files of a case in every folder."""
         return [path for folder in self.saved.folders for path in folder.files(case)]

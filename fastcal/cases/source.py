@@ -12,6 +12,8 @@ from torch import Tensor
 from fastcal.data.predictions import as_tensor
 
 if TYPE_CHECKING:
+    import torch
+
     from fastcal.cases.settings import MemberReading
     from fastcal.data.nifti import Geometry
     from fastcal.data.predictions import Probabilities, Stack
@@ -76,6 +78,12 @@ class Source(Protocol):
     @property
     def advice(self) -> str:
         """The line of an error when memory runs out: on which device, and what to lower."""
+
+    def moved(self, device: torch.device) -> Source:
+        """Return the source for another process: on this device, and with nothing loaded yet.
+
+        What it loads may stay in memory, since a worker does many cases one after another.
+        """
 
     def inputs(self, case: str) -> Sequence[Path]:
         """The files that the members of a case are read from; they need not exist."""

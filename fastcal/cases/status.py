@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fastcal.cases.case_record import CaseRecord
+from fastcal.cases.journal import Entry, WorkerTally, last_entries, read_journals, tallies
 from fastcal.cases.loop import Failure
 from fastcal.cases.parts import check_inputs
 from fastcal.cases.record import FILE, FolderRecord
@@ -24,7 +25,9 @@ class FolderStatus:
     finished: tuple[str, ...]
     """Cases whose outputs are what was written, from inputs that have not changed."""
     unfit: tuple[Failure, ...]
-    """The other cases that have a record, with the reasons."""
+    """The other cases that have a record or stand in a journal, with the reasons."""
+    workers: tuple[WorkerTally, ...] = ()
+    """What each worker did, where workers did the cases."""
 
 
 def folder_status(folder: str | Path) -> FolderStatus:
@@ -38,7 +41,7 @@ def folder_status(folder: str | Path) -> FolderStatus:
         Which cases are finished. Inputs that are gone cannot be compared, and are no fault.
 
     Raises:
-        DataError: The folder has no record, or one that cannot be read.
+        DataError: The folder has no record, or one or its journal cannot be read.
 
     Example:
         >>> folder_status("predictions").finished  # doctest: +SKIP
@@ -49,13 +52,26 @@ def folder_status(folder: str | Path) -> FolderStatus:
     if record is None:
         raise DataError(place, f"has no {FILE}; it must be a folder of predictions")
     reasons = {case: _fault(place, case, record.key) for case in CaseRecord.cases(place)}
+    entries = read_journals(place)
+    for case, entry in last_entries(entries).items():
+        reasons.setdefault(case, _unfinished(entry))
     return FolderStatus(
         place,
         record.settings,
         record.versions,
         tuple(case for case, reason in reasons.items() if reason is None),
         tuple(Failure(case, reason) for case, reason in reasons.items() if reason is not None),
+        tuple(tallies(entries)),
     )
+
+
+def _unfinished(entry: Entry) -> str:
+    """Say what became of a case that has no record."""
+    if entry.state == "begun":
+        return f"begun by {entry.worker} at {entry.at}, and not finished"
+    if entry.state == "done":
+        return f"done by {entry.worker} at {entry.at}, but its record is missing"
+    return entry.error or f"{entry.state} by {entry.worker} at {entry.at}"
 
 
 def _fault(folder: Path, case: str, key: str) -> str | None:

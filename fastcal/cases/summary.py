@@ -27,3 +27,5 @@ class PredictionSummary:
     """Calibration of all finished cases of this part, where labels were given."""
     statistics_file: Path | None
     """The file that holds their integer state."""
+    journal: Path | None = None
+    """Where workers did the cases: what became of each, see `fastcal.cases.journal`."""

@@ -46,8 +46,10 @@ def ensemble(
     dtype: mapping.Dtype = mapping.MapType.float32,
     save_probabilities: mapping.SaveProbabilities = False,
     segments: mapping.Segments = True,
-    num_parts: mapping.NumParts = 1,
-    part_id: mapping.PartId = 0,
+    num_parts: mapping.NumParts = None,
+    part_id: mapping.PartId = None,
+    scheduler: mapping.Scheduler = None,
+    workers: mapping.WorkersOption = None,
     overwrite: mapping.Overwrite = False,
     keep_going: mapping.KeepGoing = False,
     memory: mapping.Memory = None,
@@ -76,6 +78,7 @@ def ensemble(
     del affine  # its callback has chosen the form
     from fastcal.predict import ensemble_folders
 
+    count, own = mapping.chosen_part(num_parts, part_id, quiet=quiet)
     summary = ensemble_folders(
         inputs,
         out,
@@ -94,8 +97,10 @@ def ensemble(
         dtype=dtype.value,
         save_probabilities=save_probabilities,
         segments=segments,
-        num_parts=num_parts,
-        part_id=part_id,
+        num_parts=count,
+        part_id=own,
+        scheduler=scheduler,
+        workers=workers,
         overwrite=overwrite,
         keep_going=keep_going,
         memory=memory,

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from fastcal.cli import mapping
-from fastcal.cli.outcome import list_failures, print_calibration, print_table
+from fastcal.cli.outcome import list_failures, print_calibration, print_journal, print_table
 
 MEASURES = "Measures"
 
@@ -85,6 +85,8 @@ def evaluate(
     region: mapping.AnyRegion = None,
     allow_missing: mapping.AllowMissing = False,
     keep_going: mapping.KeepGoing = False,
+    scheduler: mapping.Scheduler = None,
+    workers: mapping.WorkersOption = None,
     affine: mapping.Affine = mapping.AffineForm.auto,
     quiet: mapping.Quiet = False,
 ) -> None:
@@ -113,8 +115,14 @@ def evaluate(
         regions=region or [],
         allow_missing=allow_missing,
         keep_going=keep_going,
+        scheduler=scheduler,
+        workers=workers,
         progress=not quiet,
     )
+    if scheduler is not None or workers is not None:
+        from fastcal.cases.journal import journal_beside
+
+        print_journal(journal_beside(out))
     _print_summary(summary)
     typer.echo(f"written: {out}")
     list_failures((one["case"], one["reason"]) for one in summary["failed"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager
 from enum import StrEnum
 from pathlib import Path
@@ -272,20 +273,59 @@ Segments = Annotated[
     ),
 ]
 NumParts = Annotated[
-    int,
+    int | None,
     typer.Option(
         "--num-parts",
         metavar="N",
-        help="Number of runs that share the cases. nnU-Net's -num_parts.",
+        help="Number of runs that share the cases; in a job array of SLURM, its size. nnU-Net's "
+        "-num_parts.  [default: 1]",
         rich_help_panel=RUN,
     ),
 ]
 PartId = Annotated[
-    int,
+    int | None,
     typer.Option(
         "--part-id",
         metavar="K",
-        help="Which of the parts this run is, from 0. nnU-Net's -part_id.",
+        help="Which of the parts this run is, from 0; in a job array of SLURM, its place there. "
+        "nnU-Net's -part_id.  [default: 0]",
+        rich_help_panel=RUN,
+    ),
+]
+
+
+def chosen_part(num_parts: int | None, part_id: int | None, *, quiet: bool) -> tuple[int, int]:
+    """Return the number of parts and this part: as given, else those of a job array of SLURM.
+
+    Raises:
+        ValueError: The ids of the array do not say which share is whose.
+    """
+    if num_parts is not None or part_id is not None:
+        return 1 if num_parts is None else num_parts, part_id or 0
+    from fastcal.core.job_array import array_part
+
+    count, own = array_part(os.environ)
+    if count > 1 and not quiet:
+        typer.echo(f"part {own} of {count}, from 0, as the job array of SLURM has it", err=True)
+    return count, own
+
+
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="Dask scheduler whose workers do the cases, such as tcp://node1:8786.",
+        rich_help_panel=RUN,
+    ),
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        metavar="N",
+        help="Processes of this machine that do the cases, each one at a time; several GPUs are "
+        "dealt to them.",
         rich_help_panel=RUN,
     ),
 ]

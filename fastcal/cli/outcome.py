@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from fastcal.calibration import CalibrationStatistics
+    from fastcal.cases.journal import WorkerTally
     from fastcal.convert import Conversion
     from fastcal.predict import PredictionSummary
 
@@ -76,6 +79,7 @@ def finish_predictions(summary: PredictionSummary) -> None:
     """Print what a run over cases did; failed cases are listed and lead to an exit code of 1."""
     if summary.statistics is not None:
         print_statistics(summary.statistics)
+    print_journal(summary.journal)
     finish_cases(summary)
 
 
@@ -87,6 +91,24 @@ def finish_cases(made: PredictionSummary | Conversion) -> None:
     resumed = f", {len(made.skipped)} were there already" if made.skipped else ""
     typer.echo(f"{counted(len(made.done), 'case')} written to {made.out}{resumed}")
     list_failures((one.case, one.reason) for one in made.failed)
+
+
+def print_journal(journal: Path | None) -> None:
+    """Print what each worker did, where workers did the cases."""
+    if journal is not None:
+        from fastcal.cases.journal import read_journal, tallies
+
+        print_workers(tallies(read_journal(journal)))
+
+
+def print_workers(workers: Sequence[WorkerTally]) -> None:
+    """Print what each worker did; nothing where there were none."""
+    rows = [
+        [one.worker, str(one.done), str(one.failed), str(one.lost), f"{one.seconds:.1f}"]
+        for one in workers
+    ]
+    if rows:
+        print_table(["worker", "done", "failed", "lost", "seconds"], rows)
 
 
 def print_statistics(statistics: CalibrationStatistics) -> None:

@@ -165,8 +165,10 @@ def predict(
     dtype: mapping.Dtype = mapping.MapType.float32,
     save_probabilities: mapping.SaveProbabilities = False,
     segments: mapping.Segments = True,
-    num_parts: mapping.NumParts = 1,
-    part_id: mapping.PartId = 0,
+    num_parts: mapping.NumParts = None,
+    part_id: mapping.PartId = None,
+    scheduler: mapping.Scheduler = None,
+    workers: mapping.WorkersOption = None,
     overwrite: mapping.Overwrite = False,
     keep_going: mapping.KeepGoing = False,
     allow_duplicates: mapping.AllowDuplicates = False,
@@ -197,6 +199,7 @@ def predict(
     from fastcal.predict import InferenceAugmentation, predict_cases
 
     part = next((name for name in SPLITS if cases == [name]), None)
+    count, own = mapping.chosen_part(num_parts, part_id, quiet=quiet)
     summary = predict_cases(
         run,
         images,
@@ -226,8 +229,10 @@ def predict(
         dtype=dtype.value,
         save_probabilities=save_probabilities,
         segments=segments,
-        num_parts=num_parts,
-        part_id=part_id,
+        num_parts=count,
+        part_id=own,
+        scheduler=scheduler,
+        workers=workers,
         overwrite=overwrite,
         keep_going=keep_going,
         allow_duplicates=allow_duplicates,

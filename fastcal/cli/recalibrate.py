@@ -11,7 +11,7 @@ import typer
 
 from fastcal.cli import mapping
 from fastcal.cli.command import CommandGroup, SpreadCommand
-from fastcal.cli.outcome import counted, finish_predictions, print_table
+from fastcal.cli.outcome import counted, finish_predictions, print_journal, print_table
 from fastcal.cli.values import one_of
 
 if TYPE_CHECKING:
@@ -113,6 +113,8 @@ def fit(
         ),
     ] = 5,
     allow_duplicates: mapping.AllowDuplicates = False,
+    scheduler: mapping.Scheduler = None,
+    workers: mapping.WorkersOption = None,
     affine: mapping.Affine = mapping.AffineForm.auto,
     quiet: mapping.Quiet = False,
 ) -> None:
@@ -142,6 +144,8 @@ def fit(
             odir=odir,
             folds=folds,
             allow_duplicates=allow_duplicates,
+            scheduler=scheduler,
+            workers=workers,
             progress=not quiet,
         )
     for warning in caught:
@@ -183,8 +187,10 @@ def apply(
     dtype: mapping.Dtype = mapping.MapType.float32,
     save_probabilities: mapping.SaveProbabilities = False,
     segments: mapping.Segments = True,
-    num_parts: mapping.NumParts = 1,
-    part_id: mapping.PartId = 0,
+    num_parts: mapping.NumParts = None,
+    part_id: mapping.PartId = None,
+    scheduler: mapping.Scheduler = None,
+    workers: mapping.WorkersOption = None,
     overwrite: mapping.Overwrite = False,
     keep_going: mapping.KeepGoing = False,
     memory: mapping.Memory = None,
@@ -200,6 +206,7 @@ def apply(
     del affine  # its callback has chosen the form
     from fastcal.recalibrate import apply_folders
 
+    count, own = mapping.chosen_part(num_parts, part_id, quiet=quiet)
     summary = apply_folders(
         calibrator,
         inputs,
@@ -215,8 +222,10 @@ def apply(
         dtype=dtype.value,
         save_probabilities=save_probabilities,
         segments=segments,
-        num_parts=num_parts,
-        part_id=part_id,
+        num_parts=count,
+        part_id=own,
+        scheduler=scheduler,
+        workers=workers,
         overwrite=overwrite,
         keep_going=keep_going,
         memory=memory,
@@ -227,6 +236,7 @@ def apply(
 
 
 def _print_fit(fitted: FolderFit) -> None:
+    print_journal(fitted.journal)
     rows = []
     for number, one in enumerate(fitted.calibrators):
         name = "calibrator" if len(fitted.calibrators) == 1 else f"member {number}"

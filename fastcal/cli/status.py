@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fastcal.cli.mapping import FILES
-from fastcal.cli.outcome import counted, list_failures
+from fastcal.cli.outcome import counted, list_failures, print_workers
 
 
 def status(
@@ -34,5 +34,6 @@ def status(
     for name, value in found.settings.items():
         typer.echo(f"{name}: {value}")
     typer.echo(f"versions: {', '.join(f'{name} {one}' for name, one in found.versions.items())}")
+    print_workers(found.workers)
     typer.echo(f"{counted(len(found.finished), 'case')} finished in {predictions}")
     list_failures((one.case, one.reason) for one in found.unfit)

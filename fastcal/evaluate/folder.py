@@ -5,37 +5,29 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 
 from fastcal.calibration.summary import calibration_summary, region_summaries
-from fastcal.cases.case_record import CaseRecord
-from fastcal.cases.count import count_case
+from fastcal.cases.journal import journal_beside
 from fastcal.cases.labels import LabelScheme
 from fastcal.cases.loop import ProgressOption
-from fastcal.cases.overlap import overlap
-from fastcal.cases.pipeline import Stages, run_stages
-from fastcal.cases.plausible import contradicted
-from fastcal.cases.record import FolderRecord, digests, versions
-from fastcal.cases.reference import LabelMap, LabelMaps, check_extents
+from fastcal.cases.pipeline import run_stages
+from fastcal.cases.reference import LabelMaps
 from fastcal.cases.settings import Counted
+from fastcal.cases.workers import Workers
 from fastcal.core import atomic
 from fastcal.core.arguments import choice, real_number
 from fastcal.core.bins import Closed
 from fastcal.core.errors import DataError, DataWarning
 from fastcal.core.places import check_out_file, check_out_folder
 from fastcal.data import description
-from fastcal.data.affines import affine_rule
-from fastcal.data.predictions import PredictionFolder, Probabilities
-from fastcal.evaluate.begun import PARTIAL, Begun, Scored
-from fastcal.evaluate.surface import surface_scores
-
-MissedHd95: TypeAlias = Literal["omit", "diagonal"]
-"""What the HD95 of a case is where only one of reference and prediction has the structure."""
+from fastcal.data.predictions import PredictionFolder
+from fastcal.evaluate.begun import PARTIAL, Begun
+from fastcal.evaluate.scoring import MissedHd95, Scoring, Work
 
 
 def evaluate_folder(
@@ -55,6 +47,8 @@ def evaluate_folder(
     regions: Sequence[str] = (),
     allow_missing: bool = False,
     keep_going: bool = False,
+    scheduler: str | None = None,
+    workers: int | None = None,
     progress: ProgressOption = False,
 ) -> dict[str, Any]:
     """Score a folder of predicted label maps, and their probabilities where they were saved.
@@ -92,6 +86,10 @@ def evaluate_folder(
             ``--chill``).
         keep_going: Go on after a case that fails or was not predicted; failures are listed under
             ``"failed"``.
+        scheduler: Address of a Dask scheduler whose workers score the cases, see docs/scale.md. A
+            case that fails is listed then, and does not stop the others. What became of each is in
+            ``NAME.journal.jsonl`` beside the file.
+        workers: Number of processes of this machine that score the cases, likewise.
         progress: True prints one line per case to stderr; a function is called with a `Progress`.
 
     Returns:
@@ -113,7 +111,8 @@ def evaluate_folder(
         DataError: A folder has no cases, a case has no prediction (unless ``allow_missing`` or
             ``keep_going``) or no reference, a file cannot be read, shapes, affines or numbers of
             classes differ, or a label is out of range. The message names the file.
-        ImportError: ``surface`` is True and MONAI is not installed.
+        ImportError: ``surface`` is True and MONAI is not installed; or workers are wanted, and Dask
+            ``distributed`` is not.
         TypeError: An option has the wrong type.
         ValueError: An option is out of range.
 
@@ -125,11 +124,13 @@ def evaluate_folder(
     if not real_number(tolerance_mm, "tolerance_mm") >= 0:
         raise ValueError(f"tolerance_mm must be at least 0, got {tolerance_mm}")
     choice(missed_hd95, "missed_hd95", ("omit", "diagonal"))
+    hired = Workers.of(scheduler, workers)
+    keep_going = keep_going or hired is not None
     counted = Counted(labels, n_bins, closed, fine_bins, regions)
     described = _descriptions(Path(labels), Path(predictions), dataset_json)
     scheme = _scheme(Path(labels), Path(predictions), dataset_json, num_classes)
     folder = PredictionFolder(predictions) if probabilities else None
-    scoring = _Scoring(
+    scoring = Scoring(
         predictions=LabelMaps.find(predictions, scheme),
         references=LabelMaps.find(labels, scheme),
         probabilities=folder,
@@ -146,31 +147,25 @@ def evaluate_folder(
     partial = out_file.with_name(out_file.name + PARTIAL)
     check_out_folder(partial, [Path(labels), Path(predictions)])
     begun = Begun(partial, scoring.record(partial, described).key)
-
-    records: dict[str, CaseRecord] = {}
-
-    def read(case: str) -> Iterator[tuple[LabelMap, LabelMap] | Probabilities]:
-        records[case] = scoring.case_record(case, begun)
-        yield from scoring.read(case)
-
-    def keep(case: str, scored: Scored) -> None:
-        begun.write(case, scored, records.pop(case))
-
-    def finished(case: str) -> bool:
-        try:
-            return begun.knows(case) and begun.holds(case, scoring.case_record(case, begun))
-        except DataError:
-            return False  # scoring it says what is wrong
-
-    wanted = scoring.predictions if allow_missing else scoring.references
+    work = Work(scoring, begun)
+    wanted = sorted((scoring.predictions if allow_missing else scoring.references).paths)
     with begun.held():
-        run = run_stages(
-            sorted(wanted.paths),
-            Stages(read, scoring.score, keep),
-            finished=finished,
-            keep_going=keep_going,
-            progress=progress,
-        )
+        if hired is None:
+            run = run_stages(
+                wanted,
+                work.stages,
+                finished=work.finished,
+                keep_going=keep_going,
+                progress=progress,
+            )
+        else:
+            run = hired.team().run_cases(
+                wanted,
+                work,
+                journal_beside(out_file),
+                finished=work.finished,
+                progress=progress,
+            )
         cases = sorted((*run.done, *run.skipped))
         if not cases:
             reasons = "; ".join(dict.fromkeys(one.reason for one in run.failed))
@@ -213,151 +208,7 @@ def _descriptions(labels: Path, predictions: Path, dataset_json: str | Path | No
     return [*given, *(path for path in found if path is not None)]
 
 
-@dataclass(frozen=True, slots=True)
-class _Scoring:
-    """What is compared, and how."""
-
-    predictions: LabelMaps
-    references: LabelMaps
-    probabilities: PredictionFolder | None
-    saved: frozenset[str]
-    """Cases that have probabilities."""
-    counted: Counted
-    tolerance_mm: float | None
-    """Of the surface Dice; None for no surface scores."""
-    missed_hd95: MissedHd95
-
-    @property
-    def inputs(self) -> list[Path]:
-        """Every file that is read."""
-        files = [*self.predictions.paths.values(), *self.references.paths.values()]
-        return [*files, *(path for case in self.saved for path in self._saved_files(case))]
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What the numbers depend on beside the files."""
-        return {
-            "affine": affine_rule(),
-            "tolerance_mm": self.tolerance_mm,
-            "missed_hd95": self.missed_hd95,
-            "n_bins": self.counted.n_bins,
-            "closed": self.counted.closed,
-            "fine_bins": self.counted.fine_bins,
-            "regions": list(self.counted.regions),
-        }
-
-    def record(self, folder: Path, described: Sequence[Path]) -> FolderRecord:
-        """Return what the scores of every case depend on, for a folder that keeps them.
-
-        Raises:
-            DataError: A description cannot be read.
-        """
-        settings = {
-            "command": "evaluate",
-            **self.settings,
-            "num_classes": self.references.scheme.num_classes,
-            "probabilities": self.probabilities is not None,
-        }
-        return FolderRecord(folder, settings, {}, digests(described, folder), versions())
-
-    def case_record(self, case: str, begun: Begun) -> CaseRecord:
-        """Return the record of a case with the digests that its files have now.
-
-        Raises:
-            DataError: It has no prediction, or a file cannot be read.
-        """
-        members = [self._prediction_of(case), *self._saved_files(case)]
-        reference = self.references.paths.get(case)
-        return CaseRecord.of(
-            begun.key, members, [] if reference is None else [reference], begun.folder
-        )
-
-    def check_pairs(self, *, complete: bool) -> None:
-        """Raise a `DataError` for a prediction without reference; if ``complete``, the reverse."""
-        folder, references = self.predictions.folder, self.references
-        for case, path in self.predictions.paths.items():
-            if case not in references.paths:
-                raise DataError(path, f"no reference of case {case} in {references.folder}")
-        missing = sorted(set(references.paths) - set(self.predictions.paths))
-        if missing and complete:
-            raise DataError(
-                folder,
-                f"no prediction for {len(missing)} of {len(references.paths)} cases of "
-                f"{references.folder}, the first of which is {missing[0]}; allow_missing=True "
-                "(--allow-missing) scores the others",
-            )
-
-    def read(self, case: str) -> Iterator[tuple[LabelMap, LabelMap] | Probabilities]:
-        """Read the label maps of a case, then its probabilities where it has any."""
-        yield self._labels(case)
-        if self.probabilities is not None and case in self.saved:
-            yield self.probabilities.probabilities(case)
-
-    def _labels(self, case: str) -> tuple[LabelMap, LabelMap]:
-        self.references.require([case])
-        check_extents(self._prediction_of(case), self.references.paths[case])
-        reference = self.references.read(case)
-        return reference, self.predictions.read(case, reference.grid, reference.path)
-
-    def score(self, case: str, pieces: Iterator[Any]) -> Scored:
-        """Score one case from what was read of it."""
-        reference, prediction = next(pieces)
-        metrics = {
-            key: self._structure(group, reference, prediction)
-            for key, group in reference.scheme.foreground.items()
-        }
-        if self.probabilities is None or case not in self.saved:
-            return Scored(metrics, None, 0, "")
-        found = next(pieces)
-        statistics = count_case(
-            found, reference, case=case, counted=self.counted, prediction=prediction.labels
-        )
-        contradicting = 0
-        if not reference.scheme.multilabel:
-            contradicting = contradicted(found, prediction.labels, reference.kept)
-        return Scored(metrics, statistics, contradicting, str(found.source))
-
-    def entry(self, case: str, scored: Scored) -> dict[str, Any]:
-        """Return what ``metric_per_case`` holds of a case."""
-        statistics = scored.statistics
-        entry = {
-            "case": case,
-            "metrics": scored.metrics,
-            "reference_file": str(self.references.paths[case]),
-            "prediction_file": str(self.predictions.paths[case]),
-            "calibration": None if statistics is None else calibration_summary(statistics),
-        }
-        if self.counted.regions and statistics is not None:
-            entry["calibration_of_regions"] = region_summaries(statistics)
-        return entry
-
-    def _prediction_of(self, case: str) -> Path:
-        if case not in self.predictions.paths:
-            raise DataError(self.predictions.folder, f"no prediction of case {case}")
-        return self.predictions.paths[case]
-
-    def _saved_files(self, case: str) -> list[Path]:
-        if self.probabilities is None or case not in self.saved:
-            return []
-        return self.probabilities.files(case)
-
-    def _structure(
-        self, group: tuple[int, ...], reference: LabelMap, prediction: LabelMap
-    ) -> dict[str, float]:
-        masks = np.isin(reference.labels, group), np.isin(prediction.labels, group)
-        kept, spacing = reference.kept, reference.grid.spacing
-        found = overlap(*masks, kept=kept, voxel_ml=math.prod(spacing) / 1000)
-        if self.tolerance_mm is not None:
-            if kept is not None:
-                masks = masks[0] & kept, masks[1] & kept
-            found |= surface_scores(*masks, spacing=spacing, tolerance_mm=self.tolerance_mm)
-            if self.missed_hd95 == "diagonal" and bool(found["n_ref"]) != bool(found["n_pred"]):
-                extents = zip(reference.labels.shape, spacing, strict=True)
-                found["HD95"] = math.hypot(*(number * step for number, step in extents))
-        return found
-
-
-def _summary(cases: Sequence[str], begun: Begun, scoring: _Scoring) -> dict[str, Any]:
+def _summary(cases: Sequence[str], begun: Begun, scoring: Scoring) -> dict[str, Any]:
     scheme, settings = scoring.references.scheme, scoring.counted
     pooled = settings.statistics(scheme)
     records, contradictions = [], []

@@ -13,6 +13,7 @@ from fastcal.cases.loop import ProgressOption
 from fastcal.cases.saved import SavedFolders, SavedProbabilities
 from fastcal.cases.settings import Counted, MapType, Part, Written
 from fastcal.cases.summary import PredictionSummary
+from fastcal.cases.workers import Workers
 from fastcal.core.arguments import real_number
 from fastcal.core.bins import Closed
 from fastcal.core.memory import read_size
@@ -45,6 +46,8 @@ def ensemble_folders(
     keep_going: bool = False,
     allow_duplicates: bool = False,
     device: torch.device | str = "cpu",
+    scheduler: str | None = None,
+    workers: int | None = None,
     memory: int | str | None = None,
     progress: ProgressOption = False,
 ) -> PredictionSummary:
@@ -88,6 +91,9 @@ def ensemble_folders(
         keep_going: Go on after a case that fails; the summary lists the failures.
         allow_duplicates: Take a folder that is given twice, or two that hold the same files.
         device: Where the members are combined.
+        scheduler: Address of a Dask scheduler whose workers do the cases, see docs/scale.md. A case
+            that fails is in the summary then, and does not stop the others.
+        workers: Number of processes of this machine that do the cases, likewise.
         memory: The most memory that the process may take, in bytes or as ``"2G"``. Members are then
             read slab by slab, whatever their size, through the same pass; files are bit-identical
             to those of a run without a bound. None reads whole members.
@@ -102,7 +108,8 @@ def ensemble_folders(
             is out of range; ``out`` was made from something else, or is a folder of inputs. The
             message names the file.
         TypeError: An option has the wrong type.
-        ValueError: An option is out of range.
+        ValueError: An option is out of range, or no scheduler or worker answers.
+        ImportError: Workers are wanted, and Dask ``distributed`` is not installed.
         OutOfMemoryError: A ValueError that says what to lower.
         OSError: The error of the disk.
 
@@ -114,11 +121,19 @@ def ensemble_folders(
     """
     counted = Counted(labels, n_bins, closed, fine_bins, regions)
     written = Written(out, maps, dtype, save_probabilities, overwrite, segments=segments)
-    part = Part(num_parts, part_id, keep_going, progress, memory=read_size(memory, "memory"))
+    hired = Workers.of(scheduler, workers)
+    team = None if hired is None else hired.team(device)
+    part = Part(
+        num_parts,
+        part_id,
+        keep_going or team is not None,
+        progress,
+        memory=read_size(memory, "memory"),
+    )
     saved = SavedFolders.open(folders, allow_duplicates=allow_duplicates)
-    chosen = saved.shared(cases, complete=not keep_going)
+    chosen = saved.shared(cases, complete=not part.keep_going)
     found = saved.dataset_json(dataset_json)
-    reading = saved.reading(chosen, found, keep_going=keep_going)
+    reading = saved.reading(chosen, found, keep_going=part.keep_going)
     count = len(saved.folders)
     given = [temperature] if isinstance(temperature, int | float) else list(temperature)
     temperatures = [real_number(one, "temperature") for one in given]
@@ -130,7 +145,7 @@ def ensemble_folders(
         [1.0] * count if weights is None else [real_number(one, "weights") for one in weights],
         temperatures,
         found,
-        choose_device(device),
+        choose_device(device if team is None else "cpu"),
     )
     written = replace(written, file_ending=saved.file_ending(found))
-    return run(source, counted, written, part)
+    return run(source, counted, written, part, team)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 import zlib
@@ -156,6 +157,17 @@ class RunMembers:
         }
         for source in self.sources:
             self._check(source, self._network(source))
+
+    def moved(self, device: torch.device) -> RunMembers:
+        """Return the same members on another device, none loaded yet; those that are loaded stay.
+
+        Args:
+            device: Where their networks run.
+        """
+        made = copy.copy(self)
+        made.device, made.devices, made._loaded, made._resident = device, (device,), {}, {}
+        made._device_of = dict.fromkeys(self._device_of, device)
+        return made
 
     @property
     def record(self) -> dict[str, Any]:

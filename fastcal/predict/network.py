@@ -12,6 +12,7 @@ from fastcal.cases import driver
 from fastcal.cases.loop import ProgressOption
 from fastcal.cases.settings import Counted, MapType, Part, Written
 from fastcal.cases.summary import PredictionSummary
+from fastcal.cases.workers import Workers
 from fastcal.core.bins import Closed
 from fastcal.core.problem import Space
 from fastcal.data.dataset import Case
@@ -53,6 +54,8 @@ def predict_cases(
     batch_size: int | None = None,
     trust: Collection[str] = (),
     allow_duplicates: bool = False,
+    scheduler: str | None = None,
+    workers: int | None = None,
     progress: ProgressOption = False,
 ) -> PredictionSummary:
     """Predict cases with the members of a run, on the grid of their images.
@@ -107,6 +110,9 @@ def predict_cases(
         batch_size: Slices or windows per forward pass; None for 16 slices or 2 windows.
         trust: Packages that networks may be imported from, see `fastcal.load_ensemble`.
         allow_duplicates: A number among ``members`` may be there twice, and counts twice.
+        scheduler: Address of a Dask scheduler whose workers do the cases, see docs/scale.md. A case
+            that fails is in the summary then, and does not stop the others.
+        workers: Number of processes of this machine that do the cases, likewise.
         progress: True prints one line per case to stderr, and how far a long case is; a function
             is called with a `Progress`.
 
@@ -119,7 +125,9 @@ def predict_cases(
             other settings. The message names the file.
         TypeError: An option has the wrong type.
         UntrustedNetworkError: A network is not built in, nor of a trusted package.
-        ValueError: An option is out of range, or networks without dropout got ``mc_dropout``.
+        ValueError: An option is out of range, or networks without dropout got ``mc_dropout``;
+            or no scheduler or worker answers.
+        ImportError: Workers are wanted, and Dask ``distributed`` is not installed.
         OutOfMemoryError: A ValueError that says what to lower.
         OSError: The error of the disk.
 
@@ -129,7 +137,9 @@ def predict_cases(
         0.0123
     """
     counted = Counted(labels, n_bins, closed, fine_bins, regions)
-    part = Part(num_parts, part_id, keep_going, progress)
+    hired = Workers.of(scheduler, workers)
+    team = None if hired is None else hired.team(device)
+    part = Part(num_parts, part_id, keep_going or team is not None, progress)
     inference = Inference(
         mc_dropout=mc_dropout,
         seed=seed,
@@ -144,7 +154,13 @@ def predict_cases(
     written = Written(out, maps, dtype, save_probabilities, overwrite, opened.file_ending, segments)
     chosen = choose_images(opened, images, cases)
     networks = RunMembers(
-        opened, members, inference, device, trust, allow_duplicates=allow_duplicates
+        opened,
+        members,
+        inference,
+        device if team is None else "cpu",
+        trust,
+        allow_duplicates=allow_duplicates,
     )
-    source = NetworkPredictions(opened, networks, chosen, space=space, tell=progress is True)
-    return driver.run(source, counted, written, part)
+    tell = progress is True and team is None
+    source = NetworkPredictions(opened, networks, chosen, space=space, tell=tell)
+    return driver.run(source, counted, written, part, team)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import torch
 
 from fastcal.cases.labels import LabelScheme
 from fastcal.cases.settings import MemberReading
@@ -69,6 +72,12 @@ class NetworkPredictions:
         return Origin(
             command="predict", settings=settings, folders=list(dict.fromkeys(read)), shared=weights
         )
+
+    def moved(self, device: torch.device) -> NetworkPredictions:
+        """Return the source on another device; every network that it loads stays there."""
+        made = copy.copy(self)
+        made._networks = self._networks.moved(device)
+        return made
 
     def inputs(self, case: str) -> Sequence[Path]:
         """The files of the images of a case."""

@@ -12,6 +12,7 @@ from fastcal.cases.loop import ProgressOption
 from fastcal.cases.saved import SavedFolders
 from fastcal.cases.settings import Counted, MapType, Part, Written
 from fastcal.cases.summary import PredictionSummary
+from fastcal.cases.workers import Workers
 from fastcal.core.bins import Closed
 from fastcal.core.errors import DataError, DataWarning
 from fastcal.core.memory import read_size
@@ -42,6 +43,8 @@ def apply_folders(
     overwrite: bool = False,
     keep_going: bool = False,
     allow_duplicates: bool = False,
+    scheduler: str | None = None,
+    workers: int | None = None,
     memory: int | str | None = None,
     progress: ProgressOption = False,
 ) -> PredictionSummary:
@@ -79,6 +82,9 @@ def apply_folders(
             starts anew, which is refused for a part of its cases.
         keep_going: Go on after a case that fails; the summary lists the failures.
         allow_duplicates: Take a folder that is given twice, or two that hold the same files.
+        scheduler: Address of a Dask scheduler whose workers do the cases, see docs/scale.md. A case
+            that fails is in the summary then, and does not stop the others.
+        workers: Number of processes of this machine that do the cases, likewise.
         memory: The most memory that the process may take, in bytes or as ``"2G"``. Members are then
             read slab by slab, whatever their size, through the same pass; files are bit-identical
             to those of a run without a bound. None reads whole members.
@@ -92,7 +98,8 @@ def apply_folders(
         DataError: A file cannot be read, or does not fit the others or the calibrator; the message
             names it.
         TypeError: An option has the wrong type.
-        ValueError: An option is out of range.
+        ValueError: An option is out of range, or no scheduler or worker answers.
+        ImportError: Workers are wanted, and Dask ``distributed`` is not installed.
         OutOfMemoryError: A ValueError that says what to lower.
         OSError: The error of the disk.
 
@@ -104,17 +111,25 @@ def apply_folders(
     """
     counted = Counted(labels, n_bins, closed, fine_bins, regions)
     written = Written(out, maps, dtype, save_probabilities, overwrite, segments=segments)
-    part = Part(num_parts, part_id, keep_going, progress, memory=read_size(memory, "memory"))
+    hired = Workers.of(scheduler, workers)
+    team = None if hired is None else hired.team()
+    part = Part(
+        num_parts,
+        part_id,
+        keep_going or team is not None,
+        progress,
+        memory=read_size(memory, "memory"),
+    )
     made = load(calibrator) if isinstance(calibrator, str | Path) else calibrator
     saved = SavedFolders.open(folders, folds=True, allow_duplicates=allow_duplicates)
     found = saved.dataset_json(dataset_json)
-    source = CalibratedProbabilities.of(made, saved, cases, found, keep_going=keep_going)
+    source = CalibratedProbabilities.of(made, saved, cases, found, keep_going=part.keep_going)
     source.check_maps(maps)
     if isinstance(calibrator, str | Path):
         source = replace(source, file=Path(calibrator))
     _warn_of_seen(source)
     written = replace(written, file_ending=saved.file_ending(found))
-    return run(source, counted, written, part)
+    return run(source, counted, written, part, team)
 
 
 def _warn_of_seen(source: CalibratedProbabilities) -> None:

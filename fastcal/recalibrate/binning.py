@@ -16,7 +16,7 @@ from fastcal.core.problem import Activation
 from fastcal.recalibrate.calibrator import Calibrator, numbers
 from fastcal.recalibrate.histogram import FineHistogram, cell_values, isotonic_curve
 from fastcal.recalibrate.stream import Stream, no_voxels
-from fastcal.recalibrate.volumes import Block
+from fastcal.recalibrate.volumes import Block, FitVolume
 
 
 class ProbabilityMap(Calibrator):
@@ -100,24 +100,24 @@ class HistogramBinning(ProbabilityMap):
         return {**super().settings(), "n_bins": self.n_bins, "closed": self.closed}
 
     def _fit(self, stream: Stream) -> None:
-        tally: Tensor | None = None
-        n_voxels = 0
-        for volume in stream:
-            if tally is None:
-                shape = (2, volume.num_classes, self.n_bins)
-                tally = torch.zeros(shape, dtype=torch.int64)
-            count, hits = tally
-            for block in volume.blocks():
-                p = self.reading.probabilities(block.values)
-                present = _present(block, volume.num_classes)
-                n_voxels += p.shape[1]
-                for k, (cell, hit) in enumerate(zip(self._bin(p).cpu(), present, strict=True)):
-                    count[k] += torch.bincount(cell, minlength=self.n_bins)
-                    hits[k] += torch.bincount(cell[hit], minlength=self.n_bins)
-        if tally is None or n_voxels == 0:
+        tally = stream.sum(self._tally)
+        if not bool(tally[0, 0].any()):
             raise no_voxels()
-        self.n_voxels_ = n_voxels
+        self.n_voxels_ = int(tally[0, 0].sum())
         self._frequency = tally[1].double() / tally[0]
+
+    def _tally(self, number: int, volume: FitVolume) -> Tensor:
+        """Count the voxels of each bin and the hits among them, int64 ``[2, C, n_bins]``."""
+        del number
+        tally = torch.zeros((2, volume.num_classes, self.n_bins), dtype=torch.int64)
+        count, hits = tally
+        for block in volume.blocks():
+            p = self.reading.probabilities(block.values)
+            present = _present(block, volume.num_classes)
+            for k, (cell, hit) in enumerate(zip(self._bin(p).cpu(), present, strict=True)):
+                count[k] += torch.bincount(cell, minlength=self.n_bins)
+                hits[k] += torch.bincount(cell[hit], minlength=self.n_bins)
+        return tally
 
     def _bin(self, p: Tensor) -> Tensor:
         real = torch.float64 if p.dtype == torch.float64 else torch.float32
@@ -192,19 +192,21 @@ class IsotonicRegression(ProbabilityMap):
         return self._knots
 
     def _fit(self, stream: Stream) -> None:
-        histogram: FineHistogram | None = None
-        for volume in stream:
-            if histogram is None:
-                histogram = FineHistogram(volume.num_classes)
-            for block in volume.blocks():
-                p = self.reading.probabilities(block.values)
-                histogram.add(p, _present(block, volume.num_classes))
-        if histogram is None or not histogram.count[0].any():
+        histogram = stream.sum(self._histogram)
+        if not histogram.count[0].any():
             raise no_voxels()
         self.n_voxels_ = int(histogram.count[0].sum())
         x = cell_values()
         rows = zip(histogram.count, histogram.hits, strict=True)
         self._knots = [isotonic_curve(count, hits, x) for count, hits in rows]
+
+    def _histogram(self, number: int, volume: FitVolume) -> FineHistogram:
+        del number
+        histogram = FineHistogram(volume.num_classes)
+        for block in volume.blocks():
+            p = self.reading.probabilities(block.values)
+            histogram.add(p, _present(block, volume.num_classes))
+        return histogram
 
     def _mapped(self, p: Tensor) -> Tensor:
         return torch.stack([self._curve(one.double(), k) for k, one in enumerate(p)])

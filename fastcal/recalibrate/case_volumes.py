@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
 
 from torch import Tensor
 
-from fastcal.cases.loop import ProgressOption
+from fastcal.cases.loop import Progress, ProgressOption, reporter
 from fastcal.cases.pipeline import ReadAhead
 from fastcal.cases.plausible import check_activation, check_probabilities
 from fastcal.cases.reference import LabelMap, LabelMaps
@@ -15,6 +17,21 @@ from fastcal.cases.source import Member
 from fastcal.cases.told import told
 from fastcal.data.predictions import PredictionFolder, Probabilities
 from fastcal.recalibrate.pool import Pool
+
+Volume: TypeAlias = tuple[Tensor, Tensor, Tensor | None]
+Elsewhere: TypeAlias = Callable[
+    [
+        Sequence[str],
+        Callable[[int, Volume], Any],
+        Callable[[Any], None],
+        Callable[[Progress], None],
+    ],
+    None,
+]
+"""Folds cases: their names, what is made of a volume and its number, what takes it in their order,
+and what is told when a case is done."""
+
+T = TypeVar("T")
 
 
 class CaseVolumes:
@@ -47,6 +64,7 @@ class CaseVolumes:
         self._read, self._references = read, references
         self._progress, self._part = progress, part
         self._passes = 0
+        self._elsewhere: Elsewhere | None = None
 
     @classmethod
     def of_folders(
@@ -56,9 +74,7 @@ class CaseVolumes:
         progress: ProgressOption = False,
     ) -> CaseVolumes:
         """Return the volumes of cases that lie in one folder each."""
-        return cls(
-            list(places), lambda case: places[case].probabilities(case), references, progress
-        )
+        return cls(list(places), _Placed(places), references, progress)
 
     @classmethod
     def of_pool(
@@ -73,15 +89,56 @@ class CaseVolumes:
 
     def subset(self, cases: Sequence[str], part: str) -> CaseVolumes:
         """Return the volumes of some of the cases, reported as a part of the work."""
-        return CaseVolumes(cases, self._read, self._references, self._progress, part)
+        made = CaseVolumes(cases, self._read, self._references, self._progress, part)
+        made._elsewhere = self._elsewhere
+        return made
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+    def read_elsewhere(self, elsewhere: Elsewhere | None) -> None:
+        """Let others read the volumes in `fold`, such as the workers of a cluster."""
+        self._elsewhere = elsewhere
+
+    def fold(self, read: Callable[[int, Volume], T], take: Callable[[T], None]) -> None:
+        """Read every volume once, and take what is made of each, in the order of the cases.
+
+        Args:
+            read: Makes something of a volume and its number among the cases. It can be pickled.
+            take: Takes what it made.
+        """
+        if self._elsewhere is None:
+            for number, item in enumerate(self):
+                take(read(number, item))
+            return
+        say, step = reporter(self._progress), self._next_step()
+        self._elsewhere(self.cases, read, take, lambda state: say(replace(state, step=step)))
+
+    def _next_step(self) -> str:
         self._passes += 1
-        step = ", ".join(filter(None, (self._part, f"pass {self._passes}")))
+        return ", ".join(filter(None, (self._part, f"pass {self._passes}")))
+
+    def __getstate__(self) -> tuple[list[str], Callable[[str], Probabilities], LabelMaps]:
+        return self.cases, self._read, self._references
+
+    def __setstate__(
+        self, state: tuple[list[str], Callable[[str], Probabilities], LabelMaps]
+    ) -> None:
+        self.cases, self._read, self._references = state
+        self.current = self._elsewhere = None
+        self._progress, self._part, self._passes = False, "", 0
+
+    def __iter__(self) -> Iterator[Volume]:
+        step = self._next_step()
         with ReadAhead(self.cases, self._pieces) as ahead:
             for case in told(self.cases, self._progress, step=step):
                 # No local name: the case must be gone when the next one is taken.
                 yield self._volume(*next(ahead.of(case)))
+
+    def volume(self, case: str) -> Volume:
+        """Read one case.
+
+        Raises:
+            DataError: A file cannot be read, or does not fit.
+        """
+        return self._volume(*self._whole(case))
 
     def _pieces(self, case: str) -> Iterator[tuple[Probabilities, LabelMap]]:
         yield self._whole(case)
@@ -91,11 +148,19 @@ class CaseVolumes:
         like = found.like or self._references.geometry(case, found.data.shape[1:], found.source)
         return found, self._references.read(case, like, found.source)
 
-    def _volume(
-        self, found: Probabilities, reference: LabelMap
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+    def _volume(self, found: Probabilities, reference: LabelMap) -> Volume:
         self.current = found.source
         self._references.scheme.check_channels(found.data.shape[0], found.source)
         check_activation(found)
         check_probabilities(found, self._references.scheme)
         return Member.of(found).values, reference.target(), reference.mask()
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """Reads cases that lie in one folder each."""
+
+    places: Mapping[str, PredictionFolder]
+
+    def __call__(self, case: str) -> Probabilities:
+        return self.places[case].probabilities(case)

@@ -10,6 +10,7 @@ from pathlib import Path
 from fastcal.cases.loop import ProgressOption
 from fastcal.cases.reference import LabelMaps
 from fastcal.cases.saved import SavedFolders
+from fastcal.cases.workers import Workers
 from fastcal.core.arguments import whole_number
 from fastcal.core.errors import DataError
 from fastcal.core.places import check_out_file
@@ -17,6 +18,7 @@ from fastcal.core.problem import Space
 from fastcal.recalibrate import methods
 from fastcal.recalibrate.calibrator import Calibrator
 from fastcal.recalibrate.case_volumes import CaseVolumes
+from fastcal.recalibrate.dealt import read_by
 from fastcal.recalibrate.ensemble import ORDERS, EnsembleCalibration, EnsembleOrder
 from fastcal.recalibrate.fitted_to import FittedTo
 from fastcal.recalibrate.held_out import HeldOut, all_held_out_scores
@@ -34,6 +36,8 @@ class FolderFit:
     """Cases of the fit."""
     held_out: tuple[HeldOut, ...]
     """Scores of each calibrator before and after on held-out folds; empty where there are none."""
+    journal: Path | None = None
+    """Where workers read the cases: what became of each, see `fastcal.cases.journal`."""
 
     @property
     def calibrators(self) -> tuple[Calibrator, ...]:
@@ -59,6 +63,8 @@ def fit_folders(
     odir: float = 1e-5,
     folds: int = 5,
     allow_duplicates: bool = False,
+    scheduler: str | None = None,
+    workers: int | None = None,
     progress: ProgressOption = False,
 ) -> FolderFit:
     """Fit a calibrator to saved probabilities and write it as JSON.
@@ -88,6 +94,9 @@ def fit_folders(
         folds: Folds of the cross-validation that scores the method on cases which a fit has not
             seen; 0 or 1 spares the time that these fits take.
         allow_duplicates: Take a folder that is given twice, or two that hold the same files.
+        scheduler: Address of a Dask scheduler whose workers read the cases, see docs/scale.md. The
+            fit is the same, to the last bit.
+        workers: Number of processes of this machine that read the cases, likewise.
         progress: True prints one line per case and pass to stderr; a function is called with a
             `Progress`.
 
@@ -98,7 +107,9 @@ def fit_folders(
     Raises:
         DataError: A folder has no probabilities, a case is in two folders, labels are missing, out
             of range or on another grid, or a file cannot be read. The message names the file.
-        ValueError: An option is out of range.
+        ValueError: An option is out of range, no scheduler or worker answers, or a case failed on a
+            worker.
+        ImportError: Workers are wanted, and Dask ``distributed`` is not installed.
         OSError: The error of the disk.
 
     Example:
@@ -114,6 +125,7 @@ def fit_folders(
         raise ValueError(f"space must be 'prob' without an ensemble, got {space!r}")
     if whole_number(folds, "folds") < 0:
         raise ValueError(f"folds must be at least 0, got {folds}")
+    hired = Workers.of(scheduler, workers)
     out = Path(out)
     if not out.absolute().parent.is_dir():
         raise DataError(out.parent, "no such folder")
@@ -140,14 +152,15 @@ def fit_folders(
     streams = _streams(calibrator, saved, cases, references, progress)
     plain = calibrator if isinstance(calibrator, Calibrator) else calibrator.calibrator
     unfitted = [copy.deepcopy(plain) for _ in streams]
-    _fit(calibrator, streams)
-    scores = all_held_out_scores(unfitted, streams, folds)
+    with read_by(hired, streams, out) as journal:
+        _fit(calibrator, streams)
+        scores = all_held_out_scores(unfitted, streams, folds)
     places = _places(calibrator, saved, cases)
     for one, files_of_cases in zip(_plain(calibrator), places, strict=True):
         one.fitted_to_ = FittedTo.of(files_of_cases)
     calibrator.save(out)
     fitted_to = tuple(sorted({case for stream in streams for case in stream.cases}))
-    return FolderFit(calibrator, out, fitted_to, scores)
+    return FolderFit(calibrator, out, fitted_to, scores, journal)
 
 
 def _streams(

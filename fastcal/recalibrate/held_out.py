@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fastcal.calibration import CalibrationStatistics
 from fastcal.recalibrate.calibrator import Calibrator
-from fastcal.recalibrate.case_volumes import CaseVolumes
+from fastcal.recalibrate.case_volumes import CaseVolumes, Volume
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +47,22 @@ def held_out_scores(calibrator: Calibrator, volumes: CaseVolumes, folds: int) ->
     folds = min(folds, len(cases))
     if folds < 2:
         return None
-    counted: tuple[CalibrationStatistics, CalibrationStatistics] | None = None
+    counts: list[tuple[CalibrationStatistics, CalibrationStatistics]] = []
+
+    def take(found: tuple[CalibrationStatistics, CalibrationStatistics]) -> None:
+        counts.append(found)
+        if len(counts) > 1:
+            for whole, one in zip(counts[0], counts.pop(), strict=True):
+                whole.merge(one)
+
     for fold in range(folds):
         left_out = cases[fold::folds]
         own = copy.deepcopy(calibrator)
         part = f"fold {fold + 1} of {folds}"
         others = [case for case in cases if case not in set(left_out)]
         own.fit_stream(volumes.subset(others, part))
-        for values, target, mask in volumes.subset(left_out, f"{part}, scores"):
-            if counted is None:
-                counted = _empty(calibrator, values), _empty(calibrator, values)
-            _count(counted[0], _uncalibrated(calibrator, values), target, mask)
-            _count(counted[1], own.transform(values), target, mask)
-    return None if counted is None else HeldOut(*counted, folds)
+        volumes.subset(left_out, f"{part}, scores").fold(_BeforeAndAfter(calibrator, own), take)
+    return HeldOut(*counts[0], folds)
 
 
 def all_held_out_scores(
@@ -76,6 +79,25 @@ def all_held_out_scores(
     ]
     scores = tuple(one for one in found if one is not None)
     return scores if len(scores) == len(found) else ()
+
+
+@dataclass(frozen=True, slots=True)
+class _BeforeAndAfter:
+    """Counts a case as it was saved, and calibrated."""
+
+    saved: Calibrator
+    """Says how the predictions are read."""
+    fitted: Calibrator
+
+    def __call__(
+        self, number: int, volume: Volume
+    ) -> tuple[CalibrationStatistics, CalibrationStatistics]:
+        del number
+        values, target, mask = volume
+        before, after = _empty(self.saved, values), _empty(self.saved, values)
+        _count(before, _uncalibrated(self.saved, values), target, mask)
+        _count(after, self.fitted.transform(values), target, mask)
+        return before, after
 
 
 def _empty(calibrator: Calibrator, values: Tensor) -> CalibrationStatistics:

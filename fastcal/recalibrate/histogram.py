@@ -63,10 +63,21 @@ class FineHistogram:
             self.count[k] += torch.bincount(cell, minlength=N_CELLS).numpy()
             self.hits[k] += torch.bincount(cell[hit], minlength=N_CELLS).numpy()
 
-    def merge(self, other: FineHistogram) -> None:
-        """Add what ``other`` has counted."""
-        self.count += other.count
-        self.hits += other.hits
+    def __add__(self, other: FineHistogram) -> FineHistogram:
+        """Return what both have counted."""
+        made = FineHistogram(0)
+        made.count, made.hits = self.count + other.count, self.hits + other.hits
+        return made
+
+    def __getstate__(self) -> tuple[tuple[int, ...], Integers, Integers, Integers]:
+        """Return the cells that are not empty: a volume fills few of them."""
+        filled = np.flatnonzero(self.count)
+        return self.count.shape, filled, self.count.flat[filled], self.hits.flat[filled]
+
+    def __setstate__(self, state: tuple[tuple[int, ...], Integers, Integers, Integers]) -> None:
+        shape, filled, count, hits = state
+        self.count, self.hits = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+        self.count.flat[filled], self.hits.flat[filled] = count, hits
 
 
 def isotonic_curve(count: Integers, hits: Integers, x: Floats) -> tuple[Floats, Floats]:

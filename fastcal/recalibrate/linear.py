@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import operator
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import reduce
 
 import torch
 from torch import Tensor
@@ -120,11 +117,6 @@ class LinearSums:
             self.gradient + other.gradient,
             hessian,
         )
-
-
-def total(sums: Iterable[LinearSums]) -> LinearSums:
-    """Add up sums, of which there is at least one."""
-    return reduce(operator.add, sums)
 
 
 def linear_pass(volume: FitVolume, model: LinearMap, theta: Tensor) -> LinearSums:

@@ -85,10 +85,10 @@ class VectorScaling(LogitScaling):
         return self._theta.view(2, -1)
 
     def _fit(self, stream: Stream) -> None:
-        def build(number: int) -> tuple[VectorMap, Tensor]:
-            return VectorMap(number), torch.full((2 * number,), self.ridge, dtype=torch.float64)
+        self._theta = self._fit_linear(stream, self._build)
 
-        self._theta = self._fit_linear(stream, build)
+    def _build(self, number: int) -> tuple[VectorMap, Tensor]:
+        return VectorMap(number), torch.full((2 * number,), self.ridge, dtype=torch.float64)
 
     def _logits(self, z: Tensor) -> Tensor:
         assert self._theta is not None

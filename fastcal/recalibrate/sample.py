@@ -17,6 +17,8 @@ VISITED = 1 << 15
 """Positions of a volume that a sparse sample visits."""
 
 _RANGE = 1 << 31
+_STRIDE = 1 << 40
+"""Between the positions of two volumes, which have fewer voxels than that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +38,30 @@ class Sampler:
 
     The threshold of a class is halved when the class gets too large, so that rare classes are kept
     whole while a background of millions is thinned. The hash makes the choice repeatable, and
-    independent of how volumes are cut into blocks.
+    independent of how volumes are cut into blocks. One sampler that draws from all volumes, and one
+    for each of them, merged, choose the same.
 
     Args:
         values: The most logits to hold.
         sparse: Visit only `VISITED` voxels of a volume, one in each of as many equal stretches.
             This takes less time than reading all voxels, and is enough for a starting point.
+        volume: Number of the first volume.
+        thresholds: The `thresholds` of a sampler that this one is going to be merged into, which
+            would leave out whatever is above them.
     """
 
-    def __init__(self, values: int = SAMPLE_VALUES, *, sparse: bool = False) -> None:
+    def __init__(
+        self,
+        values: int = SAMPLE_VALUES,
+        *,
+        sparse: bool = False,
+        volume: int = 0,
+        thresholds: Tensor | None = None,
+    ) -> None:
         self._values, self._sparse = values, sparse
-        self._position = 0
-        self._thresholds = torch.empty(0, dtype=torch.int64)
+        self._volume = volume
+        empty = torch.empty(0, dtype=torch.int64)
+        self._thresholds = empty if thresholds is None else thresholds.clone()
         self._logits: list[Tensor] = []
         self._target: list[Tensor] = []
         self._stratum: list[Tensor] = []
@@ -62,16 +76,38 @@ class Sampler:
             self._thresholds = torch.full((strata,), _RANGE, dtype=torch.int64)
         check = Check(volume)
         if self._sparse and volume.n_positions > VISITED:
-            spread = _spread(volume.n_positions, self._position)
+            spread = _spread(volume.n_positions, self._volume * _STRIDE)
             share = volume.n_positions / VISITED
-            self._draw(volume, check, volume.scattered(spread), self._position + spread, share)
+            positions = self._volume * _STRIDE + spread
+            self._draw(volume, check, volume.scattered(spread), positions, share)
         else:
-            start = self._position
+            start = self._volume * _STRIDE
             for slab in volume.slabs():
                 positions = torch.arange(start, start + slab.n_voxels)
                 self._draw(volume, check, slab, positions, 1.0)
                 start += slab.n_voxels
-        self._position += volume.n_positions
+        self._volume += 1
+
+    @property
+    def thresholds(self) -> Tensor:
+        """Hashes of each class that are kept; empty before the first volume."""
+        return self._thresholds.clone()
+
+    def merge(self, other: Sampler, num_classes: int) -> None:
+        """Add what ``other`` has drawn from volumes that come after those of this one."""
+        if not len(other._thresholds):
+            return
+        if not len(self._thresholds):
+            self._thresholds = torch.full_like(other._thresholds, _RANGE)
+        self._thresholds = torch.minimum(self._thresholds, other._thresholds)
+        self._logits += other._logits
+        self._target += other._target
+        self._stratum += other._stratum
+        self._hash += other._hash
+        self._weight += other._weight
+        self._held += other._held
+        if self._held * num_classes > 2 * self._values:
+            self._thin(num_classes)
 
     def _draw(
         self, volume: FitVolume, check: Check, slab: Slab, positions: Tensor, share: float

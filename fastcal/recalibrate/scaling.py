@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from fastcal.core.problem import Activation
 from fastcal.recalibrate.calibrator import Calibrator
-from fastcal.recalibrate.linear import LinearMap, LinearSums, linear_pass, total
+from fastcal.recalibrate.linear import LinearMap, LinearSums, linear_pass
 from fastcal.recalibrate.newton import Fit, LinearStart, fit_linear
 from fastcal.recalibrate.sample import Sampler
 from fastcal.recalibrate.stream import Stream
@@ -90,24 +91,61 @@ class LogitScaling(Calibrator):
         """
 
         def first() -> LinearStart:
-            sampler = Sampler(sparse=sparse)
-            sums: LinearSums | None = None
-            for volume in stream:
-                if sums is None:
-                    model, penalty = build(volume.num_classes)
-                found = read(volume, model, model.identity())
-                sums = found if sums is None else sums + found
-                sampler.add(volume)
-            number = stream.num_classes
-            assert sums is not None
-            return LinearStart(model, penalty, sums, sampler.close(number))
+            sampler, sums = Sampler(sparse=sparse), list[LinearSums]()
+
+            def take(found: tuple[LinearSums, Sampler]) -> None:
+                sums.append(sums.pop() + found[0] if sums else found[0])
+                sampler.merge(found[1], stream.num_classes)
+
+            stream.fold(_First(build, read, sampler, sparse), take)
+            model, penalty = build(stream.num_classes)
+            return LinearStart(model, penalty, sums[0], sampler.close(stream.num_classes))
 
         def again(model: LinearMap, theta: Tensor) -> LinearSums:
-            return total(read(volume, model, theta) for volume in stream)
+            return stream.sum(_Again(read, model, theta))
 
         fit = fit_linear(first, again, self.max_passes)
         self._report(fit)
         return fit.theta
+
+
+@dataclass(slots=True)
+class _First:
+    """The pass over a volume at the identity, with a sample."""
+
+    build: Callable[[int], tuple[LinearMap, Tensor]]
+    read: Callable[[FitVolume, LinearMap, Tensor], LinearSums]
+    into: Sampler
+    """The sampler that each is merged into."""
+    sparse: bool
+
+    def __call__(self, number: int, volume: FitVolume) -> tuple[LinearSums, Sampler]:
+        model, _ = self.build(volume.num_classes)
+        own = Sampler(sparse=self.sparse, volume=number, thresholds=self.into.thresholds)
+        sums = self.read(volume, model, model.identity())
+        own.add(volume)  # after the pass, which reads the pages of a mapped file in order
+        return sums, own
+
+    def __getstate__(self) -> tuple[Any, ...]:
+        # What is drawn already need not travel.
+        bare = Sampler(thresholds=self.into.thresholds)
+        return self.build, self.read, bare, self.sparse
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.build, self.read, self.into, self.sparse = state
+
+
+@dataclass(frozen=True, slots=True)
+class _Again:
+    """The pass over a volume at one theta."""
+
+    read: Callable[[FitVolume, LinearMap, Tensor], LinearSums]
+    model: LinearMap
+    theta: Tensor
+
+    def __call__(self, number: int, volume: FitVolume) -> LinearSums:
+        del number
+        return self.read(volume, self.model, self.theta)
 
 
 def not_negative(value: float, name: str) -> float:

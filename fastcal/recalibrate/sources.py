@@ -94,6 +94,11 @@ class CalibratedProbabilities:
             command="recalibrate apply", settings=settings, folders=folders, shared=shared
         )
 
+    def moved(self, device: torch.device) -> CalibratedProbabilities:
+        """Return the source itself: calibrators compute on the CPU."""
+        del device
+        return self
+
     def inputs(self, case: str) -> list[Path]:
         """The files of a case in the folders that have it."""
         return [path for folder in self.places[case] for path in folder.files(case)]

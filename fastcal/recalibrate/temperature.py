@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from fastcal.core.arrays import Floats
 from fastcal.core.problem import Activation
 from fastcal.recalibrate.calibrator import numbers
-from fastcal.recalibrate.linear import LinearSums, ScaleMap, total
+from fastcal.recalibrate.linear import LinearMap, LinearSums, ScaleMap
 from fastcal.recalibrate.newton import COLDEST, HOTTEST, fit_temperature
 from fastcal.recalibrate.sample import Sample, Sampler
 from fastcal.recalibrate.scaling import LogitScaling, not_negative
@@ -93,22 +94,14 @@ class TemperatureScaling(LogitScaling):
         if not self.per_class:
             fit = fit_temperature(
                 lambda: _temperature_start(stream),
-                lambda b: total(temperature_pass(volume, b) for volume in stream),
+                lambda b: stream.sum(_At(b)),
                 self.max_passes,
             )
             self._report(fit)
             self._temperature = 1 / fit.theta
             return
 
-        def build(number: int) -> tuple[ScaleMap, Tensor]:
-            return ScaleMap(number), torch.full((number,), self.ridge, dtype=torch.float64)
-
-        theta = self._fit_linear(
-            stream,
-            build,
-            lambda volume, _, theta: temperature_pass(volume, theta.tolist()),
-            sparse=True,
-        )
+        theta = self._fit_linear(stream, self._build, _per_class_pass, sparse=True)
         bounded = theta.clamp(1 / HOTTEST, 1 / COLDEST)
         self._temperature = 1 / bounded
         if not torch.equal(theta, bounded):
@@ -118,6 +111,9 @@ class TemperatureScaling(LogitScaling):
                 f"{HOTTEST:g}, because the data do not determine them",
                 stacklevel=4,
             )
+
+    def _build(self, number: int) -> tuple[ScaleMap, Tensor]:
+        return ScaleMap(number), torch.full((number,), self.ridge, dtype=torch.float64)
 
     def _logits(self, z: Tensor) -> Tensor:
         assert self._temperature is not None
@@ -139,12 +135,34 @@ class TemperatureScaling(LogitScaling):
         self._temperature = found.reshape(-1)
 
 
+@dataclass(frozen=True, slots=True)
+class _At:
+    """The pass over a volume at one inverse temperature."""
+
+    b: float
+
+    def __call__(self, number: int, volume: FitVolume) -> LinearSums:
+        del number
+        return temperature_pass(volume, self.b)
+
+
+def _per_class_pass(volume: FitVolume, model: LinearMap, theta: Tensor) -> LinearSums:
+    del model
+    return temperature_pass(volume, theta.tolist())
+
+
 def _temperature_start(stream: Stream) -> tuple[LinearSums, Sample]:
-    sampler = Sampler(sparse=True)
+    sampler, sums = Sampler(sparse=True), list[LinearSums]()
 
-    def read(volume: FitVolume) -> LinearSums:
-        sums = temperature_pass(volume, 1.0)
-        sampler.add(volume)  # after the pass, which reads the pages of a mapped file in order
-        return sums
+    def take(found: tuple[LinearSums, Sampler]) -> None:
+        sums.append(sums.pop() + found[0] if sums else found[0])
+        sampler.merge(found[1], stream.num_classes)
 
-    return total(read(volume) for volume in stream), sampler.close(stream.num_classes)
+    stream.fold(_start, take)
+    return sums[0], sampler.close(stream.num_classes)
+
+
+def _start(number: int, volume: FitVolume) -> tuple[LinearSums, Sampler]:
+    sums, sampler = temperature_pass(volume, 1.0), Sampler(sparse=True, volume=number)
+    sampler.add(volume)  # after the pass, which reads the pages of a mapped file in order
+    return sums, sampler

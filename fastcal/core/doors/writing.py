@@ -15,6 +15,7 @@ The rules, for whoever writes a file beside its place and renames it:
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -36,6 +37,9 @@ _ABANDONED_AFTER = 24 * 3600
 
 _LONGEST_SUFFIX = 40
 
+_PAUSES = (0.05, 0.2, 0.5, 1.0, 2.0)
+"""Seconds between two looks at whether a renamed file has arrived."""
+
 
 def temporary_beside(path: str | Path) -> Path:
     """A name beside ``path`` that tells which process is writing.
@@ -55,16 +59,39 @@ def temporary_beside(path: str | Path) -> Path:
 def settle(temporary: Path, path: Path) -> None:
     """Move a finished temporary file into place so that a power failure leaves the old or the new.
 
+    A shared file system may move the file and lose its answer, say that it has moved one that is
+    still there, or show it late. What counts is where the file is.
+
     Args:
         temporary: The file, written and closed.
         path: Where it belongs, in the same folder.
 
     Raises:
-        OSError: The disk's own error.
+        OSError: The disk's own error, or the file is in neither place.
     """
     sync(temporary)
-    temporary.replace(path)
+    written = temporary.stat()
+    for pause in _PAUSES:
+        try:
+            temporary.replace(path)
+        except FileNotFoundError:
+            # The request was sent twice and this answers the second, or the first is under way.
+            if path.exists() and not _is_same(path, written):
+                raise
+        if path.exists() and not temporary.exists():
+            break
+        time.sleep(pause)
+    else:
+        raise OSError(errno.EIO, "The file system did not keep a renamed file", str(path))
     sync_folder(path.parent)
+
+
+def _is_same(path: Path, written: os.stat_result) -> bool:
+    try:
+        found = path.stat()
+    except OSError:
+        return False
+    return os.path.samestat(found, written) and found.st_size == written.st_size
 
 
 def sync(path: Path) -> None:
@@ -118,20 +145,35 @@ def remove_leftovers(folder: str | Path) -> list[Path]:
         entries = list(os.scandir(folder))
     except (FileNotFoundError, NotADirectoryError):
         return []
+    now: float | None = None
     for entry in entries:
         match = _NAME.fullmatch(entry.name)
         if match is None:
             continue
+        now = _clock_of(Path(folder)) if now is None else now
         with suppress(OSError):
             found = entry.stat(follow_symlinks=False)
-            if stat.S_ISREG(found.st_mode) and _is_left_over(match, found.st_mtime):
+            if stat.S_ISREG(found.st_mode) and _is_left_over(match, now - found.st_mtime):
                 os.unlink(entry.path)  # noqa: PTH108 - an entry of os.scandir
                 removed.append(Path(entry.path))
     return sorted(removed)
 
 
-def _is_left_over(name: re.Match[str], mtime: float) -> bool:
-    if time.time() - mtime > _ABANDONED_AFTER:
+def _clock_of(folder: Path) -> float:
+    """What time it is where the files are: the clock of this machine may be days away from it."""
+    probe = temporary_beside(folder / "clock")
+    try:
+        probe.touch()
+        try:
+            return probe.stat().st_mtime
+        finally:
+            probe.unlink()
+    except OSError:
+        return time.time()
+
+
+def _is_left_over(name: re.Match[str], age: float) -> bool:
+    if age > _ABANDONED_AFTER:
         return True
     if name["machine"] != _machine():
         return False
