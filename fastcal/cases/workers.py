@@ -102,7 +102,8 @@ class Workers:
             return Team(self, "cpu")
         given = os.environ.get("CUDA_VISIBLE_DEVICES")
         seen = visible_devices(given, torch.cuda.device_count())
-        if len(chosen) == 1 and chosen[0].index is None:
+        index: int | None = chosen[0].index
+        if len(chosen) == 1 and index is None:
             return Team(self, "cuda", tuple(seen))
         return Team(self, "cuda", tuple(seen[one.index or 0] for one in chosen))
 
