@@ -128,6 +128,8 @@ def test_another_version_or_command_is_named(
     monkeypatch.setattr(record, "__version__", "99.0")
     with pytest.raises(DataError, match=r"made with fastcal = .*, but now it is '99\.0'"):
         ensemble(project)
+    monkeypatch.setattr(record, "__version__", "1.2.0.dev7+g0123abc")
+    assert record.versions()["fastcal"] == "1.2.0"
 
 
 def test_a_folder_of_an_older_version_is_refused_until_it_is_overwritten(project: Path) -> None:

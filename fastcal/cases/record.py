@@ -151,8 +151,9 @@ class FolderRecord:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what computes the numbers."""
-    return {"fastcal": __version__, "torch": torch.__version__.partition("+")[0]}
+    """Return the versions of what computes the numbers; every commit of a release is the same."""
+    release = __version__.partition("+")[0].partition(".dev")[0]
+    return {"fastcal": release, "torch": torch.__version__.partition("+")[0]}
 
 
 def digests(paths: Sequence[Path], folder: Path) -> dict[str, Digest]:
