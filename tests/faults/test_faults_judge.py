@@ -86,7 +86,7 @@ def test_planted_code_that_ran_is_told_before_all_else(tmp_path: Path) -> None:
     ("name", "content"),
     [
         ("out/.tmp-12-case.npz", b""),
-        ("out/case.nii.gz", gzip.compress(b"x" * 1000)[:-9]),
+        ("out/case.nii.gz", gzip.compress(b"x" * 1000, mtime=0)[:-9]),
         ("out/prediction.json", b'{"a": '),
         ("out/calibration.npz", b"PK"),
         ("out/log.jsonl", b'{"a": 1}\n{"a"'),
