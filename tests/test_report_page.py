@@ -310,6 +310,22 @@ def test_the_page_never_takes_the_place_of_an_input(folders: Mapping[str, Path])
     assert label.read_bytes() == before
 
 
+def test_the_page_never_takes_the_place_of_what_describes_or_warns(
+    folders: Mapping[str, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "ood.json").write_text('{"version": 1, "cases": []}')
+    described = tmp_path / "described.json"
+    described.write_bytes((folders["labels"].parent / "dataset.json").read_bytes())
+    for target in (tmp_path / "ood.json", described):
+        before = target.read_bytes()
+        with pytest.raises(DataError, match="is an input"):
+            build(
+                folders["ce member"], folders["labels"], target, dataset_json=described,
+                warnings=[tmp_path],
+            )  # fmt: skip
+        assert target.read_bytes() == before
+
+
 def test_an_image_on_another_grid_is_named(folders: Mapping[str, Path], tmp_path: Path) -> None:
     from report_cases import save
 

@@ -148,6 +148,7 @@ def test_slabs_of_label_groups_with_regions_are_those_of_whole_cases(
     assert differing(tmp_path / "whole", tmp_path / "slabs") == []
 
 
+@pytest.mark.filterwarnings("ignore:.*was fitted to these predictions")
 @pytest.mark.parametrize("method", ["temperature", "dirichlet"])
 def test_calibrated_slabs_are_those_of_whole_cases(
     tmp_path: Path, room: Callable[[float], list[int]], method: str
@@ -267,6 +268,45 @@ def test_memory_that_is_too_small_is_refused_in_one_line(tmp_path: Path) -> None
         ensemble_folders(folders, tmp_path / "out", memory="much")
     with pytest.raises(ValueError, match="memory must be at least 1 byte, got 0"):
         ensemble_folders(folders, tmp_path / "out", memory=0)
+
+
+def test_a_case_whose_files_have_changed_fails_and_keeps_what_was_written(tmp_path: Path) -> None:
+    _, members = drawn()
+    for number, values in enumerate(members):
+        save(tmp_path / f"m{number}", "nii.gz", values)
+    folders, out = sorted(tmp_path.glob("m?")), tmp_path / "out"
+    ensemble_folders(folders, out, memory=MEMORY)
+    kept = ("a.nii.gz", "entropy/a.nii.gz", "record/a.json")
+    written = [(out / name).read_bytes() for name in kept]
+    (tmp_path / "m1/a.nii.gz").unlink()
+    changed = (members[1] + members[2]) / 2
+    nifti.write(tmp_path / "m1/a.nii.gz", np.moveaxis(changed, 0, -1), LIKE)
+    summary = ensemble_folders(folders, out, memory=MEMORY, keep_going=True)
+    assert [one.case for one in summary.failed] == ["a"]
+    assert "m1/a.nii.gz: has changed since case a was done" in summary.failed[0].reason
+    assert [(out / name).read_bytes() for name in kept] == written
+
+
+@pytest.mark.parametrize("kind", ["nii.gz", "npz"])
+def test_labels_of_other_extents_are_refused_by_their_header(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, members = drawn()
+    for number, values in enumerate(members):
+        save(tmp_path / f"m{number}", kind, values)
+    (tmp_path / "labels").mkdir()
+    shape = (13, 17, 30)
+    other = nifti.Geometry.from_affine(LIKE.affine, shape)
+    nifti.write(tmp_path / "labels/a.nii.gz", np.zeros(shape, int), other, dtype="int")
+
+    def read(path: Path) -> None:
+        raise AssertionError(f"{path} was read")
+
+    monkeypatch.setattr("fastcal.cases.reference.read_labels", read)
+    with pytest.raises(DataError, match="shape .* differs from"):
+        ensemble_folders(
+            sorted(tmp_path.glob("m?")), tmp_path / "out", labels=tmp_path / "labels", memory=MEMORY
+        )
 
 
 def test_a_damaged_stream_is_found_before_anything_is_written(

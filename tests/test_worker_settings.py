@@ -47,6 +47,26 @@ def test_the_threads_of_a_machine_are_shared() -> None:
     assert [one["OMP_NUM_THREADS"] for one in worker_environments(2, (), 8)] == ["8", "8"]
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_workers_share_the_memory_of_the_machine_whatever_its_cores(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import logging
+
+    from distributed import LocalCluster, system, worker_memory
+
+    from fastcal.cases import dask_crew
+
+    given: dict[str, object] = {}
+    monkeypatch.setattr(LocalCluster, "__init__", lambda self, **options: given.update(options))
+    monkeypatch.setattr(LocalCluster, "scale", lambda self, n: None)
+    dask_crew._Local(worker_environments(count))
+    limit = worker_memory.parse_memory_limit(
+        given.get("memory_limit", "auto"), 1, 64, logger=logging.getLogger()
+    )
+    assert limit == pytest.approx(system.MEMORY_LIMIT / count, abs=count)
+
+
 # --- job arrays -----------------------------------------------------------------------------------
 
 

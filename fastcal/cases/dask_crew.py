@@ -225,6 +225,8 @@ class _Local(LocalCluster):
             # They come one by one, and the cases are not kept waiting for the last.
             n_workers=0,
             threads_per_worker=1,
+            # By default a worker gets the share of one core, however many cores have no worker.
+            memory_limit=1 / len(environments),
             processes=True,
             host="127.0.0.1",
             # It has no dashboard, but a page for monitors, which gets any port of this machine.

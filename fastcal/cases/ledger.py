@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -41,6 +42,12 @@ class Ledger:
         self._wanted = FolderRecord.of(self._origin, files.written, counted)
         self._changed: dict[str, DataError] = {}
         self._begun: dict[str, CaseRecord] = {}
+
+    def of_source(self, source: Source) -> Ledger:
+        """Return the same records for a source that was moved to another process."""
+        made = copy.copy(self)
+        made._source = source
+        return made
 
     def check_places(self, cases: Sequence[str]) -> None:
         """Refuse outputs in a wrong place, before anything is written, the lock included.
@@ -140,6 +147,8 @@ class Ledger:
         folder, described = self._files.folder, self._source.dataset_json
         names = (FILE, f"{STATISTICS}.npz", f"{STATISTICS}.json")
         yield from (folder / name for name in names)
+        for pattern in (*_SUMMARIES, "journal*.jsonl"):
+            yield from folder.glob(pattern)
         if described is not None:
             yield folder / "dataset.json"
 

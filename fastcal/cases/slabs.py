@@ -112,7 +112,10 @@ class Slabs:
             voxels = math.prod(stacks[0].shape[1:])
             of_voxel = _REGION_BYTES if self._wanted.counted.rules else _LABEL_BYTES
             self._require(stacks[0], resident_bytes() + voxels * of_voxel, labels=True)
-            reference = references.read(case).with_regions(self._wanted.counted.rules)
+            about = stacks[0].about
+            like = about.like or references.geometry(case, stacks[0].shape[1:], about.source)
+            reference = references.read(case, like, about.source)
+            reference = reference.with_regions(self._wanted.counted.rules)
         layout, room = self._layout(stacks, reference)
         run = _Run(self, case, layout, stacks, reference)
         return run.content(room)

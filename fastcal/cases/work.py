@@ -45,16 +45,18 @@ class CaseWork:
 
     def _read(self, case: str) -> Iterator[Any]:
         self.ledger.begin(case)
-        if self.slabs is None:
-            yield None if self.references is None else _labels(self.source, self.references, case)
-            yield from self.source.read(case)
+        if self.slabs is not None:
+            yield None  # the slabs are read as they are combined
+            return
+        yield None if self.references is None else _labels(self.source, self.references, case)
+        yield from self.source.read(case)
 
     def _compute(self, case: str, pieces: Iterator[Any]) -> CaseContent:
         source = self.source
         try:
+            reference: LabelMap | None = next(pieces)  # raises what the ledger refuses
             if self.slabs is not None:
                 return self.slabs.combine(case, self.references)
-            reference: LabelMap | None = next(pieces)
             combined = combine(
                 case,
                 source.members(case, pieces),
@@ -100,7 +102,8 @@ class DealtWork:
     def __getstate__(self) -> tuple[CaseWork, str | None]:
         # The networks that this process has loaded stay here.
         bare = self.work.source.moved(torch.device("cpu"))
-        return replace(self.work, source=bare), self.device
+        ledger = self.work.ledger.of_source(bare)
+        return replace(self.work, source=bare, ledger=ledger), self.device
 
     def __setstate__(self, state: tuple[CaseWork, str | None]) -> None:
         self.work, self.device = state

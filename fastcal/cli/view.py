@@ -107,6 +107,7 @@ def view(
     Example:
         fastcal view predicted -i imagesTs -g labelsTs
     """
+    from fastcal.core.places import check_out_file
     from fastcal.viewer import ViewedFolder, write_png
 
     if not 0 <= port <= 65535:
@@ -115,6 +116,7 @@ def view(
     chosen = folder.rows[0].case if case is None else case
     folder.check_case(chosen)
     if png is not None:
+        check_out_file(png, folder.inputs)
         typer.echo(f"{write_png(png, folder.open(chosen))}: {chosen}")
     if slicer or napari:
         _open_elsewhere(folder.paths(chosen), slicer=slicer, napari=napari)

@@ -23,7 +23,7 @@ from fastcal.core import atomic
 from fastcal.core.arguments import choice, real_number
 from fastcal.core.bins import Closed
 from fastcal.core.errors import DataError, DataWarning
-from fastcal.core.places import check_out_file, check_out_folder
+from fastcal.core.places import check_out_file, check_out_folder, check_outputs
 from fastcal.data import description
 from fastcal.data.predictions import PredictionFolder
 from fastcal.evaluate.begun import PARTIAL, Begun
@@ -142,6 +142,8 @@ def evaluate_folder(
     scoring.check_pairs(complete=not (allow_missing or keep_going))
     out_file = Path(out_file)
     check_out_file(out_file, [*scoring.inputs, *described])
+    if hired is not None:
+        check_outputs([journal_beside(out_file)], [*scoring.inputs, *described])
     # Made now, rather than to fail when everything is scored.
     out_file.parent.mkdir(parents=True, exist_ok=True)
     partial = out_file.with_name(out_file.name + PARTIAL)

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fastcal.cases.journal import journal_beside
 from fastcal.cases.loop import ProgressOption
 from fastcal.cases.reference import LabelMaps
 from fastcal.cases.saved import SavedFolders
 from fastcal.cases.workers import Workers
 from fastcal.core.arguments import whole_number
 from fastcal.core.errors import DataError
-from fastcal.core.places import check_out_file
+from fastcal.core.places import check_out_file, check_outputs
 from fastcal.core.problem import Space
 from fastcal.recalibrate import methods
 from fastcal.recalibrate.calibrator import Calibrator
@@ -138,7 +139,10 @@ def fit_folders(
     reading = saved.reading(chosen, described)
     references = LabelMaps.find(labels, reading.scheme)
     files = [path for case in chosen for folder in saved.folders for path in folder.files(case)]
-    check_out_file(out, [*files, *references.paths.values(), *saved.shared_files(described)])
+    files += [*references.paths.values(), *saved.shared_files(described)]
+    check_out_file(out, files)
+    if hired is not None:
+        check_outputs([journal_beside(out)], files)
     calibrator: Calibrator | EnsembleCalibration = methods.make(
         method,
         from_logits=from_logits,

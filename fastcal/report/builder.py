@@ -132,9 +132,9 @@ def build(
     target = Path(out)
     opened = _open(asked, dataset_json)
     found = image_files(images, opened.cases, opened.ending) if images is not None else {}
-    check_out_file(target, [*opened.inputs, *found.values()])
-    target.parent.mkdir(parents=True, exist_ok=True)
     case_flags, read = case_warnings([*asked.folders, *(Path(one) for one in warnings)])
+    check_out_file(target, [*opened.inputs, *found.values(), *read])
+    target.parent.mkdir(parents=True, exist_ok=True)
     models, flags = _score(opened, asked, progress)
     cohort = Cohort(
         title=title or opened.title,
@@ -174,6 +174,7 @@ class _Opened:
 
     title: str
     ending: str
+    described: Path
     references: LabelMaps
     sources: tuple[Source, ...]
     cases: list[str]
@@ -193,7 +194,9 @@ class _Opened:
     def inputs(self) -> list[Path]:
         read = [self.references.paths[case] for case in self.cases]
         return [
+            self.described,
             *read,
+            *(s.table for s in self.sources),
             *(file for s in self.sources for case in self.cases for file in s.files(case)),
         ]
 
@@ -217,7 +220,7 @@ def _open(asked: _Asked, dataset_json: str | Path | None) -> _Opened:
     references = LabelMaps.find(asked.labels, scheme)
     cases, left_out = common_cases(references, sources)
     name = content.name or described.resolve().parent.name
-    return _Opened(name, content.file_ending, references, sources, cases, left_out)
+    return _Opened(name, content.file_ending, described, references, sources, cases, left_out)
 
 
 def _score(

@@ -65,7 +65,7 @@ class Source:
         probabilities = PredictionFolder(folder)
         record = FolderRecord.read(folder)
         table: dict[str, segments.Scores] = {}
-        if (folder / f"{segments.SEGMENTS}.json").exists():
+        if _table_of(folder).exists():
             table = segments.read(folder).cases
         return cls(
             folder,
@@ -76,6 +76,11 @@ class Source:
             table,
             () if record is None else _members(record),
         )
+
+    @property
+    def table(self) -> Path:
+        """The file of the scores of segments, which need not exist."""
+        return _table_of(self.path)
 
     @property
     def counts(self) -> frozenset[str]:
@@ -95,6 +100,10 @@ class Source:
         if case in self.saved:
             found += [path for path in self.probabilities.files(case) if path.exists()]
         return list(dict.fromkeys(found))
+
+
+def _table_of(folder: Path) -> Path:
+    return folder / f"{segments.SEGMENTS}.json"
 
 
 def _stored(

@@ -90,8 +90,11 @@ class ViewedFolder:
         near = [self.out, *([] if self.labels is None else [self.labels])]
         described = Path(dataset_json) if dataset_json else description.find(*near)
         self._described = None if described is None else description.read(described)
+        listed = None if quality is None else Path(quality)
+        self._beside = [path for path in (described, listed) if path is not None]
+        self._beside.append(self.out / f"{segments.SEGMENTS}.json")
         self._uncertainty = _uncertainty_of(self.out)
-        self._quality = {} if quality is None else _quality_of(Path(quality))
+        self._quality = {} if listed is None else _quality_of(listed)
 
     @property
     def rows(self) -> list[Row]:
@@ -103,6 +106,13 @@ class ViewedFolder:
         if self._quality:
             return sorted(rows, key=lambda row: _last(row.quality))
         return sorted(rows, key=lambda row: _last(-row.uncertainty))
+
+    @property
+    def inputs(self) -> list[Path]:
+        """Every file that may be read, for the check that none is overwritten."""
+        found = [*self._predictions.values(), *self._references.values(), *self._beside]
+        found += [path for paths in self._images.values() for path in paths]
+        return found + [path for case in self.cases for path in find_maps(self.out, case).values()]
 
     def check_case(self, case: str) -> None:
         """Refuse a case that cannot be shown.

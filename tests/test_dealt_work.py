@@ -1,0 +1,101 @@
+"""What a run gives to its workers, and where it notes what became of their cases."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from cohort import write_cohort, write_dataset_json
+
+from fastcal.cases.combine import Wanted
+from fastcal.cases.files import CaseFiles
+from fastcal.cases.labels import LabelScheme
+from fastcal.cases.ledger import Ledger
+from fastcal.cases.settings import Counted, MemberReading, Written
+from fastcal.cases.source import Member, Origin
+from fastcal.cases.work import CaseWork, DealtWork
+from fastcal.core.errors import DataError
+from fastcal.evaluate import evaluate_folder
+from fastcal.predict import ensemble_folders
+from fastcal.recalibrate import fit_folders
+
+pytest.importorskip("distributed")
+
+
+class Network:
+    """What must stay in the process that has loaded it."""
+
+    def __reduce__(self) -> Any:
+        raise AssertionError("a network was pickled")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A source that holds a network until it is moved; see `fastcal.cases.source.Source`."""
+
+    network: Network | None
+    cases: Sequence[str] = ("a",)
+    reading: MemberReading = MemberReading(LabelScheme.of_classes(2))
+    origin: Origin = Origin(command="predict", settings={})
+    dataset_json: Path | None = None
+    advice: str = ""
+
+    def moved(self, device: torch.device) -> Loaded:
+        del device
+        return replace(self, network=None)
+
+    def inputs(self, case: str) -> list[Path]:
+        return [Path(case)]
+
+    def read(self, case: str) -> Iterator[Any]:
+        raise NotImplementedError
+
+    def members(self, case: str, pieces: Iterator[Any]) -> Iterator[Member]:
+        raise NotImplementedError
+
+
+def test_networks_stay_in_the_process_that_has_loaded_them(tmp_path: Path) -> None:
+    source, counted, written = Loaded(Network()), Counted(), Written(tmp_path / "out")
+    files = CaseFiles(written)
+    ledger = Ledger(source, counted, files, None)
+    work = CaseWork(source, Wanted.of(counted, written), files, None, ledger)
+    dealt = DealtWork(work, "cpu")
+    there = pickle.loads(pickle.dumps(dealt))
+    there.prepare()
+    assert there.work.source.network is None
+    assert there.work.ledger.finished("a") is False
+    assert source.network is not None
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """``labels``, and ``out`` with label maps and probabilities."""
+    folders, labels, *_ = write_cohort(tmp_path / "made")
+    write_dataset_json(tmp_path)
+    shutil.copytree(labels, tmp_path / "labels")
+    ensemble_folders(folders, tmp_path / "out", save_probabilities=True)
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", ["evaluate", "fit", "ensemble"])
+def test_the_journal_never_takes_the_place_of_an_input(project: Path, command: str) -> None:
+    label = min((project / "labels").glob("*.nii.gz"))
+    before = label.read_bytes()
+    (project / "again").mkdir()
+    name = "journal.jsonl" if command == "ensemble" else "made.journal.jsonl"
+    (project / "again" / name).hardlink_to(label)
+    labels, out, made = project / "labels", project / "out", project / "again/made.json"
+    with pytest.raises(DataError, match=r"journal\.jsonl: is an input"):
+        if command == "evaluate":
+            evaluate_folder(labels, out, made, surface=False, workers=1)
+        elif command == "fit":
+            fit_folders([out], labels, made, folds=0, workers=1)
+        else:
+            ensemble_folders([out], project / "again", labels=labels, workers=1)
+    assert label.read_bytes() == before
