@@ -135,7 +135,7 @@ def test_bad_options_are_refused_before_anything_is_read(
 
 def test_without_dask_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "distributed", None)
-    with pytest.raises(ImportError, match=re.escape("pip install fastcal[scale]")):
+    with pytest.raises(ImportError, match=re.escape("pip install 'fastcal[scale]'")):
         Workers(count=2)
 
 

@@ -69,7 +69,7 @@ class Workers:
             import distributed  # noqa: F401
         except ImportError as error:
             raise ImportError(
-                "workers need Dask distributed, which is not installed: pip install fastcal[scale]"
+                "workers need Dask distributed, which is missing: pip install 'fastcal[scale]'"
             ) from error
 
     @classmethod

@@ -196,7 +196,7 @@ def bench(
             "-o",
             "--out",
             metavar="FOLDER",
-            help="Write kernels.json, kernels.md, roofline.png.",
+            help="Folder for kernels.json, kernels.md and roofline.png.",
             rich_help_panel=RUN,
         ),
     ] = None,

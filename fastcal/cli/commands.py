@@ -71,7 +71,7 @@ COMMANDS = {
     ),
     "merge": Row(
         _CASES,
-        "Add the calibration and the scores of the parts of a run with --num-parts, as of one run.",
+        "Merge the calibration and the scores of the parts of a run with --num-parts.",
     ),
     "status": Row(
         _CASES,

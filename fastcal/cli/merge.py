@@ -33,7 +33,7 @@ def merge(
         ),
     ],
 ) -> None:
-    """Add the calibration and the scores of the parts of a run with --num-parts, as of one run.
+    """Merge the calibration and the scores of the parts of a run with --num-parts.
 
     Example:
         fastcal merge -i out -o out

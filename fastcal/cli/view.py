@@ -17,7 +17,8 @@ PROGRAMS = "Where it is shown"
 
 def view(
     out: Annotated[
-        Path, typer.Argument(metavar="OUT", help="Folder of predictions.", show_default=False)
+        Path,
+        typer.Argument(metavar="PREDICTIONS", help="Folder of predictions.", show_default=False),
     ],
     case: Annotated[
         str | None,
