@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,8 @@ class Loaded:
 
     network: Network | None
     cases: Sequence[str] = ("a",)
-    reading: MemberReading = MemberReading(LabelScheme.of_classes(2))
-    origin: Origin = Origin(command="predict", settings={})
+    reading: MemberReading = field(default_factory=lambda: MemberReading(LabelScheme.of_classes(2)))
+    origin: Origin = field(default_factory=lambda: Origin(command="predict", settings={}))
     dataset_json: Path | None = None
     advice: str = ""
 
@@ -91,11 +91,11 @@ def test_the_journal_never_takes_the_place_of_an_input(project: Path, command: s
     name = "journal.jsonl" if command == "ensemble" else "made.journal.jsonl"
     (project / "again" / name).hardlink_to(label)
     labels, out, made = project / "labels", project / "out", project / "again/made.json"
+    run = {
+        "evaluate": lambda: evaluate_folder(labels, out, made, surface=False, workers=1),
+        "fit": lambda: fit_folders([out], labels, made, folds=0, workers=1),
+        "ensemble": lambda: ensemble_folders([out], made.parent, labels=labels, workers=1),
+    }[command]
     with pytest.raises(DataError, match=r"journal\.jsonl: is an input"):
-        if command == "evaluate":
-            evaluate_folder(labels, out, made, surface=False, workers=1)
-        elif command == "fit":
-            fit_folders([out], labels, made, folds=0, workers=1)
-        else:
-            ensemble_folders([out], project / "again", labels=labels, workers=1)
+        run()
     assert label.read_bytes() == before

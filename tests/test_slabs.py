@@ -303,7 +303,7 @@ def test_labels_of_other_extents_are_refused_by_their_header(
         raise AssertionError(f"{path} was read")
 
     monkeypatch.setattr("fastcal.cases.reference.read_labels", read)
-    with pytest.raises(DataError, match="shape .* differs from"):
+    with pytest.raises(DataError, match=r"shape .* differs from"):
         ensemble_folders(
             sorted(tmp_path.glob("m?")), tmp_path / "out", labels=tmp_path / "labels", memory=MEMORY
         )

@@ -58,8 +58,8 @@ def test_workers_share_the_memory_of_the_machine_whatever_its_cores(
     from fastcal.cases import dask_crew
 
     given: dict[str, object] = {}
-    monkeypatch.setattr(LocalCluster, "__init__", lambda self, **options: given.update(options))
-    monkeypatch.setattr(LocalCluster, "scale", lambda self, n: None)
+    monkeypatch.setattr(LocalCluster, "__init__", lambda _, **options: given.update(options))
+    monkeypatch.setattr(LocalCluster, "scale", lambda *_: None)
     dask_crew._Local(worker_environments(count))
     limit = worker_memory.parse_memory_limit(
         given.get("memory_limit", "auto"), 1, 64, logger=logging.getLogger()
