@@ -93,7 +93,13 @@ def test_the_region_of_the_prediction_is_offered_where_it_is_taken() -> None:
         for option in command.params
         if "--region" in option.opts
     }
-    assert offers == {"predict": False, "ensemble": False, "evaluate": True, "demo": False}
+    assert offers == {
+        "predict": False,
+        "ensemble": False,
+        "evaluate": True,
+        "demo": False,
+        "report": False,
+    }
 
 
 # --- errors ---------------------------------------------------------------------------------------

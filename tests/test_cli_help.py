@@ -23,7 +23,7 @@ from fastcal.cli.command import summary_of
 from fastcal.cli.commands import COMMANDS
 from fastcal.cli.values import FORMER, NNUNET, read_arguments
 
-METAVAR = re.compile(r"[A-Z][A-Z]*([,=][A-Z]+)*")
+METAVAR = re.compile(r"[A-Z][A-Z]*([,=][A-Z]+)*|\[[A-Z]+\]")
 HEAVY = {"torch", "numpy", "nibabel", "scipy", "matplotlib", "monai"}
 
 
@@ -136,7 +136,10 @@ def test_repeated_options_are_named_in_the_singular(words: list[str], command: A
     counts = {"--classes", "--members"} if words in (["bench"], ["export"]) else set()
     for option in command.params:
         if getattr(option, "multiple", False):
-            assert {flag for flag in option.opts if flag.endswith("s")} <= counts | {"--loss"}
+            assert {flag for flag in option.opts if flag.endswith("s")} <= counts | {
+                "--loss",
+                "--predictions",
+            }
 
 
 @pytest.mark.parametrize(("words", "command"), EVERY)
@@ -274,7 +277,9 @@ def test_an_interrupt_while_modules_are_imported_prints_no_traceback(
 
 def test_an_interrupt_in_a_finaliser_is_not_lost() -> None:
     done = run_python("""
-        import time
+        import signal, time
+        # A process of a shell in the background ignores it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         from fastcal.cli.interrupts import heard_everywhere
 
         class Folder:
@@ -325,7 +330,7 @@ def test_a_folder_where_nothing_is_to_do_is_up_to_date(
 ) -> None:
     words = ["ensemble", "-i", "a", "b", "-o", "out"]
     found = SimpleNamespace(
-        out=Path("out"), done=(), skipped=("a", "b", "c"), failed=(), statistics=None
+        out=Path("out"), done=(), skipped=("a", "b", "c"), failed=(), statistics=None, journal=None
     )
     monkeypatch.setattr("fastcal.predict.ensemble_folders", lambda *_, **__: found)
     assert main(words) == 0

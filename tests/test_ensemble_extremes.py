@@ -40,7 +40,7 @@ def test_a_common_offset_of_ten_thousand_costs_no_accuracy(dtype):
 def test_ties_go_to_the_lowest_class(n_classes):
     members = torch.zeros(2, 1, n_classes, 37)
     members[:, :, 0] = -1.0
-    got = fastcal.ensemble_statistics(members, maps=("label", "disagreement"))
+    got = fastcal.ensemble_statistics(list(members), maps=("label", "disagreement"))
     assert (got.label == 1).all()
     assert (got.disagreement == 0).all()
 

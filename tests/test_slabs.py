@@ -261,7 +261,7 @@ def test_memory_that_is_too_small_is_refused_in_one_line(tmp_path: Path) -> None
     for number, values in enumerate(members):
         save(tmp_path / f"m{number}", "nii.gz", values)
     folders = sorted(tmp_path.glob("m?"))
-    message = r"a\.nii\.gz: memory must be at least .* MiB for this case, got 100\.0 MiB$"
+    message = r"a\.nii\.gz: memory must be at least .* [MG]iB for this case, got 100\.0 MiB$"
     with pytest.raises(DataError, match=message):
         ensemble_folders(folders, tmp_path / "out", memory="100M")
     with pytest.raises(ValueError, match="memory must be a size such as 500M or 2G, got 'much'"):

@@ -424,8 +424,13 @@ def test_control_c_ends_the_server_as_an_ordinary_end(made: Made) -> None:
     import signal
 
     words = ["view", str(made.out), "-i", str(made.images), "--no-browser"]
+    # A process of a shell in the background ignores the signal.
+    program = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from fastcal.cli import run; sys.exit(run())"
+    )
     process = subprocess.Popen(
-        [sys.executable, "-m", "fastcal", *words], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", program, *words], stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     assert process.stdout.readline().startswith("http://127.0.0.1:")

@@ -9,6 +9,8 @@ import numpy as np
 
 from fastcal.calibration.case_curves import reliability_band
 from fastcal.calibration.metrics import METRICS
+from fastcal.calibration.resampling import MOST_RESAMPLES
+from fastcal.core.doors import bounded
 from fastcal.report import style
 
 if TYPE_CHECKING:
@@ -72,8 +74,7 @@ def reliability_diagram(
         raise ValueError(f"min_count must be at least 0, got {min_count}")
     if interval is not None and not 0 < interval < 1:
         raise ValueError(f"interval must lie between 0 and 1, got {interval:g}")
-    if n_resamples < 1:
-        raise ValueError(f"n_resamples must be at least 1, got {n_resamples}")
+    bounded(n_resamples, "n_resamples", MOST_RESAMPLES)
     curve = stats.reliability(class_index)
     error = stats.ece() if class_index is None else float(stats.classwise_ece()[class_index])
     band = None

@@ -38,5 +38,6 @@ def table(values: Sequence[float], device: torch.device) -> Tensor:
     for start in range(0, len(values), WORDS):
         part = [*values[start : start + WORDS]]
         padded = part + [1.0] * (WORDS - len(part))
-        table_kernel[(1,)](found, tuple(bits(x) for x in padded), start, len(values), num_warps=1)
+        words = tuple(bits(x) for x in padded)
+        table_kernel[(1,)](found, words, start, len(values), num_warps=1, enable_fp_fusion=False)
     return found

@@ -9,6 +9,7 @@
 #include <vector>
 
 #if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 #if !defined(__x86_64__)
@@ -149,6 +150,10 @@ void prepare(Lane &lane, unsigned thread) {
   lane.groups.clear();
   lane.open_group.clear();
   lane.fake_stack = nullptr;
+#if defined(__SANITIZE_ADDRESS__)
+  // The lane before never returned from its frames, whose marks would outlive it.
+  __asan_unpoison_memory_region(lane.stack.get(), kStackBytes);
+#endif
 #if defined(__x86_64__)
   auto top = reinterpret_cast<std::uintptr_t>(lane.stack.get() + kStackBytes) / 16 * 16;
   auto *words = reinterpret_cast<void **>(top);
