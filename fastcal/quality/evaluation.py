@@ -16,7 +16,7 @@ from fastcal.core.atomic import write_json
 from fastcal.core.errors import DataError
 from fastcal.core.places import check_results
 from fastcal.quality.file import opened, predictor_files
-from fastcal.quality.filtered_folder import filtered_curves
+from fastcal.quality.filtered_folder import filtered_curves, map_folder
 from fastcal.quality.folders import mean_width, save_picture
 from fastcal.quality.predictor import QualityPredictor
 from fastcal.scores import (
@@ -150,6 +150,8 @@ def evaluate_quality(
         read = scored_files(folder, labels=labels, summary=summary, dataset_json=dataset_json)
         check_results(Path(out), _NAMES, [*predictor_files(predictor), *read])
     chosen = None if predictor is None else opened(predictor)
+    for name in maps:
+        map_folder(folder, name)  # refuses a missing one before any case is read
     table = read_scored(
         folder, labels=labels, summary=summary, dataset_json=dataset_json, progress=progress
     )

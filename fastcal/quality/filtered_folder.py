@@ -57,6 +57,18 @@ class FilteredCurves:
         return found
 
 
+def map_folder(folder: str | Path, maps: str) -> Path:
+    """Return the folder of a map in a prediction folder.
+
+    Raises:
+        DataError: It is not there.
+    """
+    place = Path(folder) / maps
+    if not place.is_dir():
+        raise DataError(place, f"no such folder: predict with --map {maps}")
+    return place
+
+
 def filtered_curves(
     folder: str | Path,
     labels: str | Path,
@@ -87,9 +99,7 @@ def filtered_curves(
     if described is None:
         raise DataError(folder, f"no dataset.json in or above it, nor {labels}")
     scheme = LabelScheme.read(described)
-    place = folder / maps
-    if not place.is_dir():
-        raise DataError(place, f"no such folder: predict with --map {maps}")
+    place = map_folder(folder, maps)
     references = LabelMaps(labels, find_label_maps(labels), scheme)
     predictions = LabelMaps(folder, find_label_maps(folder), scheme)
     files = find_label_maps(place)

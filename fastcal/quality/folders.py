@@ -108,6 +108,11 @@ def fit_quality(
     out = Path(out)
     read = scored_files(folder, labels=labels, summary=summary, dataset_json=dataset_json)
     check_out_file(out, read)
+    known = read_table(folder)
+    try:
+        known.matrix(predictor.scores)  # refuses a wrong name before any case is read
+    except ValueError as error:
+        raise DataError(folder, str(error)) from error
     table = read_scored(
         folder, labels=labels, summary=summary, dataset_json=dataset_json, progress=progress
     )

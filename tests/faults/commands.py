@@ -76,14 +76,6 @@ def finished_state_json(folder: Path) -> None:
         CalibrationStatistics.load(path).save(folder / f"state_{path.name[17]}.json")
 
 
-def study_of_this_folder(folder: Path) -> None:
-    """The study notes where its dataset is: here, not in the world it was copied from."""
-    path = folder / "study/experiment.json"
-    content = read_json(path)
-    content["dataset"] = str((folder / "data").resolve())
-    path.write_text(json.dumps(content))
-
-
 def calibrator_of(method: str) -> Command:
     """Apply one method's calibrator."""
     return Command(
@@ -223,9 +215,7 @@ TRAIN_AGAIN = Command(
     resumes=True,
 )
 DEMO_DATASET = Command("demo", DEMO, ("data", "demo.yaml"), "study")
-DEMO_AGAIN = Command(
-    "demo again", DEMO, ("data", "demo.yaml", "study"), "study", study_of_this_folder, resumes=True
-)
+DEMO_AGAIN = Command("demo again", DEMO, ("data", "demo.yaml", "study"), "study", resumes=True)
 
 
 def label_groups(folder: Path) -> None:
@@ -274,7 +264,7 @@ def tensors(path: Path) -> dict[str, torch.Tensor]:
 _SCORED = ("done", "labels")
 QUALITY_FIT = Command(
     "quality fit",
-    ("quality", "fit", "-i", "done", "-g", "labels", "-o", "fitted.json"),
+    ("quality", "fit", "-i", "done", "-g", "labels", "-o", "fitted.json", "-q"),
     (*_SCORED, "images", "summary.json"),
     "fitted.json",
 )
@@ -294,7 +284,7 @@ QUALITY_EVALUATE = Command(
     "quality evaluate",
     (
         *("quality", "evaluate", "-i", "done", "-g", "labels", "-c", "quality.json"),
-        *("-o", "out", "--resamples", "20"),
+        *("-o", "out", "--resamples", "20", "-q"),
     ),
     (*_SCORED, "quality.json"),
     "out",
@@ -303,7 +293,7 @@ QUALITY_MAPS = Command(
     "quality evaluate --maps",
     (
         *("quality", "evaluate", "-i", "done", "-g", "labels", "-o", "out"),
-        *("--resamples", "20", "--maps", "entropy"),
+        *("--resamples", "20", "--map", "entropy", "-q"),
     ),
     _SCORED,
     "out",

@@ -224,7 +224,8 @@ def _outputs() -> None:
     images = ("-i", "images", "-g", "labels")
     run("predict", "-m", "run", *images, "-o", "predicted", "--save-probabilities", "-q")
     for method in METHODS:
-        fit = ("-i", "folds/fold_0", "-g", "labels", "-o", f"calibrators/{method}.json")
+        # Of another fold than the one that apply reads: it warns of what it was fitted to.
+        fit = ("-i", "folds/fold_1", "-g", "labels", "-o", f"calibrators/{method}.json")
         Path("calibrators").mkdir(exist_ok=True)
         run("recalibrate", "fit", *fit, "--method", method, "-q")
     one = ("-c", "calibrators/temperature.json", "-i", "folds/fold_0")
