@@ -224,7 +224,19 @@ def test_filtered_dice_of_a_folder_is_the_mean_of_its_cases(
     assert len(curves["dice"]["mean"]) == 41
     words = ("quality", "evaluate", "-i", predicted, "-g", references, "--maps", "variance")
     assert run(*words) == 2
-    assert "variance: no such folder: predict with --map variance" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "variance: no such folder: predict with --map variance" in error
+    assert error.count("\n") == 1  # no case was read before
+    for name in ("../labels", ".", "..", "entropy/.."):
+        assert run(*words[:-1], name) == 2
+        assert f"maps must be names of folders in {predicted}, got '{name}'" in (
+            capsys.readouterr().err.replace("\n", "")
+        )
+    fit = ("quality", "fit", "-i", predicted, "-g", references, "-o", tmp_path / "q.json")
+    assert run(*fit, "--score", "bogus") == 2
+    error = capsys.readouterr().err
+    assert "bogus" in error
+    assert error.count("\n") == 1
 
 
 # --- bad input ------------------------------------------------------------------------------------

@@ -62,7 +62,10 @@ def map_folder(folder: str | Path, maps: str) -> Path:
 
     Raises:
         DataError: It is not there.
+        ValueError: The name leads elsewhere.
     """
+    if maps in ("", ".", "..") or Path(maps).name != maps:
+        raise ValueError(f"maps must be names of folders in {folder}, got {maps!r}")
     place = Path(folder) / maps
     if not place.is_dir():
         raise DataError(place, f"no such folder: predict with --map {maps}")
