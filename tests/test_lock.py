@@ -150,7 +150,9 @@ def test_overwrite_takes_nothing_from_a_run_of_another_machine(
         for options in ({}, {"workers": 2}, {"num_parts": 2}):
             with pytest.raises(DataError, match="is in use by"):
                 ensemble(project, overwrite=True, **options)
-        assert {k: v for k, v in files_in(project / "out").items() if "heartbeat" not in k} == before
+        assert {
+            k: v for k, v in files_in(project / "out").items() if "heartbeat" not in k
+        } == before
     ensemble(project, overwrite=True)
 
 

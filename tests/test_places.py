@@ -193,6 +193,16 @@ def test_results_may_be_written_again(project: Path) -> None:
     check_out_file(project / "fold_0/summary.json", [])
 
 
+def test_a_picture_among_pictures_that_are_read_is_data(tmp_path: Path) -> None:
+    for name in ("read.png", "other_0001.png", "figure.png"):
+        (tmp_path / name).touch()
+    (tmp_path / "elsewhere").mkdir()
+    with pytest.raises(DataError, match=r"other_0001\.png: holds data"):
+        check_out_file(tmp_path / "elsewhere/../other_0001.png", [tmp_path / "read.png"])
+    check_out_file(tmp_path / "new.png", [tmp_path / "read.png"])
+    check_out_file(tmp_path / "figure.png", [tmp_path / "read.nii.gz"])
+
+
 # Training
 
 
