@@ -113,12 +113,14 @@ def test_a_journal_that_cannot_be_written_is_told_before_workers_start(
     monkeypatch.setattr(Workers, "crew", started)
     (tmp_path / "fit.journal.jsonl").mkdir()
     hired = Workers(count=1)
-    with pytest.raises(IsADirectoryError, match=r"fit\.journal\.jsonl"):
-        if command == "cases":
-            hired.team().run_cases(["a"], Never(tmp_path), tmp_path / "fit.journal.jsonl")
-        else:
-            with read_by(hired, [], tmp_path / "fit.json"):
-                pass
+    team, journal = hired.team(), tmp_path / "fit.journal.jsonl"
+    if command == "cases":
+        with pytest.raises(IsADirectoryError, match=r"fit\.journal\.jsonl"):
+            team.run_cases(["a"], Never(tmp_path), journal)
+    else:
+        refused = pytest.raises(IsADirectoryError, match=r"fit\.journal\.jsonl")
+        with refused, read_by(hired, [], tmp_path / "fit.json"):
+            pass
     assert [path.name for path in tmp_path.iterdir()] == ["fit.journal.jsonl"]
 
 

@@ -137,6 +137,11 @@ def test_what_a_dead_part_left_hinders_no_other_number_of_parts(
     assert list(tmp_path.iterdir()) == []
 
 
+def without_heartbeat(folder: Path) -> dict[str, bytes]:
+    """The files of a folder but the sign of life, which changes."""
+    return {name: held for name, held in files_in(folder).items() if "heartbeat" not in name}
+
+
 def test_overwrite_takes_nothing_from_a_run_of_another_machine(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,8 +150,7 @@ def test_overwrite_takes_nothing_from_a_run_of_another_machine(
     monkeypatch.setattr(heartbeat, "PATIENCE", 40)
     ensemble(project)
     with heartbeat.alone(project / "out", name=".lock.heartbeat"):
-        # The sign of life itself changes meanwhile.
-        before = {k: v for k, v in files_in(project / "out").items() if "heartbeat" not in k}
+        before = without_heartbeat(project / "out")
         for options in ({}, {"workers": 2}, {"num_parts": 2}):
             with pytest.raises(DataError, match="is in use by"):
                 ensemble(project, overwrite=True, **options)
