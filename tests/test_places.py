@@ -27,6 +27,9 @@ from fastcal.models import export_run
 from fastcal.models.run import Run
 from fastcal.predict import ensemble_folders, predict_cases
 from fastcal.recalibrate import apply_folders, fit_folders
+from fastcal.study import run_study
+from fastcal.study.demo import run_demo
+from fastcal.study.experiment import compare_losses
 from fastcal.train import train_ensemble
 
 # The check itself
@@ -222,6 +225,20 @@ def test_training_writes_nothing_into_a_dataset_or_other_data(blobs: Path, tmp_p
     with pytest.raises(DataError, match="imagesTr: is a folder of inputs"):
         train_ensemble(blobs, tmp_path / "run", prepared=blobs / "imagesTr", progress=False)
     assert files_in(tmp_path) == before
+
+
+@pytest.mark.parametrize("place", ["data", "data/imagesTr", "data/labelsTr", "run", "outside"])
+def test_studies_write_nothing_into_datasets_or_run_folders(tmp_path: Path, place: str) -> None:
+    data, outside = write_blobs(tmp_path / "data"), write_blobs(tmp_path / "outside")
+    write_run(tmp_path / "run")
+    before, out = files_in(tmp_path), tmp_path / place
+    study = partial(run_study, "prostate", out, data=data, outside=outside, split=(2, 1, 2))
+    compare = partial(compare_losses, outside if place == "outside" else data, out)
+    calls = [study, partial(compare, split=(2, 1, 2), members=2), partial(run_demo, out)]
+    for call in calls:
+        with pytest.raises(DataError, match=re.escape(str(out))):
+            call(progress=False)
+        assert files_in(tmp_path) == before
 
 
 def test_a_second_training_in_a_run_folder_is_refused(blobs: Path, tmp_path: Path) -> None:
