@@ -297,6 +297,24 @@ def test_a_number_of_a_member_is_not_taken_twice_unless_that_is_allowed(project:
     assert len(Run.open(run).chosen([0, 1])) == 2
 
 
+def test_a_copy_of_a_member_is_no_second_one_unless_that_is_allowed(project: Path) -> None:
+    run = project / "run"
+    files = [run / f"member_0{k}/best.safetensors" for k in range(2)]
+    if not files[0].exists():
+        files = [path.with_suffix(".pt") for path in files]
+    shutil.copyfile(files[0], files[1])
+    message = r"member_01/best.*: must be another member than .*member_00/best.*the same weights"
+    for members in (None, [1, 0]):
+        with pytest.raises(DataError, match=message):
+            predict_cases(run, project / "images", project / "out", members=members)
+        with pytest.raises(DataError, match=message):
+            load_ensemble(run, members=members)
+    with pytest.raises(DataError, match=message):
+        export_run(run, project / "out.ts")
+    assert len(load_ensemble(run, allow_duplicates=True).members) == 2
+    assert len(load_ensemble(run, members=[1]).members) == 1
+
+
 def named_twice(read: Callable[[], object], *names: str) -> None:
     with pytest.raises(DataError) as raised:
         read()
@@ -316,6 +334,12 @@ def test_a_case_that_is_there_twice_is_named_with_both_files(project: Path) -> N
     images = project / "images"
     shutil.copy(images / "case_c_0000.nii.gz", images / "case_c_0000.nii")
     named_twice(lambda: image_cases(images), "case_c_0000.nii.gz", "case_c_0000.nii:")
+    (images / "case_c_0000.nii").rename(images / "case_c_0000.nrrd")
+    named_twice(lambda: image_cases(images), "case_c_0000.nii.gz", "case_c_0000.nrrd:")
+    (images / "case_c_0000.nrrd").rename(images / "case_c_0000.png")  # a figure
+    assert len(image_cases(images)) == len(CASES)
+    shutil.copy(fold / "case_b.nii.gz", fold / "case_b.mha")
+    named_twice(lambda: read("case_b"), "case_b.nii.gz", "case_b.mha")
 
 
 def test_names_that_begin_with_a_dot_are_cases_and_rubbish_is_not(project: Path) -> None:

@@ -360,6 +360,13 @@ def test_the_page_never_takes_the_place_of_maps_members_or_channels(
         channel.unlink()
 
 
+def test_a_folder_is_not_compared_with_itself(folders: Mapping[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "linked").symlink_to(folders["ce"])
+    for second in (folders["ce"], tmp_path / "linked"):
+        with pytest.raises(DataError, match=r"is compared with itself"):
+            build([folders["ce"], folders["dice"], second], folders["labels"], tmp_path / "r.html")
+
+
 def test_an_image_on_another_grid_is_named(folders: Mapping[str, Path], tmp_path: Path) -> None:
     from report_cases import save
 

@@ -206,6 +206,10 @@ def _open(asked: _Asked, dataset_json: str | Path | None) -> _Opened:
     for folder in (*asked.folders, asked.labels):
         if not folder.is_dir():
             raise DataError(folder, "no such folder")
+    for number, folder in enumerate(asked.folders):
+        for other in asked.folders[:number]:
+            if folder.samefile(other):
+                raise DataError(folder, f"is compared with itself ({other}); give each folder once")
     described = (
         Path(dataset_json) if dataset_json else description.find(*asked.folders, asked.labels)
     )
