@@ -99,6 +99,7 @@ def view(
             rich_help_panel=PROGRAMS,
         ),
     ] = None,
+    affine: mapping.Affine = mapping.AffineForm.auto,
 ) -> None:
     """Look at predicted cases, in a page that only this machine can open.
 
@@ -108,6 +109,7 @@ def view(
     Example:
         fastcal view predicted -i imagesTs -g labelsTs
     """
+    del affine  # its callback has chosen the form
     from fastcal.core.places import check_out_file
     from fastcal.viewer import ViewedFolder, write_png
 

@@ -115,10 +115,10 @@ def left_out(models: Sequence[Model]) -> str:
         if missing:
             parts.append(f"{LOSS_NAMES[model.loss]}, {model.title}: {missing:,} of {of:,}")
     if not parts:
-        return "HD95 is defined for every structure of every case: none was missed or invented.\n"
+        return "HD95 is defined for every structure of every case.\n"
     return (
-        "HD95 is undefined where a structure was missed or invented, and the mean leaves such values "
-        f"out ({'; '.join(parts)}).\n"
+        "HD95 is undefined where a structure is in the reference alone, in the prediction alone or "
+        f"in neither, and the mean leaves it out ({'; '.join(parts)}).\n"
     )
 
 
