@@ -123,6 +123,9 @@ def project(tmp_path: Path) -> Path:
     write_images(tmp_path / "images")
     write_run(tmp_path / "run")
     fit_folders([tmp_path / "fold_0"], tmp_path / "labels", tmp_path / "calibrators.json")
+    (tmp_path / "other").mkdir()
+    for name in ("best.pt", "last.pt", "epoch_0100.pt"):
+        (tmp_path / "other" / name).write_bytes(b"days of training")
     (tmp_path / "calibrators").mkdir()
     (tmp_path / "calibrators.json").rename(tmp_path / "calibrators/one.json")
     return tmp_path
@@ -167,6 +170,7 @@ def export(folder: Path, out: Path) -> object:
         (evaluate, ["images/case_a_0000.nii.gz", "run/config.json"]),
         (fit, ["labels/case_a.nii.gz", "fold_0/case_b.npz", "fold_0/dataset.json"]),
         (export, ["run/config.json", "run/member_00/best.pt", "run/dataset.json"]),
+        (export, ["other/best.pt", "other/last.pt", "other/epoch_0100.pt"]),
     ],
 )
 def test_no_command_writes_where_inputs_or_other_data_are(
