@@ -239,11 +239,7 @@ class PredictionFolder:
         return self._result(data, like, activation, path)
 
     def _label_map(self, case: str) -> Path | None:
-        """The file beside the probabilities that says where they lie.
-
-        Raises:
-            DataError: There are two.
-        """
+        """The file beside the probabilities that says where they lie; two are an error."""
         beside = (self.path / f"{case}{ending}" for ending in images.ENDINGS)
         found = [path for path in beside if _is_there(path)]
         if len(found) > 1 and found[1].name.endswith(images.LOCATED):
