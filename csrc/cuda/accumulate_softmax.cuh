@@ -72,13 +72,22 @@ template <int kV, bool kNeighbours> struct Slots {
   }
 };
 
-// Reads the classes of a thread, which lie `kNear ? class_bytes bytes : class_stride elements`
-// apart. Of 32 bits the distance takes one instruction for an address, of 64 bits seven. The
-// surplus classes of the tier hold minus infinity.
+// A number that the compiler must find in one register whenever it is used. Its multiples would
+// otherwise be kept in many, from member to member.
+__device__ __forceinline__ std::uint32_t in_one_register(std::uint32_t number) {
+#ifndef FASTCAL_CUDA_SHIM
+  asm volatile("" : "+r"(number));
+#endif
+  return number;
+}
+
+// Reads the classes of a thread, whose distance in bytes has 32 bits where `kNear`. Then an address
+// takes one instruction, otherwise seven. The surplus classes of the tier hold minus infinity.
 template <bool kNear, typename Element, int kTier, int kV, bool kSplit, bool kNeighbours>
 __device__ __forceinline__ void
 load_classes(const PassArguments &a, const Element *member, const Share<kSplit> &share,
              const Slots<kV, kNeighbours> &slots, float (&z)[kTier][kV]) {
+  const std::uint32_t class_bytes = in_one_register(a.class_bytes);
 #pragma unroll
   for (int k = 0; k < kTier; ++k) {
     const bool has = k < kLeastClasses<kTier, kSplit> || k < share.classes;
@@ -92,7 +101,7 @@ load_classes(const PassArguments &a, const Element *member, const Share<kSplit> 
     const auto place = [&](int i) {
       const Element *from = member + slots.offsets[i];
       if constexpr (kNear) {
-        const std::uint64_t bytes = std::uint64_t{a.class_bytes} * static_cast<std::uint32_t>(k);
+        const std::uint64_t bytes = std::uint64_t{class_bytes} * static_cast<std::uint32_t>(k);
         return reinterpret_cast<const Element *>(reinterpret_cast<const char *>(from) + bytes);
       } else {
         return from + k * a.member.class_stride;

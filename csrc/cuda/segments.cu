@@ -126,17 +126,17 @@ __device__ __forceinline__ void add_voxel(const SegmentArguments &a, std::int64_
 template <typename Element>
 __global__ void __launch_bounds__(kThreads)
     add_segments(const __grid_constant__ SegmentArguments a) {
-  // What is alive during the whole loop has 32 bits, since more would leave the registers.
+  // What is alive during the whole loop has 32 bits, since more would leave the registers. The host
+  // makes sure that they suffice.
   const std::uint32_t item = blockIdx.x / a.chunks;
-  const std::uint32_t chunk = blockIdx.x % a.chunks;
+  const std::uint32_t first = blockIdx.x % a.chunks * kThreads + threadIdx.x;
   for (std::int64_t c = blockIdx.y; c < a.problem.classes; c += gridDim.y) {
     SegmentTally tally;
-    for (std::int64_t v = std::int64_t{chunk} * kThreads + threadIdx.x; v < a.item_voxels;
-         v += std::int64_t{a.chunks} * kThreads) {
+    for (std::int64_t v = first; v < a.item_voxels; v += std::int64_t{a.chunks} * kThreads) {
       add_voxel<Element>(a, item * a.item_voxels + v, static_cast<int>(c), tally);
     }
     std::int64_t *row = a.problem.sums + (item * a.problem.classes + c) * segment_word::kWords;
-    tally.flush(row, static_cast<int>(threadIdx.x % kWarpLanes));
+    tally.flush(row, static_cast<int>(first % kWarpLanes));
   }
 }
 
@@ -213,6 +213,7 @@ Error segment_sums(const std::vector<std::int64_t> &shape, const SegmentProblem 
   const std::int64_t most = (a.item_voxels + kThreads - 1) / kThreads;
   const std::int64_t chunks = std::clamp<std::int64_t>(count * kBlocksPerProcessor / rows, 1, most);
   expects(items * chunks < (std::int64_t{1} << 31), "batch items must be fewer than 2^31");
+  expects(chunks * kThreads < kMaxIndex, "a device must have fewer than 2^20 multiprocessors");
   a.chunks = static_cast<std::uint32_t>(chunks);
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(static_cast<unsigned>(items * chunks),
