@@ -204,6 +204,15 @@ def test_voxels_a_warps_width_apart_give_the_bits_of_neighbours(kernels, dtype, 
     assert_maps_match(results[2], oracle.maps([exact(m) for m in members]), MAPS)
 
 
+@pytest.mark.parametrize("n_classes", [9, 13, 17, 33, 53, 105, 208])
+def test_the_fewest_and_the_most_classes_of_a_kernel_are_read(kernels, n_classes):
+    """The fewest of a tier are read without a look, also those of the last of four lanes."""
+    members = logits(2, n_classes, (37,), batch=1)
+    names = ("mean", "entropy", "label")
+    got = launched(kernels, members, maps=names)
+    assert_maps_match(got, oracle.maps([exact(m) for m in members]), names)
+
+
 @pytest.mark.parametrize("n_classes", [12, 33, 53, 105])
 def test_classes_that_lie_in_one_place_are_read_right(kernels, n_classes):
     """Their distance is not a number of bytes above 0, which takes the longer way."""
