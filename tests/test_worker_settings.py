@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,23 @@ def test_workers_share_the_memory_of_the_machine_whatever_its_cores(
         given.get("memory_limit", "auto"), 1, 64, logger=logging.getLogger()
     )
     assert limit == pytest.approx(system.MEMORY_LIMIT / count, abs=count)
+
+
+def test_workers_are_forked_where_ctrl_c_is_blocked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else each of them prints a traceback of its own."""
+    from multiprocessing import forkserver, resource_tracker
+
+    from fastcal.cases import dask_crew
+
+    def blocked() -> bool:
+        return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+    seen: list[bool] = []
+    monkeypatch.setattr(forkserver, "ensure_running", lambda: seen.append(blocked()))
+    monkeypatch.setattr(resource_tracker, "ensure_running", lambda: None)
+    dask_crew._fork_warm()
+    assert seen == [True]
+    assert not blocked()
 
 
 # --- job arrays -----------------------------------------------------------------------------------
