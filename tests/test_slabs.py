@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -33,7 +34,13 @@ MEMORY = 1 << 33
 MAPS = ("entropy", "variance", "mutual_information", "mean")
 
 
-def save(folder: Path, kind: str, values: np.ndarray) -> None:
+def save(
+    folder: Path,
+    kind: str,
+    values: np.ndarray,
+    like: nifti.Geometry = LIKE,
+    chunks: tuple[int, ...] = (2, 5, 8, 9),
+) -> None:
     """Write ``[C, X, Y, Z]`` as ``a`` in one of the forms that are read."""
     folder.mkdir(parents=True)
     stored = np.ascontiguousarray(values.transpose(0, 3, 2, 1))
@@ -48,12 +55,12 @@ def save(folder: Path, kind: str, values: np.ndarray) -> None:
     elif kind == "zarr":
         zarr = pytest.importorskip("zarr")
         store = str(folder / "a.zarr")
-        made = zarr.create_array(store=store, shape=stored.shape, chunks=(2, 5, 8, 9), dtype="f4")
+        made = zarr.create_array(store=store, shape=stored.shape, chunks=chunks, dtype="f4")
         made[:] = stored
     else:
         dtype = "uint16" if "scaled" in kind else "float32"
         ending = ".nii" if kind == "nii" else ".nii.gz"
-        nifti.write(folder / f"a{ending}", np.moveaxis(values, 0, -1), LIKE, dtype=dtype)
+        nifti.write(folder / f"a{ending}", np.moveaxis(values, 0, -1), like, dtype=dtype)
 
 
 def drawn(classes: int = 4, members: int = 3) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -119,6 +126,38 @@ def test_slabs_make_the_files_of_whole_cases(
     assert len(slices) > 1
     assert sum(slices) == SHAPE[2]
     assert differing(tmp_path / "whole", tmp_path / "slabs") == []
+
+
+@pytest.mark.parametrize("dtype", ["int", "float32"])
+def test_labels_are_read_slab_by_slab_and_checked(
+    tmp_path: Path,
+    room: Callable[[float], list[int]],
+    monkeypatch: pytest.MonkeyPatch,
+    dtype: str,
+) -> None:
+    labels, members = drawn(members=1)
+    save(tmp_path / "m", "npz", members[0])
+    (tmp_path / "labels").mkdir()
+    path = tmp_path / "labels/a.nii.gz"
+    nifti.write(path, labels, LIKE, dtype=dtype)
+    ensemble_folders([tmp_path / "m"], tmp_path / "whole", labels=tmp_path / "labels")
+
+    def read(path: Path) -> None:
+        raise AssertionError(f"{path} was read as a whole")
+
+    monkeypatch.setattr("fastcal.cases.reference.read_labels", read)
+    slices = room(0.7e6)
+    slabbed: dict[str, Any] = {"labels": tmp_path / "labels", "memory": MEMORY}
+    ensemble_folders([tmp_path / "m"], tmp_path / "slabs", **slabbed)
+    assert len(slices) > 1
+    assert differing(tmp_path / "whole", tmp_path / "slabs") == []
+    labels[3, 4, 27] = 9
+    path.unlink()
+    nifti.write(path, labels, LIKE, dtype=dtype)
+    message = r"labels/a\.nii\.gz: labels must be from 0 to 3, got 9"
+    with pytest.raises(DataError, match=message):
+        ensemble_folders([tmp_path / "m"], tmp_path / "refused", **slabbed)
+    assert list(files_in(tmp_path / "refused")) == ["prediction.json"]
 
 
 def test_slabs_of_label_groups_with_regions_are_those_of_whole_cases(
@@ -424,3 +463,39 @@ def test_the_peak_of_the_memory_stays_below_its_bound(
     expected = np.zeros(shape[1:], np.uint8)
     expected[shape[1] // 4 : shape[1] // 2, shape[2] // 4 : shape[2] // 2] = 1
     assert np.array_equal(labels, expected)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc/self/status")
+@pytest.mark.parametrize("kind", ["npy", "stored npz", "npz", "nii", "nii.gz", "zarr"])
+def test_the_peak_stays_below_its_bound_in_every_form_with_labels_and_case_after_case(
+    tmp_path: Path, kind: str
+) -> None:
+    """While a case is combined, the one before it is written. Two members of 50 MB each."""
+    shape, rng = (96, 96, 450), np.random.default_rng(0)
+    labels = np.zeros(shape, np.uint8)
+    labels[24:48, 24:48] = 1
+    labels[60:70, 60:70, ::7] = 2
+    values = np.eye(3, dtype=np.float32)[labels].transpose(3, 0, 1, 2) * np.float32(0.7) + 0.1
+    like = nifti.Geometry.from_affine(np.eye(4), shape)
+    (tmp_path / "labels").mkdir()
+    names = "ab"
+    for member in range(2):
+        folder = tmp_path / f"m{member}"
+        noise = rng.uniform(-0.05, 0.05, shape).astype(np.float32)
+        made = values + np.stack([noise, -noise, np.zeros_like(noise)])
+        save(folder, kind, made, like, (3, 16, 96, 96))
+        for name in names[1:]:
+            for path in folder.glob("a.*"):
+                copy = shutil.copytree if path.is_dir() else shutil.copyfile
+                copy(path, folder / path.name.replace("a.", f"{name}.", 1))
+    for name in names:
+        nifti.write(tmp_path / f"labels/{name}.nii.gz", labels, like, dtype="int")
+    imported, _ = peaks()
+    bound = imported // 2**20 + 90
+    words = ("ensemble", "-i", *map(str, sorted(tmp_path.glob("m?"))), "-q", "--save-probabilities")
+    words += ("-o", str(tmp_path / "out"), "-g", str(tmp_path / "labels"), "--fine-bins", "64")
+    _, peak = peaks(*words, "--memory", f"{bound}M")
+    assert peak <= bound * 2**20
+    for name in names:
+        assert np.array_equal(nifti.read(tmp_path / f"out/{name}.nii.gz").data, labels)
