@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from fastcal.core.errors import DataError
+from fastcal.core.predictions import memory_order
 from fastcal.data.predictions import as_tensor
 
 if TYPE_CHECKING:
@@ -94,7 +95,10 @@ def check_range(found: Probabilities) -> None:
     Raises:
         DataError: There is one.
     """
-    low, high = (float(one) for one in as_tensor(found).aminmax())
+    values = as_tensor(found)
+    # In the order of memory, as torch would copy what is turned.
+    values = values.permute(memory_order(values) or tuple(range(values.dim())))
+    low, high = (float(one) for one in values.aminmax())
     if low < -_RANGE_TOLERANCE or high > 1 + _RANGE_TOLERANCE:
         raise DataError(
             found.source,
