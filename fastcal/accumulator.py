@@ -23,7 +23,7 @@ from fastcal.core.members import (
     check_weight,
     weight_exponent,
 )
-from fastcal.core.predictions import Predictions
+from fastcal.core.predictions import Predictions, memory_order
 from fastcal.core.problem import Activation, Finish, Reading, Space, StateLayout
 from fastcal.core.region_bits import Regions
 from fastcal.core.sums_to_one import warn_of_logits, warn_of_sums
@@ -136,7 +136,12 @@ class EnsembleAccumulator:
             real = real_dtype(tensor, "member")
             axis = check_member(tensor, self._reading.class_dim, "member", stacklevel=4)
             predictions = Predictions(
-                tensor.shape, tensor.device, real, axis, self._reading.multilabel
+                tensor.shape,
+                tensor.device,
+                real,
+                axis,
+                self._reading.multilabel,
+                order=memory_order(tensor),
             )
             check_several_classes(predictions)
             if self._scored is not None:
@@ -158,8 +163,7 @@ class EnsembleAccumulator:
             layout = StateLayout.for_maps(predictions.num_classes, self._maps)
             if self._stream is not None:
                 layout = self._stream.layout(self._maps, self._reading.space)
-            size = (layout.planes, *predictions.voxel_shape)
-            state = torch.zeros(size, dtype=real, device=tensor.device)
+            state = predictions.zeros(layout.planes)
             reading = reading._replace(class_dim=axis)
             exponent = weight_exponent(weight)
         elif weight_exponent(weight) > exponent:

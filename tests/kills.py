@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+_MOST_SECONDS = 300
+"""Of a command."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ def _child(folder: str, words: list[str], at: int | None, said: int, count: int)
         os.pwrite(count, str(renames).encode(), 0)
         replace(source, target, **options)
 
+    signal.alarm(_MOST_SECONDS)  # a command that hangs ends here, with its signal
     os.replace = counted  # type: ignore[assignment]
     os.dup2(said, 1)
     os.dup2(said, 2)

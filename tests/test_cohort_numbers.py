@@ -102,3 +102,22 @@ def test_a_call_takes_more_than_two_to_the_31_voxels() -> None:
     ).calibration
     assert made is not None
     assert made.n_voxels == n
+
+
+@pytest.mark.slow
+def test_voxels_beyond_two_to_the_31_are_found_where_they_lie() -> None:
+    """Numbers that are in memory, where an index of 32 bits would meet others."""
+    n = 2**31 + 4099
+    # Pages of zeros that are only read take no memory.
+    probs = torch.from_numpy(np.zeros((1, 2, n), np.float16))
+    target = torch.from_numpy(np.zeros((1, n), np.uint8))
+    at = torch.tensor([0, 1, 4098, 2**31 - 1, 2**31, 2**31 + 1, n - 1])
+    probs[0, 1, at] = 1.0
+    target[0, at[::2]] = 1
+    statistics = CalibrationStatistics(2)
+    with pytest.warns(UserWarning, match=f"of {n - len(at)} voxels do not sum to 1"):
+        statistics.update(probs, target)
+    assert statistics.n_voxels == n
+    assert statistics.accuracy() == pytest.approx((n - len(at[1::2])) / n, abs=1e-15)
+    # Of the voxels with the label 1, all four were predicted, and three more.
+    assert statistics.per_class("dice", "pooled")[1] == pytest.approx(8 / 11, rel=1e-15)

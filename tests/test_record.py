@@ -367,9 +367,13 @@ def test_a_sum_does_not_replace_that_of_other_predictions(project: Path) -> None
 def test_status_names_what_a_folder_was_made_with_and_what_does_not_fit(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["status", "-p", str(project / "out")]
+    words = ["status", str(project / "out")]
     assert main(words) == 0
     said = capsys.readouterr().out
+    assert main(["status", "-p", str(project / "out")]) == 0
+    assert capsys.readouterr().out == said
+    assert main(["status"]) == 2
+    assert "OUT must be one folder, got none" in capsys.readouterr().err
     assert "command: ensemble\n" in said
     assert "temperature: [1.0, 1.0]\n" in said
     assert f"{len(CASES)} cases finished" in said

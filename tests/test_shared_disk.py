@@ -80,6 +80,17 @@ def test_a_rename_that_never_arrives_is_an_error_that_names_the_file(
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"case_0.json": "older"}
 
 
+@pytest.mark.slow
+def test_a_full_disk_is_an_error_that_names_the_file_and_leaves_nothing(
+    shim: Path, tmp_path: Path
+) -> None:
+    process = preloaded(shim, _WRITES, str(tmp_path), only="case_", full=1)
+    said = process.communicate(timeout=120)[1]
+    assert f"No space left on device: '{tmp_path}/case_0.json'" in said
+    assert process.returncode == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 # --- clocks ---------------------------------------------------------------------------------------
 
 _SWEEPS = """

@@ -1,11 +1,9 @@
-"""Members larger than memory: the same files, slab by slab, and a bound that holds."""
+"""Members larger than memory: the same files, slab by slab."""
 
 from __future__ import annotations
 
 import os
 import pickle
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,46 +12,21 @@ import numpy as np
 import pytest
 import torch
 from cohort import files_in
+from slab_files import LIKE, SHAPE, save
 
 from fastcal.cases import slabs
 from fastcal.core import atomic
-from fastcal.core.doors import ZipWriter, npy_header
 from fastcal.core.errors import DataError
 from fastcal.data import nifti, stored
-from fastcal.data.predictions import PredictionFolder, write_npz
+from fastcal.data.predictions import PredictionFolder
 from fastcal.predict import ensemble_folders
 from fastcal.recalibrate import apply_folders, fit_folders
 from fastcal.segments.component_windows import ComponentCounter
 from fastcal.segments.components import count_components
 from fastcal.segments.patches import patch_maxima
 
-SHAPE = (13, 17, 29)
-LIKE = nifti.Geometry.from_affine(np.diag([1.0, 1.5, 2.0, 1.0]), SHAPE)
 MEMORY = 1 << 33
 MAPS = ("entropy", "variance", "mutual_information", "mean")
-
-
-def save(folder: Path, kind: str, values: np.ndarray) -> None:
-    """Write ``[C, X, Y, Z]`` as ``a`` in one of the forms that are read."""
-    folder.mkdir(parents=True)
-    stored = np.ascontiguousarray(values.transpose(0, 3, 2, 1))
-    if kind == "npz":
-        write_npz(folder / "a.npz", values)
-    elif kind == "stored npz":
-        np.savez(folder / "a.npz", probabilities=stored)
-    elif kind in ("npy", "big-endian npy"):
-        np.save(folder / "a.npy", stored.astype(">f4") if "big" in kind else stored)
-    elif kind == "Fortran npy":
-        np.save(folder / "a.npy", np.asfortranarray(stored))
-    elif kind == "zarr":
-        zarr = pytest.importorskip("zarr")
-        store = str(folder / "a.zarr")
-        made = zarr.create_array(store=store, shape=stored.shape, chunks=(2, 5, 8, 9), dtype="f4")
-        made[:] = stored
-    else:
-        dtype = "uint16" if "scaled" in kind else "float32"
-        ending = ".nii" if kind == "nii" else ".nii.gz"
-        nifti.write(folder / f"a{ending}", np.moveaxis(values, 0, -1), LIKE, dtype=dtype)
 
 
 def drawn(classes: int = 4, members: int = 3) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -119,6 +92,38 @@ def test_slabs_make_the_files_of_whole_cases(
     assert len(slices) > 1
     assert sum(slices) == SHAPE[2]
     assert differing(tmp_path / "whole", tmp_path / "slabs") == []
+
+
+@pytest.mark.parametrize("dtype", ["int", "float32"])
+def test_labels_are_read_slab_by_slab_and_checked(
+    tmp_path: Path,
+    room: Callable[[float], list[int]],
+    monkeypatch: pytest.MonkeyPatch,
+    dtype: str,
+) -> None:
+    labels, members = drawn(members=1)
+    save(tmp_path / "m", "npz", members[0])
+    (tmp_path / "labels").mkdir()
+    path = tmp_path / "labels/a.nii.gz"
+    nifti.write(path, labels, LIKE, dtype=dtype)
+    ensemble_folders([tmp_path / "m"], tmp_path / "whole", labels=tmp_path / "labels")
+
+    def read(path: Path) -> None:
+        raise AssertionError(f"{path} was read as a whole")
+
+    monkeypatch.setattr("fastcal.cases.reference.read_labels", read)
+    slices = room(0.7e6)
+    slabbed: dict[str, Any] = {"labels": tmp_path / "labels", "memory": MEMORY}
+    ensemble_folders([tmp_path / "m"], tmp_path / "slabs", **slabbed)
+    assert len(slices) > 1
+    assert differing(tmp_path / "whole", tmp_path / "slabs") == []
+    labels[3, 4, 27] = 9
+    path.unlink()
+    nifti.write(path, labels, LIKE, dtype=dtype)
+    message = r"labels/a\.nii\.gz: labels must be from 0 to 3, got 9"
+    with pytest.raises(DataError, match=message):
+        ensemble_folders([tmp_path / "m"], tmp_path / "refused", **slabbed)
+    assert list(files_in(tmp_path / "refused")) == ["prediction.json"]
 
 
 def test_slabs_of_label_groups_with_regions_are_those_of_whole_cases(
@@ -362,65 +367,3 @@ def test_patches_of_a_window_are_those_of_the_volume_to_the_last_bit() -> None:
         found = patch_maxima(values[..., window], counted[..., window], 3, 5)
         largest = torch.fmax(largest, found)
     assert torch.equal(whole, largest)
-
-
-def large_members(folder: Path, shape: tuple[int, int, int, int], members: int) -> list[Path]:
-    """Write members ``[C, X, Y, Z]`` that compress to next to nothing, without holding one."""
-    classes, x, y, z = shape
-    like = nifti.Geometry.from_affine(np.eye(4), (x, y, z))
-    for number in range(members):
-        place = folder / f"m{number}"
-        place.mkdir(parents=True)
-        planes = np.full((classes, y, x), 0.1 / (classes - 1), np.float32)
-        planes[0] = 0.9
-        planes[:2, y // 4 : y // 2, x // 4 : x // 2] = planes[1::-1, :1, :1]
-        with (place / "a.npz").open("wb") as file:
-            writer = ZipWriter(file)
-            with writer.member("probabilities.npy") as member:
-                member.write(npy_header((classes, z, y, x), planes.dtype))
-                for plane in planes:
-                    for _ in range(z):
-                        member.write(plane)
-            writer.end()
-        nifti.write(place / "a.nii.gz", np.zeros((x, y, z), np.uint8), like, dtype="int")
-    return sorted(folder.glob("m?"))
-
-
-def peaks(*words: str) -> list[int]:
-    """Peaks of the resident memory of a command: after its imports, and at its end."""
-    script = Path(__file__).with_name("memory_run.py")
-    done = subprocess.run(
-        [sys.executable, str(script), *words],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    lines = done.stdout.splitlines()
-    return [int(lines[0]), int(lines[-1])]
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc/self/status")
-@pytest.mark.parametrize(
-    ("shape", "members", "beside"),
-    [
-        ((3, 96, 96, 300), 2, 80),
-        pytest.param((4, 240, 240, 320), 5, 200, marks=pytest.mark.slow),
-        pytest.param((104, 96, 96, 160), 2, 200, marks=pytest.mark.slow),
-    ],
-)
-def test_the_peak_of_the_memory_stays_below_its_bound(
-    tmp_path: Path, shape: tuple[int, int, int, int], members: int, beside: int
-) -> None:
-    """Members of 66 MB, 1.5 GB and 1.2 GB, with so many MiB beside what the imports take."""
-    folders = large_members(tmp_path, shape, members)
-    imported, _ = peaks()
-    bound = imported // 2**20 + beside
-    words = ("ensemble", "-i", *map(str, folders), "-o", str(tmp_path / "out"), "-q")
-    more = ("--maps", "entropy", "mean", "--allow-duplicates", "--memory", f"{bound}M")
-    _, peak = peaks(*words, *more)
-    assert peak <= bound * 2**20
-    labels = nifti.read(tmp_path / "out/a.nii.gz").data
-    expected = np.zeros(shape[1:], np.uint8)
-    expected[shape[1] // 4 : shape[1] // 2, shape[2] // 4 : shape[2] // 2] = 1
-    assert np.array_equal(labels, expected)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from cohort import files_in, write_cohort
 
 from fastcal.cases.workers import Team, Workers, visible_devices, worker_environments
 from fastcal.cli import main
-from fastcal.core.job_array import array_part
+from fastcal.core.job_array import array_part, chosen_part
 from fastcal.predict import merge_statistics
 
 pytest.importorskip("distributed")
@@ -67,6 +68,23 @@ def test_workers_share_the_memory_of_the_machine_whatever_its_cores(
     assert limit == pytest.approx(system.MEMORY_LIMIT / count, abs=count)
 
 
+def test_workers_are_forked_where_ctrl_c_is_blocked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else each of them prints a traceback of its own."""
+    from multiprocessing import forkserver, resource_tracker
+
+    from fastcal.cases import dask_crew
+
+    def blocked() -> bool:
+        return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+    seen: list[bool] = []
+    monkeypatch.setattr(forkserver, "ensure_running", lambda: seen.append(blocked()))
+    monkeypatch.setattr(resource_tracker, "ensure_running", lambda: None)
+    dask_crew._fork_warm()
+    assert seen == [True]
+    assert not blocked()
+
+
 # --- job arrays -----------------------------------------------------------------------------------
 
 
@@ -98,6 +116,32 @@ def test_an_array_says_which_part_this_is(
 def test_an_array_with_gaps_is_refused(environment: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="give --num-parts and --part-id"):
         array_part(environment)
+
+
+@pytest.mark.parametrize(
+    ("given", "environment", "part"),
+    [
+        ((None, None), slurm(4, 2, 1, MAX=4), (4, 1)),
+        ((4, None), slurm(4, 2, 1, MAX=4), (4, 1)),
+        ((None, 3), slurm(4, 2, 1, MAX=4), (4, 3)),
+        ((8, 5), slurm(2, 9, 1, MAX=9), (8, 5)),
+        ((4, None), {}, (4, 0)),
+        ((None, 0), {}, (1, 0)),
+    ],
+)
+def test_what_one_option_leaves_open_comes_from_the_array(
+    given: tuple[int | None, int | None], environment: dict[str, str], part: tuple[int, int]
+) -> None:
+    assert chosen_part(*given, environment) == part
+
+
+@pytest.mark.parametrize("environment", [slurm(1, 5, 5), slurm(2, 1)])
+def test_parts_that_are_not_those_of_the_array_need_their_number(
+    environment: dict[str, str],
+) -> None:
+    """``--array=5`` with ``--num-parts 64`` would be part 0 of 64, a second time."""
+    with pytest.raises(ValueError, match=r"num_parts must be the size of the job array .*got 64"):
+        chosen_part(64, None, environment)
 
 
 def test_an_array_job_needs_no_options(

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +200,60 @@ def test_networks_are_loaded_once_in_a_worker_and_predict_the_same_bits(tmp_path
         )
         assert made.done == CASES
     assert results(tmp_path / "made") == results(tmp_path / "whole")
+
+
+def processes_of(session: int) -> list[str]:
+    """The living processes that a process has started since it leads a session."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        with suppress(OSError):
+            if folder.name.isdigit():
+                state, _, _, own = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
+                if int(own) == session and state != "Z":
+                    found.append((folder / "cmdline").read_text().replace("\0", " "))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+@pytest.mark.parametrize("lines", [0, 1, 4, 7])
+def test_ctrl_c_ends_all_workers_in_one_line_and_the_run_goes_on(
+    stacked: Path, tmp_path: Path, lines: int
+) -> None:
+    """A terminal sends it to every process of the group; twice, by an impatient user."""
+    folds, labels = sorted(map(str, stacked.glob("fold_*"))), str(stacked / "labels")
+    words = ["ensemble", "-i", *folds, "-g", labels, "-q", "-o"]
+    assert main([*words, str(tmp_path / "whole")]) == 0
+    made = tmp_path / "made"
+    path = os.pathsep.join((str(Path(__file__).parent.parent), *sys.path))
+    with subprocess.Popen(
+        [sys.executable, "-m", "fastcal", *words, str(made), "--workers", "2"],
+        env=os.environ | {"PYTHONPATH": path},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as run:
+        try:
+            while run.poll() is None and len(read_journal(made / FILE)) < lines:
+                time.sleep(0.02)
+            time.sleep(0.0 if lines else 2.0)  # while workers start, or modules are imported
+            os.killpg(run.pid, signal.SIGINT)
+            if lines == 7:
+                time.sleep(0.3)
+                os.killpg(run.pid, signal.SIGINT)
+            assert run.stderr is not None
+            said = run.communicate(timeout=120)[1]
+        finally:
+            run.kill()
+    assert run.returncode in (130, -signal.SIGINT)
+    assert said in ("", "fastcal: interrupted; the same command resumes from here\n")
+    for _ in range(50):
+        if not processes_of(run.pid):
+            break
+        time.sleep(0.1)
+    assert processes_of(run.pid) == []
+    assert main([*words, str(made)]) == 0
+    assert results(made) == results(tmp_path / "whole")
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from fastcal.cases.segments import settings
 from fastcal.cases.settings import Counted, MemberReading, Written
 from fastcal.cases.source import Member
 from fastcal.core.errors import DataError, DataWarning
+from fastcal.core.predictions import Predictions, memory_order
 from fastcal.data import properties
 from fastcal.data.nifti import Geometry
 
@@ -95,9 +96,8 @@ def combine(
     like = first.like or _geometry_of_labels(first.source, shape, reference)
     if reference is not None:
         reference.check_grid(like, first.source)
-    batch, classes, *voxels = first.shape
-    label_shape = (batch, classes, *voxels) if reading.scheme.multilabel else (batch, *voxels)
-    labels = torch.empty(label_shape, dtype=torch.int16, device=first.device)
+    multilabel = reading.scheme.multilabel
+    labels = first.predictions(multilabel=multilabel).empty(torch.int16, classes=multilabel)
     results = accumulator.finalize(
         None if reference is None else reference.target(first.device),
         mask=None if reference is None else reference.mask(first.device),
@@ -122,6 +122,8 @@ class _First:
     real: torch.dtype
     """Every member is read as this type: versions of nnU-Net differ in the type they save."""
     device: torch.device
+    order: tuple[int, ...] | None
+    """How its axes lie in memory."""
     like: Geometry | None
     source: Path
 
@@ -129,7 +131,12 @@ class _First:
     def of(cls, member: Member) -> _First:
         values = member.values
         real = torch.float64 if values.dtype == torch.float64 else torch.float32
-        return cls(values.shape, real, values.device, member.like, member.source)
+        order = memory_order(values)
+        return cls(values.shape, real, values.device, order, member.like, member.source)
+
+    def predictions(self, *, multilabel: bool) -> Predictions:
+        """What all members have in common."""
+        return Predictions(self.shape, self.device, self.real, 1, multilabel, order=self.order)
 
     def checked(self, member: Member) -> _First:
         """Compare a later member; take its geometry if there was none."""

@@ -6,11 +6,13 @@ import gc
 import logging
 import platform
 import queue
+import signal
 import sys
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from multiprocessing import forkserver, resource_tracker
 from typing import Any, cast
 
 import dask
@@ -208,10 +210,22 @@ _PRELOAD = ("distributed", "nibabel", "fastcal.cases", "fastcal.cases.dask_crew"
 
 
 def _fork_warm() -> None:
+    """Start the process that workers are forked from, if there is none yet.
+
+    A terminal sends Ctrl-C to every process, but only this one answers it, and ends the workers.
+    They never hear of it: signals that are blocked here stay so in that process and its forks.
+    """
     with dask.config.set(_METHOD):
         context = get_mp_context()  # it sets a list of its own when it is first called
-    if context.get_start_method() == "forkserver":
-        context.set_forkserver_preload(list(_PRELOAD))
+    if context.get_start_method() != "forkserver":
+        return
+    context.set_forkserver_preload(list(_PRELOAD))
+    resource_tracker.ensure_running()  # would unblock the signal when it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Local(LocalCluster):

@@ -16,6 +16,10 @@ Piece = TypeVar("Piece")
 Result = TypeVar("Result")
 
 
+def _write_nothing(case: str, result: object) -> None:
+    del case, result
+
+
 @dataclass(frozen=True, slots=True)
 class Stages(Generic[Piece, Result]):
     """What is done with a case, in three steps of which each has a thread."""
@@ -24,7 +28,7 @@ class Stages(Generic[Piece, Result]):
     """Gives what is read of a case, piece by piece. It must keep no name for what it has given."""
     compute: Callable[[str, Iterator[Piece]], Result]
     """Takes the pieces, in the thread of the caller."""
-    write: Callable[[str, Result], None]
+    write: Callable[[str, Result], None] = _write_nothing
     """Writes a case, and leaves nothing half-written when it raises."""
 
 

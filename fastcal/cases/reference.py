@@ -141,6 +141,23 @@ class LabelMaps:
         self.scheme.check(labels, path)
         return LabelMap(labels, self.scheme.kept(labels), volume.grid, path, self.scheme)
 
+    def check_place(self, case: str, like: Geometry, source: Path) -> None:
+        """Compare where the labels of a case lie with another grid, by their header.
+
+        Args:
+            case: Name of the case.
+            like: The grid they must lie on.
+            source: The file of that grid, which an error names.
+
+        Raises:
+            DataError: There are none, they have more than three axes or lie elsewhere.
+        """
+        self.require([case])
+        path = self.paths[case]
+        here = images.geometry(path)
+        _check_axes(path, here)
+        check_same_grid(path, here.shape, here, like, expected=source)
+
 
 def find_label_maps(folder: Path) -> dict[str, Path]:
     """Return the label map of every case at the top of a folder, by case name, sorted.
@@ -173,11 +190,25 @@ def read_labels(path: Path) -> tuple[NDArray[Any], Volume]:
         DataError: The file cannot be read, or holds numbers that are not integers.
     """
     volume = images.read(path)
-    if volume.data.ndim > 3:
-        raise DataError(
-            path, f"a label map must have three axes, got shape {_times(volume.data.shape)}"
-        )
+    _check_axes(path, volume)
     return checks.integers(path, volume.data), volume
+
+
+def checked_labels(path: Path, voxels: NDArray[Any], scheme: LabelScheme) -> NDArray[Any]:
+    """Return the labels of a part of a label map ``[X, Y, Z]`` as integers.
+
+    Raises:
+        DataError: They are no integers, or out of range.
+    """
+    labels = checks.integers(path, voxels)
+    scheme.check(labels, path)
+    return labels
+
+
+def _check_axes(path: Path, found: Geometry) -> None:
+    if found.channels > 1:
+        shape = (*found.shape, found.channels)
+        raise DataError(path, f"a label map must have three axes, got shape {_times(shape)}")
 
 
 def check_extents(path: Path, image: Path) -> None:

@@ -15,6 +15,7 @@ from fastcal.cases.combine import Combined, Wanted, combine
 from fastcal.cases.files import CaseContent
 from fastcal.cases.pipeline import ReadAhead
 from fastcal.cases.scratch import Place, ScratchVolume
+from fastcal.cases.slab_labels import SlabLabels, StreamedLabels, WholeLabels
 from fastcal.cases.slab_segments import SegmentWindows, floor_bytes, of_slabs
 from fastcal.cases.source import SlabSource, Source
 from fastcal.core.doors.bounds import MIB, size
@@ -100,27 +101,32 @@ class Slabs:
 
         Args:
             case: Its name.
-            references: The labels of all cases, or None. Those of this case are read whole.
+            references: The labels of all cases, or None.
 
         Raises:
             DataError: See `fastcal.cases.combine.combine`; or files lie along different axes, or
                 the case needs more memory than there may be.
         """
         stacks = self._source.stacks(case)
-        reference = None
-        if references is not None:
-            voxels = math.prod(stacks[0].shape[1:])
-            of_voxel = _REGION_BYTES if self._wanted.counted.rules else _LABEL_BYTES
-            self._require(stacks[0], resident_bytes() + voxels * of_voxel, labels=True)
-            about = stacks[0].about
-            like = about.like or references.geometry(case, stacks[0].shape[1:], about.source)
-            reference = references.read(case, like, about.source)
-            reference = reference.with_regions(self._wanted.counted.rules)
-        layout, room = self._layout(stacks, reference)
-        run = _Run(self, case, layout, stacks, reference)
+        labels = None if references is None else self._labels(case, references, stacks[0])
+        layout, room = self._layout(stacks, labels)
+        run = _Run(self, case, layout, stacks, labels)
         return run.content(room)
 
-    def _layout(self, stacks: Sequence[Stack], reference: LabelMap | None) -> tuple[_Layout, int]:
+    def _labels(self, case: str, references: LabelMaps, stack: Stack) -> SlabLabels:
+        """Open the labels of a case, or read them where they are needed as a whole."""
+        about, extents = stack.about, stack.shape[1:]
+        like = about.like or references.geometry(case, extents, about.source)
+        references.check_place(case, like, about.source)
+        path, rules = references.paths[case], self._wanted.counted.rules
+        if not rules and path.name.endswith(nifti.ENDINGS) and stack.view.in_order:
+            return StreamedLabels.open(path, references.scheme)
+        of_voxel = _REGION_BYTES if rules else _LABEL_BYTES
+        self._require(stack, resident_bytes() + math.prod(extents) * of_voxel, labels=True)
+        reference = references.read(case, like, about.source)
+        return WholeLabels(reference.with_regions(rules))
+
+    def _layout(self, stacks: Sequence[Stack], labels: SlabLabels | None) -> tuple[_Layout, int]:
         """Cut a case into slabs that fit the memory, and say how much of it there is."""
         first = stacks[0]
         for stack in stacks[1:]:
@@ -138,14 +144,15 @@ class Slabs:
                 )
         extent = first.extent
         plane = math.prod(first.shape[1:]) // max(extent, 1)
-        row = plane * self._voxel_bytes(stacks)
+        row = plane * (self._voxel_bytes(stacks) + (0 if labels is None else labels.voxel_bytes))
         fixed = sum(stack.stored.fixed_bytes for stack in stacks) + SPARE
+        fixed += 0 if labels is None else labels.fixed_bytes
         used = resident_bytes()
         room = self._memory - used - fixed
         least = row
         if self._wanted.segments is not None:
             least = max(least, floor_bytes(first.shape[1:], first.shape[0], self._wanted.segments))
-        self._require(first, used + fixed + least, labels=reference is not None)
+        self._require(first, used + fixed + least, labels=labels is not None)
         thickness = max(1, min(extent, room // max(row, 1)))
         cuts = [(at, min(at + thickness, extent)) for at in range(0, extent, thickness)]
         shape, view = first.shape, first.view
@@ -235,10 +242,10 @@ class _Run:
         case: str,
         layout: _Layout,
         stacks: Sequence[Stack],
-        reference: LabelMap | None,
+        labels: SlabLabels | None,
     ) -> None:
         self._slabs, self._case, self._layout = slabs, case, layout
-        self._stacks, self._reference = stacks, reference
+        self._stacks, self._labels = stacks, labels
         self._volumes: dict[str, ScratchVolume] = {}
         self._totals: SegmentTotals | None = None
         self._statistics: Any = None
@@ -248,9 +255,11 @@ class _Run:
         """Combine slab after slab, and return what the files of the case hold."""
         layout, case = self._layout, self._case
         with ReadAhead([case], self._read) as ahead:
-            pieces = ahead.of(case)
-            for cut in layout.cuts:
-                self._take(layout.place(cut), self._combined(cut, pieces))
+            pieces, places = ahead.of(case), [layout.place(cut) for cut in layout.cuts]
+            labels = None if self._labels is None else self._labels.parts(layout.cuts, places)
+            for place in places:
+                part = None if labels is None else next(labels)
+                self._take(place, self._combined(part, pieces))
         scores = self._scores(room)
         volumes = self._volumes
         reading = self._slabs.source.reading
@@ -263,8 +272,7 @@ class _Run:
         del case
         return self._slabs.pieces(self._stacks, self._layout.cuts)
 
-    def _combined(self, cut: Cut, pieces: Iterator[Probabilities]) -> Combined:
-        part = None if self._reference is None else self._reference.part(self._layout.place(cut))
+    def _combined(self, part: LabelMap | None, pieces: Iterator[Probabilities]) -> Combined:
         shape = self._layout.shape[1:]
         return self._slabs.slab(self._case, pieces, part, shape, self._again)
 

@@ -300,12 +300,11 @@ def chosen_part(num_parts: int | None, part_id: int | None, *, quiet: bool) -> t
     Raises:
         ValueError: The ids of the array do not say which share is whose.
     """
-    if num_parts is not None or part_id is not None:
-        return 1 if num_parts is None else num_parts, part_id or 0
     from fastcal.core.job_array import array_part
+    from fastcal.core.job_array import chosen_part as chosen
 
-    count, own = array_part(os.environ)
-    if count > 1 and not quiet:
+    count, own = chosen(num_parts, part_id, os.environ)
+    if part_id is None and count > 1 and count == array_part(os.environ)[0] and not quiet:
         typer.echo(f"part {own} of {count}, from 0, as the job array of SLURM has it", err=True)
     return count, own
 

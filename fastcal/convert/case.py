@@ -45,47 +45,82 @@ class CasePaths:
         return (*self.images, *(() if self.label is None else (self.label,)))
 
 
+@dataclass(frozen=True, slots=True)
+class ReadCase:
+    """What the files of a case hold."""
+
+    images: list[Volume]
+    """The volume of each channel."""
+    label: Volume | None
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertedCase:
+    """What is written of a case."""
+
+    images: list[Volume]
+    labels: NDArray[Any] | None
+    grid: Geometry
+    """Where they lie; that of the first image unless its directions were mended."""
+    notes: list[str]
+    """What was changed beyond the names of files, a sentence each."""
+
+
+def read_case(case: FoundCase) -> ReadCase:
+    """Read the files of a case.
+
+    Raises:
+        DataError: A file cannot be read, or holds no 3-D volume.
+    """
+    images = _read_all(case.images)
+    return ReadCase(images, None if case.label is None else _read_all((case.label,))[0])
+
+
 def convert_case(
-    case: FoundCase, paths: CasePaths, label_map: Mapping[int, int] | None
-) -> list[str]:
-    """Write the files of a case, each whole or not at all, its label last.
+    case: FoundCase, read: ReadCase, label_map: Mapping[int, int] | None
+) -> ConvertedCase:
+    """Check what was read of a case, and make of it what is written.
 
     Args:
         case: The case as it was found.
-        paths: Where its files go.
+        read: What its files hold.
         label_map: See `fastcal.convert.found.FoundSet`.
 
-    Returns:
-        What was changed beyond the names of files, a sentence each.
-
     Raises:
-        DataError: A file cannot be read, channels lie on different grids, a label is none of the
-            dataset's or lies elsewhere than the image.
-        OSError: The disk reports an error, for example that it is full.
+        DataError: Channels lie on different grids, a label is none of the dataset's or lies
+            elsewhere than the image.
     """
     notes: list[str] = []
-    volumes = _read_all(case.images)
-    first = volumes[0]
-    for source, volume in zip(case.images[1:], volumes[1:], strict=True):
+    first = read.images[0]
+    for source, volume in zip(case.images[1:], read.images[1:], strict=True):
         checks.check_place(source.path, volume, case.images[0].path, first)
     mended = orthonormal(first.affine, first.shape)
     grid: Geometry = first
     if mended is not first.affine:
         grid = _mended(case, first, mended, notes)
     labels = None
-    if case.label is not None:
-        labels = _labels(case, first, label_map, notes)
+    if read.label is not None:
+        labels = _labels(case, first, read.label, label_map, notes)
+    return ConvertedCase(read.images, labels, grid, notes)
+
+
+def write_case(case: FoundCase, made: ConvertedCase, paths: CasePaths) -> None:
+    """Write the files of a case, each whole or not at all, its label last.
+
+    Raises:
+        OSError: The disk reports an error, for example that it is full.
+    """
     for path in paths.all:
         path.parent.mkdir(parents=True, exist_ok=True)
-    for source, volume, path in zip(case.images, volumes, paths.images, strict=True):
-        if grid is first and _is_plain(source, volume):
+    first = made.images[0]
+    for source, volume, path in zip(case.images, made.images, paths.images, strict=True):
+        if made.grid is first and _is_plain(source, volume):
             with atomic_path(path) as temporary:
                 shutil.copyfile(source.path, temporary)
         else:
-            nifti.write(path, volume.data, _clean(grid), dtype=_stored(volume.data))
-    if labels is not None and paths.label is not None:
-        nifti.write(paths.label, labels, _clean(grid), dtype="int")
-    return notes
+            nifti.write(path, volume.data, _clean(made.grid), dtype=_stored(volume.data))
+    if made.labels is not None and paths.label is not None:
+        nifti.write(paths.label, made.labels, _clean(made.grid), dtype="int")
 
 
 def _read_all(sources: tuple[Source, ...]) -> list[Volume]:
@@ -123,11 +158,14 @@ def _mended(case: FoundCase, first: Volume, affine: Any, notes: list[str]) -> Ge
 
 
 def _labels(
-    case: FoundCase, first: Volume, label_map: Mapping[int, int] | None, notes: list[str]
+    case: FoundCase,
+    first: Volume,
+    volume: Volume,
+    label_map: Mapping[int, int] | None,
+    notes: list[str],
 ) -> NDArray[Any]:
     assert case.label is not None
     path = case.label.path
-    (volume,) = _read_all((case.label,))
     labels = _renumbered(path, checks.integers(path, volume.data), label_map)
     same = volume.shape == first.shape
     if same and same_place(first.affine, volume.affine, first.shape):

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fastcal.cases.case_record import FOLDER as RECORDS
 from fastcal.cases.case_record import CaseRecord
-from fastcal.cases.loop import Failure, ProgressOption, run_cases
+from fastcal.cases.loop import Failure, ProgressOption
+from fastcal.cases.pipeline import Stages, run_stages
 from fastcal.cases.record import digests, first_change, versions
-from fastcal.convert.case import CasePaths, convert_case
+from fastcal.convert.case import (
+    CasePaths,
+    ConvertedCase,
+    ReadCase,
+    convert_case,
+    read_case,
+    write_case,
+)
 from fastcal.convert.found import FoundSet, Search
 from fastcal.convert.listing import write_listing
 from fastcal.convert.sets import SETS
@@ -102,11 +111,20 @@ def convert_dataset(
         notes: list[str] = []
         key = f"{name} {versions()['fastcal']}"
 
-        def work(case: str) -> None:
-            record = CaseRecord.of(key, cases[case].files, [], out)
-            notes.extend(convert_case(cases[case], paths[case], found.label_map))
+        records: dict[str, CaseRecord] = {}
+
+        def read(case: str) -> Iterator[ReadCase]:
+            records[case] = CaseRecord.of(key, cases[case].files, [], out)
+            yield read_case(cases[case])
+
+        def compute(case: str, pieces: Iterator[ReadCase]) -> ConvertedCase:
+            return convert_case(cases[case], next(pieces), found.label_map)
+
+        def write(case: str, made: ConvertedCase) -> None:
+            write_case(cases[case], made, paths[case])
+            notes.extend(made.notes)
             (out / RECORDS).mkdir(exist_ok=True)
-            record.write(out, case, paths[case].all)
+            records.pop(case).write(out, case, paths[case].all)
 
         def finished(case: str) -> bool:
             known = CaseRecord.read(out, case)
@@ -117,9 +135,9 @@ def convert_dataset(
             except DataError:
                 return False  # converting it says what is wrong
 
-        done = run_cases(
+        done = run_stages(
             sorted(cases),
-            work,
+            Stages(read, compute, write),
             finished=finished,
             keep_going=keep_going,
             progress=progress,

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fastcal.core.arguments import choice, flag, real_number, whole_number
 from fastcal.core.arrays import Array, real_dtype, to_tensor
-from fastcal.core.predictions import Predictions
+from fastcal.core.predictions import Predictions, memory_order
 
 ACTIVATIONS = ("softmax", "sigmoid")
 SPACES = ("prob", "logit")
@@ -49,7 +49,14 @@ class Members(NamedTuple):
             ValueError: See `check_several_classes`.
         """
         first = self.tensors[0]
-        found = Predictions(first.shape, first.device, self.real, self.class_dim, multilabel)
+        found = Predictions(
+            first.shape,
+            first.device,
+            self.real,
+            self.class_dim,
+            multilabel,
+            order=memory_order(first),
+        )
         check_several_classes(found)
         return found
 

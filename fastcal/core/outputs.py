@@ -48,14 +48,7 @@ def map_tensors(
     shape, device, real = predictions.shape, predictions.device, predictions.real
     voxels, multilabel = predictions.voxel_shape, predictions.multilabel
     if out is None:
-        return [
-            torch.empty(
-                shape if MAP_TABLE[name].has_class_axis(multilabel) else voxels,
-                dtype=torch.int64 if MAP_TABLE[name].integer else real,
-                device=device,
-            )
-            for name in maps
-        ]
+        return [_made(name, predictions) for name in maps]
     if isinstance(out, Mapping):
         given = out
         for name in given:
@@ -72,8 +65,7 @@ def map_tensors(
         kind = MAP_TABLE[name]
         expected = shape if kind.has_class_axis(multilabel) else voxels
         if name not in given:
-            dtype = torch.int64 if kind.integer else real
-            tensors.append(torch.empty(expected, dtype=dtype, device=device))
+            tensors.append(_made(name, predictions))
             continue
         tensor = _check(given[name], name, tuple(expected), device)
         if kind.integer:
@@ -82,6 +74,12 @@ def map_tensors(
             raise TypeError(f"out for {name!r} must be {real}, got {tensor.dtype}")
         tensors.append(tensor)
     return tensors
+
+
+def _made(name: str, predictions: Predictions) -> Tensor:
+    kind = MAP_TABLE[name]
+    dtype = torch.int64 if kind.integer else predictions.real
+    return predictions.empty(dtype, classes=kind.has_class_axis(predictions.multilabel))
 
 
 def check_apart(

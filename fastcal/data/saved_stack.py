@@ -37,6 +37,11 @@ class View:
         """Whether the first slab of the file is the last of the view."""
         return self.flipped[self.order.index(1)]
 
+    @property
+    def in_order(self) -> bool:
+        """Whether slabs follow one another along Z, from its beginning, as in NIfTI files."""
+        return self.axis == 2 and not self.backwards
+
     def __call__(self, slab: NDArray[Any]) -> NDArray[Any]:
         """Apply it to a slab."""
         turned = slab.transpose(self.order)

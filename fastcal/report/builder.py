@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ import numpy as np
 
 from fastcal.calibration import CalibrationStatistics
 from fastcal.cases.labels import LabelScheme
-from fastcal.cases.loop import ProgressOption, run_cases
-from fastcal.cases.reference import LabelMaps
+from fastcal.cases.loop import ProgressOption
+from fastcal.cases.pipeline import Stages, run_stages
+from fastcal.cases.reference import LabelMap, LabelMaps
 from fastcal.cases.settings import Counted
 from fastcal.core.bins import Closed
 from fastcal.core.doors import digest
@@ -24,13 +25,13 @@ from fastcal.report.case_layers import FolderLayers, image_files
 from fastcal.report.cohort import ENSEMBLE, SINGLE, Cohort, Flag, Model
 from fastcal.report.folders import (
     ADVICE,
-    CountCase,
+    CountMember,
     Scored,
     Source,
     common_cases,
     data_files,
     member_dice,
-    score_members,
+    members_of,
 )
 from fastcal.report.names import distinct_names
 from fastcal.report.page import PageSettings, check_packages, write_page
@@ -232,27 +233,34 @@ def _score(
     opened: _Opened, asked: _Asked, progress: ProgressOption
 ) -> tuple[tuple[Model, ...], tuple[Flag, ...]]:
     scored = [Scored(source) for source in opened.sources]
-    counts: list[list[CountCase]] = [
-        list(score_members(source, opened.cases, opened.references, asked.counted))
-        if asked.members
-        else []
+    counts: list[list[CountMember]] = [
+        members_of(source, opened.cases, opened.references, asked.counted) if asked.members else []
         for source in opened.sources
     ]
     singles: list[list[CalibrationStatistics | None]] = [[None] * len(one) for one in counts]
 
-    def score(case: str) -> None:
+    def read(case: str) -> Iterator[Any]:
         reference = opened.references.read(case)
+        yield reference
+        for one, members in zip(scored, counts, strict=True):
+            yield one.read(case, reference)
+            for member in members:
+                yield member.read(case)
+
+    def score(case: str, pieces: Iterator[Any]) -> None:
+        reference: LabelMap = next(pieces)
         regions = reference.regions(asked.counted.rules)
-        for number, one in enumerate(scored):
-            one.add(case, reference, asked.counted, regions)
-            for member, count in enumerate(counts[number]):
-                state, found = singles[number][member], count(case, reference, regions)
+        for one, members, states in zip(scored, counts, singles, strict=True):
+            one.add(case, reference, asked.counted, regions, next(pieces))
+            for number, member in enumerate(members):
+                found = member.count(case, reference, regions, next(pieces))
+                state = states[number]
                 if state is None:
-                    singles[number][member] = found
+                    states[number] = found
                 else:
                     state.merge(found)
 
-    run_cases(opened.cases, score, progress=progress)
+    run_stages(opened.cases, Stages(read, score), progress=progress)
     models: list[Model] = []
     for name, one, of_members in zip(asked.names, scored, singles, strict=True):
         states = tuple(state for state in of_members if state is not None)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from fastcal.calibration.metrics import METRICS
-from fastcal.cases.loop import ProgressOption, run_cases
+from fastcal.cases.loop import ProgressOption
+from fastcal.cases.pipeline import Stages, run_stages
 from fastcal.report.charts.scatter import Dot, scatter_chart
 from fastcal.report.chosen import Chosen
 from fastcal.report.cohort import Cohort, Model
@@ -175,14 +176,17 @@ def draw_cases(
     found: list[Pictured] = []
     too_large: list[str] = []
 
-    def draw(case: str) -> None:
+    def layers(case: str) -> Iterator[Layers]:
+        yield read(case)
+
+    def draw(case: str, pieces: Iterator[Layers]) -> None:
         left = budget - sum(one.pictures.size for one in found)
         place = wanted.index(case)
         waiting = len(wanted) - place
         if case in singled:
             waiting = len(singled) - place
             left -= int((1 - _CHOSEN_SHARE) * budget) if others else 0
-        drawn = _fitting(cohort, read(case), max(left, 0) // waiting)
+        drawn = _fitting(cohort, next(pieces), max(left, 0) // waiting)
         why = singled.get(case)
         if drawn is None:
             too_large.extend([case] if why else [])
@@ -192,7 +196,7 @@ def draw_cases(
         captions = _captions(numbers, case)
         found.append(Pictured(case, anchor(case), len(found), role, reason, captions, drawn))
 
-    run_cases(wanted, draw, progress=progress)
+    run_stages(wanted, Stages(layers, draw), progress=progress)
     return tuple(found), tuple(too_large)
 
 

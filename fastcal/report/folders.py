@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,8 @@ from fastcal.core.arrays import Floats
 from fastcal.core.errors import DataError
 from fastcal.core.region_bits import Regions
 from fastcal.data import images
-from fastcal.data.predictions import PredictionFolder
+from fastcal.data.predictions import PredictionFolder, Probabilities
 from fastcal.report.segment_entropy import binary_entropies
-
-CountCase = Callable[[str, LabelMap, Regions | None], CalibrationStatistics]
-"""Counts a case of a member: its name, its labels and its regions."""
 
 STATISTICS = "calibration.npz"
 ENTROPY = "entropy"
@@ -95,6 +92,14 @@ class Source:
         found = (folder / f"{case}{ending}" for ending in images.ENDINGS)
         return next((path for path in found if path.exists()), None)
 
+    def probabilities_of(self, case: str) -> Probabilities | None:
+        """Read the probabilities of a case, if it has any.
+
+        Raises:
+            DataError: The file cannot be read.
+        """
+        return self.probabilities.probabilities(case) if case in self.saved else None
+
     def files(self, case: str) -> list[Path]:
         """Return the files of a case that a report reads."""
         found = [self.labels.paths[case]]
@@ -158,8 +163,22 @@ class Scored:
         found = np.array(self.entropy, np.float64)
         return None if np.isnan(found).all() else found
 
+    def read(self, case: str, reference: LabelMap) -> tuple[LabelMap, Probabilities | None]:
+        """Read the prediction of a case, and its probabilities if it has any.
+
+        Raises:
+            DataError: A file of the case cannot be read, or lies on another grid.
+        """
+        prediction = self.source.labels.read(case, reference.grid, reference.path)
+        return prediction, self.source.probabilities_of(case)
+
     def add(
-        self, case: str, reference: LabelMap, counted: Counted, regions: Regions | None
+        self,
+        case: str,
+        reference: LabelMap,
+        counted: Counted,
+        regions: Regions | None,
+        found: tuple[LabelMap, Probabilities | None],
     ) -> None:
         """Score one case.
 
@@ -168,26 +187,26 @@ class Scored:
             reference: Its labels.
             counted: What is counted.
             regions: Its regions.
+            found: What was read of it.
 
         Raises:
-            DataError: A file of the case cannot be read, or does not fit its reference.
+            DataError: A file of the case does not fit its reference.
         """
         source = self.source
-        prediction = source.labels.read(case, reference.grid, reference.path)
+        prediction, read = found
         groups = reference.scheme.foreground
         masks = {key: np.isin(prediction.labels, group) for key, group in groups.items()}
         row = []
         for key, group in groups.items():
-            found = overlap(np.isin(reference.labels, group), masks[key], kept=reference.kept)
-            row.append(found["Dice"])
-            if found["n_ref"] and not found["n_pred"]:
+            both = overlap(np.isin(reference.labels, group), masks[key], kept=reference.kept)
+            row.append(both["Dice"])
+            if both["n_ref"] and not both["n_pred"]:
                 self.missed.append((case, key))
         self.dice.append(row)
         known = source.scores.get(case, {})
         entropies = [known.get(key, {}).get(_SCORE, np.nan) for key in groups]
         one: CalibrationStatistics | None = None
-        if case in source.saved:
-            read = source.probabilities.probabilities(case)
+        if read is not None:
             one = count_case(read, reference, case=case, counted=counted, regions=regions)
             if not reference.scheme.multilabel and contradicted(
                 read, prediction.labels, reference.kept
@@ -246,26 +265,40 @@ def common_cases(
     return sorted(cases), left
 
 
-def score_members(
+@dataclass(frozen=True, slots=True)
+class CountMember:
+    """Counts cases of a member of an ensemble."""
+
+    folder: Source
+    counted: Counted
+
+    def read(self, case: str) -> Probabilities | None:
+        """Read the probabilities of a case; None where it was counted when it was predicted."""
+        return self.folder.probabilities_of(case)
+
+    def count(
+        self,
+        case: str,
+        reference: LabelMap,
+        regions: Regions | None,
+        found: Probabilities | None,
+    ) -> CalibrationStatistics:
+        """Count a case from what was read of it."""
+        if found is not None:
+            return count_case(found, reference, case=case, counted=self.counted, regions=regions)
+        assert self.folder.stored is not None
+        return self.folder.stored.case(case)
+
+
+def members_of(
     source: Source, cases: Sequence[str], references: LabelMaps, counted: Counted
-) -> Iterator[CountCase]:
-    """Yield a function per member of an ensemble that counts a case; none where a case is missing.
+) -> list[CountMember]:
+    """Return what counts each member of an ensemble; nothing where a case of one is missing.
 
     Raises:
         DataError: A folder cannot be read.
     """
     folders = [Source.open(path, references.scheme, references.folder) for path in source.members]
     if not all(set(cases) <= folder.counts for folder in folders):
-        return
-    for folder in folders:
-
-        def count(
-            case: str, reference: LabelMap, regions: Regions | None, folder: Source = folder
-        ) -> CalibrationStatistics:
-            if case in folder.saved:
-                found = folder.probabilities.probabilities(case)
-                return count_case(found, reference, case=case, counted=counted, regions=regions)
-            assert folder.stored is not None
-            return folder.stored.case(case)
-
-        yield count
+        return []
+    return [CountMember(folder, counted) for folder in folders]

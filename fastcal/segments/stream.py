@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-import torch
 from torch import Tensor
 
 from fastcal import ops
@@ -69,9 +68,8 @@ class SegmentStream:
         """
         predictions = self._predictions
         multilabel, classes = predictions.multilabel, predictions.num_classes
-        shape = predictions.shape if multilabel else predictions.voxel_shape
-        label = torch.empty(shape, dtype=label_type(classes), device=predictions.device)
-        mean = torch.empty(predictions.shape, dtype=predictions.real, device=predictions.device)
+        label = predictions.empty(label_type(classes), classes=multilabel)
+        mean = predictions.empty(predictions.real, classes=True)
         alone = reading._replace(space="prob")
         finish = Finish({"mean": mean, "label": label}, False, None)
         ops.ensemble_statistics([member], [1.0], [temperature], *alone.flatten(), *finish.flatten())
@@ -103,8 +101,7 @@ class SegmentStream:
         predictions = self._predictions
         maps = self.with_maps(finish.maps, reading.space)
         layout = self.layout(maps, reading.space)
-        size = (layout.planes, *predictions.voxel_shape)
-        state = torch.zeros(size, dtype=predictions.real, device=predictions.device)
+        state = predictions.zeros(layout.planes)
         total_weight = 0.0
         for member, weight, temperature in zip(
             members.tensors, members.weights, members.temperatures, strict=True
