@@ -7,12 +7,12 @@ from pathlib import Path
 
 from fastcal import CalibrationStatistics
 from fastcal.cases.case_record import CaseRecord
-from fastcal.cases.files import STATISTICS
+from fastcal.cases.files import STATISTICS, state_file
 from fastcal.cases.record import FILE, FolderRecord, digests, first_change, located
 from fastcal.core.errors import DataError
 from fastcal.core.places import check_outputs, check_own
 
-_SUMMARY = (f"{STATISTICS}.npz", f"{STATISTICS}.json")
+_SUMMARY = f"{STATISTICS}.json"
 
 
 def check_parts(files: Sequence[Path], out: Path) -> None:
@@ -34,9 +34,11 @@ def check_parts(files: Sequence[Path], out: Path) -> None:
     for file, folder in folders.items():
         if folder is not None and folder in records:
             _check_cases(file, folder, records[folder])
-    check_outputs([out / name for name in _SUMMARY], _but_the_sum(files, out))
+    written = state_file(out)
+    check_outputs([written, out / _SUMMARY], _but_the_sum(files, written.parent))
     if not (out / FILE).exists():
-        check_own(out, but=(*_SUMMARY, *(file.name for file in files if file.parent == out)))
+        own = (file.name for file in files if file.parent == out)
+        check_own(out, but=(written.name, _SUMMARY, *own))
     elif not records:
         raise DataError(out, "holds predictions, of which the parts say nothing; choose another")
 
@@ -111,6 +113,6 @@ def _folder_of(file: Path) -> Path | None:
     return next((folder for folder in folders if (folder / FILE).exists()), None)
 
 
-def _but_the_sum(files: Sequence[Path], out: Path) -> list[Path]:
+def _but_the_sum(files: Sequence[Path], place: Path) -> list[Path]:
     """The states that the sum must not take the place of: all but an earlier sum of its own."""
-    return [file for file in files if len(files) > 1 or file.parent != out]
+    return [file for file in files if len(files) > 1 or file.parent != place]

@@ -12,6 +12,7 @@ import numpy as np
 from fastcal.calibration import CalibrationStatistics
 from fastcal.cases import segments
 from fastcal.cases.count import count_case
+from fastcal.cases.files import state_file
 from fastcal.cases.labels import LabelScheme
 from fastcal.cases.overlap import overlap
 from fastcal.cases.plausible import contradicted
@@ -30,7 +31,6 @@ from fastcal.report.segment_entropy import binary_entropies
 CountCase = Callable[[str, LabelMap, Regions | None], CalibrationStatistics]
 """Counts a case of a member: its name, its labels and its regions."""
 
-STATISTICS = "calibration.npz"
 ENTROPY = "entropy"
 _SCORE = "binary_entropy"
 ADVICE = (
@@ -121,13 +121,13 @@ def _stored(
     folder: Path, record: FolderRecord | None, scheme: LabelScheme, references: Path
 ) -> CalibrationStatistics | None:
     """Statistics of the folder, if they were counted against these labels and classes."""
-    if record is None or not (folder / STATISTICS).exists():
+    if record is None or not state_file(folder).exists():
         return None
     path = folder / RECORD
     counted: str | None = validated(path, record.placed("labels"), str | None, where="labels")
     if counted is None or Path(counted).resolve() != references.resolve():
         return None
-    found = CalibrationStatistics.load(folder / STATISTICS)
+    found = CalibrationStatistics.load(state_file(folder))
     return found if found.num_classes == scheme.num_classes else None
 
 
