@@ -14,7 +14,7 @@ from . import commands as c
 from .damage import ANY, JSON, NIFTI, Damage, json_of, remove, replaced
 from .kinds import Command, Expected, Kind
 from .rows import HANDLED, Row, table
-from .table_arguments import Option, named_by_value
+from .table_arguments import Option, accepted, named_by_value
 from .table_files import Input
 from .world import save_nifti, write_json
 
@@ -108,11 +108,13 @@ def _files() -> Iterator[Input]:
         entropy = "done/entropy/case_a.nii.gz"
         yield Input(command, "entropy", entropy, _FEW_NIFTI, _LEFT_OUT, case)
         yield Input(command, "segments.json", "done/segments.json", _FEW_JSON, _LEFT_OUT)
-        yield Input(command, "prediction.json", "done/prediction.json", _FEW_JSON, _LEFT_OUT)
+        # The viewer takes nothing from it but how many members there were.
+        known = _LEFT_OUT | ({"an empty object": HANDLED} if command is VIEW else {})
+        yield Input(command, "prediction.json", "done/prediction.json", _FEW_JSON, known)
         yield Input(command, "quality.json", "done/quality.json", _FEW_JSON, {"missing": HANDLED})
         yield Input(command, "dataset.json", "done/dataset.json", _FEW_JSON, _LEFT_OUT, folder)
     yield Input(REPORT, "ood.json", "done/ood.json", _FEW_JSON, _LEFT_OUT)
-    yield Input(REPORT_COUNTED, "statistics", "done/calibration.npz", _FEW, _LEFT_OUT)
+    yield Input(REPORT_COUNTED, "statistics", "done/calibration/calibration.npz", _FEW, _LEFT_OUT)
     chunk = "folds/fold_0/case_a.zarr/c/0/0/0/0"
     described = "folds/fold_0/case_a.zarr/zarr.json"
     for command in (ZARR, ZARR_SLABS):
@@ -209,7 +211,26 @@ def _contents() -> Iterator[Kind]:
     ]
     for command in (VIEW, REPORT):
         yield from table("shown", command, "quality.json", "done/quality.json", rows)
+    yield from _groups()
     yield from _zarrs()
+
+
+def _groups() -> Iterator[Kind]:
+    """Predictions of label groups are shown as those of classes are."""
+    shown = ("-g", "labels", "-i", "images")
+    for command, words, made in (
+        ("report", ("-p", "out", *shown, "-o", "page.html", "-q"), "page.html"),
+        ("view", ("out", "case_a", *shown, "--png", "case.png"), "case.png"),
+    ):
+        line = (command, *words)
+        yield Kind(
+            name=f"{command} (label groups): what was just predicted",
+            group="shown",
+            command=Command(f"{command} (label groups)", line, _SHOWN, made, c.label_groups),
+            steps=((c.ENSEMBLE_GROUPS.argv, None),),
+            expected=Expected.RIGHT,
+            check=accepted,
+        )
 
 
 def _dice(value: Any) -> Damage:
@@ -247,7 +268,7 @@ def _options() -> Iterator[Option]:
     yield Option(REPORT, "--megabytes {}", values=("0", "-1", "nan"))
     yield Option(REPORT, "--region {}", values=("bogus", "box:nan", "band:-1", "prediction"))
     yield Option(REPORT, "--warning {}", values=("nowhere", "labels/case_a.nii.gz"))
-    yield Option(REPORT, "--name {}", values=("a --name b",), names=("names",))
+    yield Option(REPORT, "--name a --name {}", values=("b", "a"), names=("names",))
     yield Option(VIEW, "--port {}", values=("-1", "65536"))
     yield Option(SLABS, "--memory {}", values=("0", "-1", "nan", "1KB", "x"))
     yield Option(c.ENSEMBLE, "--workers {}", values=("0", "-1", billion))
