@@ -214,13 +214,10 @@ def test_a_full_disk_names_the_journal(tmp_path: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("there is no /dev/full")
     path = tmp_path / "journal.jsonl"
-    with (
-        Journal(path) as journal,
-        Path("/dev/full").open("wb") as full,
-        pytest.raises(OSError, match=re.escape(str(path))),
-    ):
+    with Journal(path) as journal, Path("/dev/full").open("wb") as full:
         os.dup2(full.fileno(), journal._descriptor)
-        journal.note("case_1", "begun", "worker 0")
+        with pytest.raises(OSError, match=re.escape(str(path))):
+            journal.note("case_1", "begun", "worker 0")
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "link", "hard link"])
