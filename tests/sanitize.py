@@ -29,6 +29,7 @@ TESTS = {
         "test_numbers.py",
         "test_regions.py",
         "test_saved_integers.py",
+        "test_segment_sums.py",
         "test_temperature.py",
     ),
     # Torch and Python are not instrumented, so that only what is ours is looked at.

@@ -21,6 +21,8 @@ from cohort import (
     write_run,
 )
 
+from fastcal import CalibrationStatistics
+from fastcal.cases.shards import merge_statistics
 from fastcal.data import Dataset, images, nifti
 from fastcal.data.prepared import prepare_cases
 from fastcal.data.preprocess import Preprocessing
@@ -326,6 +328,39 @@ def test_saved_probabilities_have_the_files_of_nnunet(
             shutil.copy(path, tmp_path / "again")
         ensemble_folders([tmp_path / "again"], tmp_path / "twice")
         same_image(tmp_path / f"twice/{CASES[0]}{ending}", out / f"{CASES[0]}{ending}")
+
+
+def test_every_npz_at_the_top_of_a_folder_is_a_case_as_nnunet_takes_it(tmp_path: Path) -> None:
+    """``nnUNetv2_ensemble`` lists ``*.npz``, and opens the pkl of the same name."""
+    whole = saved(tmp_path, ".nii.gz", labels=tmp_path / "labels")
+    parts, folders = tmp_path / "parts", sorted(tmp_path.glob("fold_*"))
+    for part in range(2):
+        ensemble_folders(
+            folders,
+            parts,
+            labels=tmp_path / "labels",
+            save_probabilities=True,
+            num_parts=2,
+            part_id=part,
+        )
+    merged = merge_statistics(parts, parts)
+    for out in (whole, parts):
+        assert sorted(path.stem for path in out.glob("*.npz")) == sorted(CASES)
+        assert all((out / f"{case}.pkl").exists() for case in CASES)
+    counted = CalibrationStatistics.load(whole / "calibration/calibration.npz")
+    assert merged.statistics == counted == CalibrationStatistics.load(merged.state_file)
+    assert merged.state_file == parts / "calibration/calibration.npz"
+
+
+def test_statistics_move_when_a_folder_gets_probabilities(tmp_path: Path) -> None:
+    folders, labels, *_ = write_cohort(tmp_path)
+    made = ensemble_folders(folders, tmp_path / "out", labels=labels)
+    assert made.statistics_file == tmp_path / "out/calibration.npz"
+    before = made.statistics_file.read_bytes()
+    made = ensemble_folders(folders, tmp_path / "out", labels=labels, save_probabilities=True)
+    assert made.statistics_file == tmp_path / "out/calibration/calibration.npz"
+    assert made.statistics_file.read_bytes() == before
+    assert sorted(path.stem for path in (tmp_path / "out").glob("*.npz")) == sorted(CASES)
 
 
 def test_probabilities_without_a_description_get_one_for_nnunet(tmp_path: Path) -> None:

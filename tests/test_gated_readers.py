@@ -12,13 +12,17 @@ from typing import Any
 import pytest
 
 from fastcal.calibration import CalibrationStatistics
+from fastcal.cases import segments
 from fastcal.cases.record import FolderRecord
 from fastcal.cli.settings import training_config
 from fastcal.core.errors import DataError
 from fastcal.data import description, properties
 from fastcal.models.run import Run
+from fastcal.ood import file as ood_file
+from fastcal.quality import file as quality_file
 from fastcal.recalibrate.calibrator import build
 from fastcal.report.scores import Comparison
+from fastcal.report.warnings_of_cases import case_warnings
 from fastcal.train.log import read_log
 from fastcal.train.strategy import Execution
 
@@ -35,6 +39,11 @@ READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "results": ("results.json", Comparison.load),
     "settings": ("settings.yaml", lambda file: training_config(None, file=file)),
     "properties": ("case.pkl", properties.read),
+    "segments": ("segments.json", segments.read),
+    "predictor": ("predictor.json", quality_file.load),
+    "detectors": ("ood.json", ood_file.load),
+    "warnings of quality": ("quality.json", lambda file: case_warnings([file])),
+    "warnings of detection": ("ood.json", lambda file: case_warnings([file])),
 }
 BAD = {
     "empty list": b"[]\n",

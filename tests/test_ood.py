@@ -369,11 +369,11 @@ def test_a_damaged_file_of_detectors_is_one_line(inside: Path, tmp_path: Path) -
         ),
         (
             {"detectors": [content["detectors"][0] | {"score": "histogram"}]},
-            "cannot be read as fastcal ood detectors",
+            "not a file of fastcal ood detectors",
         ),
         (
             {"detectors": [content["detectors"][0] | {"values": [[[0.1]], [[0.1, 0.2]]]}]},
-            "cannot be read as fastcal ood detectors",
+            "not a file of fastcal ood detectors",
         ),
     ]:
         file.write_text(json.dumps(content | change))

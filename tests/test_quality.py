@@ -332,7 +332,7 @@ def test_a_saved_predictor_predicts_the_same(options, tmp_path: Path) -> None:
     [
         ({"format": "other"}, "format must be 'fastcal quality predictor', got 'other'"),
         ({"version": 2}, "version must be 1, got 2"),
-        ({"parameters": {"models": "linear"}}, "cannot be read as fastcal quality predictor"),
+        ({"parameters": {"models": "linear"}}, "not a fastcal quality predictor"),
         ({"parameters": {"level": 2.0}}, "level must lie between 0 and 1, got 2"),
         ({"training": None}, "training must be"),
         ({"predicted": [0.5]}, "gives other predictions: fit again"),

@@ -221,7 +221,7 @@ def test_maps_and_labels_may_be_added(project: Path) -> None:
     assert ensemble(project, "more", maps=("variance",)).done == CASES
     assert ensemble(project, "more").skipped == CASES
     assert ensemble(project, "more", labels=None).skipped == CASES
-    for name in ("calibration.npz", "entropy/case_a.nii.gz"):
+    for name in ("calibration/calibration.npz", "entropy/case_a.nii.gz"):
         assert (project / "more" / name).read_bytes() == (project / "out" / name).read_bytes()
 
 
@@ -337,7 +337,7 @@ def test_parts_whose_inputs_have_changed_are_not_added(
 
 def test_a_part_older_than_its_cases_is_not_added(project: Path) -> None:
     parts(project)
-    part = project / "parts/calibration.part-1-of-2.npz"
+    part = project / "parts/calibration/calibration.part-1-of-2.npz"
     old = part.read_bytes()
     rewrite_member(project)
     parts(project, "parts", (1,), overwrite=True)
@@ -356,9 +356,9 @@ def test_a_sum_does_not_replace_that_of_other_predictions(project: Path) -> None
     assert files_in(project / "hot") == before
     with pytest.raises(DataError, match=r"fold_0: holds case_a\.nii\.gz, which this command did"):
         merge_statistics(project / "parts", project / "fold_0")
-    whole = (project / "out/calibration.npz").read_bytes()
+    whole = (project / "out/calibration/calibration.npz").read_bytes()
     merge_statistics(project / "parts", project / "out")
-    assert (project / "out/calibration.npz").read_bytes() == whole
+    assert (project / "out/calibration/calibration.npz").read_bytes() == whole
 
 
 # Status

@@ -239,11 +239,27 @@ def test_what_is_no_line_of_a_journal_is_left_out(tmp_path: Path, damage: bytes)
     assert read_journal(path) == lines
 
 
-def test_a_full_disk_names_the_journal() -> None:
+def test_a_full_disk_names_the_journal(tmp_path: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("there is no /dev/full")
-    with (
-        Journal(Path("/dev/full")) as journal,
-        pytest.raises(OSError, match=re.escape("/dev/full")),
-    ):
-        journal.note("case_1", "begun", "worker 0")
+    path = tmp_path / "journal.jsonl"
+    with Journal(path) as journal, Path("/dev/full").open("wb") as full:
+        os.dup2(full.fileno(), journal._descriptor)
+        with pytest.raises(OSError, match=re.escape(str(path))):
+            journal.note("case_1", "begun", "worker 0")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "link", "hard link"])
+def test_a_journal_is_written_to_no_other_file(tmp_path: Path, kind: str) -> None:
+    path, other = tmp_path / "journal.jsonl", tmp_path / "other.txt"
+    other.write_text("not a journal\n")
+    make = {
+        "pipe": lambda: os.mkfifo(path),
+        "device": lambda: path.symlink_to("/dev/null"),
+        "link": lambda: path.symlink_to(other),
+        "hard link": lambda: path.hardlink_to(other),
+    }[kind]
+    make()
+    with pytest.raises(DataError, match=r"journal\.jsonl: must be the journal of a command"):
+        Journal(path)
+    assert other.read_text() == "not a journal\n"

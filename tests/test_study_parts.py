@@ -364,6 +364,24 @@ def test_a_split_of_the_dataset_goes_before_the_papers(tmp_path: Path) -> None:
     assert chosen_split(dataset, plan, given=False)["test"] == names[4:]
 
 
+@pytest.mark.parametrize(
+    ("table", "problem"),
+    [
+        ("case,phase\ncase_0,ED\ncase_0,ES\n", "must have one row per case, got two of case_0"),
+        ("case,phase\ncase_0," + "x" * 200_000 + "\n", "not a CSV file .*field limit"),
+        ("name,phase\ncase_0,ED\n", "must have a column named case"),
+    ],
+)
+def test_a_table_of_cases_that_is_damaged_is_named(
+    tmp_path: Path, table: str, problem: str
+) -> None:
+    dataset = dataset_of(tmp_path, ["case_0", "case_1", "case_2"])
+    (tmp_path / "cases.csv").write_text(table)
+    plan = replace(design("heart"), split=(1, 1, 1))
+    with pytest.raises(DataError, match=rf"cases\.csv: .*{problem}"):
+        chosen_split(dataset, plan, given=False)
+
+
 def test_centres_of_the_brain_and_phases_of_the_heart_are_the_papers(tmp_path: Path) -> None:
     names = [f"case_{number}" for number in range(8)]
     dataset = dataset_of(tmp_path, names)

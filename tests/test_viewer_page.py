@@ -77,6 +77,27 @@ def test_the_server_gives_the_list_a_case_its_voxels_and_numbers(
     assert page(server, "dice?case=alpha")["dice"] == pytest.approx(dice)
 
 
+def test_a_bug_is_one_answer_and_the_server_goes_on(
+    server: ViewServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(_: dict[str, str]) -> Any:
+        raise KeyError("lost")
+
+    monkeypatch.setitem(server.pages, "values", broken)
+    status, _, content = ask(server, f"/{server.token}/values?case=alpha&at=1,2,3")
+    assert status == 500
+    assert json.loads(content)["error"].startswith("this is a bug; please report it (KeyError: no")
+    assert page(server, "cases")["rows"]
+    assert capsys.readouterr().err == ""
+
+
+def test_a_port_that_is_taken_is_named(server: ViewServer, made: Made) -> None:
+    taken = server.server_port
+    with pytest.raises(OSError, match=f"port {taken} of 127.0.0.1") as caught:
+        ViewServer(ViewedFolder(made.out, made.images), port=taken)
+    assert caught.value.filename == f"port {taken} of 127.0.0.1"
+
+
 @pytest.mark.parametrize("token", ["", "x" * 32, "TOKEN%00", "%54OKEN", "tökén", "../TOKEN"])
 def test_nothing_is_given_without_the_token(server: ViewServer, token: str) -> None:
     token = token.replace("TOKEN", server.token)

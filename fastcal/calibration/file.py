@@ -18,9 +18,6 @@ _VERSION = 1
 _LARGEST_TEXT = 1024**3
 """Bytes of a JSON file: fine cells of many cases take hundreds of MB."""
 
-_DAMAGE = (ValueError, KeyError, TypeError, AttributeError, OverflowError)
-"""What content of another kind leads to."""
-
 
 def write(path: Path, settings: Mapping[str, Any], state: Mapping[str, Any]) -> None:
     """Write settings and integers to ``.json`` or ``.npz``, whole or not at all.
@@ -67,7 +64,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         return dict(header["settings"]), state
     except DataError:
         raise
-    except _DAMAGE as error:
+    except Exception as error:  # whatever content of another kind leads to
         raise DataError(path, f"cannot be read as {_FORMAT} ({error})") from error
 
 

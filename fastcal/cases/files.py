@@ -24,6 +24,27 @@ STATISTICS = "calibration"
 """Name of the files with statistics, and of the folder with those of each case."""
 
 
+def state_file(folder: Path, *, part_id: int = 0, num_parts: int = 1) -> Path:
+    """Return where the statistics of all cases of a part go.
+
+    It is ``OUT/calibration.npz``, but ``OUT/calibration/calibration.npz`` beside the probabilities
+    of cases: ``nnUNetv2_ensemble`` takes every npz at the top of a folder for a case.
+
+    Args:
+        folder: The prediction folder.
+        part_id: Number of the part.
+        num_parts: Into how many the cases are divided; 1 for the whole.
+    """
+    part = "" if num_parts == 1 else f".part-{part_id}-of-{num_parts}"
+    place = folder / STATISTICS if (folder / nnunet.PLANS).exists() else folder
+    return place / f"{STATISTICS}{part}.npz"
+
+
+def state_places(folder: Path) -> tuple[Path, Path]:
+    """Return both folders in which the statistics of all cases may lie; see `state_file`."""
+    return folder, folder / STATISTICS
+
+
 @dataclass(frozen=True, slots=True)
 class CaseFiles:
     """Where the files of a case go.
@@ -94,16 +115,18 @@ class CaseFiles:
                 path.unlink(missing_ok=True)
 
     def check_names(self, cases: Sequence[str]) -> None:
-        """Refuse a case whose probabilities would take the place of the statistics.
+        """Refuse a case whose own statistics would take the place of those of all cases.
 
         Raises:
             ValueError: There is one.
         """
-        if self.statistics and self.written.save_probabilities and STATISTICS in cases:
-            raise ValueError(
-                f"cases must have other names than the statistics, got {STATISTICS!r} "
-                f"({STATISTICS}.npz)"
-            )
+        if not (self.statistics and self.written.save_probabilities):
+            return
+        for case in cases:
+            if case == STATISTICS or case.startswith(f"{STATISTICS}.part-"):
+                raise ValueError(
+                    f"cases must have other names than the statistics, got {case!r} ({case}.npz)"
+                )
 
     def make_folders(self) -> None:
         """Create the folders of all files."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import time
 from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
@@ -66,6 +67,7 @@ class Journal:
         path: The file, which is made if it is missing.
 
     Raises:
+        DataError: It is a link, or no regular file.
         OSError: The error of the disk.
 
     Example:
@@ -77,7 +79,11 @@ class Journal:
         self.path = path
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0)
         self._descriptor = os.open(path, flags, 0o666)
-        size = os.fstat(self._descriptor).st_size
+        found = os.fstat(self._descriptor)
+        if path.is_symlink() or not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+            os.close(self._descriptor)
+            raise DataError(path, "must be the journal of a command, got a link or another file")
+        size = found.st_size
         if size and os.pread(self._descriptor, 1, size - 1) != b"\n":
             self._write(b"\n")
 

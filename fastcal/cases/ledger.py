@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastcal.cases.case_record import CaseRecord
-from fastcal.cases.files import STATISTICS
+from fastcal.cases.files import STATISTICS, state_file
 from fastcal.cases.journal import forget, journal_file, journals
 from fastcal.cases.record import FILE, FolderRecord
 from fastcal.core.errors import DataError
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from fastcal.cases.settings import Counted, Part
     from fastcal.cases.source import Source
 
-_SUMMARIES = (f"{STATISTICS}*.npz", f"{STATISTICS}*.json", "segments*.json", "segments*.csv")
+_SUMMARIES = (
+    *(f"{STATISTICS}*.npz", f"{STATISTICS}/{STATISTICS}*.npz", f"{STATISTICS}*.json"),
+    *("segments*.json", "segments*.csv"),
+)
 """Files at the top of the folder that are sums over its cases."""
 
 
@@ -146,8 +149,7 @@ class Ledger:
 
     def _summaries(self) -> Iterable[Path]:
         folder, described = self._files.folder, self._source.dataset_json
-        names = (FILE, f"{STATISTICS}.npz", f"{STATISTICS}.json")
-        yield from (folder / name for name in names)
+        yield from (folder / FILE, state_file(folder), folder / f"{STATISTICS}.json")
         for pattern in _SUMMARIES:
             yield from folder.glob(pattern)
         yield from journals(folder)

@@ -8,13 +8,13 @@ from pathlib import Path
 from fastcal import CalibrationStatistics
 from fastcal.cases import segments
 from fastcal.cases.case_record import CaseRecord
-from fastcal.cases.files import STATISTICS
+from fastcal.cases.files import STATISTICS, state_file
 from fastcal.cases.record import FILE, FolderRecord, digests, first_change, located
 from fastcal.cases.segments import SEGMENTS
 from fastcal.core.errors import DataError
 from fastcal.core.places import check_outputs, check_own
 
-_SUMMARY = (f"{STATISTICS}.npz", f"{STATISTICS}.json")
+_SUMMARY = f"{STATISTICS}.json"
 
 
 def check_parts(files: Sequence[Path], out: Path) -> None:
@@ -36,7 +36,7 @@ def check_parts(files: Sequence[Path], out: Path) -> None:
     for file, folder in folders.items():
         if folder is not None and folder in records:
             _check_cases(file, folder, records[folder])
-    _check_out(files, out, _SUMMARY, known=bool(records))
+    _check_out(files, out, (state_file(out), out / _SUMMARY), known=bool(records))
 
 
 def check_tables(files: Sequence[Path], out: Path) -> None:
@@ -53,14 +53,16 @@ def check_tables(files: Sequence[Path], out: Path) -> None:
     for file in files:
         if file.parent in records:
             _check_scores(file, records[file.parent])
-    _check_out(files, out, (f"{SEGMENTS}.json", f"{SEGMENTS}.csv"), known=bool(records))
+    written = [out / f"{SEGMENTS}{ending}" for ending in (".json", ".csv")]
+    _check_out(files, out, written, known=bool(records))
 
 
-def _check_out(files: Sequence[Path], out: Path, names: Sequence[str], *, known: bool) -> None:
+def _check_out(files: Sequence[Path], out: Path, written: Sequence[Path], *, known: bool) -> None:
     """Refuse a folder for the sum that holds other predictions, or files that are none."""
-    check_outputs([out / name for name in names], _but_the_sum(files, out))
+    check_outputs(written, _but_the_sum(files, written[0].parent))
     if not (out / FILE).exists():
-        check_own(out, but=(*names, *(file.name for file in files if file.parent == out)))
+        own = (file.name for file in files if file.parent == out)
+        check_own(out, but=(*(path.name for path in written), *own))
     elif not known:
         raise DataError(out, "holds predictions, of which the parts say nothing; choose another")
 
@@ -154,6 +156,6 @@ def _folder_of(file: Path) -> Path | None:
     return next((folder for folder in folders if (folder / FILE).exists()), None)
 
 
-def _but_the_sum(files: Sequence[Path], out: Path) -> list[Path]:
+def _but_the_sum(files: Sequence[Path], place: Path) -> list[Path]:
     """The states that the sum must not take the place of: all but an earlier sum of its own."""
-    return [file for file in files if len(files) > 1 or file.parent != out]
+    return [file for file in files if len(files) > 1 or file.parent != place]

@@ -10,7 +10,7 @@ from typing import Any
 
 from fastcal import CalibrationStatistics
 from fastcal.calibration.summary import calibration_summary, region_summaries
-from fastcal.cases.files import STATISTICS
+from fastcal.cases.files import STATISTICS, state_file, state_places
 from fastcal.cases.parts import check_parts
 from fastcal.core import atomic
 from fastcal.core.errors import DataError
@@ -25,7 +25,7 @@ class MergedStatistics:
 
     statistics: CalibrationStatistics
     state_file: Path
-    """The integer state, ``OUT/calibration.npz``."""
+    """The integer state, ``OUT/calibration.npz``; see `fastcal.cases.files.state_file`."""
     summary_file: Path
     """The metrics, ``OUT/calibration.json``."""
     parts: tuple[Path, ...]
@@ -64,8 +64,8 @@ def merge_statistics(parts: str | Path | Sequence[str | Path], out: str | Path) 
     folder = Path(out)
     check_parts(files, folder)
     with sole_use(folder, "command"):
-        state_file, summary_file = write_statistics(total, folder)
-    return MergedStatistics(total, state_file, summary_file, tuple(files))
+        written = write_statistics(total, folder)
+    return MergedStatistics(total, *written, tuple(files))
 
 
 def add_statistics(
@@ -106,12 +106,15 @@ def write_statistics(
     statistics: CalibrationStatistics, folder: Path, *, part_id: int = 0, num_parts: int = 1
 ) -> tuple[Path, Path]:
     """Write a state and its summary into a prediction folder; return both paths."""
-    name = STATISTICS if num_parts == 1 else f"{STATISTICS}.part-{part_id}-of-{num_parts}"
-    folder.mkdir(parents=True, exist_ok=True)
-    state_file, summary_file = folder / f"{name}.npz", folder / f"{name}.json"
-    statistics.save(state_file)
+    path = state_file(folder, part_id=part_id, num_parts=num_parts)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    statistics.save(path)
+    for place in state_places(folder):
+        if place != path.parent:  # where it lay before the folder had probabilities
+            (place / path.name).unlink(missing_ok=True)
+    summary_file = folder / f"{path.stem}.json"
     atomic.write_json(summary_file, _summary(statistics))
-    return state_file, summary_file
+    return path, summary_file
 
 
 def _summary(statistics: CalibrationStatistics) -> dict[str, Any]:
@@ -133,7 +136,9 @@ def _summary(statistics: CalibrationStatistics) -> dict[str, Any]:
 def holds_statistics(places: Iterable[str | Path]) -> bool:
     """Whether one of these paths is a file, or a folder with statistics."""
     return any(
-        not path.is_dir() or any(path.glob(f"{STATISTICS}*.npz")) for path in map(Path, places)
+        not path.is_dir()
+        or any(any(place.glob(f"{STATISTICS}*.npz")) for place in state_places(path))
+        for path in map(Path, places)
     )
 
 
@@ -142,10 +147,11 @@ def _part_files(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise DataError(path, "no such file or folder")
-    found = sorted(file for file in path.glob("*.npz") if _PART.fullmatch(file.name))
-    whole = path / f"{STATISTICS}.npz"
-    if not found and whole.is_file():
-        return [whole]
+    files = [file for place in state_places(path) for file in place.glob("*.npz")]
+    found = sorted(file for file in files if _PART.fullmatch(file.name))
+    whole = [file for file in files if file.name == f"{STATISTICS}.npz" and file.is_file()]
+    if not found and whole:
+        return whole[:1]
     if not found:
         raise DataError(path, "no statistics (calibration.part-K-of-N.npz) in this folder")
     return found

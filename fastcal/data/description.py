@@ -100,8 +100,10 @@ def read(path: Path) -> Description:
         raise DataError(path, f"must hold a JSON object, got {type(content).__name__}")
     try:
         return _parse(content, path)
-    except (TypeError, ValueError, AttributeError) as error:
-        raise DataError(path, f"{error}") from error
+    except DataError:
+        raise
+    except Exception as error:  # whatever content of another kind leads to
+        raise DataError(path, str(error) or type(error).__name__) from error
 
 
 def to_json(description: Description, *, num_training: int) -> dict[str, Any]:

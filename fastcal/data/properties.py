@@ -106,7 +106,7 @@ def read(path: Path) -> Properties:
         raise DataError(path, "must hold properties, got an empty dictionary")
     try:
         return _interpret(content)
-    except (ArithmeticError, KeyError, TypeError, ValueError, IndexError) as error:
+    except Exception as error:  # whatever content of another kind leads to
         raise DataError(path, f"has no usable geometry ({error!r})") from error
 
 

@@ -14,7 +14,15 @@ from typing import IO, Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fastcal.core.doors import MissingFileError, framed, gzip_reader, one_error, open_regular
+from fastcal.core.doors import (
+    MissingFileError,
+    check_claim,
+    framed,
+    gzip_reader,
+    one_error,
+    open_regular,
+    read_json,
+)
 from fastcal.core.errors import DataError
 
 Cut: TypeAlias = tuple[int, int]
@@ -381,6 +389,8 @@ class Zarr:
             for inside in path.rglob("*"):
                 if not (inside.is_dir() or inside.is_file()):
                     raise DataError(inside, "must be a regular file")
+                if inside.name == "zarr.json":
+                    read_json(inside, dict[str, Any])  # its size and nesting, before zarr sees it
             found: Any = zarr.open(path, mode="r", zarr_format=3)
             if not hasattr(found, "shape"):
                 key = next((key for key in keys if key in found), None)
@@ -388,6 +398,7 @@ class Zarr:
                     raise DataError(path, f"has no array named {' or '.join(keys)}")
                 found = found[key]
             chunk = math.prod(found.shards or found.chunks) * np.dtype(found.dtype).itemsize
+            check_claim(chunk, what="a chunk")
             # One chunk decoded, and one compressed that its codec may copy.
             return cls(path, found, 3 * chunk)
 

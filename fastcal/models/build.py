@@ -186,7 +186,7 @@ class ImportedNetwork(SegmentationNetwork):
             raise ValueError(f"divisor must be {dims} positive numbers, got {divisor!r}")
         try:
             self.body: nn.Module = constructor(**arguments)
-        except (TypeError, ValueError, AssertionError, KeyError, IndexError) as error:
+        except Exception as error:  # constructors of other packages raise what they like
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise ValueError(
                 f"network must have arguments that {name} accepts, got an error: {reason[0]}"

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from fastcal.core.atomic import write_json
-from fastcal.core.doors import bounded, read_json
+from fastcal.core.doors import bounded, one_error, read_json
 from fastcal.core.errors import DataError
 from fastcal.ood.detector import FEATURES, OODDetector
 from fastcal.ood.histogram import MOST_BINS
@@ -101,7 +101,7 @@ def load(path: str | Path) -> Detectors:
     """
     content: StoredDetectors = read_json(path, StoredDetectors, most_bytes=_LARGEST)
     found = {}
-    try:
+    with one_error(path, f"a file of {FORMAT}"):
         for one in content.detectors:
             if one.score in found:
                 raise ValueError(f"detectors must be of different scores, got {one.score!r} twice")
@@ -120,8 +120,6 @@ def load(path: str | Path) -> Detectors:
         if not found:
             raise ValueError("detectors must hold at least one, got none")
         bounded(content.n_bins, "n_bins", MOST_BINS, least=2)
-    except (TypeError, ValueError) as error:
-        raise DataError(path, f"cannot be read as {FORMAT} ({error})") from error
     return Detectors(
         found,
         content.n_bins,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fastcal.core.doors import read_json
+from fastcal.core.doors import one_error, read_json
 from fastcal.core.errors import DataError
 from fastcal.quality.predictor import QualityPredictor
 from fastcal.quality.stored import FORMAT, StoredPredictor
@@ -27,15 +27,14 @@ def load(path: str | Path) -> QualityPredictor:
         >>> load("predictor.json").predict(table)  # doctest: +SKIP
     """
     content: StoredPredictor = read_json(path, StoredPredictor)
-    try:
+    # What scikit-learn and SciPy raise of numbers that no predictor holds is nowhere listed.
+    with one_error(path, f"a {FORMAT}"):
         predictor = QualityPredictor(**content.parameters)
         width = len(predictor.scores)
         training = content.training.observed(width)
         calibration = content.calibration
         predictor.refit(training, None if calibration is None else calibration.observed(width))
         found = predictor.predict(training.scores, training.structures)
-    except (TypeError, ValueError) as error:
-        raise DataError(path, f"cannot be read as {FORMAT} ({error})") from error
     stored = np.array(content.predicted)
     if len(stored) != len(found) or np.abs(stored - found).max(initial=0.0) > TOLERANCE:
         raise DataError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +68,10 @@ def _entropy(source: Source, case: str, reference: LabelMap) -> NDArray[Any] | N
     if path is not None:
         volume = images.read(path)
         check_same_grid(path, volume.data.shape, volume, reference.grid, expected=reference.path)
-        return np.asarray(volume.data)
+        data = np.asarray(volume.data)
+        if data.size != math.prod(data.shape[:3]):
+            raise DataError(path, f"must have one value per voxel, got the shape {data.shape}")
+        return data.reshape(data.shape[:3])
     if case not in source.saved:
         return None
     found = source.probabilities.probabilities(case)

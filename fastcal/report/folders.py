@@ -12,20 +12,22 @@ import numpy as np
 from fastcal.calibration import CalibrationStatistics
 from fastcal.cases import segments
 from fastcal.cases.count import count_case
+from fastcal.cases.files import state_file
 from fastcal.cases.labels import LabelScheme
 from fastcal.cases.overlap import overlap
 from fastcal.cases.plausible import contradicted
+from fastcal.cases.record import FILE as RECORD
 from fastcal.cases.record import FolderRecord
 from fastcal.cases.reference import LabelMap, LabelMaps
 from fastcal.cases.settings import Counted
 from fastcal.core.arrays import Floats
+from fastcal.core.doors import validated
 from fastcal.core.errors import DataError
 from fastcal.core.region_bits import Regions
 from fastcal.data import images
 from fastcal.data.predictions import PredictionFolder, Probabilities
 from fastcal.report.segment_entropy import binary_entropies
 
-STATISTICS = "calibration.npz"
 ENTROPY = "entropy"
 _SCORE = "binary_entropy"
 _DATA_ENDINGS = (*images.ENDINGS, ".npz", ".npy", ".pkl", ".json", ".csv")
@@ -81,10 +83,19 @@ class Source:
         return _table_of(self.path)
 
     @property
+    def by_stored(self) -> bool:
+        """Whether calibration is that of `stored`, which has more cases than have probabilities.
+
+        Never of both: what was counted may have other bins and regions than a report asks for.
+        """
+        return self.stored is not None and len(self.stored.case_ids) > len(self.saved)
+
+    @property
     def counts(self) -> frozenset[str]:
         """Cases whose calibration is known."""
-        stored = () if self.stored is None else self.stored.case_ids
-        return self.saved | frozenset(stored)
+        if self.stored is not None and self.by_stored:
+            return frozenset(self.stored.case_ids)
+        return self.saved
 
     def entropy_map(self, case: str) -> Path | None:
         """Return the file of a case's entropy, if there is one."""
@@ -129,20 +140,25 @@ def _stored(
     folder: Path, record: FolderRecord | None, scheme: LabelScheme, references: Path
 ) -> CalibrationStatistics | None:
     """Statistics of the folder, if they were counted against these labels and classes."""
-    if record is None or not (folder / STATISTICS).exists():
+    if record is None or not state_file(folder).exists():
         return None
-    counted = record.placed("labels")
+    path = folder / RECORD
+    counted: str | None = validated(path, record.placed("labels"), str | None, where="labels")
     if counted is None or Path(counted).resolve() != references.resolve():
         return None
-    found = CalibrationStatistics.load(folder / STATISTICS)
+    found = CalibrationStatistics.load(state_file(folder))
     return found if found.num_classes == scheme.num_classes else None
 
 
 def _members(record: FolderRecord) -> tuple[Path, ...]:
     if record.settings.get("command") != "ensemble":
         return ()
-    folders = tuple(Path(str(path)) for path in record.placed("folders") or ())
-    return folders if all(path.is_dir() for path in folders) else ()
+    path = record.folder / RECORD
+    given: list[str] | None = validated(
+        path, record.placed("folders"), list[str] | None, where="folders"
+    )
+    folders = tuple(map(Path, given or ()))
+    return folders if all(folder.is_dir() for folder in folders) else ()
 
 
 @dataclass
@@ -207,7 +223,8 @@ class Scored:
         entropies = [known.get(key, {}).get(_SCORE, np.nan) for key in groups]
         one: CalibrationStatistics | None = None
         if read is not None:
-            one = count_case(read, reference, case=case, counted=counted, regions=regions)
+            if not source.by_stored:
+                one = count_case(read, reference, case=case, counted=counted, regions=regions)
             if not reference.scheme.multilabel and contradicted(
                 read, prediction.labels, reference.kept
             ):
@@ -215,7 +232,7 @@ class Scored:
             if not known:
                 channels = read.data if reference.scheme.multilabel else read.data[1:]
                 entropies = binary_entropies(channels, list(masks.values()))
-        elif source.stored is not None and case in source.stored.case_ids:
+        if source.by_stored and source.stored is not None and case in source.counts:
             one = source.stored.case(case)
         if one is not None:
             if self.statistics is None:
@@ -274,7 +291,7 @@ class CountMember:
 
     def read(self, case: str) -> Probabilities | None:
         """Read the probabilities of a case; None where it was counted when it was predicted."""
-        return self.folder.probabilities_of(case)
+        return None if self.folder.by_stored else self.folder.probabilities_of(case)
 
     def count(
         self,

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastcal.core.doors import MissingFileError, read_text
+from fastcal.core.doors import MissingFileError, one_error, read_text
 from fastcal.core.errors import DataError
 
 if TYPE_CHECKING:
@@ -74,10 +74,16 @@ def _columns(file: Path) -> dict[str, dict[str, str]] | None:
         text = read_text(file)
     except MissingFileError:
         return None
-    rows = list(csv.DictReader(io.StringIO(text)))
+    with one_error(file, "a CSV file"):
+        rows = list(csv.DictReader(io.StringIO(text)))
     if not rows or "case" not in rows[0]:
         raise DataError(file, "must have a column named case")
-    return {row["case"]: {name: value or "" for name, value in row.items() if name} for row in rows}
+    found: dict[str, dict[str, str]] = {}
+    for row in rows:
+        if row["case"] in found:
+            raise DataError(file, f"must have one row per case, got two of {row['case']}")
+        found[row["case"]] = {name: value or "" for name, value in row.items() if name}
+    return found
 
 
 def _suits(

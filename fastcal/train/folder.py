@@ -57,7 +57,7 @@ class Begun:
             return None
         try:
             config, seed = TrainConfig.from_json(run.config["training"]), run.config["seed"]
-        except (KeyError, ValueError) as error:
+        except Exception as error:  # whatever content of another kind leads to
             raise DataError(
                 folder / CONFIG, f"does not hold the settings of a run ({error})"
             ) from error

@@ -14,6 +14,7 @@ from torch import nn
 
 from fastcal.core import atomic
 from fastcal.core.doors import read_checkpoint, sealed, validated
+from fastcal.core.doors.failures import words
 from fastcal.core.errors import DataError
 from fastcal.models import SegmentationNetwork, save_weights
 from fastcal.models.run import FINISHED, LAST, WEIGHTS, epoch_weights
@@ -166,8 +167,8 @@ class Learner:
             self.optimiser.load_state_dict(saved["optimiser"])
             if self.average is not None:
                 self.average.network.load_state_dict(saved["average"])
-        except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-            reason = str(error).splitlines()[0]
+        except Exception as error:  # torch has no list of what it raises here
+            reason = words(error)
             raise DataError(file, f"is not a checkpoint of this training ({reason})") from error
         for folder in self._kept_folders():
             self._check_kept(folder)

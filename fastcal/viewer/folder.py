@@ -17,7 +17,7 @@ from fastcal.cases import record, segments
 from fastcal.cases.labels import LabelScheme
 from fastcal.cases.overlap import overlap
 from fastcal.cases.reference import check_same_grid, find_label_maps
-from fastcal.core.doors import read_json
+from fastcal.core.doors import MissingFileError, read_json
 from fastcal.core.errors import DataError
 from fastcal.data import checks, description
 from fastcal.data.predictions import PredictionFolder
@@ -30,6 +30,9 @@ from fastcal.viewer.layers import (
     map_layer,
     probability_layer,
 )
+
+_HIGHEST = 65_535
+"""Of the labels: the page is sent them in 16 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +197,7 @@ class ViewedFolder:
             expected=self._predictions[case],
         )
         labels = [
-            checks.integers(path, volume.data)
+            _labels(path, volume.data)
             for path, volume in (
                 (self._predictions[case], predicted),
                 (self._references[case], reference),
@@ -217,7 +220,7 @@ class ViewedFolder:
     def _members(self) -> int | None:
         try:
             content: dict[str, Any] = read_json(self.out / record.FILE, dict[str, Any])
-        except DataError:  # nnU-Net's folders have none
+        except MissingFileError:  # nnU-Net's folders have none
             return None
         lists = (content.get(name) for name in ("weights", "members", "folders"))
         return next((len(one) for one in lists if isinstance(one, list) and one), None)
@@ -230,8 +233,8 @@ class ViewedFolder:
     def _groups(self, labels: list[NDArray[Any]]) -> list[tuple[int, ...]]:
         if self._described is not None:
             return list(LabelScheme.of(self._described).foreground.values())
-        highest = max(int(one.max(initial=0)) for one in labels)
-        return [(value,) for value in range(1, highest + 1)]
+        present = sorted({int(value) for one in labels for value in np.unique(one)} - {0})
+        return [(value,) for value in present]
 
     def _image_layers(self, case: str, reader: _Reader) -> list[Layer]:
         files = self._images[case]
@@ -320,7 +323,7 @@ class _Reader:
         """Return what reads a label map."""
 
         def read() -> NDArray[Any]:
-            return checks.integers(path, self._read(path, 0))
+            return _labels(path, self._read(path, 0))
 
         return read
 
@@ -338,6 +341,21 @@ class _Reader:
         check_same_grid(path, volume.data.shape, volume, self.grid, expected=self.source)
         data = volume.data if volume.data.ndim == 3 else volume.data[..., channel]
         return self.frame.voxels(data)
+
+
+def _labels(path: Path, data: NDArray[Any]) -> NDArray[Any]:
+    """Return labels as integers from 0 to `_HIGHEST`.
+
+    Raises:
+        DataError: There are others.
+    """
+    labels = checks.integers(path, data)
+    low, high = int(labels.min(initial=0)), int(labels.max(initial=0))
+    if low < 0 or high > _HIGHEST:
+        raise DataError(
+            path, f"must hold labels from 0 to {_HIGHEST}, got {low if low < 0 else high}"
+        )
+    return labels
 
 
 def _uncertainty_of(out: Path) -> dict[str, float]:

@@ -19,6 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs
 
+from fastcal.core.doors.failures import words
 from fastcal.core.errors import DataError
 from fastcal.viewer.folder import ViewedFolder
 from fastcal.viewer.landmarks import landmarks
@@ -96,7 +97,10 @@ class ViewServer(ThreadingHTTPServer):
             "values": self._values,
             "dice": self._dice,
         }
-        super().__init__((HOST, port), _Handler)
+        try:
+            super().__init__((HOST, port), _Handler)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, f"port {port} of {HOST}") from error
 
     @property
     def url(self) -> str:
@@ -185,7 +189,7 @@ class _Handler(BaseHTTPRequestHandler):
             origin is not None and origin.removeprefix("http://") not in self.server.hosts
         ):
             return HTTPStatus.FORBIDDEN, _json({"error": "the request came by another name"})
-        path, _, words = self.path.partition("?")
+        path, _, asked = self.path.partition("?")
         root, _, rest = path.partition("/")
         token, slash, name = rest.partition("/")
         # Of bytes, as texts beyond ASCII cannot be compared so.
@@ -195,7 +199,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             if page is None:
                 raise _NotFound
-            query = parse_qs(words, max_num_fields=3, errors="strict")
+            query = parse_qs(asked, max_num_fields=3, errors="strict")
             return HTTPStatus.OK, page({key: values[-1] for key, values in query.items()})
         except _NotFound:
             return HTTPStatus.NOT_FOUND, _json({"error": "there is nothing of this name"})
@@ -203,6 +207,9 @@ class _Handler(BaseHTTPRequestHandler):
             return HTTPStatus.UNPROCESSABLE_ENTITY, _json({"error": str(error)})
         except (ValueError, ImportError) as error:
             return HTTPStatus.BAD_REQUEST, _json({"error": str(error)})
+        except Exception as error:  # one answer says it; a traceback would end up in a terminal
+            said = f"this is a bug; please report it ({type(error).__name__}: {words(error)})"
+            return HTTPStatus.INTERNAL_SERVER_ERROR, _json({"error": said})
 
 
 def _json(content: Any) -> Answer:

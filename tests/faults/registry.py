@@ -15,6 +15,7 @@ from . import (
     table_outputs,
     table_scored,
     table_scores,
+    table_shown,
 )
 from .kinds import Kind, Table
 
@@ -26,7 +27,7 @@ def all_kinds() -> dict[str, Kind]:
     for module in (
         *(table_files, table_keys, table_contents, table_arguments),
         *(table_joins, table_outputs, table_geometry, table_scores),
-        *(table_scored, table_converted),
+        *(table_scored, table_converted, table_shown),
     ):
         table.add(module.kinds())
     return table.kinds

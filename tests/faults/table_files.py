@@ -129,7 +129,7 @@ def _again(command: Command, out: str, case: str) -> Iterator[Input]:
         ("entropy map", f"{out}/entropy/{case}.nii.gz"),
         ("statistics of a case", f"{out}/calibration/{case}.npz"),
         ("dataset.json", f"{out}/dataset.json"),
-        ("statistics", f"{out}/calibration.npz"),
+        ("statistics", f"{out}/**/calibration.npz"),
     ):
         yield Input(command, label, path, _FEW, _REBUILT)
 

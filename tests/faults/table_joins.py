@@ -343,7 +343,7 @@ def _merging() -> Iterator[Kind]:
     yield _merged("the same part twice", f"{p0} {p1} {p1}", ())
     yield _merged("the same folder by a link", "parts linked", (((), _linked),))
     yield _merged("a case's file and its part", f"done/calibration/case_a.npz {p1}", ())
-    yield _merged("the whole and a part", f"done/calibration.npz {p0}", ())
+    yield _merged("the whole and a part", f"done/calibration/calibration.npz {p0}", ())
     yield _merged("one case in two parts", f"{p0} {o0}", ((_part(0), None),))
     yield _merged("nothing", "labels", ())
     yield _merged("no such folder", "nowhere", ())
