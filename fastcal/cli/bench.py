@@ -205,6 +205,7 @@ def bench(
         typer.Option(
             "--beside",
             metavar="FILE",
+            exists=True,
             help="kernels.json of another device, whose shares are shown beside these.",
             rich_help_panel=RUN,
         ),

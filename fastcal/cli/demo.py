@@ -58,6 +58,7 @@ def demo(
             "-d",
             "--dataset",
             metavar="FOLDER",
+            exists=True,
             help="nnU-Net raw dataset to use instead of phantoms, at full length.",
             rich_help_panel=FILES,
         ),

@@ -18,6 +18,7 @@ def ensemble(
             "-i",
             "--input",
             metavar="FOLDER",
+            exists=True,
             help="Folders of saved probabilities, one per member, such as those of the folds.",
             rich_help_panel=mapping.FILES,
         ),

@@ -29,6 +29,7 @@ def evaluate(
             "-p",
             "--predictions",
             metavar="FOLDER",
+            exists=True,
             help="Folder of predictions: label maps, and npz for calibration.",
             rich_help_panel=mapping.FILES,
         ),

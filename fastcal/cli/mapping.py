@@ -92,6 +92,7 @@ Model = Annotated[
         "-m",
         "--model",
         metavar="FOLDER",
+        exists=True,
         help="Run folder that train wrote.",
         rich_help_panel=FILES,
     ),
@@ -178,6 +179,7 @@ Labels = Annotated[
         "-g",
         "--labels",
         metavar="FOLDER",
+        exists=True,
         help="Folder of reference label maps: adds calibration in the same pass.",
         rich_help_panel=FILES,
     ),
@@ -188,6 +190,7 @@ References = Annotated[
         "-g",
         "--labels",
         metavar="FOLDER",
+        exists=True,
         help="Folder of reference label maps.",
         rich_help_panel=FILES,
     ),
@@ -197,6 +200,7 @@ DatasetJson = Annotated[
     typer.Option(
         "--dataset-json",
         metavar="FILE",
+        exists=True,
         help="nnU-Net's dataset.json with labels, regions and ignore label; by default the one in "
         "or above the input folders.",
         rich_help_panel=FILES,

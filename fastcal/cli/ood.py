@@ -43,6 +43,7 @@ Predictions = Annotated[
         "-i",
         "--input",
         metavar="FOLDER",
+        exists=True,
         help="Prediction folder with its segments.json, for scores of segments.",
         rich_help_panel=mapping.FILES,
     ),
@@ -52,6 +53,7 @@ Images = Annotated[
     typer.Option(
         "--images",
         metavar="FOLDER",
+        exists=True,
         help="Folder of CASE_0000.nii.gz, for intensity histograms and features of networks.",
         rich_help_panel=mapping.FILES,
     ),
@@ -62,6 +64,7 @@ RunFolder = Annotated[
         "-m",
         "--model",
         metavar="FOLDER",
+        exists=True,
         help="Run folder whose networks give features.",
         rich_help_panel=mapping.FILES,
     ),
@@ -72,6 +75,7 @@ DetectorFile = Annotated[
         "-c",
         "--detector",
         metavar="FILE",
+        exists=True,
         help="JSON file that fit wrote.",
         rich_help_panel=mapping.FILES,
     ),
@@ -218,6 +222,7 @@ def evaluate(
         typer.Option(
             "--ood",
             metavar="FOLDER",
+            exists=True,
             help="Prediction folder of the cases that are to be found.",
             rich_help_panel=mapping.FILES,
         ),
@@ -227,6 +232,7 @@ def evaluate(
         typer.Option(
             "--ood-images",
             metavar="FOLDER",
+            exists=True,
             help="Folder of their images.",
             rich_help_panel=mapping.FILES,
         ),

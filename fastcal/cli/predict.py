@@ -42,6 +42,7 @@ def predict(
             "-i",
             "--images",
             metavar="FOLDER",
+            exists=True,
             help="Folder of images, CASE_0000.nii.gz.",
             rich_help_panel=mapping.FILES,
         ),

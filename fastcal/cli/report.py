@@ -19,6 +19,7 @@ def report(
             "-p",
             "--predictions",
             metavar="FOLDER",
+            exists=True,
             help="Folders of predictions to compare, of nnU-Net or fastcal: label maps, and npz "
             "for calibration.",
             rich_help_panel=mapping.FILES,
@@ -41,6 +42,7 @@ def report(
             "-i",
             "--images",
             metavar="FOLDER",
+            exists=True,
             help="Folder of images (CASE_0000.nii.gz) to show under labels and entropy.",
             rich_help_panel=mapping.FILES,
         ),
@@ -69,6 +71,7 @@ def report(
         typer.Option(
             "--warning",
             metavar="FOLDER",
+            exists=True,
             help="Folders that fastcal quality predict or fastcal ood predict wrote, whose "
             "warnings are shown beside the cases.",
             rich_help_panel=mapping.FILES,

@@ -61,6 +61,7 @@ ConfigFile = Annotated[
     typer.Option(
         "--config",
         metavar="FILE",
+        exists=True,
         help="YAML or JSON file of the settings of a training; command-line options override it.",
         rich_help_panel=TRAINING,
     ),

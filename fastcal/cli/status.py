@@ -18,6 +18,7 @@ def status(
             "-p",
             "--predictions",
             metavar="FOLDER",
+            exists=True,
             help="Folder that predict, ensemble or recalibrate apply wrote.",
             rich_help_panel=FILES,
         ),

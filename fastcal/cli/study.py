@@ -55,6 +55,7 @@ def study(
             "-d",
             "--data",
             metavar="FOLDER",
+            exists=True,
             help="Dataset in nnU-Net's raw layout, as convert writes it; not for phantom.",
             rich_help_panel=FILES,
         ),
@@ -64,6 +65,7 @@ def study(
         typer.Option(
             "--outside",
             metavar="FOLDER",
+            exists=True,
             help="Dataset of cases to be detected as out of distribution, such as PROMISE12.",
             rich_help_panel=FILES,
         ),

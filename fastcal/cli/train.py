@@ -40,6 +40,7 @@ def train(
             "-d",
             "--dataset",
             metavar="FOLDER",
+            exists=True,
             help="Dataset folder in nnU-Net's raw layout.",
             rich_help_panel=FILES,
         ),

@@ -18,7 +18,9 @@ PROGRAMS = "Where it is shown"
 def view(
     out: Annotated[
         Path,
-        typer.Argument(metavar="PREDICTIONS", help="Folder of predictions.", show_default=False),
+        typer.Argument(
+            metavar="PREDICTIONS", exists=True, help="Folder of predictions.", show_default=False
+        ),
     ],
     case: Annotated[
         str | None,
@@ -33,6 +35,7 @@ def view(
             "-i",
             "--images",
             metavar="FOLDER",
+            exists=True,
             help="Folder of the images.",
             rich_help_panel=mapping.FILES,
         ),
@@ -43,6 +46,7 @@ def view(
             "-g",
             "--labels",
             metavar="FOLDER",
+            exists=True,
             help="Folder of reference label maps: adds reference, errors and Dice.",
             rich_help_panel=mapping.FILES,
         ),
@@ -52,6 +56,7 @@ def view(
         typer.Option(
             "--quality",
             metavar="FILE",
+            exists=True,
             help="quality.json of quality predict: lists the cases by predicted Dice.",
             rich_help_panel=mapping.FILES,
         ),

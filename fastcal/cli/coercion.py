@@ -1,0 +1,75 @@
+"""Words of the command line become values without pydantic, whose import takes as long as the rest."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from types import MethodType
+from typing import Any, get_args, get_origin
+
+import typer
+
+from fastcal.core.errors import DataError
+
+
+def read_plainly(param: Any) -> None:
+    """Let a parameter of numbers, names, paths or choices read its words itself.
+
+    Typer builds a validator of pydantic for each parameter, and a wrong word is then told in
+    pydantic's phrases. Releases of typer that do not are left as they are, and so is a parameter of
+    another kind.
+
+    Args:
+        param: An option or argument of a command.
+    """
+    described = getattr(param, "type_descriptor", None)
+    if described is None or not hasattr(param, "get_runtime_param"):
+        return
+    annotation = described.annotation
+    kind = get_args(annotation)[0] if get_origin(annotation) is list else annotation
+    if kind in (str, int, float, bool, Path) or (isinstance(kind, type) and issubclass(kind, Enum)):
+        plain = _Plain(kind, must_exist=bool(getattr(described.parameter_info, "exists", False)))
+        param.get_runtime_param = MethodType(lambda _: plain, param)
+
+
+class _Plain:
+    """What typer asks for the value of a parameter.
+
+    Args:
+        kind: Type of one value.
+        must_exist: Whether a path is refused where nothing lies.
+    """
+
+    def __init__(self, kind: Any, *, must_exist: bool) -> None:
+        self._kind = kind
+        self._must_exist = must_exist
+
+    def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Return the value of the words, a list for an option that may be repeated.
+
+        Raises:
+            BadParameter: A word cannot be read.
+            DataError: A path is not there.
+        """
+        if param.multiple or param.nargs == -1:
+            return [self._one(word, param, ctx) for word in value or ()]
+        return None if value is None else self._one(value, param, ctx)
+
+    def _one(self, word: Any, param: Any, ctx: Any) -> Any:
+        if isinstance(self._kind, type) and isinstance(word, self._kind):
+            return word
+        try:
+            value = self._kind(word)
+        except ValueError:
+            raise typer.BadParameter(
+                f"{word!r} is not {self._expected()}.", ctx=ctx, param=param
+            ) from None
+        if self._must_exist and not value.exists():
+            noun = "file" if param.metavar == "FILE" else "folder"
+            raise DataError(value, f"no such {noun}")
+        return value
+
+    def _expected(self) -> str:
+        if issubclass(self._kind, Enum):
+            return f"one of {', '.join(repr(str(one.value)) for one in self._kind)}"
+        return "a whole number" if self._kind is int else "a number"
