@@ -1,7 +1,9 @@
-"""Words of the command line become values without pydantic, whose import takes as long as the rest."""
+"""Words of the command line become values, or are refused, before anything heavy is imported."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 from types import MethodType
@@ -28,8 +30,41 @@ def read_plainly(param: Any) -> None:
     annotation = described.annotation
     kind = get_args(annotation)[0] if get_origin(annotation) is list else annotation
     if kind in (str, int, float, bool, Path) or (isinstance(kind, type) and issubclass(kind, Enum)):
-        plain = _Plain(kind, must_exist=bool(getattr(described.parameter_info, "exists", False)))
+        info = described.parameter_info
+        plain = _Plain(
+            kind,
+            least=getattr(info, "min", None),
+            most=getattr(info, "max", None),
+            must_exist=bool(getattr(info, "exists", False)),
+        )
         param.get_runtime_param = MethodType(lambda _: plain, param)
+        # The help says in words what needs saying, and typer would add "x>=0" to it.
+        param.min = param.max = None
+
+
+def shaped(flag: str, pattern: str, form: str) -> Callable[[Any], Any]:
+    """Return the callback of an option whose words have a form of their own.
+
+    The function of the command checks them too, and knows more; this answers before it is loaded.
+
+    Args:
+        flag: The option.
+        pattern: Regular expression that a word matches as a whole.
+        form: What the message says that a word must be.
+
+    Example:
+        >>> shaped("--device", "cpu|cuda", "cpu or cuda")("gpu")
+        Traceback (most recent call last):
+        ValueError: --device must be cpu or cuda, got 'gpu'
+    """
+
+    def check(value: Any) -> Any:
+        for word in [value] if isinstance(value, str) else value or ():
+            if not re.fullmatch(pattern, word):
+                raise ValueError(f"{flag} must be {form}, got {word!r}")
+        return value
+
+    return check
 
 
 class _Plain:
@@ -37,11 +72,16 @@ class _Plain:
 
     Args:
         kind: Type of one value.
+        least: Smallest number, None where any will do.
+        most: Largest number.
         must_exist: Whether a path is refused where nothing lies.
     """
 
-    def __init__(self, kind: Any, *, must_exist: bool) -> None:
+    def __init__(
+        self, kind: Any, *, least: float | None, most: float | None, must_exist: bool
+    ) -> None:
         self._kind = kind
+        self._least, self._most = least, most
         self._must_exist = must_exist
 
     def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
@@ -49,6 +89,7 @@ class _Plain:
 
         Raises:
             BadParameter: A word cannot be read.
+            ValueError: A number is out of range.
             DataError: A path is not there.
         """
         if param.multiple or param.nargs == -1:
@@ -64,10 +105,20 @@ class _Plain:
             raise typer.BadParameter(
                 f"{word!r} is not {self._expected()}.", ctx=ctx, param=param
             ) from None
+        self._check_range(value, param)
         if self._must_exist and not value.exists():
             noun = "file" if param.metavar == "FILE" else "folder"
             raise DataError(value, f"no such {noun}")
         return value
+
+    def _check_range(self, value: Any, param: Any) -> None:
+        least, most = self._least, self._most
+        if (least is None or value >= least) and (most is None or value <= most):
+            return
+        name = f"{param.opts[-1]} must be"
+        if most is None:
+            raise ValueError(f"{name} at least {least}, got {value}")
+        raise ValueError(f"{name} from {least} to {most}, got {value}")
 
     def _expected(self) -> str:
         if issubclass(self._kind, Enum):

@@ -38,6 +38,7 @@ def export(
         typer.Option(
             "--member",
             metavar="N",
+            min=0,
             help="Export the logits of this member alone.",
             rich_help_panel=mapping.MEMBERS,
         ),
@@ -47,6 +48,7 @@ def export(
         typer.Option(
             "--members",
             metavar="N",
+            min=0,
             help="Numbers of the members of the ensemble; all without it.",
             rich_help_panel=mapping.MEMBERS,
         ),
@@ -66,6 +68,7 @@ def export(
         typer.Option(
             "--size",
             metavar="EXTENT",
+            min=1,
             help="Spatial extents to fix; without it they are free.",
             rich_help_panel=FORMAT,
         ),

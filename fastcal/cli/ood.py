@@ -114,6 +114,8 @@ def fit(
         typer.Option(
             "--fpr",
             metavar="SHARE",
+            min=0,
+            max=1,
             help="Share of cases like these that each score may flag.",
             rich_help_panel=DETECTORS,
         ),
@@ -141,6 +143,7 @@ def fit(
         typer.Option(
             "--bins",
             metavar="N",
+            min=1,
             help="Number of bins of intensity histograms.",
             rich_help_panel=DETECTORS,
         ),
@@ -252,10 +255,10 @@ def evaluate(
     Example:
         fastcal ood evaluate -c ood.json -i predicted --ood predicted-elsewhere
     """
-    from fastcal.ood import CaseFolder, evaluate_ood
-
     if ood_predictions is None and ood_images is None:
         raise ValueError("--ood or --ood-images must name the cases to be found, got neither")
+    from fastcal.ood import CaseFolder, evaluate_ood
+
     found = evaluate_ood(
         detector,
         CaseFolder(predictions, images),

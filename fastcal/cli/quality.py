@@ -82,6 +82,8 @@ Level = Annotated[
     typer.Option(
         "--level",
         metavar="SHARE",
+        min=0,
+        max=1,
         help="Share that the intervals are to hold.",
         rich_help_panel=INTERVALS,
     ),
@@ -95,6 +97,7 @@ Resamples = Annotated[
     typer.Option(
         "--resamples",
         metavar="N",
+        min=1,
         help="Sets of cases drawn for the intervals.",
         rich_help_panel=INTERVALS,
     ),
@@ -192,7 +195,9 @@ def predict(
             rich_help_panel=mapping.FILES,
         ),
     ] = None,
-    top: Annotated[int, typer.Option("--top", metavar="N", help="Rows to print; 0 for all.")] = 20,
+    top: Annotated[
+        int, typer.Option("--top", metavar="N", min=0, help="Rows to print; 0 for all.")
+    ] = 20,
 ) -> None:
     """Predict the Dice of every structure, and print the worst first, with the reason.
 
@@ -201,8 +206,6 @@ def predict(
     """
     from fastcal.quality import predict_quality
 
-    if top < 0:
-        raise ValueError(f"--top must be at least 0, got {top}")
     rows = predict_quality(predictor, folder, out)
     _print_predicted(rows, top)
     if out is not None:
@@ -241,6 +244,8 @@ def evaluate(
         typer.Option(
             "--failure-dice",
             metavar="DICE",
+            min=0,
+            max=1,
             help="A Dice below it is a failure.",
             rich_help_panel=MEASURES,
         ),

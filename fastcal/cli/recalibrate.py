@@ -91,6 +91,7 @@ def fit(
         typer.Option(
             "--bins",
             metavar="N",
+            min=1,
             help="Number of bins of the histogram method.",
             rich_help_panel=FIT,
         ),
@@ -100,6 +101,7 @@ def fit(
         typer.Option(
             "--odir",
             metavar="WEIGHT",
+            min=0,
             help="Off-diagonal penalty of the dirichlet method.",
             rich_help_panel=FIT,
         ),
@@ -109,6 +111,7 @@ def fit(
         typer.Option(
             "--folds",
             metavar="N",
+            min=2,
             help="Score the method on N held-out folds of the cases; 0 spares the time.",
             rich_help_panel=FIT,
         ),
@@ -207,9 +210,9 @@ def apply(
         fastcal recalibrate apply -c calibrator.json -i fold_0 fold_1 -o calibrated
     """
     del affine  # its callback has chosen the form
+    count, own = mapping.chosen_part(num_parts, part_id, quiet=quiet)
     from fastcal.recalibrate import apply_folders
 
-    count, own = mapping.chosen_part(num_parts, part_id, quiet=quiet)
     summary = apply_folders(
         calibrator,
         inputs,

@@ -103,6 +103,7 @@ def report(
         typer.Option(
             "--min-count",
             metavar="N",
+            min=0,
             help="Hide bins of this many voxels or fewer in reliability diagrams at first.",
             rich_help_panel=PAGE,
         ),
@@ -112,6 +113,7 @@ def report(
         typer.Option(
             "--megabytes",
             metavar="MB",
+            min=0,
             help="Largest size of the page; pictures are thinned out.",
             rich_help_panel=PAGE,
         ),
@@ -126,11 +128,11 @@ def report(
         fastcal report -p nnunet/fold_0 mine/ensemble -g labelsTs -o report.html
     """
     del affine  # its callback has chosen the form
+    if no_regions and region:
+        raise ValueError(f"--region must be left out with --no-regions, got {region[0]}")
     from fastcal.report.builder import REGIONS, build
     from fastcal.report.provenance import command_line
 
-    if no_regions and region:
-        raise ValueError(f"--region must be left out with --no-regions, got {region[0]}")
     written = build(
         predictions,
         labels,

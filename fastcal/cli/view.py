@@ -92,6 +92,8 @@ def view(
         typer.Option(
             "--port",
             metavar="N",
+            min=0,
+            max=65535,
             help="Port of the page; 0 for a free one.",
             rich_help_panel=PROGRAMS,
         ),
@@ -116,8 +118,6 @@ def view(
     from fastcal.core.places import check_out_file
     from fastcal.viewer import ViewedFolder, write_png
 
-    if not 0 <= port <= 65535:
-        raise ValueError(f"port must be from 0 to 65535, got {port}")
     folder = ViewedFolder(out, images, labels, dataset_json=dataset_json, quality=quality)
     chosen = folder.rows[0].case if case is None else case
     folder.check_case(chosen)
