@@ -104,7 +104,8 @@ def test_the_region_of_the_prediction_is_offered_where_it_is_taken() -> None:
 
 # --- errors ---------------------------------------------------------------------------------------
 
-EVALUATE = ["evaluate", "-g", "labels", "-p", "predictions", "-o", "scores.json"]
+HERE = str(Path(__file__).parent)
+EVALUATE = ["evaluate", "-g", HERE, "-p", HERE, "-o", "scores.json"]
 
 
 @pytest.mark.parametrize(

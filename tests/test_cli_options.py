@@ -24,6 +24,17 @@ from fastcal.recalibrate.ensemble import ORDERS
 
 EVALUATE = ["evaluate", "-g", "labels", "-p", "predictions", "-o", "scores.json"]
 
+INPUTS = ["data", "run", "images", "labels", "predictions", "a", "b", "c", "d.json"]
+
+
+@pytest.fixture(autouse=True)
+def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the commands of this file read: they refuse what is not there."""
+    monkeypatch.chdir(tmp_path)
+    for name in INPUTS:
+        (tmp_path / name).mkdir()
+
+
 Recorder = Callable[..., dict[str, Any]]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from pathlib import Path
 from types import MethodType
@@ -31,15 +31,35 @@ def read_plainly(param: Any) -> None:
     kind = get_args(annotation)[0] if get_origin(annotation) is list else annotation
     if kind in (str, int, float, bool, Path) or (isinstance(kind, type) and issubclass(kind, Enum)):
         info = described.parameter_info
-        plain = _Plain(
+        plain = PlainWords(
             kind,
             least=getattr(info, "min", None),
             most=getattr(info, "max", None),
-            must_exist=bool(getattr(info, "exists", False)),
         )
         param.get_runtime_param = MethodType(lambda _: plain, param)
         # The help says in words what needs saying, and typer would add "x>=0" to it.
         param.min = param.max = None
+
+
+def check_paths(params: Iterable[Any], values: Mapping[str, Any]) -> None:
+    """Refuse paths that are not there, of parameters that are declared with ``exists=True``.
+
+    Args:
+        params: The parameters of a command.
+        values: Their values by name.
+
+    Raises:
+        DataError: A path is not there.
+    """
+    for param in params:
+        described = getattr(param, "type_descriptor", None)
+        if not getattr(getattr(described, "parameter_info", None), "exists", False):
+            continue
+        value = values.get(param.name)
+        for path in [value] if isinstance(value, Path) else value or ():
+            if not path.exists():
+                noun = "file" if param.metavar == "FILE" else "folder"
+                raise DataError(path, f"no such {noun}")
 
 
 def shaped(flag: str, pattern: str, form: str) -> Callable[[Any], Any]:
@@ -67,22 +87,18 @@ def shaped(flag: str, pattern: str, form: str) -> Callable[[Any], Any]:
     return check
 
 
-class _Plain:
+class PlainWords:
     """What typer asks for the value of a parameter.
 
     Args:
         kind: Type of one value.
         least: Smallest number, None where any will do.
         most: Largest number.
-        must_exist: Whether a path is refused where nothing lies.
     """
 
-    def __init__(
-        self, kind: Any, *, least: float | None, most: float | None, must_exist: bool
-    ) -> None:
+    def __init__(self, kind: Any, *, least: float | None, most: float | None) -> None:
         self._kind = kind
         self._least, self._most = least, most
-        self._must_exist = must_exist
 
     def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
         """Return the value of the words, a list for an option that may be repeated.
@@ -90,7 +106,6 @@ class _Plain:
         Raises:
             BadParameter: A word cannot be read.
             ValueError: A number is out of range.
-            DataError: A path is not there.
         """
         if param.multiple or param.nargs == -1:
             return [self._one(word, param, ctx) for word in value or ()]
@@ -106,9 +121,6 @@ class _Plain:
                 f"{word!r} is not {self._expected()}.", ctx=ctx, param=param
             ) from None
         self._check_range(value, param)
-        if self._must_exist and not value.exists():
-            noun = "file" if param.metavar == "FILE" else "folder"
-            raise DataError(value, f"no such {noun}")
         return value
 
     def _check_range(self, value: Any, param: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from fastcal.cli.coercion import read_plainly
+from fastcal.cli.coercion import check_paths, read_plainly
 from fastcal.cli.values import read_arguments, spreads
 
 _COLUMN = 26
@@ -40,7 +40,12 @@ class SpreadCommand(TyperCommand):
         return super().parse_args(ctx, read_arguments(args, self.params))
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the function within what options asked for, see `held_while_it_runs`."""
+        """Run the function within what options asked for, see `held_while_it_runs`.
+
+        Raises:
+            DataError: An input is not there, which is known before anything is imported for it.
+        """
+        check_paths(self.params, ctx.params)
         for enter in ctx.meta.pop(_HELD, ()):
             ctx.with_resource(enter())
         return super().invoke(ctx)
