@@ -105,7 +105,7 @@ def test_the_list_of_commands_says_what_their_help_says(name: str) -> None:
 
 @pytest.mark.parametrize("command", ["predict", "train", "evaluate"])
 def test_values_are_those_that_typer_would_read(command: str) -> None:
-    words = {int: ["7", "-3"], float: ["0.5", "1e-3", "-2"], Path: ["/", "."], str: ["x", "1"]}
+    words = {int: ["2"], float: ["0.5", "1e-3"], Path: ["/", "."], str: ["x", "1"]}
     group: Any = typer.main.get_command(app)
     for param in group.commands[command].params:
         kind = param.type_descriptor.annotation
@@ -163,8 +163,8 @@ def test_options_that_take_a_value_name_it_by_an_upper_case_noun(
 
 @pytest.mark.parametrize(("words", "command"), EVERY)
 def test_repeated_options_are_named_in_the_singular(words: list[str], command: Any) -> None:
-    # "--classes 2 4", "--members 5 50" of a benchmark are how many, and export has "--member" too.
-    counts = {"--classes", "--members"} if words in (["bench"], ["export"]) else set()
+    # "--classes 2 4", "--members 5 50" of a benchmark are how many.
+    counts = {"--classes", "--members"} if words == ["bench"] else set()
     for option in command.params:
         if getattr(option, "multiple", False):
             assert {flag for flag in option.opts if flag.endswith("s")} <= counts | {

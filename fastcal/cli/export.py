@@ -33,23 +33,14 @@ def export(
             rich_help_panel=mapping.FILES,
         ),
     ],
-    member: Annotated[
-        int | None,
+    members: Annotated[
+        list[int] | None,
         typer.Option(
             "--member",
             metavar="N",
             min=0,
-            help="Export the logits of this member alone.",
-            rich_help_panel=mapping.MEMBERS,
-        ),
-    ] = None,
-    members: Annotated[
-        list[int] | None,
-        typer.Option(
-            "--members",
-            metavar="N",
-            min=0,
-            help="Numbers of the members of the ensemble; all without it.",
+            help="Numbers of the members of the ensemble; all without it. One alone is exported "
+            "with its logits.",
             rich_help_panel=mapping.MEMBERS,
         ),
     ] = None,
@@ -83,11 +74,12 @@ def export(
     """
     from fastcal.models import export_run
 
+    alone = members is not None and len(members) == 1
     made = export_run(
         run,
         out,
-        member=member,
-        members=members or None,
+        member=members[0] if alone else None,
+        members=None if alone else members or None,
         allow_duplicates=allow_duplicates,
         format=None if format is None else format.value,
         size=size or None,
