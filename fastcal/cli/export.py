@@ -74,12 +74,12 @@ def export(
     """
     from fastcal.models import export_run
 
-    alone = members is not None and len(members) == 1
+    alone = members[0] if members and len(members) == 1 else None
     made = export_run(
         run,
         out,
-        member=members[0] if alone else None,
-        members=None if alone else members or None,
+        member=alone,
+        members=(members or None) if alone is None else None,
         allow_duplicates=allow_duplicates,
         format=None if format is None else format.value,
         size=size or None,
