@@ -79,7 +79,12 @@ def bench(
     classes: Annotated[
         list[int] | None,
         typer.Option(
-            "--classes", metavar="N", min=1, help="Numbers of classes.", rich_help_panel=POINTS
+            "--classes",
+            metavar="N",
+            min=2,
+            max=65535,
+            help="Numbers of classes.",
+            rich_help_panel=POINTS,
         ),
     ] = None,
     members: Annotated[
@@ -175,7 +180,12 @@ def bench(
     threads: Annotated[
         int | None,
         typer.Option(
-            "--threads", metavar="N", min=1, help="Threads on the CPU.", rich_help_panel=RUN
+            "--threads",
+            metavar="N",
+            min=1,
+            max=4096,
+            help="Threads on the CPU.",
+            rich_help_panel=RUN,
         ),
     ] = None,
     seconds: Annotated[

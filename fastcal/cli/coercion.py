@@ -128,9 +128,10 @@ class PlainWords:
         if (least is None or value >= least) and (most is None or value <= most):
             return
         name = f"{param.opts[-1]} must be"
+        shown = f"{value:g}" if isinstance(value, float) else str(value)
         if most is None:
-            raise ValueError(f"{name} at least {least}, got {value}")
-        raise ValueError(f"{name} from {least} to {most}, got {value}")
+            raise ValueError(f"{name} at least {least}, got {shown}")
+        raise ValueError(f"{name} from {least} to {most}, got {shown}")
 
     def _expected(self) -> str:
         if issubclass(self._kind, Enum):

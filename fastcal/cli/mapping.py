@@ -353,6 +353,7 @@ WorkersOption = Annotated[
         "--workers",
         metavar="N",
         min=1,
+        max=1024,
         help="Processes of this machine that do the cases, each one at a time; several GPUs are "
         "dealt to them.",
         rich_help_panel=RUN,

@@ -143,7 +143,8 @@ def fit(
         typer.Option(
             "--bins",
             metavar="N",
-            min=1,
+            min=2,
+            max=65536,
             help="Number of bins of intensity histograms.",
             rich_help_panel=DETECTORS,
         ),
