@@ -9,8 +9,6 @@ from pathlib import Path
 from types import MethodType
 from typing import Any, get_args, get_origin
 
-import typer
-
 from fastcal.core.errors import DataError
 
 
@@ -104,22 +102,20 @@ class PlainWords:
         """Return the value of the words, a list for an option that may be repeated.
 
         Raises:
-            BadParameter: A word cannot be read.
-            ValueError: A number is out of range.
+            ValueError: A word cannot be read, or a number is out of range.
         """
+        del ctx
         if param.multiple or param.nargs == -1:
-            return [self._one(word, param, ctx) for word in value or ()]
-        return None if value is None else self._one(value, param, ctx)
+            return [self._one(word, param) for word in value or ()]
+        return None if value is None else self._one(value, param)
 
-    def _one(self, word: Any, param: Any, ctx: Any) -> Any:
+    def _one(self, word: Any, param: Any) -> Any:
         if isinstance(self._kind, type) and isinstance(word, self._kind):
             return word
         try:
             value = self._kind(word)
         except ValueError:
-            raise typer.BadParameter(
-                f"{word!r} is not {self._expected()}.", ctx=ctx, param=param
-            ) from None
+            raise ValueError(f"{_name(param)} must be {self._expected()}, got {word!r}") from None
         self._check_range(value, param)
         return value
 
@@ -127,13 +123,17 @@ class PlainWords:
         least, most = self._least, self._most
         if (least is None or value >= least) and (most is None or value <= most):
             return
-        name = f"{param.opts[-1]} must be"
+        name = _name(param)
         shown = f"{value:g}" if isinstance(value, float) else str(value)
         if most is None:
-            raise ValueError(f"{name} at least {least}, got {shown}")
-        raise ValueError(f"{name} from {least} to {most}, got {shown}")
+            raise ValueError(f"{name} must be at least {least}, got {shown}")
+        raise ValueError(f"{name} must be from {least} to {most}, got {shown}")
 
     def _expected(self) -> str:
         if issubclass(self._kind, Enum):
             return f"one of {', '.join(repr(str(one.value)) for one in self._kind)}"
         return "a whole number" if self._kind is int else "a number"
+
+
+def _name(param: Any) -> str:
+    return str(param.metavar if param.param_type_name == "argument" else param.opts[-1])
