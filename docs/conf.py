@@ -26,8 +26,9 @@ source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb"}
 nb_execution_mode = "off"
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 4
-# Pages outside this folder, such as the changelog, are offered as files.
-suppress_warnings = ["myst.header"]
+# Pages outside this folder, such as the changelog, are offered as files. Two modules may offer a
+# class of the same name, such as `Measure`; signatures that name it then link to the first.
+suppress_warnings = ["myst.header", "ref.python"]
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"

@@ -72,6 +72,7 @@ _ROOMS = frozenset(
         "report",
         "scores",
         "segments",
+        "study",
         "torchmetrics",
         "train",
         "viewer",

@@ -244,7 +244,7 @@ def command_enum(name: str) -> Any:
         ("--volume 3x4", "volumes must be N or NxNxN, got '3x4'"),
         ("--device tpu", "--device must be cpu, cuda or cuda:N, got 'tpu'"),
         ("--classes 1", "classes must be from 2 to 65535, got 1"),
-        ("--background 95", "backgrounds must be between 0 and 1, got 95"),
+        ("--background 95", "--background must be from 0 to 1, got 95"),
         ("--seconds 0", "seconds must be positive, got 0"),
         ("--threads 0", "threads must be from 1 to 4096, got 0"),
         ("--dtype float8", "float8"),

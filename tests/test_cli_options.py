@@ -24,6 +24,17 @@ from fastcal.recalibrate.ensemble import ORDERS
 
 EVALUATE = ["evaluate", "-g", "labels", "-p", "predictions", "-o", "scores.json"]
 
+INPUTS = ["data", "run", "images", "labels", "predictions", "a", "b", "c", "d.json"]
+
+
+@pytest.fixture(autouse=True)
+def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the commands of this file read: they refuse what is not there."""
+    monkeypatch.chdir(tmp_path)
+    for name in INPUTS:
+        (tmp_path / name).mkdir()
+
+
 Recorder = Callable[..., dict[str, Any]]
 
 
@@ -148,7 +159,7 @@ def test_predict_passes_every_option_on(recorded: Recorder) -> None:
 
 def test_export_passes_every_option_on(recorded: Recorder) -> None:
     call = recorded("fastcal.models.export_run", Exported(Path("x"), "onnx", ("mean",), None, None))
-    arguments = "export -m run -o x --members 0 2 --format onnx --size 32 48 --trust mylab"
+    arguments = "export -m run -o x --member 0 2 --format onnx --size 32 48 --trust mylab"
     assert main([*arguments.split(), "--allow-duplicates"]) == 0
     assert call == {
         "args": (Path("run"), Path("x")),

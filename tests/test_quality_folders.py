@@ -260,7 +260,7 @@ def test_bad_input_of_the_commands_is_one_line(
         ((*fit,), "labels must be given or else summary, got neither"),
         ((*fit, *summary, "--scores", "a", "b"), "for 2 scores, got 'linear'"),
         ((*fit, *summary, "--scores", "energy"), "scores must be among binary_entropy, "),
-        ((*fit, *summary, "--level", 1.5), "level must lie between 0 and 1, got 1.5"),
+        ((*fit, *summary, "--level", 1.5), "--level must be from 0 to 1, got 1.5"),
         ((*fit, "--summary", tmp_path / "no.json"), "no.json: no such file"),
         (
             ("quality", "fit", "-i", few, "--summary", few / "summary.json", "-o", file),
@@ -283,7 +283,7 @@ def test_bad_input_of_the_commands_is_one_line(
         ),
         (
             ("quality", "evaluate", "-i", folder, *summary, "--failure-dice", 2),
-            "failure_dice must be above 0 and at most 1, got 2",
+            "--failure-dice must be from 0 to 1, got 2",
         ),
     ]:
         assert run(*words) == 2, words

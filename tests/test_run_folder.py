@@ -128,7 +128,8 @@ def test_settings_of_a_file_import_nothing_without_trust(
     settings = tmp_path / "settings.yaml"
     settings.write_text("network: {name: 'evil_lab:Net'}\n")
     for command in ("train", "demo"):
-        words = [command, "-d", "data", "-o", str(tmp_path / "out"), "--config", str(settings)]
+        words = [command, "-d", str(tmp_path), "-o", str(tmp_path / "out"), "--split", "1,1,1"]
+        words += ["--config", str(settings)]
         assert main(words) == 2
         assert f"{settings} would import evil_lab" in capsys.readouterr().err
     assert not evil.exists()

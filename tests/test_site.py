@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import json
 import os
 import re
@@ -10,6 +12,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+import fastcal
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -30,6 +34,36 @@ def test_every_page_has_its_place_in_the_contents() -> None:
             names = [line for line in tree.splitlines() if line and not line.startswith(":")]
             placed |= {os.path.normpath(path.relative_to(DOCS).parent / name) for name in names}
     assert placed == sources()
+
+
+def test_the_reference_has_every_public_function_and_class() -> None:
+    text = "\n".join(path.read_text() for path in sorted((DOCS / "api").glob("*.md")))
+    alone = set(re.findall(r"^\.\. auto(?:class|function):: (\S+)", text, re.MULTILINE))
+    found = {id(fastcal_object(name)) for name in alone}
+    opened = re.findall(r"^\.\. automodule:: (\S+)((?:\n   :.*)*)", text, re.MULTILINE)
+    for name, options in opened:
+        module = importlib.import_module(name)
+        if not hasattr(module, "__all__"):  # Sphinx then lists what the module itself defines
+            continue
+        left_out = set(re.findall(r"\w+", options.partition("exclude-members:")[2].split("\n")[0]))
+        found |= {id(getattr(module, word)) for word in set(module.__all__) - left_out}
+    rooms = [f"fastcal.{room}" for room in sorted(fastcal._ROOMS)]
+    missing = {
+        f"{room}.{word}"
+        for room in ["fastcal", *rooms]
+        for word in getattr(importlib.import_module(room), "__all__", ())
+        if inspect.isroutine(one := getattr(importlib.import_module(room), word))
+        or inspect.isclass(one)
+        if id(one) not in found
+    }
+    assert missing == set()
+    documented = {name for name, _ in opened} | {f"fastcal.{n.split('.')[1]}" for n in alone}
+    assert set(rooms) - documented <= {"fastcal.backends"}
+
+
+def fastcal_object(name: str) -> object:
+    module, _, word = name.rpartition(".")
+    return getattr(importlib.import_module(module), word)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)

@@ -130,7 +130,7 @@ def test_an_address_where_no_scheduler_answers_is_one_line(
 def test_bad_options_are_refused_before_anything_is_read(
     words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["ensemble", "-i", "nowhere", "-o", str(tmp_path / "out"), *words]) == 2
+    assert main(["ensemble", "-i", str(tmp_path), "-o", str(tmp_path / "out"), *words]) == 2
     assert message in capsys.readouterr().err
 
 

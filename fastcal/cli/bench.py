@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fastcal.cli.mapping import RUN
+from fastcal.cli.mapping import RUN, one_device
 from fastcal.cli.outcome import SOME_CASES_FAILED
 from fastcal.cli.values import one_of
 
@@ -78,11 +78,20 @@ def bench(
     ] = None,
     classes: Annotated[
         list[int] | None,
-        typer.Option("--classes", metavar="N", help="Numbers of classes.", rich_help_panel=POINTS),
+        typer.Option(
+            "--classes",
+            metavar="N",
+            min=2,
+            max=65535,
+            help="Numbers of classes.",
+            rich_help_panel=POINTS,
+        ),
     ] = None,
     members: Annotated[
         list[int] | None,
-        typer.Option("--members", metavar="N", help="Numbers of members.", rich_help_panel=POINTS),
+        typer.Option(
+            "--members", metavar="N", min=1, help="Numbers of members.", rich_help_panel=POINTS
+        ),
     ] = None,
     volumes: Annotated[
         list[str] | None,
@@ -107,6 +116,8 @@ def bench(
         typer.Option(
             "--background",
             metavar="SHARE",
+            min=0,
+            max=1,
             help="Shares of background voxels.",
             rich_help_panel=POINTS,
         ),
@@ -161,19 +172,28 @@ def bench(
         typer.Option(
             "--device",
             metavar="DEVICE",
+            callback=one_device,
             help="cpu, cuda or cuda:1. By default a GPU where there is one.",
             rich_help_panel=RUN,
         ),
     ] = None,
     threads: Annotated[
         int | None,
-        typer.Option("--threads", metavar="N", help="Threads on the CPU.", rich_help_panel=RUN),
+        typer.Option(
+            "--threads",
+            metavar="N",
+            min=1,
+            max=4096,
+            help="Threads on the CPU.",
+            rich_help_panel=RUN,
+        ),
     ] = None,
     seconds: Annotated[
         float | None,
         typer.Option(
             "--seconds",
             metavar="SECONDS",
+            min=0,
             help="Time for the timed calls of a row.",
             rich_help_panel=RUN,
         ),
@@ -183,12 +203,14 @@ def bench(
         typer.Option(
             "--budget",
             metavar="SECONDS",
+            min=0,
             help="Begin no further volume after this time.",
             rich_help_panel=RUN,
         ),
     ] = None,
     seed: Annotated[
-        int, typer.Option("--seed", metavar="N", help="Seed of the data.", rich_help_panel=RUN)
+        int,
+        typer.Option("--seed", metavar="N", help="Seed of the data.", rich_help_panel=RUN),
     ] = 0,
     out: Annotated[
         Path | None,
@@ -205,6 +227,7 @@ def bench(
         typer.Option(
             "--beside",
             metavar="FILE",
+            exists=True,
             help="kernels.json of another device, whose shares are shown beside these.",
             rich_help_panel=RUN,
         ),

@@ -10,6 +10,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from fastcal.cli.coercion import check_paths, read_plainly
 from fastcal.cli.values import read_arguments, spreads
 
 _COLUMN = 26
@@ -39,7 +40,12 @@ class SpreadCommand(TyperCommand):
         return super().parse_args(ctx, read_arguments(args, self.params))
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the function within what options asked for, see `held_while_it_runs`."""
+        """Run the function within what options asked for, see `held_while_it_runs`.
+
+        Raises:
+            DataError: An input is not there, which is known before anything is imported for it.
+        """
+        check_paths(self.params, ctx.params)
         for enter in ctx.meta.pop(_HELD, ()):
             ctx.with_resource(enter())
         return super().invoke(ctx)
@@ -111,11 +117,12 @@ class CommandGroup(TyperGroup):
 
 
 def _light(params: list[Any]) -> list[Any]:
-    """Give the flags of help and completion a default.
+    """Keep pydantic out: typer imports it for each value, and for flags without a default.
 
-    Typer gives them None, and imports pydantic to read it, which takes as long as all the rest.
+    Those are the flags of help and completion.
     """
     for param in params:
+        read_plainly(param)
         if not param.expose_value and getattr(param, "is_flag", False) and param.default is None:
             param.default = False
     return params

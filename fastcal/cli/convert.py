@@ -36,7 +36,10 @@ def convert(
         Dataset, typer.Argument(metavar="SET", help=f"The dataset: {one_of(Dataset)}.")
     ],
     source: Annotated[
-        Path, typer.Argument(metavar="SOURCE", help="Folder that was downloaded and unpacked.")
+        Path,
+        typer.Argument(
+            metavar="SOURCE", exists=True, help="Folder that was downloaded and unpacked."
+        ),
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="New folder in nnU-Net's raw layout.")],
     keep_going: Annotated[

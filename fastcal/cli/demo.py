@@ -58,6 +58,7 @@ def demo(
             "-d",
             "--dataset",
             metavar="FOLDER",
+            exists=True,
             help="nnU-Net raw dataset to use instead of phantoms, at full length.",
             rich_help_panel=FILES,
         ),
@@ -83,7 +84,7 @@ def demo(
     members: Annotated[
         int,
         typer.Option(
-            "--members", metavar="N", help="Members for each loss.", rich_help_panel=TRAINING
+            "--members", metavar="N", min=1, help="Members for each loss.", rich_help_panel=TRAINING
         ),
     ] = 3,
     losses: Annotated[
@@ -115,6 +116,7 @@ def demo(
         typer.Option(
             "--jobs",
             metavar="N",
+            min=1,
             help="Members trained at a time, each in a process.",
             rich_help_panel=RUN,
         ),
@@ -132,6 +134,11 @@ def demo(
         fastcal demo -o demo-run
         fastcal demo -o study -d Dataset005_Prostate --split 20,6,6 --members 5
     """
+    if dataset is not None and kind is not None:
+        raise ValueError(f"--kind must be left out with --dataset, got {kind.value}")
+    if dataset is not None and split is None:
+        raise ValueError("--split must be TRAIN,VAL,TEST with --dataset, got none")
+    parts = parse_split(split) if split else None
     wait_politely_where_it_is_busy()
     from fastcal.report.scores import table, titles
     from fastcal.study.demo import SPLIT, demo_config, run_demo
@@ -149,11 +156,11 @@ def demo(
     if config is not None:
         check_network(settings, trust or (), source=config)
     names = [loss.value for loss in losses]
-    if dataset is None:
+    if dataset is None or parts is None:  # a dataset without a split was refused
         comparison = run_demo(
             out,
             kind=(kind or Kind.heart).value,
-            split=parse_split(split) if split else SPLIT,
+            split=parts or SPLIT,
             members=members,
             losses=names,
             seed=seed,
@@ -165,14 +172,10 @@ def demo(
             progress=not quiet,
         )
     else:
-        if kind is not None:
-            raise ValueError(f"--kind must be left out with --dataset, got {kind.value}")
-        if split is None:
-            raise ValueError("--split must be TRAIN,VAL,TEST with --dataset, got none")
         comparison = compare_losses(
             dataset,
             out,
-            split=parse_split(split),
+            split=parts,
             members=members,
             losses=names,
             seed=seed,

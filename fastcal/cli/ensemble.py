@@ -18,6 +18,7 @@ def ensemble(
             "-i",
             "--input",
             metavar="FOLDER",
+            exists=True,
             help="Folders of saved probabilities, one per member, such as those of the folds.",
             rich_help_panel=mapping.FILES,
         ),
@@ -31,6 +32,7 @@ def ensemble(
         typer.Option(
             "--temperature",
             metavar="T",
+            min=0,
             help="One temperature for all folders, or one per folder.",
             rich_help_panel=mapping.MEMBERS,
         ),
@@ -59,6 +61,7 @@ def ensemble(
         typer.Option(
             "--device",
             metavar="DEVICE",
+            callback=mapping.one_device,
             help="Where the members are combined: cpu, cuda, cuda:1.",
             rich_help_panel=mapping.RUN,
         ),
@@ -76,9 +79,9 @@ def ensemble(
         fastcal ensemble -i fold_0 fold_1 -o out --save-probabilities --keep-going
     """
     del affine  # its callback has chosen the form
+    count, own = mapping.chosen_part(num_parts, part_id, quiet=quiet)
     from fastcal.predict import ensemble_folders
 
-    count, own = mapping.chosen_part(num_parts, part_id, quiet=quiet)
     summary = ensemble_folders(
         inputs,
         out,

@@ -29,6 +29,7 @@ def evaluate(
             "-p",
             "--predictions",
             metavar="FOLDER",
+            exists=True,
             help="Folder of predictions: label maps, and npz for calibration.",
             rich_help_panel=mapping.FILES,
         ),
@@ -40,6 +41,7 @@ def evaluate(
         typer.Option(
             "--num-classes",
             metavar="N",
+            min=2,
             help="Number of classes with the background, where there is no dataset.json.",
             rich_help_panel=mapping.FILES,
         ),
@@ -65,6 +67,7 @@ def evaluate(
         typer.Option(
             "--tolerance",
             metavar="MM",
+            min=0,
             help="Tolerance of the surface Dice in mm.",
             rich_help_panel=MEASURES,
         ),

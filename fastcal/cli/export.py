@@ -33,21 +33,14 @@ def export(
             rich_help_panel=mapping.FILES,
         ),
     ],
-    member: Annotated[
-        int | None,
-        typer.Option(
-            "--member",
-            metavar="N",
-            help="Export the logits of this member alone.",
-            rich_help_panel=mapping.MEMBERS,
-        ),
-    ] = None,
     members: Annotated[
         list[int] | None,
         typer.Option(
-            "--members",
+            "--member",
             metavar="N",
-            help="Numbers of the members of the ensemble; all without it.",
+            min=0,
+            help="Numbers of the members of the ensemble; all without it. One alone is exported "
+            "with its logits.",
             rich_help_panel=mapping.MEMBERS,
         ),
     ] = None,
@@ -66,6 +59,7 @@ def export(
         typer.Option(
             "--size",
             metavar="EXTENT",
+            min=1,
             help="Spatial extents to fix; without it they are free.",
             rich_help_panel=FORMAT,
         ),
@@ -80,11 +74,12 @@ def export(
     """
     from fastcal.models import export_run
 
+    alone = members[0] if members and len(members) == 1 else None
     made = export_run(
         run,
         out,
-        member=member,
-        members=members or None,
+        member=alone,
+        members=(members or None) if alone is None else None,
         allow_duplicates=allow_duplicates,
         format=None if format is None else format.value,
         size=size or None,

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from fastcal.cli.coercion import shaped
 from fastcal.cli.command import held_while_it_runs
 from fastcal.cli.values import one_of
 
@@ -19,6 +20,16 @@ CALIBRATION = "Calibration"
 WRITTEN = "What is written"
 RUN = "The run"
 """Groups of options in the help; options without a group come last."""
+
+one_device = shaped("--device", r"(cpu|cuda)(:\d{1,3})?", "cpu, cuda or cuda:N")
+any_devices = shaped("--device", r"all|(cpu|cuda)(:\d{1,3})?", "cpu, cuda, cuda:N or all")
+_shaped_region = shaped(
+    "--region",
+    r"box(:[\d.]+(:\d+)?)?|band:[\d.]+|foreground|prediction",
+    "box[:MM[:SLICES]], band:MM, foreground or prediction",
+)
+_shaped_size = shaped("--memory", r"(?i)\s*[\d.]+\s*[KMGT]?(i?B)?\s*", "a size such as 500M or 2G")
+"""Whether the words of these options have their form."""
 
 
 class Map(StrEnum):
@@ -70,7 +81,8 @@ def _read_with(context: typer.Context, form: AffineForm) -> AffineForm:
 
         return affine_from(form.value)
 
-    held_while_it_runs(context, enter)
+    if form is not AffineForm.auto:  # which is the rule anyway, and needs nothing to be imported
+        held_while_it_runs(context, enter)
     return form
 
 
@@ -92,6 +104,7 @@ Model = Annotated[
         "-m",
         "--model",
         metavar="FOLDER",
+        exists=True,
         help="Run folder that train wrote.",
         rich_help_panel=FILES,
     ),
@@ -133,6 +146,7 @@ Weights = Annotated[
     typer.Option(
         "--weight",
         metavar="WEIGHT",
+        min=0,
         help="One weight per member; equal without it.",
         rich_help_panel=MEMBERS,
     ),
@@ -159,6 +173,7 @@ Members = Annotated[
     typer.Option(
         "--member",
         metavar="N",
+        min=0,
         help="Numbers of the members to use; all without it.",
         rich_help_panel=MEMBERS,
     ),
@@ -178,6 +193,7 @@ Labels = Annotated[
         "-g",
         "--labels",
         metavar="FOLDER",
+        exists=True,
         help="Folder of reference label maps: adds calibration in the same pass.",
         rich_help_panel=FILES,
     ),
@@ -188,6 +204,7 @@ References = Annotated[
         "-g",
         "--labels",
         metavar="FOLDER",
+        exists=True,
         help="Folder of reference label maps.",
         rich_help_panel=FILES,
     ),
@@ -197,6 +214,7 @@ DatasetJson = Annotated[
     typer.Option(
         "--dataset-json",
         metavar="FILE",
+        exists=True,
         help="nnU-Net's dataset.json with labels, regions and ignore label; by default the one in "
         "or above the input folders.",
         rich_help_panel=FILES,
@@ -207,6 +225,8 @@ Bins = Annotated[
     typer.Option(
         "--bins",
         metavar="N",
+        min=1,
+        max=65536,
         help="Number of bins of the calibration errors.",
         rich_help_panel=CALIBRATION,
     ),
@@ -225,6 +245,7 @@ FineBins = Annotated[
     typer.Option(
         "--fine-bins",
         metavar="N",
+        min=0,
         help="Fine cells, a power of two, for AUROC, AURC and adaptive errors; 0 for none.",
         rich_help_panel=CALIBRATION,
     ),
@@ -234,6 +255,7 @@ RegionOption = Annotated[
     typer.Option(
         "--region",
         metavar="REGION",
+        callback=_shaped_region,
         help="Also count a region of the references: box[:MM[:SLICES]], band:MM or foreground.",
         rich_help_panel=CALIBRATION,
     ),
@@ -243,6 +265,7 @@ AnyRegion = Annotated[
     typer.Option(
         "--region",
         metavar="REGION",
+        callback=_shaped_region,
         help="Also count a region: box[:MM[:SLICES]], band:MM, foreground or prediction.",
         rich_help_panel=CALIBRATION,
     ),
@@ -277,6 +300,7 @@ NumParts = Annotated[
     typer.Option(
         "--num-parts",
         metavar="N",
+        min=1,
         help="Number of runs that share the cases; in a job array of SLURM, its size. nnU-Net's "
         "-num_parts.  [default: 1]",
         rich_help_panel=RUN,
@@ -287,6 +311,7 @@ PartId = Annotated[
     typer.Option(
         "--part-id",
         metavar="K",
+        min=0,
         help="Which of the parts this run is, from 0; in a job array of SLURM, its place there. "
         "nnU-Net's -part_id.  [default: 0]",
         rich_help_panel=RUN,
@@ -298,12 +323,14 @@ def chosen_part(num_parts: int | None, part_id: int | None, *, quiet: bool) -> t
     """Return the number of parts and this part: as given, else those of a job array of SLURM.
 
     Raises:
-        ValueError: The ids of the array do not say which share is whose.
+        ValueError: There is no such part, or the ids of the array do not say which share is whose.
     """
     from fastcal.core.job_array import array_part
     from fastcal.core.job_array import chosen_part as chosen
 
     count, own = chosen(num_parts, part_id, os.environ)
+    if own >= count:
+        raise ValueError(f"--part-id must be below --num-parts, which is {count}, got {own}")
     if part_id is None and count > 1 and count == array_part(os.environ)[0] and not quiet:
         typer.echo(f"part {own} of {count}, from 0, as the job array of SLURM has it", err=True)
     return count, own
@@ -323,6 +350,8 @@ WorkersOption = Annotated[
     typer.Option(
         "--workers",
         metavar="N",
+        min=1,
+        max=1024,
         help="Processes of this machine that do the cases, each one at a time; several GPUs are "
         "dealt to them.",
         rich_help_panel=RUN,
@@ -350,6 +379,7 @@ Memory = Annotated[
     typer.Option(
         "--memory",
         metavar="SIZE",
+        callback=_shaped_size,
         help="Most memory that the process takes, such as 2G; members are read slab by slab.",
         rich_help_panel=RUN,
     ),

@@ -18,6 +18,7 @@ def merge(
             "-i",
             "--input",
             metavar="FOLDER",
+            exists=True,
             help="Folders of the parts (often one folder for all), or their state files.",
             rich_help_panel=FILES,
         ),

@@ -43,6 +43,7 @@ Predictions = Annotated[
         "-i",
         "--input",
         metavar="FOLDER",
+        exists=True,
         help="Prediction folder with its segments.json, for scores of segments.",
         rich_help_panel=mapping.FILES,
     ),
@@ -52,6 +53,7 @@ Images = Annotated[
     typer.Option(
         "--images",
         metavar="FOLDER",
+        exists=True,
         help="Folder of CASE_0000.nii.gz, for intensity histograms and features of networks.",
         rich_help_panel=mapping.FILES,
     ),
@@ -62,6 +64,7 @@ RunFolder = Annotated[
         "-m",
         "--model",
         metavar="FOLDER",
+        exists=True,
         help="Run folder whose networks give features.",
         rich_help_panel=mapping.FILES,
     ),
@@ -72,6 +75,7 @@ DetectorFile = Annotated[
         "-c",
         "--detector",
         metavar="FILE",
+        exists=True,
         help="JSON file that fit wrote.",
         rich_help_panel=mapping.FILES,
     ),
@@ -110,6 +114,8 @@ def fit(
         typer.Option(
             "--fpr",
             metavar="SHARE",
+            min=0,
+            max=1,
             help="Share of cases like these that each score may flag.",
             rich_help_panel=DETECTORS,
         ),
@@ -137,6 +143,8 @@ def fit(
         typer.Option(
             "--bins",
             metavar="N",
+            min=2,
+            max=65536,
             help="Number of bins of intensity histograms.",
             rich_help_panel=DETECTORS,
         ),
@@ -222,6 +230,7 @@ def evaluate(
         typer.Option(
             "--ood",
             metavar="FOLDER",
+            exists=True,
             help="Prediction folder of the cases that are to be found.",
             rich_help_panel=mapping.FILES,
         ),
@@ -231,6 +240,7 @@ def evaluate(
         typer.Option(
             "--ood-images",
             metavar="FOLDER",
+            exists=True,
             help="Folder of their images.",
             rich_help_panel=mapping.FILES,
         ),
@@ -252,10 +262,10 @@ def evaluate(
         fastcal ood evaluate -c ood.json -i predicted --ood predicted-elsewhere
     """
     del affine  # its callback has chosen the form
-    from fastcal.ood import CaseFolder, evaluate_ood
-
     if ood_predictions is None and ood_images is None:
         raise ValueError("--ood or --ood-images must name the cases to be found, got neither")
+    from fastcal.ood import CaseFolder, evaluate_ood
+
     found = evaluate_ood(
         detector,
         CaseFolder(predictions, images),

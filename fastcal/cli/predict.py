@@ -42,6 +42,7 @@ def predict(
             "-i",
             "--images",
             metavar="FOLDER",
+            exists=True,
             help="Folder of images, CASE_0000.nii.gz.",
             rich_help_panel=mapping.FILES,
         ),
@@ -62,6 +63,7 @@ def predict(
         typer.Option(
             "--mc-dropout",
             metavar="T",
+            min=0,
             help="Stochastic passes per member; 0 for none.",
             rich_help_panel=mapping.MEMBERS,
         ),
@@ -80,6 +82,8 @@ def predict(
         typer.Option(
             "--mirror",
             metavar="AXIS",
+            min=0,
+            max=2,
             help="All mirrorings along these axes (0 1 for slices).",
             rich_help_panel=AUGMENTATION,
         ),
@@ -97,6 +101,7 @@ def predict(
         typer.Option(
             "--noise",
             metavar="SIGMA",
+            min=0,
             help="Gaussian noise on the normalised image.",
             rich_help_panel=AUGMENTATION,
         ),
@@ -106,6 +111,7 @@ def predict(
         typer.Option(
             "--draws",
             metavar="N",
+            min=1,
             help="Number of noisy copies of each view.",
             rich_help_panel=AUGMENTATION,
         ),
@@ -125,6 +131,7 @@ def predict(
         typer.Option(
             "--temperature",
             metavar="T",
+            min=0,
             help="Divide logits by T before averaging.",
             rich_help_panel=mapping.MEMBERS,
         ),
@@ -144,6 +151,8 @@ def predict(
         typer.Option(
             "--overlap",
             metavar="SHARE",
+            min=0,
+            max=1,
             help="Overlap of neighbouring windows, for networks trained on patches.",
             rich_help_panel=NETWORKS,
         ),
@@ -178,6 +187,7 @@ def predict(
         typer.Option(
             "--batch-size",
             metavar="N",
+            min=1,
             help="Slices or windows per forward pass; without it 16 slices or 2 windows.",
             rich_help_panel=NETWORKS,
         ),
@@ -196,10 +206,10 @@ def predict(
         fastcal predict -m run -i imagesTs -o out --mc-dropout 10 --map variance
     """
     del affine  # its callback has chosen the form
+    count, own = mapping.chosen_part(num_parts, part_id, quiet=quiet)
     from fastcal.predict import InferenceAugmentation, predict_cases
 
     part = next((name for name in SPLITS if cases == [name]), None)
-    count, own = mapping.chosen_part(num_parts, part_id, quiet=quiet)
     summary = predict_cases(
         run,
         images,

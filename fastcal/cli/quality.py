@@ -51,6 +51,7 @@ Folder = Annotated[
         "-i",
         "--input",
         metavar="FOLDER",
+        exists=True,
         help="Prediction folder with its segments.json.",
         rich_help_panel=mapping.FILES,
     ),
@@ -61,6 +62,7 @@ ReferenceLabels = Annotated[
         "-g",
         "--labels",
         metavar="FOLDER",
+        exists=True,
         help="Folder of reference label maps.",
         rich_help_panel=mapping.FILES,
     ),
@@ -70,6 +72,7 @@ Summary = Annotated[
     typer.Option(
         "--summary",
         metavar="FILE",
+        exists=True,
         help="JSON file of fastcal evaluate, in place of the label maps.",
         rich_help_panel=mapping.FILES,
     ),
@@ -79,6 +82,8 @@ Level = Annotated[
     typer.Option(
         "--level",
         metavar="SHARE",
+        min=0,
+        max=1,
         help="Share that the intervals are to hold.",
         rich_help_panel=INTERVALS,
     ),
@@ -92,6 +97,7 @@ Resamples = Annotated[
     typer.Option(
         "--resamples",
         metavar="N",
+        min=1,
         help="Sets of cases drawn for the intervals.",
         rich_help_panel=INTERVALS,
     ),
@@ -175,6 +181,7 @@ def predict(
             "-c",
             "--predictor",
             metavar="FILE",
+            exists=True,
             help="JSON file that fit wrote.",
             rich_help_panel=mapping.FILES,
         ),
@@ -190,7 +197,9 @@ def predict(
             rich_help_panel=mapping.FILES,
         ),
     ] = None,
-    top: Annotated[int, typer.Option("--top", metavar="N", help="Rows to print; 0 for all.")] = 20,
+    top: Annotated[
+        int, typer.Option("--top", metavar="N", min=0, help="Rows to print; 0 for all.")
+    ] = 20,
 ) -> None:
     """Predict the Dice of every structure, and print the worst first, with the reason.
 
@@ -199,8 +208,6 @@ def predict(
     """
     from fastcal.quality import predict_quality
 
-    if top < 0:
-        raise ValueError(f"--top must be at least 0, got {top}")
     rows = predict_quality(predictor, folder, out)
     _print_predicted(rows, top)
     if out is not None:
@@ -219,6 +226,7 @@ def evaluate(
             "-c",
             "--predictor",
             metavar="FILE",
+            exists=True,
             help="JSON file that fit wrote from other cases: adds its errors and coverage.",
             rich_help_panel=mapping.FILES,
         ),
@@ -238,6 +246,8 @@ def evaluate(
         typer.Option(
             "--failure-dice",
             metavar="DICE",
+            min=0,
+            max=1,
             help="A Dice below it is a failure.",
             rich_help_panel=MEASURES,
         ),

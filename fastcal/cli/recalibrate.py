@@ -55,6 +55,7 @@ def fit(
             "-i",
             "--input",
             metavar="FOLDER",
+            exists=True,
             help="Folders of saved probabilities; one with fold_*/validation stands for these.",
             rich_help_panel=mapping.FILES,
         ),
@@ -90,6 +91,7 @@ def fit(
         typer.Option(
             "--bins",
             metavar="N",
+            min=1,
             help="Number of bins of the histogram method.",
             rich_help_panel=FIT,
         ),
@@ -99,6 +101,7 @@ def fit(
         typer.Option(
             "--odir",
             metavar="WEIGHT",
+            min=0,
             help="Off-diagonal penalty of the dirichlet method.",
             rich_help_panel=FIT,
         ),
@@ -108,6 +111,7 @@ def fit(
         typer.Option(
             "--folds",
             metavar="N",
+            min=2,
             help="Score the method on N held-out folds of the cases; 0 spares the time.",
             rich_help_panel=FIT,
         ),
@@ -161,6 +165,7 @@ def apply(
             "-c",
             "--calibrator",
             metavar="FILE",
+            exists=True,
             help="JSON file that fit wrote.",
             rich_help_panel=mapping.FILES,
         ),
@@ -171,6 +176,7 @@ def apply(
             "-i",
             "--input",
             metavar="FOLDER",
+            exists=True,
             help="Folders of saved probabilities; for an ensemble one per member, as in the fit.",
             rich_help_panel=mapping.FILES,
         ),
@@ -204,9 +210,9 @@ def apply(
         fastcal recalibrate apply -c calibrator.json -i fold_0 fold_1 -o calibrated
     """
     del affine  # its callback has chosen the form
+    count, own = mapping.chosen_part(num_parts, part_id, quiet=quiet)
     from fastcal.recalibrate import apply_folders
 
-    count, own = mapping.chosen_part(num_parts, part_id, quiet=quiet)
     summary = apply_folders(
         calibrator,
         inputs,

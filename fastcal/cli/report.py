@@ -19,6 +19,7 @@ def report(
             "-p",
             "--predictions",
             metavar="FOLDER",
+            exists=True,
             help="Folders of predictions to compare, of nnU-Net or fastcal: label maps, and npz "
             "for calibration.",
             rich_help_panel=mapping.FILES,
@@ -41,6 +42,7 @@ def report(
             "-i",
             "--images",
             metavar="FOLDER",
+            exists=True,
             help="Folder of images (CASE_0000.nii.gz) to show under labels and entropy.",
             rich_help_panel=mapping.FILES,
         ),
@@ -69,6 +71,7 @@ def report(
         typer.Option(
             "--warning",
             metavar="FOLDER",
+            exists=True,
             help="Folders that fastcal quality predict or fastcal ood predict wrote, whose "
             "warnings are shown beside the cases.",
             rich_help_panel=mapping.FILES,
@@ -100,6 +103,7 @@ def report(
         typer.Option(
             "--min-count",
             metavar="N",
+            min=0,
             help="Hide bins of this many voxels or fewer in reliability diagrams at first.",
             rich_help_panel=PAGE,
         ),
@@ -109,6 +113,7 @@ def report(
         typer.Option(
             "--megabytes",
             metavar="MB",
+            min=0,
             help="Largest size of the page; pictures are thinned out.",
             rich_help_panel=PAGE,
         ),
@@ -123,11 +128,11 @@ def report(
         fastcal report -p nnunet/fold_0 mine/ensemble -g labelsTs -o report.html
     """
     del affine  # its callback has chosen the form
+    if no_regions and region:
+        raise ValueError(f"--region must be left out with --no-regions, got {region[0]}")
     from fastcal.report.builder import REGIONS, build
     from fastcal.report.provenance import command_line
 
-    if no_regions and region:
-        raise ValueError(f"--region must be left out with --no-regions, got {region[0]}")
     written = build(
         predictions,
         labels,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fastcal.cli.mapping import RUN
+from fastcal.cli.mapping import RUN, any_devices, one_device
 from fastcal.core.errors import DataError
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ Dims = Annotated[
     typer.Option(
         "--dims",
         metavar="N",
+        min=2,
+        max=3,
         help="Axes of the networks: 2 for slices, 3 for volumes.  [default: 2]",
         rich_help_panel=TRAINING,
     ),
@@ -61,6 +63,7 @@ ConfigFile = Annotated[
     typer.Option(
         "--config",
         metavar="FILE",
+        exists=True,
         help="YAML or JSON file of the settings of a training; command-line options override it.",
         rich_help_panel=TRAINING,
     ),
@@ -79,6 +82,7 @@ Epochs = Annotated[
     typer.Option(
         "--epochs",
         metavar="N",
+        min=1,
         help="Maximum number of epochs per member.",
         rich_help_panel=TRAINING,
     ),
@@ -88,6 +92,7 @@ Iterations = Annotated[
     typer.Option(
         "--iterations",
         metavar="N",
+        min=1,
         help="Steps per epoch; without it an epoch sees every slice or volume once.",
         rich_help_panel=TRAINING,
     ),
@@ -97,6 +102,7 @@ BatchSize = Annotated[
     typer.Option(
         "--batch-size",
         metavar="N",
+        min=1,
         help="Slices or patches per step.",
         rich_help_panel=TRAINING,
     ),
@@ -106,6 +112,7 @@ LearningRate = Annotated[
     typer.Option(
         "--learning-rate",
         metavar="RATE",
+        min=0,
         help="Initial learning rate of the optimiser.",
         rich_help_panel=TRAINING,
     ),
@@ -115,6 +122,8 @@ Dropout = Annotated[
     typer.Option(
         "--dropout",
         metavar="RATE",
+        min=0,
+        max=1,
         help="Dropout rate in the deepest blocks; --mc-dropout needs it above 0.",
         rich_help_panel=TRAINING,
     ),
@@ -124,6 +133,7 @@ Device = Annotated[
     typer.Option(
         "--device",
         metavar="DEVICE",
+        callback=one_device,
         help="cpu, cuda or cuda:1; by default a GPU if there is one.",
         rich_help_panel=RUN,
     ),
@@ -133,6 +143,7 @@ Devices = Annotated[
     typer.Option(
         "--device",
         metavar="DEVICE",
+        callback=any_devices,
         help="cpu, cuda or cuda:1, several of them, or all for every GPU; by default a GPU if "
         "there is one.",
         rich_help_panel=RUN,
@@ -245,19 +256,30 @@ def parse_values(values: Sequence[str]) -> dict[str, Any]:
         >>> parse_values(["network.widths=8,16,32"])
         {'network.widths': [8, 16, 32]}
     """
+    check_words(values)
     from fastcal.core.doors import parse_yaml
 
     found: dict[str, Any] = {}
     for word in values:
-        name, equals, text = word.partition("=")
-        if not equals or not name:
-            raise ValueError(f"--set must be NAME=VALUE, got {word!r}")
+        name, _, text = word.partition("=")
         try:
             value = parse_yaml(f"[{text}]" if _NUMBERS.fullmatch(text) else text)
         except ValueError as error:
             raise ValueError(f"--set must be NAME=VALUE with a YAML value, got {word!r}") from error
         found[name] = _number(value) if isinstance(value, str) else value
     return found
+
+
+def check_words(values: Sequence[str]) -> None:
+    """Refuse words of ``--set`` that are not ``NAME=VALUE``, before anything is loaded for them.
+
+    Raises:
+        ValueError: A word has no name or no ``=``.
+    """
+    for word in values:
+        name, equals, _ = word.partition("=")
+        if not equals or not name:
+            raise ValueError(f"--set must be NAME=VALUE, got {word!r}")
 
 
 _NUMBERS = re.compile(r"[\d.+-]+(,[\d.+-]+)+")

@@ -16,6 +16,7 @@ def status(
         Path | None,
         typer.Argument(
             metavar="OUT",
+            exists=True,
             help="Folder that predict, ensemble or recalibrate apply wrote.",
             show_default=False,
         ),
@@ -26,6 +27,7 @@ def status(
             "-p",
             "--predictions",
             metavar="FOLDER",
+            exists=True,
             help="The same, as other commands take it.",
             rich_help_panel=FILES,
         ),

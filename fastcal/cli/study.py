@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from fastcal.cli.mapping import FILES, RUN
-from fastcal.cli.settings import TRAINING, Device, Settings, parse_split, parse_values
+from fastcal.cli.settings import TRAINING, Device, Settings, check_words, parse_split, parse_values
 from fastcal.cli.values import one_of
 from fastcal.cli.waiting import wait_politely_where_it_is_busy
 
@@ -55,6 +55,7 @@ def study(
             "-d",
             "--data",
             metavar="FOLDER",
+            exists=True,
             help="Dataset in nnU-Net's raw layout, as convert writes it; not for phantom.",
             rich_help_panel=FILES,
         ),
@@ -64,6 +65,7 @@ def study(
         typer.Option(
             "--outside",
             metavar="FOLDER",
+            exists=True,
             help="Dataset of cases to be detected as out of distribution, such as PROMISE12.",
             rich_help_panel=FILES,
         ),
@@ -73,6 +75,7 @@ def study(
         typer.Option(
             "--members",
             metavar="N",
+            min=1,
             help="Members for each loss.  [default: 50]",
             rich_help_panel=TRAINING,
         ),
@@ -125,6 +128,7 @@ def study(
         typer.Option(
             "--jobs",
             metavar="N",
+            min=1,
             help="Members trained at a time, each in a process.",
             rich_help_panel=RUN,
         ),
@@ -139,12 +143,14 @@ def study(
         fastcal study phantom -o phantom-study --fast
         fastcal study prostate -d Dataset005_Prostate -o prostate-study
     """
+    if no_shifts and shift:
+        raise ValueError(f"--shift must be left out with --no-shifts, got {shift[0].value}")
+    parts = parse_split(split) if split else None
+    check_words(values or ())
     wait_politely_where_it_is_busy()
     from fastcal.study import design
     from fastcal.study.run import run_study
 
-    if no_shifts and shift:
-        raise ValueError(f"--shift must be left out with --no-shifts, got {shift[0].value}")
     shifts = [one.value for one in shift] if shift else ([] if no_shifts else list(design.SHIFTS))
     run_study(
         application.value,
@@ -153,7 +159,7 @@ def study(
         outside=outside,
         members=members,
         fast=fast,
-        split=parse_split(split) if split else None,
+        split=parts,
         shifts=shifts,
         training=parse_values(values or ()),
         seed=seed,

@@ -24,6 +24,7 @@ from fastcal.cli.settings import (
     Settings,
     StrategyName,
     check_network,
+    check_words,
     parse_split,
     training_config,
 )
@@ -40,6 +41,7 @@ def train(
             "-d",
             "--dataset",
             metavar="FOLDER",
+            exists=True,
             help="Dataset folder in nnU-Net's raw layout.",
             rich_help_panel=FILES,
         ),
@@ -69,6 +71,7 @@ def train(
         typer.Option(
             "--members",
             metavar="N",
+            min=1,
             help="Number of members.  [default: 5]",
             rich_help_panel=TRAINING,
         ),
@@ -97,6 +100,7 @@ def train(
         typer.Option(
             "--fold",
             metavar="K",
+            min=0,
             help="Fold of the dataset's splits_final.json, or of the five that nnU-Net makes where "
             "there is none; with --split, of those in its file.",
             rich_help_panel=FILES,
@@ -116,6 +120,7 @@ def train(
         typer.Option(
             "--snapshots",
             metavar="K",
+            min=1,
             help="Take K members from each training, one at the end of each of K cosine cycles.",
             rich_help_panel=TRAINING,
         ),
@@ -136,6 +141,7 @@ def train(
         typer.Option(
             "--jobs",
             metavar="N",
+            min=1,
             help="Maximum number of members trained at a time.  [default: all]",
             rich_help_panel=RUN,
         ),
@@ -170,6 +176,8 @@ def train(
         fastcal train -d Dataset001_Mine -o run-3d --preset standard --dims 3
     """
     del affine  # its callback has chosen the form
+    check_words(values or ())
+    parts = parse_split(split) if split is not None and "," in split else None
     wait_politely_where_it_is_busy()
     from fastcal.models.run import CONFIG
     from fastcal.train import train_ensemble
@@ -193,7 +201,7 @@ def train(
         check_network(settings, trust or (), source=config or out / CONFIG)
     source: SplitSource | None = None
     if split is not None:
-        source = parse_split(split) if "," in split else Path(split)
+        source = parts or Path(split)
     elif begun is not None and fold is None:
         source = begun.split
     if members is None:

@@ -18,7 +18,9 @@ PROGRAMS = "Where it is shown"
 def view(
     out: Annotated[
         Path,
-        typer.Argument(metavar="PREDICTIONS", help="Folder of predictions.", show_default=False),
+        typer.Argument(
+            metavar="PREDICTIONS", exists=True, help="Folder of predictions.", show_default=False
+        ),
     ],
     case: Annotated[
         str | None,
@@ -33,6 +35,7 @@ def view(
             "-i",
             "--images",
             metavar="FOLDER",
+            exists=True,
             help="Folder of the images.",
             rich_help_panel=mapping.FILES,
         ),
@@ -43,6 +46,7 @@ def view(
             "-g",
             "--labels",
             metavar="FOLDER",
+            exists=True,
             help="Folder of reference label maps: adds reference, errors and Dice.",
             rich_help_panel=mapping.FILES,
         ),
@@ -52,6 +56,7 @@ def view(
         typer.Option(
             "--quality",
             metavar="FILE",
+            exists=True,
             help="quality.json of quality predict: lists the cases by predicted Dice.",
             rich_help_panel=mapping.FILES,
         ),
@@ -87,6 +92,8 @@ def view(
         typer.Option(
             "--port",
             metavar="N",
+            min=0,
+            max=65535,
             help="Port of the page; a free one without it, or with 0.",
             rich_help_panel=PROGRAMS,
         ),
@@ -110,15 +117,13 @@ def view(
         fastcal view predicted -i imagesTs -g labelsTs
     """
     del affine  # its callback has chosen the form
-    from fastcal.core.places import check_out_file
-    from fastcal.viewer import ViewedFolder, write_png
-
-    if port is not None and not 0 <= port <= 65535:
-        raise ValueError(f"port must be from 0 to 65535, got {port}")
     others = {"--png": png is not None, "--slicer": slicer, "--napari": napari}
     instead = next((name for name, given in others.items() if given), None)
     if instead is not None:
         _refuse_options_of_the_page(instead, port, browser)
+    from fastcal.core.places import check_out_file
+    from fastcal.viewer import ViewedFolder, write_png
+
     folder = ViewedFolder(out, images, labels, dataset_json=dataset_json, quality=quality)
     chosen = folder.rows[0].case if case is None else case
     folder.check_case(chosen)
