@@ -94,6 +94,15 @@ def study(
             rich_help_panel=FILES,
         ),
     ] = None,
+    channels: Annotated[
+        str | None,
+        typer.Option(
+            "--channels",
+            metavar="NAME,...",
+            help="Channels to use; without it T1CE, T2 and FLAIR of the brain, else all.",
+            rich_help_panel=FILES,
+        ),
+    ] = None,
     shift: Annotated[
         list[Shift] | None,
         typer.Option(
@@ -154,6 +163,7 @@ def study(
         members=members,
         fast=fast,
         split=parse_split(split) if split else None,
+        channels=None if channels is None else channels.split(","),
         shifts=shifts,
         training=parse_values(values or ()),
         seed=seed,
