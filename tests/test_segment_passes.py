@@ -16,7 +16,7 @@ from fastcal.segments.components import count_components
 from fastcal.segments.interior import interior
 from fastcal.segments.patches import patch_maxima
 
-SHAPES = [(9,), (300,), (5, 6), (40, 33), (1, 1, 1), (4, 5, 3), (12, 1, 30), (33, 21, 40)]
+SHAPES = [(300,), (40, 33), (1, 1, 1), (4, 5, 3), (12, 1, 30), (23, 21, 40)]
 
 pytestmark = pytest.mark.skipif(
     backends.shapes(torch.device("cpu")) is None, reason="the compiled CPU module is not built"
@@ -42,17 +42,18 @@ def planes_of(label: torch.Tensor, classes: int = 3) -> torch.Tensor:
     return torch.stack([(label == k).to(torch.uint8) for k in range(classes)], 1)
 
 
-@pytest.fixture(params=[1, 3])
-def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """Three of them; PyTorch's numbers do not depend on how many there are."""
     before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
+    torch.set_num_threads(3)
+    yield
     torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("make", [smooth, random])
-@pytest.mark.parametrize("depth", [0.0, 1.0, 2.5, 4.0, 10.0])
+@pytest.mark.parametrize("depth", [1.0, 2.5, 10.0])
 @pytest.mark.usefixtures("threads")
 def test_the_interior_is_the_same(shape: tuple[int, ...], make, depth: float) -> None:
     label = make(shape, len(shape))
@@ -74,8 +75,10 @@ def test_the_interior_is_that_of_the_distance_transform() -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("real", [torch.float32, torch.float64])
-@pytest.mark.parametrize("size", [1, 2, 3, 7, 10, 16])
+@pytest.mark.parametrize(
+    ("real", "size"),
+    [(torch.float32, 10), (torch.float32, 3), (torch.float64, 16), (torch.float64, 1)],
+)
 @pytest.mark.usefixtures("threads")
 def test_the_largest_patches_are_the_same(
     shape: tuple[int, ...], real: torch.dtype, size: int
