@@ -22,6 +22,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: demo test test-all build docs lint test-cpp test-python sanitize format clean distclean
 
+# Without a GPU the demo has no use for the CUDA module, which takes most of the time to compile.
+demo: CUDA := $(if $(shell nvidia-smi -L 2>/dev/null),$(CUDA),OFF)
 demo: $(VENV)/.demo-ready
 	$(PIP_INSTALL) $(EDITABLE) --no-deps -e .
 	$(BIN)/fastcal demo -o demo-run

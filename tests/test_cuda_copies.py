@@ -114,18 +114,21 @@ def test_the_ring_hands_out_every_member_of_every_tile(tmp_path):
     assert outcomes(tmp_path) == (0, 0)
 
 
+@pytest.mark.slow
 def test_a_missing_wait_is_found(tmp_path):
     even, odd = outcomes(tmp_path, WAIT)
     assert even != 0
     assert odd != 0
 
 
+@pytest.mark.slow
 def test_a_wait_for_one_stage_too_few_is_found(tmp_path):
     even, odd = outcomes(tmp_path, WAIT, SHORTER)
     assert even != 0
     assert odd != 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("barrier", [LANDED, READ], ids=["landed", "read"])
 def test_a_missing_barrier_between_lanes_is_found(tmp_path, barrier):
     """Where a thread reads only what it copied itself, no barrier is needed."""

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import cuda_shim
+import pytest
 
 # In its own process, so that torch uses the allocator of the sanitizer.
 PROGRAM = """
@@ -22,6 +23,7 @@ print("clean", kernel_cases.run("cpu"))
 """
 
 
+@pytest.mark.slow
 def test_the_kernels_touch_nothing_that_is_not_theirs():
     library = cuda_shim.build(sanitized=True)
     # The interpreter is not instrumented, so that the runtime must be in the process first.

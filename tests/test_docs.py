@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from fresh import run_fresh
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
@@ -39,18 +39,11 @@ MAKE_TARGETS = sorted(
 
 @pytest.mark.parametrize("example", PYTHON_EXAMPLES)
 def test_python_example_runs(example: str, tmp_path: Path) -> None:
-    result = subprocess.run(
-        [sys.executable, "-W", "error::UserWarning", "-c", example],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "MPLBACKEND": "Agg"},
-    )
-    assert result.returncode == 0, result.stderr
+    result = run_fresh(example, tmp_path)
+    assert result.code == 0, result.errors
     # "# -> text" behind a line of an example promises what it prints.
     promised = re.findall(r"# -> (.+)$", example, re.MULTILINE)
-    assert result.stdout.splitlines()[: len(promised)] == promised
+    assert result.output.splitlines()[: len(promised)] == promised
 
 
 @pytest.mark.parametrize("line", COMMANDS)

@@ -122,7 +122,7 @@ def test_predictions_are_those_of_the_same_images_as_nifti(tmp_path: Path, endin
     assert described["file_ending"] == ending
 
 
-@pytest.mark.parametrize("ending", [".nrrd", ".mhd"])
+@pytest.mark.parametrize("ending", [".nrrd", pytest.param(".mhd", marks=pytest.mark.slow)])
 def test_training_sees_the_same_numbers_as_from_nifti(tmp_path: Path, ending: str) -> None:
     blobs = write_blobs(tmp_path / "blobs")
     shutil.copytree(blobs, tmp_path / "other")

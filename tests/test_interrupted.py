@@ -91,7 +91,7 @@ with fastcal.backend(sys.argv[1]):
 """
 
 
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("backend", ["cpu", pytest.param("reference", marks=pytest.mark.slow)])
 def test_an_update_that_is_interrupted_is_whole_or_undone(backend):
     run = subprocess.run(
         [sys.executable, "-W", "error", "-c", INTERRUPTED, backend, "1"],

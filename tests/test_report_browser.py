@@ -32,8 +32,15 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
+@pytest.mark.parametrize(
+    ("size", "scheme"),
+    [
+        pytest.param(WIDE, "light", id="wide-light"),
+        pytest.param(WIDE, "dark", id="wide-dark", marks=pytest.mark.slow),
+        pytest.param(NARROW, "light", id="narrow-light", marks=pytest.mark.slow),
+        pytest.param(NARROW, "dark", id="narrow-dark"),
+    ],
+)
 def test_page_is_accessible_and_fits_its_window(
     browser: Browser, report: Path, size: tuple[int, int], scheme: str
 ) -> None:

@@ -11,7 +11,12 @@ from saved_integers import FILE, compiler, from_logits, from_probabilities
 SAVED = json.loads(FILE.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("engine", ENGINES, ids=str)
+@pytest.mark.parametrize(
+    "engine",
+    # The reference takes as long as the others together, and they are put to it in any run.
+    [it if it.isa else pytest.param(it, marks=pytest.mark.slow) for it in ENGINES],
+    ids=str,
+)
 def test_integers_counted_from_probabilities_are_those_saved(engine: Engine) -> None:
     with using(engine):
         assert dict(from_probabilities()) == SAVED["probabilities"]

@@ -254,6 +254,7 @@ train_ensemble(blobs, Path(out) / "ddp", members=1, ddp=True,
 """
 
 
+@pytest.mark.slow
 def test_processes_of_a_launch_share_members_or_train_each_together(
     blobs: Path, tmp_path: Path
 ) -> None:

@@ -76,7 +76,7 @@ train_ensemble({blobs!r}, {run!r}, members={members}, seed=4, strategy={strategy
         # best weights written and last.pt not yet in place.
         ("sequential", 1, [(8, 0), (0, 1)]),
         # With the first member's checkpoint in place and the second one's not.
-        ("vectorised", 2, [(0, 4)]),
+        pytest.param("vectorised", 2, [(0, 4)], marks=pytest.mark.slow),
     ],
 )
 def test_a_run_killed_ends_with_the_bits_of_one_left_alone(
