@@ -183,7 +183,8 @@ def _scores_of_mean(
     columns = []
     for k, p in enumerate(mean):
         member = label == k
-        box = grown = (slice(None),) * 3
+        box: tuple[slice, ...] = (slice(None),) * 3
+        grown = box
         if boxed:
             box = ndimage.find_objects(member.astype(np.uint8))[0]
             # One voxel of margin, or the edge of the box would be no boundary.
@@ -253,7 +254,8 @@ def scipy_ensemble_scores(volume: Volume, dtype: Any = np.float32) -> Table:
         ]
         pairwise.append(np.mean([both / size for both, size in pairs]))
         pooled.append(sum(both for both, _ in pairs) / sum(size for _, size in pairs))
-    return np.vstack([of_mean[:6], volumes, soft, of_mean[6:], pooled, pairwise])
+    found: Table = np.vstack([of_mean[:6], volumes, soft, of_mean[6:], pooled, pairwise])
+    return found
 
 
 def candidate(

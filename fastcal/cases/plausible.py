@@ -127,4 +127,4 @@ def contradicted(found: Probabilities, labels: NDArray[Any], kept: NDArray[np.bo
 
 def _slowest_first(plane: torch.Tensor) -> list[int]:
     """Return the axes of ``[X, Y, Z]`` as they lie in memory: in that order a pass is faster."""
-    return sorted(range(plane.dim()), key=lambda axis: -plane.stride(axis))
+    return sorted(range(plane.dim()), key=lambda axis: -plane.stride()[axis])
