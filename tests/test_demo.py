@@ -239,8 +239,8 @@ def test_demo_settings_are_the_papers_but_for_size_and_length() -> None:
     paper, demo = TrainConfig(), demo_config()
     shortened = {
         "network.widths": [8, 16, 32, 64],
-        "sampling.batch_size": 16,
-        "loop.max_epochs": 22,
+        "sampling.batch_size": 8,
+        "loop.max_epochs": 20,
         "loop.iterations_per_epoch": 24,
         "schedule.patience": 5,
     }
