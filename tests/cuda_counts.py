@@ -174,6 +174,56 @@ def _steady(issued: list[tuple[int, str]], first: int, last: int) -> list[str]:
         at = following
 
 
+def member_loops(code: str, classes: int) -> list[dict[int, int]]:
+    """The innermost loops over members in a kernel whose threads hold so many classes.
+
+    Returns:
+        Per loop, what a warp issues at least for a member, by how many loads it passes. Options
+        of a pass that are not wanted are jumped over.
+    """
+    issued = [
+        (int(at, 16), text) for at, text in INSTRUCTION.findall(code) if not text.startswith("NOP")
+    ]
+    loops = []
+    for at, text in issued:
+        jump = re.search(r"\bBRA\b.*?0x([0-9a-f]+)", text)
+        if jump is not None and int(jump.group(1), 16) <= at:
+            body = [it for it in issued if int(jump.group(1), 16) <= it[0] <= at]
+            if sum("MUFU.EX2" in text for _, text in body) >= classes:
+                loops.append(body)
+    loops.sort(key=len)
+    found: list[list[tuple[int, str]]] = []
+    for body in loops:
+        if not any(body[0][0] <= it[0][0] and it[-1][0] <= body[-1][0] for it in found):
+            found.append(body)
+    return [_fewest_slots(body) for body in found]
+
+
+def _fewest_slots(body: list[tuple[int, str]]) -> dict[int, int]:
+    """The shortest way from the head of a loop to its jump back, by the loads on it."""
+    place = {at: i for i, (at, _) in enumerate(body)}
+    ways: list[dict[int, int]] = [{} for _ in body]
+    ways[0][0] = 0
+    for i, (_, text) in enumerate(body[:-1]):
+        jump = re.search(r"\bBRA\b.*?0x([0-9a-f]+)", text)
+        following = [] if jump is None else [place.get(int(jump.group(1), 16), -1)]
+        if jump is None or text.startswith("@"):
+            following.append(i + 1)
+        for loads, slots in ways[i].items():
+            passed = loads + ("LDG" in text)
+            for to in following:
+                if to > i:
+                    ways[to][passed] = min(ways[to].get(passed, slots + 1), slots + 1)
+    return {loads: slots + 1 for loads, slots in ways[-1].items()}
+
+
+def disassembled(module: str, kernel: str) -> str:
+    """The machine code of a kernel of a built module."""
+    disassembler = tool("cuobjdump")
+    assert disassembler is not None
+    return _run(str(disassembler), "-sass", "-fun", kernel, module)
+
+
 def _run(*command: str) -> str:
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr

@@ -44,6 +44,7 @@ def test_without_a_gpu_the_variants_are_left_out_with_the_reason():
 def test_the_page_holds_the_predictions_of_the_model():
     page = (Path(__file__).parent.parent / "docs" / "gpu.md").read_text()
     assert "\n".join(model_passes.table()) in page
+    assert "\n".join(model_passes.target_table()) in page
 
 
 @pytest.mark.parametrize("kernel", model_passes.PASSES, ids=lambda kernel: kernel.name)

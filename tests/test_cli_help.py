@@ -175,13 +175,15 @@ def test_former_names_of_options_are_read_and_not_shown(
 
     def stand_in(*args: Any, **kwargs: Any) -> Any:
         calls.append((args, kwargs))
-        return SimpleNamespace(out="out", done=(), skipped=(), failed=(), statistics=None)
+        return SimpleNamespace(
+            out="out", done=(), skipped=(), failed=(), statistics=None, journal=None
+        )
 
     monkeypatch.setattr("fastcal.predict.ensemble_folders", stand_in)
     former = "--inputs a b --maps entropy mean -o x --weights 1 2 --closed=left"
     today = "--input a b --map entropy mean -o x --weight 1 2 --bin-edge=left"
     for words in (former, today, "-i a b -o x --save_probabilities -num_parts 2 -part_id 1"):
-        main(["ensemble", *words.split()])
+        assert main(["ensemble", *words.split()]) == 0
     assert calls[0] == calls[1]
     assert calls[0][1]["maps"] == ["entropy", "mean"]
     found = {name: calls[2][1][name] for name in ("save_probabilities", "num_parts", "part_id")}

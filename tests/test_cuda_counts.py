@@ -33,7 +33,7 @@ def assert_wide_and_whole(counts: cuda_counts.Counts) -> None:
 
 def assert_near_the_model(counts: cuda_counts.Counts, name: str) -> None:
     """The predictions of docs/gpu.md are made of what is counted here."""
-    (kernel,) = (kernel for kernel in model_passes.PASSES if kernel.name == name)
+    kernel = model_passes.named(name)
     assert counts.member == pytest.approx(kernel.member_slots, rel=0.1)
     assert counts.rest == pytest.approx(kernel.voxel_slots, rel=0.15)
 
@@ -74,6 +74,7 @@ def test_odd_rows_are_copied_sixteen_bytes_at_a_time_too(tmp_path, dtype):
     assert any(name.startswith("LDGSTS") and ".128" in name for name in counts.loads)
     elements = 4 * cuda_counts.ELEMENTS[dtype][1]
     assert counts.member <= MEMBER_SLOTS * elements / 16 + 7 * elements
+    assert_near_the_model(counts, f"{dtype} entropy, odd rows")
 
 
 def test_the_policy_keeps_enough_bytes_on_their_way():

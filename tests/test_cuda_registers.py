@@ -21,16 +21,14 @@ MANGLED = re.compile(
     r"\s*REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)"
 )
 
-SUMS = re.compile(
-    r"(sum_classes|sum_bins|write_gradient|sum_temperature)I(f|d|6__half|13__nv_bfloat16).*?\n"
-    r"\s*REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)"
-)
+ANY = re.compile(r"Function (\S+):\s*\n\s*REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)")
+"""What the disassembler says of a kernel, whichever it is."""
+OF_DOUBLES = re.compile(r"[a-z]Id[LEN]")
+"""In the name of a kernel whose first template argument is double."""
+SUM_NAMES = ("sum_classes", "sum_bins", "write_gradient", "sum_temperature", "add_segments")
+SUMS = re.compile(rf"({'|'.join(SUM_NAMES)})I(f|d|6__half|13__nv_bfloat16)")
 SUM_REGISTERS = 128
 """Of a thread in the passes of losses and temperatures, which leaves room for four blocks."""
-
-
-STACK = {"sum_temperature": 8, "sum_bins": 8}
-"""Bytes of stack that a bound of 96 registers costs. They are known, and not yet mended."""
 
 
 @dataclass(frozen=True)
@@ -124,9 +122,15 @@ def test_wheels_hold_every_architecture():
     assert newest == ARCHITECTURES
 
 
-def test_no_kernel_spills_or_keeps_a_stack(kernels):
-    """Kernels for float64 are left out: their logarithms are long, and nothing is promised."""
-    offences = [k for k in kernels if k.dtype != "float64" and (k.stack > 0 or k.local > 0)]
+def test_no_kernel_spills_or_keeps_a_stack(report):
+    """Whatever its name. Kernels for float64 are left out, because their logarithms are long."""
+    found = ANY.findall(report)
+    assert len(found) > 50
+    offences = [
+        (name, f"{stack} bytes of stack, {local} local")
+        for name, _, stack, local in found
+        if OF_DOUBLES.search(name) is None and (int(stack) > 0 or int(local) > 0)
+    ]
     assert offences == []
 
 
@@ -168,15 +172,14 @@ def test_plain_kernels_have_64_kb_on_their_way(kernels, dtype):
         assert warps * flight.bytes_of_warp >= 64 << 10, kernel
 
 
-def test_sums_of_losses_and_temperatures_stay_in_registers(report):
+def test_sums_of_losses_temperatures_and_segments_leave_room_for_blocks(report):
     """Those of float64 are left out, as above."""
     kinds = set()
-    for part in re.split(r"(?m)^arch = ", report)[1:]:
-        for name, element, registers, stack, local in SUMS.findall(part):
-            kinds.add((name, ELEMENTS[element]))
+    for name, registers, _, _ in ANY.findall(report):
+        match = SUMS.search(name)
+        if match is not None:
+            kind, element = match.groups()
+            kinds.add((kind, ELEMENTS[element]))
             if element != "d":
-                assert int(stack) <= STACK.get(name, 0), (name, element)
-                assert int(local) == 0, (name, element)
-                assert int(registers) <= SUM_REGISTERS, (name, element, registers)
-    names = ("sum_classes", "sum_bins", "write_gradient", "sum_temperature")
-    assert kinds == {(name, element) for name in names for element in ELEMENTS.values()}
+                assert int(registers) <= SUM_REGISTERS, name
+    assert kinds == {(name, element) for name in SUM_NAMES for element in ELEMENTS.values()}

@@ -182,6 +182,45 @@ def test_members_that_are_not_aligned_are_read_one_by_one(kernels, dtype, shift)
     assert_maps_match(launched(kernels, members, maps=MAPS), expected, MAPS)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("n_classes", [9, 12, 14])
+@pytest.mark.parametrize("size", [1, 33, 64, 130, 194])
+def test_voxels_a_warps_width_apart_give_the_bits_of_neighbours(kernels, dtype, n_classes, size):
+    """Of more classes than a plain pass takes: a thread has two voxels, wherever rows begin."""
+    members = logits(3, n_classes, (size,), batch=1, dtype=dtype)
+    shifted = []
+    for member in members:
+        base = torch.empty(n_classes * size + 1, dtype=dtype)
+        shifted.append(base[1:].view(1, n_classes, size).copy_(member))
+    results = []
+    for given in (members, shifted):
+        stream = fastcal.EnsembleAccumulator(maps=MAPS)
+        with using(kernels):
+            for member in given:
+                stream.update(member)
+            results += [fastcal.ensemble_statistics(given, maps=MAPS), stream.finalize()]
+    assert_same(results[0], results[2])
+    assert_same(results[1], results[3])
+    assert_maps_match(results[2], oracle.maps([exact(m) for m in members]), MAPS)
+
+
+@pytest.mark.parametrize("n_classes", [9, 13, 17, 33, 53, 105, 208])
+def test_the_fewest_and_the_most_classes_of_a_kernel_are_read(kernels, n_classes):
+    """The fewest of a tier are read without a look, also those of the last of four lanes."""
+    members = logits(2, n_classes, (37,), batch=1)
+    names = ("mean", "entropy", "label")
+    got = launched(kernels, members, maps=names)
+    assert_maps_match(got, oracle.maps([exact(m) for m in members]), names)
+
+
+@pytest.mark.parametrize("n_classes", [12, 33, 53, 105])
+def test_classes_that_lie_in_one_place_are_read_right(kernels, n_classes):
+    """Their distance is not a number of bytes above 0, which takes the longer way."""
+    members = [m[:, :1].expand(1, n_classes, 65) for m in logits(2, 2, (65,), batch=1)]
+    got = launched(kernels, members, maps=("mean", "entropy"))
+    torch.testing.assert_close(got.mean, torch.full_like(got.mean, 1 / n_classes))
+
+
 @pytest.mark.parametrize("size", [1, 31, 32, 33, 63, 127, 128, 129, 255, 256, 257, 511, 513, 1025])
 @pytest.mark.parametrize("n_classes", [2, 3, 6, 33])
 def test_warps_tiles_and_blocks_end_where_the_volume_does(kernels, size, n_classes):

@@ -20,10 +20,12 @@ from fastcal.cases.ledger import Ledger
 from fastcal.cases.settings import Counted, MemberReading, Written
 from fastcal.cases.source import Member, Origin
 from fastcal.cases.work import CaseWork, DealtWork
+from fastcal.cases.workers import Workers
 from fastcal.core.errors import DataError
 from fastcal.evaluate import evaluate_folder
 from fastcal.predict import ensemble_folders
 from fastcal.recalibrate import fit_folders
+from fastcal.recalibrate.dealt import read_by
 
 pytest.importorskip("distributed")
 
@@ -99,3 +101,37 @@ def test_the_journal_never_takes_the_place_of_an_input(project: Path, command: s
     with pytest.raises(DataError, match=r"journal\.jsonl: is an input"):
         run()
     assert label.read_bytes() == before
+
+
+@pytest.mark.parametrize("command", ["cases", "fit"])
+def test_a_journal_that_cannot_be_written_is_told_before_workers_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    def started(*_: object) -> Any:
+        raise AssertionError("workers were started")
+
+    monkeypatch.setattr(Workers, "crew", started)
+    (tmp_path / "fit.journal.jsonl").mkdir()
+    hired = Workers(count=1)
+    team, journal = hired.team(), tmp_path / "fit.journal.jsonl"
+    if command == "cases":
+        with pytest.raises(IsADirectoryError, match=r"fit\.journal\.jsonl"):
+            team.run_cases(["a"], Never(tmp_path), journal)
+    else:
+        refused = pytest.raises(IsADirectoryError, match=r"fit\.journal\.jsonl")
+        with refused, read_by(hired, [], tmp_path / "fit.json"):
+            pass
+    assert [path.name for path in tmp_path.iterdir()] == ["fit.journal.jsonl"]
+
+
+@dataclass(frozen=True)
+class Never:
+    """A task that nobody does."""
+
+    folder: Path
+
+    def prepare(self) -> None:
+        raise NotImplementedError
+
+    def __call__(self, case: str, hint: Any) -> Any:
+        raise NotImplementedError

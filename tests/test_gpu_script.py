@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import bench_losses
+
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "benchmarks" / "gpu.sh"
 STEPS = {
@@ -176,6 +178,14 @@ def test_gpu_tests_run_where_optional_packages_are_missing(fake: dict[str, str])
         env=environment,
     )
     assert result.returncode == 0, result.stderr[-2000:]
+
+
+def test_losses_are_timed_where_monai_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its column is that of the same loss in plain PyTorch then."""
+    monkeypatch.setitem(sys.modules, "monai", None)
+    settings = bench_losses.Settings(volume=(1, 8, 8, 8), slices=(2, 8, 8), rounds=1)
+    rows, _ = bench_losses.run(settings)
+    assert {name for row in rows for name in row.others} == {"plain"}
 
 
 @pytest.mark.parametrize(

@@ -363,3 +363,61 @@ def test_a_missing_package_is_named_with_its_extra(
 def test_another_ending_is_refused_with_the_list_of_those_known(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"ends in one of \.nii\.gz, .*, \.tiff"):
         images.read(tmp_path / "a.jpg")
+
+
+NRRD_PLACED = NRRD.replace(
+    "encoding",
+    "space: left-posterior-superior\nspace directions: (50,0,0) (0,50,0) (0,0,200)\n"
+    "space origin: (10,20,30)\n{units}\nencoding",
+)
+META_PLACED = META.replace(
+    "NDims = 3", "NDims = 3\nElementSpacing = 50 50 200\nOffset = 10 20 30\n{units}"
+)
+
+
+@pytest.mark.parametrize(
+    ("unit", "factor"),
+    [("um", 1e-3), ("µm", 1e-3), ("micron", 1e-3), ("cm", 10.0), ("m", 1e3), ("mm", 1.0), ("?", 1)],
+)
+@pytest.mark.parametrize("form", ["nrrd", "nrrd by axis", "mha"])
+def test_lengths_of_text_headers_are_millimetres_whatever_their_unit(
+    tmp_path: Path, form: str, unit: str, factor: float
+) -> None:
+    if form == "mha":
+        path = tmp_path / "a.mha"
+        text = META_PLACED.format(**SOUND, units=f"DistanceUnits = {unit}")
+    else:
+        path, units = tmp_path / "a.nrrd", f'units: "{unit}" "{unit}" "{unit}"'
+        if form == "nrrd":
+            text = NRRD_PLACED.format(**NRRD_SOUND, units=f"space {units}")
+        else:
+            text = NRRD.format(**NRRD_SOUND | {"file": f"spacings: 50 50 200\n{units}"})
+    path.write_bytes(text.encode() + bytes(range(8)))
+    affine = np.diag([-50.0, -50.0, 200.0, 1.0])
+    affine[:3, 3] = (0, 0, 0) if form == "nrrd by axis" else (-10, -20, 30)
+    read, seen = images.read(path), images.geometry(path)
+    for found in (read, seen):
+        np.testing.assert_allclose(found.affine[:3], affine[:3] * factor)
+        np.testing.assert_allclose(found.spacing, np.array([50, 50, 200]) * factor)
+        # SimpleITK, and so nnU-Net's pkl, has the numbers of the header.
+        assert found.agrees(Geometry.from_affine(affine, (2, 2, 2)))
+    images.write(tmp_path / f"b{path.suffix}", read.data, read, dtype="int")
+    np.testing.assert_allclose(images.read(tmp_path / f"b{path.suffix}").affine, read.affine)
+
+
+def test_text_headers_without_a_usable_place_are_refused(tmp_path: Path) -> None:
+    mha = META_PLACED.format(**SOUND, units="{}")
+    nrrd = NRRD_PLACED.format(**NRRD_SOUND, units="{}")
+    faults = {
+        "zero.mha": mha.replace("50 50", "0 50").replace("{}", "Comment = none"),
+        "nan.mha": mha.replace("50 50", "nan 50").replace("{}", "Comment = none"),
+        "turn.mha": mha.format("TransformMatrix = 0 0 0 0 0 0 0 0 0"),
+        "turn.nrrd": nrrd.replace("(0,50,0)", "(50,0,0)").replace("{}", "# none"),
+        "zero.nrrd": nrrd.replace("(0,50,0)", "(0,0,0)").replace("{}", "# none"),
+        "units.nrrd": nrrd.format('space units: "mm" "mm" "um"'),
+    }
+    for name, text in faults.items():
+        (tmp_path / name).write_bytes(text.encode() + bytes(8))
+        for reader in (images.geometry, images.read):
+            with pytest.raises(DataError, match=rf"{name}: .*(usable affine|one unit of length)"):
+                reader(tmp_path / name)

@@ -140,3 +140,18 @@ def test_losses_run_in_a_script_alone_and_inside_a_module(name: str) -> None:
     (inside,) = torch.autograd.grad(torch.jit.script(Scaled(loss))(logits, target), logits)
     torch.testing.assert_close(alone, expected)
     torch.testing.assert_close(inside, 2 * expected)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        *(losses.WeightedCrossEntropy(), losses.LabelSmoothingLoss(), losses.MbLSLoss()),
+        *(losses.SVLSLoss(), losses.PaperDiceLoss(head="softmax"), losses.DiceLoss()),
+        *(losses.DiceCELoss(), losses.HardL1ACELoss(), losses.SoftL1ACELoss()),
+        *(losses.FocalLoss(), losses.NACLLoss(1)),
+    ],
+    ids=lambda loss: type(loss).__name__,
+)
+def test_a_softmax_of_one_class_is_refused_and_teaches_nothing(loss: nn.Module) -> None:
+    with pytest.raises(ValueError, match=r"one class, got 'softmax'|two classes for a softmax"):
+        loss(torch.randn(2, 1, 6, 6), torch.zeros(2, 6, 6, dtype=torch.int64))

@@ -27,6 +27,9 @@ from fastcal.models import export_run
 from fastcal.models.run import Run
 from fastcal.predict import ensemble_folders, predict_cases
 from fastcal.recalibrate import apply_folders, fit_folders
+from fastcal.study import run_study
+from fastcal.study.demo import run_demo
+from fastcal.study.experiment import compare_losses
 from fastcal.train import train_ensemble
 
 # The check itself
@@ -120,6 +123,9 @@ def project(tmp_path: Path) -> Path:
     write_images(tmp_path / "images")
     write_run(tmp_path / "run")
     fit_folders([tmp_path / "fold_0"], tmp_path / "labels", tmp_path / "calibrators.json")
+    (tmp_path / "other").mkdir()
+    for name in ("best.pt", "last.pt", "epoch_0100.pt"):
+        (tmp_path / "other" / name).write_bytes(b"days of training")
     (tmp_path / "calibrators").mkdir()
     (tmp_path / "calibrators.json").rename(tmp_path / "calibrators/one.json")
     return tmp_path
@@ -164,6 +170,7 @@ def export(folder: Path, out: Path) -> object:
         (evaluate, ["images/case_a_0000.nii.gz", "run/config.json"]),
         (fit, ["labels/case_a.nii.gz", "fold_0/case_b.npz", "fold_0/dataset.json"]),
         (export, ["run/config.json", "run/member_00/best.pt", "run/dataset.json"]),
+        (export, ["other/best.pt", "other/last.pt", "other/epoch_0100.pt"]),
     ],
 )
 def test_no_command_writes_where_inputs_or_other_data_are(
@@ -193,6 +200,16 @@ def test_results_may_be_written_again(project: Path) -> None:
     check_out_file(project / "fold_0/summary.json", [])
 
 
+def test_a_picture_among_pictures_that_are_read_is_data(tmp_path: Path) -> None:
+    for name in ("read.png", "other_0001.png", "figure.png"):
+        (tmp_path / name).touch()
+    (tmp_path / "elsewhere").mkdir()
+    with pytest.raises(DataError, match=r"other_0001\.png: holds data"):
+        check_out_file(tmp_path / "elsewhere/../other_0001.png", [tmp_path / "read.png"])
+    check_out_file(tmp_path / "new.png", [tmp_path / "read.png"])
+    check_out_file(tmp_path / "figure.png", [tmp_path / "read.nii.gz"])
+
+
 # Training
 
 
@@ -212,6 +229,20 @@ def test_training_writes_nothing_into_a_dataset_or_other_data(blobs: Path, tmp_p
     with pytest.raises(DataError, match="imagesTr: is a folder of inputs"):
         train_ensemble(blobs, tmp_path / "run", prepared=blobs / "imagesTr", progress=False)
     assert files_in(tmp_path) == before
+
+
+@pytest.mark.parametrize("place", ["data", "data/imagesTr", "data/labelsTr", "run", "outside"])
+def test_studies_write_nothing_into_datasets_or_run_folders(tmp_path: Path, place: str) -> None:
+    data, outside = write_blobs(tmp_path / "data"), write_blobs(tmp_path / "outside")
+    write_run(tmp_path / "run")
+    before, out = files_in(tmp_path), tmp_path / place
+    study = partial(run_study, "prostate", out, data=data, outside=outside, split=(2, 1, 2))
+    compare = partial(compare_losses, outside if place == "outside" else data, out)
+    calls = [study, partial(compare, split=(2, 1, 2), members=2), partial(run_demo, out)]
+    for call in calls:
+        with pytest.raises(DataError, match=re.escape(str(out))):
+            call(progress=False)
+        assert files_in(tmp_path) == before
 
 
 def test_a_second_training_in_a_run_folder_is_refused(blobs: Path, tmp_path: Path) -> None:
@@ -270,6 +301,21 @@ def test_a_number_of_a_member_is_not_taken_twice_unless_that_is_allowed(project:
     assert len(Run.open(run).chosen([0, 1])) == 2
 
 
+def test_a_copy_of_a_member_is_no_second_one_unless_that_is_allowed(project: Path) -> None:
+    run = project / "run"
+    shutil.copyfile(run / "member_00/best.pt", run / "member_01/best.pt")
+    message = r"member_0\d/best\.pt: must be another member than .*/best\.pt, got the same weights"
+    for members in (None, [1, 0]):
+        with pytest.raises(DataError, match=message):
+            predict_cases(run, project / "images", project / "out", members=members)
+        with pytest.raises(DataError, match=message):
+            load_ensemble(run, members=members)
+    with pytest.raises(DataError, match=message):
+        export_run(run, project / "out.ts")
+    assert len(load_ensemble(run, allow_duplicates=True).members) == 2
+    assert len(load_ensemble(run, members=[1]).members) == 1
+
+
 def named_twice(read: Callable[[], object], *names: str) -> None:
     with pytest.raises(DataError) as raised:
         read()
@@ -289,6 +335,12 @@ def test_a_case_that_is_there_twice_is_named_with_both_files(project: Path) -> N
     images = project / "images"
     shutil.copy(images / "case_c_0000.nii.gz", images / "case_c_0000.nii")
     named_twice(lambda: image_cases(images), "case_c_0000.nii.gz", "case_c_0000.nii:")
+    (images / "case_c_0000.nii").rename(images / "case_c_0000.nrrd")
+    named_twice(lambda: image_cases(images), "case_c_0000.nii.gz", "case_c_0000.nrrd:")
+    (images / "case_c_0000.nrrd").rename(images / "case_c_0000.png")  # a figure
+    assert len(image_cases(images)) == len(CASES)
+    shutil.copy(fold / "case_b.nii.gz", fold / "case_b.mha")
+    named_twice(lambda: read("case_b"), "case_b.nii.gz", "case_b.mha")
 
 
 def test_names_that_begin_with_a_dot_are_cases_and_rubbish_is_not(project: Path) -> None:

@@ -122,6 +122,9 @@ def test_the_command_counts_regions_and_the_order_of_the_confidence(
     ("words", "message"),
     [
         ("--region box", "regions must be empty without labels, got ['box']"),
+        ("--bins 20", "n_bins must be left out without labels, got 20"),
+        ("--bin-edge left", "closed must be left out without labels, got left"),
+        ("--fine-bins 64", "fine_bins must be left out without labels, got 64"),
         ("--region sphere -g labels", "band:MM, foreground or prediction, got 'sphere'"),
         ("--region prediction -g labels", "regions must be made from the labels, got 'prediction'"),
         ("--fine-bins 100 -g labels", "power of two from 64 to 1048576, got 100"),

@@ -14,6 +14,7 @@ import pytest
 from cohort import CASES, files_in, random_labels, write_cohort, write_dataset_json, write_nifti
 
 from fastcal.cases import record
+from fastcal.cases.journal import Journal, journals, last_entries, read_journal, read_journals
 from fastcal.cli import main
 from fastcal.core.errors import DataError
 from fastcal.predict import (
@@ -255,6 +256,54 @@ def test_a_record_names_nothing_outside_its_folder(project: Path) -> None:
     path.write_text(json.dumps(content))
     ensemble(project, overwrite=True, temperature=2.0)
     assert (project / "labels/case_a.nii.gz").exists()
+
+
+# The journal
+
+
+def tell(path: Path, case: str, state: Any, worker: str = "worker 0") -> None:
+    with Journal(path) as journal:
+        journal.note(case, state, worker, seconds=1.0)
+
+
+def reasons(folder: Path) -> dict[str, str]:
+    return {one.case: one.reason for one in folder_status(folder).unfit}
+
+
+def test_overwrite_forgets_what_the_journal_said_of_its_cases(project: Path) -> None:
+    out = project / "out"
+    for case in ("case_a", "case_b", "case_of_old"):
+        tell(out / "journal.jsonl", case, "failed")
+    tell(out / "journal.part-1-of-2.jsonl", "case_a", "aside")
+    ensemble(project, cases=["case_a"], overwrite=True)
+    left = [(one.case, one.state) for one in read_journals(out)]
+    assert left == [("case_b", "failed"), ("case_of_old", "failed")]
+    assert not (out / "journal.part-1-of-2.jsonl").exists(), "it had no other lines"
+    assert reasons(out) == {"case_of_old": "failed by worker 0 at " + read_journals(out)[-1].at}
+    # With other settings the folder starts anew, and so does all that is said of it.
+    ensemble(project, overwrite=True, temperature=2.0)
+    assert (read_journals(out), reasons(out)) == ([], {})
+    assert folder_status(out).workers == ()
+
+
+def test_overwrite_of_a_part_leaves_the_journal_of_its_neighbour(project: Path) -> None:
+    out = project / "out"
+    for case, part in (("case_a", 0), ("case_b", 1), ("case_c", 1)):
+        tell(out / f"journal.part-{part}-of-2.jsonl", case, "begun")
+    ensemble(project, overwrite=True, num_parts=2, part_id=0)  # case_a and case_c
+    left = [(path.name[13:], one.case) for path in journals(out) for one in read_journal(path)]
+    assert left == [("1-of-2.jsonl", "case_b"), ("1-of-2.jsonl", "case_c")]
+
+
+def test_status_believes_the_latest_line_whichever_journal_has_it(tmp_path: Path) -> None:
+    lines = {
+        "journal.jsonl": ("lost", "2026-03-29T01:59:59+0100"),
+        "journal.part-0-of-2.jsonl": ("failed", "2026-03-29T02:30:00+0200"),
+    }
+    for name, (state, at) in lines.items():
+        entry = {"case": "case_a", "state": state, "worker": "worker 0", "at": at}
+        (tmp_path / name).write_text(json.dumps(entry) + "\n")
+    assert last_entries(read_journals(tmp_path))["case_a"].state == "lost"
 
 
 # Merging

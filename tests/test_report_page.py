@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -324,6 +325,46 @@ def test_the_page_never_takes_the_place_of_what_describes_or_warns(
                 warnings=[tmp_path],
             )  # fmt: skip
         assert target.read_bytes() == before
+
+
+@pytest.mark.parametrize("way", ["itself", "hard link", "link"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ce/ensemble/entropy/case_0.nii.gz",
+        "ce/ensemble/prediction.json",
+        "ce/ensemble/case_1.npz",
+        "ce/member_1/case_5.nii.gz",
+        "ce/member_0/case_0.npz",
+        "images/case_2_0001.nii.gz",
+        "labels/case_4.nii.gz",
+    ],
+)
+def test_the_page_never_takes_the_place_of_maps_members_or_channels(
+    folders: Mapping[str, Path], tmp_path: Path, name: str, way: str
+) -> None:
+    root = folders["labels"].parent
+    channel = root / "images/case_2_0001.nii.gz"
+    channel.write_bytes(b"a second channel, which no page shows")
+    file, out = root / name, tmp_path / "page.html"
+    before = file.read_bytes()
+    try:
+        if way == "itself":
+            out = file
+        else:
+            (os.link if way == "hard link" else os.symlink)(file, out)
+        with pytest.raises(DataError, match="is an input"):
+            build(folders["ce"], folders["labels"], out, images=folders["images"])
+        assert file.read_bytes() == before
+    finally:
+        channel.unlink()
+
+
+def test_a_folder_is_not_compared_with_itself(folders: Mapping[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "linked").symlink_to(folders["ce"])
+    for second in (folders["ce"], tmp_path / "linked"):
+        with pytest.raises(DataError, match=r"is compared with itself"):
+            build([folders["ce"], folders["dice"], second], folders["labels"], tmp_path / "r.html")
 
 
 def test_an_image_on_another_grid_is_named(folders: Mapping[str, Path], tmp_path: Path) -> None:

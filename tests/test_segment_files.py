@@ -9,13 +9,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cohort import random_probabilities, write_cohort, write_dataset_json, write_member
+from cohort import (
+    files_in,
+    random_probabilities,
+    write_cohort,
+    write_dataset_json,
+    write_member,
+)
 
 from fastcal import SegmentSettings, ensemble_statistics
 from fastcal.cases import segments
 from fastcal.cases.segments import SegmentTable
 from fastcal.cli import main
 from fastcal.core.errors import DataError
+from fastcal.core.lock import sole_use
 from fastcal.data import nifti
 from fastcal.data.predictions import PredictionFolder, as_tensor
 from fastcal.predict import ensemble_folders, merge_segments
@@ -111,6 +118,45 @@ def test_parts_that_share_a_case_are_refused(
     second.write_bytes(first.read_bytes())
     with pytest.raises(DataError, match="case case_a is also in"):
         merge_segments(tmp_path / "out", tmp_path / "out")
+
+
+def test_scores_older_than_their_cases_are_not_put_together(
+    cohort: tuple[list[Path], Path], tmp_path: Path
+) -> None:
+    (folders, _), out = cohort, tmp_path / "out"
+    for part_id in range(2):
+        ensemble_folders(folders, out, num_parts=2, part_id=part_id)
+    part = out / "segments.part-1-of-2.json"
+    old = part.read_bytes()
+    npz = folders[0] / "case_b.npz"
+    np.savez_compressed(npz, probabilities=np.load(npz)["probabilities"][::-1])
+    with pytest.raises(DataError, match=r"case_b\.npz: has changed since case case_b was done"):
+        merge_segments(out, out)
+    ensemble_folders(folders, out, num_parts=2, part_id=1, overwrite=True)
+    assert merge_segments(out, out) == out / "segments.json"
+    part.write_bytes(old)
+    with pytest.raises(DataError, match=r"segments\.part-1-of-2\.json: is older than its cases"):
+        merge_segments(out, out)
+    (out / "segments/case_a.json").write_text("{}")
+    with pytest.raises(DataError, match=r"segments/case_a\.json: is not what was counted"):
+        merge_segments(out, out)
+
+
+def test_scores_are_put_together_in_no_folder_of_something_else(
+    cohort: tuple[list[Path], Path], tmp_path: Path
+) -> None:
+    folders, labels = cohort
+    for part_id in range(2):
+        ensemble_folders(folders, tmp_path / "parts", num_parts=2, part_id=part_id)
+    ensemble_folders(folders, tmp_path / "hot", temperature=2.0)
+    with sole_use(tmp_path / "busy", "command"), pytest.raises(DataError, match="is in use by"):
+        merge_segments(tmp_path / "parts", tmp_path / "busy")
+    before = files_in(tmp_path)
+    others = {labels: "which this command did not write", tmp_path / "hot": "temperature"}
+    for place, message in others.items():
+        with pytest.raises(DataError, match=message):
+            merge_segments(tmp_path / "parts", place)
+    assert files_in(tmp_path) == before
 
 
 def test_without_segments_nothing_of_them_is_written(

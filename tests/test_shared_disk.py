@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import subprocess
@@ -121,7 +122,7 @@ def test_a_second_scheduler_is_told_who_is_there_whatever_its_clock(
         try:
             assert holder.stdout is not None
             assert holder.stdout.readline() == "held\n"
-            message = rf"is in use by process {holder.pid} on .*, which deals its cases"
+            message = rf"is in use by process {holder.pid} on .*: another command runs in it"
             with pytest.raises(DataError, match=message), alone(tmp_path, every=0.1):
                 pass
             with alone(tmp_path, name=".other-part", every=0.1):
@@ -156,6 +157,23 @@ def test_a_file_that_is_damaged_holds_nothing(tmp_path: Path) -> None:
     with alone(tmp_path, every=0.05) as heart:
         heart.check()
     assert not (tmp_path / FILE).exists()
+
+
+def test_a_heartbeat_that_cannot_be_written_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    descriptors = Path("/proc/self/fd")
+    before = len(list(descriptors.iterdir())) if descriptors.exists() else 0
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", full)
+        with pytest.raises(OSError, match="No space left"), alone(tmp_path):
+            pass
+    assert list(tmp_path.iterdir()) == []
+    if before:
+        assert len(list(descriptors.iterdir())) == before
 
 
 # --- the journal ----------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastcal import EnsembleAccumulator, ensemble_statistics
+from fastcal import CalibrationStatistics, EnsembleAccumulator, ensemble_statistics
 from fastcal.core.errors import DataError
 from fastcal.data.dataset import Dataset
 from fastcal.data.nifti import Geometry
@@ -21,7 +21,9 @@ from fastcal.report.claims import CONTRADICTED, SUPPORTED, UNDECIDED, Evidence, 
 from fastcal.report.measured import Measured, difference, mean_of_cases
 from fastcal.study import slabs as slabs_module
 from fastcal.study.claim import claim
+from fastcal.study.comparison import ENSEMBLE, SINGLE, Model, undefined_of
 from fastcal.study.design import LOSSES, STUDIES, design
+from fastcal.study.markdown import left_out
 from fastcal.study.quality import detection
 from fastcal.study.records import CaseRecord, Streamed, is_current
 from fastcal.study.slabs import slabs
@@ -168,6 +170,21 @@ def test_cases_without_a_value_are_left_out_of_a_mean() -> None:
     found = mean_of_cases(np.array([1.0, np.nan, 3.0]))
     assert found.estimate == 2.0
     assert difference(found, found).n_cases == 2
+
+
+def test_a_mean_distance_says_how_many_structures_it_leaves_out() -> None:
+    """Two draws, two cases, two structures: of one model, three are missed, of the other none."""
+    nan = np.nan
+    missed = [np.array([[1.0, nan], [nan, 2.0]]), np.array([[1.0, 2.0], [nan, 2.0]])]
+    assert undefined_of(missed) == (3, 8)
+
+    def model(kind: str, hd95: tuple[int, int]) -> Model:
+        undefined = {"dice": (0, 8), "hd95": hd95}
+        return Model("ce", kind, 1, 2, {}, CalibrationStatistics(2), undefined)
+
+    said = left_out([model(SINGLE, (3, 8)), model(ENSEMBLE, (0, 8))])
+    assert "cross entropy, single (mean of 2): 3 of 8)" in said.lower()
+    assert "is defined for every" in left_out([model(ENSEMBLE, (0, 8))])
 
 
 def streamed_of(scores: np.ndarray, cases: tuple[str, ...], subset: Subset) -> Streamed:

@@ -81,6 +81,13 @@ def launches(folder: Path, *names: str) -> dict[str, list[str] | str]:
     return launched
 
 
+def test_the_kernels_are_all_that_the_sources_hold() -> None:
+    found = set()
+    for file in (ROOT / "fastcal" / "triton_kernels").glob("*.py"):
+        found |= set(re.findall(r"^def (\w+_kernel)\(", file.read_text(), re.MULTILINE))
+    assert found == EXPECTED
+
+
 def test_every_kernel_compiles_with_the_oldest_triton(folder: Path) -> None:
     found = launches(folder, *KERNELS)
     failed = {name: error for name, error in found.items() if isinstance(error, str)}

@@ -408,6 +408,11 @@ def _commands(made: Made) -> tuple[list[str], list[str]]:
         (["OUT", "-i", "NOWHERE"], "no such folder"),
         (["OUT", "-i", "IMAGES", "--port", "70000"], "port must be from 0 to 65535, got 70000"),
         (["OUT"], "--images"),
+        *(
+            (["OUT", "-i", "IMAGES", *instead, *words], f"must be left out with {instead[0]}, got")
+            for instead in (["--png", "OUT/x.png"], ["--slicer"], ["--napari"])
+            for words in (["--port", "8080"], ["--port", "0"], ["--browser"], ["--no-browser"])
+        ),
     ],
 )
 def test_the_command_tells_bad_input_in_one_line(

@@ -36,19 +36,98 @@ template <bool kSplit> struct Share {
   int part;
 };
 
-template <typename Element, int kTier, int kV, bool kSplit>
-__device__ __forceinline__ void load_member(const Element *from, std::int64_t class_stride,
-                                            const Share<kSplit> &share, float (&z)[kTier][kV]) {
+// Where the voxels of a thread lie in the tile and, counted in elements from the first class of
+// the thread, in a member: neighbours, which are read in one access, or a warp's width apart.
+template <int kV, bool kNeighbours> struct Slots {
+  static constexpr int kStep = kNeighbours ? 1 : kWarpLanes;
+  static constexpr int kPlaces = kNeighbours ? 1 : kV;
+
+  int first;
+  int count; // of the tile
+  std::int64_t offsets[kPlaces];
+
+  __device__ __forceinline__ int of(int v) const { return first + v * kStep; }
+  __device__ __forceinline__ bool holds(int v) const { return of(v) < count; }
+
+  // The thread's values in a plane of the tile. Beyond the last voxel the plane has room.
+  __device__ __forceinline__ void read(const float *plane, float (&values)[kV]) const {
+    if constexpr (kNeighbours) {
+      read_plane<kV>(plane + first, values);
+    } else {
+#pragma unroll
+      for (int v = 0; v < kV; ++v) {
+        values[v] = holds(v) ? plane[of(v)] : 0.0F;
+      }
+    }
+  }
+  __device__ __forceinline__ void write(float *plane, const float (&values)[kV]) const {
+    if constexpr (kNeighbours) {
+      write_plane<kV>(plane + first, values);
+    } else {
+#pragma unroll
+      for (int v = 0; v < kV; ++v) {
+        plane[of(v)] = values[v];
+      }
+    }
+  }
+};
+
+// A number that the compiler must find in one register whenever it is used. Its multiples would
+// otherwise be kept in many, from member to member.
+__device__ __forceinline__ std::uint32_t in_one_register(std::uint32_t number) {
+#ifndef FASTCAL_CUDA_SHIM
+  asm volatile("" : "+r"(number));
+#endif
+  return number;
+}
+
+// Reads the classes of a thread, whose distance in bytes has 32 bits where `kNear`. Then an address
+// takes one instruction, otherwise seven. The surplus classes of the tier hold minus infinity.
+template <bool kNear, typename Element, int kTier, int kV, bool kSplit, bool kNeighbours>
+__device__ __forceinline__ void
+load_classes(const PassArguments &a, const Element *member, const Share<kSplit> &share,
+             const Slots<kV, kNeighbours> &slots, float (&z)[kTier][kV]) {
+  const std::uint32_t class_bytes = in_one_register(a.class_bytes);
 #pragma unroll
   for (int k = 0; k < kTier; ++k) {
-    if (k < share.classes) {
-      load_run<Element, kV>(from + k * class_stride, z[k]);
-    } else {
+    const bool has = k < kLeastClasses<kTier, kSplit> || k < share.classes;
+    if (!has) {
 #pragma unroll
       for (int v = 0; v < kV; ++v) {
         z[k][v] = -infinity<float>();
       }
+      continue;
     }
+    const auto place = [&](int i) {
+      const Element *from = member + slots.offsets[i];
+      if constexpr (kNear) {
+        const std::uint64_t bytes = std::uint64_t{class_bytes} * static_cast<std::uint32_t>(k);
+        return reinterpret_cast<const Element *>(reinterpret_cast<const char *>(from) + bytes);
+      } else {
+        return from + k * a.member.class_stride;
+      }
+    };
+    if constexpr (kNeighbours) {
+      load_run<Element, kV>(place(0), z[k]);
+    } else {
+#pragma unroll
+      for (int v = 0; v < kV; ++v) {
+        float one[1];
+        load_run<Element, 1>(place(v), one);
+        z[k][v] = one[0];
+      }
+    }
+  }
+}
+
+template <typename Element, int kTier, int kV, bool kSplit, bool kNeighbours>
+__device__ __forceinline__ void
+load_member(const PassArguments &a, const Element *member, const Share<kSplit> &share,
+            const Slots<kV, kNeighbours> &slots, float (&z)[kTier][kV]) {
+  if (a.class_bytes != 0) {
+    load_classes<true>(a, member, share, slots, z);
+  } else {
+    load_classes<false>(a, member, share, slots, z);
   }
 }
 
@@ -70,10 +149,11 @@ __device__ __forceinline__ void find_top(const float (&z)[kTier][kV], const Shar
 }
 
 // Adds a vote for the lowest class whose logit is the largest.
-template <int kTier, int kV, bool kSplit>
+template <int kTier, int kV, bool kSplit, bool kNeighbours>
 __device__ __forceinline__ void add_votes(int classes, const float (&z)[kTier][kV],
                                           const float (&top)[kV], const Share<kSplit> &share,
-                                          const Tile<float> &tile, int slot) {
+                                          const Tile<float> &tile,
+                                          const Slots<kV, kNeighbours> &slots) {
 #pragma unroll
   for (int v = 0; v < kV; ++v) {
     int best = classes; // where all are NaN
@@ -85,8 +165,8 @@ __device__ __forceinline__ void add_votes(int classes, const float (&z)[kTier][k
       const int other = __shfl_xor_sync(0xffffffffU, best, kWarpLanes >> (bit + 1));
       best = other < best ? other : best;
     }
-    if (best < classes && share.part == 0 && slot + v < tile.count) {
-      tile.votes_at(best, slot + v) += 1.0F;
+    if (best < classes && share.part == 0 && slots.holds(v)) {
+      tile.votes_at(best, slots.of(v)) += 1.0F;
     }
   }
 }
@@ -122,10 +202,11 @@ __device__ __forceinline__ void exponentiate(float (&z)[kTier][kV], const float 
 }
 
 // Adds one member's numbers, z, to the sums.
-template <int kTier, int kV, bool kSplit>
-__device__ __forceinline__ void
-add_softmax(const PassArguments &a, const MemberEntry &member, const Share<kSplit> &share,
-            const Tile<float> &tile, int slot, float (&z)[kTier][kV], Sums<kTier, kV> &sums) {
+template <int kTier, int kV, bool kSplit, bool kNeighbours>
+__device__ __forceinline__ void add_softmax(const PassArguments &a, const MemberEntry &member,
+                                            const Share<kSplit> &share, const Tile<float> &tile,
+                                            const Slots<kV, kNeighbours> &slots,
+                                            float (&z)[kTier][kV], Sums<kTier, kV> &sums) {
   const float weight = member.weight_single;
   const float inverse_temperature = member.inverse_temperature_single;
   float top[kV];
@@ -133,9 +214,9 @@ add_softmax(const PassArguments &a, const MemberEntry &member, const Share<kSpli
   float moment[kV];
   find_top(z, share, top);
   if (a.keeps_votes) {
-    add_votes(a.classes, z, top, share, tile, slot);
+    add_votes(a.classes, z, top, share, tile, slots);
   }
-  if (kV == 1 || a.keeps_entropy) { // the slower path needs one variant only
+  if (a.keeps_entropy) {
     exponentiate<kTier, kV, true>(z, top, exp_factor(inverse_temperature), total, moment);
   } else {
     exponentiate<kTier, kV, false>(z, top, exp_factor(inverse_temperature), total, moment);
@@ -166,10 +247,10 @@ add_softmax(const PassArguments &a, const MemberEntry &member, const Share<kSpli
   }
 }
 
-template <int kTier, int kV, bool kSplit>
-__device__ __forceinline__ void open_sums(const PassArguments &a, const Share<kSplit> &share,
-                                          const Tile<float> &tile, int slot,
-                                          Sums<kTier, kV> &sums) {
+template <int kTier, int kV, bool kSplit, bool kNeighbours>
+__device__ __forceinline__ void
+open_sums(const PassArguments &a, const Share<kSplit> &share, const Tile<float> &tile,
+          const Slots<kV, kNeighbours> &slots, Sums<kTier, kV> &sums) {
   if (!a.loads_state) {
 #pragma unroll
     for (int v = 0; v < kV; ++v) {
@@ -184,65 +265,68 @@ __device__ __forceinline__ void open_sums(const PassArguments &a, const Share<kS
 #pragma unroll
   for (int k = 0; k < kTier; ++k) {
     if (k < share.classes) {
-      read_plane<kV>(&tile.sum_at(share.first + k, slot), sums.sum[k]);
+      slots.read(&tile.sum_at(share.first + k, 0), sums.sum[k]);
     }
   }
   if (a.keeps_entropy) {
-    read_plane<kV>(tile.entropy + slot, sums.entropy);
+    slots.read(tile.entropy, sums.entropy);
   }
   if (a.keeps_square) {
-    read_plane<kV>(tile.square + slot, sums.square);
+    slots.read(tile.square, sums.square);
   }
 }
 
-template <int kTier, int kV, bool kSplit>
-__device__ __forceinline__ void close_sums(const PassArguments &a, const Share<kSplit> &share,
-                                           const Tile<float> &tile, int slot,
-                                           const Sums<kTier, kV> &sums) {
+template <int kTier, int kV, bool kSplit, bool kNeighbours>
+__device__ __forceinline__ void
+close_sums(const PassArguments &a, const Share<kSplit> &share, const Tile<float> &tile,
+           const Slots<kV, kNeighbours> &slots, const Sums<kTier, kV> &sums) {
 #pragma unroll
   for (int k = 0; k < kTier; ++k) {
     if (k < share.classes) {
-      write_plane<kV>(&tile.sum_at(share.first + k, slot), sums.sum[k]);
+      slots.write(&tile.sum_at(share.first + k, 0), sums.sum[k]);
     }
   }
   if (a.keeps_entropy && share.part == 0) {
-    write_plane<kV>(tile.entropy + slot, sums.entropy);
+    slots.write(tile.entropy, sums.entropy);
   }
   if (a.keeps_square && share.part == 0) {
-    write_plane<kV>(tile.square + slot, sums.square);
+    slots.write(tile.square, sums.square);
   }
 }
 
 // Adds up all members of the kV voxels from `slot` on. A thread that has no voxel, but must take
-// part in exchanges between lanes, reads the voxel of another.
-template <typename Element, int kTier, int kV, bool kSplit>
+// part in exchanges between lanes, reads the voxel of another. So does one that lacks a few.
+template <typename Element, int kTier, int kV, bool kNeighbours, bool kSplit>
 __device__ __forceinline__ void accumulate_voxels(const PassArguments &a,
                                                   const Share<kSplit> &share,
                                                   const Tile<float> &tile, int slot) {
-  const bool active = slot < tile.count;
+  Slots<kV, kNeighbours> slots{slot, tile.count, {}};
+  const bool active = slots.holds(0);
   if (!kSplit && !active) {
     return;
   }
+#pragma unroll
+  for (int i = 0; i < slots.kPlaces; ++i) {
+    const std::int64_t voxel = tile.first + (slots.holds(i) ? slots.of(i) : active ? slot : 0);
+    slots.offsets[i] =
+        offset_of(a.grid, a.member.strides, voxel) + share.first * a.member.class_stride;
+  }
   Sums<kTier, kV> sums;
-  open_sums(a, share, tile, slot, sums);
-  const std::int64_t voxel = tile.first + (active ? slot : 0);
-  const std::int64_t offset =
-      offset_of(a.grid, a.member.strides, voxel) + share.first * a.member.class_stride;
+  open_sums(a, share, tile, slots, sums);
 #pragma unroll 1
   for (int m = 0; m < a.n_members; ++m) {
     const MemberEntry &member = member_of(a, m);
     float z[kTier][kV];
-    load_member<Element>(static_cast<const Element *>(member.data) + offset, a.member.class_stride,
-                         share, z);
-    add_softmax(a, member, share, tile, slot, z, sums);
+    load_member(a, static_cast<const Element *>(member.data), share, slots, z);
+    add_softmax(a, member, share, tile, slots, z, sums);
   }
   if (active) {
-    close_sums(a, share, tile, slot, sums);
+    close_sums(a, share, tile, slots, sums);
   }
 }
 
-// Each thread takes kV neighbours where members may be read 16 bytes at a time, and goes voxel by
-// voxel otherwise.
+// Each thread takes kV neighbours where members may be read several at a time, and as many voxels a
+// warp's width apart otherwise, so that as many bytes are on their way.
 template <typename Element, int kTier, int kV, bool kSplit>
 __device__ __forceinline__ void accumulate_softmax(const PassArguments &a,
                                                    const Tile<float> &tile) {
@@ -253,16 +337,14 @@ __device__ __forceinline__ void accumulate_softmax(const PassArguments &a,
     const int left = a.classes - part * each;
     const Share<true> share{part * each, left < each ? left : each, a.split_shift, part};
     for (int slot = tile.lane % voxels; slot < kWarpLanes; slot += voxels) {
-      accumulate_voxels<Element, kTier, 1>(a, share, tile, slot);
+      accumulate_voxels<Element, kTier, 1, true>(a, share, tile, slot);
     }
   } else {
     const Share<false> share{0, a.classes, 0, 0};
-    if (kV > 1 && a.vector) {
-      accumulate_voxels<Element, kTier, kV>(a, share, tile, tile.lane * kV);
-      return;
-    }
-    for (int slot = tile.lane; slot < tile.width; slot += kWarpLanes) {
-      accumulate_voxels<Element, kTier, 1>(a, share, tile, slot);
+    if (kV == 1 || a.vector) {
+      accumulate_voxels<Element, kTier, kV, true>(a, share, tile, tile.lane * kV);
+    } else {
+      accumulate_voxels<Element, kTier, kV, false>(a, share, tile, tile.lane);
     }
   }
 }

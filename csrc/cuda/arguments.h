@@ -195,7 +195,8 @@ struct PassArguments {
   double scale = 1.0;         // 1 / sum of weights
   double inverse_members = 1.0;
 
-  View member; // dtype and strides of every member; data is unused
+  View member;                   // dtype and strides of every member; data is unused
+  std::uint32_t class_bytes = 0; // from class to class, where 32 bits hold it
   View state;
   std::int64_t entropy_plane = 0; // in the state, as in StateLayout
   std::int64_t square_plane = 0;

@@ -62,7 +62,7 @@ __device__ __forceinline__ double sum_columns(const Real (&row)[kWarpLanes], int
 }
 
 template <typename Element, bool kSoftmax>
-__global__ void __launch_bounds__(kPieceWarps *kWarpLanes)
+__global__ void __launch_bounds__(kPieceWarps *kWarpLanes, piece_blocks(sizeof(Real<Element>)))
     sum_bins(const __grid_constant__ LossArguments a) {
   using RealType = Real<Element>;
   BinColumns<RealType> &columns =

@@ -52,6 +52,11 @@ Error launch_pass(PassArguments a, const MemberPointers &members, const Place &p
   const Chosen<Element> chosen = choose<Element>(a);
   const int width = kWarpLanes * chosen.voxels_per_thread;
   a.vector = reads_vectors(a, sizeof(Element), chosen.voxels_per_thread, members);
+  const std::int64_t class_bytes =
+      a.member.class_stride * static_cast<std::int64_t>(sizeof(Element));
+  a.class_bytes = class_bytes == static_cast<std::uint32_t>(class_bytes)
+                      ? static_cast<std::uint32_t>(class_bytes)
+                      : 0;
   const std::int64_t tiles = (a.group_voxels + width - 1) / width;
   expects(tiles < kMaxIndex, "voxels must fit in fewer than 2^31 tiles of 32 or more");
   a.tiles = static_cast<std::uint32_t>(tiles);

@@ -14,6 +14,10 @@ namespace fastcal::cuda {
 
 constexpr int kPieceWarps = 4; // of a block
 
+// Blocks that a multiprocessor must hold where a thread needs more registers than the compiler
+// gives it of its own accord. It would rather spill one than give up a block.
+constexpr int piece_blocks(int real_bytes) { return real_bytes == 8 ? 2 : 4; }
+
 struct Pieces {
   std::int64_t items = 0; // images
   std::int64_t tiles = 0; // of an image

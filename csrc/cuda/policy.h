@@ -65,6 +65,24 @@ constexpr int voxels_per_thread(int element_bytes, int tier) {
 // follows from a voxel in registers. Each class count has a kernel of its own.
 constexpr int kMaxPlainClasses = 8;
 
+// The fewest classes that a thread of a tier has, for which it need not look.
+constexpr int least_classes(int tier, bool split) {
+  int least = split ? kLastTier : kMaxPlainClasses + 1;
+  for (const int smaller : kTiers) {
+    least = !split && smaller < tier ? smaller + 1 : least;
+  }
+  for (int classes = kLastTier + 1; split && classes <= kMaxSplit * kLastTier; ++classes) {
+    int parts = 2;
+    while (classes > parts * kLastTier) {
+      parts *= 2;
+    }
+    const int left = classes - (parts - 1) * ((classes + parts - 1) / parts); // of the last lane
+    least = left < least ? left : least;
+  }
+  return least;
+}
+template <int kTier, bool kSplit> constexpr int kLeastClasses = least_classes(kTier, kSplit);
+
 // Voxels of a thread in a plain pass.
 constexpr int plain_voxels(int element_bytes, int classes) {
   const int widest = 16 / element_bytes;

@@ -20,7 +20,7 @@ constexpr std::int64_t kBlocksPerProcessor = 8; // 2048 threads, which all fit a
 struct SegmentArguments {
   Grid grid;
   std::int64_t item_voxels = 0;
-  std::int64_t chunks = 1; // blocks that share an item and class
+  std::uint32_t chunks = 1; // blocks that share an item and class
   SegmentProblem problem;
 };
 
@@ -126,16 +126,17 @@ __device__ __forceinline__ void add_voxel(const SegmentArguments &a, std::int64_
 template <typename Element>
 __global__ void __launch_bounds__(kThreads)
     add_segments(const __grid_constant__ SegmentArguments a) {
-  const std::int64_t item = blockIdx.x / a.chunks;
-  const std::int64_t chunk = blockIdx.x % a.chunks;
+  // What is alive during the whole loop has 32 bits, since more would leave the registers. The host
+  // makes sure that they suffice.
+  const std::uint32_t item = blockIdx.x / a.chunks;
+  const std::uint32_t first = blockIdx.x % a.chunks * kThreads + threadIdx.x;
   for (std::int64_t c = blockIdx.y; c < a.problem.classes; c += gridDim.y) {
     SegmentTally tally;
-    for (std::int64_t v = chunk * kThreads + threadIdx.x; v < a.item_voxels;
-         v += a.chunks * kThreads) {
+    for (std::int64_t v = first; v < a.item_voxels; v += std::int64_t{a.chunks} * kThreads) {
       add_voxel<Element>(a, item * a.item_voxels + v, static_cast<int>(c), tally);
     }
     std::int64_t *row = a.problem.sums + (item * a.problem.classes + c) * segment_word::kWords;
-    tally.flush(row, static_cast<int>(threadIdx.x % kWarpLanes));
+    tally.flush(row, static_cast<int>(first % kWarpLanes));
   }
 }
 
@@ -210,10 +211,12 @@ Error segment_sums(const std::vector<std::int64_t> &shape, const SegmentProblem 
   const std::int64_t items = shape.front();
   const std::int64_t rows = items * problem.classes;
   const std::int64_t most = (a.item_voxels + kThreads - 1) / kThreads;
-  a.chunks = std::clamp<std::int64_t>(count * kBlocksPerProcessor / rows, 1, most);
-  expects(items * a.chunks < (std::int64_t{1} << 31), "batch items must be fewer than 2^31");
+  const std::int64_t chunks = std::clamp<std::int64_t>(count * kBlocksPerProcessor / rows, 1, most);
+  expects(items * chunks < (std::int64_t{1} << 31), "batch items must be fewer than 2^31");
+  expects(chunks * kThreads < kMaxIndex, "a device must have fewer than 2^20 multiprocessors");
+  a.chunks = static_cast<std::uint32_t>(chunks);
   cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(items * a.chunks),
+  config.gridDim = dim3(static_cast<unsigned>(items * chunks),
                         static_cast<unsigned>(std::min(problem.classes, kMaxGridRows)));
   config.blockDim = dim3(kThreads);
   config.stream = static_cast<cudaStream_t>(place.stream);

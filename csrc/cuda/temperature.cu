@@ -222,7 +222,7 @@ __device__ __forceinline__ void add_bernoullis(const FitTile<Element> &tile, con
 }
 
 template <typename Element>
-__global__ void __launch_bounds__(kPieceWarps *kWarpLanes)
+__global__ void __launch_bounds__(kPieceWarps *kWarpLanes, piece_blocks(sizeof(Real<Element>)))
     sum_temperature(const __grid_constant__ TemperatureArguments a) {
   const std::int64_t piece = std::int64_t{blockIdx.x} * kPieceWarps + threadIdx.x / kWarpLanes;
   if (piece >= a.pieces.count) {

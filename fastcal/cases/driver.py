@@ -70,7 +70,9 @@ def run(
             references.require(cases)
     ledger = Ledger(source, counted, files, references)
     ledger.check_places(cases)
-    with sole_use(files.folder, "command", part=part.name):
+    dealt = team is not None
+    # Held before anything is overwritten.
+    with sole_use(files.folder, "command", part=part.name, machines=dealt) as heart:
         ledger.open(cases, part)
         if source.dataset_json is not None:
             copy_description(source.dataset_json, files.folder, written.file_ending)
@@ -93,6 +95,7 @@ def run(
                 cases,
                 DealtWork(work, team.device),
                 journal,
+                heart=heart,
                 finished=ledger.finished,
                 progress=part.progress,
             )

@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Literal, Self, TypeAlias
 
+from fastcal.core import atomic
 from fastcal.core.doors import MissingFileError, parse_json, read_bytes, validated
 from fastcal.core.errors import DataError
 
@@ -106,9 +108,7 @@ class Journal:
         """
         now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         taken = None if seconds is None else round(seconds, 3)
-        entry = Entry(case, state, worker, taken, error, now)
-        held = {name: value for name, value in asdict(entry).items() if value is not None}
-        self._write(json.dumps(held).encode("ascii") + b"\n")
+        self._write(_line(Entry(case, state, worker, taken, error, now)).encode("ascii"))
 
     def _write(self, line: bytes) -> None:
         try:
@@ -147,13 +147,49 @@ def read_journal(path: Path) -> list[Entry]:
     return entries
 
 
+def journals(folder: Path) -> list[Path]:
+    """Return the journals of a folder: that of one run, or those of its parts."""
+    return sorted(folder.glob("journal*.jsonl"))
+
+
 def read_journals(folder: Path) -> list[Entry]:
-    """Read the journals of a folder: that of one run, or those of its parts.
+    """Read the journals of a folder, in the order of time.
 
     Raises:
         DataError: One of them cannot be read.
     """
-    return [one for path in sorted(folder.glob("journal*.jsonl")) for one in read_journal(path)]
+    return sorted((one for path in journals(folder) for one in read_journal(path)), key=_time)
+
+
+def _time(entry: Entry) -> float:
+    try:
+        return datetime.fromisoformat(entry.at).timestamp()
+    except (ValueError, OverflowError, OSError):
+        return 0.0
+
+
+def forget(path: Path, cases: Collection[str]) -> None:
+    """Leave out what a journal says of cases that are done anew; without other lines it is removed.
+
+    Args:
+        path: The journal, to which nobody writes.
+        cases: Names of the cases.
+
+    Raises:
+        DataError: It is no regular file, or it cannot be read.
+        OSError: The error of the disk.
+    """
+    entries = read_journal(path)
+    kept = [entry for entry in entries if entry.case not in cases]
+    if not kept:
+        path.unlink(missing_ok=True)
+    elif len(kept) < len(entries):
+        atomic.write_text(path, "".join(_line(entry) for entry in kept))
+
+
+def _line(entry: Entry) -> str:
+    held = {name: value for name, value in asdict(entry).items() if value is not None}
+    return json.dumps(held) + "\n"
 
 
 def last_entries(entries: Iterable[Entry]) -> dict[str, Entry]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from fastcal.cases.case_record import CaseRecord
 from fastcal.cases.files import STATISTICS
+from fastcal.cases.journal import forget, journal_file, journals
 from fastcal.cases.record import FILE, FolderRecord
 from fastcal.core.errors import DataError
 from fastcal.core.places import check_out_folder, check_outputs, check_own
@@ -147,8 +148,9 @@ class Ledger:
         folder, described = self._files.folder, self._source.dataset_json
         names = (FILE, f"{STATISTICS}.npz", f"{STATISTICS}.json")
         yield from (folder / name for name in names)
-        for pattern in (*_SUMMARIES, "journal*.jsonl"):
+        for pattern in _SUMMARIES:
             yield from folder.glob(pattern)
+        yield from journals(folder)
         if described is not None:
             yield folder / "dataset.json"
 
@@ -198,6 +200,7 @@ class Ledger:
             known, different = None, error
         if different is None:
             self._files.forget(cases)
+            self._forget_lines(cases, part)
             return self._wanted if known is None else known.counting(self._wanted)
         there = CaseRecord.cases(folder)
         others = sorted(set(there) - set(cases))
@@ -214,7 +217,21 @@ class Ledger:
         for pattern in _SUMMARIES:
             for path in folder.glob(pattern):
                 path.unlink()
+        for path in journals(folder):
+            path.unlink()
         return self._wanted
+
+    def _forget_lines(self, cases: Sequence[str], part: Part) -> None:
+        """Forget what journals say of cases that are done anew."""
+        own = journal_file(self._files.folder, part_id=part.part_id, num_parts=part.num_parts)
+        # Parts of the same number may be at work, and have other cases.
+        beside = {
+            journal_file(self._files.folder, part_id=other, num_parts=part.num_parts)
+            for other in range(part.num_parts)
+        }
+        for path in journals(self._files.folder):
+            if path == own or path not in beside:
+                forget(path, set(cases))
 
 
 def _lost(folder: Path) -> DataError:

@@ -6,9 +6,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from fastcal import CalibrationStatistics
+from fastcal.cases import segments
 from fastcal.cases.case_record import CaseRecord
 from fastcal.cases.files import STATISTICS
 from fastcal.cases.record import FILE, FolderRecord, digests, first_change, located
+from fastcal.cases.segments import SEGMENTS
 from fastcal.core.errors import DataError
 from fastcal.core.places import check_outputs, check_own
 
@@ -34,10 +36,32 @@ def check_parts(files: Sequence[Path], out: Path) -> None:
     for file, folder in folders.items():
         if folder is not None and folder in records:
             _check_cases(file, folder, records[folder])
-    check_outputs([out / name for name in _SUMMARY], _but_the_sum(files, out))
+    _check_out(files, out, _SUMMARY, known=bool(records))
+
+
+def check_tables(files: Sequence[Path], out: Path) -> None:
+    """Compare the scores of parts with what their folders say that they were made from.
+
+    Args:
+        files: The files of scores to put together, in their prediction folders.
+        out: The folder that receives them.
+
+    Raises:
+        DataError: See `check_parts`.
+    """
+    records = check_folders(sorted({file.parent for file in files}), out)
+    for file in files:
+        if file.parent in records:
+            _check_scores(file, records[file.parent])
+    _check_out(files, out, (f"{SEGMENTS}.json", f"{SEGMENTS}.csv"), known=bool(records))
+
+
+def _check_out(files: Sequence[Path], out: Path, names: Sequence[str], *, known: bool) -> None:
+    """Refuse a folder for the sum that holds other predictions, or files that are none."""
+    check_outputs([out / name for name in names], _but_the_sum(files, out))
     if not (out / FILE).exists():
-        check_own(out, but=(*_SUMMARY, *(file.name for file in files if file.parent == out)))
-    elif not records:
+        check_own(out, but=(*names, *(file.name for file in files if file.parent == out)))
+    elif not known:
         raise DataError(out, "holds predictions, of which the parts say nothing; choose another")
 
 
@@ -77,19 +101,38 @@ def _check_cases(file: Path, folder: Path, record: FolderRecord) -> None:
     state = CalibrationStatistics.load(file)
     total: CalibrationStatistics | None = None
     for case in state.case_ids:
-        known = CaseRecord.read(folder, case)
-        if known is None or known.key != record.key:
-            raise DataError(file, f"holds case {case}, which {folder} has no finished record of")
         own = folder / STATISTICS / f"{case}.npz"
-        if not known.holds(folder, [own]):
-            raise DataError(own, f"is not what was counted when case {case} was done")
+        _check_finished(file, case, own, record)
         one = CalibrationStatistics.load(own)
         if total is None:
             total = one
         else:
             total.merge(one)
     if total is not None and total != state:
-        raise DataError(file, f"is older than its cases in {folder}; run this part again")
+        raise _old(file)
+
+
+def _check_scores(file: Path, record: FolderRecord) -> None:
+    """Check that a table is what the cases of its folder have."""
+    for case, scores in segments.read(file).cases.items():
+        own = file.parent / SEGMENTS / f"{case}.json"
+        _check_finished(file, case, own, record)
+        # As texts: a NaN equals a NaN.
+        if repr(segments.read(own).cases.get(case)) != repr(scores):
+            raise _old(file)
+
+
+def _check_finished(file: Path, case: str, own: Path, record: FolderRecord) -> None:
+    """Check that a case of a part is finished, and its file what was written."""
+    known = CaseRecord.read(record.folder, case)
+    if known is None or known.key != record.key:
+        raise DataError(file, f"holds case {case}, which {record.folder} has no finished record of")
+    if not known.holds(record.folder, [own]):
+        raise DataError(own, f"is not what was counted when case {case} was done")
+
+
+def _old(file: Path) -> DataError:
+    return DataError(file, f"is older than its cases in {file.parent}; run this part again")
 
 
 def check_inputs(known: CaseRecord, case: str, folder: Path) -> None:

@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from fastcal.cases.parts import check_folders
+from fastcal.cases.parts import check_tables
 from fastcal.cases.segments import SEGMENTS, add_tables
 from fastcal.core.errors import DataError
+from fastcal.core.lock import sole_use
 
 _PART = re.compile(rf"{SEGMENTS}\.part-(\d+)-of-(\d+)\.json")
 
@@ -26,7 +27,9 @@ def merge_segments(parts: str | Path | Sequence[str | Path], out: str | Path) ->
 
     Raises:
         DataError: A part is missing or given twice, a case is in two parts, the structures differ,
-            parts were made from different things, or a file cannot be read. The message names it.
+            parts were made from different things, the inputs of a case have changed since, a part
+            is older than its cases, a file cannot be read, or ``out`` holds something else or is in
+            use. The message names it.
         OSError: The error of the disk.
 
     Example:
@@ -48,9 +51,9 @@ def merge_segments(parts: str | Path | Sequence[str | Path], out: str | Path) ->
             if (num_parts, other) not in seen:
                 raise DataError(seen[num_parts, part_id], f"part {other} of {num_parts} is missing")
     folder = Path(out)
-    check_folders(sorted({file.parent for file in files}), folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    written, _ = add_tables(files).write(folder / SEGMENTS)
+    check_tables(files, folder)
+    with sole_use(folder, "command"):
+        written, _ = add_tables(files).write(folder / SEGMENTS)
     return written
 
 

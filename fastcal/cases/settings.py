@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -26,7 +26,7 @@ class Counted:
 
     Raises:
         TypeError: A setting has the wrong type.
-        ValueError: A setting is out of range, or there are regions without labels.
+        ValueError: A setting is out of range, or there are settings of the count without labels.
 
     Example:
         >>> Counted("labelsTs", regions=["box:8:2"]).rules[0].mm
@@ -48,6 +48,11 @@ class Counted:
             raise ValueError(f"regions must be empty without labels, got {list(self.regions)}")
         # The state checks its own arguments.
         self.statistics(LabelScheme.of_classes(2))
+        if self.labels is None:
+            for setting in fields(self):
+                value = getattr(self, setting.name)
+                if setting.name != "regions" and value != setting.default:
+                    raise ValueError(f"{setting.name} must be left out without labels, got {value}")
 
     @property
     def rules(self) -> tuple[RegionRule, ...]:

@@ -17,7 +17,7 @@ from fastcal.cases.desk import Desk, Task
 from fastcal.cases.journal import Journal
 from fastcal.cases.loop import CaseRun, Progress, ProgressOption, reporter
 from fastcal.core.arguments import whole_number
-from fastcal.core.heartbeat import alone
+from fastcal.core.heartbeat import Heart
 from fastcal.models.device import choose_devices
 
 if TYPE_CHECKING:
@@ -157,6 +157,7 @@ class Team:
         task: Task,
         journal: Path,
         *,
+        heart: Heart | None = None,
         finished: Callable[[str], bool] | None = None,
         taken: Callable[[str, Any], None] | None = None,
         progress: ProgressOption = False,
@@ -167,6 +168,7 @@ class Team:
             cases: Case names.
             task: What is done to each.
             journal: The file that gets a line for whatever happens.
+            heart: Tells whether the folder is still held by this run.
             finished: Says whether all files of a case exist already; None if that is true of no
                 case.
             taken: Takes what the task returned of a case.
@@ -175,8 +177,8 @@ class Team:
         Raises:
             ValueError: No scheduler answers, no worker can do the cases, or there has been none for
                 too long.
-            DataError: Another run deals the cases of the folder.
-            OSError: No worker has room on its disk.
+            DataError: Another run has taken the folder over.
+            OSError: No worker has room on its disk, or the error of that of the journal.
         """
         skipped = [] if finished is None else [case for case in cases if finished(case)]
         there = set(skipped)
@@ -184,17 +186,12 @@ class Team:
         if not left:
             return CaseRun((), tuple(skipped), ())
         say = reporter(progress)
-        # The name of the journal tells the part, which has a run of its own.
-        sign = f".{journal.stem}.heartbeat"
-
-        with (
-            alone(journal.parent, name=sign) as heart,
-            self.workers.crew(task, self.pins) as crew,
-            Journal(journal) as lines,
-        ):
+        # Workers take long to start: what may be wrong with the journal is told before.
+        with Journal(journal) as lines, self.workers.crew(task, self.pins) as crew:
 
             def told(state: Progress) -> None:
-                heart.check()
+                if heart is not None:
+                    heart.check()
                 done = len(skipped) + state.done
                 say(Progress(state.case, done, len(cases), state.seconds_left))
 

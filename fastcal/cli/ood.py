@@ -144,6 +144,7 @@ def fit(
     members: mapping.Members = None,
     device: Device = None,
     trust: mapping.TrustOption = None,
+    affine: mapping.Affine = mapping.AffineForm.auto,
     quiet: mapping.Quiet = False,
 ) -> None:
     """Fit detectors to cases like those of the training, which the networks have not seen.
@@ -152,6 +153,7 @@ def fit(
         fastcal ood fit -i validation -o ood.json
         fastcal ood fit --images imagesTr -m run -o ood.json --score mahalanobis
     """
+    del affine  # its callback has chosen the form
     from fastcal.ood import fit_ood
 
     fitted = fit_ood(
@@ -183,6 +185,7 @@ def predict(
     members: mapping.Members = None,
     device: Device = None,
     trust: mapping.TrustOption = None,
+    affine: mapping.Affine = mapping.AffineForm.auto,
     quiet: mapping.Quiet = False,
 ) -> None:
     """Judge cases, and print the most unlike first.
@@ -190,6 +193,7 @@ def predict(
     Example:
         fastcal ood predict -c ood.json -i predicted -o unlike
     """
+    del affine  # its callback has chosen the form
     from fastcal.ood import predict_ood
 
     rows = predict_ood(
@@ -239,6 +243,7 @@ def evaluate(
     level: Level = 0.95,
     resamples: Resamples = 2000,
     seed: Seed = 0,
+    affine: mapping.Affine = mapping.AffineForm.auto,
     quiet: mapping.Quiet = False,
 ) -> None:
     """Measure how well detectors tell cases like the training's from others.
@@ -246,6 +251,7 @@ def evaluate(
     Example:
         fastcal ood evaluate -c ood.json -i predicted --ood predicted-elsewhere
     """
+    del affine  # its callback has chosen the form
     from fastcal.ood import CaseFolder, evaluate_ood
 
     if ood_predictions is None and ood_images is None:

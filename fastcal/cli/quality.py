@@ -139,6 +139,7 @@ def fit(
     ] = None,
     level: Level = 0.95,
     seed: Seed = 0,
+    affine: mapping.Affine = mapping.AffineForm.auto,
     quiet: mapping.Quiet = False,
 ) -> None:
     """Fit a predictor of Dice to predictions of cases that have references.
@@ -146,6 +147,7 @@ def fit(
     Example:
         fastcal quality fit -i validation -g labelsTr -o quality.json
     """
+    del affine  # its callback has chosen the form
     from fastcal.quality import fit_quality
 
     found = fit_quality(
@@ -252,6 +254,7 @@ def evaluate(
     level: Level = 0.95,
     resamples: Resamples = 2000,
     seed: Seed = 0,
+    affine: mapping.Affine = mapping.AffineForm.auto,
     quiet: mapping.Quiet = False,
 ) -> None:
     """Measure how well each score tells the quality of structures and finds those that failed.
@@ -259,6 +262,7 @@ def evaluate(
     Example:
         fastcal quality evaluate -i predicted -g labelsTs -c quality.json -o quality
     """
+    del affine  # its callback has chosen the form
     from fastcal.quality import evaluate_quality
 
     found = evaluate_quality(

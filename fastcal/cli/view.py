@@ -83,22 +83,23 @@ def view(
         ),
     ] = False,
     port: Annotated[
-        int,
+        int | None,
         typer.Option(
             "--port",
             metavar="N",
-            help="Port of the page; 0 for a free one.",
+            help="Port of the page; a free one without it, or with 0.",
             rich_help_panel=PROGRAMS,
         ),
-    ] = 0,
+    ] = None,
     browser: Annotated[
-        bool,
+        bool | None,
         typer.Option(
             "--browser/--no-browser",
-            help="Open the page in the web browser.",
+            help="Open the page in the web browser, as is done without either.",
             rich_help_panel=PROGRAMS,
         ),
-    ] = True,
+    ] = None,
+    affine: mapping.Affine = mapping.AffineForm.auto,
 ) -> None:
     """Look at predicted cases, in a page that only this machine can open.
 
@@ -108,11 +109,16 @@ def view(
     Example:
         fastcal view predicted -i imagesTs -g labelsTs
     """
+    del affine  # its callback has chosen the form
     from fastcal.core.places import check_out_file
     from fastcal.viewer import ViewedFolder, write_png
 
-    if not 0 <= port <= 65535:
+    if port is not None and not 0 <= port <= 65535:
         raise ValueError(f"port must be from 0 to 65535, got {port}")
+    others = {"--png": png is not None, "--slicer": slicer, "--napari": napari}
+    instead = next((name for name, given in others.items() if given), None)
+    if instead is not None:
+        _refuse_options_of_the_page(instead, port, browser)
     folder = ViewedFolder(out, images, labels, dataset_json=dataset_json, quality=quality)
     chosen = folder.rows[0].case if case is None else case
     folder.check_case(chosen)
@@ -121,8 +127,16 @@ def view(
         typer.echo(f"{write_png(png, folder.open(chosen))}: {chosen}")
     if slicer or napari:
         _open_elsewhere(folder.paths(chosen), slicer=slicer, napari=napari)
-    if png is None and not (slicer or napari):
-        _serve(folder, chosen, port=port, browser=browser)
+    if instead is None:
+        _serve(folder, chosen, port=port or 0, browser=browser is not False)
+
+
+def _refuse_options_of_the_page(instead: str, port: int | None, browser: bool | None) -> None:
+    if port is not None:
+        raise ValueError(f"--port must be left out with {instead}, got {port}")
+    if browser is not None:
+        given = "--browser" if browser else "--no-browser"
+        raise ValueError(f"--browser and --no-browser must be left out with {instead}, got {given}")
 
 
 def _open_elsewhere(files: dict[str, list[Path]], *, slicer: bool, napari: bool) -> None:

@@ -47,7 +47,13 @@ class Heart:
         self._token, self._beat = secrets.token_hex(8), 0
         self._other: str | None = None
         self._end = threading.Event()
-        self._write()
+        try:
+            self._write()
+        except BaseException:  # nobody would remove it, and the next one would wait for its death
+            with suppress(OSError):
+                path.unlink()
+            os.close(descriptor)
+            raise
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
         self._thread.start()
 
@@ -94,13 +100,16 @@ class Heart:
 
 
 @contextmanager
-def alone(folder: str | Path, *, name: str = FILE, every: float = BEAT) -> Iterator[Heart]:
+def alone(
+    folder: str | Path, *, name: str = FILE, work: str = "command", every: float | None = None
+) -> Iterator[Heart]:
     """Hold a folder against processes of all machines that share it.
 
     Args:
         folder: The folder, which exists.
         name: The file that tells; one per share of the folder that is worked on apart.
-        every: Seconds between two signs of life.
+        work: What is done in it, for the message.
+        every: Seconds between two signs of life; None for `BEAT`.
 
     Yields:
         What tells whether the folder is still held.
@@ -114,26 +123,42 @@ def alone(folder: str | Path, *, name: str = FILE, every: float = BEAT) -> Itera
         ...     heart.check()
     """
     folder = Path(folder)
-    path = folder / name
-    heart = Heart(folder, path, _made(folder, path, every), every)
+    path, beat = folder / name, BEAT if every is None else every
+    heart = Heart(folder, path, _made(path, work, beat), beat)
     try:
         yield heart
     finally:
         heart.close()
 
 
-def _made(folder: Path, path: Path, every: float) -> int:
+def check_free(folder: str | Path, *, name: str, work: str = "command") -> None:
+    """Refuse a folder that another process holds; what a dead one left is removed.
+
+    Args:
+        folder: The folder.
+        name: The file that tells, which is missing where nobody holds the folder.
+        work: What is done in it, for the message.
+
+    Raises:
+        DataError: Another process holds the folder; the message says which.
+    """
+    path = Path(folder) / name
+    if path.exists():
+        _wait_for_death(path, work, BEAT)
+
+
+def _made(path: Path, work: str, every: float) -> int:
     """Make the file, after that of a dead holder is out of the way."""
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
     for _ in range(PATIENCE):
         try:
             return os.open(path, flags, 0o666)
         except FileExistsError:
-            _wait_for_death(folder, path, every)
+            _wait_for_death(path, work, every)
     raise DataError(path, "cannot be made, because other processes make it again and again")
 
 
-def _wait_for_death(folder: Path, path: Path, every: float) -> None:
+def _wait_for_death(path: Path, work: str, every: float) -> None:
     """Watch the file of another holder, and remove it if that does not change it.
 
     Raises:
@@ -147,7 +172,7 @@ def _wait_for_death(folder: Path, path: Path, every: float) -> None:
         if now is None and not path.exists():
             return
         if now is not None and first is not None and now != first:
-            raise DataError(folder, f"is in use by {now.holder}, which deals its cases to workers")
+            raise DataError(path.parent, f"is in use by {now.holder}: another {work} runs in it")
         first = first or now
     # Renamed before it is removed: of several who wait, one gets it.
     grave = path.with_name(f"{path.name}-{secrets.token_hex(4)}")

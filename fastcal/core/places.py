@@ -17,6 +17,9 @@ _DATA = re.compile(
 )
 """Names of images, labels, probabilities and weights, and what marks the folders of these."""
 
+_PICTURE = re.compile(r".*\.(png|bmp|tif|tiff)")
+"""Names that data of a dataset have, as figures do."""
+
 
 def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
     """Refuse outputs that would take the place of an input.
@@ -60,10 +63,19 @@ def check_out_file(path: Path, inputs: Iterable[Path]) -> None:
         inputs: Files that are read.
 
     Raises:
-        DataError: It is an input, or holds what only other programs and commands write.
+        DataError: It is an input, or holds what only other programs and commands write: data by
+            its name, or a picture among pictures that are read.
     """
-    check_outputs([path], inputs)
-    if path.exists() and _DATA.fullmatch(path.name):
+    read = list(inputs)
+    check_outputs([path], read)
+    if not path.exists():
+        return
+    beside = _PICTURE.fullmatch(path.name) is not None and any(
+        other.suffix == path.suffix and os.path.realpath(other.parent) == here
+        for here in [os.path.realpath(path.parent)]
+        for other in read
+    )
+    if beside or _DATA.fullmatch(path.name):
         raise DataError(
             path, "holds data, which this command did not write; out must be a new file"
         )

@@ -204,7 +204,7 @@ class Dataset:
             if path.name.removesuffix(self.file_ending) not in known:
                 yield DataError(path, "is a label map without an image")
             try:
-                listing.check_once(path, self.file_ending, nifti.ENDINGS, "label map of a case")
+                _check_once(path, self.file_ending, "label map of a case")
             except DataError as error:
                 yield error
 
@@ -272,9 +272,15 @@ def _channel_files(folder: Path, ending: str) -> dict[str, dict[int, Path]]:
             raise DataError(
                 path, f"must be named like CASE_0000{ending}, got a name without a channel number"
             )
-        listing.check_once(path, ending, nifti.ENDINGS, f"image of case {match['case']}")
+        _check_once(path, ending, f"image of case {match['case']}")
         cases[match["case"]][int(match["channel"])] = path
     return cases
+
+
+def _check_once(path: Path, ending: str, what: str) -> None:
+    """Refuse a file that is there in another format, too; beside volumes, pictures are figures."""
+    others = images.LOCATED if ending in images.LOCATED else images.ENDINGS
+    listing.check_once(path, ending, others, what)
 
 
 def _expected(folder: Path, name: str, channels: int, ending: str) -> tuple[Path, ...]:

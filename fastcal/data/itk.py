@@ -7,6 +7,7 @@ Here, as everywhere in fastcal, arrays are [X, Y, Z] and the world is NIfTI's RA
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 from fastcal.core.arrays import Floats
 from fastcal.core.atomic import atomic_path
 from fastcal.core.doors import itk_header, one_error
+from fastcal.core.errors import DataError
+from fastcal.data.affines import is_regular
 from fastcal.data.nifti import Geometry, Volume
 from fastcal.data.voxel_types import unscaled
 
@@ -31,25 +34,36 @@ def read(path: str | Path) -> Volume:
     """Read an ``.mha``, ``.mhd`` or ``.nrrd`` image.
 
     A fourth axis of the file and the components of a vector image both become the last axis,
-    ``[X, Y, Z, C]``. An image of two axes becomes one slice of 1 mm.
+    ``[X, Y, Z, C]``. An image of two axes becomes one slice of 1 mm. Lengths of a header that names
+    another unit (``space units`` of NRRD, ``DistanceUnits`` of MetaImage) become millimetres.
 
     Raises:
-        DataError: The file is missing, truncated, corrupt, or holds no real numbers.
+        DataError: The file is missing, truncated, corrupt, holds no real numbers, or has no usable
+            affine.
         ImportError: SimpleITK is missing.
     """
     path = Path(path)
-    itk_header(path)
+    header = itk_header(path)
     sitk = _sitk(path)
     with one_error(path, "an image that SimpleITK reads"):
-        image = _reader(sitk, path).Execute()
-        like = _geometry(image, image.GetNumberOfComponentsPerPixel())
+        reader = _reader(sitk, path)
+        reader.ReadImageInformation()
+        like = _geometry(path, reader, reader.GetNumberOfComponents(), header.millimetres)
+        image = reader.Execute()
         data = np.asarray(sitk.GetArrayFromImage(image))
         if data.dtype.kind not in "iuf":
             raise ValueError(f"must hold real numbers, got voxels of type {data.dtype}")
         spatial = image.GetDimension()
         data = data.transpose(*range(spatial - 1, -1, -1), *range(spatial, data.ndim))
         data = data.reshape((*like.shape, *((like.channels,) if like.channels > 1 else ())))
-        return Volume(like.shape, like.affine, like.header, data, channels=like.channels)
+        return Volume(
+            like.shape,
+            like.affine,
+            like.header,
+            data,
+            channels=like.channels,
+            others=like.others,
+        )
 
 
 def geometry(path: str | Path) -> Geometry:
@@ -60,12 +74,12 @@ def geometry(path: str | Path) -> Geometry:
         ImportError: SimpleITK is missing.
     """
     path = Path(path)
-    itk_header(path)
+    header = itk_header(path)
     sitk = _sitk(path)
     with one_error(path, "an image that SimpleITK reads"):
         reader = _reader(sitk, path)
         reader.ReadImageInformation()
-        return _geometry(reader, reader.GetNumberOfComponents())
+        return _geometry(path, reader, reader.GetNumberOfComponents(), header.millimetres)
 
 
 def parts(path: Path) -> tuple[Path, ...]:
@@ -155,15 +169,25 @@ def of_affine(affine: Floats) -> tuple[list[float], list[float], list[float]]:
     return steps.tolist(), lps[:3, 3].tolist(), (lps[:3, :3] / steps).ravel().tolist()
 
 
-def _geometry(found: Any, channels: int) -> Geometry:
-    """The geometry of an image or of a reader that has read its header."""
+def _geometry(path: Path, found: Any, channels: int, millimetres: float) -> Geometry:
+    """The geometry of an image or of a reader that has read its header.
+
+    Lengths become millimetres. SimpleITK, and so nnU-Net, takes them for millimetres as they are,
+    which is the other place that the file may be found in.
+    """
     extents = tuple(int(extent) for extent in found.GetSize())
     if len(extents) > 4 or (len(extents) == 4 and channels > 1):
         raise ValueError(f"must have at most four axes with its channels, got {extents}")
     shape = (*extents, 1)[: max(3, len(extents))]
     shape = (*shape, channels) if channels > 1 else shape
     affine = to_affine(found.GetSpacing(), found.GetOrigin(), found.GetDirection())
-    return Geometry.from_affine(affine, shape)
+    if not is_regular(affine):
+        raise DataError(path, "its header gives no usable affine: it is singular or not finite")
+    if millimetres == 1.0:
+        return Geometry.from_affine(affine, shape)
+    scaled = affine.copy()
+    scaled[:3] *= millimetres
+    return replace(Geometry.from_affine(scaled, shape), others=(affine,))
 
 
 def _reader(sitk: Any, path: Path) -> Any:

@@ -229,8 +229,7 @@ class PredictionFolder:
         data, affine = stored.transpose(0, 3, 2, 1), None
         if saved is not None:
             data, affine = saved.image(pickled, data)
-        beside = [self.path / f"{case}{ending}" for ending in images.ENDINGS]
-        image = next(filter(_is_there, beside), None)
+        image = self._label_map(case)
         like: nifti.Geometry | None = None
         if image is not None:
             like = images.geometry(image)
@@ -238,6 +237,14 @@ class PredictionFolder:
         elif affine is not None:
             like = nifti.Geometry.from_affine(affine, data.shape[1:])
         return self._result(data, like, activation, path)
+
+    def _label_map(self, case: str) -> Path | None:
+        """The file beside the probabilities that says where they lie; two are an error."""
+        beside = (self.path / f"{case}{ending}" for ending in images.ENDINGS)
+        found = [path for path in beside if _is_there(path)]
+        if len(found) > 1 and found[1].name.endswith(images.LOCATED):
+            raise listing.twice(found[1], found[0], f"label map of case {case}")
+        return found[0] if found else None
 
     def _stack(self, case: str, path: Path, *, in_memory: bool = False) -> Stack:
         if path.name.endswith(nifti.ENDINGS):

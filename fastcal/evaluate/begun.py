@@ -16,6 +16,7 @@ from fastcal.cases.record import first_change
 from fastcal.core import atomic
 from fastcal.core.doors import read_json
 from fastcal.core.doors.writing import remove_leftovers
+from fastcal.core.heartbeat import Heart
 from fastcal.core.lock import sole_use
 
 PARTIAL = ".partial"
@@ -63,14 +64,20 @@ class Begun:
     """`fastcal.cases.record.FolderRecord.key` of everything but the files of a case."""
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self, *, machines: bool = False) -> Iterator[Heart | None]:
         """Hold the folder, and remove it when the block succeeds.
+
+        Args:
+            machines: See `fastcal.core.lock.sole_use`.
+
+        Yields:
+            What tells whether the folder is still held.
 
         Raises:
             DataError: Another evaluation writes the same file of results.
         """
-        with sole_use(self.folder, "evaluation"):
-            yield
+        with sole_use(self.folder, "evaluation", machines=machines) as heart:
+            yield heart
             for name in (_SCORES, STATISTICS, RECORDS):
                 _remove(self.folder / name)
         with suppress(OSError):

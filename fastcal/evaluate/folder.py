@@ -151,7 +151,7 @@ def evaluate_folder(
     begun = Begun(partial, scoring.record(partial, described).key)
     work = Work(scoring, begun)
     wanted = sorted((scoring.predictions if allow_missing else scoring.references).paths)
-    with begun.held():
+    with begun.held(machines=hired is not None) as heart:
         if hired is None:
             run = run_stages(
                 wanted,
@@ -165,6 +165,7 @@ def evaluate_folder(
                 wanted,
                 work,
                 journal_beside(out_file),
+                heart=heart,
                 finished=work.finished,
                 progress=progress,
             )

@@ -82,6 +82,18 @@ def check_logits(logits: Tensor, target: Tensor, weight: Tensor | None, head: st
         raise ValueError("head must be 'sigmoid' for logits of one class, got 'softmax'")
 
 
+def check_several_classes(logits: Tensor) -> None:
+    """Refuse a softmax of one class, which is 1 everywhere, for a loss that has no other head.
+
+    Raises:
+        ValueError: There is one class.
+    """
+    if logits.ndim > 1 and logits.shape[1] == 1:
+        raise ValueError(
+            f"logits must have at least two classes for a softmax, got shape {tuple(logits.shape)}"
+        )
+
+
 def loss_value(value: Tensor, logits: Tensor) -> Tensor:
     """Return a loss as users get it: float32, or float64 for float64 logits."""
     return value if logits.dtype == torch.float64 else value.float()

@@ -11,7 +11,12 @@ from types import ModuleType
 from torch import Tensor, nn
 
 from fastcal.losses.base import Loss
-from fastcal.losses.checks import check_head, check_shapes, class_weights
+from fastcal.losses.checks import (
+    check_head,
+    check_several_classes,
+    check_shapes,
+    class_weights,
+)
 
 
 class FocalLoss(Loss):
@@ -67,6 +72,8 @@ class FocalLoss(Loss):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Compute the loss of logits ``[B, C, *S]`` and targets ``[B, *S]``, a scalar."""
+        if self.loss.use_softmax:
+            check_several_classes(logits)
         total = _apply(self.loss, logits, target).sum()
         if self.ignore_index is None:
             return total / max(target.numel(), 1)
@@ -134,6 +141,7 @@ class NACLLoss(Loss):
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Compute the loss of logits ``[B, C, *S]`` and targets ``[B, *S]``, a scalar."""
         check_shapes(logits, target)
+        check_several_classes(logits)
         dims = str(logits.ndim - 2)
         if dims not in self.losses:
             axes = " or ".join(self.losses)

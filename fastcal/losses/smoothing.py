@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from fastcal.losses.base import Loss
 from fastcal.losses.checks import (
+    check_several_classes,
     check_shapes,
     kept_mean,
     one_hot,
@@ -92,6 +93,7 @@ class SVLSLoss(Loss):
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Compute the loss of logits ``[B, C, *S]`` and targets ``[B, *S]``, a scalar."""
         check_shapes(logits, target)
+        check_several_classes(logits)
         if not 1 <= logits.ndim - 2 <= 3:
             raise ValueError(
                 f"logits must have 1 to 3 spatial axes, got shape {tuple(logits.shape)}"

@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import math
+import re
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from fastcal import __version__
 from fastcal.core import atomic
 from fastcal.core.doors import check_claim
+from fastcal.core.errors import DataError
 from fastcal.core.places import check_outputs
 from fastcal.models.ensemble import Ensemble, EnsembleOutput, load_ensemble
 from fastcal.models.memory import OutOfMemoryError, is_out_of_memory
@@ -33,6 +35,8 @@ _SUFFIXES: dict[str, ExportFormat] = {
 }
 _METADATA = "fastcal"
 """Name of the description inside the file."""
+_CHECKPOINT = re.compile(r"(best|last|epoch_\d+)\.(pt|pth)")
+"""Names of a member's files that have an ending of TorchScript."""
 _ONNX_LIMIT = 2 * 1024**3
 """Largest size of a protobuf message in bytes."""
 
@@ -110,6 +114,8 @@ def export_run(
     if extents is not None:
         _check_size(extents, opened)
     check_outputs([path], opened.files)
+    if path.exists() and _CHECKPOINT.fullmatch(path.name):
+        raise DataError(path, "holds a checkpoint, which export did not write; out must be new")
     chosen = members if member is None else [member]
     ensemble = load_ensemble(
         opened, members=chosen, device="cpu", trust=trust, allow_duplicates=allow_duplicates

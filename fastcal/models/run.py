@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from fastcal.core.doors import read_checkpoint, read_json, validated
+from fastcal.core.doors import digest, read_checkpoint, read_json, validated
 from fastcal.core.errors import DataError, DataWarning
 from fastcal.data.preprocess import Preprocessing
 from fastcal.models.network import SegmentationNetwork
@@ -76,17 +76,17 @@ class Run:
 
         Args:
             numbers: Numbers of the members; None for all finished ones.
-            allow_duplicates: A number may be there twice, and counts twice.
+            allow_duplicates: A number may be there twice, and counts twice; so may its weights.
 
         Raises:
-            DataError: No member is finished.
+            DataError: No member is finished, or two have the same weights.
             ValueError: There is no number, one without a finished member, or one twice.
         """
         folders = self.members
         if not folders:
             raise DataError(self.path, "has no member whose training is finished")
         if numbers is None:
-            return folders
+            return folders if allow_duplicates else _different(folders)
         if not numbers:
             raise ValueError("members must hold at least one number, got none")
         by_number = {int(folder.name.rpartition("_")[2]): folder for folder in folders}
@@ -98,7 +98,8 @@ class Run:
                 "members must be different numbers unless duplicates are allowed, got "
                 f"{list(numbers)}"
             )
-        return [by_number[number] for number in numbers]
+        named = [by_number[number] for number in numbers]
+        return named if allow_duplicates else _different(named)
 
     @property
     def unfinished(self) -> list[Path]:
@@ -236,6 +237,29 @@ def member_weights(path: str | Path) -> Weights:
         if not isinstance(checkpoint.get(name), Mapping):
             raise DataError(file, f"is not the checkpoint of a member (no {name!r})")
     return Weights(file, dict(checkpoint["network"]), dict(checkpoint["model"]))
+
+
+def _different(folders: list[Path]) -> list[Path]:
+    """Return folders of members, of which none is a copy of another.
+
+    Raises:
+        DataError: One is.
+    """
+    seen: dict[tuple[int, str], Path] = {}
+    for folder in folders:
+        file = weights_file(folder)
+        try:
+            found = digest(file)
+        except DataError:
+            continue  # told when it is read
+        first = seen.setdefault((found.size, found.sha256), file)
+        if first != file:
+            raise DataError(
+                file,
+                f"must be another member than {first}, got the same weights; duplicates must be "
+                "allowed (--allow-duplicates)",
+            )
+    return folders
 
 
 def weights_file(folder: Path) -> Path:

@@ -40,6 +40,7 @@ def read_by(
     Raises:
         DataError: Another fit writes the same file.
         ValueError: No scheduler answers.
+        OSError: The journal cannot be written.
     """
     if workers is None:
         yield None
@@ -47,8 +48,9 @@ def read_by(
     path = journal_beside(out)
     with ExitStack() as held:
         heart = held.enter_context(alone(out.absolute().parent, name=f".{out.name}.heartbeat"))
-        crew = held.enter_context(workers.crew(VolumeTask(tuple(streams), out.absolute().parent)))
+        # Workers take long to start: what may be wrong with the journal is told before.
         hands = Hands(journal=held.enter_context(Journal(path)), patience=workers.patience)
+        crew = held.enter_context(workers.crew(VolumeTask(tuple(streams), out.absolute().parent)))
         for number, stream in enumerate(streams):
             stream.read_elsewhere(_Dealt(number, crew, hands, heart.check))
         try:

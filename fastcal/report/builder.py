@@ -28,6 +28,7 @@ from fastcal.report.folders import (
     Scored,
     Source,
     common_cases,
+    data_files,
     member_dice,
     score_members,
 )
@@ -133,7 +134,8 @@ def build(
     opened = _open(asked, dataset_json)
     found = image_files(images, opened.cases, opened.ending) if images is not None else {}
     case_flags, read = case_warnings([*asked.folders, *(Path(one) for one in warnings)])
-    check_out_file(target, [*opened.inputs, *found.values(), *read])
+    shown = [] if images is None else data_files(Path(images))
+    check_out_file(target, [*opened.inputs, *shown, *read])
     target.parent.mkdir(parents=True, exist_ok=True)
     models, flags = _score(opened, asked, progress)
     cohort = Cohort(
@@ -192,12 +194,11 @@ class _Opened:
 
     @property
     def inputs(self) -> list[Path]:
-        read = [self.references.paths[case] for case in self.cases]
+        """Every file that may be read, and what lies beside it: nothing of it is overwritten."""
         return [
             self.described,
-            *read,
-            *(s.table for s in self.sources),
-            *(file for s in self.sources for case in self.cases for file in s.files(case)),
+            *self.references.paths.values(),
+            *(path for source in self.sources for path in source.inputs),
         ]
 
 
@@ -205,6 +206,10 @@ def _open(asked: _Asked, dataset_json: str | Path | None) -> _Opened:
     for folder in (*asked.folders, asked.labels):
         if not folder.is_dir():
             raise DataError(folder, "no such folder")
+    for number, folder in enumerate(asked.folders):
+        for other in asked.folders[:number]:
+            if folder.samefile(other):
+                raise DataError(folder, f"is compared with itself ({other}); give each folder once")
     described = (
         Path(dataset_json) if dataset_json else description.find(*asked.folders, asked.labels)
     )

@@ -31,6 +31,7 @@ CountCase = Callable[[str, LabelMap, Regions | None], CalibrationStatistics]
 STATISTICS = "calibration.npz"
 ENTROPY = "entropy"
 _SCORE = "binary_entropy"
+_DATA_ENDINGS = (*images.ENDINGS, ".npz", ".npy", ".pkl", ".json", ".csv")
 ADVICE = (
     "has no probabilities: calibration and entropy are missing "
     "(nnUNetv2_predict --save_probabilities, fastcal predict --save-probabilities)"
@@ -99,7 +100,20 @@ class Source:
         found = [self.labels.paths[case]]
         if case in self.saved:
             found += [path for path in self.probabilities.files(case) if path.exists()]
+        entropy = self.entropy_map(case)
+        found += [] if entropy is None else [entropy]
         return list(dict.fromkeys(found))
+
+    @property
+    def inputs(self) -> list[Path]:
+        """Every file of data in the folder, in those of its maps, and in those of its members."""
+        return [path for folder in (self.path, *self.members) for path in data_files(folder)]
+
+
+def data_files(folder: Path) -> list[Path]:
+    """Return the images, probabilities and records in a folder and in the folders inside it."""
+    found = (path for pattern in ("*", "*/*") for path in folder.glob(pattern))
+    return [path for path in found if path.name.endswith(_DATA_ENDINGS)]
 
 
 def _table_of(folder: Path) -> Path:

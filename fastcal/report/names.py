@@ -9,6 +9,8 @@ from pathlib import Path
 def distinct_names(folders: Sequence[Path]) -> tuple[str, ...]:
     """Return a name per folder: its path without the parts that all of them share.
 
+    The folders are different ones, and so are the names.
+
     Example:
         >>> distinct_names([Path("out/ce/ensemble"), Path("out/dice/ensemble")])
         ('ce', 'dice')
@@ -22,9 +24,4 @@ def distinct_names(folders: Sequence[Path]) -> tuple[str, ...]:
         parts = [one[1:] for one in parts]
     while all(len(one) > 1 for one in parts) and len({one[-1] for one in parts}) == 1:
         parts = [one[:-1] for one in parts]
-    names = ["/".join(one) for one in parts]
-    # The same folder twice is two rows.
-    return tuple(
-        f"{name} ({names[:place].count(name) + 1})" if name in names[:place] else name
-        for place, name in enumerate(names)
-    )
+    return tuple("/".join(one) for one in parts)

@@ -78,6 +78,10 @@ class Model:
     measured: Mapping[Quantity, Measured]
     statistics: CalibrationStatistics
     """Of the first draw, whole volume and box."""
+    undefined: Mapping[str, tuple[int, int]]
+    """Of Dice and HD95: how many values are undefined, and of how many, over all cases, structures
+    and draws. HD95 is where a structure is missed or invented, which a mean over the others hides.
+    """
 
     @property
     def by_region(self) -> tuple[tuple[str, CalibrationStatistics], ...]:
@@ -144,16 +148,24 @@ def compare(pools: Mapping[str, Streamed], dropout: Mapping[str, Streamed]) -> C
 
 def _model(loss: str, kind: str, streamed: Streamed, subsets: Sequence[Subset]) -> Model:
     statistics = [streamed.statistics(subset) for subset in subsets]
-    measured = {
-        Quantity("dice"): mean_of_cases(_mean([streamed.dice(subset) for subset in subsets])),
-        Quantity("hd95"): mean_of_cases(_mean([streamed.hd95(subset) for subset in subsets])),
+    overlap = {
+        "dice": [streamed.dice(subset) for subset in subsets],
+        "hd95": [streamed.hd95(subset) for subset in subsets],
     }
+    measured = {Quantity(name): mean_of_cases(_mean(drawn)) for name, drawn in overlap.items()}
     for region in REGIONS:
         counted = statistics if region == WHOLE else [one.region(BOX) for one in statistics]
         for measure in CALIBRATION:
             measured[Quantity(measure, region)] = calibration_of(counted, measure)
     size = subsets[0].size
-    return Model(loss, kind, size, len(subsets), measured, statistics[0])
+    undefined = {name: undefined_of(drawn) for name, drawn in overlap.items()}
+    return Model(loss, kind, size, len(subsets), measured, statistics[0], undefined)
+
+
+def undefined_of(draws: Sequence[Floats]) -> tuple[int, int]:
+    """Return how many values are NaN, and how many there are."""
+    values = np.stack(draws)
+    return int(np.isnan(values).sum()), values.size
 
 
 def _mean(draws: Sequence[Floats]) -> Floats:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fastcal.core.places import check_own
+
 if TYPE_CHECKING:
     from fastcal.data.dataset import Dataset
     from fastcal.report.scores import Comparison
@@ -54,7 +56,7 @@ def run_demo(
         progress: Say on stderr what is being done and how long it will take.
 
     Raises:
-        DataError: `out` holds an experiment with other settings.
+        DataError: `out` holds an experiment with other settings, or other data.
         ValueError: A count is out of range, or the kind is unknown.
 
     Example:
@@ -70,6 +72,7 @@ def run_demo(
             f"split must hold at least one case of each part, and at most {MOST_CASES}, got {split}"
         )
     folder = Path(out)
+    check_own(folder)
     return compare_losses(
         _phantoms(folder / "phantoms", kind, sum(split), seed, shape, progress=progress),
         folder,

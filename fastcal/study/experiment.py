@@ -12,6 +12,7 @@ from fastcal.core import atomic
 from fastcal.core.doors import bounded
 from fastcal.core.errors import DataError
 from fastcal.core.lock import sole_use
+from fastcal.core.places import check_own
 from fastcal.report.provenance import command_line, software
 from fastcal.report.scores import (
     ComparedLoss,
@@ -120,6 +121,7 @@ def compare_losses(
         regions=with_box(regions),
     )
     _check(plan, losses)
+    check_own(folder)
     check_place(folder, opened)
     with sole_use(folder, "study"):
         recount = _claim(folder, plan.settings(losses))

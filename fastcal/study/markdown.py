@@ -103,7 +103,23 @@ def _table_of_models(results: Results) -> str:
             for model in results.comparison.shown
         ]
         tables.append(_table(["loss", "model", *(one.title for one in quantities)], rows))
+    tables[0] += "\n" + left_out(results.comparison.shown)
     return "\n".join(tables)
+
+
+def left_out(models: Sequence[Model]) -> str:
+    """Say how many distances the means leave out: a missed structure must not improve them."""
+    parts = []
+    for model in models:
+        missing, of = model.undefined["hd95"]
+        if missing:
+            parts.append(f"{LOSS_NAMES[model.loss]}, {model.title}: {missing:,} of {of:,}")
+    if not parts:
+        return "HD95 is defined for every structure of every case.\n"
+    return (
+        "HD95 is undefined where a structure is in the reference alone, in the prediction alone or "
+        f"in neither, and the mean leaves it out ({'; '.join(parts)}).\n"
+    )
 
 
 def _table_of_sizes(results: Results) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fastcal.core import atomic
 from fastcal.core.errors import DataError
 from fastcal.core.lock import sole_use
+from fastcal.core.places import check_own
 from fastcal.report.provenance import command_line, software
 from fastcal.study.channels import CHANNELS, wanted_channels, with_channels, write_listing
 from fastcal.study.claim import claim
@@ -85,8 +86,8 @@ def run_study(
         Every number, as the files of ``out`` hold them.
 
     Raises:
-        DataError: A dataset cannot be used, ``out`` holds a study with other settings,
-            or another study runs in it.
+        DataError: A dataset cannot be used, ``out`` holds a study with other settings
+            or other data, lies where a dataset does, or another study runs in it.
         ImportError: SciPy, matplotlib, MONAI or crepes is missing; the message names the extra.
         ValueError: An argument is out of range.
 
@@ -97,6 +98,8 @@ def run_study(
         >>> [sign.verdict for sign in results.signs]  # doctest: +SKIP
         ['supported', 'undecided', 'supported', 'supported', 'supported', 'supported']
     """
+    from fastcal.train.folder import check_place
+
     _check_extras()
     chosen = design(name, fast=fast)
     if members is not None and members < 2:
@@ -114,7 +117,10 @@ def run_study(
     for loss in LOSSES:
         chosen.config(loss)  # raises for settings that do not exist or are out of range
     folder = Path(out)
+    check_own(folder)
     given, given_beyond = _data(chosen, folder, data, outside, seed)
+    for read in (given, *([] if given_beyond is None else [given_beyond])):
+        check_place(folder, read)
     used = wanted_channels(given, channels, chosen.channels)
     dataset = with_channels(given, used, folder / CHANNELS)
     beyond = None

@@ -90,6 +90,10 @@ def _scores(comparison: Comparison) -> Iterator[Row]:
         for quantity in QUANTITIES:
             measured = model.measured[quantity]
             low, high = measured.interval
+            undefined, of = model.undefined.get(
+                quantity.measure,
+                (int(np.isnan(measured.per_case).sum()), len(measured.per_case)),
+            )
             yield {
                 "loss": model.loss,
                 "model": model.kind,
@@ -100,6 +104,8 @@ def _scores(comparison: Comparison) -> Iterator[Row]:
                 "value": measured.estimate,
                 "low": low,
                 "high": high,
+                "values": of - undefined,
+                "undefined": undefined,
             }
 
 

@@ -114,7 +114,9 @@ def _image_rewritten(folder: Path) -> None:
 
 def _other_weights(folder: Path) -> None:
     a, b = (folder / f"run/member_0{k}/best.safetensors" for k in range(2))
-    shutil.copyfile(b, a)
+    first, second = a.read_bytes(), b.read_bytes()
+    a.write_bytes(second)
+    b.write_bytes(first)
 
 
 def _other_preprocessing(folder: Path) -> None:

@@ -32,6 +32,16 @@ _NRRD_BYTES = (
 )
 """Bytes of a voxel by the names of its type (Teem's format page, "type:")."""
 
+_LENGTHS = {
+    **dict.fromkeys(("nm", "nanometer", "nanometre"), 1e-6),
+    **dict.fromkeys(("um", "\xb5m", "\u03bcm"), 1e-3),
+    **dict.fromkeys(("micron", "microns", "micrometer", "micrometre"), 1e-3),
+    **dict.fromkeys(("mm", "millimeter", "millimetre"), 1.0),
+    **dict.fromkeys(("cm", "centimeter", "centimetre"), 10.0),
+    **dict.fromkeys(("m", "meter", "metre"), 1000.0),
+}
+"""Millimetres by the unit's name; a micrometre has the micro sign or the Greek letter."""
+
 _RAW, _DEFLATED, _OTHER = "raw", "deflated", "other"
 _ENCODINGS = {"raw": _RAW, "gzip": _DEFLATED, "gz": _DEFLATED}
 
@@ -46,6 +56,8 @@ class ItkHeader:
     """Bytes of the voxels."""
     data: Path
     """The file that holds the voxels: the header's own, or one beside it."""
+    millimetres: float
+    """Millimetres of the header's unit of length, which SimpleITK does not look at."""
 
 
 def itk_header(path: str | Path) -> ItkHeader:
@@ -91,7 +103,7 @@ def itk_header(path: str | Path) -> ItkHeader:
         if claim.encoding == _DEFLATED:
             check_expansion(nbytes, available, what="the voxels")
         check_claim(nbytes, what="the voxels")
-        return ItkHeader(claim.sizes, nbytes, data)
+        return ItkHeader(claim.sizes, nbytes, data, _millimetres(claim.units))
 
 
 @dataclass(frozen=True)
@@ -103,6 +115,8 @@ class _Claim:
     file: str | None
     length: int
     """Bytes of the header, where the voxels follow it."""
+    units: tuple[str, ...]
+    """Units of the axes, as far as they are told."""
 
 
 def _meta(start: bytes) -> _Claim:
@@ -132,6 +146,7 @@ def _meta(start: bytes) -> _Claim:
         encoding,
         None if file == "LOCAL" else file,
         last.end(),
+        tuple(fields.get("DistanceUnits", "").split()),
     )
 
 
@@ -157,7 +172,25 @@ def _nrrd(start: bytes) -> _Claim:
         _ENCODINGS.get(fields.get("encoding", ""), _OTHER),
         file,
         end.end() if end else len(start),
+        tuple(re.findall(r'"([^"]*)"', fields.get("space units", fields.get("units", "")))),
     )
+
+
+def _millimetres(units: tuple[str, ...]) -> float:
+    """How long the unit of the axes is; an unknown one is a millimetre, as in NIfTI."""
+    names = (_decoded(unit).lower() for unit in units)
+    known = {_LENGTHS[name] for name in names if name in _LENGTHS}
+    if len(known) > 1:
+        raise ValueError(f"the axes must have one unit of length, got {', '.join(units)}")
+    return known.pop() if known else 1.0
+
+
+def _decoded(text: str) -> str:
+    """A text of the header, which was taken for Latin-1, as the UTF-8 that it may be."""
+    try:
+        return text.encode("latin-1").decode("utf-8")
+    except UnicodeDecodeError:
+        return text
 
 
 def _true(fields: Mapping[str, str], key: str, default: str = "False") -> bool:
