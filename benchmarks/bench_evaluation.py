@@ -40,6 +40,9 @@ PARTS: dict[str, tuple[Any, str]] = {
     "reading probabilities": (predictions.PredictionFolder, "probabilities"),
     "reading label maps": (evaluation.LabelMaps, "read"),
     "statistics": (evaluation, "count_case"),
+    "label map against probabilities": (evaluation, "contradicted"),
+    "digests of the files": (evaluation.Scoring, "case_record"),
+    "keeping what was scored": (evaluation.Work, "_keep"),
     "overlap": (evaluation, "overlap"),
     "surface distances": (evaluation, "surface_scores"),
 }

@@ -3,11 +3,13 @@
     python -m benchmarks.bench_segments --quick
     python -m benchmarks.bench_segments --threads 2
 
-The sums are the fused pass over mean, labels, maps and votes. NumPy takes them class by class, once
-as the formulas are written, and once with logarithms only where a class is. The scores are all of
-`fastcal.segment_scores`, with the shape of the segments; the peer uses SciPy's distance transform,
-filter and components, in the box of each structure. All are compared with float64 before they are
-timed. The floor is one reading of everything that is read.
+The sums are the fused pass over mean, labels, maps and votes. NumPy takes them class by class,
+once as the formulas are written, and once with logarithms only where a class is. The scores of a
+mean are all of `fastcal.segment_scores`, with the shape of the segments; the peers use SciPy's
+distance transform, filter and components, once of whole volumes, and once in each box. The
+scores of an ensemble start from the members' probabilities: mean, entropies, labels, and all scores
+with the agreement of every pair. All are compared with float64 before they are timed. The floor is
+one reading of everything that is read.
 """
 
 from __future__ import annotations
@@ -76,6 +78,11 @@ class Volume:
         self.label = self.mean.argmax(1).to(torch.uint8)
         self.entropy = -torch.xlogy(self.mean, self.mean).sum(1)
         self.information = self.entropy / 8
+        # Members around that mean, as alike as those of an ensemble are.
+        self.members = [
+            (z + 0.5 * torch.randn(z.shape, generator=generator)).softmax(1)
+            for _ in range(settings.members)
+        ]
         self.votes = (self.mean * settings.members).round()
         self.interior = torch.rand(self.label.shape, generator=generator) < 0.8
 
@@ -150,21 +157,42 @@ def our_scores(volume: Volume) -> Table:
 
 def scipy_scores(volume: Volume, dtype: Any = np.float32) -> Table:
     """The scores in the order of `SegmentScores`, the way one would write them with SciPy."""
-    mean, label = volume.mean[0].numpy().astype(dtype, copy=False), volume.label[0].numpy()
+    mean, label = volume.mean[0].numpy(), volume.label[0].numpy()
     entropy, information = (it[0].numpy() for it in (volume.entropy, volume.information))
+    return _scores_of_mean(mean.astype(dtype, copy=False), label, entropy, information, boxed=False)
+
+
+def scipy_scores_in_boxes(volume: Volume, dtype: Any = np.float32) -> Table:
+    """The same, with what depends on neighbours in the box of each structure alone."""
+    mean, label = volume.mean[0].numpy(), volume.label[0].numpy()
+    entropy, information = (it[0].numpy() for it in (volume.entropy, volume.information))
+    return _scores_of_mean(mean.astype(dtype, copy=False), label, entropy, information, boxed=True)
+
+
+def _scores_of_mean(
+    mean: NDArray[Any],
+    label: NDArray[Any],
+    entropy: NDArray[Any],
+    information: NDArray[Any],
+    *,
+    boxed: bool,
+) -> Table:
     # SciPy's window of an even size begins size // 2 before the voxel, too. Away from the edges of
     # the volume its means are ours; structures there are moved in by the choice of `nearest` alone.
     around = _patch_means(entropy, 10)
     columns = []
     for k, p in enumerate(mean):
         member = label == k
-        box = ndimage.find_objects(member.astype(np.uint8))[0]
+        box: tuple[slice, ...] = (slice(None),) * 3
+        grown = box
+        if boxed:
+            box = ndimage.find_objects(member.astype(np.uint8))[0]
+            # One voxel of margin, or the edge of the box would be no boundary.
+            grown = tuple(
+                slice(max(0, at.start - 1), min(size, at.stop + 1))
+                for at, size in zip(box, member.shape, strict=True)
+            )
         part = member[box]
-        # One voxel of margin, or the edge of the box would be no boundary.
-        grown = tuple(
-            slice(max(0, at.start - 1), min(size, at.stop + 1))
-            for at, size in zip(box, member.shape, strict=True)
-        )
         deep = ndimage.distance_transform_edt(member[grown]) > 4
         inside = p[member]
         parts, _ = ndimage.label(part, np.ones((3, 3, 3)))
@@ -191,6 +219,43 @@ def _patch_means(values: NDArray[Any], size: int) -> NDArray[Any]:
         np.clip(np.arange(extent), size // 2, extent - size + size // 2) for extent in values.shape
     ]
     return means[np.ix_(*index)]
+
+
+def our_ensemble_scores(volume: Volume) -> Table:
+    scores = fastcal.ensemble_statistics(
+        volume.members,
+        maps=(),
+        from_logits=False,
+        segments=fastcal.SegmentSettings(pairs=True),
+    ).segments
+    assert scores is not None
+    return np.stack([np.asarray(scores[name][0]) for name in scores.available])
+
+
+def scipy_ensemble_scores(volume: Volume, dtype: Any = np.float32) -> Table:
+    """The same from the members, by NumPy, with SciPy in the box of each structure."""
+    members = [member[0].numpy().astype(dtype, copy=False) for member in volume.members]
+    mean = np.mean(members, axis=0)
+    entropy = -xlogy(mean, mean).sum(0)
+    expected = np.mean([-xlogy(p, p).sum(0) for p in members], axis=0)
+    labels = [p.argmax(0).astype(np.uint8) for p in members]
+    label = mean.argmax(0).astype(np.uint8)
+    of_mean = _scores_of_mean(mean, label, entropy, entropy - expected, boxed=True)
+    volumes, soft, pooled, pairwise = [], [], [], []
+    for k in range(len(mean)):
+        masks = [one == k for one in labels]
+        sizes = [np.count_nonzero(mask) for mask in masks]
+        volumes.append(np.std(sizes, ddof=1))
+        soft.append(np.std([p[k].sum(dtype=np.float64) for p in members], ddof=1))
+        pairs = [
+            (2 * np.count_nonzero(masks[i] & masks[j]), sizes[i] + sizes[j])
+            for i in range(len(masks))
+            for j in range(i)
+        ]
+        pairwise.append(np.mean([both / size for both, size in pairs]))
+        pooled.append(sum(both for both, _ in pairs) / sum(size for _, size in pairs))
+    found: Table = np.vstack([of_mean[:6], volumes, soft, of_mean[6:], pooled, pairwise])
+    return found
 
 
 def candidate(
@@ -223,8 +288,14 @@ def run(settings: Settings) -> tuple[list[Row], list[str]]:
         (
             "all scores of a mean",
             our_scores,
-            scipy_scores(volume, np.float64),
-            {"scipy": scipy_scores},
+            scipy_scores_in_boxes(volume, np.float64),
+            {"scipy": scipy_scores, "scipy in boxes": scipy_scores_in_boxes},
+        ),
+        (
+            "all scores of an ensemble",
+            our_ensemble_scores,
+            scipy_ensemble_scores(volume, np.float64),
+            {"scipy in boxes": scipy_ensemble_scores},
         ),
     ]
     for workload, ours, expected, peers in workloads:
@@ -232,7 +303,7 @@ def run(settings: Settings) -> tuple[list[Row], list[str]]:
             [
                 candidate("fastcal", ours, volume, expected),
                 *(candidate(name, peer, volume, expected) for name, peer in peers.items()),
-                *harness.readers(volume.tensors()),
+                *harness.readers(volume.members if "ensemble" in workload else volume.tensors()),
             ],
             rounds=settings.rounds,
         )

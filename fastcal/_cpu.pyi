@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 _View = tuple[int, int, int, tuple[int, ...]]
+_Extents = tuple[int, int, int]
 
 def ensemble_statistics(
     shape: tuple[int, ...],
@@ -75,6 +76,37 @@ def bin_gradient(
 ) -> None: ...
 def segment_sums(
     shape: tuple[int, ...], problem: tuple[object, ...], sums: int, n_threads: int
+) -> None: ...
+def interior(
+    labels: int, extents: _Extents, limit: int, reach: int, inside: int, n_threads: int
+) -> None: ...
+def patch_maxima_f32(
+    values: int,
+    labels: int,
+    extents: _Extents,
+    classes: int,
+    size: int,
+    multilabel: bool,
+    sums: int,
+    largest: int,
+    n_threads: int,
+) -> None: ...
+def patch_maxima_f64(
+    values: int,
+    labels: int,
+    extents: _Extents,
+    classes: int,
+    size: int,
+    multilabel: bool,
+    sums: int,
+    largest: int,
+    n_threads: int,
+) -> None: ...
+def count_components(
+    labels: int, extents: _Extents, classes: int, smallest: int, counts: int
+) -> None: ...
+def overlaps(
+    labels: Sequence[int], voxels: int, classes: int, found: int, n_threads: int
 ) -> None: ...
 def read_bytes(address: int, n_bytes: int, n_threads: int) -> int: ...
 def isa() -> str: ...

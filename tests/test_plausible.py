@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 from cohort import random_labels, random_probabilities, write_dataset_json, write_nifti
 
+from fastcal.cases.plausible import contradicted
 from fastcal.cli import main
 from fastcal.core.errors import DataError, DataWarning
+from fastcal.data.predictions import Probabilities
 from fastcal.evaluate import evaluate_folder
 from fastcal.predict import ensemble_folders
 from fastcal.recalibrate import apply_folders, fit_folders
@@ -130,3 +132,18 @@ def test_a_label_map_that_contradicts_its_probabilities_is_told(
     assert json.loads((folder / "y.json").read_text()) == json.loads(
         (folder / "x.json").read_text()
     )
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+def test_contradicted_voxels_are_counted_in_any_order_of_memory(order: tuple[int, ...]) -> None:
+    labels = P.argmax(0)
+    labels[1, 2, 0] = (labels[1, 2, 0] + 1) % len(P)
+    labels[2, 0, 1] = (labels[2, 0, 1] + 1) % len(P)
+    kept = np.ones(labels.shape, bool)
+    kept[2, 0, 1] = False
+    back = np.argsort(order)
+    stored = np.ascontiguousarray(P.transpose(0, *(1 + axis for axis in order)))
+    data = stored.transpose(0, *(1 + axis for axis in back))
+    found = Probabilities(data, None, None, "softmax", None, Path("a.npz"))
+    assert contradicted(found, labels, None) == 2
+    assert contradicted(found, labels, kept) == 1

@@ -111,4 +111,4 @@ def test_without_both_packages_the_error_says_what_to_install(
     monkeypatch.setitem(sys.modules, "cc3d", None)
     monkeypatch.setitem(sys.modules, "scipy", None)
     with pytest.raises(ImportError, match=r"pip install 'fastcal\[quality\]'"):
-        count_components(torch.zeros((1, 2, 2), dtype=torch.uint8), 2, 1)
+        count_components(torch.zeros((1, 2, 2), dtype=torch.int64), 2, 1)

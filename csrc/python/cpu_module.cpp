@@ -3,11 +3,13 @@
 #include <atomic>
 #include <cstdint>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "cpu/ensemble.h"
 #include "cpu/isa.h"
 #include "cpu/loss.h"
+#include "cpu/segment_shapes.h"
 #include "cpu/segments.h"
 #include "cpu/temperature.h"
 #include "cpu/thread_pool.h"
@@ -116,6 +118,50 @@ void segment_sums(const py::tuple &shape, const py::tuple &fields, std::uintptr_
   cpu::segment_sums(extents, problem, n_threads);
 }
 
+using Address = std::uintptr_t;
+using Shape = std::tuple<std::int64_t, std::int64_t, std::int64_t>;
+
+cpu::Extents extents_from(const Shape &extents) {
+  const auto &[planes, lines, length] = extents;
+  return {planes, lines, length};
+}
+
+void interior(Address labels, const Shape &extents, int limit, std::int64_t reach, Address inside,
+              int n_threads) {
+  const py::gil_scoped_release release;
+  cpu::interior(reinterpret_cast<const std::uint8_t *>(labels), extents_from(extents), limit, reach,
+                reinterpret_cast<std::uint8_t *>(inside), n_threads);
+}
+
+template <typename Real>
+void patch_maxima(Address values, Address labels, const Shape &extents, std::int64_t classes,
+                  std::int64_t size, bool multilabel, Address sums, Address largest,
+                  int n_threads) {
+  const py::gil_scoped_release release;
+  cpu::patch_maxima({reinterpret_cast<const Real *>(values),
+                     reinterpret_cast<const std::uint8_t *>(labels), extents_from(extents), classes,
+                     size, multilabel, reinterpret_cast<Real *>(sums),
+                     reinterpret_cast<double *>(largest)},
+                    n_threads);
+}
+
+void count_components(Address labels, const Shape &extents, std::int64_t classes,
+                      std::int64_t smallest, Address counts) {
+  const py::gil_scoped_release release;
+  cpu::count_components(reinterpret_cast<const std::uint8_t *>(labels), extents_from(extents),
+                        classes, smallest, reinterpret_cast<std::int64_t *>(counts));
+}
+
+void overlaps(const std::vector<Address> &labels, std::int64_t voxels, std::int64_t classes,
+              Address found, int n_threads) {
+  std::vector<const std::uint8_t *> members;
+  for (const Address address : labels) {
+    members.push_back(reinterpret_cast<const std::uint8_t *>(address));
+  }
+  const py::gil_scoped_release release;
+  cpu::overlaps(members, voxels, classes, reinterpret_cast<std::int64_t *>(found), n_threads);
+}
+
 // Reads memory and does nothing else: benchmarks compare the kernels with the time this takes.
 std::uint64_t read_bytes(std::uintptr_t data, std::int64_t n_bytes, int n_threads) {
   const py::gil_scoped_release release;
@@ -144,6 +190,11 @@ PYBIND11_MODULE(_cpu, module, py::mod_gil_not_used()) {
   module.def("bin_gaps", &bin_gaps);
   module.def("bin_gradient", &bin_gradient);
   module.def("segment_sums", &segment_sums);
+  module.def("interior", &interior);
+  module.def("patch_maxima_f32", &patch_maxima<float>);
+  module.def("patch_maxima_f64", &patch_maxima<double>);
+  module.def("count_components", &count_components);
+  module.def("overlaps", &overlaps);
   module.def("read_bytes", &read_bytes, py::arg("address"), py::arg("n_bytes"),
              py::arg("n_threads"), "XOR of the 64-bit words at an address, by vector reads.");
   module.def(

@@ -136,6 +136,39 @@ class Backend(Protocol):
         ...
 
 
+class ShapesBackend(Protocol):
+    """What a backend may provide besides: passes over labels of one byte, all contiguous.
+
+    They are no ops: `fastcal.segments` does the same in PyTorch where a backend lacks them.
+    """
+
+    def interior(self, labels: Tensor, limit: int, reach: int, inside: Tensor) -> None:
+        """Write whether the squared distance to the next other label is above ``limit``.
+
+        ``labels`` and ``inside`` are ``[*S]`` of at most three axes, with steps of 1. ``reach`` is
+        the largest whole distance that counts; the limit is at most 100.
+        """
+        ...
+
+    def patch_maxima(
+        self, values: Tensor, labels: Tensor, size: int, sums: Tensor, largest: Tensor
+    ) -> None:
+        """Write the largest sum over a patch around the voxels of each class, float64 ``[C]``.
+
+        ``labels`` is ``[*S]`` as ``values`` is, or ``[C, *S]`` of 0 and 1; ``sums`` is room for
+        ``[*S]``. A class without voxels gets -inf.
+        """
+        ...
+
+    def component_counts(self, labels: Tensor, smallest: int, counts: Tensor) -> None:
+        """Write the numbers of components of at least ``smallest`` voxels, int64 ``[C]``."""
+        ...
+
+    def member_overlaps(self, labels: list[Tensor], found: Tensor) -> None:
+        """Add the voxels that each pair of members gives to each class, int64 ``[C, M, M]``."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class BackendStatus:
     """Whether a backend can run here, and if not, why."""
@@ -197,6 +230,19 @@ def select(device: torch.device, *, op: str = "ensemble_statistics") -> Backend:
     if forced is not None:
         raise ValueError(f"backend must be one with {op}, got {forced!r}")
     raise ValueError(f"tensors must be on {' or '.join(_PREFERENCE)}, got {device.type}")
+
+
+def shapes(device: torch.device) -> ShapesBackend | None:
+    """Give the backend that has the functions of `ShapesBackend` for tensors on ``device``.
+
+    Args:
+        device: Device of the tensors.
+
+    Returns:
+        The forced backend or the best one, or None where that has no such functions.
+    """
+    found = select(device)
+    return cast(ShapesBackend, found) if hasattr(found, "member_overlaps") else None
 
 
 def call(op: str, device: torch.device, *arguments: Any) -> None:

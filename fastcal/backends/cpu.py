@@ -181,3 +181,49 @@ def segment_sums(problem: SegmentProblem, sums: Tensor) -> None:
         sums.data_ptr(),
         torch.get_num_threads(),
     )
+
+
+def interior(labels: Tensor, limit: int, reach: int, inside: Tensor) -> None:
+    """Write whether the squared distance to the next other label is above ``limit``."""
+    _cpu.interior(
+        labels.data_ptr(),
+        native.extents(labels.shape),
+        limit,
+        reach,
+        inside.data_ptr(),
+        torch.get_num_threads(),
+    )
+
+
+def patch_maxima(values: Tensor, labels: Tensor, size: int, sums: Tensor, largest: Tensor) -> None:
+    """Write the largest sum over a patch around the voxels of each class."""
+    run = _cpu.patch_maxima_f64 if values.dtype == torch.float64 else _cpu.patch_maxima_f32
+    run(
+        values.data_ptr(),
+        labels.data_ptr(),
+        native.extents(values.shape),
+        len(largest),
+        size,
+        labels.dim() > values.dim(),
+        sums.data_ptr(),
+        largest.data_ptr(),
+        torch.get_num_threads(),
+    )
+
+
+def component_counts(labels: Tensor, smallest: int, counts: Tensor) -> None:
+    """Write the numbers of components of at least ``smallest`` voxels."""
+    _cpu.count_components(
+        labels.data_ptr(), native.extents(labels.shape), len(counts), smallest, counts.data_ptr()
+    )
+
+
+def member_overlaps(labels: list[Tensor], found: Tensor) -> None:
+    """Add the voxels that each pair of members gives to each class."""
+    _cpu.overlaps(
+        [label.data_ptr() for label in labels],
+        labels[0].numel(),
+        len(found),
+        found.data_ptr(),
+        torch.get_num_threads(),
+    )

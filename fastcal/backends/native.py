@@ -49,6 +49,12 @@ PlainLayout = tuple[int, bool, bool, bool]
 """(classes, entropy, square, votes)."""
 
 
+def extents(shape: torch.Size) -> tuple[int, int, int]:
+    """Give the extents of a volume, an image or a line as those of a volume."""
+    planes, lines, length = (*(1,) * (3 - len(shape)), *shape)
+    return planes, lines, length
+
+
 def class_view(tensor: Tensor, class_dim: int) -> AddressView:
     """Describe a tensor with a class axis."""
     strides = tensor.stride()

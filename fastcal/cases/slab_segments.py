@@ -12,7 +12,7 @@ from torch import Tensor
 from fastcal.core.segment_problem import SegmentProblem, SegmentWords
 from fastcal.segments.component_windows import ComponentCounter
 from fastcal.segments.interior import interior
-from fastcal.segments.measure import scores_of, segment_sums
+from fastcal.segments.measure import label_bytes, scores_of, segment_sums
 from fastcal.segments.patches import patch_maxima
 
 if TYPE_CHECKING:
@@ -93,8 +93,8 @@ class SegmentWindows:
         label = label.movedim(-1, 0) if self.multilabel else label
         steps = self.settings.steps(3)
         volumes = label if self.multilabel else label[None]
-        inside = interior(volumes.to(torch.uint8) if self.classes < 255 else volumes,
-                          self.settings.depth, steps)  # fmt: skip
+        classes = 2 if self.multilabel else self.classes
+        inside = interior(label_bytes(volumes, classes), self.settings.depth, steps)
         # Around the window nothing is counted.
         counted = torch.full_like(label, -1)
         core: Any = (..., *cores)
@@ -112,7 +112,8 @@ class SegmentWindows:
             binary=False,
             clip=False,
         )
-        patches = patch_maxima(entropy, counted[None], self.classes, self.settings.patch)
+        narrow = label_bytes(counted[None], classes)
+        patches = patch_maxima(entropy, narrow, self.classes, self.settings.patch)
         return segment_sums(problem), patches
 
     def _components(self) -> Tensor | None:

@@ -306,6 +306,8 @@ def _print_fit(found: QualityFit) -> None:
         print_table(["logit Dice", "intercept", "slope", "r", "p", "structures"], rows)
     held = f", calibrated with {found.n_calibration}" if found.n_calibration else ""
     absent = f"; {found.n_absent} were not predicted" if found.n_absent else ""
+    if found.never:
+        absent += f", {', '.join(found.never)} in no case"
     typer.echo(
         f"fitted to {counted(found.n_training, 'structure')} of "
         f"{counted(found.n_cases, 'case')}{held}{absent}; written: {found.out}"

@@ -97,6 +97,15 @@ def study(
             rich_help_panel=FILES,
         ),
     ] = None,
+    channels: Annotated[
+        str | None,
+        typer.Option(
+            "--channels",
+            metavar="NAME,...",
+            help="Channels to use; without it T1CE, T2 and FLAIR of the brain, else all.",
+            rich_help_panel=FILES,
+        ),
+    ] = None,
     shift: Annotated[
         list[Shift] | None,
         typer.Option(
@@ -160,6 +169,7 @@ def study(
         members=members,
         fast=fast,
         split=parts,
+        channels=None if channels is None else channels.split(","),
         shifts=shifts,
         training=parse_values(values or ()),
         seed=seed,

@@ -100,6 +100,9 @@ def fit_ood(
         for name in scores or _available(folder, run)
     }
     networks = None if run is None else Networks(run, members, device, trust)
+    if structures is None and folder.predictions is not None and not made.keys() <= FEATURES.keys():
+        # Named, so that cases of other structures are refused and not judged by these.
+        structures = read_table(folder.predictions).structures_present
     found = measure(
         folder, made, networks=networks, n_bins=n_bins, structures=structures, progress=progress
     )

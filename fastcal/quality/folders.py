@@ -39,6 +39,8 @@ class QualityFit:
     """Structures that its conformal intervals were calibrated with."""
     n_absent: int
     """Structures that were not predicted, which the fit leaves out."""
+    never: tuple[str, ...]
+    """Names of structures that no case has, of which the fit knows nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +133,7 @@ def fit_quality(
         len(predictor.training_.cases),
         0 if calibration is None else len(calibration.cases),
         int(table.absent.sum()),
+        tuple(name for name in table.structures_present if table.of(name).absent.all()),
     )
 
 

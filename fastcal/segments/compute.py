@@ -62,7 +62,7 @@ def segment_scores(
         The scores, each ``[B, C]`` in float64; a NumPy array where ``mean`` is one.
 
     Raises:
-        ImportError: Components are counted, and SciPy is not installed.
+        ImportError: Components are counted, which needs SciPy here, and it is not installed.
         TypeError: An argument has the wrong type. The message names it.
         ValueError: An argument does not fit, or holds numbers that are no probabilities, labels or
             entropies. The message names it.

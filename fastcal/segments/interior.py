@@ -13,6 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from fastcal import backends
 from fastcal.segments.sweep import sweep
 
 
@@ -38,6 +39,12 @@ def interior(labels: Tensor, depth: float, steps: Sequence[float]) -> Tensor:
         tensor([[ True,  True, False, False,  True,  True,  True]])
     """
     inside = torch.ones(labels.shape, dtype=torch.bool, device=labels.device)
+    shapes = backends.shapes(labels.device)
+    bytewise = _whole(depth, steps) and labels.dtype == torch.uint8 and len(steps) <= 3
+    if shapes is not None and bytewise:
+        for volume, result in zip(labels.contiguous(), inside, strict=True):
+            shapes.interior(volume, math.floor(depth * depth), math.floor(depth), result)
+        return inside
     for volume, result in zip(labels, inside, strict=True):
         box = _around_boundaries(volume, depth, steps)
         if box is not None:
@@ -47,8 +54,7 @@ def interior(labels: Tensor, depth: float, steps: Sequence[float]) -> Tensor:
 
 def _interior_of_box(labels: Tensor, depth: float, steps: Sequence[float]) -> Tensor:
     limit = depth * depth
-    # Whole steps have whole squares, which bytes hold and which are compared exactly.
-    small = all(step == 1 for step in steps) and limit <= 100
+    small = _whole(depth, steps)
     dtype = torch.uint8 if small else torch.float64
     beyond = math.floor(limit) + 1 if small else 2 * limit + 1
     squared = torch.full(labels.shape, beyond, dtype=dtype, device=labels.device)
@@ -56,6 +62,11 @@ def _interior_of_box(labels: Tensor, depth: float, steps: Sequence[float]) -> Te
         squared = sweep(squared, axis, partial(_nearest, axis=axis, step=step, depth=depth), labels)
     # Distances are sums of products of floats, whose last bits must not decide.
     return squared > (math.floor(limit) if small else limit * (1 + 1e-6))
+
+
+def _whole(depth: float, steps: Sequence[float]) -> bool:
+    """Tell whether squares of distances are whole, compared exactly, and held by bytes."""
+    return all(step == 1 for step in steps) and depth * depth <= 100
 
 
 def _nearest(squared: Tensor, labels: Tensor, *, axis: int, step: float, depth: float) -> Tensor:

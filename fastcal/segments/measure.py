@@ -68,8 +68,9 @@ def measure(
     label, multilabel = prediction.label, prediction.multilabel
     classes, axes = prediction.mean.shape[1], prediction.mean.dim() - 2
     steps = settings.steps(axes)
-    volumes = label.flatten(0, 1) if multilabel else label
-    inside = interior(_narrow(volumes, classes), settings.depth, steps).view(label.shape)
+    narrow = label_bytes(label, 2 if multilabel else classes)
+    volumes = narrow.flatten(0, 1) if multilabel else narrow
+    inside = interior(volumes, settings.depth, steps).view(label.shape)
     problem = SegmentProblem(
         prediction.mean,
         label,
@@ -85,11 +86,11 @@ def measure(
     components = None
     if settings.component_voxels is not None:
         components = count_components(
-            label, classes, settings.component_voxels, multilabel=multilabel
+            narrow, classes, settings.component_voxels, multilabel=multilabel
         )
     words = SegmentTotals(
         sums=segment_sums(problem),
-        patches=patch_maxima(prediction.entropy, label, classes, settings.patch),
+        patches=patch_maxima(prediction.entropy, narrow, classes, settings.patch),
         components=components,
         members=None if members is None else torch.stack(members.sums),
         overlaps=overlaps(members.labels, classes, multilabel=multilabel)
@@ -148,8 +149,19 @@ def label_type(classes: int) -> torch.dtype:
     return torch.uint8 if classes < 256 else torch.int32
 
 
-def _narrow(label: Tensor, classes: int) -> Tensor:
-    """Give labels in the smallest type that tells them apart; what is no class stays apart."""
+def label_bytes(label: Tensor, classes: int) -> Tensor:
+    """Give labels as bytes where these tell the classes apart from what is marked as nothing.
+
+    Numbers that are neither may become a class; `scores_of` refuses them.
+
+    Args:
+        label: Integers; -1 belongs to nothing, as all bits set do in unsigned types.
+        classes: C.
+
+    Example:
+        >>> label_bytes(torch.tensor([0, 2, -1]), 3)
+        tensor([  0,   2, 255], dtype=torch.uint8)
+    """
     return label.to(torch.uint8) if classes < 255 else label
 
 

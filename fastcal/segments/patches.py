@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import torch
 from torch import Tensor
 
+from fastcal import backends
 from fastcal.segments.sweep import pieces, sweep
 
 
@@ -36,6 +38,13 @@ def patch_maxima(values: Tensor, label: Tensor, num_classes: int, size: int) -> 
     )
     if values[:1].numel() == 0:
         return torch.full_like(found, torch.nan)
+    shapes = backends.shapes(values.device)
+    if shapes is not None and label.dtype == torch.uint8 and values.dim() <= 4:
+        sums, volumes = torch.empty_like(values[0]).contiguous(), values.contiguous()
+        for item, labels in enumerate(label.contiguous()):
+            shapes.patch_maxima(volumes[item], labels, size, sums, found[item])
+        found /= math.prod(min(size, extent) for extent in values.shape[1:])
+        return torch.where(found == -torch.inf, torch.nan, found)
     shared = label.dim() == values.dim()
     for item, volume in enumerate(values):
         sums, voxels = volume.nan_to_num(0.0), 1

@@ -80,11 +80,13 @@ class SegmentSettings:
         return tuple(self.spacing)
 
     def check_axes(self, axes: int) -> None:
-        """Check that the spacing is of as many axes as a volume has.
+        """Check that there are voxels, and that the spacing is of as many axes as a volume has.
 
         Raises:
-            ValueError: It is not.
+            ValueError: It is not so.
         """
+        if axes < 1:
+            raise ValueError("segments must be of volumes with an axis of voxels, got none")
         if self.spacing is not None and len(self.spacing) != axes:
             raise ValueError(
                 f"spacing must hold one number per axis: {axes}, got {len(self.spacing)}"

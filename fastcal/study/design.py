@@ -68,6 +68,8 @@ class Design:
     phantoms: Phantoms | None = None
     outside: str = ""
     """What the dataset is that lies outside the distribution of the training data."""
+    channels: tuple[str, ...] = ()
+    """Channels that are used where the dataset has all of these; otherwise all that it has."""
     n_bins: int = 10
 
     def sizes(self, members: int) -> tuple[int, ...]:
@@ -129,6 +131,7 @@ _DESIGNS = {
             training_cases={"institution": "CBICA"},
             test_cases={"institution": "TCIA"},
             training={"preprocessing.spacing": [1.0, 1.0], "preprocessing.size": [224, 224]},
+            channels=("T1CE", "T2", "FLAIR"),
         ),
         Design(
             name="heart",

@@ -12,6 +12,7 @@ from fastcal.core.errors import DataError
 from fastcal.core.lock import sole_use
 from fastcal.core.places import check_own
 from fastcal.report.provenance import command_line, software
+from fastcal.study.channels import CHANNELS, wanted_channels, with_channels, write_listing
 from fastcal.study.claim import claim
 from fastcal.study.design import LOSSES, SHIFTS, Design, design
 from fastcal.study.found import Origin, Results
@@ -43,6 +44,7 @@ def run_study(
     members: int | None = None,
     fast: bool = False,
     split: tuple[int, int, int] | None = None,
+    channels: Sequence[str] | None = None,
     shifts: Sequence[str] = SHIFTS,
     training: Mapping[str, Any] | None = None,
     seed: int = 0,
@@ -70,6 +72,8 @@ def run_study(
         fast: The small version, for a CPU and an hour or so; see docs/study.md.
         split: Cases to train, to validate and to test, by sorted name. None takes the
             ``splits.json`` of the dataset if that has a test part, otherwise the paper's counts.
+        channels: Names of the channels to use. None takes the paper's (T1CE, T2 and FLAIR of the
+            brain) where the dataset has them, otherwise all.
         shifts: Named shifts of the held-out cases; see `fastcal.data.shifts.shifted`.
         training: Settings of `fastcal.train.TrainConfig` by dotted name, in place of the design's.
         seed: Seed of phantoms, training and ensembles.
@@ -114,15 +118,21 @@ def run_study(
         chosen.config(loss)  # raises for settings that do not exist or are out of range
     folder = Path(out)
     check_own(folder)
-    dataset, other = _data(chosen, folder, data, outside, seed)
-    for read in (dataset, *([] if other is None else [other])):
+    given, given_beyond = _data(chosen, folder, data, outside, seed)
+    for read in (given, *([] if given_beyond is None else [given_beyond])):
         check_place(folder, read)
+    used = wanted_channels(given, channels, chosen.channels)
+    dataset = with_channels(given, used, folder / CHANNELS)
+    beyond = None
+    if given_beyond is not None:
+        beyond = with_channels(given_beyond, used, folder / f"{CHANNELS}_outside")
     study = Study(
         design=chosen,
         folder=folder,
+        sources=(given, given_beyond),
         dataset=dataset,
-        outside=other,
-        split=chosen_split(dataset, chosen, given=split is not None),
+        outside=beyond,
+        split=chosen_split(given, chosen, given=split is not None),
         members=chosen.members,
         seed=seed,
         shifts=tuple(shifts),
@@ -136,6 +146,9 @@ def run_study(
         # A pool may grow: its members stay, and others are added.
         if claim(folder / SETTINGS, settings, free=("members",)) not in (None, settings):
             atomic.write_json(folder / SETTINGS, settings)
+        for one, source in ((dataset, given), (beyond, given_beyond)):
+            if one is not None and one is not source:
+                write_listing(one)
         return _run(study, command or command_line())
 
 

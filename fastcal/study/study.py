@@ -25,6 +25,7 @@ class Study:
     The folder holds::
 
     study.json stages.json     settings; times of the stages
+    channels/dataset.json      the files that are used, where not all channels are
     phantoms/ prepared/        data that were drawn; cases that were preprocessed
     runs/RUN/                  members, by fastcal.train
     streamed/RUN/SET/CASE.npz  what is kept of each case
@@ -33,6 +34,8 @@ class Study:
 
     design: Design
     folder: Path
+    sources: tuple[Dataset, Dataset | None]
+    """The next two as they were given, with all channels."""
     dataset: Dataset
     outside: Dataset | None
     split: dict[str, list[str]]
@@ -68,11 +71,12 @@ class Study:
 
     def settings(self) -> dict[str, Any]:
         """Everything that the results depend on, as JSON gives it back."""
-        design = self.design
+        design, (source, beyond) = self.design, self.sources
         settings = {
             "study": design.name,
-            "dataset": identity(self.dataset),
-            "outside": None if self.outside is None else identity(self.outside),
+            "dataset": identity(source),
+            "outside": None if beyond is None else identity(beyond),
+            "channels": self.dataset.channel_names,
             "split": self.split,
             "members": self.members,
             "seed": self.seed,
