@@ -5,7 +5,9 @@ PYTHON ?= python3
 VENV := .venv
 BUILD := build/dev
 BIN := $(VENV)/bin
-PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
+# Most of what is installed is never imported: Python compiles what is, when it is.
+PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-compile \
+	-c constraints.txt
 # The build tools are in .venv already: an isolated build would fetch them again at every rebuild.
 EDITABLE = --no-build-isolation -C build-dir=$(BUILD) -C cmake.define.FASTCAL_CUDA=$(CUDA) \
 	-C cmake.define.CMAKE_CUDA_ARCHITECTURES=$(ARCHITECTURES)
