@@ -15,6 +15,8 @@ from fastcal.core.errors import DataError
 from fastcal.core.places import check_outputs, check_own
 
 _SUMMARY = f"{STATISTICS}.json"
+_SUMS = (f"{STATISTICS}.npz", _SUMMARY, f"{SEGMENTS}.json", f"{SEGMENTS}.csv")
+"""All that is put together, one after another, in the folder of the sum."""
 
 
 def check_parts(files: Sequence[Path], out: Path) -> None:
@@ -62,7 +64,7 @@ def _check_out(files: Sequence[Path], out: Path, written: Sequence[Path], *, kno
     check_outputs(written, _but_the_sum(files, written[0].parent))
     if not (out / FILE).exists():
         own = (file.name for file in files if file.parent == out)
-        check_own(out, but=(*(path.name for path in written), *own))
+        check_own(out, but=(*_SUMS, *own))
     elif not known:
         raise DataError(out, "holds predictions, of which the parts say nothing; choose another")
 

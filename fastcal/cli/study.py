@@ -101,7 +101,7 @@ def study(
         str | None,
         typer.Option(
             "--channels",
-            metavar="NAME,...",
+            metavar="NAME,NAME",
             help="Channels to use; without it T1CE, T2 and FLAIR of the brain, else all.",
             rich_help_panel=FILES,
         ),
