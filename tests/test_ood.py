@@ -344,7 +344,7 @@ def test_bad_input_of_the_commands_is_one_line(
         ((*fit, "-i", inside, "--scores", "histogram"), "images must be given for histogram"),
         ((*fit, "--images", images, "--scores", "mahalanobis"), "networks must be given for"),
         ((*fit, "--images", images, "-m", inside), "config.json: no such file"),
-        ((*fit, "--images", images, "--bins", 1), "n_bins must be from 2 to 65536, got 1"),
+        ((*fit, "--images", images, "--bins", 1), "--bins must be from 2 to 65536, got 1"),
         (("ood", "predict", "-c", file, "--images", images), "predictions must be given for"),
         (("ood", "predict", "-c", tmp_path / "bad.json", "-i", inside), "bad.json: "),
         (("ood", "evaluate", "-c", file, "-i", inside), "--ood or --ood-images must name"),
