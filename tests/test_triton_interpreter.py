@@ -38,6 +38,7 @@ CASES = {
     "test_accumulator.py": (
         "bits_of_one_shot_for_every_reading",
         "streamed_statistics_are_the_integers",
+        "bits_of_one_shot and bfloat16-23-1",
     ),
     "test_calibration.py": (
         "golden",
@@ -81,7 +82,6 @@ CASES = {
 # More of what these files say, with --slow: they take ten to twenty seconds each.
 SLOW = {
     "test_ensemble_extremes.py": ("invalid_voxel_is_nan and 18-nan and float32",),
-    "test_accumulator.py": ("bits_of_one_shot and bfloat16-23-1",),
     "test_extras.py": ("bits_of_the_reference and dtype0-left",),
 }
 
