@@ -10,12 +10,13 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet 
 	-c constraints.txt
 # The build tools are in .venv already: an isolated build would fetch them again at every rebuild.
 EDITABLE = --no-build-isolation -C build-dir=$(BUILD) -C cmake.define.FASTCAL_CUDA=$(CUDA) \
-	-C cmake.define.CMAKE_CUDA_ARCHITECTURES=$(ARCHITECTURES)
+	-C cmake.define.CMAKE_CUDA_ARCHITECTURES=$(ARCHITECTURES) "-Ccmake.define.FASTCAL_ISAS=$(ISAS)"
 WITH_CPP_TESTS := -C cmake.define.FASTCAL_BUILD_TESTS=ON
 # AUTO, ON or OFF: `make build CUDA=OFF` spares minutes while other parts of csrc/ are worked on.
 CUDA ?= AUTO
 # Of the CUDA module: that of this machine's GPU. A wheel holds all, which takes minutes more.
 ARCHITECTURES ?= $(or $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 | tr -d .),90)
+ISAS = baseline;avx2;avx512
 CXX_SOURCES = $(shell find csrc tests/cpp -name '*.h' -o -name '*.cpp' -o -name '*.inl' -o -name '*.cu' -o -name '*.cuh')
 PYTEST_ARGS ?=
 MAKEFLAGS += --no-print-directory
@@ -24,8 +25,9 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: demo test test-all build docs lint test-cpp test-python sanitize format clean distclean
 
-# Without a GPU the demo has no use for the CUDA module, which takes most of the time to compile.
+# Nor has the demo a use for the CUDA module without a GPU, and it runs on this processor alone.
 demo: CUDA := $(if $(shell nvidia-smi -L 2>/dev/null),$(CUDA),OFF)
+demo: ISAS = baseline;$(if $(shell grep -m 1 avx512vl /proc/cpuinfo 2>/dev/null),avx512,avx2)
 demo: $(VENV)/.demo-ready
 	$(PIP_INSTALL) $(EDITABLE) --no-deps -e .
 	$(BIN)/fastcal demo -o demo-run

@@ -34,6 +34,7 @@ SMALL: dict[str, Any] = {
         }
     ),
     "device": "cpu",
+    "jobs": 1,
     "fine_bins": 64,
     "regions": ["box:4:1"],
 }
@@ -240,7 +241,7 @@ def test_demo_settings_are_the_papers_but_for_size_and_length() -> None:
     shortened = {
         "network.widths": [8, 16, 32, 64],
         "sampling.batch_size": 8,
-        "loop.max_epochs": 20,
+        "loop.max_epochs": 14,
         "loop.iterations_per_epoch": 24,
         "schedule.patience": 5,
     }

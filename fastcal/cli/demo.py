@@ -112,15 +112,16 @@ def demo(
     config: ConfigFile = None,
     device: Device = None,
     jobs: Annotated[
-        int,
+        int | None,
         typer.Option(
             "--jobs",
             metavar="N",
             min=1,
-            help="Members trained at a time, each in a process.",
+            help="Members trained at a time, each in a process.  [default: all of a loss for "
+            "phantoms on a CPU, else 1]",
             rich_help_panel=RUN,
         ),
-    ] = 1,
+    ] = None,
     fine_bins: FineBins = 0,
     region: RegionOption = None,
     trust: TrustOption = None,
@@ -181,7 +182,7 @@ def demo(
             seed=seed,
             config=settings,
             device=device,
-            jobs=jobs,
+            jobs=1 if jobs is None else jobs,
             fine_bins=fine_bins,
             regions=region or [],
             progress=not quiet,
