@@ -29,7 +29,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 demo: CUDA := $(if $(shell nvidia-smi -L 2>/dev/null),$(CUDA),OFF)
 demo: ISAS = baseline;$(if $(shell grep -m 1 avx512vl /proc/cpuinfo 2>/dev/null),avx512,avx2)
 demo: $(VENV)/.demo-ready
-	$(PIP_INSTALL) $(EDITABLE) --no-deps -e .
+	test -e $(VENV)/.built || $(PIP_INSTALL) $(EDITABLE) --no-deps -e .
+	rm -f $(VENV)/.built
 	$(BIN)/fastcal demo -o demo-run
 
 # In this order, whatever -j says: pytest comes last, so that its summary closes the output.
@@ -44,7 +45,8 @@ test-all:
 	$(MAKE) test PYTEST_ARGS="--slow $(PYTEST_ARGS)"
 
 build: $(VENV)/.test-ready
-	$(PIP_INSTALL) $(EDITABLE) $(WITH_CPP_TESTS) --no-deps -e .
+	test -e $(VENV)/.built || $(PIP_INSTALL) $(EDITABLE) $(WITH_CPP_TESTS) --no-deps -e .
+	rm -f $(VENV)/.built
 
 lint: $(VENV)/.test-ready
 	$(BIN)/ruff check .
@@ -82,14 +84,15 @@ $(VENV)/.tools-ready: constraints.txt pyproject.toml
 	$(PIP_INSTALL) scikit-build-core setuptools-scm pybind11 cmake ninja
 	touch $@
 
+# What the first installation has built need not be built again right after it: .built says so.
 # The demo's set is the smaller one: the test tools are of no use to somebody who only looks.
 $(VENV)/.demo-ready: $(VENV)/.tools-ready
 	$(PIP_INSTALL) $(EDITABLE) -e '.[train,report]'
-	touch $@
+	touch $@ $(VENV)/.built
 
 $(VENV)/.test-ready: $(VENV)/.tools-ready
 	$(PIP_INSTALL) $(EDITABLE) $(WITH_CPP_TESTS) -e '.[train,report,quality,export,test,dev]'
-	touch $@
+	touch $@ $(VENV)/.built
 
 clean:
 	rm -rf build dist demo-run .pytest_cache .mypy_cache .ruff_cache .hypothesis

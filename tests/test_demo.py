@@ -241,7 +241,8 @@ def test_demo_settings_are_the_papers_but_for_size_and_length() -> None:
     shortened = {
         "network.widths": [8, 16, 32, 64],
         "sampling.batch_size": 8,
-        "loop.max_epochs": 14,
+        "loop.max_epochs": 12,
+        "loop.tensorboard": False,
         "loop.iterations_per_epoch": 24,
         "schedule.patience": 5,
     }

@@ -104,7 +104,8 @@ def demo_config() -> TrainConfig:
             "network.widths": [8, 16, 32, 64],
             "sampling.batch_size": 8,
             "loop.iterations_per_epoch": 24,
-            "loop.max_epochs": 14,
+            "loop.max_epochs": 12,
+            "loop.tensorboard": False,
             "schedule.patience": 5,
         }
     )
