@@ -217,9 +217,12 @@ def difference(made: Path, right: Path) -> str | None:
     wanted = {path.relative_to(right) for path in right.rglob("*") if path.is_file()}
     for name in sorted(wanted):
         if _compared(name):
-            if not (made / name).is_file():
+            place = made / name
+            if not place.is_file():  # beside probabilities, which nnU-Net takes for cases
+                place = place.parent / "calibration" / place.name
+            if not place.is_file():
                 return f"{name} is missing"
-            found = _file_difference(made / name, right / name)
+            found = _file_difference(place, right / name)
             if found is not None:
                 return f"{name}: {found}"
     return None

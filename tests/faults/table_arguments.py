@@ -45,7 +45,8 @@ class Option:
             expected = self.legal.get(value, Expected.REFUSED)
             if expected is None:
                 continue
-            words = [word.replace("{}", value) for word in self.words.split()]
+            given = (word.replace("{}", value) for word in self.words.split())
+            words = [part for word in given for part in (word.split() or [word])]
             shown = self.words.replace("{}", value or "''")
             yield Kind(
                 name=f"{self.command.name}: {shown}",
@@ -85,10 +86,10 @@ def _counting(command: Command) -> Iterator[Option]:
     yield Option(command, "--num-parts {}", _HUGE, INTEGERS)
     yield Option(command, "--num-parts 2 --part-id {}", _ZERO, INTEGERS)
     yield Option(command, "--region {}", _REGION_LEGAL, _REGIONS)
-    yield Option(command, "--cases {}", values=_CASES, names=_CASES)
-    yield Option(command, "--maps {}", values=("bogus", "0"))
+    yield Option(command, "--case {}", values=_CASES, names=_CASES)
+    yield Option(command, "--map {}", values=("bogus", "0"))
     yield Option(command, "--dtype {}", values=("bogus", "int8"))
-    yield Option(command, "--closed {}", values=("both",))
+    yield Option(command, "--bin-edge {}", values=("both",))
 
 
 def _counting_in_brief(command: Command) -> Iterator[Option]:
@@ -98,7 +99,7 @@ def _counting_in_brief(command: Command) -> Iterator[Option]:
     yield Option(command, "--num-parts {}", values=("0", "-1"))
     yield Option(command, "--num-parts 2 --part-id {}", values=("-1", "2"))
     yield Option(command, "--region {}", _REGION_LEGAL, _REGIONS[:3] + _REGIONS[8:10])
-    yield Option(command, "--cases {}", values=("nobody", "../case_a"), names=_CASES)
+    yield Option(command, "--case {}", values=("nobody", "../case_a"), names=_CASES)
 
 
 def _ensemble() -> Iterator[Option]:
@@ -106,19 +107,19 @@ def _ensemble() -> Iterator[Option]:
     yield from _counting(command)
     yield Option(command, "--temperature {}", _HUGE)
     yield Option(command, "--temperature 1 1 {}", values=("1",))
-    yield Option(command, "--weights {} 1", _ZERO | _HUGE)
-    yield Option(command, "--weights {}", values=("1", "0 0", "1 1 1"))
+    yield Option(command, "--weight {} 1", _ZERO | _HUGE)
+    yield Option(command, "--weight {}", values=("1", "0 0", "1 1 1"))
     yield Option(command, "--space {}", values=("log",))
     yield Option(command, "--device {}", values=_DEVICES)
     yield Option(command, "--dataset-json {}", values=("nowhere.json", "labels", "pipe"))
     yield Option(command, "--labels {}", values=("nowhere", "labels/case_a.nii.gz", "folds"))
-    yield Option(command, "--inputs {}", values=("nowhere", "labels", "folds/fold_0/case_a.npz"))
+    yield Option(command, "--input {}", values=("nowhere", "labels", "folds/fold_0/case_a.npz"))
 
 
 def _predict() -> Iterator[Option]:
     command = c.PREDICT
     yield from _counting_in_brief(command)
-    yield Option(command, "--members {}", _ZERO, INTEGERS)
+    yield Option(command, "--member {}", _ZERO, INTEGERS, ("members",))
     yield Option(command, "--mc-dropout {}", _ZERO, INTEGERS)
     yield Option(command, "--seed {}", _ZERO | _HUGE | {"-1": OK}, INTEGERS)
     yield Option(command, "--mirror {}", _ZERO, (*NUMBERS, "3"))
@@ -141,7 +142,7 @@ def _evaluate() -> Iterator[Option]:
     yield Option(command, "--num-classes {}", values=other, names=("case_a",))
     yield Option(command, "--tolerance {}", _ZERO | _HUGE | {"inf": OK})
     yield Option(command, "--region {}", _REGION_LEGAL, _REGIONS[::3])
-    yield Option(command, "--closed {}", values=("both",))
+    yield Option(command, "--bin-edge {}", values=("both",))
     yield Option(command, "--dataset-json {}", values=("nowhere.json", "labels"))
     yield Option(command, "--labels {}", values=("nowhere", "labels/case_a.nii.gz", "folds"))
     yield Option(command, "--predictions {}", values=("nowhere", "folds/fold_0/case_a.npz"))
@@ -152,11 +153,11 @@ def _recalibrate() -> Iterator[Option]:
     yield Option(command, "--method histogram --bins {}", names=("n_bins",))
     yield Option(command, "--method dirichlet --odir {}", _ZERO | _HUGE)
     pooled = "-i folds/fold_1 --ensemble pool-then-calibrate"
-    yield Option(command, f"{pooled} --weights {{}} 1", _ZERO | _HUGE)
-    yield Option(command, f"{pooled} --weights {{}}", values=("1", "0 0", "1 1 1"))
+    yield Option(command, f"{pooled} --weight {{}} 1", _ZERO | _HUGE)
+    yield Option(command, f"{pooled} --weight {{}}", values=("1", "0 0", "1 1 1"))
     yield Option(command, "--method {}", values=("platt",))
-    yield Option(command, "--cases {}", values=_CASES, names=_CASES)
-    yield Option(command, "--inputs {}", values=("nowhere", "labels/case_a.nii.gz"))
+    yield Option(command, "--case {}", values=_CASES, names=_CASES)
+    yield Option(command, "--input {}", values=("nowhere", "labels/case_a.nii.gz"))
     yield Option(command, "--labels {}", values=("nowhere", "folds"))
     yield from _counting_in_brief(c.APPLY)
     yield Option(c.APPLY, "--calibrator {}", values=("nowhere.json", "labels"))
@@ -165,7 +166,6 @@ def _recalibrate() -> Iterator[Option]:
 def _export() -> Iterator[Option]:
     command = c.EXPORT
     yield Option(command, "--member {}", _ZERO, INTEGERS, ("members",))
-    yield Option(command, "--members {}", _ZERO, INTEGERS)
     yield Option(command, "--size {} {}", values=(*INTEGERS, "1000000"))
     yield Option(command, "--size {}", values=("12", "12 10 3", "12 -10"))
     yield Option(command, "--format {}", values=("pickle",))
@@ -251,11 +251,11 @@ def _demo() -> Iterator[Option]:
 def _bench() -> Iterator[Option]:
     command = Command("bench", ("bench", "--quick", "--no-peers", "-q"), (), "out")
     yield Option(command, "--classes {}", values=("0", "-1", BILLION))
-    yield Option(command, "--volumes 8 --members {}", values=("0", "-1", BILLION))
-    yield Option(command, "--volumes {}", values=("0", "-1", BEYOND, "8x8", "0x8x8", "x"))
+    yield Option(command, "--volume 8 --members {}", values=("0", "-1", BILLION))
+    yield Option(command, "--volume {}", values=("0", "-1", BEYOND, "8x8", "0x8x8", "x"))
     yield Option(command, "--threads {}", values=("0", "-1"))
     yield Option(command, "--seconds {}", values=("-1", "nan"))
-    yield Option(command, "--backgrounds {}", values=("-1", "nan", "2"))
+    yield Option(command, "--background {}", values=("-1", "nan", "2"))
     yield Option(command, "--device {}", values=_DEVICES[:2])
 
 
