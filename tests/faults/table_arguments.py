@@ -53,7 +53,7 @@ class Option:
                 group=group,
                 command=self.command.with_options(*words),
                 expected=expected,
-                names=(flag, flag.replace("-", "_"), *self.names),
+                names=(flag, f"{flag}s", flag.replace("-", "_"), *self.names),
                 check=accepted,
             )
 
