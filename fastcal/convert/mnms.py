@@ -42,8 +42,8 @@ def _patient(
         search.note(folder, f"has no row in the table (column {_CODE})")
         return []
     try:
-        frames = {phase: int(float(row[phase])) for phase in ("ED", "ES")}
-    except (KeyError, ValueError, OverflowError):
+        frames = {phase: _whole(row[phase]) for phase in ("ED", "ES")}
+    except (KeyError, ValueError):
         search.note(folder, "must have numbers of frames in the columns ED and ES of the table")
         return []
     where = search.within(folder)
@@ -66,12 +66,26 @@ def _patient(
     ]
 
 
+def _whole(text: str) -> int:
+    """Read the number of a frame, which some tables write as 12.0."""
+    value = float(text)
+    if not value.is_integer():
+        raise ValueError(f"frame must be a whole number, got {text!r}")
+    return int(value)
+
+
 def _table(search: Search) -> dict[str, dict[str, str]]:
     """Rows of the table by the code of the patient; it lies in the dataset's folder or above."""
     places = [*search.folders(), search.root.resolve().parent]
     for path in (path for place in places for path in sorted(place.glob("*.csv"))):
         rows = read_table(path)
         if rows and _CODE in rows[0]:
-            return {row[_CODE]: row for row in rows if _CODE in row}
+            found: dict[str, dict[str, str]] = {}
+            for row in rows:
+                if row.get(_CODE) in found:
+                    search.note(path, f"has the patient {row[_CODE]} twice (column {_CODE})")
+                if _CODE in row:
+                    found[row[_CODE]] = row
+            return found
     search.note(search.root, f"has no table *.csv with the column {_CODE}")
     return {}
