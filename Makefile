@@ -17,6 +17,9 @@ CUDA ?= AUTO
 # Of the CUDA module: that of this machine's GPU. A wheel holds all, which takes minutes more.
 ARCHITECTURES ?= $(or $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 | tr -d .),90)
 ISAS = baseline;avx2;avx512
+# What the first installation has built need not be built again right after it, unless this finds a
+# change since, or no .built. Later builds leave it to CMake, as their settings may be others.
+CHANGED = $$(find csrc cmake tests/cpp CMakeLists.txt pyproject.toml -newer $(VENV)/.built 2>&1)
 CXX_SOURCES = $(shell find csrc tests/cpp -name '*.h' -o -name '*.cpp' -o -name '*.inl' -o -name '*.cu' -o -name '*.cuh')
 PYTEST_ARGS ?=
 MAKEFLAGS += --no-print-directory
@@ -25,11 +28,11 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: demo test test-all build docs lint test-cpp test-python sanitize format clean distclean
 
-# Nor has the demo a use for the CUDA module without a GPU, and it runs on this processor alone.
+# The demo has no use for the CUDA module without a GPU, and it runs on this processor alone.
 demo: CUDA := $(if $(shell nvidia-smi -L 2>/dev/null),$(CUDA),OFF)
 demo: ISAS = baseline;$(if $(shell grep -m 1 avx512vl /proc/cpuinfo 2>/dev/null),avx512,avx2)
 demo: $(VENV)/.demo-ready
-	test -e $(VENV)/.built || $(PIP_INSTALL) $(EDITABLE) --no-deps -e .
+	test -z "$(CHANGED)" || $(PIP_INSTALL) $(EDITABLE) --no-deps -e .
 	rm -f $(VENV)/.built
 	$(BIN)/fastcal demo -o demo-run
 
@@ -45,7 +48,7 @@ test-all:
 	$(MAKE) test PYTEST_ARGS="--slow $(PYTEST_ARGS)"
 
 build: $(VENV)/.test-ready
-	test -e $(VENV)/.built || $(PIP_INSTALL) $(EDITABLE) $(WITH_CPP_TESTS) --no-deps -e .
+	test -z "$(CHANGED)" || $(PIP_INSTALL) $(EDITABLE) $(WITH_CPP_TESTS) --no-deps -e .
 	rm -f $(VENV)/.built
 
 lint: $(VENV)/.test-ready
@@ -84,7 +87,6 @@ $(VENV)/.tools-ready: constraints.txt pyproject.toml
 	$(PIP_INSTALL) scikit-build-core setuptools-scm pybind11 cmake ninja
 	touch $@
 
-# What the first installation has built need not be built again right after it: .built says so.
 # The demo's set is the smaller one: the test tools are of no use to somebody who only looks.
 $(VENV)/.demo-ready: $(VENV)/.tools-ready
 	$(PIP_INSTALL) $(EDITABLE) -e '.[train,report]'

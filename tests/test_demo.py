@@ -249,6 +249,21 @@ def test_demo_settings_are_the_papers_but_for_size_and_length() -> None:
     assert demo == paper.with_values(shortened)
 
 
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize(("members", "jobs"), [(1, 1), (3, 3), (50, 3)])
+def test_members_train_at_once_one_more_than_there_are_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, members: int, jobs: int
+) -> None:
+    asked = []
+
+    def stand_in(*_: Any, **options: Any) -> None:
+        asked.append(options["jobs"])
+
+    monkeypatch.setattr("fastcal.study.experiment.compare_losses", stand_in)
+    run_demo(tmp_path, split=(1, 1, 1), shape=(16, 16, 4), members=members, device="cpu")
+    assert asked == [jobs]
+
+
 def test_a_demo_that_was_moved_goes_on_where_it_was(
     finished: tuple[Path, Comparison], tmp_path: Path
 ) -> None:

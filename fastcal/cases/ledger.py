@@ -25,7 +25,7 @@ _SUMMARIES = (
     *(f"{STATISTICS}*.npz", f"{STATISTICS}/{STATISTICS}*.npz", f"{STATISTICS}*.json"),
     *("segments*.json", "segments*.csv"),
 )
-"""Files at the top of the folder that are sums over its cases."""
+"""Files of the folder that are sums over its cases."""
 
 
 class Ledger:

@@ -117,8 +117,8 @@ def demo(
             "--jobs",
             metavar="N",
             min=1,
-            help="Members trained at a time, each in a process.  [default: all of a loss for "
-            "phantoms on a CPU, else 1]",
+            help="Members trained at a time, each in a process.  [default: one more than "
+            "threads for phantoms on a CPU, else 1]",
             rich_help_panel=RUN,
         ),
     ] = None,
