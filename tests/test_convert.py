@@ -286,6 +286,25 @@ def test_a_case_whose_source_changed_is_converted_again(tmp_path: Path) -> None:
     same_in_world(path, changed, trees.oblique())
 
 
+def test_the_form_that_is_asked_for_says_where_voxels_lie(tmp_path: Path) -> None:
+    source = trees.acdc(tmp_path / "source")
+    ones, names = np.diag([1.0, 1, 1, 1]), ("patient001_frame01", "patient001_frame01_gt")
+    for name in names:  # an sform of ones, as copies of ACDC have it
+        path = source / "training/patient001" / f"{name}.nii.gz"
+        image = nib.load(path)
+        place = image.affine
+        image.header.set_sform(ones, code=1)
+        nib.Nifti1Image(np.asanyarray(image.dataobj), None, image.header).to_filename(path)
+    call = ["convert", "acdc", str(source), str(tmp_path / "out"), "-q"]
+    wanted = {"auto": place, "sform": ones, "qform": place}
+    for form, affine in wanted.items():
+        assert main([*call, "--affine", form]) == 0
+        for name in ("imagesTr/patient001_frame01_0000", "labelsTr/patient001_frame01"):
+            made = nib.load(tmp_path / f"out/{name}.nii.gz")
+            for there in (made.get_sform(), made.get_qform()):
+                np.testing.assert_allclose(there, affine, atol=1e-5)
+
+
 def test_the_command_prints_what_it_did_and_one_line_of_what_is_wrong(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

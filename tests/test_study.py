@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from fastcal.core.errors import DataError
+from fastcal.data.affines import affine_from
 from fastcal.data.phantom import write_dataset
 from fastcal.predict import predict_cases
 from fastcal.regions import dilated_box
@@ -328,6 +329,13 @@ def test_bad_arguments_are_named(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         run_study(name, finished[0], **{"data": data, **SETTINGS, **changed})
+
+
+def test_a_study_of_another_form_of_affine_is_another_study(
+    data: Path, finished: tuple[Path, Results]
+) -> None:
+    with affine_from("qform"), pytest.raises(DataError, match="affine must be 'qform', got 'auto'"):
+        run_study("prostate", finished[0], data=data, **SETTINGS)
 
 
 def test_cases_without_reference_cannot_be_tested_with(data: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fastcal.cli.mapping import RUN, Quiet
+from fastcal.cli.mapping import RUN, Affine, AffineForm, Quiet
 from fastcal.cli.outcome import finish_cases
 from fastcal.cli.values import one_of
 
@@ -50,6 +50,7 @@ def convert(
             rich_help_panel=RUN,
         ),
     ] = False,
+    affine: Affine = AffineForm.auto,
     quiet: Quiet = False,
 ) -> None:
     """Convert a public dataset (BraTS, ACDC, M&Ms, prostate sets, MSD) to nnU-Net's raw layout.
@@ -60,6 +61,7 @@ def convert(
         fastcal convert acdc ACDC/database Dataset027_ACDC
         fastcal convert msd Task05_Prostate Dataset005_Prostate
     """
+    del affine  # its callback has chosen the form
     from fastcal.convert import convert_dataset
 
     made = convert_dataset(dataset.value, source, out, keep_going=keep_going, progress=not quiet)

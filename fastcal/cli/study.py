@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fastcal.cli.mapping import FILES, RUN
+from fastcal.cli.mapping import FILES, RUN, Affine, AffineForm
 from fastcal.cli.settings import TRAINING, Device, Settings, check_words, parse_split, parse_values
 from fastcal.cli.values import one_of
 from fastcal.cli.waiting import wait_politely_where_it_is_busy
@@ -142,6 +142,7 @@ def study(
             rich_help_panel=RUN,
         ),
     ] = 1,
+    affine: Affine = AffineForm.auto,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print only the results.")] = False,
 ) -> None:
     """Run a study of the paper: losses, ensembles, MC dropout, calibration, quality, detection.
@@ -152,6 +153,7 @@ def study(
         fastcal study phantom -o phantom-study --fast
         fastcal study prostate -d Dataset005_Prostate -o prostate-study
     """
+    del affine  # its callback has chosen the form
     if no_shifts and shift:
         raise ValueError(f"--shift must be left out with --no-shifts, got {shift[0].value}")
     parts = parse_split(split) if split else None

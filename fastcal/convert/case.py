@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +142,7 @@ def _frame(source: Source, volume: Volume) -> Volume:
     if any(extent != 1 for extent in spatial[3:]):
         raise DataError(source.path, f"must hold one 3-D volume, got shape {data.shape}")
     data = data.reshape(spatial[:3])
-    return Volume(data.shape, volume.affine, volume.header, data)
+    return replace(volume, shape=data.shape, channels=1, data=data)
 
 
 def _mended(case: FoundCase, first: Volume, affine: Any, notes: list[str]) -> Geometry:
@@ -201,7 +201,7 @@ def _is_plain(source: Source, volume: Volume) -> bool:
         return False
     forms = [volume.header.get_qform(coded=True), volume.header.get_sform(coded=True)]
     stated = [form for form, code in forms if code]
-    if not stated or volume.header.get_xyzt_units()[0] != "mm":
+    if volume.mended or not stated or volume.header.get_xyzt_units()[0] != "mm":
         return False
     if int(volume.header["dim"][0]) != 3:
         return False

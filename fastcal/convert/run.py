@@ -29,6 +29,7 @@ from fastcal.core.doors import MissingFileError, read_json
 from fastcal.core.errors import DataError
 from fastcal.core.lock import LOCK, sole_use
 from fastcal.data import checks
+from fastcal.data.affines import affine_rule
 
 RECORD = "conversion.json"
 
@@ -109,7 +110,7 @@ def convert_dataset(
         cases = {case.name: case for case in found.cases}
         paths = {name: CasePaths.of(case, out) for name, case in cases.items()}
         notes: list[str] = []
-        key = f"{name} {versions()['fastcal']}"
+        key = f"{name} {versions()['fastcal']} {affine_rule()}"
 
         records: dict[str, CaseRecord] = {}
 

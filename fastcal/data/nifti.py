@@ -44,6 +44,8 @@ class Geometry:
     """Affines that other readers may take from the same header."""
     stated: bool = field(default=True, kw_only=True)
     """Whether the file says where it lies, and not only how large its voxels are."""
+    mended: bool = field(default=False, kw_only=True)
+    """Whether the header of the file contradicts itself, which `header` does not."""
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -110,6 +112,7 @@ class Volume(Geometry):
             channels=self.channels,
             others=self.others,
             stated=self.stated,
+            mended=self.mended,
         )
 
 
@@ -282,6 +285,7 @@ def _laid_out(
         channels=shape[3] if len(shape) > 3 else 1,
         others=found.others,
         stated=found.stated,
+        mended=found.mended,
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastcal.data.affines import affine_rule
 from fastcal.study.claim import identity
 from fastcal.study.sets import EvaluationSet, evaluation_sets
 from fastcal.study.subsets import Subset, draw_subsets
@@ -85,6 +86,7 @@ class Study:
             "passes": design.passes,
             "length": {"members": design.length_members, "epochs": design.length_epochs},
             "bins": design.n_bins,
+            "affine": affine_rule(),
             "config": {
                 part: design.config("ce", part).to_json() for part in ("pool", "dropout", "length")
             },
