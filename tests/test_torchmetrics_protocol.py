@@ -6,6 +6,7 @@ import copy
 import pickle
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from torchmetrics_cases import (
 
 import fastcal.torchmetrics as ours
 from fastcal import CalibrationStatistics
+from fastcal.core.problem import FRACTION_BITS
 
 METRICS: dict[str, tuple[Make, Data]] = {
     "binary": (ours.BinaryCalibrationError, binary_problem),
@@ -288,3 +290,24 @@ def test_a_metric_that_was_reset_under_inference_mode_is_updated_outside() -> No
         each.update(*batch)
     assert metric.compute() == pytest.approx(0.15)
     assert entropy.compute() > 0
+
+
+@pytest.mark.parametrize("way", ["update", "forward"])
+def test_no_batch_of_several_threads_is_lost(way: str, case: tuple[Make, Tensor, Tensor]) -> None:
+    make, preds, target = case
+    metric, alone = make(), make()
+    batches = [(preds[:, ..., i : i + 8], target[..., i : i + 8]) for i in range(0, 64, 8)] * 8
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda batch: getattr(metric, way)(*batch), batches))
+    finally:
+        sys.setswitchinterval(before)
+    for batch in batches:
+        alone.update(*batch)
+    if isinstance(metric, ours.PredictiveEntropy):  # fractions that forward adds may exceed 1
+        for each in (metric, alone):
+            voxels, whole, fraction = each.counts.tolist()
+            each.counts = torch.tensor([voxels, (whole << FRACTION_BITS) + fraction])
+    assert torch.equal(metric.counts, alone.counts)

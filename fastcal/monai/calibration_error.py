@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from monai.metrics.calibration import CalibrationReduction
@@ -15,6 +17,7 @@ from fastcal.calibration.values import Floats
 from fastcal.core import bins
 from fastcal.core.arguments import flag, whole_number
 from fastcal.core.targets import GivenTarget, Wording
+from fastcal.core.whole import Whole
 
 
 class CalibrationErrorMetric(CumulativeIterationMetric):
@@ -71,6 +74,12 @@ class CalibrationErrorMetric(CumulativeIterationMetric):
         self.calibration_reduction = CalibrationReduction(calibration_reduction)
         self.metric_reduction = MetricReduction(metric_reduction)
         self.get_not_nans = flag(get_not_nans, "get_not_nans")
+        self._whole = Whole()
+
+    def extend(self, *data: Any) -> None:
+        """Add the errors of a batch; several threads may do so."""
+        with self._whole:
+            super().extend(*data)  # type: ignore[no-untyped-call]
 
     def _compute_tensor(  # type: ignore[override]  # takes no further arguments
         self, y_pred: Tensor, y: Tensor | None = None

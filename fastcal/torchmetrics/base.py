@@ -14,6 +14,7 @@ from fastcal.calibration.values import carried
 from fastcal.core.arguments import flag, whole_number
 from fastcal.core.arrays import to_tensor
 from fastcal.core.targets import VALIDATING, GivenTarget
+from fastcal.core.whole import Whole
 
 try:
     from torchmetrics import Metric
@@ -31,6 +32,9 @@ class IntegerMetric(Metric):
     A second state, ``configuration``, is a digest of the settings that decide what is counted. A
     `MetricCollection` lets metrics share a state where their states are equal after the first
     batch, which two metrics of different settings can be by chance.
+
+    ``update`` and ``forward`` may be called from several threads, and Ctrl-C leaves no batch half
+    counted.
     """
 
     is_differentiable = False
@@ -47,6 +51,19 @@ class IntegerMetric(Metric):
         digest = list(hashlib.sha256(repr(settings).encode()).digest())
         # One byte per word: states are compared with a relative tolerance.
         self.add_state("configuration", torch.tensor(digest), dist_reduce_fx="max")
+        self._whole = Whole()
+
+    def _count(self, counts: Tensor) -> None:
+        with self._whole:
+            # Not in place: a state that was reset under inference_mode cannot be written to.
+            self.counts = self.counts + counts.to(self.counts.device)
+            self._computed = None  # another thread may have computed since this update began
+
+    @torch.jit.unused
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Count one batch, and return the metric of this batch alone."""
+        with self._whole:  # torchmetrics counts the batch in the metric itself, emptied meanwhile
+            return super().forward(*args, **kwargs)
 
     def plot(self, val: Tensor | Sequence[Tensor] | None = None, ax: Any | None = None) -> Any:
         """Plot one value (``compute()`` when None) or several; returns the figure and its axes."""
@@ -134,8 +151,7 @@ class CalibrationMetric(IntegerMetric):
         axis = -1 if num_classes == 1 else 1
         counted = self._fresh()
         counted.count(preds, given, VALIDATING, class_dim=axis, from_logits=self.from_logits)
-        # Not in place: a state that was reset under inference_mode cannot be written to.
-        self.counts = self.counts + counted.state_dict()["total"].to(self.counts.device)
+        self._count(counted.state_dict()["total"])
 
     def compute(self) -> Tensor:
         """Return the metric of everything counted; NaN where nothing was counted."""

@@ -93,15 +93,19 @@ class PredictiveEntropy(IntegerMetric):
                     "voxels out"
                 )
             entropy = entropy[valid]
-        total = self.counts.clone()
-        total[0] += entropy.numel()
+        counts = torch.zeros(3, dtype=torch.int64, device=entropy.device)
+        counts[0] = entropy.numel()
         for chunk in torch.split(entropy.flatten(), _CHUNK):
-            steps = (chunk.double() * 2.0**FRACTION_BITS).round().long().to(total.device)
-            total[1] += (steps >> FRACTION_BITS).sum()
-            total[2] += (steps & _FRACTION).sum()
-            total[1] += total[2] >> FRACTION_BITS
-            total[2] &= _FRACTION
-        self.counts = total
+            steps = (chunk.double() * 2.0**FRACTION_BITS).round().long()
+            counts[1] += (steps >> FRACTION_BITS).sum()
+            counts[2] += (steps & _FRACTION).sum()
+            _carry(counts)
+        self._count(counts)
+
+    def _count(self, counts: Tensor) -> None:
+        with self._whole:
+            super()._count(counts)
+            _carry(self.counts)
 
     def compute(self) -> Tensor:
         """Return the mean entropy of everything counted; NaN where nothing was counted."""
@@ -121,3 +125,8 @@ class PredictiveEntropy(IntegerMetric):
                 f"target must have shape {tuple(shape)} for these preds, got {tuple(target.shape)}"
             )
         return ~ignored
+
+
+def _carry(counts: Tensor) -> None:
+    counts[1] += counts[2] >> FRACTION_BITS
+    counts[2] &= _FRACTION
