@@ -172,7 +172,7 @@ template <typename Real> static inline Vec<Real> look_up(const Real *table, IntV
     return _mm256_i32gather_ps(table, reinterpret_cast<__m256i>(index), 4);
 #endif
   }
-  Vec<Real> found;
+  Vec<Real> found{};
   for (std::int64_t lane = 0; lane < Lanes<Real>::kCount; ++lane) {
     found[lane] = table[index[lane]];
   }
