@@ -104,7 +104,8 @@ def settings(folder: Path) -> dict[str, str]:
         # Python frees little at its end, and the stacks of torch's threads are not instrumented.
         "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0",
         "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
-        "TSAN_OPTIONS": f"suppressions={suppressions}:halt_on_error=1:"
+        # A test forks a process that has threads, and uses the pool in the child.
+        "TSAN_OPTIONS": f"suppressions={suppressions}:halt_on_error=1:die_after_fork=0:"
         "ignore_noninstrumented_modules=1",
         "OMP_NUM_THREADS": "1",
     }
