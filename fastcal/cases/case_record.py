@@ -12,6 +12,7 @@ from fastcal.core import atomic
 from fastcal.core.doors import Digest, one_error, open_regular, read_json
 from fastcal.core.doors.bounds import MIB
 from fastcal.core.errors import DataError
+from fastcal.data import images
 
 FOLDER = "record"
 
@@ -82,20 +83,23 @@ class CaseRecord:
             DataError: One of them cannot be read.
             OSError: The error of the disk.
         """
-        held = {path.relative_to(folder).as_posix(): content(path) for path in outputs}
+        files = [part for path in outputs for part in images.parts(path)]
+        held = {path.relative_to(folder).as_posix(): content(path) for path in files}
         whole = replace(self, outputs=self.outputs | held)
         atomic.write_json(self.path(folder, case), asdict(whole))
 
     def holds(self, folder: Path, outputs: Sequence[Path]) -> bool:
         """Whether every output is there, and is byte by byte what was written."""
-        for path in outputs:
-            name = path.relative_to(folder).as_posix()
-            try:
-                if name not in self.outputs or content(path) != self.outputs[name]:
-                    return False
-            except DataError:
-                return False
-        return True
+        try:
+            files = [part for path in outputs for part in images.parts(path)]
+            # An image whose voxels lie outside the folder by now is not what was written.
+            names = [path.relative_to(folder).as_posix() for path in files]
+            return all(
+                name in self.outputs and content(path) == self.outputs[name]
+                for name, path in zip(names, files, strict=True)
+            )
+        except ValueError:  # a `DataError` among them
+            return False
 
     def check_inputs(self, now: CaseRecord, case: str, folder: Path) -> None:
         """Refuse inputs that have changed since the case was done.

@@ -16,6 +16,7 @@ from fastcal import __version__
 from fastcal.core import atomic
 from fastcal.core.doors import Digest, MissingFileError, digest, read_json, validated
 from fastcal.core.errors import DataError
+from fastcal.data import images
 from fastcal.data.affines import affine_rule
 
 if TYPE_CHECKING:
@@ -159,16 +160,27 @@ def versions() -> dict[str, str]:
 def digests(paths: Sequence[Path], folder: Path) -> dict[str, Digest]:
     """Return the digest of each file that exists, by its path relative to a folder.
 
+    An image that consists of several files, such as the header and the voxels of an ``.mhd``, is
+    all of them.
+
     Raises:
         DataError: One cannot be read.
     """
     found = {}
     for path in paths:
-        try:
-            found[relative(path, folder)] = digest(path)
-        except MissingFileError:
-            continue
+        for part in _parts(path):
+            try:
+                found[relative(part, folder)] = digest(part)
+            except MissingFileError:
+                continue
     return found
+
+
+def _parts(path: Path) -> tuple[Path, ...]:
+    try:
+        return images.parts(path)
+    except MissingFileError:
+        return (path,)
 
 
 def first_change(known: Mapping[str, Digest], now: Mapping[str, Digest]) -> str | None:
