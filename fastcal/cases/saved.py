@@ -33,6 +33,7 @@ class SavedFolders:
         cls,
         folders: Sequence[str | Path],
         *,
+        dataset_json: str | Path | None = None,
         folds: bool = False,
         allow_duplicates: bool = False,
     ) -> SavedFolders:
@@ -40,6 +41,7 @@ class SavedFolders:
 
         Args:
             folders: At least one.
+            dataset_json: Describes the labels; by default the one in or above the folders.
             folds: A folder that holds ``fold_*/validation`` stands for these.
             allow_duplicates: Take a folder that is there twice.
 
@@ -53,7 +55,11 @@ class SavedFolders:
         paths = [Path(folder) for folder in folders]
         if folds:
             paths = [path for folder in paths for path in _validation(folder)]
-        opened = tuple(map(PredictionFolder, paths))
+        described = description.find(*paths) if dataset_json is None else Path(dataset_json)
+        groups = None
+        if described is not None and all(path.is_dir() for path in paths):
+            groups = description.read(described).label_groups is not None
+        opened = tuple(PredictionFolder(path, multilabel=groups) for path in paths)
         contents = tuple(frozenset(folder.cases()) for folder in opened)
         for folder, names in zip(opened, contents, strict=True):
             if not names:

@@ -130,7 +130,9 @@ def fit_folders(
     out = Path(out)
     if not out.absolute().parent.is_dir():
         raise DataError(out.parent, "no such folder")
-    saved = SavedFolders.open(folders, folds=True, allow_duplicates=allow_duplicates)
+    saved = SavedFolders.open(
+        folders, dataset_json=dataset_json, folds=True, allow_duplicates=allow_duplicates
+    )
     count = len(saved.folders)
     if weights is not None and len(weights) != count:
         raise ValueError(f"weights must hold one number per folder: {count}, got {len(weights)}")

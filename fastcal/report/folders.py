@@ -62,7 +62,7 @@ class Source:
         """
         folder = Path(path)
         labels = LabelMaps.find(folder, scheme)
-        probabilities = PredictionFolder(folder)
+        probabilities = PredictionFolder(folder, multilabel=scheme.multilabel)
         record = FolderRecord.read(folder)
         table: dict[str, segments.Scores] = {}
         if _table_of(folder).exists():
