@@ -1,4 +1,4 @@
-"""Images that consist of several files, and descriptions of several folders, in the records."""
+"""Records of images that consist of several files, and of which description was read."""
 
 from __future__ import annotations
 
@@ -77,3 +77,44 @@ def test_an_evaluation_scores_a_case_again_whose_voxels_have_changed(cohort, tmp
     other_voxels(labels / f"{CASES[0]}.raw")
     now = evaluate(False)
     assert now["metric_per_case"][0]["metrics"] != whole["metric_per_case"][0]["metrics"]
+
+
+def described_twice(folder: Path) -> tuple[list[Path], Path]:
+    """Two members with a description each, of which one has an ignore label."""
+    folders, labels, *_ = write_cohort(folder, members=2)
+    write_dataset_json(folders[0])
+    groups = {"background": 0, "anterior": [1], "posterior": [2]}
+    write_dataset_json(folders[1], labels=groups | {"ignore": 3})
+    return folders, labels
+
+
+def test_an_ensemble_read_by_the_description_of_another_member_does_not_go_on(tmp_path):
+    folders, labels = described_twice(tmp_path)
+    first, second = (folder / "dataset.json" for folder in folders)
+    options = {"labels": labels, "out": tmp_path / "out"}
+    ensemble_folders(folders, dataset_json=first, **options)
+    with pytest.raises(DataError, match=r"made with dataset_json = '.*fold_0/dataset\.json', but"):
+        ensemble_folders(folders, dataset_json=second, **options)
+
+
+def test_an_evaluation_by_another_description_scores_every_case_again(tmp_path):
+    folders, labels = described_twice(tmp_path)
+    out = tmp_path / "out"
+    ensemble_folders(folders[:1], out)
+    write_dataset_json(labels, labels={"background": 0, "a": 1, "b": 2, "ignore": 3})
+    scored = []
+
+    def evaluate(stop: bool, **options):
+        def progress(state):
+            scored.append(state.case)
+            if stop and state.done == 2:
+                raise KeyboardInterrupt
+
+        evaluate_folder(labels, out, tmp_path / "s.json", surface=False, progress=progress,
+                        **options)  # fmt: skip
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(True)
+    scored.clear()
+    evaluate(False, dataset_json=labels / "dataset.json")
+    assert scored == list(CASES)

@@ -274,6 +274,7 @@ class SavedProbabilities:
         """What the predictions depend on."""
         settings = {
             "folders": self.saved.paths,
+            "dataset_json": self.dataset_json,
             "weights": list(self.weights),
             "temperature": list(self.temperatures),
             "from_logits": self.reading.from_logits,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -72,7 +72,7 @@ class Scoring:
         settings = {
             "command": "evaluate",
             **self.settings,
-            "num_classes": self.references.scheme.num_classes,
+            "scheme": asdict(self.references.scheme),
             "probabilities": self.probabilities is not None,
         }
         return FolderRecord(folder, settings, {}, digests(described, folder), versions())

@@ -84,6 +84,7 @@ class CalibratedProbabilities:
         content = json.dumps(self.calibrator.to_dict(), sort_keys=True)
         settings = {
             "folders": self.saved.paths,
+            "dataset_json": self.dataset_json,
             "calibrator": hashlib.sha256(content.encode()).hexdigest(),
             "activation": self.reading.activation,
         }
