@@ -122,8 +122,8 @@ class Search:
         seen = {self.root.resolve()}
         for place, names, _ in os.walk(self.root, followlinks=True):
             yield Path(place)
-            visible, names[:] = sorted(filter(visible, names)), []
-            for name in visible:
+            shown, names[:] = sorted(filter(visible, names)), []
+            for name in shown:
                 real = (Path(place) / name).resolve()
                 if real not in seen:
                     seen.add(real)
