@@ -324,7 +324,7 @@ class SavedProbabilities:
     def _member(self, found: Probabilities, number: int, bring: Uploads) -> Member:
         check_activation(found, self.reading.activation, multilabel=self.reading.scheme.multilabel)
         if not self.reading.from_logits:
-            check_probabilities(found, self.reading.scheme)
+            check_probabilities(found, multilabel=self.reading.scheme.multilabel)
         member = Member.of(found)
         return replace(
             member,

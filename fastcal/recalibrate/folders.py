@@ -178,11 +178,13 @@ def _streams(
 ) -> list[CaseVolumes]:
     """Return the volumes that each calibrator is fitted to."""
     if isinstance(calibrator, Calibrator):
-        return [CaseVolumes.of_folders(saved.union(cases), references, progress)]
+        reading = calibrator.reading
+        return [CaseVolumes.of_folders(saved.union(cases), references, reading, progress)]
     if calibrator.order == "pool-then-calibrate":
         pool = Pool(saved.folders, calibrator)
         return [CaseVolumes.of_pool(saved.shared(cases), pool, references, progress)]
-    return [CaseVolumes.of_folders(own, references, progress) for own in saved.each(cases)]
+    reading = calibrator.calibrator.reading
+    return [CaseVolumes.of_folders(own, references, reading, progress) for own in saved.each(cases)]
 
 
 def _plain(calibrator: Calibrator | EnsembleCalibration) -> list[Calibrator]:

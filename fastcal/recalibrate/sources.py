@@ -158,9 +158,11 @@ class CalibratedProbabilities:
     def _calibrated(
         self, found: Probabilities, calibrator: Calibrator, weight: float = 1.0
     ) -> Member:
-        check_activation(found, self.reading.activation, multilabel=self.reading.scheme.multilabel)
+        multilabel = self.reading.scheme.multilabel
+        check_activation(found, self.reading.activation, multilabel=multilabel)
         self.reading.scheme.check_channels(found.data.shape[0], found.source)
-        check_probabilities(found, self.reading.scheme)
+        if not calibrator.from_logits:
+            check_probabilities(found, multilabel=multilabel)
         return _calibrated(found, calibrator, weight)
 
 
