@@ -118,6 +118,19 @@ class CaseRecord:
             )
 
 
+def as_written(folder: Path, case: str, output: Path) -> bool:
+    """Whether an output of a case is what was written; True where nothing is recorded of it.
+
+    Args:
+        folder: The prediction folder.
+        case: Name of the case.
+        output: One of its files.
+    """
+    known = CaseRecord.read(folder, case)
+    name = output.relative_to(folder).as_posix()
+    return known is None or name not in known.outputs or known.holds(folder, [output])
+
+
 def content(path: Path) -> Content:
     """Return size and hash of a whole file.
 

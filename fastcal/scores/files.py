@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from fastcal.cases import segments
+from fastcal.cases.case_record import as_written
 from fastcal.cases.labels import LabelScheme
 from fastcal.cases.loop import ProgressOption
 from fastcal.cases.overlap import overlap
@@ -241,6 +242,11 @@ def _dice_of_labels(
     predictions = LabelMaps(folder, find_label_maps(folder), scheme)
 
     def read(case: str) -> tuple[LabelMap, LabelMap]:
+        path = predictions.paths.get(case)
+        if path is not None and not as_written(folder, case, path):
+            raise DataError(
+                path, f"is not the label map that {folder / SEGMENTS} has the scores of"
+            )
         reference = references.read(case)
         return reference, predictions.read(case, reference.grid, reference.path)
 
