@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from cohort import CASES, write_cohort, write_member
+from cohort import CASES, write_cohort, write_dataset_json, write_member
 
 from fastcal.core.errors import DataError
 from fastcal.data import PredictionFolder, predictions
-from fastcal.recalibrate import apply_folders, fit_folders
+from fastcal.recalibrate import apply_folders, fit_folders, load
 
 ORDERS = (None, "pool-then-calibrate", "member-then-pool")
 
@@ -74,3 +75,44 @@ def test_a_file_of_another_reading_is_named_in_fits_and_in_what_is_calibrated(
         pytest.warns(UserWarning, match="fitted to these predictions"),
     ):
         apply_folders(out, bad, tmp_path / "out")
+
+
+@pytest.mark.parametrize("ensemble", ORDERS)
+def test_a_calibrator_is_not_applied_to_structures_in_another_order(
+    tmp_path: Path, ensemble: str | None
+) -> None:
+    folders, labels, *_ = write_cohort(tmp_path, members=2)
+    given = folders if ensemble else folders[:1]
+    one, other, renamed = (tmp_path / f"{name}.json" for name in ("one", "other", "renamed"))
+    for path, names in ((one, ("rv", "lv")), (other, ("lv", "rv")), (renamed, ("right", "lv"))):
+        write_dataset_json(tmp_path, labels={"background": 0, names[0]: 1, names[1]: 2})
+        (tmp_path / "dataset.json").rename(path)
+    out = tmp_path / "fitted.json"
+    fit_folders(given, labels, out, ensemble=ensemble, dataset_json=one, folds=0)
+    with pytest.raises(DataError, match=r"other\.json: lv must be structure 2, as in the fit of"):
+        apply_folders(out, given, tmp_path / "out", dataset_json=other)
+    with pytest.warns(UserWarning, match="fitted to these predictions"):
+        apply_folders(out, given, tmp_path / "out", dataset_json=renamed)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"weights": [1.0]}, "weights must hold one number per calibrator, 2, got 1"),
+        ({"multilabel": True}, "calibrators must agree in what they calibrate"),
+    ],
+)
+def test_an_ensemble_whose_file_contradicts_itself_is_refused(
+    tmp_path: Path, change: dict, words: str
+) -> None:
+    folders, labels, *_ = write_cohort(tmp_path, members=2)
+    out = tmp_path / "fitted.json"
+    fit_folders(folders, labels, out, ensemble="member-then-pool", folds=0)
+    content = json.loads(out.read_text())
+    if "weights" in change:
+        content |= change
+    else:
+        content["calibrators"][1]["settings"] |= change
+    out.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=rf"fitted\.json: .*{words}"):
+        load(out)

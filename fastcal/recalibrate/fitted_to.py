@@ -19,15 +19,38 @@ class FittedTo:
     """For each case the digests of its files: size and SHA-256 of both ends, wherever they lay."""
     version: str = field(default_factory=lambda: __version__)
     """The version of fastcal."""
+    structures: tuple[str, ...] = ()
+    """Names of the structures in the order of their channels; empty where nothing gave them."""
 
     @classmethod
-    def of(cls, files: Mapping[str, Sequence[Path]]) -> FittedTo:
+    def of(cls, files: Mapping[str, Sequence[Path]], structures: Sequence[str] = ()) -> FittedTo:
         """Read the digests of the files of cases; those that do not exist are left out.
+
+        Args:
+            files: The files of each case.
+            structures: Names of the structures, by channel.
 
         Raises:
             DataError: A file cannot be read.
         """
-        return cls({case: digests_of(paths) for case, paths in files.items()})
+        found = {case: digests_of(paths) for case, paths in files.items()}
+        return cls(found, structures=tuple(structures))
+
+    def check_order(self, structures: Sequence[str]) -> None:
+        """Refuse predictions that have a structure of the fit in another channel.
+
+        A name that only one of the two has may be another word for the same structure.
+
+        Raises:
+            ValueError: There is one.
+        """
+        places = {name: number for number, name in enumerate(self.structures, start=1)}
+        for number, name in enumerate(structures, start=1):
+            if places.get(name, number) != number:
+                raise ValueError(
+                    f"{name} must be structure {places[name]}, as in the fit of the calibrator, "
+                    f"got {number}"
+                )
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> FittedTo:
@@ -40,12 +63,15 @@ class FittedTo:
             _text(case): tuple(_text(one) for one in found)
             for case, found in content["cases"].items()
         }
-        return cls(cases, _text(content["version"]))
+        # Files of older versions have no names.
+        structures = tuple(_text(one) for one in content.get("structures", ()))
+        return cls(cases, _text(content["version"]), structures)
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values."""
         return {
             "version": self.version,
+            **({"structures": list(self.structures)} if self.structures else {}),
             "cases": {case: list(found) for case, found in self.cases.items()},
         }
 

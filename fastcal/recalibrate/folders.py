@@ -163,7 +163,7 @@ def fit_folders(
         scores = all_held_out_scores(unfitted, streams, folds)
     places = _places(calibrator, saved, cases)
     for one, files_of_cases in zip(_plain(calibrator), places, strict=True):
-        one.fitted_to_ = FittedTo.of(files_of_cases)
+        one.fitted_to_ = FittedTo.of(files_of_cases, reading.scheme.structures)
     calibrator.save(out)
     fitted_to = tuple(sorted({case for stream in streams for case in stream.cases}))
     return FolderFit(calibrator, out, fitted_to, scores, journal)

@@ -69,6 +69,7 @@ class CalibratedProbabilities:
             places = dict.fromkeys(saved.shared(cases, complete=not keep_going), saved.folders)
         reading = saved.reading(list(places), dataset_json, keep_going=keep_going)
         _check_fitted(calibrator, reading, saved.folders[0].path)
+        _check_order(calibrator, reading, dataset_json or saved.folders[0].path)
         if (ensemble := _of_members(calibrator)) is not None:
             reading = replace(reading, space=ensemble.space)
         return cls(calibrator, saved, places, reading, dataset_json)
@@ -107,8 +108,7 @@ class CalibratedProbabilities:
     @property
     def fitted_to(self) -> tuple[FittedTo, ...]:
         """What the calibrator, or each of an ensemble's, was fitted to, where that is known."""
-        found = self.calibrator.fitted_to_
-        return found if isinstance(found, tuple) else (() if found is None else (found,))
+        return _fitted_to(self.calibrator)
 
     @property
     def advice(self) -> str:
@@ -166,6 +166,11 @@ class CalibratedProbabilities:
         return _calibrated(found, calibrator, weight)
 
 
+def _fitted_to(calibrator: Calibrator | EnsembleCalibration) -> tuple[FittedTo, ...]:
+    found = calibrator.fitted_to_
+    return found if isinstance(found, tuple) else (() if found is None else (found,))
+
+
 def _of_members(calibrator: Calibrator | EnsembleCalibration) -> EnsembleCalibration | None:
     """Return the ensemble if its members are calibrated one by one."""
     if isinstance(calibrator, Calibrator) or calibrator.order != "member-then-pool":
@@ -192,6 +197,16 @@ def _check_fitted(
         fitted = "label groups" if one.multilabel else one.activation
         here = "label groups" if multilabel else reading.activation
         raise DataError(folder, f"holds {here}, but the calibrator was fitted to {fitted}")
+
+
+def _check_order(
+    calibrator: Calibrator | EnsembleCalibration, reading: MemberReading, source: Path
+) -> None:
+    for known in _fitted_to(calibrator):
+        try:
+            known.check_order(reading.scheme.structures)
+        except ValueError as error:
+            raise DataError(source, str(error)) from error
 
 
 def _calibrated(found: Probabilities, calibrator: Calibrator, weight: float) -> Member:
