@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
+import warnings
+import zlib
+from dataclasses import replace
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from cohort import CASES, write_cohort, write_dataset_json
 
-from fastcal.core.errors import DataError
+from fastcal.core.doors import digest
+from fastcal.core.errors import DataError, DataWarning
 from fastcal.evaluate import evaluate_folder
 from fastcal.predict import ensemble_folders, folder_status
+from fastcal.recalibrate import apply_folders, fit_folders
 
 sitk = pytest.importorskip("SimpleITK")
 
@@ -118,3 +125,60 @@ def test_an_evaluation_by_another_description_scores_every_case_again(tmp_path):
     scored.clear()
     evaluate(False, dataset_json=labels / "dataset.json")
     assert scored == list(CASES)
+
+
+def test_what_changed_between_the_ends_of_an_uncompressed_file_is_a_change(tmp_path):
+    shape = (128, 128, 130)  # more than 2 MiB, of which both ends are background
+    member, labels = tmp_path / "member", tmp_path / "labels"
+    member.mkdir()
+    labels.mkdir()
+    truth = np.zeros(shape, np.uint8)
+    truth[60:64, 60:64, 64:66] = 1
+    path = labels / "a.nii"
+    nib.save(nib.Nifti1Image(truth, np.eye(4)), path)
+    nib.save(nib.Nifti1Image(truth, np.eye(4)), member / "a.nii.gz")
+    p = np.where(truth, 0.9, 0.1).astype(np.float16).transpose(2, 1, 0)
+    np.savez_compressed(member / "a.npz", probabilities=np.stack([1 - p, p]))
+    options = {"labels": labels, "segments": False, "maps": ()}
+    ensemble_folders([member], tmp_path / "out", **options)
+    path.touch()
+    assert ensemble_folders([member], tmp_path / "out", **options).skipped == ("a",)
+    content = bytearray(path.read_bytes())
+    content[352 + 128 * (128 * 64 + 60) + 60] = 0  # one voxel of the structure
+    path.write_bytes(content)
+    assert nib.load(path).get_fdata().sum() == truth.sum() - 1
+    with pytest.raises(DataError, match=r"labels/a\.nii: has changed since case a was done"):
+        ensemble_folders([member], tmp_path / "out", **options)
+
+
+def test_a_large_file_that_looks_the_same_is_not_read_as_a_whole_again(tmp_path, monkeypatch):
+    path = tmp_path / "a.npy"
+    path.write_bytes(bytes(3 << 20))
+    known = digest(path, whole=True)
+    assert known.whole == zlib.crc32(bytes(3 << 20))
+    assert digest(path) == replace(known, whole=None)
+    assert digest(Path(path.rename(tmp_path / "a.npz")), whole=True).whole is None
+    path.write_bytes(bytes(3 << 20))
+    module = importlib.import_module("fastcal.core.doors.digest")
+    monkeypatch.setattr(module, "crc32", lambda *_: 7)
+    now = digest(path, whole=True, known=known)
+    assert now.whole == 7
+    assert not now.same_content(known)
+    assert digest(path, whole=True, known=replace(now, whole=5)).whole == 5
+
+
+def test_zarr_arrays_of_one_shape_are_not_taken_for_one_case(tmp_path):
+    zarr = pytest.importorskip("zarr")
+    folders, labels, drawn, _ = write_cohort(tmp_path, members=1)
+    for case, values in drawn.items():
+        stored = values[0].transpose(0, 3, 2, 1).copy()
+        (folders[0] / f"{case}.npz").unlink()
+        store = str(folders[0] / f"{case}.zarr")
+        made = zarr.create_array(store=store, shape=stored.shape, chunks=stored.shape, dtype="f4")
+        made[:] = stored
+    fit_folders(folders, labels, tmp_path / "fitted.json", cases=CASES[:1], folds=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        apply_folders(tmp_path / "fitted.json", folders, tmp_path / "b", cases=CASES[1:])
+    with pytest.warns(DataWarning, match=f"fitted to these predictions of case {CASES[0]}:"):
+        apply_folders(tmp_path / "fitted.json", folders, tmp_path / "a", cases=CASES[:1])

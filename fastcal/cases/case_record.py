@@ -47,14 +47,27 @@ class CaseRecord:
 
     @classmethod
     def of(
-        cls, key: str, members: Sequence[Path], reference: Sequence[Path], folder: Path
+        cls,
+        key: str,
+        members: Sequence[Path],
+        reference: Sequence[Path],
+        folder: Path,
+        known: CaseRecord | None = None,
     ) -> CaseRecord:
         """Return the record of a case before it is done, with the digests of its inputs.
+
+        Args:
+            key: See `key`.
+            members: Files that the members are read from.
+            reference: The label map, if there is one.
+            folder: The prediction folder.
+            known: An earlier record of the case; see `digests`.
 
         Raises:
             DataError: An input cannot be read.
         """
-        return cls(key, digests(members, folder), digests(reference, folder))
+        before = ({}, {}) if known is None else (known.members, known.reference)
+        return cls(key, digests(members, folder, before[0]), digests(reference, folder, before[1]))
 
     @classmethod
     def read(cls, folder: Path, case: str) -> CaseRecord | None:

@@ -127,8 +127,8 @@ class Ledger:
         """
         if case in self._changed:
             raise self._changed[case]
-        now = self._now(case)
         known = CaseRecord.read(self._files.folder, case)
+        now = self._now(case, known)
         if (
             known is not None
             and known.key == self._wanted.key
@@ -170,7 +170,7 @@ class Ledger:
         if known is None:
             return
         try:
-            known.check_inputs(self._now(case), case, self._files.folder)
+            known.check_inputs(self._now(case, known), case, self._files.folder)
         except DataError as error:
             self._changed[case] = error
 
@@ -179,13 +179,14 @@ class Ledger:
         known = CaseRecord.read(self._files.folder, case)
         return known if known is not None and known.key == self._wanted.key else None
 
-    def _now(self, case: str) -> CaseRecord:
+    def _now(self, case: str, known: CaseRecord | None) -> CaseRecord:
         reference = [] if self._references is None else [self._references.paths.get(case)]
         return CaseRecord.of(
             self._wanted.key,
             self._source.inputs(case),
             [path for path in reference if path is not None],
             self._files.folder,
+            known,
         )
 
     def _overwritten(self, cases: Sequence[str], part: Part) -> FolderRecord:

@@ -157,11 +157,18 @@ def versions() -> dict[str, str]:
     return {"fastcal": release, "torch": torch.__version__.partition("+")[0]}
 
 
-def digests(paths: Sequence[Path], folder: Path) -> dict[str, Digest]:
+def digests(
+    paths: Sequence[Path], folder: Path, known: Mapping[str, Digest] | None = None
+) -> dict[str, Digest]:
     """Return the digest of each file that exists, by its path relative to a folder.
 
     An image that consists of several files, such as the header and the voxels of an ``.mhd``, is
     all of them.
+
+    Args:
+        paths: The files.
+        folder: The folder.
+        known: Earlier digests; a file that looks the same is not read as a whole again.
 
     Raises:
         DataError: One cannot be read.
@@ -169,8 +176,9 @@ def digests(paths: Sequence[Path], folder: Path) -> dict[str, Digest]:
     found = {}
     for path in paths:
         for part in _parts(path):
+            name = relative(part, folder)
             try:
-                found[relative(part, folder)] = digest(part)
+                found[name] = digest(part, whole=True, known=(known or {}).get(name))
             except MissingFileError:
                 continue
     return found

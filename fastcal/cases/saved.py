@@ -334,13 +334,13 @@ class SavedProbabilities:
         )
 
 
-def _stored(folder: PredictionFolder, case: str) -> list[tuple[int, str]]:
+def _stored(folder: PredictionFolder, case: str) -> list[tuple[int, str, int | None]]:
     """What tells whether two folders hold the same files of a case."""
     try:
         found = digests(folder.files(case), folder.path)
     except DataError:
-        return [(0, str(folder.path))]  # what cannot be read is like nothing else
-    return [(one.size, one.sha256) for one in found.values()]
+        return [(0, str(folder.path), None)]  # what cannot be read is like nothing else
+    return [(one.size, one.sha256, one.whole) for one in found.values()]
 
 
 def _validation(folder: Path) -> list[Path]:

@@ -86,7 +86,11 @@ class Scoring:
         members = [self._prediction_of(case), *self._saved_files(case)]
         reference = self.references.paths.get(case)
         return CaseRecord.of(
-            begun.key, members, [] if reference is None else [reference], begun.folder
+            begun.key,
+            members,
+            [] if reference is None else [reference],
+            begun.folder,
+            CaseRecord.read(begun.folder, case),
         )
 
     def check_pairs(self, *, complete: bool) -> None:

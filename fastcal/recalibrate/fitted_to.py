@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,20 +89,30 @@ class FittedTo:
 def digests_of(files: Sequence[Path]) -> tuple[str, ...]:
     """Return a digest for each of the files that hold probabilities.
 
-    Properties in a pkl, and a label map beside an npz, may be the same for two cases.
+    Properties in a pkl, and a label map beside an npz, may be the same for two cases; so may the
+    metadata and the empty chunks of a Zarr array, which has one digest of all its files.
 
     Raises:
         DataError: One cannot be read.
     """
+    chunks = [path for path in files if any(one.suffix == ".zarr" for one in path.parents)]
+    if chunks:
+        texts = sorted(_digests_of(chunks))
+        return (f"zarr:{hashlib.sha256(' '.join(texts).encode()).hexdigest()}",)
     arrays = [path for path in files if path.suffix in (".npz", ".npy") and path.exists()]
+    return tuple(_digests_of(arrays or [path for path in files if path.suffix != ".pkl"]))
+
+
+def _digests_of(files: Sequence[Path]) -> list[str]:
     found = []
-    for path in arrays or [path for path in files if path.suffix != ".pkl"]:
+    for path in files:
         try:
-            one = digest(path)
+            one = digest(path, whole=True)
         except MissingFileError:
             continue
-        found.append(f"{one.size}:{one.sha256}")
-    return tuple(found)
+        whole = "" if one.whole is None else f":{one.whole:08x}"
+        found.append(f"{one.size}:{one.sha256}{whole}")
+    return found
 
 
 def _text(value: object) -> str:

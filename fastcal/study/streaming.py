@@ -148,7 +148,9 @@ def inputs_of(case: Case) -> str:
     found = hashlib.sha256()
     for name, one in digests(files, case.images[0].parent).items():
         found.update(
-            f"{Path(name).name} {one.size} {one.sha256}\n".encode(errors="surrogateescape")
+            f"{Path(name).name} {one.size} {one.sha256} {one.whole}\n".encode(
+                errors="surrogateescape"
+            )
         )
     return found.hexdigest()[:32]
 
