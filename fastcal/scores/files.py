@@ -93,9 +93,8 @@ def _read(folder: str | Path) -> tuple[Structures, ScoreTable]:
             raise DataError(file, "no such folder")
         file = file / SEGMENTS
     content = segments.read(file)
-    structures = Structures(
-        tuple(key for key in content.structures if key not in BACKGROUND), content.names
-    )
+    keys = tuple(key for key in content.structures if key not in BACKGROUND)
+    structures = _structures(file, keys, content.names)
     if not structures.keys:
         raise DataError(file, "there are no structures beside the background")
     if not content.cases:
@@ -217,11 +216,31 @@ def _dice_of_summary(path: Path) -> Found:
             if not (np.isnan(dice) or 0 <= dice <= 1):
                 raise DataError(path, f"Dice of {case} must lie between 0 and 1, got {dice:g}")
             found[case, key] = dice
-    return Structures(tuple(dict.fromkeys(key for _, key in found)), content.labels), found
+    keys = tuple(dict.fromkeys(key for _, key in found))
+    return _structures(path, keys, content.labels), found
+
+
+def _structures(path: Path, keys: tuple[str, ...], names: Mapping[str, str]) -> Structures:
+    """Return structures that no two are called alike of: their rows would be mixed.
+
+    Raises:
+        DataError: Two are.
+    """
+    made = Structures(keys, names)
+    shown = [made.shown(key) for key in keys]
+    for number, name in enumerate(shown):
+        if name in shown[:number]:
+            raise DataError(
+                path, f"must call its structures by different names, got {name!r} twice"
+            )
+    return made
 
 
 def _case_of(prediction_file: str | None) -> str | None:
-    return None if prediction_file is None else Path(prediction_file).name.partition(".")[0]
+    if prediction_file is None:
+        return None
+    name = Path(prediction_file).name
+    return name.removesuffix(images.ending_of(name) or Path(name).suffix)
 
 
 def _dice_of_labels(
