@@ -11,7 +11,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from cohort import CASES, write_cohort, write_dataset_json
+from cohort import CASES, write_cohort, write_dataset_json, write_member
 
 from fastcal.core.doors import digest
 from fastcal.core.errors import DataError, DataWarning
@@ -182,3 +182,23 @@ def test_zarr_arrays_of_one_shape_are_not_taken_for_one_case(tmp_path):
         apply_folders(tmp_path / "fitted.json", folders, tmp_path / "b", cases=CASES[1:])
     with pytest.warns(DataWarning, match=f"fitted to these predictions of case {CASES[0]}:"):
         apply_folders(tmp_path / "fitted.json", folders, tmp_path / "a", cases=CASES[:1])
+
+
+@pytest.mark.parametrize("part", [{}, {"num_parts": 2, "part_id": 1}])
+def test_sums_over_old_cases_do_not_outlive_a_killed_overwrite(tmp_path, part):
+    folders, labels, drawn, _ = write_cohort(tmp_path, members=2)
+    out = tmp_path / "out"
+    ensemble_folders(folders, out, labels=labels, **part)
+    sums = {path.name for path in out.glob("*.*") if path.stem.startswith(("cal", "seg"))}
+    assert len(sums) == 4
+    for case, values in drawn.items():
+        write_member(folders[0], {case: values[0][::-1]})
+
+    def progress(_state):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ensemble_folders(folders, out, labels=labels, overwrite=True, progress=progress, **part)
+    assert not [path for path in out.glob("*.*") if path.name in sums]
+    ensemble_folders(folders, out, labels=labels, **part)
+    assert {path.name for path in out.glob("*.*")} >= sums
