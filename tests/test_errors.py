@@ -3,7 +3,9 @@
 import pickle
 from pathlib import Path
 
-from fastcal.core.errors import DataError
+import pytest
+
+from fastcal.core.errors import DataError, DataWarning
 
 
 def test_a_data_error_is_one_line_that_begins_with_the_path():
@@ -17,3 +19,15 @@ def test_a_data_error_survives_the_way_from_a_worker_process():
     assert type(error) is DataError
     assert str(error) == "a.npz: empty"
     assert error.path == Path("a.npz")
+
+
+@pytest.mark.parametrize("made", [DataError, DataWarning])
+def test_a_value_that_is_quoted_is_short_and_steers_no_terminal(
+    made: type[DataError] | type[DataWarning],
+) -> None:
+    value = "temper" + "atu re" * 100 + "zzz"
+    line = str(made("a.json", f"kind must be vector, got {value!r}; see b.json"))
+    assert line == f"a.json: kind must be vector, got '{value[:80]}...{value[-40:]}'; see b.json"
+    fits = "x" * 159
+    assert str(made("a.json", f"got {fits!r}")) == f"a.json: got '{fits}'"
+    assert str(made("a.json", "no \x1b[2J\x7fsuch \x9bkey")) == "a.json: no ?[2J?such ?key"

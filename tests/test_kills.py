@@ -6,6 +6,7 @@ them are tried in `make test`, each of them with ``--slow``.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -141,10 +142,15 @@ def begun(killer: Killer, case: Case, source: Path, folder: Path) -> Path:
 
 
 def made(folder: Path, case: Case) -> dict[str, bytes]:
-    """Everything in the output, and beside it if it is a file; hidden files too."""
+    """Everything in the output, and beside it if it is a file; hidden files too.
+
+    Records have the times of files, which differ where a command has made its own inputs.
+    """
     found = files_in(folder)
     return {
-        name: b"" if Path(name).name in _UNLIKE or "prepared" in name else content
+        name: b""
+        if Path(name).name in _UNLIKE or "prepared" in name
+        else re.sub(rb'"mtime_ns": \d+', b"", content)
         for name, content in found.items()
         if name.startswith((f"{case.out}/", f"{case.out}.partial/"))
         or case.out == name

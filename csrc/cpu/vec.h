@@ -21,6 +21,7 @@ template <> struct Lanes<float> {
   using Int = std::int32_t;
   typedef float Vector __attribute__((vector_size(FASTCAL_VECTOR_BYTES)));
   typedef std::int32_t IntVector __attribute__((vector_size(FASTCAL_VECTOR_BYTES)));
+  typedef std::uint32_t UintVector __attribute__((vector_size(FASTCAL_VECTOR_BYTES)));
 };
 
 template <> struct Lanes<double> {
@@ -28,10 +29,12 @@ template <> struct Lanes<double> {
   using Int = std::int64_t;
   typedef double Vector __attribute__((vector_size(FASTCAL_VECTOR_BYTES)));
   typedef std::int64_t IntVector __attribute__((vector_size(FASTCAL_VECTOR_BYTES)));
+  typedef std::uint64_t UintVector __attribute__((vector_size(FASTCAL_VECTOR_BYTES)));
 };
 
 template <typename Real> using Vec = typename Lanes<Real>::Vector;
 template <typename Real> using IntVec = typename Lanes<Real>::IntVector;
+template <typename Real> using UintVec = typename Lanes<Real>::UintVector;
 
 template <typename V, typename T> static inline V load_as(const T *from) {
   V v;

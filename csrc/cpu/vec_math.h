@@ -165,10 +165,12 @@ static inline Vec<Real> exp_vector(const ExpScale<Real> &scale, Vec<Real> d) {
 }
 
 // Splits x into m 2^e with m in [sqrt(1/2), sqrt 2), for positive normal x. Zero gives a finite m
-// and e, so that 0 * log 0 is 0 without a test.
+// and e, so that 0 * log 0 is 0 without a test. What is below zero gives any m and e.
 template <typename Real> static inline Vec<Real> split(Vec<Real> x, Vec<Real> *exponent) {
   using K = Constants<Real>;
-  const IntVec<Real> i = reinterpret_cast<IntVec<Real>>(x) - K::kSqrtHalfBits;
+  // The bits of what is below zero leave the range of signed numbers.
+  const auto i =
+      reinterpret_cast<IntVec<Real>>(reinterpret_cast<UintVec<Real>>(x) - K::kSqrtHalfBits);
   *exponent = __builtin_convertvector(i >> K::kMantissaBits, Vec<Real>);
   return reinterpret_cast<Vec<Real>>((i & K::kMantissaMask) + K::kSqrtHalfBits);
 }

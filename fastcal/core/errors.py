@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+
+_QUOTED = re.compile(r"(['\"])((?:(?!\1).){160,})\1")
+"""A quoted value that is too long for a line."""
 
 
 class DataError(ValueError):
@@ -12,7 +16,8 @@ class DataError(ValueError):
 
     Args:
         path: The file or folder.
-        problem: What is wrong with it, one sentence. Line breaks become spaces.
+        problem: What is wrong with it, one sentence. It may quote what the file holds: line breaks
+            become spaces, other control characters question marks, and long values are cut.
 
     Example:
         >>> str(DataError("labels/case_1.nii.gz", "truncated gzip stream"))
@@ -21,7 +26,7 @@ class DataError(ValueError):
 
     def __init__(self, path: str | Path, problem: str) -> None:
         self.path = Path(path)
-        self.problem = " ".join(problem.split())
+        self.problem = _one_line(problem)
         super().__init__(f"{path}: {self.problem}")
 
     def __reduce__(self) -> tuple[type[DataError], tuple[Path, str]]:
@@ -44,7 +49,15 @@ class DataWarning(UserWarning):
 
     def __init__(self, path: str | Path, problem: str) -> None:
         self.path = Path(path)
-        super().__init__(f"{path}: {' '.join(problem.split())}")
+        super().__init__(f"{path}: {_one_line(problem)}")
 
     def __reduce__(self) -> tuple[type[DataWarning], tuple[Path, str]]:
         return type(self), (self.path, str(self).removeprefix(f"{self.path}: "))
+
+
+def _one_line(problem: str) -> str:
+    line = " ".join(problem.split())
+    line = "".join(character if character.isprintable() else "?" for character in line)
+    return _QUOTED.sub(
+        lambda found: f"{found[1]}{found[2][:80]}...{found[2][-40:]}{found[1]}", line
+    )
