@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from cohort import CASES, write_cohort, write_dataset_json, write_member
 
+from fastcal import report
 from fastcal.core.doors import digest
 from fastcal.core.errors import DataError, DataWarning
 from fastcal.evaluate import evaluate_folder
@@ -202,3 +203,21 @@ def test_sums_over_old_cases_do_not_outlive_a_killed_overwrite(tmp_path, part):
     assert not [path for path in out.glob("*.*") if path.name in sums]
     ensemble_folders(folders, out, labels=labels, **part)
     assert {path.name for path in out.glob("*.*")} >= sums
+
+
+def test_cases_whose_names_no_json_holds_are_refused_before_anything_is_written(tmp_path):
+    name = b"k\xff".decode("utf-8", "surrogateescape")
+    folders, labels, *_ = write_cohort(tmp_path, members=1, cases=(name, "ok"))
+    write_dataset_json(tmp_path)
+    words = r"must hold cases whose names are UTF-8, got 'k\\udcff'"
+    out = tmp_path / "out"
+    for call in (
+        lambda: ensemble_folders(folders, out),
+        lambda: fit_folders(folders, labels, out),
+        lambda: evaluate_folder(labels, folders[0], out, surface=False),
+        lambda: report.build(folders, labels, out),
+    ):
+        with pytest.raises(DataError, match=words):
+            call()
+        assert not out.exists()
+    ensemble_folders(folders, out, cases=["ok"])

@@ -22,6 +22,7 @@ from fastcal.cases.reference import LabelMap, LabelMaps, check_extents
 from fastcal.cases.settings import Counted
 from fastcal.core.errors import DataError
 from fastcal.data.affines import affine_rule
+from fastcal.data.listing import check_text
 from fastcal.data.predictions import PredictionFolder, Probabilities
 from fastcal.evaluate.begun import Begun, Scored
 from fastcal.evaluate.surface import surface_scores
@@ -96,6 +97,8 @@ class Scoring:
     def check_pairs(self, *, complete: bool) -> None:
         """Raise a `DataError` for a prediction without reference; if ``complete``, the reverse."""
         folder, references = self.predictions.folder, self.references
+        for case in self.saved:
+            check_text(case, folder)
         for case, path in self.predictions.paths.items():
             if case not in references.paths:
                 raise DataError(path, f"no reference of case {case} in {references.folder}")

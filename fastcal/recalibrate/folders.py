@@ -16,6 +16,7 @@ from fastcal.core.arguments import whole_number
 from fastcal.core.errors import DataError
 from fastcal.core.places import check_out_file, check_outputs
 from fastcal.core.problem import Space
+from fastcal.data.listing import check_text
 from fastcal.recalibrate import methods
 from fastcal.recalibrate.calibrator import Calibrator
 from fastcal.recalibrate.case_volumes import CaseVolumes
@@ -137,6 +138,8 @@ def fit_folders(
     if weights is not None and len(weights) != count:
         raise ValueError(f"weights must hold one number per folder: {count}, got {len(weights)}")
     chosen = saved.shared(cases, complete=False)
+    for case in chosen:
+        check_text(case, saved.folders[0].path)
     described = saved.dataset_json(dataset_json)
     reading = saved.reading(chosen, described)
     references = LabelMaps.find(labels, reading.scheme)

@@ -26,7 +26,7 @@ from fastcal.core.arrays import Floats
 from fastcal.core.doors import validated
 from fastcal.core.errors import DataError
 from fastcal.core.region_bits import Regions
-from fastcal.data import images
+from fastcal.data import images, listing
 from fastcal.data.predictions import PredictionFolder, Probabilities
 from fastcal.report.segment_entropy import binary_entropies
 
@@ -308,7 +308,7 @@ def common_cases(
     """Return the cases that every folder can be scored on, and why others are left out.
 
     Raises:
-        DataError: There is none.
+        DataError: There is none, or one has a name that no page shows.
     """
     left: dict[str, str] = {}
     for source in sources:
@@ -326,6 +326,8 @@ def common_cases(
         raise DataError(
             first, f"has no case in common with {references.folder} and the other folders"
         )
+    for case in cases:
+        listing.check_text(case, references.folder)
     return sorted(cases), left
 
 
