@@ -248,25 +248,6 @@ def test_view_shows_an_item_of_a_batch_with_reference_and_names() -> None:
     assert layers["entropy"].scale[1] == pytest.approx(math.log(3))
 
 
-def test_the_scale_of_summed_entropies_reaches_their_largest(tmp_path: Path) -> None:
-    made = make(tmp_path)
-    described = {
-        "channel_names": {"0": "T1"},
-        "labels": {"background": 0, "whole": [1, 2], "core": [2], "edge": [3]},
-        "regions_class_order": [1, 2, 3],
-    }
-    (made.out / "dataset.json").write_text(json.dumps(described))
-    case = ViewedFolder(made.out, made.images).open("alpha")
-    assert case.layer("entropy").high == pytest.approx(3 * math.log(2))
-    members = torch.full((2, 1, 3, 4, 4, 4), 0.5)
-    result = fastcal.ensemble_statistics(
-        list(members), maps=("label", "entropy"), from_logits=False, multilabel=True
-    )
-    shown = fastcal.view(result, np.zeros((4, 4, 4), np.float32))
-    assert shown.case.layer("entropy").high == pytest.approx(3 * math.log(2))
-    assert float(result.entropy.max()) == pytest.approx(3 * math.log(2))
-
-
 def test_view_takes_the_affine_of_a_meta_tensor_and_of_a_file(made: Made) -> None:
     from monai.data import MetaTensor
 

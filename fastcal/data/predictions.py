@@ -219,7 +219,7 @@ class PredictionFolder:
         stored = _read_npz(path) if path.suffix == ".npz" else read_npy(path)
         stored = stored.astype(stored.dtype.newbyteorder("="), copy=False)
         if stack.box is not None:
-            stored = _uncropped(stored, stack.box)
+            stored = stack.box.put_back(stored)
         return replace(stack.about, data=_forwards(stack.view(stored)))
 
     def _properties(self, case: str) -> tuple[Path, properties.Properties | None]:
@@ -423,17 +423,6 @@ def _check_box(path: Path, shape: tuple[int, ...], crop: tuple[slice, slice, sli
 def _check_real(path: Path, data: NDArray[Any] | Stored) -> None:
     if data.dtype.kind != "f" or data.dtype.itemsize > 8:
         raise DataError(path, f"must hold float16, float32 or float64 numbers, got {data.dtype}")
-
-
-def _uncropped(stored: NDArray[Any], box: Box) -> NDArray[Any]:
-    """Put a box of version 1 back into its image, with background around it, as v1 exports it."""
-    if stored.shape[1:] == box.shape:
-        return stored
-    full = np.zeros((stored.shape[0], *box.shape), stored.dtype)
-    if box.background:
-        full[0] = 1
-    full[(slice(None), *box.place)] = stored
-    return full
 
 
 def _onto(
