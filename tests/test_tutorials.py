@@ -72,7 +72,7 @@ def test_an_ensemble_is_trained_and_compared(
     monkeypatch.chdir(tmp_path)
     write_dataset("Dataset001_Mine", kind="heart", n_cases=6, n_test=2, shape=(32, 32, 8))
     short = ["--set", "loop.max_epochs=1", "--set", "loop.iterations_per_epoch=2"]
-    small = ["--set", "patch=[16,16,8]", "--set", "network.widths=[4,8]"]
+    small = ["--set", "sampling.patch=[16,16,8]", "--set", "network.widths=[4,8]"]
     for words in commands("train.md"):
         run([*words, *short, *small] if words[0] == "train" else words)
     for folder in ("predicted", "single"):
