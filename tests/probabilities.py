@@ -24,9 +24,14 @@ def softmax(seed: int = 0, dtype: str = "float32") -> np.ndarray:
     return (weights / weights.sum(axis=0)).astype(dtype)
 
 
-def write_labels(folder: Path, case: str = "a", affine: np.ndarray = TURNED) -> None:
+def write_labels(
+    folder: Path,
+    case: str = "a",
+    affine: np.ndarray = TURNED,
+    shape: tuple[int, ...] = SHAPE[1:],
+) -> None:
     """Write a label map, which tells the geometry."""
-    nib.Nifti1Image(np.zeros(SHAPE[1:], np.uint8), affine).to_filename(folder / f"{case}.nii.gz")
+    nib.Nifti1Image(np.zeros(shape, np.uint8), affine).to_filename(folder / f"{case}.nii.gz")
 
 
 def sitk_stuff(affine: np.ndarray) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from fastcal import CalibrationStatistics
 from fastcal.losses import (
     DiceCELoss,
     DiceLoss,
+    DicePlusPlusLoss,
     FocalLoss,
     HardL1ACELoss,
     LabelSmoothingLoss,
@@ -286,3 +288,34 @@ def test_bad_arguments_are_named() -> None:
         FocalLoss(gamma=-1.0)
     with pytest.raises(ValueError, match=r"target must have shape .*, got \(2, 6\)"):
         SoftL1ACELoss()(logits, target[..., 0])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        SVLSLoss,
+        DicePlusPlusLoss,
+        lambda **options: DicePlusPlusLoss(head="sigmoid", **options),
+        FocalLoss,
+        lambda: NACLLoss(3),
+    ],
+)
+@pytest.mark.parametrize("value", [3, -1, 2**32, 2**32 + 1, -(2**63), 2**63 - 1])
+def test_a_target_that_is_no_class_is_refused_by_every_loss(
+    make: Callable[..., nn.Module], value: int
+) -> None:
+    logits, target = torch.zeros(1, 3, 4, 4), torch.ones(1, 4, 4, dtype=torch.int64)
+    target[0, 1, 2] = value
+    loss = make()
+    with pytest.raises(ValueError, match=f"target must hold 0 to 2 or .*, got the value {value}"):
+        loss(logits, target)
+    if not isinstance(loss, NACLLoss):
+        assert torch.isfinite(make(ignore_index=value)(logits, target))
+
+
+@pytest.mark.parametrize("loss", [HardL1ACELoss(), SoftL1ACELoss()])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_network_that_has_diverged_is_not_calibrated(loss: nn.Module, value: float) -> None:
+    logits = torch.randn(2, 3, 4, 4)
+    logits[0, :, 1, 2] = value
+    assert math.isnan(loss(logits, torch.ones(2, 4, 4, dtype=torch.int64)))

@@ -13,6 +13,7 @@ from fastcal.convert import convert_dataset
 from fastcal.convert.found import FoundCase, Source
 from fastcal.convert.grid import orthonormal, resample_nearest
 from fastcal.convert.listing import own_split, splits_by
+from fastcal.core.errors import DataError
 from fastcal.data import images
 from fastcal.data.nifti import Geometry
 
@@ -131,3 +132,62 @@ def test_a_fifth_of_the_patients_validates_and_represents_the_centres(n_patients
 
 def test_one_patient_alone_has_no_split() -> None:
     assert own_split(cases(1), None)["val"] == []
+
+
+def without_a_place(path: Path, sizes: tuple[float, ...] = (1.2, 0.8, 2.5)) -> np.ndarray:
+    """Write a file anew with the sizes of its voxels and no form; return what it holds."""
+    data = np.asarray(nib.load(path).dataobj)
+    header = nib.Nifti1Header()
+    header.set_data_dtype(data.dtype)
+    header.set_data_shape(data.shape)
+    header["pixdim"][1:4] = sizes
+    header["sform_code"] = header["qform_code"] = 0
+    header.set_xyzt_units("mm")
+    nib.save(nib.Nifti1Image(data, None, header), path)
+    return data
+
+
+@pytest.mark.parametrize("which", ["_gt", ""])
+def test_labels_and_images_without_a_place_lie_on_each_other(tmp_path: Path, which: str) -> None:
+    source = trees.acdc(tmp_path / "source")
+    folder = source / "training/patient001"
+    without_a_place(folder / f"patient001_frame01{which}.nii.gz")
+    labels = np.asarray(nib.load(folder / "patient001_frame01_gt.nii.gz").dataobj)
+    made = convert_dataset("acdc", source, tmp_path / "out")
+    assert not any("resampled" in note for note in made.notes)
+    found = nib.load(tmp_path / "out/labelsTr/patient001_frame01.nii.gz")
+    np.testing.assert_array_equal(np.asarray(found.dataobj), labels)
+
+
+def test_labels_without_a_place_are_not_resampled(tmp_path: Path) -> None:
+    source = trees.acdc(tmp_path / "source")
+    label = source / "training/patient001/patient001_frame01_gt.nii.gz"
+    without_a_place(label, (1.0, 1.0, 1.0))
+    words = "frame01_gt.nii.gz: must have the voxels of patient001_frame01.nii.gz where"
+    with pytest.raises(DataError, match=words):
+        convert_dataset("acdc", source, tmp_path / "out")
+
+
+def test_channels_that_agree_by_one_of_two_forms_get_one_place(tmp_path: Path) -> None:
+    source = trees.brats(tmp_path / "source", 2021)
+    folder = source / trees.TOPS[2021] / "BraTS2021_00000"
+    first = folder / "BraTS2021_00000_t1.nii.gz"
+    image = nib.load(first)
+    sform = image.affine.copy()
+    sform[:3, 3] += 40
+    made = nib.Nifti1Image(np.asarray(image.dataobj), None, image.header)
+    made.set_sform(sform, code=1)
+    made.set_qform(image.affine, code=1)
+    nib.save(made, first)
+    convert_dataset("brats2021", source, tmp_path / "out")
+    for channel in range(4):
+        found = nib.load(tmp_path / f"out/imagesTr/BraTS2021_00000_{channel:04d}.nii.gz")
+        for form in (found.get_sform(), found.get_qform()):
+            np.testing.assert_allclose(form, sform, atol=1e-4)
+
+
+def test_what_macos_leaves_beside_a_table_is_no_table(tmp_path: Path) -> None:
+    source = trees.mnms(tmp_path / "source")
+    (table,) = source.glob("*.csv")
+    table.with_name(f"._{table.name}").write_bytes(b"\x00\x05\x16\x07\xff\xfe")
+    assert convert_dataset("mnms", source, tmp_path / "out").done

@@ -87,6 +87,16 @@ BROKEN: list[tuple[str, Callable[[Path], object], str]] = [
         lambda s: (s / "UCL/Case01_Segmentation.nii.gz").unlink(),
         "Case01_segmentation.nii.gz: no such file",
     ),
+    (
+        "multisite-prostate",
+        lambda s: trees.save(s / "UCL/Case01.nii", trees.image(7)),
+        "UCL: must have one file Case01, got Case01.nii and Case01.nii.gz",
+    ),
+    (
+        "multisite-prostate",
+        lambda s: trees.save(s / "BMC/Case01_Segmentation.nii.gz", trees.labels(7, (0, 1))),
+        "BMC: must have one file Case01_segmentation, got Case01_Segmentation.nii.gz and",
+    ),
 ]
 
 

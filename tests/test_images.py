@@ -421,3 +421,22 @@ def test_text_headers_without_a_usable_place_are_refused(tmp_path: Path) -> None
         for reader in (images.geometry, images.read):
             with pytest.raises(DataError, match=rf"{name}: .*(usable affine|one unit of length)"):
                 reader(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("append", "planar", "words"),
+    [
+        (True, None, "must hold one picture or stack, got 2 of different kinds"),
+        (False, "separate", r"must have its colours last, got axes SYX of \(3, 9, 8\)"),
+    ],
+)
+def test_a_tiff_of_which_a_part_would_be_taken_for_all_is_refused(
+    tmp_path: Path, append: bool, planar: str | None, words: str
+) -> None:
+    path, pages = tmp_path / "a_0000.tif", np.zeros((3, 9, 8), np.uint8)
+    kind = "minisblack" if planar is None else "rgb"
+    tifffile.imwrite(path, pages, photometric=kind, planarconfig=planar)
+    if append:
+        tifffile.imwrite(path, pages[:2], photometric="minisblack", append=True)
+    with pytest.raises(DataError, match=rf"a_0000\.tif: {words}"):
+        images.read(path)

@@ -24,6 +24,8 @@ from probabilities import (
 
 from fastcal.core.errors import DataError
 from fastcal.data import PredictionFolder, predictions, properties
+from fastcal.evaluate import evaluate_folder
+from fastcal.predict import ensemble_folders
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", ">f4"])
@@ -257,3 +259,34 @@ def test_an_npz_of_more_than_4_gib_is_found_by_its_local_header(tmp_path: Path) 
     raw = path.read_bytes()
     assert struct.unpack("<H", raw[28:30])[0] > 0
     np.testing.assert_array_equal(PredictionFolder(tmp_path).probabilities("a").data, softmax())
+
+
+@pytest.mark.parametrize("classes", [3, 1])
+def test_no_label_group_is_outside_the_box_of_version_1_wherever_its_description_lies(
+    tmp_path: Path, classes: int
+) -> None:
+    folder, labels = tmp_path / "model", tmp_path / "labels"
+    folder.mkdir()
+    labels.mkdir()
+    stored = softmax().transpose(0, 3, 2, 1)[:classes]
+    np.savez(folder / "a.npz", softmax=stored)
+    write_pickle(folder, version_1(stored))
+    nib.Nifti1Image(np.zeros((10, 9, 8), np.uint8), TURNED).to_filename(labels / "a.nii.gz")
+    options: dict[str, Any] = {"num_classes": 1}
+    if classes == 3:
+        (tmp_path / "elsewhere").mkdir()
+        _dataset_json(tmp_path / "elsewhere/dataset.json")
+        options = {"dataset_json": tmp_path / "elsewhere/dataset.json"}
+        for memory in (None, "8G"):
+            out = tmp_path / f"out_{memory}"
+            ensemble_folders([folder], out, save_probabilities=True, memory=memory, **options)
+            written = PredictionFolder(out).probabilities("a").data
+            assert written.shape == (3, 10, 9, 8)
+            np.testing.assert_allclose(written[:, 3:9, 2:7, 1:5], softmax()[:classes], atol=1e-6)
+            assert np.count_nonzero(written) == stored.size
+            assert nib.load(out / "a.nii.gz").get_fdata()[0].max() == 0
+    write_labels(folder, shape=(10, 9, 8))
+    found = evaluate_folder(labels, folder, tmp_path / "scores.json", surface=False, **options)
+    # Nothing is there: the Brier score is that of the probabilities alone, summed over the groups.
+    expected = (stored.astype(np.float64) ** 2).sum() / 720
+    assert found["calibration"]["pooled"]["Brier"] == pytest.approx(expected, rel=1e-6)

@@ -9,10 +9,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cohort import CASES, random_labels, random_probabilities, write_dataset_json, write_nifti
+from cohort import (
+    CASES,
+    random_labels,
+    random_probabilities,
+    write_cohort,
+    write_dataset_json,
+    write_member,
+    write_nifti,
+)
 from segment_tables import table, write_folder
 
 from fastcal.cli import main
+from fastcal.core.errors import DataError
+from fastcal.predict import ensemble_folders
 from fastcal.quality import (
     QualityPredictor,
     evaluate_quality,
@@ -198,6 +208,41 @@ def test_without_failures_auroc_is_missing_and_says_why(
     assert run(*words, "--resamples", 5) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("no ")]
     assert lines == ["no auroc of binary_entropy and 11 more: no structure has a Dice below 0.001"]
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nrrd"])
+def test_filtered_dice_of_label_groups_is_scaled_by_the_largest_sum_of_their_entropies(
+    tmp_path: Path, ending: str
+) -> None:
+    if ending == ".nrrd":
+        pytest.importorskip("SimpleITK")
+    rng = np.random.default_rng(3)
+    member, references = tmp_path / "member", tmp_path / "labels"
+    groups = {"background": 0, "whole": [1, 2], "core": [2]}
+    write_dataset_json(member, labels=groups, regions_class_order=[1, 2], file_ending=ending)
+    scores = []
+    for case in CASES:
+        p = rng.random((2, 7, 6, 5)).astype(np.float32)
+        reference = random_labels(rng)
+        write_member(member, {case: p})
+        write_nifti(references / f"{case}.nii.gz", reference)
+        entropy = -(p * np.log(p) + (1 - p) * np.log(1 - p)).sum(0, dtype=np.float64)
+        assert entropy.max() > np.log(2)
+        painted = np.where(p[1] > 0.5, 2, p[0] > 0.5)
+        masks = painted == 2, reference == 2
+        scores.append(filtered_dice(entropy / (2 * np.log(2)), *masks).score)
+    ensemble_folders([member], tmp_path / "out")
+    found = evaluate_quality(tmp_path / "out", labels=references, maps=["entropy"], n_resamples=20)
+    curves = found.filtered["entropy"]["core"]
+    assert curves["score"]["value"] == pytest.approx(np.mean(scores), abs=1e-5)
+
+
+def test_a_map_of_other_channels_than_structures_is_refused(tmp_path: Path) -> None:
+    folders, labels, *_ = write_cohort(tmp_path)
+    write_dataset_json(tmp_path)
+    ensemble_folders(folders, tmp_path / "out", maps=["mean"])
+    with pytest.raises(DataError, match="one value per voxel or 2, one per structure, got 3"):
+        evaluate_quality(tmp_path / "out", labels=labels, maps=["mean"])
 
 
 def test_filtered_dice_of_a_folder_is_the_mean_of_its_cases(

@@ -144,6 +144,10 @@ def test_a_score_that_is_low_where_unsure_is_turned() -> None:
 def test_rows_without_score_or_dice_are_left_out() -> None:
     found = score_measures([0.1, np.nan, 0.3, 0.2], [0.9, 0.5, np.nan, 0.3], n_resamples=5)
     assert found == score_measures([0.1, 0.2], [0.9, 0.3], cases=["0", "3"], n_resamples=5)
+    (aurc,) = score_measures(
+        [0.1, 0.2, np.nan], [0.9, 0.3, 0.5], cases=["a", "a", "b"], measures=["aurc"]
+    ).values()
+    assert (aurc.to_json()["n"], aurc.to_json()["n_cases"]) == (2, 1)
     none = score_measures([np.nan], [0.5])
     assert {one.reason for one in none.values()} == {
         "there are no structures with a score and a Dice"
@@ -265,6 +269,8 @@ ONLY_BACKGROUND = {"case_a": {"0": {"entropy": 0.0, "volume": 9.0}}}
         ({"cases": {}}, "there are no cases"),
         ({"cases": {"a": {"b": {"entropy": "high"}}}}, r"b\.entropy must be .*got 'high'"),
         ({"cases": [1]}, "cases must be a valid dictionary"),
+        ({"names": {"1": "rim", "2": "rim"}}, "structures by different names, got 'rim' twice"),
+        ({"names": {"1": "2"}}, "structures by different names, got '2' twice"),
     ],
 )
 def test_a_damaged_file_of_scores_is_one_line(tmp_path: Path, changes, message) -> None:
@@ -341,3 +347,20 @@ def test_references_of_other_cases_or_structures_are_refused(folder: Path, tmp_p
 def test_columns_of_different_lengths_are_refused() -> None:
     with pytest.raises(ValueError, match="entropy must have a value per row, 1, got 2"):
         ScoreTable(("a",), ("b",), {"entropy": np.zeros(2)})
+
+
+def test_a_case_of_nnunets_summary_may_have_dots_in_its_name(tmp_path: Path) -> None:
+    cases = {case: {"1": {"entropy": 0.1, "volume": 5.0}} for case in ("a.1", "a.2", "a")}
+    segments(tmp_path, cases=cases, structures=["1"], names={})
+    summary = tmp_path / "summary.json"
+    entries = [
+        {"prediction_file": f"/p/{case}{ending}", "metrics": {"1": {"Dice": dice}}}
+        for case, ending, dice in (
+            ("a.1", ".nii.gz", 0.1),
+            ("a.2", ".nrrd", 0.2),
+            ("a", ".nii", 0.3),
+        )
+    ]
+    summary.write_text(json.dumps({"metric_per_case": entries}))
+    table = read_scored(tmp_path, summary=summary)
+    assert dict(zip(table.cases, table.dice, strict=True)) == {"a": 0.3, "a.1": 0.1, "a.2": 0.2}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,18 +15,20 @@ from hypothesis import strategies as st
 
 from fastcal import CalibrationStatistics, EnsembleAccumulator, ensemble_statistics
 from fastcal.core.errors import DataError
-from fastcal.data.dataset import Dataset
+from fastcal.data.dataset import Case, Dataset
 from fastcal.data.nifti import Geometry
 from fastcal.data.preprocess import Preprocessing
 from fastcal.report.claims import CONTRADICTED, SUPPORTED, UNDECIDED, Evidence, Sign
 from fastcal.report.measured import Measured, difference, mean_of_cases
 from fastcal.study import slabs as slabs_module
+from fastcal.study import streaming
 from fastcal.study.claim import claim
 from fastcal.study.comparison import ENSEMBLE, SINGLE, Model, undefined_of
 from fastcal.study.design import LOSSES, STUDIES, design
 from fastcal.study.markdown import left_out
 from fastcal.study.quality import detection
 from fastcal.study.records import CaseRecord, Streamed, is_current
+from fastcal.study.sets import EvaluationSet
 from fastcal.study.slabs import slabs
 from fastcal.study.split import chosen_split
 from fastcal.study.stages import Stages
@@ -287,6 +290,7 @@ def test_a_record_comes_back_as_it_was_written(tmp_path: Path) -> None:
         np.array([[0.5, np.nan]]),
         np.array([[1.5, 2.0]]),
         {"entropy": np.array([[0.25, 0.5]])},
+        "files",
     )
     file = tmp_path / "case.npz"
     record.write(file)
@@ -295,13 +299,48 @@ def test_a_record_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert np.array_equal(found.rows, record.rows)
     assert np.array_equal(found.dice, record.dice, equal_nan=True)
     assert np.array_equal(found.scores["entropy"], record.scores["entropy"])
-    assert is_current(file, "key")
-    assert not is_current(file, "other")
-    assert not is_current(tmp_path / "none.npz", "key")
+    assert is_current(file, "key", "files")
+    assert not is_current(file, "other", "files")
+    assert not is_current(file, "key", "other files")
+    assert not is_current(tmp_path / "none.npz", "key", "files")
+    replace(record, inputs="").write(tmp_path / "older.npz")
+    assert is_current(tmp_path / "older.npz", "key", "files")
     file.write_bytes(file.read_bytes()[:-40])
-    assert not is_current(file, "key")
+    assert not is_current(file, "key", "files")
     with pytest.raises(DataError, match=r"case\.npz"):
         CaseRecord.read(file)
+
+
+@pytest.mark.parametrize("changed", ["labelsTr/b.nii", "imagesTr/b_0000.nii"])
+def test_a_case_whose_file_was_rewritten_in_its_size_is_streamed_again(
+    changed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cases = []
+    for name in ("a", "b"):
+        image, label = tmp_path / f"imagesTr/{name}_0000.nii", tmp_path / f"labelsTr/{name}.nii"
+        for path in (image, label):
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(name.encode() * 400)
+        cases.append(Case(name, (image,), label))
+    done = []
+
+    def record(_stream: object, _evaluation: object, case: Case, key: str) -> CaseRecord:
+        done.append(case.name)
+        rows, nothing = np.zeros((1, 1, 1), np.int64), np.zeros((1, 1))
+        scores = {"entropy": nothing}
+        return CaseRecord(key, rows, nothing, nothing, scores, streaming.inputs_of(case))
+
+    monkeypatch.setattr(streaming, "_record", record)
+    stream = SimpleNamespace(
+        key=lambda _: "key", structures=("s",), subsets=(), scored=(), settings={}
+    )
+    for expected in (["a", "b"], []):
+        done.clear()
+        streaming.stream_set(stream, EvaluationSet("test", tuple(cases)), tmp_path / "streamed")
+        assert done == expected
+    (tmp_path / changed).write_bytes(b"c" * 400)
+    streaming.stream_set(stream, EvaluationSet("test", tuple(cases)), tmp_path / "streamed")
+    assert done == ["b"]
 
 
 @pytest.mark.parametrize("name", STUDIES)

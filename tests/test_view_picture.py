@@ -1,14 +1,19 @@
-"""The picture of ``fastcal view --png``, and what it never takes the place of."""
+"""The picture of ``fastcal view --png``, what it never takes the place of, and scales of maps."""
 
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from viewer_cases import Made, make
 
+import fastcal
 from fastcal.cli import main
+from fastcal.viewer import ViewedFolder
 
 
 @pytest.fixture(scope="module")
@@ -31,3 +36,22 @@ def test_the_picture_never_takes_the_place_of_an_input(
     assert main([*words, "--png", str(target)]) == 2
     assert "is an input" in capsys.readouterr().err
     assert target.read_bytes() == before
+
+
+def test_the_scale_of_summed_entropies_reaches_their_largest(tmp_path: Path) -> None:
+    made = make(tmp_path)
+    described = {
+        "channel_names": {"0": "T1"},
+        "labels": {"background": 0, "whole": [1, 2], "core": [2], "edge": [3]},
+        "regions_class_order": [1, 2, 3],
+    }
+    (made.out / "dataset.json").write_text(json.dumps(described))
+    case = ViewedFolder(made.out, made.images).open("alpha")
+    assert case.layer("entropy").high == pytest.approx(3 * math.log(2))
+    members = torch.full((2, 1, 3, 4, 4, 4), 0.5)
+    result = fastcal.ensemble_statistics(
+        list(members), maps=("label", "entropy"), from_logits=False, multilabel=True
+    )
+    shown = fastcal.view(result, np.zeros((4, 4, 4), np.float32))
+    assert shown.case.layer("entropy").high == pytest.approx(3 * math.log(2))
+    assert float(result.entropy.max()) == pytest.approx(3 * math.log(2))

@@ -12,6 +12,7 @@ from fastcal.core import atomic
 from fastcal.core.doors import Digest, one_error, open_regular, read_json
 from fastcal.core.doors.bounds import MIB
 from fastcal.core.errors import DataError
+from fastcal.data import images
 
 FOLDER = "record"
 
@@ -46,14 +47,27 @@ class CaseRecord:
 
     @classmethod
     def of(
-        cls, key: str, members: Sequence[Path], reference: Sequence[Path], folder: Path
+        cls,
+        key: str,
+        members: Sequence[Path],
+        reference: Sequence[Path],
+        folder: Path,
+        known: CaseRecord | None = None,
     ) -> CaseRecord:
         """Return the record of a case before it is done, with the digests of its inputs.
+
+        Args:
+            key: See `key`.
+            members: Files that the members are read from.
+            reference: The label map, if there is one.
+            folder: The prediction folder.
+            known: An earlier record of the case; see `digests`.
 
         Raises:
             DataError: An input cannot be read.
         """
-        return cls(key, digests(members, folder), digests(reference, folder))
+        before = ({}, {}) if known is None else (known.members, known.reference)
+        return cls(key, digests(members, folder, before[0]), digests(reference, folder, before[1]))
 
     @classmethod
     def read(cls, folder: Path, case: str) -> CaseRecord | None:
@@ -82,20 +96,23 @@ class CaseRecord:
             DataError: One of them cannot be read.
             OSError: The error of the disk.
         """
-        held = {path.relative_to(folder).as_posix(): content(path) for path in outputs}
+        files = [part for path in outputs for part in images.parts(path)]
+        held = {path.relative_to(folder).as_posix(): content(path) for path in files}
         whole = replace(self, outputs=self.outputs | held)
         atomic.write_json(self.path(folder, case), asdict(whole))
 
     def holds(self, folder: Path, outputs: Sequence[Path]) -> bool:
         """Whether every output is there, and is byte by byte what was written."""
-        for path in outputs:
-            name = path.relative_to(folder).as_posix()
-            try:
-                if name not in self.outputs or content(path) != self.outputs[name]:
-                    return False
-            except DataError:
-                return False
-        return True
+        try:
+            files = [part for path in outputs for part in images.parts(path)]
+            # An image whose voxels lie outside the folder by now is not what was written.
+            names = [path.relative_to(folder).as_posix() for path in files]
+            return all(
+                name in self.outputs and content(path) == self.outputs[name]
+                for name, path in zip(names, files, strict=True)
+            )
+        except ValueError:  # a `DataError` among them
+            return False
 
     def check_inputs(self, now: CaseRecord, case: str, folder: Path) -> None:
         """Refuse inputs that have changed since the case was done.
@@ -112,6 +129,19 @@ class CaseRecord:
                 f"has changed since case {case} was done in {folder}; choose another folder, or "
                 "overwrite",
             )
+
+
+def as_written(folder: Path, case: str, output: Path) -> bool:
+    """Whether an output of a case is what was written; True where nothing is recorded of it.
+
+    Args:
+        folder: The prediction folder.
+        case: Name of the case.
+        output: One of its files.
+    """
+    known = CaseRecord.read(folder, case)
+    name = output.relative_to(folder).as_posix()
+    return known is None or name not in known.outputs or known.holds(folder, [output])
 
 
 def content(path: Path) -> Content:

@@ -48,7 +48,7 @@ def count_case(
     )
     reference.scheme.check_channels(found.data.shape[0], found.source)
     check_activation(found)
-    check_probabilities(found, reference.scheme, counted=True)
+    check_probabilities(found, multilabel=reference.scheme.multilabel, counted=True)
     if regions is None:
         regions = reference.regions(counted.rules, prediction=prediction)
     try:

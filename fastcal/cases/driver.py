@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastcal.cases.combine import Wanted
@@ -17,6 +18,7 @@ from fastcal.cases.shards import add_statistics, write_statistics
 from fastcal.cases.summary import PredictionSummary
 from fastcal.cases.work import CaseWork, DealtWork
 from fastcal.core.lock import sole_use
+from fastcal.data.listing import check_text
 
 if TYPE_CHECKING:
     from fastcal.cases.loop import CaseRun
@@ -63,6 +65,8 @@ def run(
     files = CaseFiles(written, statistics=counted.labels is not None)
     cases = part.of(source.cases)
     files.check_names(cases)
+    for case in cases:
+        check_text(case, next((Path(one).parent for one in source.inputs(case)), files.folder))
     references = None
     if counted.labels is not None:
         references = LabelMaps.find(counted.labels, source.reading.scheme)

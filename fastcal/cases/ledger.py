@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastcal.cases.case_record import CaseRecord
-from fastcal.cases.files import STATISTICS, state_file
+from fastcal.cases.files import STATISTICS, state_file, state_places
 from fastcal.cases.journal import forget, journal_file, journals
 from fastcal.cases.record import FILE, FolderRecord
+from fastcal.cases.segments import SEGMENTS
 from fastcal.core.errors import DataError
 from fastcal.core.places import check_out_folder, check_outputs, check_own
 
@@ -127,8 +128,8 @@ class Ledger:
         """
         if case in self._changed:
             raise self._changed[case]
-        now = self._now(case)
         known = CaseRecord.read(self._files.folder, case)
+        now = self._now(case, known)
         if (
             known is not None
             and known.key == self._wanted.key
@@ -170,7 +171,7 @@ class Ledger:
         if known is None:
             return
         try:
-            known.check_inputs(self._now(case), case, self._files.folder)
+            known.check_inputs(self._now(case, known), case, self._files.folder)
         except DataError as error:
             self._changed[case] = error
 
@@ -179,13 +180,14 @@ class Ledger:
         known = CaseRecord.read(self._files.folder, case)
         return known if known is not None and known.key == self._wanted.key else None
 
-    def _now(self, case: str) -> CaseRecord:
+    def _now(self, case: str, known: CaseRecord | None) -> CaseRecord:
         reference = [] if self._references is None else [self._references.paths.get(case)]
         return CaseRecord.of(
             self._wanted.key,
             self._source.inputs(case),
             [path for path in reference if path is not None],
             self._files.folder,
+            known,
         )
 
     def _overwritten(self, cases: Sequence[str], part: Part) -> FolderRecord:
@@ -203,6 +205,7 @@ class Ledger:
         if different is None:
             self._files.forget(cases)
             self._forget_lines(cases, part)
+            self._forget_sums(part)
             return self._wanted if known is None else known.counting(self._wanted)
         there = CaseRecord.cases(folder)
         others = sorted(set(there) - set(cases))
@@ -234,6 +237,19 @@ class Ledger:
         for path in journals(self._files.folder):
             if path == own or path not in beside:
                 forget(path, set(cases))
+
+    def _forget_sums(self, part: Part) -> None:
+        """Remove what this run sums up at its end: a kill must not leave it beside other cases."""
+        folder, name = self._files.folder, f".{part.name}" if part.name else ""
+        sums = []
+        if self._files.statistics:
+            state = state_file(folder, part_id=part.part_id, num_parts=part.num_parts)
+            sums += [place / state.name for place in state_places(folder)]
+            sums.append(folder / f"{STATISTICS}{name}.json")
+        if self._files.written.segments:
+            sums += [folder / f"{SEGMENTS}{name}{ending}" for ending in (".json", ".csv")]
+        for path in sums:
+            path.unlink(missing_ok=True)
 
 
 def _lost(folder: Path) -> DataError:

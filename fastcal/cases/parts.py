@@ -142,7 +142,7 @@ def _old(file: Path) -> DataError:
 def check_inputs(known: CaseRecord, case: str, folder: Path) -> None:
     """Refuse inputs that have changed since; those that are gone cannot have."""
     for inputs in (known.members, known.reference):
-        now = digests([located(name, folder) for name in inputs], folder)
+        now = digests([located(name, folder) for name in inputs], folder, inputs)
         changed = first_change({name: inputs[name] for name in now if name in inputs}, now)
         if changed is not None:
             raise DataError(

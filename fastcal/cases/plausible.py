@@ -14,7 +14,6 @@ from fastcal.data.predictions import as_tensor
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from fastcal.cases.labels import LabelScheme
     from fastcal.data.predictions import Probabilities
 
 SUM_TOLERANCE = 0.02
@@ -52,16 +51,14 @@ def check_activation(
         )
 
 
-def check_probabilities(
-    found: Probabilities, scheme: LabelScheme, *, counted: bool = False
-) -> None:
+def check_probabilities(found: Probabilities, *, multilabel: bool, counted: bool = False) -> None:
     """Refuse numbers that are no probabilities of the classes, which logits are not either.
 
     NaN passes; whoever counts it names its voxels.
 
     Args:
         found: Probabilities ``[C, X, Y, Z]``.
-        scheme: What the channels stand for.
+        multilabel: The channels are label groups, whose probabilities have no sum.
         counted: The caller counts every voxel and calls `check_range` where one was invalid, so
             that numbers of exclusive classes are read once here.
 
@@ -72,7 +69,7 @@ def check_probabilities(
     if values.numel() == 0:
         return
     values = values.permute(0, *(1 + axis for axis in _slowest_first(values[0])))
-    exclusive = not (scheme.multilabel or found.activation == "sigmoid")
+    exclusive = not (multilabel or found.activation == "sigmoid")
     count = 0
     if exclusive:
         sums = values.sum(class_axis, dtype=torch.float32)

@@ -16,6 +16,7 @@ from fastcal import __version__
 from fastcal.core import atomic
 from fastcal.core.doors import Digest, MissingFileError, digest, read_json, validated
 from fastcal.core.errors import DataError
+from fastcal.data import images
 from fastcal.data.affines import affine_rule
 
 if TYPE_CHECKING:
@@ -156,19 +157,38 @@ def versions() -> dict[str, str]:
     return {"fastcal": release, "torch": torch.__version__.partition("+")[0]}
 
 
-def digests(paths: Sequence[Path], folder: Path) -> dict[str, Digest]:
+def digests(
+    paths: Sequence[Path], folder: Path, known: Mapping[str, Digest] | None = None
+) -> dict[str, Digest]:
     """Return the digest of each file that exists, by its path relative to a folder.
+
+    An image that consists of several files, such as the header and the voxels of an ``.mhd``, is
+    all of them.
+
+    Args:
+        paths: The files.
+        folder: The folder.
+        known: Earlier digests; a file that looks the same is not read as a whole again.
 
     Raises:
         DataError: One cannot be read.
     """
     found = {}
     for path in paths:
-        try:
-            found[relative(path, folder)] = digest(path)
-        except MissingFileError:
-            continue
+        for part in _parts(path):
+            name = relative(part, folder)
+            try:
+                found[name] = digest(part, whole=True, known=(known or {}).get(name))
+            except MissingFileError:
+                continue
     return found
+
+
+def _parts(path: Path) -> tuple[Path, ...]:
+    try:
+        return images.parts(path)
+    except MissingFileError:
+        return (path,)
 
 
 def first_change(known: Mapping[str, Digest], now: Mapping[str, Digest]) -> str | None:

@@ -33,6 +33,7 @@ class SavedFolders:
         cls,
         folders: Sequence[str | Path],
         *,
+        dataset_json: str | Path | None = None,
         folds: bool = False,
         allow_duplicates: bool = False,
     ) -> SavedFolders:
@@ -40,6 +41,7 @@ class SavedFolders:
 
         Args:
             folders: At least one.
+            dataset_json: Describes the labels; by default the one in or above the folders.
             folds: A folder that holds ``fold_*/validation`` stands for these.
             allow_duplicates: Take a folder that is there twice.
 
@@ -53,7 +55,11 @@ class SavedFolders:
         paths = [Path(folder) for folder in folders]
         if folds:
             paths = [path for folder in paths for path in _validation(folder)]
-        opened = tuple(map(PredictionFolder, paths))
+        described = description.find(*paths) if dataset_json is None else Path(dataset_json)
+        groups = None
+        if described is not None and all(path.is_dir() for path in paths):
+            groups = description.read(described).label_groups is not None
+        opened = tuple(PredictionFolder(path, multilabel=groups) for path in paths)
         contents = tuple(frozenset(folder.cases()) for folder in opened)
         for folder, names in zip(opened, contents, strict=True):
             if not names:
@@ -268,6 +274,7 @@ class SavedProbabilities:
         """What the predictions depend on."""
         settings = {
             "folders": self.saved.paths,
+            "dataset_json": self.dataset_json,
             "weights": list(self.weights),
             "temperature": list(self.temperatures),
             "from_logits": self.reading.from_logits,
@@ -317,7 +324,7 @@ class SavedProbabilities:
     def _member(self, found: Probabilities, number: int, bring: Uploads) -> Member:
         check_activation(found, self.reading.activation, multilabel=self.reading.scheme.multilabel)
         if not self.reading.from_logits:
-            check_probabilities(found, self.reading.scheme)
+            check_probabilities(found, multilabel=self.reading.scheme.multilabel)
         member = Member.of(found)
         return replace(
             member,
@@ -327,13 +334,13 @@ class SavedProbabilities:
         )
 
 
-def _stored(folder: PredictionFolder, case: str) -> list[tuple[int, str]]:
+def _stored(folder: PredictionFolder, case: str) -> list[tuple[int, str, int | None]]:
     """What tells whether two folders hold the same files of a case."""
     try:
         found = digests(folder.files(case), folder.path)
     except DataError:
-        return [(0, str(folder.path))]  # what cannot be read is like nothing else
-    return [(one.size, one.sha256) for one in found.values()]
+        return [(0, str(folder.path), None)]  # what cannot be read is like nothing else
+    return [(one.size, one.sha256, one.whole) for one in found.values()]
 
 
 def _validation(folder: Path) -> list[Path]:

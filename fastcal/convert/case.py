@@ -114,7 +114,8 @@ def write_case(case: FoundCase, made: ConvertedCase, paths: CasePaths) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     first = made.images[0]
     for source, volume, path in zip(case.images, made.images, paths.images, strict=True):
-        if made.grid is first and _is_plain(source, volume):
+        here = made.grid is first and same_place(first.affine, volume.affine, first.shape)
+        if here and _is_plain(source, volume):
             with atomic_path(path) as temporary:
                 shutil.copyfile(source.path, temporary)
         else:
@@ -167,14 +168,26 @@ def _labels(
     assert case.label is not None
     path = case.label.path
     labels = _renumbered(path, checks.integers(path, volume.data), label_map)
-    same = volume.shape == first.shape
-    if same and same_place(first.affine, volume.affine, first.shape):
+    if first.agrees(volume):
         return labels
+    image = case.images[0].path.name
+    for name, one in ((path.name, volume), (image, first)):
+        if not one.stated:
+            raise DataError(
+                path,
+                f"must have the voxels of {image} where {name} says nothing of its place, got "
+                f"{_voxels(volume)} for {_voxels(first)}",
+            )
     placed = resample_nearest(labels, volume, first)
     if labels.any() and not placed.any():
-        raise DataError(path, f"lies elsewhere than {case.images[0].path.name}: no label meets it")
+        raise DataError(path, f"lies elsewhere than {image}: no label meets it")
     notes.append(f"{case.name}: labels resampled to the grid of the image")
     return placed
+
+
+def _voxels(volume: Volume) -> str:
+    counts, sizes = (" x ".join(f"{n:.6g}" for n in one) for one in (volume.shape, volume.spacing))
+    return f"{counts} of {sizes} mm"
 
 
 def _renumbered(

@@ -122,8 +122,8 @@ class Search:
         seen = {self.root.resolve()}
         for place, names, _ in os.walk(self.root, followlinks=True):
             yield Path(place)
-            visible, names[:] = sorted(filter(_visible, names)), []
-            for name in visible:
+            shown, names[:] = sorted(filter(visible, names)), []
+            for name in shown:
                 real = (Path(place) / name).resolve()
                 if real not in seen:
                     seen.add(real)
@@ -133,7 +133,7 @@ class Search:
         """Give the images at the top of a folder with their names without ending, sorted."""
         for path in sorted(folder.iterdir()):
             ending = images.ending_of(path.name)
-            if ending in images.LOCATED and _visible(path.name):
+            if ending in images.LOCATED and visible(path.name):
                 yield path, path.name.removesuffix(ending)
 
     def within(self, folder: Path) -> str:
@@ -159,6 +159,6 @@ def read_table(path: Path) -> list[dict[str, str]]:
         ]
 
 
-def _visible(name: str) -> bool:
+def visible(name: str) -> bool:
     """Whether a name is neither hidden nor what macOS adds to archives (``__MACOSX``, ``._x``)."""
     return not name.startswith((".", "__"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fastcal.convert.acdc import LABELS
-from fastcal.convert.found import FoundCase, FoundSet, Part, Search, Source, read_table
+from fastcal.convert.found import FoundCase, FoundSet, Part, Search, Source, read_table, visible
 
 _LABEL_MAP = {0: 0, 1: 3, 2: 2, 3: 1}
 """LV 1 and RV 3 in the files: the reverse of ACDC, whose values are written."""
@@ -77,7 +77,8 @@ def _whole(text: str) -> int:
 def _table(search: Search) -> dict[str, dict[str, str]]:
     """Rows of the table by the code of the patient; it lies in the dataset's folder or above."""
     places = [*search.folders(), search.root.resolve().parent]
-    for path in (path for place in places for path in sorted(place.glob("*.csv"))):
+    tables = (path for place in places for path in sorted(place.glob("*.csv")))
+    for path in (path for path in tables if visible(path.name)):
         rows = read_table(path)
         if rows and _CODE in rows[0]:
             found: dict[str, dict[str, str]] = {}

@@ -7,6 +7,7 @@ Layout: ``SITE/Case00.nii.gz`` and ``SITE/Case00_segmentation.nii.gz``; some cop
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from fastcal.convert.found import FoundCase, FoundSet, Search, Source
 from fastcal.convert.promise12 import LABELS
@@ -20,7 +21,11 @@ def read(search: Search) -> FoundSet:
     """
     cases = []
     for folder in search.folders():
-        found = {stem.lower(): (path, stem) for path, stem in search.volumes(folder)}
+        found: dict[str, tuple[Path, str]] = {}
+        for path, stem in search.volumes(folder):
+            other, _ = found.setdefault(stem.lower(), (path, stem))
+            if other != path:
+                search.note(folder, f"must have one file {stem}, got {other.name} and {path.name}")
         for key, (path, stem) in found.items():
             if not re.fullmatch(r"case\d+", key):
                 continue

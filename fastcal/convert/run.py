@@ -132,7 +132,8 @@ def convert_dataset(
             if known is None or known.key != key or not known.holds(out, paths[case].all):
                 return False
             try:
-                return first_change(known.members, digests(cases[case].files, out)) is None
+                now = digests(cases[case].files, out, known.members)
+                return first_change(known.members, now) is None
             except DataError:
                 return False  # converting it says what is wrong
 

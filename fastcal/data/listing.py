@@ -62,6 +62,22 @@ def check_once(path: Path, ending: str, endings: Iterable[str], what: str) -> No
             raise twice(second, path, what)
 
 
+def check_text(case: str, folder: Path) -> None:
+    """Refuse a case whose name is no text: JSON could not be read again, and no page shows it.
+
+    Args:
+        case: The name, from a file system that takes any bytes.
+        folder: Where its file lies.
+
+    Raises:
+        DataError: It is not UTF-8.
+    """
+    try:
+        case.encode()
+    except UnicodeEncodeError:
+        raise DataError(folder, f"must hold cases whose names are UTF-8, got {case!r}") from None
+
+
 def twice(path: Path, first: Path, what: str) -> DataError:
     """Return the error of a case that is there twice."""
     return DataError(path, f"is a second {what} beside {first.name}; only one may be there")

@@ -210,12 +210,18 @@ def _tiff(path: Path) -> Iterator[Any]:
 
 
 def _tiff_geometry(path: Path, tiff: Any) -> tuple[Geometry, bool]:
-    """Geometry of the first series, and whether it is one picture in colour."""
+    """Geometry of the only series, and whether it is one picture in colour."""
+    if len(tiff.series) != 1:
+        raise DataError(
+            path, f"must hold one picture or stack, got {len(tiff.series)} of different kinds"
+        )
     first = tiff.series[0]
     shape, dtype = tuple(int(extent) for extent in first.shape), np.dtype(first.dtype)
     if dtype.kind not in "iuf":
         raise DataError(path, f"must hold real numbers, got {dtype}")
     check_claim(array_bytes(shape, dtype.itemsize), what="the pixels")
+    if "S" in first.axes[:-1]:
+        raise DataError(path, f"must have its colours last, got axes {first.axes} of {shape}")
     page = tiff.pages[0]
     if len(shape) == 3 and page.samplesperpixel in (3, 4) and shape[2] == page.samplesperpixel:
         rows, columns, channels = shape

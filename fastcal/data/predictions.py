@@ -81,6 +81,9 @@ class PredictionFolder:
         path: The folder.
         description: The description of the dataset that the model was trained on, for its label
             groups. By default, it is the ``dataset.json`` in the folder or up to two levels above.
+        multilabel: Whether the channels are label groups, without a background, where the caller
+            knows it; None where the description says it. Around the box that version 1 saves, the
+            first of exclusive classes has probability 1, and no label group has.
 
     Raises:
         DataError: There is no such folder, or its ``dataset.json`` is unusable.
@@ -91,8 +94,15 @@ class PredictionFolder:
         (4, 240, 240, 155)
     """
 
-    def __init__(self, path: str | Path, *, description: Description | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        description: Description | None = None,
+        multilabel: bool | None = None,
+    ) -> None:
         self.path = Path(path)
+        self._multilabel = multilabel
         if not self.path.is_dir():
             raise DataError(self.path, "no such folder")
         self.description = description
@@ -209,7 +219,7 @@ class PredictionFolder:
         stored = _read_npz(path) if path.suffix == ".npz" else read_npy(path)
         stored = stored.astype(stored.dtype.newbyteorder("="), copy=False)
         if stack.box is not None:
-            stored = _uncropped(stored, stack.box)
+            stored = stack.box.put_back(stored)
         return replace(stack.about, data=_forwards(stack.view(stored)))
 
     def _properties(self, case: str) -> tuple[Path, properties.Properties | None]:
@@ -262,7 +272,8 @@ class PredictionFolder:
         box = None
         if saved is not None and saved.crop is not None and saved.full_shape is not None:
             _check_box(path, stored.shape, saved.crop)
-            box = Box(saved.crop, saved.full_shape, self._has_background)
+            background = self._has_background and stored.shape[0] > 1
+            box = Box(saved.crop, saved.full_shape, background)
             whole = array_bytes((stored.shape[0], *box.shape), stored.dtype.itemsize)
             with one_error(pickled, "the properties of an image"):
                 check_claim(whole, what="the image", in_memory=in_memory)
@@ -280,6 +291,8 @@ class PredictionFolder:
 
     @property
     def _has_background(self) -> bool:
+        if self._multilabel is not None:
+            return not self._multilabel
         return self.description is None or self.description.label_groups is None
 
     def _result(
@@ -410,17 +423,6 @@ def _check_box(path: Path, shape: tuple[int, ...], crop: tuple[slice, slice, sli
 def _check_real(path: Path, data: NDArray[Any] | Stored) -> None:
     if data.dtype.kind != "f" or data.dtype.itemsize > 8:
         raise DataError(path, f"must hold float16, float32 or float64 numbers, got {data.dtype}")
-
-
-def _uncropped(stored: NDArray[Any], box: Box) -> NDArray[Any]:
-    """Put a box of version 1 back into its image, with background around it, as v1 exports it."""
-    if stored.shape[1:] == box.shape:
-        return stored
-    full = np.zeros((stored.shape[0], *box.shape), stored.dtype)
-    if box.background:
-        full[0] = 1
-    full[(slice(None), *box.place)] = stored
-    return full
 
 
 def _onto(

@@ -67,6 +67,16 @@ class Box:
     background: bool
     """Whether the first class is the background, whose probability is 1 outside."""
 
+    def put_back(self, stored: NDArray[Any]) -> NDArray[Any]:
+        """Put the box ``[C, ...]`` back into its image, as version 1 exports it."""
+        if stored.shape[1:] == self.shape:
+            return stored
+        full = np.zeros((stored.shape[0], *self.shape), stored.dtype)
+        if self.background:
+            full[0] = 1
+        full[(slice(None), *self.place)] = stored
+        return full
+
 
 @dataclass(frozen=True)
 class Slabs:

@@ -129,7 +129,9 @@ def evaluate_folder(
     counted = Counted(labels, n_bins, closed, fine_bins, regions)
     described = _descriptions(Path(labels), Path(predictions), dataset_json)
     scheme = _scheme(Path(labels), Path(predictions), dataset_json, num_classes)
-    folder = PredictionFolder(predictions) if probabilities else None
+    folder = None
+    if probabilities:
+        folder = PredictionFolder(predictions, multilabel=scheme.multilabel)
     scoring = Scoring(
         predictions=LabelMaps.find(predictions, scheme),
         references=LabelMaps.find(labels, scheme),

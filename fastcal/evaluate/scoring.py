@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -22,6 +22,7 @@ from fastcal.cases.reference import LabelMap, LabelMaps, check_extents
 from fastcal.cases.settings import Counted
 from fastcal.core.errors import DataError
 from fastcal.data.affines import affine_rule
+from fastcal.data.listing import check_text
 from fastcal.data.predictions import PredictionFolder, Probabilities
 from fastcal.evaluate.begun import Begun, Scored
 from fastcal.evaluate.surface import surface_scores
@@ -72,7 +73,7 @@ class Scoring:
         settings = {
             "command": "evaluate",
             **self.settings,
-            "num_classes": self.references.scheme.num_classes,
+            "scheme": asdict(self.references.scheme),
             "probabilities": self.probabilities is not None,
         }
         return FolderRecord(folder, settings, {}, digests(described, folder), versions())
@@ -86,12 +87,18 @@ class Scoring:
         members = [self._prediction_of(case), *self._saved_files(case)]
         reference = self.references.paths.get(case)
         return CaseRecord.of(
-            begun.key, members, [] if reference is None else [reference], begun.folder
+            begun.key,
+            members,
+            [] if reference is None else [reference],
+            begun.folder,
+            CaseRecord.read(begun.folder, case),
         )
 
     def check_pairs(self, *, complete: bool) -> None:
         """Raise a `DataError` for a prediction without reference; if ``complete``, the reverse."""
         folder, references = self.predictions.folder, self.references
+        for case in self.saved:
+            check_text(case, folder)
         for case, path in self.predictions.paths.items():
             if case not in references.paths:
                 raise DataError(path, f"no reference of case {case} in {references.folder}")

@@ -55,7 +55,8 @@ class _L1ACELoss(Loss):
         )
         first = 0 if self.include_background else 1
         gap, amount = sums.gap[:, first:], sums.amount[:, first:]
-        filled = (amount > 0) & (amount >= self.empty_weight)
+        # NaN is no empty bin: a network that has diverged must not look calibrated.
+        filled = ~((amount <= 0) | (amount < self.empty_weight))
         error = (gap / amount.masked_fill(~filled, 1.0)).abs().masked_fill(~filled, 0.0).sum(-1)
         error = error / filled.sum(-1).clamp(min=1)
         if self.ignore_empty_classes:

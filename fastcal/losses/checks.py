@@ -82,6 +82,30 @@ def check_logits(logits: Tensor, target: Tensor, weight: Tensor | None, head: st
         raise ValueError("head must be 'sigmoid' for logits of one class, got 'softmax'")
 
 
+def outside_classes(target: Tensor, num_classes: int, ignore_index: int | None) -> Tensor:
+    """Return what to add to a loss: 0, or NaN where a target is neither a class nor ignored.
+
+    On a GPU the question whether there is one would wait for the device, as in the fused passes.
+
+    Args:
+        target: Integers ``[B, *S]``, as they were given.
+        num_classes: C; one class is binary.
+        ignore_index: See the losses.
+
+    Raises:
+        ValueError: There is such a target, on the CPU.
+    """
+    labels, top = target.long(), max(num_classes, 2)
+    wrong = (labels < 0) | (labels >= top)
+    if ignore_index is not None:
+        wrong &= labels != ignore_index
+    if wrong.device.type == "cpu" and bool(wrong.any()):
+        found = labels[wrong]
+        which = f"the value {int(found[0])}" if len(found) == 1 else f"{len(found)} other values"
+        raise ValueError(f"target must hold 0 to {top - 1} or the ignore_index, got {which}")
+    return torch.where(wrong.any(), torch.nan, 0.0)
+
+
 def check_several_classes(logits: Tensor) -> None:
     """Refuse a softmax of one class, which is 1 everywhere, for a loss that has no other head.
 

@@ -10,6 +10,7 @@ from fastcal.losses.checks import (
     check_logits,
     loss_value,
     one_hot,
+    outside_classes,
     real_logits,
     without_ignored,
 )
@@ -64,6 +65,7 @@ class DicePlusPlusLoss(Loss):
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Compute the loss of logits ``[B, C, *S]`` and targets ``[B, *S]``, a scalar."""
         check_logits(logits, target, None, self.head)
+        outside = outside_classes(target, logits.shape[1], self.ignore_index)
         z = real_logits(logits)
         p = z.softmax(1) if self.head == "softmax" else z.sigmoid()
         labels, kept = without_ignored(target, self.ignore_index)
@@ -74,4 +76,4 @@ class DicePlusPlusLoss(Loss):
         overlap = 2 * (mask * y * p).sum(-1)
         wrong = (mask * ((1 - y) * p + y * (1 - p)) ** self.gamma).sum(-1)
         losses = 1 - (overlap + self.smooth) / (overlap + wrong + self.smooth)
-        return loss_value(losses.mean(), logits)
+        return loss_value(losses.mean() + outside, logits)

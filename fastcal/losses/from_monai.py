@@ -16,6 +16,7 @@ from fastcal.losses.checks import (
     check_several_classes,
     check_shapes,
     class_weights,
+    outside_classes,
 )
 
 
@@ -74,6 +75,8 @@ class FocalLoss(Loss):
         """Compute the loss of logits ``[B, C, *S]`` and targets ``[B, *S]``, a scalar."""
         if self.loss.use_softmax:
             check_several_classes(logits)
+        check_shapes(logits, target)
+        outside_classes(target, logits.shape[1], self.ignore_index)
         total = _apply(self.loss, logits, target).sum()
         if self.ignore_index is None:
             return total / max(target.numel(), 1)
@@ -142,6 +145,7 @@ class NACLLoss(Loss):
         """Compute the loss of logits ``[B, C, *S]`` and targets ``[B, *S]``, a scalar."""
         check_shapes(logits, target)
         check_several_classes(logits)
+        outside_classes(target, logits.shape[1], None)
         dims = str(logits.ndim - 2)
         if dims not in self.losses:
             axes = " or ".join(self.losses)

@@ -14,6 +14,7 @@ from fastcal.losses.checks import (
     check_shapes,
     kept_mean,
     one_hot,
+    outside_classes,
     real_logits,
     without_ignored,
 )
@@ -98,9 +99,11 @@ class SVLSLoss(Loss):
             raise ValueError(
                 f"logits must have 1 to 3 spatial axes, got shape {tuple(logits.shape)}"
             )
+        outside = outside_classes(target, logits.shape[1], self.ignore_index)
         target, kept = without_ignored(target, self.ignore_index)
         z = real_logits(logits)
-        return kept_mean(-(self.smoothed(target, kept, z) * z.log_softmax(1)).sum(1), kept)
+        found = -(self.smoothed(target, kept, z) * z.log_softmax(1)).sum(1)
+        return kept_mean(found, kept) + outside
 
     @torch.no_grad()
     def smoothed(self, target: Tensor, kept: Tensor | None, like: Tensor) -> Tensor:

@@ -206,6 +206,7 @@ def _write(out: Path, found: dict[str, dict[str, Estimate]], counts: Sequence[in
             "value": one.value,
             "low": one.low,
             "high": one.high,
+            "n": one.to_json()["n"],
             "reason": one.reason,
         }
         for score, measures in found.items()

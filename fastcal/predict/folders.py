@@ -130,7 +130,7 @@ def ensemble_folders(
         progress,
         memory=read_size(memory, "memory"),
     )
-    saved = SavedFolders.open(folders, allow_duplicates=allow_duplicates)
+    saved = SavedFolders.open(folders, dataset_json=dataset_json, allow_duplicates=allow_duplicates)
     chosen = saved.shared(cases, complete=not part.keep_going)
     found = saved.dataset_json(dataset_json)
     reading = saved.reading(chosen, found, keep_going=part.keep_going)

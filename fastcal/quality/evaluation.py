@@ -81,6 +81,7 @@ class QualityEvaluation:
                 "value": found.value,
                 "low": found.low,
                 "high": found.high,
+                "n": found.to_json()["n"],
                 "reason": found.reason,
             }
             for structure, scores in groups.items()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,18 +11,18 @@ import numpy as np
 from fastcal.cases.labels import LabelScheme
 from fastcal.cases.loop import ProgressOption
 from fastcal.cases.pipeline import read_ahead
-from fastcal.cases.reference import LabelMap, LabelMaps, find_label_maps
+from fastcal.cases.reference import LabelMap, LabelMaps, check_same_grid, find_label_maps
 from fastcal.cases.told import told
 from fastcal.core.arrays import Floats
 from fastcal.core.errors import DataError
-from fastcal.data import description, nifti
-from fastcal.data.affines import same_place
+from fastcal.core.likelihood import largest_entropy
+from fastcal.data import description, images
 from fastcal.quality.filtered import FilteredDice, filtered_dice
 from fastcal.scores import Draws
 from fastcal.scores.estimates import mean_of_rows
 
 LARGEST = {"entropy", "expected_entropy", "mutual_information"}
-"""Maps in nats, which are at most the logarithm of the number of classes."""
+"""Maps in nats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +86,9 @@ def filtered_curves(
         folder: Predicted label maps, and a folder of the name of the map inside.
         labels: Folder of reference label maps.
         maps: Name of the uncertainty map. Entropies and mutual information are divided by the
-            logarithm of the number of classes (by ln 2 for label groups); others must lie in
-            [0, 1], such as ``disagreement``. ``confidence`` is turned.
+            largest that there is, the logarithm of the number of classes, or ln 2 for every label
+            group, since theirs are summed; others must lie in [0, 1], such as ``disagreement``.
+            ``confidence`` is turned.
         dataset_json: nnU-Net's ``dataset.json``; by default the one in or above ``folder``, then
             ``labels``.
         n_thresholds: Steps of the thresholds.
@@ -141,15 +141,17 @@ def filtered_curves(
 
 def _uncertainty(path: Path, maps: str, scheme: LabelScheme, reference: LabelMap) -> Floats:
     """Read a map ``[X, Y, Z, C or 1]``, scaled to [0, 1]."""
-    volume = nifti.read(path)
-    grid = reference.grid
-    if tuple(volume.shape[:3]) != tuple(grid.shape[:3]) or not same_place(
-        grid.affine, volume.affine, tuple(grid.shape)
-    ):
-        raise DataError(path, f"does not lie on the grid of {reference.path}")
+    volume = images.read(path)
+    check_same_grid(path, volume.shape, volume, reference.grid, expected=reference.path)
+    if volume.channels not in (1, len(scheme.foreground)):
+        raise DataError(
+            path,
+            f"must have one value per voxel or {len(scheme.foreground)}, one per structure, got "
+            f"{volume.channels}",
+        )
     values = volume.data.astype(np.float64).reshape(*volume.shape[:3], -1)
     if maps in LARGEST:
-        values = values / math.log(2 if scheme.multilabel else scheme.num_classes)
+        values = values / largest_entropy(scheme.num_classes, multilabel=scheme.multilabel)
     if maps == "confidence":
         values = 1.0 - values
     if not np.isfinite(values).all() or values.min() < -1e-6:

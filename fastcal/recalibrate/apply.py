@@ -121,7 +121,9 @@ def apply_folders(
         memory=read_size(memory, "memory"),
     )
     made = load(calibrator) if isinstance(calibrator, str | Path) else calibrator
-    saved = SavedFolders.open(folders, folds=True, allow_duplicates=allow_duplicates)
+    saved = SavedFolders.open(
+        folders, dataset_json=dataset_json, folds=True, allow_duplicates=allow_duplicates
+    )
     found = saved.dataset_json(dataset_json)
     source = CalibratedProbabilities.of(made, saved, cases, found, keep_going=part.keep_going)
     source.check_maps(maps)

@@ -17,6 +17,7 @@ from fastcal.cases.source import Member
 from fastcal.cases.told import told
 from fastcal.data.predictions import PredictionFolder, Probabilities
 from fastcal.recalibrate.pool import Pool
+from fastcal.recalibrate.volumes import PredictionReading
 
 Volume: TypeAlias = tuple[Tensor, Tensor, Tensor | None]
 Elsewhere: TypeAlias = Callable[
@@ -43,6 +44,7 @@ class CaseVolumes:
         cases: Case names.
         read: Reads the probabilities of one of them.
         references: Their labels.
+        reading: What the numbers are: those of every file must be of this kind.
         progress: Whether, or how, every case of every pass is reported.
         part: What the passes are a part of, for the reports.
 
@@ -55,13 +57,14 @@ class CaseVolumes:
         cases: Sequence[str],
         read: Callable[[str], Probabilities],
         references: LabelMaps,
+        reading: PredictionReading,
         progress: ProgressOption = False,
         part: str = "",
     ) -> None:
         references.require(cases)
         self.cases = list(cases)
         self.current: Path | None = None
-        self._read, self._references = read, references
+        self._read, self._references, self._reading = read, references, reading
         self._progress, self._part = progress, part
         self._passes = 0
         self._elsewhere: Elsewhere | None = None
@@ -71,10 +74,11 @@ class CaseVolumes:
         cls,
         places: Mapping[str, PredictionFolder],
         references: LabelMaps,
+        reading: PredictionReading,
         progress: ProgressOption = False,
     ) -> CaseVolumes:
         """Return the volumes of cases that lie in one folder each."""
-        return cls(list(places), _Placed(places), references, progress)
+        return cls(list(places), _Placed(places), references, reading, progress)
 
     @classmethod
     def of_pool(
@@ -85,11 +89,13 @@ class CaseVolumes:
         progress: ProgressOption = False,
     ) -> CaseVolumes:
         """Return the volumes of the means of an ensemble's members."""
-        return cls(cases, pool.mean, references, progress)
+        reading = replace(pool.ensemble.calibrator.reading, from_logits=False)
+        return cls(cases, pool.mean, references, reading, progress)
 
     def subset(self, cases: Sequence[str], part: str) -> CaseVolumes:
         """Return the volumes of some of the cases, reported as a part of the work."""
-        made = CaseVolumes(cases, self._read, self._references, self._progress, part)
+        about = self._references, self._reading
+        made = CaseVolumes(cases, self._read, *about, self._progress, part)
         made._elsewhere = self._elsewhere
         return made
 
@@ -115,13 +121,11 @@ class CaseVolumes:
         self._passes += 1
         return ", ".join(filter(None, (self._part, f"pass {self._passes}")))
 
-    def __getstate__(self) -> tuple[list[str], Callable[[str], Probabilities], LabelMaps]:
-        return self.cases, self._read, self._references
+    def __getstate__(self) -> tuple[Any, ...]:
+        return self.cases, self._read, self._references, self._reading
 
-    def __setstate__(
-        self, state: tuple[list[str], Callable[[str], Probabilities], LabelMaps]
-    ) -> None:
-        self.cases, self._read, self._references = state
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.cases, self._read, self._references, self._reading = state
         self.current = self._elsewhere = None
         self._progress, self._part, self._passes = False, "", 0
 
@@ -151,8 +155,10 @@ class CaseVolumes:
     def _volume(self, found: Probabilities, reference: LabelMap) -> Volume:
         self.current = found.source
         self._references.scheme.check_channels(found.data.shape[0], found.source)
-        check_activation(found)
-        check_probabilities(found, self._references.scheme)
+        reading = self._reading
+        check_activation(found, reading.activation, multilabel=reading.multilabel)
+        if not reading.from_logits:
+            check_probabilities(found, multilabel=reading.multilabel)
         return Member.of(found).values, reference.target(), reference.mask()
 
 

@@ -332,5 +332,12 @@ def from_dict(content: Mapping[str, Any], calibrators: Sequence[Calibrator]) -> 
         raise ValueError(f"calibrators must be one for {made.order!r}, got {len(calibrators)}")
     if len(numbers := {one.num_classes_ for one in calibrators}) != 1:
         raise ValueError(f"calibrators must agree in their number of classes, got {numbers}")
+    if not pooled and made.weights is not None and len(made.weights) != len(calibrators):
+        raise ValueError(
+            f"weights must hold one number per calibrator, {len(calibrators)}, got "
+            f"{len(made.weights)}"
+        )
+    if len(read := {(one.multilabel, one.activation) for one in calibrators}) != 1:
+        raise ValueError(f"calibrators must agree in what they calibrate, got {sorted(read)}")
     made.calibrators_ = list(calibrators)
     return made

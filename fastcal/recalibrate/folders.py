@@ -16,6 +16,7 @@ from fastcal.core.arguments import whole_number
 from fastcal.core.errors import DataError
 from fastcal.core.places import check_out_file, check_outputs
 from fastcal.core.problem import Space
+from fastcal.data.listing import check_text
 from fastcal.recalibrate import methods
 from fastcal.recalibrate.calibrator import Calibrator
 from fastcal.recalibrate.case_volumes import CaseVolumes
@@ -130,11 +131,15 @@ def fit_folders(
     out = Path(out)
     if not out.absolute().parent.is_dir():
         raise DataError(out.parent, "no such folder")
-    saved = SavedFolders.open(folders, folds=True, allow_duplicates=allow_duplicates)
+    saved = SavedFolders.open(
+        folders, dataset_json=dataset_json, folds=True, allow_duplicates=allow_duplicates
+    )
     count = len(saved.folders)
     if weights is not None and len(weights) != count:
         raise ValueError(f"weights must hold one number per folder: {count}, got {len(weights)}")
     chosen = saved.shared(cases, complete=False)
+    for case in chosen:
+        check_text(case, saved.folders[0].path)
     described = saved.dataset_json(dataset_json)
     reading = saved.reading(chosen, described)
     references = LabelMaps.find(labels, reading.scheme)
@@ -161,7 +166,7 @@ def fit_folders(
         scores = all_held_out_scores(unfitted, streams, folds)
     places = _places(calibrator, saved, cases)
     for one, files_of_cases in zip(_plain(calibrator), places, strict=True):
-        one.fitted_to_ = FittedTo.of(files_of_cases)
+        one.fitted_to_ = FittedTo.of(files_of_cases, reading.scheme.structures)
     calibrator.save(out)
     fitted_to = tuple(sorted({case for stream in streams for case in stream.cases}))
     return FolderFit(calibrator, out, fitted_to, scores, journal)
@@ -176,11 +181,13 @@ def _streams(
 ) -> list[CaseVolumes]:
     """Return the volumes that each calibrator is fitted to."""
     if isinstance(calibrator, Calibrator):
-        return [CaseVolumes.of_folders(saved.union(cases), references, progress)]
+        reading = calibrator.reading
+        return [CaseVolumes.of_folders(saved.union(cases), references, reading, progress)]
     if calibrator.order == "pool-then-calibrate":
         pool = Pool(saved.folders, calibrator)
         return [CaseVolumes.of_pool(saved.shared(cases), pool, references, progress)]
-    return [CaseVolumes.of_folders(own, references, progress) for own in saved.each(cases)]
+    reading = calibrator.calibrator.reading
+    return [CaseVolumes.of_folders(own, references, reading, progress) for own in saved.each(cases)]
 
 
 def _plain(calibrator: Calibrator | EnsembleCalibration) -> list[Calibrator]:

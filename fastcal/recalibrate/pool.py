@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from fastcal import EnsembleAccumulator
+from fastcal.cases.plausible import check_activation, check_probabilities
 from fastcal.cases.reference import check_same_grid
 from fastcal.core.errors import DataError
 from fastcal.data.predictions import PredictionFolder, Probabilities, as_tensor
@@ -30,8 +31,9 @@ class Pool:
             members: What the folders hold of it; None to read it.
 
         Raises:
-            DataError: A file cannot be read, differs from the first in shape, type or place, or
-                has a NaN.
+            DataError: A file cannot be read, differs from the first in shape, type or place, was
+                activated in another way than the calibration was made for, or has a NaN or numbers
+                that are no probabilities.
         """
         one = self.ensemble.calibrator
         accumulator = EnsembleAccumulator(
@@ -48,6 +50,9 @@ class Pool:
             found = next(pieces)
             if first is not None:
                 _check_member(found, first)
+            check_activation(found, one.activation, multilabel=one.multilabel)
+            if not one.from_logits:
+                check_probabilities(found, multilabel=one.multilabel)
             try:
                 accumulator.update(as_tensor(found)[None], weight=weight)
             except ValueError as error:

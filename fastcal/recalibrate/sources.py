@@ -69,6 +69,7 @@ class CalibratedProbabilities:
             places = dict.fromkeys(saved.shared(cases, complete=not keep_going), saved.folders)
         reading = saved.reading(list(places), dataset_json, keep_going=keep_going)
         _check_fitted(calibrator, reading, saved.folders[0].path)
+        _check_order(calibrator, reading, dataset_json or saved.folders[0].path)
         if (ensemble := _of_members(calibrator)) is not None:
             reading = replace(reading, space=ensemble.space)
         return cls(calibrator, saved, places, reading, dataset_json)
@@ -84,6 +85,7 @@ class CalibratedProbabilities:
         content = json.dumps(self.calibrator.to_dict(), sort_keys=True)
         settings = {
             "folders": self.saved.paths,
+            "dataset_json": self.dataset_json,
             "calibrator": hashlib.sha256(content.encode()).hexdigest(),
             "activation": self.reading.activation,
         }
@@ -106,8 +108,7 @@ class CalibratedProbabilities:
     @property
     def fitted_to(self) -> tuple[FittedTo, ...]:
         """What the calibrator, or each of an ensemble's, was fitted to, where that is known."""
-        found = self.calibrator.fitted_to_
-        return found if isinstance(found, tuple) else (() if found is None else (found,))
+        return _fitted_to(self.calibrator)
 
     @property
     def advice(self) -> str:
@@ -157,10 +158,17 @@ class CalibratedProbabilities:
     def _calibrated(
         self, found: Probabilities, calibrator: Calibrator, weight: float = 1.0
     ) -> Member:
-        check_activation(found, self.reading.activation, multilabel=self.reading.scheme.multilabel)
+        multilabel = self.reading.scheme.multilabel
+        check_activation(found, self.reading.activation, multilabel=multilabel)
         self.reading.scheme.check_channels(found.data.shape[0], found.source)
-        check_probabilities(found, self.reading.scheme)
+        if not calibrator.from_logits:
+            check_probabilities(found, multilabel=multilabel)
         return _calibrated(found, calibrator, weight)
+
+
+def _fitted_to(calibrator: Calibrator | EnsembleCalibration) -> tuple[FittedTo, ...]:
+    found = calibrator.fitted_to_
+    return found if isinstance(found, tuple) else (() if found is None else (found,))
 
 
 def _of_members(calibrator: Calibrator | EnsembleCalibration) -> EnsembleCalibration | None:
@@ -189,6 +197,16 @@ def _check_fitted(
         fitted = "label groups" if one.multilabel else one.activation
         here = "label groups" if multilabel else reading.activation
         raise DataError(folder, f"holds {here}, but the calibrator was fitted to {fitted}")
+
+
+def _check_order(
+    calibrator: Calibrator | EnsembleCalibration, reading: MemberReading, source: Path
+) -> None:
+    for known in _fitted_to(calibrator):
+        try:
+            known.check_order(reading.scheme.structures)
+        except ValueError as error:
+            raise DataError(source, str(error)) from error
 
 
 def _calibrated(found: Probabilities, calibrator: Calibrator, weight: float) -> Member:

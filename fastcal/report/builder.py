@@ -222,7 +222,9 @@ def _open(asked: _Asked, dataset_json: str | Path | None) -> _Opened:
         )
     content = description.read(described)
     scheme = LabelScheme.of(content)
-    sources = tuple(Source.open(folder, scheme, asked.labels) for folder in asked.folders)
+    sources = tuple(
+        Source.open(folder, scheme, asked.labels, asked.counted) for folder in asked.folders
+    )
     references = LabelMaps.find(asked.labels, scheme)
     cases, left_out = common_cases(references, sources)
     name = content.name or described.resolve().parent.name

@@ -12,6 +12,7 @@ import numpy as np
 from fastcal.calibration.metrics import METRICS
 from fastcal.cases.loop import ProgressOption
 from fastcal.cases.pipeline import Stages, run_stages
+from fastcal.core.likelihood import largest_entropy
 from fastcal.report.charts.scatter import Dot, scatter_chart
 from fastcal.report.chosen import Chosen
 from fastcal.report.cohort import Cohort, Model
@@ -216,7 +217,7 @@ def _fitting(cohort: Cohort, layers: Layers, share: int) -> CasePictures | None:
 def top_entropy(cohort: Cohort) -> float:
     """Return the largest entropy in nats: ln C, or C ln 2 where every channel is a question."""
     groups = len(cohort.classes) == len(cohort.structures)
-    return len(cohort.classes) * math.log(2) if groups else math.log(max(len(cohort.classes), 2))
+    return largest_entropy(len(cohort.classes), multilabel=groups)
 
 
 def _captions(numbers: Numbers, case: str) -> tuple[str, ...]:

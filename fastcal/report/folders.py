@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,12 @@ import numpy as np
 
 from fastcal.calibration import CalibrationStatistics
 from fastcal.cases import segments
+from fastcal.cases.case_record import CaseRecord, as_written
 from fastcal.cases.count import count_case
 from fastcal.cases.files import state_file
 from fastcal.cases.labels import LabelScheme
 from fastcal.cases.overlap import overlap
+from fastcal.cases.parts import check_inputs
 from fastcal.cases.plausible import contradicted
 from fastcal.cases.record import FILE as RECORD
 from fastcal.cases.record import FolderRecord
@@ -24,7 +26,7 @@ from fastcal.core.arrays import Floats
 from fastcal.core.doors import validated
 from fastcal.core.errors import DataError
 from fastcal.core.region_bits import Regions
-from fastcal.data import images
+from fastcal.data import images, listing
 from fastcal.data.predictions import PredictionFolder, Probabilities
 from fastcal.report.segment_entropy import binary_entropies
 
@@ -54,20 +56,35 @@ class Source:
     """Folders of the members that an ensemble was made of."""
 
     @classmethod
-    def open(cls, path: str | Path, scheme: LabelScheme, references: Path) -> Source:
+    def open(
+        cls,
+        path: str | Path,
+        scheme: LabelScheme,
+        references: Path,
+        counted: Counted | None = None,
+    ) -> Source:
         """Look into a folder.
 
+        Args:
+            path: The folder.
+            scheme: What its channels stand for.
+            references: Folder of the reference label maps.
+            counted: What a report counts; None for one that has its counts from elsewhere.
+
         Raises:
-            DataError: The folder or what describes it cannot be read.
+            DataError: The folder or what describes it cannot be read; or its calibration, which is
+                known from its own count alone, was counted with other bins, or the labels have
+                changed since.
         """
         folder = Path(path)
         labels = LabelMaps.find(folder, scheme)
-        probabilities = PredictionFolder(folder)
+        probabilities = PredictionFolder(folder, multilabel=scheme.multilabel)
         record = FolderRecord.read(folder)
         table: dict[str, segments.Scores] = {}
         if _table_of(folder).exists():
-            table = segments.read(folder).cases
-        return cls(
+            scored = segments.read(folder).cases
+            table = {case: one for case, one in scored.items() if _is_of(labels, case)}
+        found = cls(
             folder,
             labels,
             probabilities,
@@ -76,6 +93,11 @@ class Source:
             table,
             () if record is None else _members(record),
         )
+        if counted is not None and found.by_stored and found.stored is not None:
+            assert record is not None
+            _check_bins(state_file(folder), found.stored, counted)
+            _check_references(folder, found.stored, record)
+        return found
 
     @property
     def table(self) -> Path:
@@ -148,6 +170,31 @@ def _stored(
         return None
     found = CalibrationStatistics.load(state_file(folder))
     return found if found.num_classes == scheme.num_classes else None
+
+
+def _is_of(labels: LabelMaps, case: str) -> bool:
+    """Whether the scores of a case are those of its label map, which may be another one by now."""
+    return case not in labels.paths or as_written(labels.folder, case, labels.paths[case])
+
+
+def _check_bins(file: Path, stored: CalibrationStatistics, counted: Counted) -> None:
+    """Refuse a count whose errors cannot stand beside those of a report."""
+    there = (stored.settings.n_bins, stored.settings.closed)
+    if there != (counted.n_bins, counted.closed):
+        raise DataError(
+            file,
+            f"was counted with {there[0]} bins closed on the {there[1]}, but the report asks for "
+            f"{counted.n_bins} closed on the {counted.closed}; ask for the same, or save the "
+            "probabilities",
+        )
+
+
+def _check_references(folder: Path, stored: CalibrationStatistics, record: FolderRecord) -> None:
+    """Refuse a count against labels that have changed since."""
+    for case in stored.case_ids:
+        known = CaseRecord.read(folder, case)
+        if known is not None and known.key == record.key:
+            check_inputs(replace(known, members={}), case, folder)
 
 
 def _members(record: FolderRecord) -> tuple[Path, ...]:
@@ -261,7 +308,7 @@ def common_cases(
     """Return the cases that every folder can be scored on, and why others are left out.
 
     Raises:
-        DataError: There is none.
+        DataError: There is none, or one has a name that no page shows.
     """
     left: dict[str, str] = {}
     for source in sources:
@@ -279,6 +326,8 @@ def common_cases(
         raise DataError(
             first, f"has no case in common with {references.folder} and the other folders"
         )
+    for case in cases:
+        listing.check_text(case, references.folder)
     return sorted(cases), left
 
 
@@ -315,7 +364,8 @@ def members_of(
     Raises:
         DataError: A folder cannot be read.
     """
-    folders = [Source.open(path, references.scheme, references.folder) for path in source.members]
+    about = references.scheme, references.folder, counted
+    folders = [Source.open(path, *about) for path in source.members]
     if not all(set(cases) <= folder.counts for folder in folders):
         return []
     return [CountMember(folder, counted) for folder in folders]

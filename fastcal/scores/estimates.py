@@ -27,10 +27,13 @@ class Estimate:
     n_cases: int
     reason: str | None = None
     """Why ``value`` is NaN."""
+    n: int | None = None
+    """How many values it is made of; None where they are the cases."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the number as plain values."""
         found: dict[str, Any] = {"value": self.value, "low": self.low, "high": self.high}
+        found |= {"n": self.n_cases if self.n is None else self.n, "n_cases": self.n_cases}
         return found | ({} if self.reason is None else {"reason": self.reason})
 
     def __str__(self) -> str:
@@ -71,15 +74,15 @@ class Draws:
         """
         names, rows = np.unique(np.asarray(cases, dtype=object).astype(str), return_inverse=True)
         if reason is not None:
-            return Estimate(np.nan, np.nan, np.nan, len(names), reason)
+            return Estimate(np.nan, np.nan, np.nan, len(names), reason, len(rows))
         value = float(read(np.ones((1, len(rows))))[0])
         if len(names) < 2:
-            return Estimate(value, np.nan, np.nan, len(names))
+            return Estimate(value, np.nan, np.nan, len(names), n=len(rows))
         resampling = self._resampling()
         parts = resampling.draws(len(names))
         found = np.concatenate([self._read(read, counts[:, rows]) for counts in parts])
         low, high = percentiles(found, resampling.tails)
-        return Estimate(value, low, high, len(names))
+        return Estimate(value, low, high, len(names), n=len(rows))
 
     def _read(self, read: Callable[[Floats], Floats], weights: Floats) -> Floats:
         # With few structures a resample may hold none of them: it has no value.

@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from fastcal.cases import segments
+from fastcal.cases.case_record import as_written
 from fastcal.cases.labels import LabelScheme
 from fastcal.cases.loop import ProgressOption
 from fastcal.cases.overlap import overlap
@@ -92,9 +93,8 @@ def _read(folder: str | Path) -> tuple[Structures, ScoreTable]:
             raise DataError(file, "no such folder")
         file = file / SEGMENTS
     content = segments.read(file)
-    structures = Structures(
-        tuple(key for key in content.structures if key not in BACKGROUND), content.names
-    )
+    keys = tuple(key for key in content.structures if key not in BACKGROUND)
+    structures = _structures(file, keys, content.names)
     if not structures.keys:
         raise DataError(file, "there are no structures beside the background")
     if not content.cases:
@@ -216,11 +216,31 @@ def _dice_of_summary(path: Path) -> Found:
             if not (np.isnan(dice) or 0 <= dice <= 1):
                 raise DataError(path, f"Dice of {case} must lie between 0 and 1, got {dice:g}")
             found[case, key] = dice
-    return Structures(tuple(dict.fromkeys(key for _, key in found)), content.labels), found
+    keys = tuple(dict.fromkeys(key for _, key in found))
+    return _structures(path, keys, content.labels), found
+
+
+def _structures(path: Path, keys: tuple[str, ...], names: Mapping[str, str]) -> Structures:
+    """Return structures that no two are called alike of: their rows would be mixed.
+
+    Raises:
+        DataError: Two are.
+    """
+    made = Structures(keys, names)
+    shown = [made.shown(key) for key in keys]
+    for number, name in enumerate(shown):
+        if name in shown[:number]:
+            raise DataError(
+                path, f"must call its structures by different names, got {name!r} twice"
+            )
+    return made
 
 
 def _case_of(prediction_file: str | None) -> str | None:
-    return None if prediction_file is None else Path(prediction_file).name.partition(".")[0]
+    if prediction_file is None:
+        return None
+    name = Path(prediction_file).name
+    return name.removesuffix(images.ending_of(name) or Path(name).suffix)
 
 
 def _dice_of_labels(
@@ -241,6 +261,11 @@ def _dice_of_labels(
     predictions = LabelMaps(folder, find_label_maps(folder), scheme)
 
     def read(case: str) -> tuple[LabelMap, LabelMap]:
+        path = predictions.paths.get(case)
+        if path is not None and not as_written(folder, case, path):
+            raise DataError(
+                path, f"is not the label map that {folder / SEGMENTS} has the scores of"
+            )
         reference = references.read(case)
         return reference, predictions.read(case, reference.grid, reference.path)
 

@@ -33,11 +33,13 @@ class CaseRecord:
     """``[S, K]`` in mm, NaN where one of the two lacks the structure, or where not computed."""
     scores: dict[str, Floats]
     """``[T, K]`` by name, of the T ensembles that are scored."""
+    inputs: str = ""
+    """Digest of the files of the case; empty in records that were made before there was one."""
 
     def write(self, path: Path) -> None:
         """Write the record, whole or not at all."""
         names = list(self.scores)
-        about = json.dumps({"key": self.key, "scores": names})
+        about = json.dumps({"key": self.key, "scores": names, "inputs": self.inputs})
         stacked = np.array([self.scores[name] for name in names])
         with atomic.atomic_path(path) as temporary:
             np.savez_compressed(
@@ -65,6 +67,7 @@ class CaseRecord:
                 arrays.array("dice", kinds="f"),
                 arrays.array("hd95", kinds="f"),
                 dict(zip(about.scores, stacked, strict=True)),
+                about.inputs,
             )
 
 
@@ -73,6 +76,7 @@ class About(BaseModel):
 
     key: str
     scores: list[str]
+    inputs: str = ""
 
 
 def _about(path: Path, arrays: Npz) -> About:
@@ -80,13 +84,20 @@ def _about(path: Path, arrays: Npz) -> About:
     return found
 
 
-def is_current(path: Path, key: str) -> bool:
-    """Whether a record is there and was made with these settings; a damaged one is made again."""
+def is_current(path: Path, key: str, inputs: str) -> bool:
+    """Whether a record is there and was made with these settings; a damaged one is made again.
+
+    Args:
+        path: The file.
+        key: Digest of the settings.
+        inputs: Digest of the files of the case, as they are now.
+    """
     if not path.exists():
         return False
     try:
         with open_npz(path) as arrays:
-            return _about(path, arrays).key == key
+            about = _about(path, arrays)
+            return about.key == key and about.inputs in ("", inputs)
     except DataError:
         return False
 

@@ -18,6 +18,7 @@ from fastcal import CalibrationStatistics, EnsembleAccumulator, EnsembleStatisti
 from fastcal.cases.labels import LabelScheme
 from fastcal.cases.loop import ProgressOption, run_cases
 from fastcal.cases.overlap import overlap
+from fastcal.cases.record import digests
 from fastcal.cases.reference import LabelMaps
 from fastcal.cases.region_rules import parse_rules
 from fastcal.core.arrays import Floats
@@ -105,7 +106,7 @@ def stream_set(
 ) -> Streamed:
     """Stream the members of every case of a set, and return the records of all of them.
 
-    A case whose record is there and current is skipped.
+    A case whose record is there and current, from the files that are there now, is skipped.
 
     Args:
         stream: The members and their ensembles.
@@ -122,7 +123,7 @@ def stream_set(
     run_cases(
         list(cases),
         lambda name: _record(stream, evaluation, cases[name], key).write(folder / f"{name}.npz"),
-        finished=lambda name: is_current(folder / f"{name}.npz", key),
+        finished=lambda name: is_current(folder / f"{name}.npz", key, inputs_of(cases[name])),
         progress=progress,
     )
     names = tuple(sorted(cases))  # the order in which intervals draw them
@@ -137,8 +138,25 @@ def stream_set(
     )
 
 
+def inputs_of(case: Case) -> str:
+    """Digest the files of a case, wherever they lie.
+
+    Raises:
+        DataError: One cannot be read.
+    """
+    files = [*case.images, *([] if case.label is None else [case.label])]
+    found = hashlib.sha256()
+    for name, one in digests(files, case.images[0].parent).items():
+        found.update(
+            f"{Path(name).name} {one.size} {one.sha256} {one.whole}\n".encode(
+                errors="surrogateescape"
+            )
+        )
+    return found.hexdigest()[:32]
+
+
 def _record(stream: Stream, evaluation: EvaluationSet, case: Case, key: str) -> CaseRecord:
-    run = stream.run
+    run, inputs = stream.run, inputs_of(case)
     image, like = evaluation.load(case, slice_axis=run.preprocessing.slice_axis)
     if len(image) != len(run.channel_names):
         raise DataError(
@@ -158,7 +176,7 @@ def _record(stream: Stream, evaluation: EvaluationSet, case: Case, key: str) -> 
     whole = _CaseResults(stream, case.name, reference)
     for slab in slabs(items, like, run.preprocessing, _bytes_per_voxel(stream)):
         whole.add(slab)
-    return whole.record(key)
+    return whole.record(key, inputs)
 
 
 def _bytes_per_voxel(stream: Stream) -> int:
@@ -241,7 +259,7 @@ class _CaseResults:
         for name, values in self._maps.get(subset, {}).items():
             values[(..., *slab.place)] = getattr(found, name)[0].cpu().numpy()
 
-    def record(self, key: str) -> CaseRecord:
+    def record(self, key: str, inputs: str) -> CaseRecord:
         """Return what is kept of the case."""
         stream = self._stream
         rows = [self._rows(subset) for subset in stream.subsets]
@@ -251,7 +269,7 @@ class _CaseResults:
         names = dict.fromkeys(name for one in scored for name in one)
         nothing = np.full(stream.run.num_classes - 1, np.nan)
         scores = {name: np.array([one.get(name, nothing) for one in scored]) for name in names}
-        return CaseRecord(key, np.array(rows), dice, hd95, scores)
+        return CaseRecord(key, np.array(rows), dice, hd95, scores, inputs)
 
     def _scores(self, subset: Subset) -> dict[str, Floats]:
         """Scores of the predicted segments ``[K]`` by name, those of members among them."""

@@ -257,7 +257,8 @@ class ViewedFolder:
     def _map_layers(self, name: str, path: Path, reader: _Reader, num_classes: int) -> list[Layer]:
         channels = self._files.geometry(path).channels
         if channels == 1:
-            return [map_layer(name, reader.values(path), num_classes)]
+            groups = self._described is not None and self._described.label_groups is not None
+            return [map_layer(name, reader.values(path), num_classes, multilabel=groups)]
         titles = self._channel_titles(channels)
         if name == "mean":
             return [

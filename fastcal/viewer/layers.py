@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastcal.core.arrays import Floats
+from fastcal.core.likelihood import largest_entropy
 from fastcal.data.affines import voxel_sizes
 from fastcal.data.orientation import Turn
 from fastcal.report.style import segment_colour
@@ -152,18 +152,22 @@ class ShownCase:
         return next((one for one in found if one is not None), None)
 
 
-def map_layer(name: str, read: Callable[[], NDArray[Any]], num_classes: int) -> Layer:
+def map_layer(
+    name: str, read: Callable[[], NDArray[Any]], num_classes: int, *, multilabel: bool = False
+) -> Layer:
     """Return the layer of a map.
 
     Args:
         name: As in `fastcal.core.problem.MAPS`, or the name of any other folder of maps.
         read: Gives its turned voxels.
         num_classes: Number of classes, from which the largest value of some maps follows.
+        multilabel: Whether every class is a question of its own, whose entropies are summed.
     """
     classes = max(2, num_classes)
+    entropy = largest_entropy(num_classes, multilabel=multilabel)
     highest = {
-        "entropy": math.log(classes),
-        "expected_entropy": math.log(classes),
+        "entropy": entropy,
+        "expected_entropy": entropy,
         "disagreement": 1 - 1 / classes,
         "confidence": 1.0,
     }

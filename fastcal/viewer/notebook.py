@@ -227,7 +227,8 @@ def _results(
     label = maps.get("label")
     if label is None and mean is not None:
         label = mean.argmax(0)
-    if label is not None and label.ndim == 4:  # multilabel: later classes over earlier ones
+    groups = 0 if label is None or label.ndim != 4 else len(label)
+    if label is not None and groups:  # multilabel: later classes over earlier ones
         painted = np.zeros(label.shape[1:], np.int64)
         for channel, mask in enumerate(label, start=1):
             painted[mask > 0] = channel
@@ -244,12 +245,12 @@ def _results(
                 names=_names(shown, names),
             )
         )
-    classes = 2 if mean is None else len(mean)
-    if mean is None and label is not None:
+    classes = groups or 2 if mean is None else len(mean)
+    if mean is None and label is not None and not groups:
         classes = max(2, int(label.max(initial=1)) + 1, len(names or ()))
     for name, values in maps.items():
         if name not in ("mean", "label") and values.ndim == 3:
-            layers.append(map_layer(name, _reader(values, frame), classes))
+            layers.append(map_layer(name, _reader(values, frame), classes, multilabel=groups > 0))
     for channel, values in enumerate(() if mean is None else mean):
         title = names[channel] if names and channel < len(names) else f"class {channel}"
         layers.append(probability_layer(channel, title, _reader(values, frame), key="mean"))
