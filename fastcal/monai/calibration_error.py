@@ -79,7 +79,7 @@ class CalibrationErrorMetric(CumulativeIterationMetric):
     def extend(self, *data: Any) -> None:
         """Add the errors of a batch; several threads may do so."""
         with self._whole:
-            super().extend(*data)  # type: ignore[no-untyped-call]
+            super().extend(*data)
 
     def _compute_tensor(  # type: ignore[override]  # takes no further arguments
         self, y_pred: Tensor, y: Tensor | None = None
