@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import zipfile
 from pathlib import Path
@@ -20,6 +21,7 @@ from probabilities import (
 
 from fastcal.core.errors import DataError
 from fastcal.data import PredictionFolder, predictions, properties
+from fastcal.predict import ensemble_folders
 
 
 def test_a_box_beyond_its_image_is_refused(tmp_path: Path) -> None:
@@ -36,6 +38,22 @@ def test_a_box_of_another_size_than_its_array_is_refused(tmp_path: Path) -> None
     write_pickle(tmp_path, version_1(stored) | {"crop_bbox": [[1, 4], [2, 7], [3, 9]]})
     with pytest.raises(DataError, match=r"a\.npz: .*does not fit the box \(3, 5, 6\)"):
         PredictionFolder(tmp_path).probabilities("a")
+
+
+@pytest.mark.parametrize("memory", [None, "1G"])
+def test_logits_of_a_box_are_refused_for_nothing_is_known_around_it(
+    tmp_path: Path, memory: str | None
+) -> None:
+    folder = tmp_path / "fold"
+    folder.mkdir()
+    stored = softmax().transpose(0, 3, 2, 1)
+    np.savez_compressed(folder / "a.npz", softmax=stored)
+    write_pickle(folder, version_1(stored))
+    content = {"channel_names": {"0": "T1"}, "labels": {"background": 0, "a": 1, "b": 2}}
+    (folder / "dataset.json").write_text(json.dumps({**content, "file_ending": ".nii.gz"}))
+    ensemble_folders([folder], tmp_path / "out", memory=memory)
+    with pytest.raises(DataError, match=r"a\.npz: must hold logits of the whole image"):
+        ensemble_folders([folder], tmp_path / "logits", from_logits=True, memory=memory)
 
 
 def test_an_image_that_no_memory_holds_is_refused_before_it_is_made(tmp_path: Path) -> None:

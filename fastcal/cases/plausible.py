@@ -51,6 +51,31 @@ def check_activation(
         )
 
 
+def check_read(
+    found: Probabilities, *, from_logits: bool, activation: str | None, multilabel: bool
+) -> None:
+    """Refuse a file whose numbers are not what they are said to be.
+
+    Args:
+        found: The file's numbers.
+        from_logits: They are logits.
+        activation: See `check_activation`.
+        multilabel: See `check_activation`.
+
+    Raises:
+        DataError: It holds no probabilities, those of another activation, or the logits of a box
+            of its image, around which none are known.
+    """
+    check_activation(found, activation, multilabel=multilabel)
+    if not from_logits:
+        check_probabilities(found, multilabel=multilabel)
+    elif found.put_back:
+        raise DataError(
+            found.source,
+            "must hold logits of the whole image, got a box of it, around which there are none",
+        )
+
+
 def check_probabilities(found: Probabilities, *, multilabel: bool, counted: bool = False) -> None:
     """Refuse numbers that are no probabilities of the classes, which logits are not either.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from fastcal.cases.labels import LabelScheme
-from fastcal.cases.plausible import check_activation, check_probabilities
+from fastcal.cases.plausible import check_read
 from fastcal.cases.record import digests
 from fastcal.cases.settings import MemberReading
 from fastcal.cases.source import Member, Origin
@@ -322,9 +322,12 @@ class SavedProbabilities:
             yield self._member(next(pieces), number, bring)
 
     def _member(self, found: Probabilities, number: int, bring: Uploads) -> Member:
-        check_activation(found, self.reading.activation, multilabel=self.reading.scheme.multilabel)
-        if not self.reading.from_logits:
-            check_probabilities(found, multilabel=self.reading.scheme.multilabel)
+        check_read(
+            found,
+            from_logits=self.reading.from_logits,
+            activation=self.reading.activation,
+            multilabel=self.reading.scheme.multilabel,
+        )
         member = Member.of(found)
         return replace(
             member,

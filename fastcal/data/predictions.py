@@ -52,6 +52,9 @@ class Probabilities:
     """The label values of each channel, where these are label groups: a multilabel problem."""
     source: Path
     """The file that the numbers came from."""
+    put_back: bool = False
+    """Whether the file has a box of its image alone, around which the background has the
+    probability 1."""
 
 
 @dataclass(frozen=True)
@@ -286,7 +289,8 @@ class PredictionFolder:
     def _opened(self, found: Probabilities, stored: Stored, box: Box | None) -> Stack:
         view = View.of(found.data)
         nothing = np.broadcast_to(np.zeros((), stored.dtype), found.data.shape)
-        about = self._checked(replace(found, data=nothing))
+        put_back = box is not None and box.shape != stored.shape[1:]
+        about = self._checked(replace(found, data=nothing, put_back=put_back))
         return Stack(stored, view, box, about=about)
 
     @property

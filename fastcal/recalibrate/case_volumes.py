@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fastcal.cases.loop import Progress, ProgressOption, reporter
 from fastcal.cases.pipeline import ReadAhead
-from fastcal.cases.plausible import check_activation, check_probabilities
+from fastcal.cases.plausible import check_read
 from fastcal.cases.reference import LabelMap, LabelMaps
 from fastcal.cases.source import Member
 from fastcal.cases.told import told
@@ -156,9 +156,12 @@ class CaseVolumes:
         self.current = found.source
         self._references.scheme.check_channels(found.data.shape[0], found.source)
         reading = self._reading
-        check_activation(found, reading.activation, multilabel=reading.multilabel)
-        if not reading.from_logits:
-            check_probabilities(found, multilabel=reading.multilabel)
+        check_read(
+            found,
+            from_logits=reading.from_logits,
+            activation=reading.activation,
+            multilabel=reading.multilabel,
+        )
         return Member.of(found).values, reference.target(), reference.mask()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from fastcal import EnsembleAccumulator
-from fastcal.cases.plausible import check_activation, check_probabilities
+from fastcal.cases.plausible import check_read
 from fastcal.cases.reference import check_same_grid
 from fastcal.core.errors import DataError
 from fastcal.data.predictions import PredictionFolder, Probabilities, as_tensor
@@ -50,9 +50,12 @@ class Pool:
             found = next(pieces)
             if first is not None:
                 _check_member(found, first)
-            check_activation(found, one.activation, multilabel=one.multilabel)
-            if not one.from_logits:
-                check_probabilities(found, multilabel=one.multilabel)
+            check_read(
+                found,
+                from_logits=one.from_logits,
+                activation=one.activation,
+                multilabel=one.multilabel,
+            )
             try:
                 accumulator.update(as_tensor(found)[None], weight=weight)
             except ValueError as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from fastcal.cases.plausible import check_activation, check_probabilities
+from fastcal.cases.plausible import check_read
 from fastcal.cases.saved import SavedFolders
 from fastcal.cases.settings import MemberReading
 from fastcal.cases.source import Member, Origin
@@ -158,11 +158,13 @@ class CalibratedProbabilities:
     def _calibrated(
         self, found: Probabilities, calibrator: Calibrator, weight: float = 1.0
     ) -> Member:
-        multilabel = self.reading.scheme.multilabel
-        check_activation(found, self.reading.activation, multilabel=multilabel)
         self.reading.scheme.check_channels(found.data.shape[0], found.source)
-        if not calibrator.from_logits:
-            check_probabilities(found, multilabel=multilabel)
+        check_read(
+            found,
+            from_logits=calibrator.from_logits,
+            activation=self.reading.activation,
+            multilabel=self.reading.scheme.multilabel,
+        )
         return _calibrated(found, calibrator, weight)
 
 
