@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import pickle
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,6 +16,7 @@ import torch
 from cohort import write_cohort, write_dataset_json
 
 from fastcal.cases.combine import Wanted
+from fastcal.cases.desk import Desk
 from fastcal.cases.files import CaseFiles
 from fastcal.cases.labels import LabelScheme
 from fastcal.cases.ledger import Ledger
@@ -135,3 +138,39 @@ class Never:
 
     def __call__(self, case: str, hint: Any) -> Any:
         raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Fails:
+    """A task that ends with this error."""
+
+    folder: Path
+    error: Exception
+
+    def prepare(self) -> None:
+        pass
+
+    def __call__(self, case: str, hint: Any) -> Any:
+        raise self.error
+
+
+@pytest.mark.parametrize("length", [1, 2, 3])
+def test_an_error_that_is_its_own_cause_is_answered(tmp_path: Path, length: int) -> None:
+    ring = [ValueError(f"bad {n}") for n in range(length)]
+    for n, error in enumerate(ring):
+        error.__cause__ = ring[(n + 1) % length]
+    answer = Desk(Fails(tmp_path, ring[0])).do("a")
+    assert (answer.error, answer.unfit, answer.passing) == ("bad 0", None, False)
+    ring[-1].__cause__ = OSError(errno.ENOSPC, "no space")
+    assert Desk(Fails(tmp_path, ring[0])).do("a").unfit is not None
+
+
+def test_the_error_of_a_file_is_not_its_own_cause(project: Path) -> None:
+    (project / "out/case_a.npz").write_bytes(b"PK")
+    (path,) = (project / "out").glob("case_a.npz")
+    with pytest.raises(DataError, match=re.escape(str(path))) as caught:
+        fit_folders([project / "out"], project / "labels", project / "fit.json", folds=0)
+    seen: list[BaseException] = [caught.value]
+    while seen[-1].__cause__ is not None:
+        seen.append(seen[-1].__cause__)
+        assert seen[-1] not in seen[:-1]

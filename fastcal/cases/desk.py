@@ -147,11 +147,13 @@ def _answer(error: Exception) -> Answer:
 
 def _number(error: BaseException) -> int | None:
     """Return the number of the system's error that is at the root of this one."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, OSError) and seen.errno is not None:
-            return seen.errno
-        seen = seen.__cause__
+    one: BaseException | None = error
+    seen: set[int] = set()  # an error may be its own cause
+    while one is not None and id(one) not in seen:
+        if isinstance(one, OSError) and one.errno is not None:
+            return one.errno
+        seen.add(id(one))
+        one = one.__cause__
     return None
 
 

@@ -15,7 +15,7 @@ from fastcal.cases.loop import Progress
 from fastcal.cases.workers import Workers
 from fastcal.core.heartbeat import alone
 from fastcal.recalibrate.case_volumes import CaseVolumes, Volume
-from fastcal.recalibrate.pool import named
+from fastcal.recalibrate.pool import raise_named
 
 if TYPE_CHECKING:
     from fastcal.cases.dask_crew import DaskCrew
@@ -78,7 +78,7 @@ class VolumeTask:
         try:
             return read(number, volumes.volume(case))
         except ValueError as error:
-            raise named(error, volumes.current) from error
+            raise_named(error, volumes.current)
 
 
 @dataclass(frozen=True, slots=True)

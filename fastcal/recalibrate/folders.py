@@ -24,7 +24,7 @@ from fastcal.recalibrate.dealt import read_by
 from fastcal.recalibrate.ensemble import ORDERS, EnsembleCalibration, EnsembleOrder
 from fastcal.recalibrate.fitted_to import FittedTo
 from fastcal.recalibrate.held_out import HeldOut, all_held_out_scores
-from fastcal.recalibrate.pool import Pool, named
+from fastcal.recalibrate.pool import Pool, raise_named
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,4 +217,4 @@ def _fit(calibrator: Calibrator | EnsembleCalibration, streams: Sequence[CaseVol
             calibrator.fit_each(streams)
     except ValueError as error:
         last = [stream.current for stream in streams if stream.current is not None]
-        raise named(error, last[-1] if last else None) from error
+        raise_named(error, last[-1] if last else None)

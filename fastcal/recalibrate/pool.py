@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
@@ -59,7 +60,7 @@ class Pool:
             try:
                 accumulator.update(as_tensor(found)[None], weight=weight)
             except ValueError as error:
-                raise named(error, found.source) from error
+                raise_named(error, found.source)
             # Without its voxels: they must be gone before the next member is read.
             kept = np.broadcast_to(found.data.dtype.type(0), found.data.shape)
             first = replace(found, data=kept) if first is None else first
@@ -87,11 +88,11 @@ def invalid(count: int) -> str:
     return f"{count} voxels without valid values (NaN, or probabilities outside [0, 1])"
 
 
-def named(error: ValueError, source: Path | None) -> ValueError:
-    """Return a ValueError of a fit or transform as a `DataError` that names the file it read."""
+def raise_named(error: ValueError, source: Path | None) -> NoReturn:
+    """Raise a ValueError of a fit or transform as a `DataError` that names the file it read."""
     if isinstance(error, DataError) or source is None:
-        return error
-    return DataError(source, str(error))
+        raise error
+    raise DataError(source, str(error)) from error
 
 
 def _check_member(one: Probabilities, first: Probabilities) -> None:

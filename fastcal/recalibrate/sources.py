@@ -19,7 +19,7 @@ from fastcal.data.predictions import PredictionFolder, Probabilities, Stack
 from fastcal.recalibrate.calibrator import Calibrator
 from fastcal.recalibrate.ensemble import EnsembleCalibration
 from fastcal.recalibrate.fitted_to import FittedTo
-from fastcal.recalibrate.pool import Pool, invalid, named
+from fastcal.recalibrate.pool import Pool, invalid, raise_named
 
 _COMPARE_MEMBERS = ("expected_entropy", "mutual_information", "variance", "disagreement")
 
@@ -216,7 +216,7 @@ def _calibrated(found: Probabilities, calibrator: Calibrator, weight: float) -> 
     try:
         values = calibrator.transform(member.values)
     except ValueError as error:
-        raise named(error, found.source) from error
+        raise_named(error, found.source)
     bad = int(torch.isnan(values[0, 0]).sum())
     if bad:
         raise DataError(found.source, invalid(bad))
