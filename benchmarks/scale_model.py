@@ -41,7 +41,7 @@ class Cohort:
     """Bytes a second of all of them together."""
     dealing: float = 0.05
     """Seconds between the answer of a case and the beginning of the next, by the network."""
-    client: float = 0.08
+    client: float = 0.018
     """Seconds of the dealing process, which has all workers wait for it in turn."""
     starting: float = 30.0
     """Seconds until the workers have imported everything and got the list of the cases."""
