@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import errno
 import gzip
-import weakref
 from pathlib import Path
 from typing import IO
 
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
 from cohort import (
     CASES,
     SHAPE,
@@ -28,7 +26,6 @@ from cohort import (
 
 from fastcal.core.errors import DataError
 from fastcal.data import nifti
-from fastcal.data.predictions import PredictionFolder
 from fastcal.predict import ensemble_folders
 
 
@@ -202,47 +199,6 @@ def test_statistics_are_those_of_numpy_and_leave_the_ignore_label_out(tmp_path: 
     assert statistics.brier() == pytest.approx(squared / count, rel=1e-6)
     assert statistics.nll() == pytest.approx(nll / count, rel=1e-6)
     assert set(statistics.case_ids) == set(CASES)
-
-
-@pytest.mark.parametrize("members", [4, 5])
-@pytest.mark.parametrize(("threads", "limit"), [(1, 2), (2, 3)])
-@pytest.mark.usefixtures("two_threads")
-def test_few_members_are_in_memory_at_a_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int, limit: int, members: int
-) -> None:
-    torch.set_num_threads(threads)
-    folders, labels, *_ = write_cohort(tmp_path, members=members)
-    living: list[weakref.ref[np.ndarray]] = []
-    most = 0
-    read = PredictionFolder.probabilities
-
-    def counted(folder: PredictionFolder, case: str) -> object:
-        nonlocal most
-        found = read(folder, case)
-        base = found.data if found.data.base is None else found.data.base
-        living.append(weakref.ref(base))
-        most = max(most, sum(reference() is not None for reference in living))
-        return found
-
-    monkeypatch.setattr(PredictionFolder, "probabilities", counted)
-    ensemble_folders(folders, tmp_path / "out", labels=labels)
-    assert most <= limit
-
-
-@pytest.mark.usefixtures("two_threads")
-@pytest.mark.parametrize("bad", range(5))
-def test_members_read_two_at_a_time_are_those_read_in_turn(tmp_path: Path, bad: int) -> None:
-    folders, *_ = write_cohort(tmp_path, members=5)
-    weights = [1.0, 2.0, 3.0, 4.0, 5.0]
-    ensemble_folders(folders, tmp_path / "both", weights=weights)
-    torch.set_num_threads(1)
-    ensemble_folders(folders, tmp_path / "alone", weights=weights)
-    assert files_in(tmp_path / "both") == files_in(tmp_path / "alone")
-    torch.set_num_threads(2)
-    for late in (bad, 4):  # of two files that cannot be read, the first is named
-        (folders[late] / "case_b.npz").write_bytes(b"PK")
-    with pytest.raises(DataError, match=rf"fold_{bad}/case_b\.npz: damaged"):
-        ensemble_folders(folders, tmp_path / "again", weights=weights)
 
 
 def test_finished_cases_are_skipped_and_a_killed_run_resumes_to_the_same_files(

@@ -40,7 +40,7 @@ def test_a_box_of_another_size_than_its_array_is_refused(tmp_path: Path) -> None
         PredictionFolder(tmp_path).probabilities("a")
 
 
-@pytest.mark.parametrize("memory", [None, "1G"])
+@pytest.mark.parametrize("memory", [None, "2G"])
 def test_logits_of_a_box_are_refused_for_nothing_is_known_around_it(
     tmp_path: Path, memory: str | None
 ) -> None:

@@ -53,8 +53,7 @@ class Probabilities:
     source: Path
     """The file that the numbers came from."""
     put_back: bool = False
-    """Whether the file has a box of its image alone, around which the background has the
-    probability 1."""
+    """Whether the file has a box of its image alone, with the probabilities 1 and 0 around it."""
 
 
 @dataclass(frozen=True)
@@ -280,11 +279,9 @@ class PredictionFolder:
             whole = array_bytes((stored.shape[0], *box.shape), stored.dtype.itemsize)
             with one_error(pickled, "the properties of an image"):
                 check_claim(whole, what="the image", in_memory=in_memory)
-        shape = stored.shape if box is None else (stored.shape[0], *box.shape)
-        dummy = unread(shape, stored.dtype)
-        return self._opened(
-            self._placed(case, path, dummy, pickled, saved, activation), stored, box
-        )
+        dummy = unread((stored.shape[0], *(box or stored).shape[-3:]), stored.dtype)
+        placed = self._placed(case, path, dummy, pickled, saved, activation)
+        return self._opened(placed, stored, box)
 
     def _opened(self, found: Probabilities, stored: Stored, box: Box | None) -> Stack:
         view = View.of(found.data)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor
 
 HEADS = ("softmax", "sigmoid")
 
@@ -93,13 +94,14 @@ def outside_classes(target: Tensor, num_classes: int, ignore_index: int | None) 
         ignore_index: See the losses.
 
     Raises:
-        ValueError: There is such a target, on the CPU.
+        ValueError: There is such a target, on the CPU and outside of `torch.func.vmap`.
     """
     labels, top = target.long(), max(num_classes, 2)
     wrong = (labels < 0) | (labels >= top)
     if ignore_index is not None:
         wrong &= labels != ignore_index
-    if wrong.device.type == "cpu" and bool(wrong.any()):
+    mapped = is_functorch_wrapped_tensor(wrong)  # in vmap nothing can be asked of the values
+    if wrong.device.type == "cpu" and not mapped and bool(wrong.any()):
         found = labels[wrong]
         which = f"the value {int(found[0])}" if len(found) == 1 else f"{len(found)} other values"
         raise ValueError(f"target must hold 0 to {top - 1} or the ignore_index, got {which}")
